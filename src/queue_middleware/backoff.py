@@ -1,0 +1,36 @@
+"""From the number of an attempt to the wait before the next."""
+
+from __future__ import annotations
+
+import random
+import re
+
+from .errors import SettingsError
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of `"20"`, `"5s"`, `"30m"`, `"2h"`, `"7d"` or `"250ms"`. Raises `SettingsError`."""
+    match = _DURATION.fullmatch(text.strip())
+    if not match:
+        raise SettingsError(f"{text!r} is not a duration; write a number with ms, s, m, h or d, e.g. '30s'")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def parse_schedule(text: str) -> tuple[float, ...]:
+    """Waits in seconds of `"5s, 5m, 30m"`. An empty text means: one attempt only. Raises `SettingsError`."""
+    return tuple(parse_duration(part) for part in text.split(",") if part.strip())
+
+
+def scheduled(schedule: tuple[float, ...], attempt: int, jitter: float = 0.2) -> float | None:
+    """Seconds from attempt number `attempt` (1 is the first) to the next, ± `jitter`; None when there is no next."""
+    if attempt > len(schedule):
+        return None
+    return schedule[attempt - 1] * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load, keeps no secret
+
+
+def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> float:
+    """Seconds after attempt number `attempt`: 1, 2, 4, … up to `longest`, each between half and whole of that."""
+    return min(first * 2.0 ** (attempt - 1), longest) * random.uniform(0.5, 1.0)  # noqa: S311

@@ -1,0 +1,165 @@
+"""What can go wrong: one root, each error knows the HTTP status it is answered with.
+
+QueueError
+├── SettingsError                    a wrong option, told at construction
+├── BadRequest              400      a malformed path, id, header or number
+│   └── StillInProgress     400      the result was asked for before there is one
+├── NotAllowed              403      this path may not be queued
+├── UnknownRequest          404      no such request, or somebody else's
+├── MethodNotAllowed        405      with `Allow`
+├── TooLarge                413      body
+├── UriTooLong              414
+├── InvalidWebhook          422      a webhook URL that is never going to be called
+├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
+├── HeadersTooLarge         431
+├── StoreError              500      the database answered with something unexpected
+├── Unavailable             503      with `Retry-After`
+│   ├── NotRunning                   no lifespan, or shutting down
+│   ├── QueueFull                    `max_queued`
+│   ├── StoreBusy                    the database cannot be written right now
+│   └── DiskFull                     too little free disk to accept more work
+├── OutboundError                    a call of ours to somebody else failed
+│   └── OutboundRefused              the guard does not let us connect there
+└── VerificationError                a webhook that must not be trusted
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class QueueError(Exception):
+    """Root of everything this package raises. `detail` is a sentence for the person who can mend it."""
+
+    status: ClassVar[int] = 500
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """Extra headers of the HTTP answer, e.g. `retry-after`."""
+        return ()
+
+
+class SettingsError(QueueError, ValueError):
+    """An option has a wrong name or value."""
+
+
+class BadRequest(QueueError):
+    """The request is malformed; nothing was stored."""
+
+    status = 400
+
+
+class StillInProgress(BadRequest):
+    """The result was asked for before the request was completed (fal queue contract, section 5)."""
+
+
+class NotAllowed(QueueError):
+    """The path is not one of those that may be queued."""
+
+    status = 403
+
+
+class UnknownRequest(QueueError):
+    """No request with this id is visible to the caller; foreign and unknown ones look the same."""
+
+    status = 404
+
+
+class MethodNotAllowed(QueueError):
+    """The route exists, with other methods."""
+
+    status = 405
+
+    def __init__(self, detail: str, allow: str) -> None:
+        super().__init__(detail)
+        self.allow = allow
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`Allow` (RFC 9110 §15.5.6)."""
+        return ((b"allow", self.allow.encode()),)
+
+
+class TooLarge(QueueError):
+    """The request body is larger than `max_request_body`."""
+
+    status = 413
+
+
+class UriTooLong(QueueError):
+    """Path and query together are longer than the limit."""
+
+    status = 414
+
+
+class InvalidWebhook(QueueError):
+    """The webhook URL can never be called: wrong scheme, user info, private address, too long."""
+
+    status = 422
+
+
+class HeadersTooLarge(QueueError):
+    """The header block is larger than the limit (RFC 6585 §5)."""
+
+    status = 431
+
+
+class StoreError(QueueError):
+    """The database failed in a way that is nobody's fault on the wire."""
+
+
+class _TryLater(QueueError):
+    def __init__(self, detail: str, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`Retry-After` in seconds (RFC 9110 §10.2.3)."""
+        return ((b"retry-after", str(self.retry_after).encode()),)
+
+
+class TooManyQueued(_TryLater):
+    """This client has too many waiting requests, or the queue is longer than it accepts."""
+
+    status = 429
+
+
+class Unavailable(_TryLater):
+    """The queue cannot take this now; the same request may succeed later."""
+
+    status = 503
+
+
+class NotRunning(Unavailable):
+    """The queue was not started, or is shutting down."""
+
+
+class QueueFull(Unavailable):
+    """`max_queued` requests are waiting."""
+
+
+class StoreBusy(Unavailable):
+    """The database cannot be written right now."""
+
+
+class DiskFull(Unavailable):
+    """Accepting more work could leave the database unable to finish what it has."""
+
+
+class OutboundError(QueueError):
+    """A call of ours to another host failed; `detail` says how, never what the other side answered."""
+
+
+class OutboundRefused(OutboundError):
+    """The guard does not let us connect to this address."""
+
+
+class VerificationError(QueueError):
+    """A webhook that must not be trusted: header missing, too old, or signed by nobody we know."""
+
+    status = 401

@@ -1,0 +1,128 @@
+"""The laws of a job and of a delivery, as literal tables. The SQL guards say the same, and the store suite holds them to it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .models import DeliveryState, ErrorType, Failure, JobState, RetryCause, RetryPolicy, StoredResponse
+
+
+class JobEvent(StrEnum):
+    """What can happen to a job."""
+
+    CLAIM = "claim"
+    COMPLETE = "complete"
+    FAIL = "fail"
+    RETRY = "retry"
+    RELEASE = "release"
+    LOSE = "lose"
+    DUE = "due"
+    EXPIRE = "expire"
+    CANCEL = "cancel"
+
+
+JOB: dict[tuple[JobState, JobEvent], JobState] = {
+    (JobState.QUEUED, JobEvent.CLAIM): JobState.RUNNING,
+    (JobState.QUEUED, JobEvent.EXPIRE): JobState.FAILED,
+    (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.DELAYED, JobEvent.DUE): JobState.QUEUED,
+    (JobState.DELAYED, JobEvent.EXPIRE): JobState.FAILED,
+    (JobState.DELAYED, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.COMPLETE): JobState.COMPLETED,
+    (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
+    (JobState.RUNNING, JobEvent.RETRY): JobState.DELAYED,
+    (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.LOSE): JobState.QUEUED,
+    # The request to cancel a running job is only noted; the attempt ends itself, and then it is cancelled.
+    (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
+}
+"""Everything that is not in this table does not happen: the store changes nothing and says so."""
+
+FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
+WAITING = frozenset({JobState.QUEUED, JobState.DELAYED})
+
+
+class DeliveryEvent(StrEnum):
+    """What can happen to a webhook delivery."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    RETRY = "retry"
+    EXHAUST = "exhaust"
+    LOSE = "lose"
+
+
+DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
+    (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
+    (DeliveryState.SENDING, DeliveryEvent.SUCCEED): DeliveryState.DELIVERED,
+    (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    (DeliveryState.SENDING, DeliveryEvent.EXHAUST): DeliveryState.DEAD,
+    (DeliveryState.SENDING, DeliveryEvent.LOSE): DeliveryState.PENDING,
+}
+
+MOST_ATTEMPTS = 10
+"""fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
+
+RETRIED_STATUS: dict[int, RetryCause] = {503: RetryCause.SERVER_ERROR, 504: RetryCause.SERVER_ERROR}
+RETRIED_FAILURE: dict[ErrorType, RetryCause] = {
+    ErrorType.RUNNER_INCOMPLETE_RESPONSE: RetryCause.SERVER_ERROR,
+    ErrorType.RUNNER_DISCONNECTED: RetryCause.CONNECTION_ERROR,
+    ErrorType.REQUEST_TIMEOUT: RetryCause.TIMEOUT,
+}
+
+_LONGEST_RETRY_AFTER = 3600
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """The verdict that an attempt is to be repeated. `after` is what the application asked for, in seconds."""
+
+    cause: RetryCause
+    after: float | None = None
+
+
+def judge(outcome: StoredResponse | Failure, attempt: int, policy: RetryPolicy) -> Again | None:
+    """Whether an attempt that ended like this is repeated (fal queue contract, section 8); None means it stands."""
+    again = _reason(outcome)
+    return again if again and attempts_left(attempt, again.cause, policy) else None
+
+
+def attempts_left(attempt: int, cause: RetryCause, policy: RetryPolicy) -> bool:
+    """Whether there is another attempt after attempt number `attempt`, for this cause."""
+    allowed = 1 + policy.extra[cause] if cause in policy.extra else policy.max_attempts
+    return attempt < min(allowed, MOST_ATTEMPTS)
+
+
+def _reason(outcome: StoredResponse | Failure) -> Again | None:
+    if isinstance(outcome, Failure):
+        cause = RETRIED_FAILURE.get(outcome.error_type)
+        return Again(cause) if cause else None
+    if outcome.status < 400:  # the common case pays for nothing more than this unless the application overrides it
+        wanted = _header(outcome, b"x-fal-needs-retry")
+        return Again(RetryCause.SERVER_ERROR, _retry_after(outcome)) if wanted == b"1" else None
+    return _reason_of_error(outcome)
+
+
+def _reason_of_error(response: StoredResponse) -> Again | None:
+    wanted = _header(response, b"x-fal-needs-retry")
+    after = _retry_after(response)
+    cause = RETRIED_STATUS.get(response.status)
+    if wanted == b"0":
+        return None
+    if wanted == b"1" or (response.status == 429 and after is not None):
+        return Again(cause or RetryCause.SERVER_ERROR, after)
+    return Again(cause, after) if cause else None
+
+
+def _header(response: StoredResponse, name: bytes) -> bytes | None:
+    for key, value in response.headers:
+        if key == name:
+            return value.strip()
+    return None
+
+
+def _retry_after(response: StoredResponse) -> float | None:
+    """Seconds only; the date form (RFC 9110 §10.2.3) is treated as absent, because nobody sends it to himself."""
+    value = _header(response, b"retry-after")
+    return float(min(int(value), _LONGEST_RETRY_AFTER)) if value and value.isdigit() else None

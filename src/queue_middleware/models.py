@@ -1,0 +1,231 @@
+"""The nouns: frozen values that travel between the floors. Times are integer milliseconds since 1970, UTC."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum, StrEnum
+
+Headers = tuple[tuple[bytes, bytes], ...]
+"""Names in lower case, as in the ASGI specification; order and repeats kept."""
+
+
+class JobState(StrEnum):
+    """Where a job stands. The last three are final."""
+
+    QUEUED = "queued"
+    DELAYED = "delayed"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class DeliveryState(StrEnum):
+    """Where a webhook stands. The last two are final."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    DEAD = "dead"
+
+
+class Priority(IntEnum):
+    """Smaller runs first."""
+
+    NORMAL = 5
+    LOW = 9
+
+
+class RetryCause(StrEnum):
+    """Why an attempt may be repeated: the three keys of fal's `X-Fal-Retry-Config`, and our own lost lease."""
+
+    SERVER_ERROR = "server_error"
+    TIMEOUT = "timeout"
+    CONNECTION_ERROR = "connection_error"
+
+
+class ErrorType(StrEnum):
+    """fal's `error_type` words that this project uses (fal queue contract, section 7)."""
+
+    REQUEST_TIMEOUT = "request_timeout"
+    RUNNER_DISCONNECTED = "runner_disconnected"
+    RUNNER_INCOMPLETE_RESPONSE = "runner_incomplete_response"
+    RUNNER_SERVER_ERROR = "runner_server_error"
+    CLIENT_CANCELLED = "client_cancelled"
+    START_TIMEOUT = "start_timeout"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredRequest:
+    """An HTTP request as it will be replayed: only what the application may see."""
+
+    method: str
+    root_path: str
+    raw_path: bytes
+    """Percent-encoded, root path included, no query."""
+    query: bytes
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    scheme: str
+    http_version: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How often one request may be run."""
+
+    max_attempts: int
+    """All attempts together, the first included."""
+    extra: Mapping[RetryCause, int] = field(default_factory=dict)
+    """Extra attempts allowed for one cause, where the submitter said so."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A submission that was found good and may be stored."""
+
+    request: StoredRequest
+    client: str
+    """Who the per-client limit counts: the identity, or the address."""
+    retry: RetryPolicy
+    priority: int = Priority.NORMAL
+    start_timeout: float | None = None
+    """Seconds from now within which it must have started."""
+    webhook: str | None = None
+    max_queue_length: int | None = None
+    keep_payloads: bool = True
+    """False: the result is dropped as soon as it was delivered or read out of retention (`X-Fal-Store-IO: 0`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to run one attempt of a job. Every write of the attempt names its token."""
+
+    key: int
+    request_id: str
+    token: int
+    attempt: int
+    """1 for the first."""
+    retry: RetryPolicy
+    request: StoredRequest
+    has_webhook: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What a submission is answered with."""
+
+    request_id: str
+    position: int
+    """Requests in front, 0-based."""
+    claim: Claim | None = None
+    """Set where the job was started in the same transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """What the application answered. `parts` counts the pieces stored before `body`, which is the last one."""
+
+    status: int
+    headers: Headers
+    body: bytes
+    parts: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A request that ends without an answer of the application."""
+
+    error_type: ErrorType
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What the handler says about how far it is."""
+
+    fraction: float
+    """0 to 1."""
+    stage: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as its submitter may see it."""
+
+    key: int
+    request_id: str
+    state: JobState
+    attempt: int
+    position: int | None
+    """Requests in front, 0-based; only while it waits."""
+    progress: Progress | None
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    status: int | None
+    """HTTP status of the application's answer; only when completed."""
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished job with its answer; `response` is None where it ended in `job.failure`."""
+
+    job: Job
+    response: StoredResponse | None
+
+
+class Cancelled(StrEnum):
+    """What a cancellation met."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The right to make one attempt to deliver a webhook."""
+
+    id: int
+    token: int
+    url: str
+    attempt: int
+    """1 for the first."""
+    key: int
+    request_id: str
+    client: str
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """How one attempt to deliver went."""
+
+    at: int
+    duration: float
+    """Seconds."""
+    status: int | None
+    """None where no answer came."""
+    error: str | None
+    answer: bytes = b""
+    """At most 1 KiB, for the operator only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rescue:
+    """What became of a job whose worker was lost."""
+
+    request_id: str
+    state: JobState
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """How many jobs and deliveries are in each state that has any."""
+
+    jobs: Mapping[JobState, int]
+    deliveries: Mapping[DeliveryState, int]

@@ -1,0 +1,172 @@
+"""All options, their defaults and their environment names. The only reader of the environment."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from typing import Any, Self
+
+from .backoff import parse_duration, parse_schedule
+from .errors import SettingsError
+
+_SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `1048576`, `"10 MiB"` or `"2GB"`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
+    if not match or match[2] not in _SIZES:
+        raise SettingsError(f"{value!r} is not a size; write bytes or a number with KiB, MiB or GiB, e.g. '10 MiB'")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return parse_duration(str(value))
+
+
+def _integer(value: object) -> int:
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().isdigit():
+        return int(value)
+    raise SettingsError(f"{value!r} is not a whole number")
+
+
+def _words(value: object) -> tuple[str, ...]:
+    if isinstance(value, str):
+        return tuple(word for part in value.split(",") if (word := part.strip()))
+    if isinstance(value, Iterable):
+        return tuple(str(word) for word in value)
+    raise SettingsError(f"{value!r} is not a list of words")
+
+
+def _schedule(value: object) -> tuple[float, ...]:
+    if isinstance(value, str):
+        return parse_schedule(value)
+    return tuple(_seconds(wait) for wait in value) if isinstance(value, Iterable) else (_seconds(value),)
+
+
+def _flag(value: object) -> bool:
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if (flag := words.get(str(value).strip().lower())) is None:
+        raise SettingsError(f"{value!r} is neither true nor false")
+    return flag
+
+
+def _prefix(value: object) -> str:
+    prefix = "/" + str(value).strip("/")
+    if prefix == "/" or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
+        raise SettingsError(f"{value!r} is not a prefix; write a path of plain words, e.g. '/fal/queue'")
+    return prefix
+
+
+def _crash(value: object) -> str:
+    if value not in ("retry", "fail"):
+        raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
+    return str(value)
+
+
+def _public_url(value: object) -> str:
+    text = str(value).rstrip("/")
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
+    return text
+
+
+def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None) -> Any:
+    return field(default=default, metadata={"parse": parse, "least": least})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Every option of `QueueMiddleware`, checked and in its final form.
+
+    Each is also read from the environment as `QUEUE_<NAME>` by `Settings.load`: keyword > environment > default.
+    Durations are seconds, or texts such as `"30s"`, `"5m"`, `"7d"`; sizes are bytes, or texts such as `"10 MiB"`;
+    lists are sequences, or texts with commas. Raises `SettingsError` for what it does not understand.
+    """
+
+    database: str = _option("queue.sqlite3", str)
+    """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
+    prefix: str = _option("/fal/queue", _prefix)
+    """Where the queue's routes live."""
+    concurrency: int = _option(8, _integer, least=1)
+    """Replays at once in this process."""
+    public_url: str | None = _option(None, _public_url)
+    """Base of the URLs that we hand out; without it they are built from the request."""
+    paths: tuple[str, ...] = _option((), _words)
+    """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
+    outbound_allow: tuple[str, ...] = _option((), _words)
+    """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
+    webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
+    """Waits between delivery attempts, each ± 20 %."""
+    webhook_timeout: float = _option(15.0, _seconds, least=0.1)
+    """Seconds for one delivery attempt in all."""
+    signing_key: str | None = _option(None, str)
+    """Ed25519 seed, 64 hex digits; without it a key is made and kept beside the database with mode 0600."""
+    request_timeout: float = _option(3600.0, _seconds, least=0.01)
+    """Seconds for one attempt of a replay."""
+    max_attempts: int = _option(3, _integer, least=1)
+    """Attempts of a replay: after a lost lease, 503, 504, 429 with Retry-After, a time-out or an incomplete answer."""
+    on_crash: str = _option("retry", _crash)
+    """`retry` or `fail`: what happens to a request whose process died in the middle of it."""
+    lease: float = _option(60.0, _seconds, least=0.5)
+    """Seconds after which the work of a process that does not answer is given to another; renewed at a quarter."""
+    max_request_body: int = _option(10 * 2**20, parse_size, least=0)
+    """Bytes; more is answered 413 while it streams in."""
+    max_response_body: int = _option(64 * 2**20, parse_size, least=0)
+    """Bytes; a longer answer of the application ends the request as failed."""
+    max_queued: int = _option(10_000, _integer, least=1)
+    """Waiting requests; above it submissions are answered 503."""
+    max_queued_per_client: int = _option(1_000, _integer, least=1)
+    """Waiting requests of one client; above it submissions are answered 429."""
+    retention: float = _option(7 * 86400.0, _seconds, least=0)
+    """Seconds for which finished requests, their results and deliveries are kept."""
+    shutdown_timeout: float = _option(20.0, _seconds, least=0)
+    """Seconds for running requests to end at shutdown; the rest is handed back to the queue."""
+    min_free_disk: int | None = _option(None, parse_size, least=0)
+    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB."""
+    allow_network_filesystem: bool = _option(False, _flag)
+    """Open the database on NFS, SMB or the like all the same. SQLite's locks do not hold there: expect corruption."""
+
+    @classmethod
+    def load(cls, options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Self:
+        """Build from keywords and the environment. `environ` is `os.environ` unless given."""
+        environ = os.environ if environ is None else environ
+        known = {option.name: option for option in fields(cls)}
+        for name in options:
+            if name not in known:
+                raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
+        values: dict[str, Any] = {}
+        for name, option in known.items():
+            variable = f"QUEUE_{name.upper()}"
+            if name in options:
+                values[name] = _checked(option, options[name], name)
+            elif environ.get(variable, "") != "":
+                values[name] = _checked(option, environ[variable], variable)
+        return cls(**values)
+
+
+def _checked(option: Field[Any], value: object, source: str) -> Any:
+    if value is None and option.default is None:
+        return None
+    try:
+        parsed = option.metadata["parse"](value)
+    except SettingsError as error:
+        raise SettingsError(f"{source}: {error.detail}") from None
+    least = option.metadata["least"]
+    if least is not None and parsed < least:
+        raise SettingsError(f"{source}: {value!r} is below the least value, {least:g}")
+    return parsed
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.4)
+    return f"; did you mean {near[0]!r}?" if near else ""

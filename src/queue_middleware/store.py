@@ -1,0 +1,125 @@
+"""The storage port: the verbs of a job's life. Values in, values out; every docstring is a contract, and the store suite checks it.
+
+A verb that changes something has committed it, durably, when it returns. A verb that names a claim changes nothing and returns
+False when the claim is no longer held: its lease ran out and somebody else has the job. That is an ordinary outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from enum import StrEnum
+from typing import Protocol
+
+from .models import (
+    Attempt,
+    Cancelled,
+    Claim,
+    Counts,
+    Delivery,
+    Failure,
+    Job,
+    NewJob,
+    Progress,
+    Receipt,
+    Rescue,
+    Result,
+    StoredResponse,
+)
+
+
+class Topic(StrEnum):
+    """What a listener can be told about."""
+
+    WORK = "work"
+    """A job may be claimable."""
+    CANCEL = "cancel"
+    """A running job is to be cancelled, or was taken from its owner."""
+    DELIVERY = "delivery"
+    """A webhook may be due."""
+
+
+class Store(Protocol):
+    """One process's view of the shared queue. Its owner name is random for each start."""
+
+    async def open(self) -> None:
+        """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""
+
+    async def close(self) -> None:
+        """Finish what was begun, then release everything. Repeatable."""
+
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+        """Call `listener` in the event loop after every change of this kind, by this process or another. It may be called in vain."""
+
+    # --- the submitter's verbs
+
+    async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
+        """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction: `Receipt.claim` is set.
+
+        Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or `new.max_queue_length`), `DiskFull`, `StoreBusy`.
+        """
+
+    async def job(self, request_id: str) -> Job:
+        """The job as it stands. Raises `UnknownRequest`, or `BadRequest` for what is no id."""
+
+    async def result(self, request_id: str) -> Result:
+        """The job with its answer. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
+
+    async def output(self, key: int, number: int) -> bytes:
+        """Part `number` (from 0) of a streamed answer. Raises `UnknownRequest` when retention has taken it."""
+
+    async def cancel(self, request_id: str) -> Cancelled:
+        """End a waiting job at once; note the wish on a running one. Raises `UnknownRequest`, `BadRequest`."""
+
+    # --- the worker's verbs
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """Start up to `limit` jobs, by priority, then first come. Each claim charges an attempt and begins a lease."""
+
+    def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
+        """Store part `number` of the answer while it is being produced."""
+
+    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
+        """Store the application's answer, end the job, and make its webhook due, in one transaction."""
+
+    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
+        """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due in the same transaction."""
+
+    async def retry(self, claim: Claim, delay: float) -> bool:
+        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead."""
+
+    async def release(self, claim: Claim) -> bool:
+        """Hand the job back, in its old place, and do not charge the attempt. A job that is to be cancelled is cancelled instead."""
+
+    async def report(self, claim: Claim, progress: Progress) -> bool:
+        """Store how far the attempt is; the last report stays."""
+
+    async def held(self) -> Mapping[int, bool]:
+        """Token → whether it is to be cancelled, of all jobs this owner runs."""
+
+    def renew(self) -> None:
+        """Extend the leases of all jobs and deliveries of this owner. Blocking; called from a thread of its own."""
+
+    # --- the janitor's verbs
+
+    async def rescue(self, *, retry: bool) -> list[Rescue]:
+        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries become pending again."""
+
+    async def expire(self) -> list[Rescue]:
+        """Fail the waiting jobs whose start deadline has passed."""
+
+    async def prune(self, limit: int) -> int:
+        """Delete up to `limit` finished jobs, with everything of theirs, that are older than the retention; returns how many."""
+
+    async def counts(self) -> Counts:
+        """How many are in each state."""
+
+    # --- the delivery engine's verbs
+
+    async def claim_deliveries(self, limit: int) -> list[Delivery]:
+        """Start up to `limit` due deliveries, the longest due first. Each begins a lease."""
+
+    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
+        """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead."""
+
+    async def next_due(self, topic: Topic) -> float | None:
+        """Seconds until a delayed job (`WORK`) or a pending delivery (`DELIVERY`) is due, 0 when one is; None when there is none."""

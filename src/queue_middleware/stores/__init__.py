@@ -1,0 +1,1 @@
+"""Fillings of the storage port, one folder each."""
