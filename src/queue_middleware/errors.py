@@ -124,7 +124,7 @@ class _TryLater(QueueError):
 
 
 class TooManyQueued(_TryLater):
-    """This client has too many waiting requests, or the queue is longer than it accepts."""
+    """The client has too many waiting requests, or the queue is longer than it accepts."""
 
     status = 429
 

@@ -1,4 +1,4 @@
-"""The storage port: the verbs of a job's life. Values in, values out; every docstring is a contract, and the store suite checks it.
+"""The storage port: the verbs of a job's life. Values in, values out; each docstring is a contract that the store suite checks.
 
 A verb that changes something has committed it, durably, when it returns. A verb that names a claim changes nothing and returns
 False when the claim is no longer held: its lease ran out and somebody else has the job. That is an ordinary outcome.
@@ -48,12 +48,12 @@ class Store(Protocol):
         """Finish what was begun, then release everything. Repeatable."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        """Call `listener` in the event loop after every change of this kind, by this process or another. It may be called in vain."""
+        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""
 
     # --- the submitter's verbs
 
     async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
-        """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction: `Receipt.claim` is set.
+        """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction, as `Receipt.claim`.
 
         Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or `new.max_queue_length`), `DiskFull`, `StoreBusy`.
         """
@@ -82,13 +82,13 @@ class Store(Protocol):
         """Store the application's answer, end the job, and make its webhook due, in one transaction."""
 
     def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
-        """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due in the same transaction."""
+        """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead."""
 
     async def release(self, claim: Claim) -> bool:
-        """Hand the job back, in its old place, and do not charge the attempt. A job that is to be cancelled is cancelled instead."""
+        """Hand the job back, in its old place, the attempt not charged. A job to be cancelled is cancelled instead."""
 
     async def report(self, claim: Claim, progress: Progress) -> bool:
         """Store how far the attempt is; the last report stays."""
@@ -102,13 +102,13 @@ class Store(Protocol):
     # --- the janitor's verbs
 
     async def rescue(self, *, retry: bool) -> list[Rescue]:
-        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries become pending again."""
+        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries are pending again."""
 
     async def expire(self) -> list[Rescue]:
         """Fail the waiting jobs whose start deadline has passed."""
 
     async def prune(self, limit: int) -> int:
-        """Delete up to `limit` finished jobs, with everything of theirs, that are older than the retention; returns how many."""
+        """Delete up to `limit` finished jobs older than the retention, with all that is theirs; returns how many."""
 
     async def counts(self) -> Counts:
         """How many are in each state."""
@@ -122,4 +122,4 @@ class Store(Protocol):
         """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead."""
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`) or a pending delivery (`DELIVERY`) is due, 0 when one is; None when there is none."""
+        """Seconds until a delayed job (`WORK`) or a pending delivery (`DELIVERY`) is due; None when there is none."""
