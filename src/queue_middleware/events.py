@@ -145,6 +145,7 @@ class Announcer:
     def __init__(self, observers: Iterable[Observer] = ()) -> None:
         self._observers = tuple(observers)
 
-    def __call__(self, event: Event) -> None:
+    def announce(self, event: Event) -> None:
+        """Tell everybody."""
         for observer in self._observers:
             observer.on_event(event)

@@ -96,8 +96,7 @@ class NewJob:
     """Seconds from now within which it must have started."""
     webhook: str | None = None
     max_queue_length: int | None = None
-    keep_payloads: bool = True
-    """False: the result is dropped as soon as it was delivered or read out of retention (`X-Fal-Store-IO: 0`)."""
+    """Refused when more than this many are waiting."""
 
 
 @dataclass(frozen=True, slots=True)

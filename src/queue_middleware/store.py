@@ -55,7 +55,8 @@ class Store(Protocol):
     async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
         """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction, as `Receipt.claim`.
 
-        Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or `new.max_queue_length`), `DiskFull`, `StoreBusy`.
+        Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or
+        `new.max_queue_length`), `DiskFull`, `StoreBusy`.
         """
 
     async def job(self, request_id: str) -> Job:
@@ -102,7 +103,7 @@ class Store(Protocol):
     # --- the janitor's verbs
 
     async def rescue(self, *, retry: bool) -> list[Rescue]:
-        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries are pending again."""
+        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
 
     async def expire(self) -> list[Rescue]:
         """Fail the waiting jobs whose start deadline has passed."""

@@ -1,0 +1,93 @@
+"""aiosqlite as the bridge to SQLite, used so that its known traps cannot bite."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Self, TypeVar
+
+import aiosqlite
+
+from .locks import TurnLock
+
+T = TypeVar("T")
+
+_BUSY_TIMEOUT = 5.0
+"""Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
+
+
+class Connection(aiosqlite.Connection):
+    """One connection and its thread. A whole transaction is handed over as one call.
+
+    * A transaction spread over several awaits would hold the write lock while somebody's handler blocks the event loop.
+    * The call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
+    * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
+    """
+
+    def __init__(self, path: Path, lock: TurnLock | None) -> None:
+        super().__init__(lambda: open_connection(path, read_only=lock is None), 64)
+        self._thread.daemon = True
+        self._lock = lock
+
+    async def open(self) -> Self:
+        """Start the thread and open the file."""
+        await self
+        return self
+
+    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` in the connection's thread and wait for it, whatever happens to the caller."""
+        execute: Callable[..., Awaitable[T]] = self._execute
+        return await asyncio.shield(execute(work, self._conn))
+
+    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `work` between BEGIN IMMEDIATE and COMMIT, in our turn; all of it is undone when it raises."""
+        lock = self._lock
+        assert lock is not None, "a reading connection has no transactions"  # noqa: S101
+        return await self.call(lambda connection: in_transaction(connection, lock, work))
+
+    async def close(self) -> None:
+        """Close in our turn: the last connection's close is a checkpoint."""
+        if self._running and self._connection is not None:
+            await asyncio.shield(self._close())
+
+    async def _close(self) -> None:
+        if self._lock is None:
+            await super().close()
+            return
+        # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing.
+        execute: Callable[..., Awaitable[None]] = self._execute
+        await execute(_checkpoint, self._conn, self._lock)
+        await super().close()
+
+
+def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[sqlite3.Connection], T]) -> T:
+    """`work` as one transaction. Blocking."""
+    with lock:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            result = work(connection)
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+        return result
+
+
+def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
+    """A connection with every setting that durability stands on, set explicitly. Blocking."""
+    connection = sqlite3.connect(
+        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=512
+    )
+    for pragma in ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 250", "trusted_schema = OFF"):
+        connection.execute(f"PRAGMA {pragma}")
+    if read_only:
+        connection.execute("PRAGMA query_only = ON")
+    return connection
+
+
+def _checkpoint(connection: sqlite3.Connection, lock: TurnLock) -> None:
+    with lock:
+        connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -1,0 +1,333 @@
+"""The operations on jobs, each from a batch to its results, inside a transaction that the writer opened."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from queue_middleware.errors import QueueError, QueueFull, TooManyQueued, UnknownRequest
+from queue_middleware.lifecycle import FINAL, attempts_left
+from queue_middleware.models import (
+    Cancelled,
+    Claim,
+    ErrorType,
+    Failure,
+    JobState,
+    NewJob,
+    Progress,
+    Receipt,
+    Rescue,
+    RetryCause,
+    RetryPolicy,
+    StoredResponse,
+)
+from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail, parse_request_id
+from queue_middleware.store import Topic
+
+from .codec import cut, decode_request, encode_headers
+from .queries import execute_rows
+from .transaction import Transaction
+
+CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
+LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
+OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
+
+Ended = tuple[int, int, StoredResponse | Failure]
+"""Key, token, outcome."""
+
+_retries = msgspec.json.Decoder(dict[RetryCause, int])
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """How long the queue may grow."""
+
+    queued: int
+    per_client: int
+
+
+# --- submitting
+
+
+def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, Limits]]) -> list[Receipt | QueueError]:
+    """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
+    tallies = transaction.tallies
+    key = _first_key(transaction)
+    random = os.urandom(18 * len(batch))
+    results: list[Receipt | QueueError] = []
+    jobs: list[tuple[Any, ...]] = []
+    requests: list[tuple[Any, ...]] = []
+    parts: list[tuple[int, int, bytes]] = []
+    promote(transaction)
+    for number, (new, head, start, limits) in enumerate(batch):
+        if refusal := _refusal(transaction, new, limits):
+            results.append(refusal)
+            continue
+        tail = make_tail(random[18 * number : 18 * number + 10])
+        token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
+        request_id = format_request_id(key, tail)
+        starts = start and not tallies.queued.total()
+        jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
+        first, *rest = cut(new.request.body)
+        requests.append((key, head, first, len(rest)))
+        parts.extend((key, n, data) for n, data in enumerate(rest))
+        if starts:
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook is not None)
+            results.append(Receipt(request_id, 0, claim))
+        else:
+            position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
+            tallies.enter(new.priority, new.client)
+            transaction.topics.add(Topic.WORK)
+            results.append(Receipt(request_id, position))
+        key += 1
+    for name, rows in (("insert_jobs", jobs), ("insert_requests", requests), ("insert_request_parts", parts)):
+        for _ in execute_rows(transaction.connection, name, rows):
+            pass
+    return results
+
+
+def _first_key(transaction: Transaction) -> int:
+    row = transaction.one("last_id")
+    last = row[0] if row and row[0] is not None else 0
+    return max(int(last) + 1, transaction.now << SEQUENCE_BITS)
+
+
+def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
+    tallies = transaction.tallies
+    waiting = tallies.waiting
+    if new.max_queue_length is not None and waiting > new.max_queue_length:
+        return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
+    if waiting >= limits.queued:
+        return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
+    if waiting < limits.per_client:  # nobody has more than there are
+        return None
+    mine = tallies.of_client(transaction.connection, new.client)
+    if mine >= limits.per_client:
+        return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
+    return None
+
+
+def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob) -> tuple[Any, ...]:
+    now = transaction.now
+    starts = token is not None
+    return (
+        key,
+        tail,
+        JobState.RUNNING if starts else JobState.QUEUED,
+        new.priority,
+        new.client,
+        1 if starts else 0,
+        new.retry.max_attempts,
+        json.dumps(new.retry.extra) if new.retry.extra else None,
+        new.webhook,
+        None if new.start_timeout is None else now + round(new.start_timeout * 1000),
+        transaction.owner if starts else None,
+        token,
+        now + transaction.lease if starts else None,
+        now if starts else None,
+    )
+
+
+# --- starting
+
+
+def promote(transaction: Transaction) -> None:
+    """Delayed jobs whose time has come are queued, each in its old place."""
+    tallies = transaction.tallies
+    tallies.refresh(transaction.connection)
+    if tallies.delayed and transaction.change("promote", (transaction.now,)):
+        tallies.forget()
+        tallies.refresh(transaction.connection)
+
+
+def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[tuple[Claim, int]]]:
+    """Start up to so many jobs; with each claim the number of request parts that are still to be read."""
+    return [_claim(transaction, limit) for limit in batch]
+
+
+def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
+    promote(transaction)
+    if not transaction.tallies.queued.total():
+        return []
+    rows = transaction.all(
+        "claim",
+        {
+            "owner": transaction.owner,
+            "now": transaction.now,
+            "lease_until": transaction.now + transaction.lease,
+            "limit": limit,
+        },
+    )
+    rows.sort(key=lambda row: (row[7], row[0]))
+    requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
+    claims: list[tuple[Claim, int]] = []
+    for key, tail, token, attempt, max_attempts, retries, has_webhook, priority, client in rows:
+        transaction.tallies.leave(priority, client)
+        head, body, parts = requests[key]
+        policy = _policy(max_attempts, retries)
+        request_id = format_request_id(key, tail)
+        claims.append((Claim(key, request_id, token, attempt, policy, decode_request(head, body), bool(has_webhook)), parts))
+    return claims
+
+
+def _policy(max_attempts: int, retries: str | None) -> RetryPolicy:
+    return RetryPolicy(max_attempts, _retries.decode(retries) if retries else {})
+
+
+# --- ending an attempt
+
+
+def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) -> list[bool]:
+    """Store parts of answers that are still being produced."""
+    return [
+        transaction.change("append", {"key": claim.key, "token": claim.token, "number": number, "data": data}) > 0
+        for claim, number, data in batch
+    ]
+
+
+def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
+    """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
+    rows = [_outcome_row(transaction, *ended) for ended in batch]
+    won: dict[int, str | None] = dict(execute_rows(transaction.connection, "finish", rows))
+    responses = [
+        (key, encode_headers(outcome.headers), outcome.body, outcome.parts)
+        for key, _, outcome in batch
+        if key in won and isinstance(outcome, StoredResponse)
+    ]
+    for _ in execute_rows(transaction.connection, "insert_responses", responses):
+        pass
+    for key, _, outcome in batch:
+        if key in won and isinstance(outcome, Failure):
+            transaction.change("drop_response_parts", (key,))
+    _ended(transaction, won)
+    return [key in won for key, _, _ in batch]
+
+
+def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
+    if isinstance(outcome, StoredResponse):
+        return key, token, JobState.COMPLETED, transaction.now, outcome.status, None, None
+    return key, token, _end_state(outcome), transaction.now, None, outcome.error_type, outcome.detail
+
+
+def _end_state(failure: Failure) -> JobState:
+    return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
+
+
+def _ended(transaction: Transaction, webhooks: dict[int, str | None]) -> None:
+    """What every end brings with it: the request is dropped, the webhook is due."""
+    if not webhooks:
+        return
+    keys = json.dumps(list(webhooks))
+    transaction.change("drop_requests", (keys,))
+    transaction.change("drop_request_parts", (keys,))
+    deliveries = [(key, url, transaction.now) for key, url in webhooks.items() if url is not None]
+    if deliveries:
+        for _ in execute_rows(transaction.connection, "insert_deliveries", deliveries):
+            pass
+        transaction.topics.add(Topic.DELIVERY)
+
+
+def retry(transaction: Transaction, batch: Sequence[tuple[Claim, int]]) -> list[bool]:
+    """Put attempts back for later, in so many milliseconds."""
+    return [_put_back(transaction, claim, delay) for claim, delay in batch]
+
+
+def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
+    """Hand jobs back to the queue without charging the attempt."""
+    return [_put_back(transaction, claim, None) for claim in batch]
+
+
+def _put_back(transaction: Transaction, claim: Claim, delay: int | None) -> bool:
+    row = transaction.one("running_claim", (claim.key, claim.token))
+    if row is None:
+        return False
+    if row[0]:
+        return finish(transaction, [(claim.key, claim.token, CANCELLED)])[0]
+    transaction.change("drop_response_parts", (claim.key,))
+    if delay is None:
+        transaction.change("requeue", (1, claim.key))
+    else:
+        transaction.change("delay", (transaction.now + delay, claim.key))
+    _waits_again(transaction)
+    return True
+
+
+def _waits_again(transaction: Transaction) -> None:
+    transaction.tallies.forget()
+    transaction.topics.add(Topic.WORK)
+
+
+def report(transaction: Transaction, batch: Sequence[tuple[Claim, Progress]]) -> list[bool]:
+    """Store how far attempts are."""
+    return [
+        transaction.change("report", (progress.fraction, progress.stage, claim.key, claim.token)) > 0
+        for claim, progress in batch
+    ]
+
+
+# --- ending from outside
+
+
+def cancel(transaction: Transaction, batch: Sequence[str]) -> list[Cancelled | QueueError]:
+    """End waiting jobs, note the wish on running ones."""
+    return [_cancel(transaction, request_id) for request_id in batch]
+
+
+def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError:
+    first, tail = parse_request_id(request_id)
+    row = transaction.one("find", {"first": first, "tail": tail})
+    if row is None:
+        return UnknownRequest(f"there is no request {request_id}")
+    key, state, _ = row
+    if state in FINAL:
+        return Cancelled.FINISHED
+    if state == JobState.RUNNING:
+        transaction.change("want_cancelled", (key,))
+        transaction.topics.add(Topic.CANCEL)
+        return Cancelled.RUNNING
+    _end_waiting(transaction, key, CANCELLED)
+    return Cancelled.WAITING
+
+
+def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
+    """Fail the waiting jobs whose start deadline has passed."""
+    overdue = transaction.all("overdue", (transaction.now,))
+    for key, _ in overdue:
+        _end_waiting(transaction, key, OVERDUE)
+    return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
+
+
+def _end_waiting(transaction: Transaction, key: int, failure: Failure) -> None:
+    row = transaction.one("end_waiting", (_end_state(failure), transaction.now, failure.error_type, failure.detail, key))
+    if row is not None:
+        transaction.tallies.forget()
+        _ended(transaction, {key: row[0]})
+
+
+def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:
+    """Take the jobs and deliveries of lost workers: those of the dead, and those whose lease has run out."""
+    return [_rescue(transaction, again, dead) for again, dead in batch]
+
+
+def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Rescue]:
+    lost = {"now": transaction.now, "dead": json.dumps(dead)}
+    rescued: list[Rescue] = []
+    for key, tail, attempt, max_attempts, retries, cancelling, token in transaction.all("lost_jobs", lost):
+        policy = _policy(max_attempts, retries)
+        if cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
+            outcome = CANCELLED if cancelling else LOST
+            finish(transaction, [(key, token, outcome)])
+            rescued.append(Rescue(format_request_id(key, tail), _end_state(outcome)))
+        else:
+            transaction.change("drop_response_parts", (key,))
+            transaction.change("requeue", (0, key))
+            _waits_again(transaction)
+            rescued.append(Rescue(format_request_id(key, tail), JobState.QUEUED))
+    if rescued:
+        transaction.topics.add(Topic.CANCEL)
+    if transaction.change("lost_deliveries", lost):
+        transaction.topics.add(Topic.DELIVERY)
+    return rescued

@@ -1,0 +1,30 @@
+"""From any earlier version of the file to this one: numbered files, each applied once, `PRAGMA user_version` says how far."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+
+from queue_middleware.errors import StoreError
+
+
+def migrations() -> list[tuple[int, str]]:
+    """Number and text of each, in order."""
+    folder = files(__package__) / "migrations"
+    found = sorted((item.name, item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".sql"))
+    return [(int(name[:4]), text) for name, text in found]
+
+
+def migrate(connection: sqlite3.Connection) -> None:
+    """Apply what is missing, each in a transaction of its own. Raises `StoreError` for a file of a later version."""
+    version = _version(connection)
+    known = migrations()
+    if version > known[-1][0]:
+        raise StoreError(f"the database has schema version {version}, this release knows {known[-1][0]}; upgrade the package")
+    for number, text in known:
+        if number > version:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])

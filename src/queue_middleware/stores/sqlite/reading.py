@@ -1,0 +1,112 @@
+"""What is asked of the database without changing it; each runs on the reading connection, and leaves no cursor open."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from typing import Any
+
+from queue_middleware.errors import StillInProgress, UnknownRequest
+from queue_middleware.lifecycle import FINAL, WAITING
+from queue_middleware.models import (
+    Counts,
+    DeliveryState,
+    ErrorType,
+    Failure,
+    Job,
+    JobState,
+    Progress,
+    Result,
+    StoredResponse,
+)
+from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.store import Topic
+
+from .codec import decode_headers
+from .queries import SQL
+
+
+def job(connection: sqlite3.Connection, request_id: str) -> Job:
+    """One job as it stands."""
+    first, tail = parse_request_id(request_id)
+    row = _one(connection, "job", {"first": first, "tail": tail})
+    if row is None:
+        raise UnknownRequest(f"there is no request {request_id}")
+    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error = row
+    return Job(
+        key=key,
+        request_id=request_id.lower(),
+        state=JobState(state),
+        attempt=attempt,
+        position=_position(connection, state, priority, key),
+        progress=None if fraction is None else Progress(fraction, stage),
+        created_at=key >> SEQUENCE_BITS,
+        started_at=started_at,
+        finished_at=finished_at,
+        status=status,
+        failure=Failure(ErrorType(error_type), error) if error_type else None,
+    )
+
+
+def _position(connection: sqlite3.Connection, state: str, priority: int, key: int) -> int | None:
+    if state not in WAITING:
+        return None
+    row = _one(connection, "in_front", {"priority": priority, "id": key})
+    return int(row[0]) if row else 0
+
+
+def result(connection: sqlite3.Connection, request_id: str) -> Result:
+    """A finished job with its answer, from one snapshot."""
+    connection.execute("BEGIN")
+    try:
+        found = job(connection, request_id)
+        row = _one(connection, "response", (found.key,))
+    finally:
+        connection.execute("COMMIT")
+    if found.state not in FINAL:
+        raise StillInProgress("Request is still in progress")
+    if row is None or found.status is None:
+        return Result(found, None)
+    return Result(found, StoredResponse(found.status, decode_headers(row[0]), row[1], row[2]))
+
+
+def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
+    """One part of an answer."""
+    row = _one(connection, "response_part", (key, number))
+    if row is None:
+        raise UnknownRequest("the result is no longer kept")
+    return bytes(row[0])
+
+
+def request_parts(connection: sqlite3.Connection, key: int) -> list[bytes]:
+    """The parts of a request's body behind the first."""
+    return [row[0] for row in connection.execute(SQL["request_parts"], (key,)).fetchall()]
+
+
+def held(connection: sqlite3.Connection, owner: str) -> Mapping[int, bool]:
+    """Token → whether it is to be cancelled."""
+    return {token: bool(cancelling) for token, cancelling in connection.execute(SQL["held"], (owner,)).fetchall()}
+
+
+def owners(connection: sqlite3.Connection) -> list[str]:
+    """Everybody who runs or sends something."""
+    return [row[0] for row in connection.execute(SQL["owners"]).fetchall()]
+
+
+def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
+    """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
+    row = _one(connection, "next_work" if topic is Topic.WORK else "next_delivery")
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def counts(connection: sqlite3.Connection) -> Counts:
+    """How many are in each state."""
+    return Counts(
+        {JobState(state): count for state, count in connection.execute(SQL["count_jobs"]).fetchall()},
+        {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
+    )
+
+
+def _one(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
+    rows = connection.execute(SQL[name], parameters).fetchall()
+    return rows[0] if rows else None

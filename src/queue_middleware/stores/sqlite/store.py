@@ -1,0 +1,302 @@
+"""The storage port on SQLite: the verbs, each one call to the writer or to the reading connection."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import os
+import sqlite3
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+
+from queue_middleware.errors import DiskFull, StoreError
+from queue_middleware.models import (
+    Attempt,
+    Cancelled,
+    Claim,
+    Counts,
+    Delivery,
+    Failure,
+    Job,
+    NewJob,
+    Progress,
+    Receipt,
+    Rescue,
+    Result,
+    StoredResponse,
+)
+from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.settings import Settings
+from queue_middleware.store import Topic
+
+from . import deliveries, jobs, reading
+from .codec import encode_request
+from .connection import Connection, in_transaction, open_connection
+from .filesystem import lacks_room, mount_table, refuse_network_filesystem
+from .locks import LifeSign, TurnLock, dead_owners, sweep_life_signs
+from .migrations import migrate
+from .queries import SQL
+from .transaction import Tallies, Transaction
+from .writer import Writer
+
+_OLDEST = (3, 37, 0)
+"""SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
+_WATCH = 0.05
+"""Seconds between two looks for the commits of other processes."""
+_DISK_WATCH = 1.0
+"""Seconds for which a look at the free disk is believed."""
+
+
+def system_clock() -> int:
+    """Milliseconds since 1970. All processes on one file share the machine, and so its clock."""
+    return time.time_ns() // 1_000_000
+
+
+def database_path(database: str) -> Path:
+    """The file that the option `database` names. Raises `StoreError` for another kind of database."""
+    scheme, separator, rest = database.partition("://")
+    if not separator:
+        return Path(database).absolute()
+    if scheme != "sqlite":
+        raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
+    return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
+
+
+class SQLiteStore:
+    """`store.Store` on one SQLite file. `clock` decides leases, schedules and ids; tests hand in their own."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], int] = system_clock) -> None:
+        self.path = database_path(settings.database)
+        self.owner = ""
+        self._settings = settings
+        self._clock = clock
+        self._limits = jobs.Limits(settings.max_queued, settings.max_queued_per_client)
+        self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
+        self._tallies = Tallies()
+        self._open = False
+        self._disk_checked = -_DISK_WATCH
+        self._disk_complaint: str | None = None
+
+    # --- opening and closing
+
+    async def open(self) -> None:
+        """See `store.Store`."""
+        if sqlite3.sqlite_version_info < _OLDEST:
+            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
+        self.owner = os.urandom(8).hex()
+        await asyncio.to_thread(self._prepare)
+        self._connection = await Connection(self.path, self._lock).open()
+        self._reader = await Connection(self.path, None).open()
+        self._writer = Writer(self._connection, self._begin, self._tell)
+        self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="queue-store-watcher")
+        self._open = True
+
+    def _prepare(self) -> None:
+        """Everything before the first connection; blocking."""
+        if not self._settings.allow_network_filesystem:
+            refuse_network_filesystem(self.path, mount_table())
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._lock = TurnLock(self._beside("lock"))
+            self._renewal_lock = TurnLock(self._beside("lock"))
+            with self._lock:
+                self._create()
+            self._life = LifeSign(self.path, self.owner)
+        except (OSError, sqlite3.Error) as error:
+            raise StoreError(f"the database {self.path} cannot be opened: {error}") from error
+
+    def _create(self) -> None:
+        if not self.path.exists():
+            # What clients sent is in it: for the owner of the service only.
+            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = open_connection(self.path)
+        try:
+            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            if mode != "wal":
+                raise StoreError(f"{self.path} does not take a write-ahead log, its journal is {mode!r}")
+            migrate(connection)
+            sweep_life_signs(self.path, reading.owners(connection))
+        finally:
+            connection.close()
+
+    def _beside(self, suffix: str) -> Path:
+        return self.path.with_name(f"{self.path.name}.{suffix}")
+
+    async def close(self) -> None:
+        """See `store.Store`."""
+        if not self._open:
+            return
+        self._open = False
+        self._watcher.cancel()
+        await self._writer.close()
+        await self._reader.close()
+        await self._connection.close()
+        self._life.close()
+        self._lock.close()
+        self._renewal_lock.close()
+
+    # --- news
+
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+        """See `store.Store`."""
+        self._listeners[topic].append(listener)
+
+    def _tell(self, topics: set[Topic]) -> None:
+        for topic in topics:
+            for listener in self._listeners[topic]:
+                listener()
+
+    async def _watch(self) -> None:
+        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own."""
+        seen = None
+        while True:
+            await asyncio.sleep(_WATCH)
+            self._writer.check_patience()
+            if not self._writer.idle:
+                continue  # a transaction looks for itself
+            version = await self._connection.call(_data_version)
+            if version != seen:
+                seen = version
+                self._tell(set(Topic))
+
+    def _begin(self, connection: sqlite3.Connection) -> Transaction:
+        transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
+        if self._tallies.refresh(connection):
+            transaction.topics.update(Topic)
+        return transaction
+
+    # --- the submitter's verbs
+
+    async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
+        """See `store.Store`."""
+        self._check_disk()
+        payload = (new, encode_request(new.request), start, self._limits)
+        return await self._writer.submit(jobs.submit, payload, len(new.request.body))
+
+    def _check_disk(self) -> None:
+        now = time.monotonic()
+        if now - self._disk_checked >= _DISK_WATCH:
+            self._disk_checked = now
+            self._disk_complaint = lacks_room(self.path, self._settings.min_free_disk)
+        if self._disk_complaint:
+            raise DiskFull(self._disk_complaint, 30)
+
+    async def job(self, request_id: str) -> Job:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.job(connection, request_id))
+
+    async def result(self, request_id: str) -> Result:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.result(connection, request_id))
+
+    async def output(self, key: int, number: int) -> bytes:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.output(connection, key, number))
+
+    async def cancel(self, request_id: str) -> Cancelled:
+        """See `store.Store`."""
+        parse_request_id(request_id)
+        return await self._writer.submit(jobs.cancel, request_id)
+
+    # --- the worker's verbs
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """See `store.Store`."""
+        claims = await self._writer.submit(jobs.claim, limit)
+        return [await self._with_whole_request(claim) if parts else claim for claim, parts in claims]
+
+    async def _with_whole_request(self, claim: Claim) -> Claim:
+        parts = await self._reader.call(lambda connection: reading.request_parts(connection, claim.key))
+        request = dataclasses.replace(claim.request, body=b"".join((claim.request.body, *parts)))
+        return dataclasses.replace(claim, request=request)
+
+    def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
+        """See `store.Store`."""
+        return self._writer.submit(jobs.append, (claim, number, data), len(data))
+
+    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
+        """See `store.Store`."""
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, response), len(response.body))
+
+    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
+        """See `store.Store`."""
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, failure))
+
+    async def retry(self, claim: Claim, delay: float) -> bool:
+        """See `store.Store`."""
+        return await self._writer.submit(jobs.retry, (claim, round(delay * 1000)))
+
+    async def release(self, claim: Claim) -> bool:
+        """See `store.Store`."""
+        return await self._writer.submit(jobs.release, claim)
+
+    async def report(self, claim: Claim, progress: Progress) -> bool:
+        """See `store.Store`."""
+        return await self._writer.submit(jobs.report, (claim, progress))
+
+    async def held(self) -> Mapping[int, bool]:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.held(connection, self.owner))
+
+    def renew(self) -> None:
+        """See `store.Store`. Opens a connection of its own each time: it is called a few times a minute, from any thread."""
+        connection = open_connection(self.path)
+        try:
+            lease = {"owner": self.owner, "lease_until": self._clock() + round(self._settings.lease * 1000)}
+            if not connection.execute(SQL["anything_leased"], lease).fetchone()[0]:
+                return
+            in_transaction(
+                connection,
+                self._renewal_lock,
+                lambda connection: [connection.execute(SQL[name], lease) for name in ("renew_jobs", "renew_deliveries")],
+            )
+        finally:
+            with self._renewal_lock:
+                connection.close()
+
+    # --- the janitor's verbs
+
+    async def rescue(self, *, retry: bool) -> list[Rescue]:
+        """See `store.Store`."""
+        owners = await self._reader.call(reading.owners)
+        dead = await asyncio.to_thread(dead_owners, self.path, owners)
+        return await self._writer.submit(jobs.rescue, (retry, dead))
+
+    async def expire(self) -> list[Rescue]:
+        """See `store.Store`."""
+        return await self._writer.submit(jobs.expire, None)
+
+    async def prune(self, limit: int) -> int:
+        """See `store.Store`."""
+        before = self._clock() - round(self._settings.retention * 1000)
+        cutoff = {"first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
+        return await self._writer.submit(_prune, cutoff)
+
+    async def counts(self) -> Counts:
+        """See `store.Store`."""
+        return await self._reader.call(reading.counts)
+
+    # --- the delivery engine's verbs
+
+    async def claim_deliveries(self, limit: int) -> list[Delivery]:
+        """See `store.Store`."""
+        return await self._writer.submit(deliveries.claim, limit)
+
+    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
+        """See `store.Store`."""
+        wait = None if retry_in is None else round(retry_in * 1000)
+        return await self._writer.submit(deliveries.settle, (delivery, attempt, delivered, wait))
+
+    async def next_due(self, topic: Topic) -> float | None:
+        """See `store.Store`."""
+        due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
+        return None if due is None else max(0.0, (due - self._clock()) / 1000)
+
+
+def _prune(transaction: Transaction, batch: Sequence[dict[str, int]]) -> list[int]:
+    return [transaction.change("prune", cutoff) for cutoff in batch]
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])

@@ -1,0 +1,92 @@
+"""What an operation works with inside a transaction: the connection, the time, and counts that need not be counted again."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+from queue_middleware.store import Topic
+
+from .queries import SQL
+
+
+@dataclass(slots=True)
+class Tallies:
+    """How many jobs wait, kept up by our own writes and counted again after anybody else's. Lives in the writer's thread."""
+
+    version: int = -1
+    queued: Counter[int] = field(default_factory=Counter)
+    """By priority."""
+    delayed: int = 0
+    clients: dict[str, int] = field(default_factory=dict)
+    """Waiting jobs, for the clients that were asked about."""
+
+    def refresh(self, connection: sqlite3.Connection) -> bool:
+        """Bring up to date; True when another connection has written since. Call inside a write transaction."""
+        (version,) = connection.execute("PRAGMA data_version").fetchone()
+        if version == self.version:
+            return False
+        self.version = version
+        self.queued = Counter(dict(connection.execute(SQL["queued_by_priority"]).fetchall()))
+        (self.delayed,) = connection.execute(SQL["count_delayed"]).fetchone()
+        self.clients.clear()
+        return True
+
+    def forget(self) -> None:
+        """Count again next time: a transaction was undone."""
+        self.version = -1
+
+    @property
+    def waiting(self) -> int:
+        """Queued and delayed jobs together."""
+        return self.queued.total() + self.delayed
+
+    def of_client(self, connection: sqlite3.Connection, client: str) -> int:
+        """Waiting jobs of one client."""
+        count = self.clients.get(client)
+        if count is None:
+            (count,) = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
+            self.clients[client] = count
+        return count
+
+    def enter(self, priority: int, client: str) -> None:
+        """A job was queued."""
+        self.queued[priority] += 1
+        if client in self.clients:
+            self.clients[client] += 1
+
+    def leave(self, priority: int, client: str) -> None:
+        """A job left the queue to run."""
+        self.queued[priority] -= 1
+        if client in self.clients:
+            self.clients[client] -= 1
+
+
+@dataclass(slots=True)
+class Transaction:
+    """One group of operations on its way to one COMMIT."""
+
+    connection: sqlite3.Connection
+    now: int
+    """Milliseconds; the same for the whole group."""
+    owner: str
+    lease: int
+    """Milliseconds."""
+    tallies: Tallies
+    topics: set[Topic] = field(default_factory=set)
+    """What listeners are told once it is committed."""
+
+    def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
+        """The first row of a named query."""
+        row: tuple[Any, ...] | None = self.connection.execute(SQL[name], parameters).fetchone()
+        return row
+
+    def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+        """All rows of a named query; no cursor stays open behind it."""
+        return self.connection.execute(SQL[name], parameters).fetchall()
+
+    def change(self, name: str, parameters: Any = ()) -> int:
+        """Run a named statement; how many rows it changed."""
+        return self.connection.execute(SQL[name], parameters).rowcount
