@@ -1,0 +1,231 @@
+"""One attempt at one job: calls the application, settles what comes out, and can be ended early."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from .backoff import exponential
+from .bridges import in_wsgi_bridge
+from .errors import QueueError
+from .events import Announcer, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
+from .jobcontext import Replaying, enter
+from .lifecycle import Again, judge
+from .models import Claim, ErrorType, Failure, JobState, Progress, StoredResponse
+from .replay import AnswerTooLarge, App, Replay, build_scope
+from .settings import Settings
+from .store import Store
+
+POLITE = 0.1
+"""Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
+GRACE = 5.0
+"""Seconds for `finally` blocks after the cancellation; then the job is settled, though its slot stays taken."""
+TAIL = 300.0
+"""Seconds that a call may go on after its answer (background tasks) before its slot is given to others."""
+PAUSE = 1.0
+"""Seconds between two tries to reach a database that does not answer."""
+
+
+class Abort(StrEnum):
+    """Why an attempt is ended before its answer."""
+
+    CANCELLED = "cancelled"
+    TIMEOUT = "timeout"
+    SHUTDOWN = "shutdown"
+    LOST = "lost"
+
+
+@dataclass(slots=True)
+class Surroundings:
+    """What all attempts of a process share."""
+
+    app: App
+    store: Store
+    settings: Settings
+    announcer: Announcer
+    state: Mapping[str, Any] | None = None
+    """The lifespan's state, of which each replay gets a shallow copy."""
+
+
+class Attempt:
+    """`run` is the body of its task. `vacate` gives its slot to others, once; it is called when the task ends, or before."""
+
+    def __init__(self, claim: Claim, around: Surroundings, vacate: Callable[[Attempt], None]) -> None:
+        self.claim = claim
+        self.task: asyncio.Task[None] | None = None
+        self._around = around
+        self._store = around.store
+        self._announce = around.announcer.announce
+        self._vacate = vacate
+        self._loop = asyncio.get_running_loop()
+        self._since = self._loop.time()
+        self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
+        self._timer: asyncio.TimerHandle | None = None
+        self._reason: Abort | None = None
+        self._settled = False
+        self._progress: Progress | None = None
+        self._reporter: asyncio.Task[None] | None = None
+
+    async def run(self) -> None:
+        """Call the application and settle."""
+        claim = self.claim
+        self._announce(AttemptStarted(claim.request_id, claim.attempt))
+        try:
+            error = None
+            if self._reason is None:
+                self._timer = self._loop.call_later(self._around.settings.request_timeout, self.abort, Abort.TIMEOUT)
+                enter(Replaying(claim.request_id, claim.attempt, self._on_progress, self._loop))
+                error = await self._call()
+            if self._reason is not None:
+                await self.settle_abort()
+            elif not self._replay.complete:
+                await self._settle(self._replay.unfinished(error))
+        finally:
+            self._stop_timer()
+            self._vacate(self)
+
+    async def _call(self) -> BaseException | None:
+        """Call the application; what it raised, if anything."""
+        claim = self.claim
+        scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
+        try:
+            await self._around.app(scope, self._replay.receive, self._replay.send)
+        except asyncio.CancelledError as error:
+            if self._reason is None and _cancelled_from_outside():
+                raise
+            return error
+        except AnswerTooLarge:
+            return None
+        except (Exception, SystemExit, BaseExceptionGroup) as error:
+            if self._reason is None:
+                self._announce(Raised(claim.request_id, error))
+            return error
+        return None
+
+    async def _flush(self, number: int, data: bytes) -> None:
+        if not await asyncio.shield(self._store.append(self.claim, number, data)):
+            self.abort(Abort.LOST)
+
+    async def _on_answer(self, outcome: StoredResponse | Failure) -> None:
+        """Settle while the application still waits in its last `send`; what it does afterwards is its tail."""
+        self._stop_timer()
+        self._timer = self._loop.call_later(TAIL, self._leave_alone)
+        await asyncio.shield(self._settle(outcome))
+
+    def _leave_alone(self) -> None:
+        self._announce(Stuck(self.claim.request_id, self._loop.time() - self._since))
+        self._vacate(self)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # --- progress
+
+    def _on_progress(self, progress: Progress) -> None:
+        self._progress = progress
+        if self._reporter is None and not self._settled:
+            self._reporter = self._loop.create_task(self._report())
+
+    async def _report(self) -> None:
+        """Store the latest report; of those that come meanwhile only the last counts."""
+        try:
+            while self._progress is not None and not self._settled:
+                progress, self._progress = self._progress, None
+                await self._store.report(self.claim, progress)
+        except QueueError as error:
+            self._announce(Outage("progress", error, 0))
+        finally:
+            self._reporter = None
+
+    # --- settling
+
+    async def _settle(self, outcome: StoredResponse | Failure) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        claim = self.claim
+        again = judge(outcome, claim.attempt, claim.retry)
+        if again is not None:
+            await self._repeat(outcome, again)
+        elif isinstance(outcome, StoredResponse):
+            if await self._insist(lambda: self._store.complete(claim, outcome)):
+                self._finished(JobState.COMPLETED, outcome.status)
+        elif await self._insist(lambda: self._store.fail(claim, outcome)):
+            cancelled = outcome.error_type is ErrorType.CLIENT_CANCELLED
+            self._finished(JobState.CANCELLED if cancelled else JobState.FAILED, None)
+
+    async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
+        claim = self.claim
+        delay = exponential(claim.attempt) if again.after is None else again.after
+        if await self._insist(lambda: self._store.retry(claim, delay)):
+            reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
+            self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
+
+    async def settle_abort(self) -> None:
+        """Settle an attempt that was ended early, by the reason of its end. Repeatable."""
+        if self._reason is Abort.CANCELLED:
+            await self._settle(Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled"))
+        elif self._reason is Abort.TIMEOUT:
+            limit = self._around.settings.request_timeout
+            await self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s"))
+        elif not self._settled:
+            self._settled = True
+            if self._reason is Abort.SHUTDOWN:
+                await self._insist(lambda: self._store.release(self.claim))
+            else:
+                self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
+
+    async def _insist(self, verb: Callable[[], Awaitable[bool]]) -> bool:
+        """Do it, whatever state the database is in: work that was done is not thrown away for an outage."""
+        while True:
+            try:
+                if not (held := await verb()):
+                    self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
+                return held
+            except QueueError as error:
+                self._announce(Outage("settle", error, PAUSE))
+            await asyncio.sleep(PAUSE)
+
+    def _finished(self, state: JobState, status: int | None) -> None:
+        claim = self.claim
+        self._announce(Finished(claim.request_id, state, claim.attempt, status, self._loop.time() - self._since))
+
+    # --- ending early
+
+    def abort(self, reason: Abort) -> None:
+        """End it: disconnect, a moment later cancellation; after a grace period the job is settled regardless."""
+        if self._reason is not None or self._settled:
+            return
+        self._reason = reason
+        self._stop_timer()
+        self._replay.disconnect()
+        self._timer = self._loop.call_later(POLITE, self._cancel)
+
+    def _cancel(self) -> None:
+        if self._settled or self.task is None:
+            return
+        if in_wsgi_bridge(self.claim.request_id):
+            self._give_up()
+            return
+        self.task.cancel()
+        self._timer = self._loop.call_later(GRACE, self._give_up)
+
+    def _give_up(self) -> None:
+        """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
+        if not self._settled:
+            self._announce(Stuck(self.claim.request_id, self._loop.time() - self._since))
+            self._giving_up = self._loop.create_task(self.settle_abort())
+
+    def abandon(self) -> None:
+        """At the end of a process: cancel what can be cancelled, without waiting for it."""
+        if self.task is not None and not in_wsgi_bridge(self.claim.request_id):
+            self.task.cancel()
+
+
+def _cancelled_from_outside() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

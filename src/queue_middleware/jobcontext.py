@@ -1,0 +1,72 @@
+"""`current_job`: what a handler can know and say about the request it is working on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import ContextVar, Token
+from dataclasses import dataclass
+
+from .models import Progress
+
+
+@dataclass(frozen=True, slots=True)
+class Replaying:
+    """The attempt that a context belongs to."""
+
+    request_id: str
+    attempt: int
+    report: Callable[[Progress], None]
+    loop: asyncio.AbstractEventLoop
+
+
+_replaying: ContextVar[Replaying | None] = ContextVar("queue_middleware_replaying", default=None)
+
+
+def enter(replaying: Replaying) -> Token[Replaying | None]:
+    """Make this context, and what is copied from it, belong to an attempt."""
+    return _replaying.set(replaying)
+
+
+class CurrentJob:
+    """The request being replayed in the running context, from coroutines and from threads alike.
+
+    Outside a replay it is false and equal to None, its attributes are None and its methods do nothing: a handler that is also
+    called directly needs no second version.
+    """
+
+    __slots__ = ()
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        return _replaying.get() is not None
+
+    def __eq__(self, other: object) -> bool:
+        return other is self or (other is None and not self)
+
+    @property
+    def id(self) -> str | None:
+        """The request id."""
+        replaying = _replaying.get()
+        return replaying.request_id if replaying else None
+
+    @property
+    def attempt(self) -> int | None:
+        """1 for the first."""
+        replaying = _replaying.get()
+        return replaying.attempt if replaying else None
+
+    def report_progress(self, fraction: float, stage: str | None = None) -> None:
+        """Say how far the work is: `fraction` from 0 to 1, and a word for what is being done. Returns at once.
+
+        The last report is stored and shown in the request's status; of reports in quick succession some may be skipped.
+        Raises `ValueError` for a fraction outside 0 to 1.
+        """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction is {fraction!r}; it goes from 0 to 1")
+        if replaying := _replaying.get():
+            replaying.loop.call_soon_threadsafe(replaying.report, Progress(float(fraction), stage))
+
+
+current_job = CurrentJob()
+"""The one instance; what it says depends on the context it is asked in."""

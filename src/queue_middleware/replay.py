@@ -1,0 +1,193 @@
+"""One stored request into the wrapped application, its response out as it is produced (ASGI HTTP specification 2.x).
+
+The application sees what a server would show it: one body, then silence until its response is complete, then
+`http.disconnect`. It gets no extensions, so it never sends anything but plain response messages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+MARK = "queue_middleware.request_id"
+"""Key in the scope of a replay. A header could be forged."""
+
+FLUSH = 256 * 1024
+"""Bytes of a streamed answer that are kept in memory before they are stored."""
+
+_HOP_BY_HOP = frozenset(
+    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
+     b"upgrade", b"proxy-connection"}
+)  # fmt: skip
+"""RFC 9110 §7.6.1."""
+_NOT_REPLAYED = _HOP_BY_HOP | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+"""What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
+_BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
+
+_HEADER_NAME = re.compile(rb"[!#$%&'*+.^`|~0-9a-z-]+")
+"""RFC 9110 §5.6.2 without `_`, which servers and gateways mistake for `-`."""
+_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+
+
+def replayed_headers(headers: Headers) -> Headers:
+    """Those request headers that the application will see at the replay; what is missing is added by `build_scope`."""
+    dropped = _NOT_REPLAYED | _named_by_connection(headers)
+    return tuple(
+        (name, value)
+        for name, value in headers
+        if name not in dropped and _HEADER_NAME.fullmatch(name) and not _BAD_VALUE.search(value)
+    )
+
+
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    """`Connection: close, x-private` makes `x-private` a hop-by-hop header too."""
+    names = (part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b","))
+    return frozenset(names)
+
+
+def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The ASGI scope of a replay. `state` is the lifespan's, of which each replay gets a shallow copy."""
+    headers = [*request.headers, (b"accept-encoding", b"identity"), (b"x-fal-request-id", request_id.encode())]
+    if attempt > 1:
+        headers.append((b"x-fal-attempt", b"%d" % attempt))
+    if request.body or request.method in ("POST", "PUT", "PATCH"):
+        headers.append((b"content-length", b"%d" % len(request.body)))
+    scope: dict[str, Any] = {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": request.http_version,
+        "method": request.method,
+        "scheme": request.scheme,
+        "path": unquote_to_bytes(request.raw_path).decode("utf-8", "replace"),
+        "raw_path": request.raw_path,
+        "query_string": request.query,
+        "root_path": request.root_path,
+        "headers": headers,
+        "client": request.client,
+        "server": request.server,
+        MARK: request_id,
+    }
+    if state is not None:
+        scope["state"] = dict(state)
+    return scope
+
+
+class AnswerTooLarge(Exception):
+    """Raised out of `send` when the answer outgrows its limit; the application is meant to unwind."""
+
+
+class Replay:
+    """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` settles, once."""
+
+    def __init__(
+        self,
+        request: StoredRequest,
+        limit: int,
+        flush: Callable[[int, bytes], Awaitable[None]],
+        done: Callable[[StoredResponse | Failure], Awaitable[None]],
+    ) -> None:
+        self._body: bytes | None = request.body
+        self._method = request.method
+        self._limit = limit
+        self._flush = flush
+        self._done = done
+        self._ended: asyncio.Event | None = None
+        self._status: int | None = None
+        self._headers: Headers = ()
+        self._pieces: list[bytes] = []
+        self._held = 0
+        self._size = 0
+        self._parts = 0
+        self.complete = False
+        self.silenced = False
+
+    def disconnect(self) -> None:
+        """Tell the application that its client has gone, and listen to it no longer."""
+        self.silenced = True
+        self._over()
+
+    async def receive(self) -> Message:
+        """The body, once; then nothing until the answer is complete or nobody wants it any more."""
+        if self._body is not None:
+            body, self._body = self._body, None
+            return {"type": "http.request", "body": body, "more_body": False}
+        if not (self.complete or self.silenced):
+            # Made here and not at the start: most applications never ask a second time.
+            self._ended = self._ended or asyncio.Event()
+            await self._ended.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(self, message: Message) -> None:
+        """Take one message; the last one returns when the answer is stored."""
+        if self.complete or self.silenced:
+            return  # drained: a thread that still produces must never block on us
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._status = message["status"]
+            self._headers = response_headers(message.get("headers", ()))
+        elif kind == "http.response.body":
+            await self._take(message.get("body", b""), message.get("more_body", False))
+
+    async def _take(self, body: bytes, more: bool) -> None:
+        if self._status is None:
+            raise RuntimeError("the response body was sent before the response start")
+        if body:
+            self._size += len(body)
+            if self._size > self._limit:
+                await self._end(Failure(ErrorType.RUNNER_SERVER_ERROR, f"the answer is larger than {self._limit} bytes"))
+                raise AnswerTooLarge
+            self._pieces.append(bytes(body))
+            self._held += len(body)
+        if more or self._held > FLUSH:
+            await self._store_parts()
+        if not more:
+            await self._end(StoredResponse(self._status, self._headers, b"".join(self._pieces), self._parts))
+
+    async def _store_parts(self) -> None:
+        if self._held < FLUSH:
+            return
+        data = b"".join(self._pieces)
+        while len(data) > FLUSH:
+            await self._flush(self._parts, data[:FLUSH])
+            self._parts += 1
+            data = data[FLUSH:]
+        self._pieces, self._held = [data], len(data)
+
+    async def _end(self, outcome: StoredResponse | Failure) -> None:
+        self.complete = True
+        try:
+            await self._done(outcome)
+        finally:
+            self._over()
+
+    def _over(self) -> None:
+        if self._ended is not None:
+            self._ended.set()
+
+    def unfinished(self, error: BaseException | None) -> Failure:
+        """What an attempt is worth whose call ended before its answer was complete."""
+        if error is not None and self._status is None:
+            return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the application raised {type(error).__name__}")
+        if error is not None:
+            detail = f"the application raised {type(error).__name__} in the middle of its answer"
+        elif self._status is None:
+            detail = "the application returned without an answer"
+        else:
+            detail = "the application returned in the middle of its answer"
+        return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
+
+
+def response_headers(headers: Any) -> Headers:
+    """The application's headers as they are given to whoever fetches the result."""
+    return tuple((name, value) for raw, value in headers if (name := bytes(raw).lower()) not in _BY_SERVER)

@@ -1,0 +1,203 @@
+"""Runs jobs: takes claims while slots are free, gives each a task, watches over leases, and drains at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Mapping
+from contextvars import Context, copy_context
+from typing import Any
+
+from .attempt import GRACE, PAUSE, POLITE, Abort, Attempt, Surroundings
+from .errors import QueueError
+from .events import Announcer, Outage
+from .models import Claim
+from .replay import App
+from .settings import Settings
+from .store import Store, Topic
+
+
+class Worker:
+    """At most `settings.concurrency` attempts at once in this process.
+
+    `run` is the life of the worker: it ends some time after `stop`. `reserve` and `start` are for the submitter of a job that
+    can begin at once.
+    """
+
+    def __init__(self, app: App, store: Store, settings: Settings, announcer: Announcer) -> None:
+        self._around = Surroundings(app, store, settings, announcer)
+        self._store = store
+        self._settings = settings
+        self._announce = announcer.announce
+        self._context = copy_context()
+        self._running: dict[int, Attempt] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._reserved = 0
+        self._stopping = False
+        self._work_may_wait = True
+        self._wake = asyncio.Event()
+        self._revoked = asyncio.Event()
+        self._vacant = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        self._quit = threading.Event()
+
+    def adopt(self, state: Mapping[str, Any] | None, context: Context) -> None:
+        """Take over what the application prepared at its start: the lifespan's state and its context variables."""
+        self._around.state = state
+        self._context = context
+
+    async def run(self) -> None:
+        """Claim and run until `stop`, then drain, then hand back what is left."""
+        self._store.subscribe(Topic.WORK, self._on_work)
+        self._store.subscribe(Topic.CANCEL, self._revoked.set)
+        threading.Thread(target=self._heartbeat, name="queue-heartbeat", daemon=True).start()
+        revocations = self._loop.create_task(self._watch_revocations(), name="queue-revocations")
+        try:
+            await self._claim_until_stopped()
+            await self._drain()
+        finally:
+            self._quit.set()
+            revocations.cancel()
+            for attempt in list(self._running.values()):
+                attempt.abandon()
+
+    def stop(self) -> None:
+        """Claim nothing more. Repeatable."""
+        self._stopping = True
+        self._wake.set()
+
+    # --- slots
+
+    def reserve(self) -> bool:
+        """Keep a slot for a job that is being submitted. True obliges to call `start` or `forgo`."""
+        if self._stopping or self._free() <= 0:
+            return False
+        self._reserved += 1
+        return True
+
+    def forgo(self) -> None:
+        """Give a reserved slot back."""
+        self._reserved -= 1
+        self._on_vacancy()
+
+    def start(self, claim: Claim) -> None:
+        """Run a claim in the slot that was reserved for it."""
+        self._reserved -= 1
+        self._start(claim)
+
+    def _free(self) -> int:
+        return self._settings.concurrency - len(self._running) - self._reserved
+
+    def _start(self, claim: Claim) -> None:
+        attempt = Attempt(claim, self._around, self._vacate)
+        self._running[claim.token] = attempt
+        if self._stopping:
+            attempt.abort(Abort.SHUTDOWN)
+        attempt.task = self._loop.create_task(attempt.run(), context=self._context.copy())
+        self._tasks.add(attempt.task)
+        attempt.task.add_done_callback(self._on_end)
+
+    def _vacate(self, attempt: Attempt) -> None:
+        if self._running.pop(attempt.claim.token, None) is not None:
+            self._on_vacancy()
+
+    def _on_end(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._announce(Outage("attempt", error, 0))
+
+    def _on_vacancy(self) -> None:
+        if self._work_may_wait:
+            self._wake.set()
+        if not self._running and not self._reserved:
+            self._vacant.set()
+
+    # --- claiming
+
+    def _on_work(self) -> None:
+        self._work_may_wait = True
+        self._wake.set()
+
+    async def _claim_until_stopped(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                due = await self._claim()
+            except QueueError as error:
+                self._announce(Outage("claim", error, PAUSE))
+                due = PAUSE
+            timer = None if due is None else self._loop.call_later(due, self._on_work)
+            await self._wake.wait()
+            if timer:
+                timer.cancel()
+
+    async def _claim(self) -> float | None:
+        """Fill the free slots; then the seconds until a delayed job is due."""
+        while self._work_may_wait and not self._stopping:
+            free = self._free()
+            if free <= 0:
+                return None
+            self._work_may_wait = False
+            self._reserved += free
+            try:
+                claims = await self._store.claim(free)
+            except QueueError:
+                self._work_may_wait = True
+                raise
+            finally:
+                self._reserved -= free
+            self._work_may_wait |= len(claims) == free
+            for claim in claims:
+                self._start(claim)
+        return await self._store.next_due(Topic.WORK)
+
+    # --- watching
+
+    async def _watch_revocations(self) -> None:
+        """Cancel what is to be cancelled, and stop what is no longer ours."""
+        while True:
+            await self._revoked.wait()
+            self._revoked.clear()
+            before = list(self._running.values())
+            try:
+                held = await self._store.held() if before else {}
+            except QueueError as error:
+                self._announce(Outage("revocations", error, PAUSE))
+                self._loop.call_later(PAUSE, self._revoked.set)
+                continue
+            for attempt in before:
+                cancelling = held.get(attempt.claim.token)
+                if cancelling is None:
+                    attempt.abort(Abort.LOST)
+                elif cancelling:
+                    attempt.abort(Abort.CANCELLED)
+
+    def _heartbeat(self) -> None:
+        """Renew the leases from a thread: a handler that blocks the event loop must not lose its job."""
+        while not self._quit.wait(self._settings.lease / 4):
+            try:
+                self._store.renew()
+            except Exception as error:
+                self._loop.call_soon_threadsafe(self._announce, Outage("heartbeat", error, self._settings.lease / 4))
+
+    # --- ending
+
+    async def _drain(self) -> None:
+        """Wait for the running attempts; then tell them to stop, and hand back the jobs of those that do not."""
+        if await self._vacated(self._settings.shutdown_timeout):
+            return
+        for attempt in list(self._running.values()):
+            attempt.abort(Abort.SHUTDOWN)
+        if not await self._vacated(POLITE + GRACE):
+            for attempt in list(self._running.values()):
+                await attempt.settle_abort()
+
+    async def _vacated(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                while self._running or self._reserved:
+                    self._vacant.clear()
+                    await self._vacant.wait()
+        except TimeoutError:
+            return False
+        return True
