@@ -32,8 +32,8 @@ _LARGE = 256 * 1024
 class DeliveryEngine:
     """Sends webhooks until it is told to stop. `run` once, in a task of its own; `stop` from the same event loop, repeatable.
 
-    `clock` gives Unix seconds for signatures and records. `grace` is how many seconds running attempts get when it stops; what is
-    not ended then is sent again after its lease, by whoever runs then: at least once.
+    `clock` gives Unix seconds for signatures and records. `grace` is how many seconds running attempts get when it stops; what
+    is not ended then is sent again after its lease, by whoever runs then: at least once.
     """
 
     def __init__(
@@ -82,21 +82,27 @@ class DeliveryEngine:
         self._wake.set()
 
     async def _claim(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what is due. Returns the seconds after which to look again if nothing wakes us, None for not at all."""
+        """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
         # Before looking: what becomes due while we look must not be missed.
         self._wake.clear()
         if self._stopping.is_set():
             return 0.0
         free = self._limit - len(self._running)
-        claimed = await self._store.claim_deliveries(free) if free else []
-        for delivery in claimed:
-            task = group.create_task(self._deliver(delivery), name=f"webhook {delivery.request_id}")
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-        if len(claimed) == free:
-            return None  # all hands are busy, the first one free wakes us
+        if free == 0:
+            return None  # the first attempt that ends wakes us
+        # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.DELIVERY)
-        return _LONGEST_WAIT if due is None else min(max(due, _SHORTEST_WAIT), _LONGEST_WAIT)
+        if due is None or due > 0:
+            return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
+        claimed = await self._store.claim_deliveries(free)
+        for delivery in claimed:
+            self._start(group, delivery)
+        return 0.0 if claimed else _SHORTEST_WAIT
+
+    def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
+        task = group.create_task(self._deliver(delivery), name=f"webhook {delivery.request_id}")
+        self._running.add(task)
+        task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -111,21 +117,7 @@ class DeliveryEngine:
     async def _deliver(self, delivery: Delivery) -> None:
         """One attempt, from the stored result to its record. It raises nothing: the other attempts must not end with it."""
         at, began = self._clock(), time.monotonic()
-        retry_in: float | None = None
-        answer, error = None, None
-        try:
-            answer = await self._send(delivery)
-            error = _trouble(answer.status)
-            retry_in = follow_up(answer, delivery.attempt, self._schedule, self._clock())
-        except _ResultGone:
-            error = "the result is gone"
-        except OutboundError as failed:
-            error = failed.detail
-            retry_in = scheduled(self._schedule, delivery.attempt)
-        except Exception as unexpected:
-            self._announce(Outage("delivery", unexpected, 0.0))
-            error = f"not sent: {type(unexpected).__name__}"
-            retry_in = scheduled(self._schedule, delivery.attempt)
+        answer, error, retry_in = await self._try(delivery)
         attempt = Attempt(
             at=int(at * 1000),
             duration=time.monotonic() - began,
@@ -135,13 +127,26 @@ class DeliveryEngine:
         )
         await self._settle(delivery, attempt, retry_in)
 
+    async def _try(self, delivery: Delivery) -> tuple[Answer | None, str | None, float | None]:
+        """The answer, what is wrong with it, and the seconds until the next attempt."""
+        try:
+            answer = await self._send(delivery)
+        except _ResultGone:
+            return None, "the result is gone", None
+        except OutboundError as failed:
+            return None, failed.detail, scheduled(self._schedule, delivery.attempt)
+        except Exception as unexpected:
+            self._announce(Outage("delivery", unexpected, 0.0))
+            return None, f"not sent: {type(unexpected).__name__}", scheduled(self._schedule, delivery.attempt)
+        return answer, _trouble(answer.status), follow_up(answer, delivery.attempt, self._schedule, self._clock())
+
     async def _send(self, delivery: Delivery) -> Answer:
         result = await self._result(delivery)
-        size = len(result.response.body) if result.response else 0
-        # Checking and signing megabytes would hold up everything else in this event loop.
-        body, headers = (
-            await asyncio.to_thread(self._write, delivery, result) if size > _LARGE else self._write(delivery, result)
-        )
+        if result.response and len(result.response.body) > _LARGE:
+            # Checking and signing megabytes would hold up everything else in this event loop.
+            body, headers = await asyncio.to_thread(self._write, delivery, result)
+        else:
+            body, headers = self._write(delivery, result)
         return await self._outbound.post(delivery.url, headers, body)
 
     async def _result(self, delivery: Delivery) -> Result:
