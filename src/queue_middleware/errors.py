@@ -20,7 +20,8 @@ QueueError
 │   └── DiskFull                     too little free disk to accept more work
 ├── OutboundError                    a call of ours to somebody else failed
 │   └── OutboundRefused              the guard does not let us connect there
-└── VerificationError                a webhook that must not be trusted
+└── VerificationError       401      a webhook that must not be trusted
+    └── KeysUnavailable     503      the sender's key set cannot be had, so nothing can be said
 """
 
 from __future__ import annotations
@@ -163,3 +164,9 @@ class VerificationError(QueueError):
     """A webhook that must not be trusted: header missing, too old, or signed by nobody we know."""
 
     status = 401
+
+
+class KeysUnavailable(VerificationError):
+    """The key set cannot be fetched or read: not the sender's fault, and he may try again."""
+
+    status = 503

@@ -1,0 +1,155 @@
+"""Where webhooks may go: no request of ours reaches a private address, however it is spelled.
+
+Pure: the text of a URL is judged here, and an address that a name was resolved to. Whoever connects asks for both.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+import httpx
+
+from .errors import InvalidWebhook, OutboundRefused, SettingsError
+
+MAX_URL = 2048
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# `ipaddress.is_global` is not asked: it lets multicast, NAT64, 6to4 and IPv4 inside IPv6 through, and changes between Pythons.
+_DENIED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # this host (RFC 791)
+            "10.0.0.0/8",  # private (RFC 1918)
+            "100.64.0.0/10",  # carrier-grade NAT (RFC 6598), some clouds' metadata
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # Azure's host, from inside every virtual machine there
+            "169.254.0.0/16",  # link-local, most clouds' metadata
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # IETF protocol assignments, Oracle's metadata
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # 6to4 relays
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+            "2001::/23",  # IETF protocol assignments: Teredo, ORCHID, benchmarks
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4: any IPv4 address inside
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# All else in IPv6 is special, unassigned or private: loopback, IPv4 inside IPv6, NAT64, unique local, site-local, multicast.
+_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+
+_URL = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+_UNCLEAN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
+_ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+_LOCAL_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".intranet", ".lan", ".home.arpa")
+
+
+class Guard:
+    """Where we connect and where we do not. `allow` opens hosts, `*.suffix` and networks, private and plain http included.
+
+    Raises `SettingsError` for an entry that is none of these.
+    """
+
+    def __init__(self, allow: Iterable[str] = ()) -> None:
+        self._names: set[str] = set()
+        self._suffixes: list[str] = []
+        self._networks: list[_Network] = []
+        for entry in allow:
+            self._open(entry.strip().strip("[]").lower())
+
+    def check_url(self, url: str) -> None:
+        """Look at the text alone: no name is resolved. Raises `InvalidWebhook` with the reason."""
+        parsed = parse_url(url)
+        host = parsed.raw_host.decode("ascii").lower().removesuffix(".")
+        literal = _literal(host)
+        if self._allows(host, literal):
+            return
+        if literal is not None and _is_denied(literal):
+            raise InvalidWebhook(f"the webhook URL names {host}, which is not a public address")
+        if literal is None and _is_local(host):
+            raise InvalidWebhook(f"the webhook URL names {host}, a host of the local network")
+        if parsed.scheme != "https":
+            raise InvalidWebhook("the webhook URL must begin with https://; plain http is for hosts named in outbound_allow")
+
+    def check_address(self, host: str, address: str) -> None:
+        """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
+        found = ipaddress.ip_address(address)
+        if _is_denied(found) and not self._allows(host.lower().removesuffix("."), found):
+            raise OutboundRefused(f"{host} has an address that is not public")
+
+    def _open(self, entry: str) -> None:
+        if _NUMBER.fullmatch(entry.rpartition(".")[2]) or "/" in entry or ":" in entry:
+            try:
+                self._networks.append(ipaddress.ip_network(entry))
+            except ValueError as error:
+                raise SettingsError(f"outbound_allow: {entry!r} is not a network: {error}") from None
+        elif not _ALLOWED_NAME.fullmatch(entry):
+            raise SettingsError(f"outbound_allow: {entry!r} is not a host, '*.suffix' or network; write no scheme and no port")
+        elif entry.startswith("*."):
+            self._suffixes.append(entry[1:])
+        else:
+            self._names.add(entry)
+
+    def _allows(self, host: str, address: _Address | None) -> bool:
+        if host in self._names or any(host.endswith(suffix) for suffix in self._suffixes):
+            return True
+        return address is not None and any(address in network for network in self._networks)
+
+
+def parse_url(url: str) -> httpx.URL:
+    """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
+    if len(url) > MAX_URL:
+        raise InvalidWebhook(f"the webhook URL is longer than {MAX_URL} characters")
+    if _UNCLEAN.search(url):
+        raise InvalidWebhook("the webhook URL contains a space, a backslash or a control character")
+    authority = _URL.match(url)
+    if authority is None:
+        raise InvalidWebhook("the webhook URL must begin with https://")
+    if "@" in authority[1]:
+        raise InvalidWebhook("the webhook URL must not contain a user name or password")
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL as error:
+        raise InvalidWebhook(f"the webhook URL cannot be read: {error}") from None
+    _check_host(parsed)
+    return parsed
+
+
+def _check_host(url: httpx.URL) -> None:
+    host = url.raw_host.decode("ascii")
+    if url.port is not None and not 0 < url.port < 65536:
+        raise InvalidWebhook("the webhook URL has a port that does not exist")
+    if "%" in host or "" in host.removesuffix(".").split("."):
+        raise InvalidWebhook("the webhook URL has no valid host name")
+    if _literal(host) is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
+        # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
+        raise InvalidWebhook("the webhook URL spells an address in an unusual way; write four decimal numbers")
+
+
+def _literal(host: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(host.removesuffix("."))
+    except ValueError:
+        return None
+
+
+def _is_denied(address: _Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address not in _PUBLIC_V6):
+        return True
+    return any(address in network for network in _DENIED)
+
+
+def _is_local(host: str) -> bool:
+    return "." not in host or host.endswith(_LOCAL_SUFFIXES)
