@@ -1,3 +1,7 @@
 """`app = QueueMiddleware(app)`: a durable queue with signed webhooks for any ASGI application."""
 
-__all__: list[str] = []
+from .jobcontext import current_job
+from .middleware import QueueMiddleware
+from .settings import Settings
+
+__all__ = ["QueueMiddleware", "Settings", "current_job"]

@@ -11,7 +11,7 @@ from typing import Any
 from .backoff import exponential
 from .bridges import in_wsgi_bridge
 from .errors import QueueError
-from .events import Announcer, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
+from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import Replaying, enter
 from .lifecycle import Again, judge
 from .models import Claim, ErrorType, Failure, JobState, Progress, StoredResponse
@@ -45,7 +45,7 @@ class Surroundings:
     app: App
     store: Store
     settings: Settings
-    announcer: Announcer
+    announce: Announce
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
 
@@ -58,7 +58,7 @@ class Attempt:
         self.task: asyncio.Task[None] | None = None
         self._around = around
         self._store = around.store
-        self._announce = around.announcer.announce
+        self._announce = around.announce
         self._vacate = vacate
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()

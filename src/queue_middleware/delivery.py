@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 
 from .backoff import exponential, scheduled
 from .errors import OutboundError, UnknownRequest
-from .events import Announcer, Delivered, DeliveryFailed, Outage
+from .events import Announce, Delivered, DeliveryFailed, Outage
 from .models import Attempt, Delivery, Headers, JobState, Result
 from .outbound import Answer, Outbound
 from .settings import Settings
@@ -42,7 +42,7 @@ class DeliveryEngine:
         outbound: Outbound,
         signer: Signer,
         settings: Settings,
-        announce: Announcer,
+        announce: Announce,
         *,
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,

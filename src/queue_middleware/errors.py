@@ -5,6 +5,7 @@ QueueError
 ├── BadRequest              400      a malformed path, id, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
 ├── NotAllowed              403      this path may not be queued
+├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or somebody else's
 ├── MethodNotAllowed        405      with `Allow`
 ├── TooLarge                413      body
@@ -62,6 +63,12 @@ class NotAllowed(QueueError):
     """The path is not one of those that may be queued."""
 
     status = 403
+
+
+class UnknownRoute(QueueError):
+    """There is nothing at this path under the prefix."""
+
+    status = 404
 
 
 class UnknownRequest(QueueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -139,13 +139,16 @@ class Observer(Protocol):
         """One thing that happened."""
 
 
-class Announcer:
+Announce = Callable[[Event], None]
+"""Tells whoever listens."""
+
+
+def announce_to(observers: Iterable[Observer]) -> Announce:
     """Hands every event to every observer, in order."""
+    listening = tuple(observers)
 
-    def __init__(self, observers: Iterable[Observer] = ()) -> None:
-        self._observers = tuple(observers)
-
-    def announce(self, event: Event) -> None:
-        """Tell everybody."""
-        for observer in self._observers:
+    def announce(event: Event) -> None:
+        for observer in listening:
             observer.on_event(event)
+
+    return announce

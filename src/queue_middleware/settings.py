@@ -5,9 +5,10 @@ from __future__ import annotations
 import difflib
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Self
+from os import PathLike
+from typing import Any, Literal, Self, TypedDict
 
 from .backoff import parse_duration, parse_schedule
 from .errors import SettingsError
@@ -78,6 +79,32 @@ def _public_url(value: object) -> str:
     if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
         raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
     return text
+
+
+class Options(TypedDict, total=False):
+    """The keywords of `QueueMiddleware`, as they may be written; `Settings` says what each means and its default."""
+
+    database: str | PathLike[str]
+    prefix: str
+    concurrency: int
+    public_url: str | None
+    paths: str | Sequence[str]
+    outbound_allow: str | Sequence[str]
+    webhook_schedule: str | Sequence[float | str]
+    webhook_timeout: float | str
+    signing_key: str | None
+    request_timeout: float | str
+    max_attempts: int
+    on_crash: Literal["retry", "fail"]
+    lease: float | str
+    max_request_body: int | str
+    max_response_body: int | str
+    max_queued: int
+    max_queued_per_client: int
+    retention: float | str
+    shutdown_timeout: float | str
+    min_free_disk: int | str | None
+    allow_network_filesystem: bool
 
 
 def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None) -> Any:

@@ -67,8 +67,8 @@ class WebhookVerifier:
     """Checks signatures against the key set at `jwks_url`, which is fetched when first needed and again after `cache` seconds.
 
     `tolerance` is how many seconds a webhook's time may differ from ours. A signature by an unknown key makes the set be
-    fetched anew, at most every 30 seconds. `client` and `sync_client` fetch it; without them one is made for each fetch. Use https
-    for `jwks_url` beyond this machine: who can answer there can sign. One verifier serves many tasks and threads.
+    fetched anew, at most every 30 seconds. `client` and `sync_client` fetch it; without them one is made for each fetch. Use
+    https for `jwks_url` beyond this machine: who can answer there can sign. One verifier serves many tasks and threads.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
 from collections.abc import Mapping
 from contextvars import Context, copy_context
@@ -10,7 +11,7 @@ from typing import Any
 
 from .attempt import GRACE, PAUSE, POLITE, Abort, Attempt, Surroundings
 from .errors import QueueError
-from .events import Announcer, Outage
+from .events import Announce, Outage
 from .models import Claim
 from .replay import App
 from .settings import Settings
@@ -24,11 +25,11 @@ class Worker:
     can begin at once.
     """
 
-    def __init__(self, app: App, store: Store, settings: Settings, announcer: Announcer) -> None:
-        self._around = Surroundings(app, store, settings, announcer)
+    def __init__(self, app: App, store: Store, settings: Settings, announce: Announce) -> None:
+        self._around = Surroundings(app, store, settings, announce)
         self._store = store
         self._settings = settings
-        self._announce = announcer.announce
+        self._announce = announce
         self._context = copy_context()
         self._running: dict[int, Attempt] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -40,6 +41,7 @@ class Worker:
         self._vacant = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._quit = threading.Event()
+        self.handed_back = 0
 
     def adopt(self, state: Mapping[str, Any] | None, context: Context) -> None:
         """Take over what the application prepared at its start: the lifespan's state and its context variables."""
@@ -186,11 +188,14 @@ class Worker:
         """Wait for the running attempts; then tell them to stop, and hand back the jobs of those that do not."""
         if await self._vacated(self._settings.shutdown_timeout):
             return
+        self.handed_back = len(self._running)
         for attempt in list(self._running.values()):
             attempt.abort(Abort.SHUTDOWN)
         if not await self._vacated(POLITE + GRACE):
-            for attempt in list(self._running.values()):
-                await attempt.settle_abort()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GRACE):
+                    for attempt in list(self._running.values()):
+                        await attempt.settle_abort()
 
     async def _vacated(self, seconds: float) -> bool:
         try:

@@ -108,6 +108,10 @@ UPDATE delivery SET lease_until = :lease_until WHERE state = 'sending' AND owner
 -- name: owners
 SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending';
 
+-- name: leases_ran_out
+SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now)
+    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
+
 -- name: lost_jobs
 SELECT id, tail, attempt, max_attempts, retries, cancelling, token FROM job
 WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));

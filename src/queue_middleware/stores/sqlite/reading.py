@@ -93,6 +93,17 @@ def owners(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute(SQL["owners"]).fetchall()]
 
 
+def leases_ran_out(connection: sqlite3.Connection, now: int) -> bool:
+    """Whether somebody's lease has passed."""
+    row = _one(connection, "leases_ran_out", {"now": now})
+    return row is not None and bool(row[0])
+
+
+def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
+    """Whether a start deadline has passed."""
+    return bool(connection.execute(SQL["overdue"], (now,)).fetchall())
+
+
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
     row = _one(connection, "next_work" if topic is Topic.WORK else "next_delivery")

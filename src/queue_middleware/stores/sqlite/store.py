@@ -42,6 +42,8 @@ from .writer import Writer
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
+_RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""Releases from which on the write-ahead log cannot be reset under a writer."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
 _DISK_WATCH = 1.0
@@ -135,6 +137,18 @@ class SQLiteStore:
         self._life.close()
         self._lock.close()
         self._renewal_lock.close()
+
+    def warnings(self) -> list[str]:
+        """What the operator should know about this database, sentence by sentence."""
+        version = sqlite3.sqlite_version_info
+        if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+            return []
+        return [
+            (
+                f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
+                "our processes take turns, so write to the file with no other program while the queue runs"
+            )
+        ]
 
     # --- news
 
@@ -259,12 +273,15 @@ class SQLiteStore:
 
     async def rescue(self, *, retry: bool) -> list[Rescue]:
         """See `store.Store`."""
-        owners = await self._reader.call(reading.owners)
-        dead = await asyncio.to_thread(dead_owners, self.path, owners)
+        dead = await self._reader.call(lambda connection: dead_owners(self.path, reading.owners(connection)))
+        if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, self._clock())):
+            return []
         return await self._writer.submit(jobs.rescue, (retry, dead))
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
+        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clock())):
+            return []
         return await self._writer.submit(jobs.expire, None)
 
     async def prune(self, limit: int) -> int:

@@ -1,0 +1,68 @@
+"""Tidies up: takes over from lost workers, fails what did not start in time, deletes what is old enough."""
+
+from __future__ import annotations
+
+import asyncio
+
+from .errors import QueueError
+from .events import Announce, Finished, Outage, Rescued
+from .models import JobState
+from .settings import Settings
+from .store import Store
+
+TICK = 1.0
+"""Seconds between two looks for lost workers and passed deadlines; a look that finds nothing only reads."""
+_PRUNE_EVERY = 60
+"""Ticks."""
+_BATCH = 500
+
+
+class Janitor:
+    """`run` is its life; it ends soon after `stop`."""
+
+    def __init__(self, store: Store, settings: Settings, announce: Announce) -> None:
+        self._store = store
+        self._retry = settings.on_crash == "retry"
+        self._announce = announce
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Look after things until `stop`."""
+        ticks = 0
+        while not self._stopping.is_set():
+            try:
+                await self.rescue()
+                await self.expire()
+                if ticks % _PRUNE_EVERY == 0:
+                    await self.prune()
+            except QueueError as error:
+                self._announce(Outage("janitor", error, TICK))
+            ticks += 1
+            await self._rest()
+
+    def stop(self) -> None:
+        """End. Repeatable."""
+        self._stopping.set()
+
+    async def rescue(self) -> None:
+        """Take over from those who died or whose lease ran out."""
+        for rescue in await self._store.rescue(retry=self._retry):
+            self._announce(Rescued(rescue.request_id, rescue.state))
+
+    async def expire(self) -> None:
+        """Fail what did not start before its deadline."""
+        for rescue in await self._store.expire():
+            self._announce(Finished(rescue.request_id, JobState.FAILED, 0, None, 0.0))
+
+    async def prune(self) -> None:
+        """Delete what is past its retention, in batches that leave room for others."""
+        while not self._stopping.is_set():
+            if await self._store.prune(_BATCH) < _BATCH:
+                return
+
+    async def _rest(self) -> None:
+        try:
+            async with asyncio.timeout(TICK):
+                await self._stopping.wait()
+        except TimeoutError:
+            pass

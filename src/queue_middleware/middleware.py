@@ -1,0 +1,47 @@
+"""`QueueMiddleware`: a switch. Lifespan, our prefix, and everything else, which reaches the application untouched."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractAsyncContextManager
+from typing import Unpack
+
+from .events import Observer
+from .lifespan import run_lifespan
+from .replay import App, Receive, Scope, Send
+from .runtime import Runtime
+from .settings import Options, Settings
+from .web.address import is_ours
+from .web.fal import FalQueue
+
+
+class QueueMiddleware:
+    """Wraps an ASGI application and gives it a queue under `prefix`.
+
+    `app = QueueMiddleware(app)` around everything else is recommended; `app.add_middleware(QueueMiddleware, …)` works too, and
+    then a replay does not pass through the middlewares that were added later. Options are those of `Settings`, each also read
+    from the environment as `QUEUE_<NAME>`; `observers` hear every event. Nothing is opened before the application starts.
+
+    Raises `SettingsError` for an option that is unknown or wrong.
+    """
+
+    def __init__(self, app: App, *, observers: Iterable[Observer] = (), **options: Unpack[Options]) -> None:
+        self.app = app
+        self.settings = Settings.load(options)
+        self._runtime = Runtime(app, self.settings, observers)
+        self._fal = FalQueue(self._runtime)
+        self._prefix = self.settings.prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One ASGI scope."""
+        kind = scope["type"]
+        if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix):
+            await self._fal(scope, receive, send)
+        elif kind == "lifespan":
+            await run_lifespan(self.app, self._runtime, scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    def running(self) -> AbstractAsyncContextManager[None]:
+        """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it."""
+        return self._runtime.running()

@@ -1,0 +1,176 @@
+"""The composition root: builds everything from the settings, opens in order, closes in reverse, and has the faces' verbs."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import Context, copy_context
+from typing import Any
+
+from .delivery import DeliveryEngine
+from .errors import NotRunning
+from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
+from .guard import Guard
+from .janitor import Janitor
+from .journal import Journal
+from .models import Cancelled, Job, NewJob, Receipt, Result
+from .outbound import Outbound
+from .replay import App
+from .settings import Settings
+from .signing import load_signer
+from .store import Store
+from .stores.sqlite import SQLiteStore
+from .worker import Worker
+
+_RESTART_PAUSE = 1.0
+
+NOT_STARTED = (
+    "The queue is not running: this application got no lifespan start-up. Run it under a server that sends it "
+    "(uvicorn --lifespan on), or put 'async with queue.running():' around your own start-up."
+)
+STOPPING = "The queue is shutting down; the same request will be taken after the restart."
+FORKED = "The queue was started before this process was forked; start it in the process that serves."
+
+
+class Runtime:
+    """One queue around one application. Nothing is opened before `start`; it can be started again after `stop`."""
+
+    def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+        self.settings = settings
+        self.guard = Guard(settings.outbound_allow)
+        self._app = app
+        self._announce: Announce = announce_to((Journal(), *observers))
+        self._starts = 0
+        self._why_not = NOT_STARTED
+        self._pid = 0
+        self._main: asyncio.Task[None] | None = None
+
+    # --- life
+
+    async def start(self, state: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
+        """Open and begin. `state` and `context` are what the application prepared for its requests.
+
+        Raises what made it impossible, with nothing left open. A second start is only counted.
+        """
+        self._starts += 1
+        if self._starts > 1:
+            return
+        self._pid = os.getpid()
+        self._stop = asyncio.Event()
+        ready = asyncio.get_running_loop().create_future()
+        self._main = asyncio.create_task(self._live(ready, state, context or copy_context()), name="queue")
+        await asyncio.wait((ready, self._main), return_when=asyncio.FIRST_COMPLETED)
+        if not ready.done():
+            self._starts -= 1
+            await self._main
+
+    async def stop(self) -> None:
+        """Drain, hand back, close. Repeatable."""
+        if self._starts == 0 or self._main is None:
+            return
+        self._starts -= 1
+        if self._starts == 0:
+            self._why_not = STOPPING
+            self._stop.set()
+            await asyncio.shield(self._main)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Start and stop around a block, where no lifespan does it."""
+        await self.start()
+        try:
+            yield
+        finally:
+            await self.stop()
+
+    async def _live(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
+        settings = self.settings
+        async with AsyncExitStack() as stack:
+            store = SQLiteStore(settings)
+            await store.open()
+            stack.push_async_callback(store.close)
+            self._signer = await asyncio.to_thread(
+                load_signer, settings.signing_key, store.path.with_name(f"{store.path.name}.key")
+            )
+            outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
+            worker = Worker(self._app, store, settings, self._announce)
+            worker.adopt(state, context)
+            delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
+            janitor = Janitor(store, settings, self._announce)
+            async with asyncio.TaskGroup() as group:
+                working = group.create_task(self._keep(worker.run), name="queue-worker")
+                for loop in (delivery, janitor):
+                    group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
+                self._store: Store = store
+                self._worker = worker
+                self._why_not = ""
+                self._announce(Started(str(store.path), settings.concurrency))
+                for message in store.warnings():
+                    self._announce(Warned(message))
+                ready.set_result(None)
+                await self._stop.wait()
+                worker.stop()
+                await working
+                # After the worker: what it finished while draining may still be sent.
+                delivery.stop()
+                janitor.stop()
+            self._announce(Stopped(worker.handed_back))
+
+    async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
+        """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""
+        while True:
+            try:
+                return await run()
+            except Exception as error:
+                self._announce(Outage("loop", error, _RESTART_PAUSE))
+                await asyncio.sleep(_RESTART_PAUSE)
+
+    # --- the faces' verbs
+
+    def check_running(self) -> None:
+        """Raise `NotRunning` with the reason, when it is not."""
+        if self._why_not:
+            raise NotRunning(self._why_not, 5)
+        if os.getpid() != self._pid:
+            raise NotRunning(FORKED, 5)
+
+    def check_webhook(self, url: str) -> None:
+        """Raise `InvalidWebhook` for a URL that would never be called."""
+        self.guard.check_url(url)
+
+    async def submit(self, new: NewJob) -> Receipt:
+        """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
+        start = self._worker.reserve()
+        claim = None
+        try:
+            receipt = await self._store.submit(new, start=start)
+            claim = receipt.claim
+        finally:
+            if claim is not None:
+                self._worker.start(claim)
+            elif start:
+                self._worker.forgo()
+        self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
+        return receipt
+
+    async def job(self, request_id: str) -> Job:
+        """See `store.Store.job`."""
+        return await self._store.job(request_id)
+
+    async def result(self, request_id: str) -> Result:
+        """See `store.Store.result`."""
+        return await self._store.result(request_id)
+
+    async def output(self, key: int, number: int) -> bytes:
+        """See `store.Store.output`."""
+        return await self._store.output(key, number)
+
+    async def cancel(self, request_id: str) -> Cancelled:
+        """See `store.Store.cancel`."""
+        return await self._store.cancel(request_id)
+
+    def keys(self) -> Mapping[str, Any]:
+        """The JSON Web Key Set with which our webhooks can be verified."""
+        return self._signer.jwks()

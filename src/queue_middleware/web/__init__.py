@@ -1,0 +1,1 @@
+"""The HTTP faces: thin endpoints between ASGI and the runtime's verbs."""

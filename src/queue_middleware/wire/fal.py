@@ -1,0 +1,283 @@
+"""fal's queue, as it is spelled on the wire: paths, knobs of a submission, status bodies (fal queue contract, 1 to 8)."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any
+from urllib.parse import unquote_plus, unquote_to_bytes
+
+from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
+from queue_middleware.models import Headers, Job, JobState, Priority, RetryCause, RetryPolicy
+
+from .failures import error_type
+
+LONGEST_TARGET = 2048
+"""Bytes of path and query of the call that is queued."""
+
+
+class Verb(StrEnum):
+    """What a route of ours does."""
+
+    SUBMIT = "submit"
+    STATUS = "status"
+    RESPONSE = "response"
+    CANCEL = "cancel"
+    KEYS = "keys"
+
+
+METHODS: dict[Verb, tuple[str, ...]] = {
+    Verb.SUBMIT: ("GET", "POST", "PUT", "PATCH", "DELETE"),
+    Verb.STATUS: ("GET", "POST"),
+    Verb.RESPONSE: ("GET",),
+    Verb.CANCEL: ("PUT", "POST"),
+    Verb.KEYS: ("GET",),
+}
+"""The seeds disagree about status and cancel; both spellings are served."""
+
+_BEHIND_ID: dict[str, Verb] = {
+    "get": Verb.STATUS,
+    "status": Verb.STATUS,
+    "response": Verb.RESPONSE,
+    "cancel": Verb.CANCEL,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where a path under the prefix leads."""
+
+    verb: Verb
+    request_id: str = ""
+    target: str = ""
+    """For a submission: the path behind `/submit`, percent-encoded."""
+
+
+def find_route(method: str, path: str) -> Route:
+    """The route of a percent-encoded path, prefix taken off. Raises `UnknownRoute`, `MethodNotAllowed`.
+
+    With and without a slash at the end: no client of fal follows redirects.
+    """
+    if path == "/submit" or path.startswith("/submit/"):
+        route = Route(Verb.SUBMIT, target=path.removeprefix("/submit") or "/")
+    else:
+        route = _fixed_route(path)
+    allowed = METHODS[route.verb]
+    if method not in allowed and not (method == "HEAD" and allowed == ("GET",)):
+        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(allowed)} is", ", ".join(allowed))
+    return route
+
+
+def _fixed_route(path: str) -> Route:
+    match path.removesuffix("/").split("/")[1:]:
+        case ["requests", request_id, word] if word in _BEHIND_ID and word != "get":
+            return Route(_BEHIND_ID[word], request_id)
+        case [request_id, word] if word in _BEHIND_ID and request_id != "requests":
+            return Route(_BEHIND_ID[word], request_id)
+        case [".well-known", "jwks.json"]:
+            return Route(Verb.KEYS)
+    raise UnknownRoute(f"there is no queue route {path[:200]!r}")
+
+
+# --- the call that is queued
+
+
+def check_target(target: str, prefix: str) -> None:
+    """Refuse paths that mean something else to somebody on the way (percent-encoded `target`). Raises `BadRequest`.
+
+    An encoded slash is legal and reaches the application as it would directly.
+    """
+    if "\\" in target or re.search(r"[\x00-\x20\x7f]", target):
+        raise BadRequest("the path holds a backslash, a space or a control character")
+    for segment in target.split("/")[1:-1]:
+        if not segment:
+            raise BadRequest("the path holds an empty segment ('//')")
+    decoded = unquote_to_bytes(target)
+    if re.search(rb"[\x00-\x1f\x7f\\]", decoded):
+        raise BadRequest("the path holds a backslash or a control character, percent-encoded")
+    words = decoded.split(b"/")
+    if b"." in words or b".." in words:
+        raise BadRequest("the path holds a '.' or '..' segment")
+    mine = prefix.encode()
+    if decoded == mine or decoded.startswith(mine + b"/"):
+        raise BadRequest("a queue route cannot be queued")
+
+
+def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
+    """The query that the application sees, byte for byte, and the `fal_*` parameters, which are ours. Raises `BadRequest`."""
+    if b"fal_" not in query and b"%" not in query:
+        return query, {}
+    theirs: list[bytes] = []
+    ours: dict[str, str] = {}
+    for part in query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        word = unquote_plus(name.decode("latin-1"))
+        if not word.startswith("fal_"):
+            theirs.append(part)
+        elif word in ours:
+            raise BadRequest(f"the query parameter {word} is given more than once")
+        else:
+            ours[word] = unquote_plus(value.decode("latin-1"))
+    return b"&".join(theirs), ours
+
+
+def check_length(target: str, query: bytes) -> None:
+    """Raises `UriTooLong`."""
+    if len(target) + len(query) > LONGEST_TARGET:
+        raise UriTooLong(f"path and query of the queued call are longer than {LONGEST_TARGET} bytes")
+
+
+# --- the knobs of a submission
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """What a submission says about how it is to be run (section 2)."""
+
+    retry: RetryPolicy
+    priority: Priority = Priority.NORMAL
+    start_timeout: float | None = None
+    webhook: str | None = None
+    max_queue_length: int | None = None
+
+
+def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: int) -> Knobs:
+    """Read headers and `fal_*` parameters. Unknown words are ignored, as fal does; malformed numbers raise `BadRequest`."""
+    said = {name: value for name, value in headers if name.startswith(b"x-fal-")}
+    if not said and not parameters:
+        return Knobs(_default_policy(max_attempts))
+    return Knobs(
+        retry=_policy(said, max_attempts),
+        priority=Priority.LOW if _text(said, b"x-fal-queue-priority").lower() == "low" else Priority.NORMAL,
+        start_timeout=_start_timeout(said),
+        webhook=parameters.get("fal_webhook"),
+        max_queue_length=_length(parameters.get("fal_max_queue_length")),
+    )
+
+
+@lru_cache(maxsize=16)
+def _default_policy(max_attempts: int) -> RetryPolicy:
+    return RetryPolicy(max_attempts)
+
+
+def _text(said: Mapping[bytes, bytes], name: bytes) -> str:
+    return said.get(name, b"").decode("latin-1").strip()
+
+
+def _start_timeout(said: Mapping[bytes, bytes]) -> float | None:
+    """`X-Fal-Request-Start-Timeout` wins over its deprecated name."""
+    for name in (b"x-fal-request-start-timeout", b"x-fal-request-timeout"):
+        if name in said:
+            return _seconds(name.decode(), _text(said, name))
+    return None
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not 0.1 < seconds < 1e9:
+        raise BadRequest(f"{name} is {text[:64]!r}; it takes a number of seconds above 0.1")
+    return seconds
+
+
+def _length(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 16):
+        raise BadRequest(f"fal_max_queue_length is {text[:64]!r}; it takes a whole number from 0")
+    return int(text)
+
+
+def _policy(said: Mapping[bytes, bytes], max_attempts: int) -> RetryPolicy:
+    if _text(said, b"x-fal-no-retry").lower() in ("1", "true", "yes"):
+        return RetryPolicy(1)
+    text = _text(said, b"x-fal-retry-config")
+    return RetryPolicy(max_attempts, _retries(text)) if text else _default_policy(max_attempts)
+
+
+def _retries(text: str) -> dict[RetryCause, int]:
+    """`{"server_error": {"retries": 2}, …}`."""
+    try:
+        config = json.loads(text)
+    except (ValueError, RecursionError):
+        config = None
+    if not isinstance(config, dict):
+        raise BadRequest('x-fal-retry-config takes JSON such as {"server_error": {"retries": 2}}')
+    return {cause: _count(config[cause]) for cause in RetryCause if cause in config}
+
+
+def _count(entry: Any) -> int:
+    count = entry.get("retries") if isinstance(entry, dict) else None
+    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+        raise BadRequest("x-fal-retry-config: retries takes a whole number from 0")
+    return count
+
+
+# --- what we answer
+
+_STATUS = {JobState.QUEUED: "IN_QUEUE", JobState.DELAYED: "IN_QUEUE", JobState.RUNNING: "IN_PROGRESS"}
+
+CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
+ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
+NOT_FOUND = b'{"status": "NOT_FOUND"}'
+
+
+@lru_cache(maxsize=256)
+def _urls(base: str) -> tuple[str, str, str, str]:
+    """JSON around the request id, for answers under one base; a host can hold a quote, so it is escaped."""
+    text = json.dumps(base)[1:-1]
+    return (
+        f'", "response_url": "{text}/requests/',
+        f'/response", "status_url": "{text}/requests/',
+        f'/status", "cancel_url": "{text}/requests/',
+        '/cancel", "logs": null, "metrics": ',
+    )
+
+
+def _body(status: str, request_id: str, base: str, rest: str) -> bytes:
+    response, status_url, cancel, end = _urls(base)
+    return (
+        f'{{"status": "{status}", "request_id": "{request_id}{response}{request_id}{status_url}{request_id}'
+        f"{cancel}{request_id}{end}{rest}}}"
+    ).encode("ascii")
+
+
+def submitted_body(request_id: str, position: int, base: str) -> bytes:
+    """The answer to a submission (section 2). `base` is the URL of the prefix."""
+    return _body("IN_QUEUE", request_id, base, f'{{}}, "queue_position": {position}')
+
+
+def status_body(job: Job, base: str) -> bytes:
+    """The answer to a status request (section 3): ASCII JSON, the keys in the recorded order."""
+    rest = json.dumps(_metrics(job)) + "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
+    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, base, rest)
+
+
+def is_over(job: Job) -> bool:
+    """Whether the status is COMPLETED, which is answered 200; everything before it 202."""
+    return job.state not in _STATUS
+
+
+def _metrics(job: Job) -> dict[str, float]:
+    if job.state is not JobState.COMPLETED or job.started_at is None or job.finished_at is None:
+        return {}
+    return {"inference_time": (job.finished_at - job.started_at) / 1000}
+
+
+def _extras(job: Job) -> Iterable[tuple[str, Any]]:
+    if job.position is not None:
+        yield "queue_position", job.position
+    if job.state is JobState.RUNNING and job.progress is not None:
+        yield "progress", {"fraction": job.progress.fraction, "stage": job.progress.stage}
+    if job.failure is not None:
+        yield "error", job.failure.detail
+        yield "error_type", error_type(job.failure)
+    elif job.status is not None and not 200 <= job.status < 300:
+        yield "error", f"Invalid status code: {job.status}"
