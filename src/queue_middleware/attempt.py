@@ -12,7 +12,7 @@ from .backoff import exponential
 from .bridges import in_wsgi_bridge
 from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
-from .jobcontext import Replaying, enter
+from .jobcontext import enter
 from .lifecycle import Again, judge
 from .models import Claim, ErrorType, Failure, JobState, Progress, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
@@ -62,6 +62,7 @@ class Attempt:
         self._vacate = vacate
         self._loop = asyncio.get_running_loop()
         self._since = self._loop.time()
+        self._deadline = self._since + around.settings.request_timeout
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Abort | None = None
@@ -76,8 +77,7 @@ class Attempt:
         try:
             error = None
             if self._reason is None:
-                self._timer = self._loop.call_later(self._around.settings.request_timeout, self.abort, Abort.TIMEOUT)
-                enter(Replaying(claim.request_id, claim.attempt, self._on_progress, self._loop))
+                enter(self)
                 error = await self._call()
             if self._reason is not None:
                 await self.settle_abort()
@@ -111,19 +111,34 @@ class Attempt:
 
     async def _on_answer(self, outcome: StoredResponse | Failure) -> None:
         """Settle while the application still waits in its last `send`; what it does afterwards is its tail."""
-        self._stop_timer()
-        self._timer = self._loop.call_later(TAIL, self._leave_alone)
-        await asyncio.shield(self._settle(outcome))
+        self._deadline = self._loop.time() + TAIL
+        try:
+            await self._settle(outcome)
+        except asyncio.CancelledError:
+            # The application's own time limit struck here. Its answer counts all the same; storing it twice changes nothing.
+            self._settled = False
+            self._settling = self._loop.create_task(self._settle(outcome))
+            raise
 
-    def _leave_alone(self) -> None:
-        self._announce(Stuck(self.claim.request_id, self._loop.time() - self._since))
-        self._vacate(self)
+    def check_deadline(self, now: float) -> None:
+        """Called every now and then: end what takes too long, and no longer hold a slot for a tail that does not end."""
+        if now < self._deadline:
+            return
+        if not self._settled:
+            self.abort(Abort.TIMEOUT)
+        else:
+            self._announce(Stuck(self.claim.request_id, now - self._since))
+            self._vacate(self)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     # --- progress
+
+    def report(self, progress: Progress) -> None:
+        """See `jobcontext.Replaying`."""
+        self._loop.call_soon_threadsafe(self._on_progress, progress)
 
     def _on_progress(self, progress: Progress) -> None:
         self._progress = progress

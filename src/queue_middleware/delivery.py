@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 
@@ -161,7 +160,7 @@ class DeliveryEngine:
             earlier = [await self._store.output(result.job.key, number) for number in range(response.parts)]
         except UnknownRequest:
             raise _ResultGone from None
-        return replace(result, response=replace(response, body=b"".join((*earlier, response.body)), parts=0))
+        return result.replace(response=response.replace(body=b"".join((*earlier, response.body)), parts=0))
 
     def _write(self, delivery: Delivery, result: Result) -> tuple[bytes, Headers]:
         """Body and headers, signed for this moment: receivers refuse what was signed more than 300 s ago."""

@@ -3,45 +3,39 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Protocol
 
-from .models import Attempt, Delivery, JobState
+from .models import Attempt, Delivery, JobState, Value
 
 
-@dataclass(frozen=True, slots=True)
-class Started:
+class Started(Value, frozen=True):
     """The queue is running in this process."""
 
     database: str
     concurrency: int
 
 
-@dataclass(frozen=True, slots=True)
-class Stopped:
+class Stopped(Value, frozen=True):
     """The queue has stopped in this process. `handed_back` requests go on in another or after the restart."""
 
     handed_back: int
 
 
-@dataclass(frozen=True, slots=True)
-class Submitted:
+class Submitted(Value, frozen=True):
     """A request was stored."""
 
     request_id: str
     path: str
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptStarted:
+class AttemptStarted(Value, frozen=True):
     """An attempt begins."""
 
     request_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class AttemptFailed:
+class AttemptFailed(Value, frozen=True):
     """An attempt ended and will be repeated in `delay` seconds."""
 
     request_id: str
@@ -50,8 +44,7 @@ class AttemptFailed:
     delay: float
 
 
-@dataclass(frozen=True, slots=True)
-class Finished:
+class Finished(Value, frozen=True):
     """A request reached its end. `status` is the application's; None where there is none."""
 
     request_id: str
@@ -61,48 +54,42 @@ class Finished:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimLost:
+class ClaimLost(Value, frozen=True):
     """An attempt of this process does not count: its lease ran out and somebody else took the request."""
 
     request_id: str
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class Rescued:
+class Rescued(Value, frozen=True):
     """The worker of this request was lost; `state` is what became of it."""
 
     request_id: str
     state: JobState
 
 
-@dataclass(frozen=True, slots=True)
-class Raised:
+class Raised(Value, frozen=True, gc=True):
     """The application raised during a replay. The traceback goes to the log and nowhere else."""
 
     request_id: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class Stuck:
+class Stuck(Value, frozen=True):
     """A slot is still taken by code that was told to stop, e.g. a thread, which cannot be killed."""
 
     request_id: str
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
+class Delivered(Value, frozen=True):
     """A webhook was accepted by its receiver."""
 
     delivery: Delivery
     attempt: Attempt
 
 
-@dataclass(frozen=True, slots=True)
-class DeliveryFailed:
+class DeliveryFailed(Value, frozen=True):
     """An attempt to deliver failed. `next_in` is the wait before the next, None when there is none."""
 
     delivery: Delivery
@@ -110,8 +97,7 @@ class DeliveryFailed:
     next_in: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Outage:
+class Outage(Value, frozen=True, gc=True):
     """A loop met an error it did not expect; it goes on after a pause of `pause` seconds."""
 
     where: str
@@ -119,8 +105,7 @@ class Outage:
     pause: float
 
 
-@dataclass(frozen=True, slots=True)
-class Warned:
+class Warned(Value, frozen=True):
     """Something that its operator should know once."""
 
     message: str

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
+from typing import Protocol
 
-from .models import Progress
+from .models import Claim, Progress
 
 
-@dataclass(frozen=True, slots=True)
-class Replaying:
+class Replaying(Protocol):
     """The attempt that a context belongs to."""
 
-    request_id: str
-    attempt: int
-    report: Callable[[Progress], None]
-    loop: asyncio.AbstractEventLoop
+    @property
+    def claim(self) -> Claim:
+        """What is being run."""
+
+    def report(self, progress: Progress) -> None:
+        """Take a report of the handler; called from any thread."""
 
 
 _replaying: ContextVar[Replaying | None] = ContextVar("queue_middleware_replaying", default=None)
@@ -48,13 +47,13 @@ class CurrentJob:
     def id(self) -> str | None:
         """The request id."""
         replaying = _replaying.get()
-        return replaying.request_id if replaying else None
+        return replaying.claim.request_id if replaying else None
 
     @property
     def attempt(self) -> int | None:
         """1 for the first."""
         replaying = _replaying.get()
-        return replaying.attempt if replaying else None
+        return replaying.claim.attempt if replaying else None
 
     def report_progress(self, fraction: float, stage: str | None = None) -> None:
         """Say how far the work is: `fraction` from 0 to 1, and a word for what is being done. Returns at once.
@@ -65,7 +64,7 @@ class CurrentJob:
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; it goes from 0 to 1")
         if replaying := _replaying.get():
-            replaying.loop.call_soon_threadsafe(replaying.report, Progress(float(fraction), stage))
+            replaying.report(Progress(float(fraction), stage))
 
 
 current_job = CurrentJob()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from .events import (
     AttemptFailed,
@@ -26,33 +28,33 @@ class Journal:
 
     def on_event(self, event: Event) -> None:
         """Log one event."""
-        level, message, error = _entry(event)
+        level, spell = _SPELLINGS.get(type(event), _EVERYDAY)
         if _log.isEnabledFor(level):
-            _log.log(level, "%s", message, exc_info=error)
+            _log.log(level, "%s", spell(event), exc_info=getattr(event, "error", None))
 
 
-def _entry(event: Event) -> tuple[int, str, BaseException | None]:  # noqa: C901 - one table of spellings
-    match event:
-        case Started(database, concurrency):
-            return logging.INFO, f"queue started: {database}, concurrency {concurrency}", None
-        case Stopped(handed_back):
-            return logging.INFO, f"queue stopped, {handed_back} running requests handed back", None
-        case AttemptFailed(request_id, attempt, reason, delay):
-            return logging.WARNING, f"{request_id}: attempt {attempt} failed ({reason}), again in {delay:.1f} s", None
-        case ClaimLost(request_id, attempt):
-            return logging.WARNING, f"{request_id}: attempt {attempt} does not count, its lease had run out", None
-        case Rescued(request_id, state):
-            return logging.WARNING, f"{request_id}: its worker was lost, now {state}", None
-        case Raised(request_id, error):
-            return logging.ERROR, f"{request_id}: the application raised {type(error).__name__}", error
-        case Stuck(request_id, seconds):
-            return logging.WARNING, f"{request_id}: still holds its slot after {seconds:.0f} s and cannot be stopped", None
-        case DeliveryFailed(delivery, attempt, next_in):
-            outlook = "given up" if next_in is None else f"again in {next_in:.0f} s"
-            text = f"{delivery.request_id}: webhook attempt {delivery.attempt}: {attempt.error}; {outlook}"
-            return logging.WARNING, text, None
-        case Outage(where, error, pause):
-            return logging.ERROR, f"{where}: {type(error).__name__}: {error}; goes on in {pause:.0f} s", error
-        case Warned(message):
-            return logging.WARNING, message, None
-    return logging.DEBUG, str(event) if _log.isEnabledFor(logging.DEBUG) else "", None
+def _undelivered(event: DeliveryFailed) -> str:
+    outlook = "given up" if event.next_in is None else f"again in {event.next_in:.0f} s"
+    delivery = event.delivery
+    return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
+
+
+_Spelling = tuple[int, Callable[[Any], str]]
+
+_EVERYDAY: _Spelling = (logging.DEBUG, str)
+_SPELLINGS: Mapping[type, _Spelling] = {
+    Started: (logging.INFO, lambda e: f"queue started: {e.database}, concurrency {e.concurrency}"),
+    Stopped: (logging.INFO, lambda e: f"queue stopped, {e.handed_back} running requests handed back"),
+    AttemptFailed: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: attempt {e.attempt} failed ({e.reason}), again in {e.delay:.1f} s",
+    ),
+    ClaimLost: (logging.WARNING, lambda e: f"{e.request_id}: attempt {e.attempt} does not count, its lease had run out"),
+    Rescued: (logging.WARNING, lambda e: f"{e.request_id}: its worker was lost, now {e.state}"),
+    Raised: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
+    Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
+    DeliveryFailed: (logging.WARNING, _undelivered),
+    Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
+    Warned: (logging.WARNING, lambda e: e.message),
+}
+"""Level and text by kind; what is not here is everyday."""

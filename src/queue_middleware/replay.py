@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
@@ -42,18 +43,19 @@ _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 def replayed_headers(headers: Headers) -> Headers:
     """Those request headers that the application will see at the replay; what is missing is added by `build_scope`."""
-    dropped = _NOT_REPLAYED | _named_by_connection(headers)
-    return tuple(
-        (name, value)
-        for name, value in headers
-        if name not in dropped and _HEADER_NAME.fullmatch(name) and not _BAD_VALUE.search(value)
-    )
+    named = _named_by_connection(headers)
+    return tuple(pair for pair in headers if _may_replay(pair[0]) and pair[0] not in named and not _BAD_VALUE.search(pair[1]))
+
+
+@lru_cache(maxsize=1024)
+def _may_replay(name: bytes) -> bool:
+    return name not in _NOT_REPLAYED and _HEADER_NAME.fullmatch(name) is not None
 
 
 def _named_by_connection(headers: Headers) -> frozenset[bytes]:
     """`Connection: close, x-private` makes `x-private` a hop-by-hop header too."""
-    names = (part.strip().lower() for name, value in headers if name == b"connection" for part in value.split(b","))
-    return frozenset(names)
+    values = [value for name, value in headers if name == b"connection"]
+    return frozenset(part.strip().lower() for value in values for part in value.split(b",")) if values else frozenset()
 
 
 def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -69,7 +71,7 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
         "http_version": request.http_version,
         "method": request.method,
         "scheme": request.scheme,
-        "path": unquote_to_bytes(request.raw_path).decode("utf-8", "replace"),
+        "path": decode_path(request.raw_path),
         "raw_path": request.raw_path,
         "query_string": request.query,
         "root_path": request.root_path,
@@ -81,6 +83,12 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
     if state is not None:
         scope["state"] = dict(state)
     return scope
+
+
+@lru_cache(maxsize=256)
+def decode_path(raw_path: bytes) -> str:
+    """What a server makes of a percent-encoded path."""
+    return unquote_to_bytes(raw_path).decode("utf-8", "replace")
 
 
 class AnswerTooLarge(Exception):

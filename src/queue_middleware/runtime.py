@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
@@ -44,7 +45,7 @@ class Runtime:
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
         self._why_not = NOT_STARTED
-        self._pid = 0
+        self._watches_forks = False
         self._main: asyncio.Task[None] | None = None
 
     # --- life
@@ -57,7 +58,6 @@ class Runtime:
         self._starts += 1
         if self._starts > 1:
             return
-        self._pid = os.getpid()
         self._stop = asyncio.Event()
         ready = asyncio.get_running_loop().create_future()
         self._main = asyncio.create_task(self._live(ready, state, context or copy_context()), name="queue")
@@ -65,6 +65,20 @@ class Runtime:
         if not ready.done():
             self._starts -= 1
             await self._main
+        self._watch_forks()
+
+    def _watch_forks(self) -> None:
+        """A child process has our memory and not our threads: there the queue is not running, and says so."""
+        if self._watches_forks:
+            return
+        self._watches_forks = True
+        reference = weakref.ref(self)
+
+        def in_child() -> None:
+            if (runtime := reference()) is not None and not runtime._why_not:
+                runtime._why_not = FORKED
+
+        os.register_at_fork(after_in_child=in_child)
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -133,8 +147,6 @@ class Runtime:
         """Raise `NotRunning` with the reason, when it is not."""
         if self._why_not:
             raise NotRunning(self._why_not, 5)
-        if os.getpid() != self._pid:
-            raise NotRunning(FORKED, 5)
 
     def check_webhook(self, url: str) -> None:
         """Raise `InvalidWebhook` for a URL that would never be called."""

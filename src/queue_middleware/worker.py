@@ -53,13 +53,14 @@ class Worker:
         self._store.subscribe(Topic.WORK, self._on_work)
         self._store.subscribe(Topic.CANCEL, self._revoked.set)
         threading.Thread(target=self._heartbeat, name="queue-heartbeat", daemon=True).start()
-        revocations = self._loop.create_task(self._watch_revocations(), name="queue-revocations")
+        watching = [self._loop.create_task(watch()) for watch in (self._watch_revocations, self._watch_deadlines)]
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
             self._quit.set()
-            revocations.cancel()
+            for task in watching:
+                task.cancel()
             for attempt in list(self._running.values()):
                 attempt.abandon()
 
@@ -173,6 +174,15 @@ class Worker:
                     attempt.abort(Abort.LOST)
                 elif cancelling:
                     attempt.abort(Abort.CANCELLED)
+
+    async def _watch_deadlines(self) -> None:
+        """One clock for all attempts: a timer for each would cost more than many a handler."""
+        tick = min(0.25, self._settings.request_timeout / 4)
+        while True:
+            await asyncio.sleep(tick)
+            now = self._loop.time()
+            for attempt in list(self._running.values()):
+                attempt.check_deadline(now)
 
     def _heartbeat(self) -> None:
         """Renew the leases from a thread: a handler that blocks the event loop must not lose its job."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from urllib.parse import quote
 
+from queue_middleware.models import Value
 from queue_middleware.replay import Scope
 
 
-@dataclass(frozen=True, slots=True)
-class Address:
+class Address(Value, frozen=True):
     """A request under our prefix. All parts are percent-encoded, as they came."""
 
     root: str

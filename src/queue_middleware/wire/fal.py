@@ -6,19 +6,22 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
-from queue_middleware.models import Headers, Job, JobState, Priority, RetryCause, RetryPolicy
+from queue_middleware.models import Headers, Job, JobState, Priority, RetryCause, RetryPolicy, Value
 
 from .failures import error_type
 
 LONGEST_TARGET = 2048
 """Bytes of path and query of the call that is queued."""
+
+
+_PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
+"""A path with nothing in it that could be misunderstood; nearly all are."""
 
 
 class Verb(StrEnum):
@@ -48,8 +51,7 @@ _BEHIND_ID: dict[str, Verb] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
+class Route(Value, frozen=True):
     """Where a path under the prefix leads."""
 
     verb: Verb
@@ -92,6 +94,8 @@ def check_target(target: str, prefix: str) -> None:
 
     An encoded slash is legal and reaches the application as it would directly.
     """
+    if _PLAIN.fullmatch(target) and not target.startswith(prefix):
+        return
     if "\\" in target or re.search(r"[\x00-\x20\x7f]", target):
         raise BadRequest("the path holds a backslash, a space or a control character")
     for segment in target.split("/")[1:-1]:
@@ -135,8 +139,7 @@ def check_length(target: str, query: bytes) -> None:
 # --- the knobs of a submission
 
 
-@dataclass(frozen=True, slots=True)
-class Knobs:
+class Knobs(Value, frozen=True):
     """What a submission says about how it is to be run (section 2)."""
 
     retry: RetryPolicy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import os
 import sqlite3
 import time
@@ -222,8 +221,7 @@ class SQLiteStore:
 
     async def _with_whole_request(self, claim: Claim) -> Claim:
         parts = await self._reader.call(lambda connection: reading.request_parts(connection, claim.key))
-        request = dataclasses.replace(claim.request, body=b"".join((claim.request.body, *parts)))
-        return dataclasses.replace(claim, request=request)
+        return claim.replace(request=claim.request.replace(body=b"".join((claim.request.body, *parts))))
 
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """See `store.Store`."""
