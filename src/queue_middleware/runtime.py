@@ -75,10 +75,15 @@ class Runtime:
         reference = weakref.ref(self)
 
         def in_child() -> None:
-            if (runtime := reference()) is not None and not runtime._why_not:
-                runtime._why_not = FORKED
+            if (runtime := reference()) is not None:
+                runtime.disown()
 
         os.register_at_fork(after_in_child=in_child)
+
+    def disown(self) -> None:
+        """Called in a forked child: what runs here runs in the parent."""
+        if not self._why_not:
+            self._why_not = FORKED
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""

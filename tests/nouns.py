@@ -1,0 +1,35 @@
+"""Values to test with: the plainest of their kind, with what a test cares about as arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from queue_middleware.models import Attempt, NewJob, RetryPolicy, StoredRequest, StoredResponse
+
+
+def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
+    request = StoredRequest(
+        method="POST",
+        root_path="",
+        raw_path=b"/work",
+        query=b"",
+        headers=((b"host", b"testserver"), (b"content-type", b"application/json")),
+        client=("192.0.2.7", 4711),
+        server=("testserver", 80),
+        scheme="http",
+        http_version="1.1",
+        body=body,
+    )
+    return request.replace(**changes)
+
+
+def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
+    return NewJob(a_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
+
+
+def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
+    return StoredResponse(status, ((b"content-type", b"application/json"),), body).replace(**changes)
+
+
+def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
+    return Attempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)

@@ -1,0 +1,75 @@
+"""The behaviour that every store owes. A second backend is one more entry in `BACKENDS`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from queue_middleware.settings import Settings
+from queue_middleware.store import Store
+from queue_middleware.stores.sqlite import SQLiteStore
+
+
+class ManualClock:
+    """Milliseconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def advance(self, seconds: float) -> None:
+        self.now += round(seconds * 1000)
+
+
+class Backend(Protocol):
+    def make(self, clock: Callable[[], int], **options: Any) -> Store: ...
+
+
+class SQLiteBackend:
+    """All stores of one test share one file."""
+
+    def __init__(self, folder: Path) -> None:
+        self._database = str(folder / "queue.sqlite3")
+
+    def make(self, clock: Callable[[], int], **options: Any) -> Store:
+        return SQLiteStore(Settings.load({"database": self._database, "min_free_disk": 0, **options}, {}), clock)
+
+
+BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}
+
+
+class Stores:
+    """Opens stores for a test, closes them after it."""
+
+    def __init__(self, backend: Backend, clock: ManualClock, stack: AsyncExitStack) -> None:
+        self._backend = backend
+        self._clock = clock
+        self._stack = stack
+
+    async def open(self, **options: Any) -> Store:
+        store = self._backend.make(self._clock, **options)
+        await store.open()
+        self._stack.push_async_callback(store.close)
+        return store
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=sorted(BACKENDS))
+async def stores(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Stores]:
+    async with AsyncExitStack() as stack:
+        yield Stores(BACKENDS[request.param](tmp_path), clock, stack)
+
+
+@pytest.fixture
+async def store(stores: Stores) -> Store:
+    return await stores.open()

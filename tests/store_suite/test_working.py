@@ -1,0 +1,338 @@
+"""What a worker is promised: order, exclusive claims, results with their webhooks, nothing lost with a process."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.models import (
+    ErrorType,
+    Failure,
+    JobState,
+    Priority,
+    Progress,
+    RetryCause,
+    RetryPolicy,
+)
+from queue_middleware.store import Store, Topic
+from tests.nouns import a_job, an_answer, an_attempt
+from tests.store_suite.conftest import ManualClock, Stores
+
+
+async def test_order_is_priority_then_first_come(store: Store) -> None:
+    names = [
+        (await store.submit(a_job(priority=priority))).request_id
+        for priority in (Priority.LOW, Priority.NORMAL, Priority.LOW, Priority.NORMAL)
+    ]
+    order = [claim.request_id for _ in range(4) for claim in await store.claim(1)]
+    assert order == [names[1], names[3], names[0], names[2]]
+
+
+async def test_two_processes_never_claim_the_same_job(stores: Stores) -> None:
+    one, other = await stores.open(), await stores.open()
+    await asyncio.gather(*[store.submit(a_job()) for store in (one, other) for _ in range(100)])
+    claims = await asyncio.gather(*[store.claim(7) for store in (one, other) for _ in range(20)])
+    ids = [claim.request_id for batch in claims for claim in batch]
+    assert len(ids) == len(set(ids)) == 200
+
+
+async def test_the_result_comes_back_byte_for_byte(store: Store) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    headers = ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xff"), (b"content-type", b"image/png"))
+    assert await store.complete(receipt.claim, an_answer(b"\x00\xff" * 500_000, 201, headers=headers))
+    result = await store.result(receipt.request_id)
+    assert result.response == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
+    assert (result.job.state, result.job.status) == (JobState.COMPLETED, 201)
+
+
+async def test_streamed_parts_are_kept_in_order(store: Store) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    for number, data in enumerate((b"one", b"two")):
+        assert await store.append(receipt.claim, number, data)
+    assert await store.complete(receipt.claim, an_answer(b"three", parts=2))
+    result = await store.result(receipt.request_id)
+    assert result.response
+    parts = [await store.output(result.job.key, number) for number in range(result.response.parts)]
+    assert (*parts, result.response.body) == (b"one", b"two", b"three")
+    with pytest.raises(UnknownRequest):
+        await store.output(result.job.key, 2)
+
+
+async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    await store.append(receipt.claim, 0, b"stale")
+    await store.retry(receipt.claim, 1.0)
+    assert not await store.append(receipt.claim, 1, b"too late")
+    clock.advance(1)
+    (again,) = await store.claim(1)
+    assert again.attempt == 2
+    with pytest.raises(UnknownRequest):
+        await store.output(again.key, 0)
+
+
+async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    stale = receipt.claim
+    assert stale
+    clock.advance(60)
+    assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.QUEUED]
+    (fresh,) = await store.claim(1)
+    assert not await store.complete(stale, an_answer(b"stale"))
+    assert not await store.fail(stale, Failure(ErrorType.RUNNER_SERVER_ERROR, "stale"))
+    assert not await store.retry(stale, 0.0)
+    assert not await store.release(stale)
+    assert not await store.append(stale, 0, b"stale")
+    assert not await store.report(stale, Progress(0.5))
+    assert await store.complete(fresh, an_answer(b"fresh"))
+    result = await store.result(receipt.request_id)
+    assert result.response
+    assert result.response.body == b"fresh"
+
+
+async def test_attempts_are_charged_but_not_for_a_hand_back(store: Store, clock: ManualClock) -> None:
+    await store.submit(a_job())
+    (claim,) = await store.claim(1)
+    await store.release(claim)
+    (claim,) = await store.claim(1)
+    assert claim.attempt == 1
+    await store.retry(claim, 0.0)
+    (claim,) = await store.claim(1)
+    assert claim.attempt == 2
+
+
+async def test_a_retry_waits_its_time(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    await store.retry(receipt.claim, 8.0)
+    assert await store.next_due(Topic.WORK) == 8.0
+    clock.advance(7.9)
+    assert await store.claim(1) == []
+    clock.advance(0.1)
+    assert await store.next_due(Topic.WORK) == 0.0
+    assert len(await store.claim(1)) == 1
+    assert await store.next_due(Topic.WORK) is None
+
+
+async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/"))
+    for expected in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
+        assert len(await store.claim(1)) == 1
+        clock.advance(60)
+        assert [rescue.state for rescue in await store.rescue(retry=True)] == [expected]
+    job = await store.job(receipt.request_id)
+    assert job.failure is not None
+    assert job.failure.error_type is ErrorType.RUNNER_DISCONNECTED
+    assert "worker lost" in job.failure.detail
+    assert len(await store.claim_deliveries(5)) == 1
+
+
+async def test_on_crash_fail_never_runs_twice(store: Store, clock: ManualClock) -> None:
+    await store.submit(a_job(), start=True)
+    clock.advance(60)
+    assert [rescue.state for rescue in await store.rescue(retry=False)] == [JobState.FAILED]
+
+
+async def test_no_retry_means_not_after_a_crash_either(store: Store, clock: ManualClock) -> None:
+    await store.submit(a_job(retry=RetryPolicy(1)), start=True)
+    clock.advance(60)
+    assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.FAILED]
+
+
+async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: ManualClock) -> None:
+    policy = RetryPolicy(3, {RetryCause.CONNECTION_ERROR: 0, RetryCause.TIMEOUT: 4})
+    receipt = await store.submit(a_job(retry=policy))
+    (claim,) = await store.claim(1)
+    assert claim.retry == policy
+    clock.advance(60)
+    await store.rescue(retry=True)
+    assert (await store.job(receipt.request_id)).state is JobState.FAILED
+
+
+async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualClock) -> None:
+    await store.submit(a_job(), start=True)
+    done = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert done.claim
+    await store.complete(done.claim, an_answer())
+    await store.claim_deliveries(1)
+    for _ in range(4):
+        clock.advance(45)
+        await asyncio.to_thread(store.renew)
+        assert await store.rescue(retry=True) == []
+    assert (await store.counts()).deliveries == {"sending": 1}
+
+
+async def test_what_is_held_says_what_is_to_be_cancelled(store: Store) -> None:
+    kept = await store.submit(a_job(), start=True)
+    cancelled = await store.submit(a_job(), start=True)
+    assert kept.claim
+    assert cancelled.claim
+    await store.cancel(cancelled.request_id)
+    assert await store.held() == {kept.claim.token: False, cancelled.claim.token: True}
+
+
+@pytest.mark.parametrize("how", ["retry", "release", "lose"])
+async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: ManualClock, how: str) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert receipt.claim
+    await store.cancel(receipt.request_id)
+    if how == "retry":
+        assert await store.retry(receipt.claim, 0.0)
+    elif how == "release":
+        assert await store.release(receipt.claim)
+    else:
+        clock.advance(60)
+        await store.rescue(retry=True)
+    job = await store.job(receipt.request_id)
+    assert job.state is JobState.CANCELLED
+    assert job.failure == Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
+    assert len(await store.claim_deliveries(1)) == 1
+
+
+async def test_an_answer_that_came_before_the_cancellation_counts(store: Store) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    await store.cancel(receipt.request_id)
+    assert await store.complete(receipt.claim, an_answer())
+    assert (await store.job(receipt.request_id)).state is JobState.COMPLETED
+
+
+async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attempt(store: Store, clock: ManualClock) -> None:
+    running = await store.submit(a_job(start_timeout=5.0), start=True)
+    waiting = await store.submit(a_job(start_timeout=5.0))
+    clock.advance(5)
+    assert await store.claim(1) == []
+    assert [rescue.request_id for rescue in await store.expire()] == [waiting.request_id]
+    assert await store.expire() == []
+    failure = (await store.job(waiting.request_id)).failure
+    assert failure
+    assert failure.error_type is ErrorType.START_TIMEOUT
+    assert (await store.job(running.request_id)).state is JobState.RUNNING
+
+
+async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: Store) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    assert await store.report(receipt.claim, Progress(0.25, "half of half"))
+    assert (await store.job(receipt.request_id)).progress == Progress(0.25, "half of half")
+    await store.release(receipt.claim)
+    await store.claim(1)
+    assert (await store.job(receipt.request_id)).progress is None
+
+
+async def test_the_webhook_is_due_with_the_result_and_not_before(store: Store) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/hook", client="somebody"), start=True)
+    assert receipt.claim
+    assert await store.next_due(Topic.DELIVERY) is None
+    await store.complete(receipt.claim, an_answer())
+    assert await store.next_due(Topic.DELIVERY) == 0.0
+    (delivery,) = await store.claim_deliveries(5)
+    assert (delivery.request_id, delivery.url, delivery.client, delivery.attempt) == (
+        receipt.request_id,
+        "https://example.com/hook",
+        "somebody",
+        1,
+    )
+    assert await store.claim_deliveries(5) == []
+
+
+async def test_a_cancelled_waiting_job_has_its_webhook_too(store: Store) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/hook"))
+    await store.cancel(receipt.request_id)
+    (delivery,) = await store.claim_deliveries(1)
+    assert delivery.request_id == receipt.request_id
+
+
+async def test_a_failed_delivery_is_due_again_after_its_wait(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
+    assert receipt.claim
+    await store.complete(receipt.claim, an_answer())
+    (delivery,) = await store.claim_deliveries(1)
+    assert await store.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
+    assert not await store.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    assert await store.next_due(Topic.DELIVERY) == 300.0
+    clock.advance(299)
+    assert await store.claim_deliveries(1) == []
+    clock.advance(1)
+    (again,) = await store.claim_deliveries(1)
+    assert again.attempt == 2
+
+
+async def test_the_longest_due_delivery_goes_first(store: Store, clock: ManualClock) -> None:
+    order = []
+    for _ in range(3):
+        receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
+        assert receipt.claim
+        await store.complete(receipt.claim, an_answer())
+        order.append(receipt.request_id)
+        clock.advance(1)
+    assert [delivery.request_id for delivery in await store.claim_deliveries(3)] == order
+
+
+async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(retention=100.0)
+    old = await store.submit(a_job(), start=True)
+    pending = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert old.claim
+    assert pending.claim
+    await store.append(old.claim, 0, b"part")
+    await store.complete(old.claim, an_answer(parts=1))
+    await store.complete(pending.claim, an_answer())
+    waiting = await store.submit(a_job())
+    clock.advance(99)
+    assert await store.prune(10) == 0
+    clock.advance(2)
+    assert await store.prune(10) == 1
+    with pytest.raises(UnknownRequest):
+        await store.result(old.request_id)
+    with pytest.raises(UnknownRequest):
+        await store.output(old.claim.key, 0)
+    assert (await store.job(waiting.request_id)).state is JobState.QUEUED
+    assert len(await store.claim_deliveries(5)) == 1
+
+
+async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(retention=0)
+    for _ in range(5):
+        receipt = await store.submit(a_job(), start=True)
+        assert receipt.claim
+        await store.complete(receipt.claim, an_answer())
+    clock.advance(1)
+    assert [await store.prune(2) for _ in range(4)] == [2, 2, 1, 0]
+
+
+async def test_counts(store: Store) -> None:
+    await store.submit(a_job(), start=True)
+    await store.submit(a_job())
+    counts = await store.counts()
+    assert counts.jobs == {JobState.RUNNING: 1, JobState.QUEUED: 1}
+    assert counts.deliveries == {}
+
+
+@pytest.mark.parametrize("topic", Topic)
+async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
+    here, there = await stores.open(), await stores.open()
+    told = {store: asyncio.Event() for store in (here, there)}
+    receipt = await here.submit(a_job(webhook="https://example.com/"), start=True)
+    assert receipt.claim
+    async with asyncio.timeout(10):
+        await asyncio.sleep(0.2)  # what was written before must not count as news
+        for store, event in told.items():
+            store.subscribe(topic, event.set)
+        if topic is Topic.WORK:
+            await here.submit(a_job())
+        elif topic is Topic.CANCEL:
+            await here.cancel(receipt.request_id)
+        else:
+            await here.complete(receipt.claim, an_answer())
+        for event in told.values():
+            await event.wait()
+
+
+async def test_close_is_repeatable(store: Store) -> None:
+    await store.close()
+    await store.close()
