@@ -11,9 +11,10 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.delivery import DeliveryEngine, follow_up, retry_after
 from queue_middleware.errors import OutboundError, OutboundRefused, StoreBusy, UnknownRequest
-from queue_middleware.events import Announcer, Delivered, DeliveryFailed, Outage
+from queue_middleware.events import Delivered, DeliveryFailed, Outage, announce_to
+from queue_middleware.guard import Guard
 from queue_middleware.models import DeliveryState, ErrorType, Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.outbound import Answer
+from queue_middleware.outbound import Answer, Outbound
 from queue_middleware.settings import Settings
 from queue_middleware.signing import KeyPair, Signer
 from queue_middleware.store import Topic
@@ -105,9 +106,9 @@ class Bench:
 
     def engine(self, receiver: Receiver, store: object = None, **options) -> DeliveryEngine:
         settings = Settings(webhook_schedule=SCHEDULE)
-        announcer = Announcer([self.ear])
+        announce = announce_to([self.ear])
         return DeliveryEngine(
-            store or self.store, receiver, self.signer, settings, announcer, clock=self.clock.seconds, **options
+            store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
         )
 
     @asynccontextmanager
@@ -123,9 +124,9 @@ class Bench:
                 await task
 
     async def finish(
-        self, outcome: StoredResponse | Failure | None = None, parts: tuple[bytes, ...] = (), client: str = "me"
+        self, outcome: StoredResponse | Failure | None = None, parts: tuple[bytes, ...] = (), client: str = "me", url: str = URL
     ) -> str:
-        receipt = await self.submit(client)
+        receipt = await self.submit(client, url)
         (claim,) = await self.store.claim(1)
         for number, part in enumerate(parts):
             await self.store.append(claim, number, part)
@@ -135,9 +136,9 @@ class Bench:
             assert await self.store.complete(claim, outcome or StoredResponse(200, JSON, b'{"a": 1}', len(parts)))
         return receipt
 
-    async def submit(self, client: str = "me") -> str:
+    async def submit(self, client: str = "me", url: str = URL) -> str:
         request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
-        return (await self.store.submit(NewJob(request, client, RetryPolicy(3), webhook=URL))).request_id
+        return (await self.store.submit(NewJob(request, client, RetryPolicy(3), webhook=url))).request_id
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += round(seconds * 1000)
@@ -189,6 +190,29 @@ async def _verified(bench, headers, body):
         return await WebhookVerifier("https://s.example", client=client, clock=bench.clock.seconds).verify(
             headers.items(), body
         )
+
+
+async def test_over_a_real_connection(bench):
+    received = asyncio.get_running_loop().create_future()
+
+    async def serve(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[1:-2]
+        headers = dict(line.split(b": ", 1) for line in head)
+        received.set_result((headers, await reader.readexactly(int(headers[b"content-length"]))))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server, Outbound(Guard(["127.0.0.1"])) as outbound:
+        engine = bench.engine(outbound)
+        task = asyncio.create_task(engine.run())
+        await bench.finish(url=url)
+        event = await bench.ear.next()
+        engine.stop()
+        await task
+    assert (type(event), event.attempt.status) == (Delivered, 204)
+    await _verified(bench, *await received)
 
 
 async def test_what_was_due_before_the_start_is_sent_too(bench):
