@@ -29,7 +29,7 @@ _LARGE = 256 * 1024
 
 
 class DeliveryEngine:
-    """Sends webhooks until it is told to stop. `run` once, in a task of its own; `stop` from the same event loop, repeatable.
+    """Sends webhooks until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
 
     `clock` gives Unix seconds for signatures and records. `grace` is how many seconds running attempts get when it stops; what
     is not ended then is sent again after its lease, by whoever runs then: at least once.
@@ -58,10 +58,10 @@ class DeliveryEngine:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        store.subscribe(Topic.DELIVERY, self._wake.set)
 
     async def run(self) -> None:
         """Work until `stop`; ends when the running attempts have ended or were given up."""
-        self._store.subscribe(Topic.DELIVERY, self._wake.set)
         async with asyncio.TaskGroup() as group:
             outages = 0
             while not self._stopping.is_set():

@@ -8,6 +8,7 @@ is followed), nor a proxy of the environment (none is read) leads around it.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 import time
@@ -199,10 +200,8 @@ def _told(timeout: float) -> Iterator[None]:
         raise OutboundError(f"no answer within {timeout:g} s") from error
     except httpcore.ConnectError as error:
         raise OutboundError(f"no connection: {_reason(error)}") from error
-    except httpcore.NetworkError as error:
-        raise OutboundError("the connection broke before an answer came") from error
-    except httpcore.ProtocolError as error:
-        raise OutboundError("what came was not an HTTP answer") from error
+    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
+        raise OutboundError("the connection ended without an HTTP answer") from error
 
 
 def _reason(error: BaseException) -> str:
@@ -213,7 +212,7 @@ def _reason(error: BaseException) -> str:
             return f"the certificate is not good: {cause.verify_message}"
         if isinstance(cause, ssl.SSLError):
             return "TLS failed"
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)  # asyncio's own words repeat the address
         cause = cause.__cause__ or cause.__context__
     return "the other side cannot be reached"

@@ -10,7 +10,6 @@ may arrive more than once: remember `request_id`.
 from __future__ import annotations
 
 import base64
-import binascii
 import json
 import re
 import threading
@@ -241,13 +240,16 @@ def _read_keys(answer: httpx.Response | httpx.HTTPError) -> tuple[VerifyKey, ...
     return tuple(VerifyKey(key) for key in public)
 
 
-def _public_key(entry: Mapping[str, object]) -> bytes | None:
+def _public_key(entry: object) -> bytes | None:
     """The 32 bytes of an entry, or None for one of another kind. Only `x` is documented by fal; padding may be there or not."""
-    x = entry.get("x")
-    if entry.get("kty", "OKP") != "OKP" or entry.get("crv", "Ed25519") != "Ed25519" or not isinstance(x, str):
+    if not isinstance(entry, dict) or (entry.get("kty", "OKP"), entry.get("crv", "Ed25519")) != ("OKP", "Ed25519"):
         return None
+    x = entry.get("x")
+    if not isinstance(x, str):
+        return None
+    bare = x.rstrip("=")
     try:
-        key = base64.urlsafe_b64decode(x.rstrip("=") + "=" * (-len(x.rstrip("=")) % 4))
-    except (binascii.Error, ValueError):
+        key = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
+    except ValueError:
         return None
     return key if len(key) == 32 else None

@@ -1,0 +1,531 @@
+import asyncio
+import base64
+import json
+import threading
+from contextlib import asynccontextmanager, suppress
+from email.utils import formatdate
+
+import httpx
+import pytest
+from nacl.signing import VerifyKey
+
+from queue_middleware.delivery import DeliveryEngine, follow_up, retry_after
+from queue_middleware.errors import OutboundError, OutboundRefused, StoreBusy, UnknownRequest
+from queue_middleware.events import Delivered, DeliveryFailed, Outage, announce_to
+from queue_middleware.guard import Guard
+from queue_middleware.models import DeliveryState, ErrorType, Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.outbound import Answer, Outbound
+from queue_middleware.settings import Settings
+from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.verify import WebhookVerifier
+
+URL = "https://receiver.example/hook"
+JSON = ((b"content-type", b"application/json"),)
+OK = Answer(200, (), b"thanks")
+SCHEDULE = (5.0, 300.0)
+
+
+class Clock:
+    """Milliseconds for the store, seconds for the engine; stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def seconds(self) -> float:
+        return self.now / 1000
+
+
+class Receiver:
+    """In place of `Outbound`: answers each post in turn, the last answer stays; holds posts while its gate is closed."""
+
+    def __init__(self, *answers: Answer | Exception) -> None:
+        self.answers = list(answers) or [OK]
+        self.posts: list[tuple[str, dict[bytes, bytes], bytes]] = []
+        self.arrived = asyncio.Semaphore(0)
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.busy = self.most_busy = 0
+
+    async def post(self, url, headers, body):
+        self.posts.append((url, dict(headers), body))
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        self.busy += 1
+        self.most_busy = max(self.busy, self.most_busy)
+        self.arrived.release()
+        try:
+            await self.gate.wait()
+        finally:
+            self.busy -= 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+class Ear:
+    """Hears events, and lets a test wait for the next one."""
+
+    def __init__(self) -> None:
+        self.heard: asyncio.Queue[object] = asyncio.Queue()
+
+    def on_event(self, event: object) -> None:
+        self.heard.put_nowait(event)
+
+    async def next(self) -> object:
+        async with asyncio.timeout(10):
+            return await self.heard.get()
+
+
+class Faulty:
+    """A store one verb of which fails some times before it works."""
+
+    def __init__(self, store: SQLiteStore, verb: str, *errors: Exception) -> None:
+        self._store, self._verb, self._errors = store, verb, list(errors)
+
+    def __getattr__(self, name):
+        return self._fail_or(getattr(self._store, name)) if name == self._verb else getattr(self._store, name)
+
+    def _fail_or(self, verb):
+        async def call(*arguments, **options):
+            if self._errors:
+                raise self._errors.pop(0)
+            return await verb(*arguments, **options)
+
+        return call
+
+
+class Bench:
+    """A store on a file, an engine on it, and hands to make webhooks due."""
+
+    def __init__(self, store: SQLiteStore, clock: Clock) -> None:
+        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer([KeyPair.generate()])
+
+    def engine(self, receiver: Receiver, store: object = None, **options) -> DeliveryEngine:
+        settings = Settings(webhook_schedule=SCHEDULE)
+        announce = announce_to([self.ear])
+        return DeliveryEngine(
+            store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
+        )
+
+    @asynccontextmanager
+    async def running(self, receiver: Receiver, store: object = None, **options):
+        engine = self.engine(receiver, store, **options)
+        task = asyncio.create_task(engine.run())
+        try:
+            yield engine
+        finally:
+            receiver.gate.set()
+            engine.stop()
+            async with asyncio.timeout(10):
+                await task
+
+    async def finish(
+        self, outcome: StoredResponse | Failure | None = None, parts: tuple[bytes, ...] = (), client: str = "me", url: str = URL
+    ) -> str:
+        receipt = await self.submit(client, url)
+        (claim,) = await self.store.claim(1)
+        for number, part in enumerate(parts):
+            await self.store.append(claim, number, part)
+        if isinstance(outcome, Failure):
+            assert await self.store.fail(claim, outcome)
+        else:
+            assert await self.store.complete(claim, outcome or StoredResponse(200, JSON, b'{"a": 1}', len(parts)))
+        return receipt
+
+    async def submit(self, client: str = "me", url: str = URL) -> str:
+        request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
+        return (await self.store.submit(NewJob(request, client, RetryPolicy(3), webhook=url))).request_id
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += round(seconds * 1000)
+        self.store._tell({Topic.DELIVERY})
+
+    async def states(self) -> dict[str, int]:
+        return dict((await self.store.counts()).deliveries)
+
+
+@pytest.fixture
+async def bench(tmp_path):
+    clock = Clock()
+    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3")), clock)
+    await store.open()
+    yield Bench(store, clock)
+    await store.close()
+
+
+async def test_a_result_is_sent_signed_and_recorded(bench):
+    receiver = Receiver()
+    async with bench.running(receiver):
+        request_id = await bench.finish()
+        event = await bench.ear.next()
+    assert isinstance(event, Delivered)
+    assert (event.attempt.status, event.attempt.error, event.attempt.answer) == (200, None, b"thanks")
+    assert event.attempt.at == bench.clock.now
+    assert await bench.states() == {DeliveryState.DELIVERED: 1}
+
+    ((url, headers, body),) = receiver.posts
+    assert url == URL
+    assert headers[b"content-type"] == b"application/json"
+    assert json.loads(body) == {
+        "error": None,
+        "gateway_request_id": request_id,
+        "payload": {"a": 1},
+        "request_id": request_id,
+        "status": "OK",
+    }
+    assert (await _verified(bench, headers, body)).user_id == "me"
+    version, signature = headers[b"webhook-signature"].split(b",")
+    message = b".".join((headers[b"webhook-id"], headers[b"webhook-timestamp"], body))
+    assert version == b"v1a"
+    VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(signature))
+
+
+async def _verified(bench, headers, body):
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, json=bench.signer.jwks()))
+    async with httpx.AsyncClient(transport=transport) as client:
+        return await WebhookVerifier("https://s.example", client=client, clock=bench.clock.seconds).verify(
+            headers.items(), body
+        )
+
+
+async def test_over_a_real_connection(bench):
+    received = asyncio.get_running_loop().create_future()
+
+    async def serve(reader, writer):
+        head = (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n")[1:-2]
+        headers = dict(line.split(b": ", 1) for line in head)
+        received.set_result((headers, await reader.readexactly(int(headers[b"content-length"]))))
+        writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
+    async with server, Outbound(Guard(["127.0.0.1"])) as outbound:
+        engine = bench.engine(outbound)
+        task = asyncio.create_task(engine.run())
+        await bench.finish(url=url)
+        event = await bench.ear.next()
+        engine.stop()
+        await task
+    assert (type(event), event.attempt.status) == (Delivered, 204)
+    await _verified(bench, *await received)
+
+
+async def test_what_was_due_before_the_start_is_sent_too(bench):
+    await bench.finish()
+    async with bench.running(Receiver()):
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
+async def test_a_streamed_answer_is_put_together(bench):
+    receiver = Receiver()
+    async with bench.running(receiver):
+        await bench.finish(StoredResponse(200, JSON, b"3]", 2), parts=(b"[1, ", b"2, "))
+        await bench.ear.next()
+    assert b'"payload": [1, 2, 3], ' in receiver.posts[0][2]
+
+
+@pytest.mark.parametrize(("client", "user"), [("", b"anonymous"), ("Zoë", b"Zo%C3%AB")])
+async def test_the_user_is_named(bench, client, user):
+    receiver = Receiver()
+    async with bench.running(receiver):
+        await bench.finish(client=client)
+        await bench.ear.next()
+    ((_, headers, body),) = receiver.posts
+    assert headers[b"x-fal-webhook-user-id"] == user
+    await _verified(bench, headers, body)
+
+
+async def test_failed_and_cancelled_requests_are_announced(bench):
+    receiver = Receiver()
+    await bench.finish(Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
+    await bench.store.cancel(await bench.submit())
+    async with bench.running(receiver, limit=1):
+        await bench.ear.next()
+        await bench.ear.next()
+    sent = [json.loads(body) for _, _, body in receiver.posts]
+    assert sorted((one["status"], one["error"]) for one in sent) == [
+        ("ERROR", "Invalid status code: 504"),
+        ("ERROR", "Request was cancelled"),
+    ]
+
+
+async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
+    receiver = Receiver(Answer(500, (), b"oops"), OutboundError("no connection: Connection refused"), OK)
+    async with bench.running(receiver):
+        await bench.finish()
+        first = await bench.ear.next()
+        assert isinstance(first, DeliveryFailed)
+        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "answered 500", b"oops")
+        assert 4 <= first.next_in <= 6
+        assert await bench.states() == {DeliveryState.PENDING: 1}
+        bench.pass_time(6)
+        second = await bench.ear.next()
+        assert (second.attempt.status, second.attempt.error) == (None, "no connection: Connection refused")
+        assert 240 <= second.next_in <= 360
+        bench.pass_time(360)
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
+async def test_each_attempt_is_signed_anew_under_the_same_id(bench):
+    receiver = Receiver(Answer(500, (), b""), OK)
+    async with bench.running(receiver):
+        await bench.finish()
+        await bench.ear.next()
+        bench.pass_time(3600)
+        await bench.ear.next()
+    (_, first, one), (_, second, other) = receiver.posts
+    assert one == other
+    assert first[b"webhook-id"] == second[b"webhook-id"]
+    assert int(second[b"x-fal-webhook-timestamp"]) - int(first[b"x-fal-webhook-timestamp"]) == 3600
+    await _verified(bench, second, other)
+
+
+async def test_after_the_last_attempt_it_is_dead(bench):
+    receiver = Receiver(Answer(500, (), b""))
+    async with bench.running(receiver):
+        await bench.finish()
+        for _ in SCHEDULE:
+            assert (await bench.ear.next()).next_in is not None
+            bench.pass_time(1000)
+        assert (await bench.ear.next()).next_in is None
+    assert await bench.states() == {DeliveryState.DEAD: 1}
+    assert len(receiver.posts) == 1 + len(SCHEDULE)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "answered 410")]
+)
+async def test_some_answers_are_final(bench, status, error):
+    async with bench.running(Receiver(Answer(status, (), b""))):
+        await bench.finish()
+        event = await bench.ear.next()
+    assert error in event.attempt.error
+    assert event.next_in is None
+    assert await bench.states() == {DeliveryState.DEAD: 1}
+
+
+async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_otherwise(bench):
+    async with bench.running(Receiver(OutboundRefused("example.com has an address that is not public"))):
+        await bench.finish()
+        event = await bench.ear.next()
+    assert event.next_in is not None
+    assert "not public" in event.attempt.error
+
+
+@pytest.mark.parametrize("verb", ["result", "output"])
+async def test_a_result_that_is_gone_is_dead(bench, verb):
+    receiver = Receiver()
+    async with bench.running(receiver, Faulty(bench.store, verb, UnknownRequest("gone"))):
+        await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
+        event = await bench.ear.next()
+    assert (event.attempt.error, event.next_in) == ("the result is gone", None)
+    assert receiver.posts == []
+
+
+async def test_several_are_sent_at_once_but_not_too_many(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    for _ in range(7):
+        await bench.finish()
+    async with bench.running(receiver, limit=3):
+        for _ in range(3):
+            await receiver.arrived.acquire()
+        receiver.gate.set()
+        for _ in range(7):
+            assert isinstance(await bench.ear.next(), Delivered)
+    assert receiver.most_busy == 3
+
+
+async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    async with bench.running(receiver, limit=2):
+        await bench.finish()
+        await receiver.arrived.acquire()
+        quick = Receiver()
+        receiver.post, slow = quick.post, receiver.post
+        for _ in range(5):
+            await bench.finish()
+            assert isinstance(await bench.ear.next(), Delivered)
+        receiver.post = slow
+        assert receiver.busy == 1
+
+
+async def test_it_stops_when_the_running_attempts_have_ended(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    engine = bench.engine(receiver, grace=60.0)
+    task = asyncio.create_task(engine.run())
+    await bench.finish()
+    await receiver.arrived.acquire()
+    engine.stop()
+    engine.stop()
+    await bench.finish()
+    receiver.gate.set()
+    async with asyncio.timeout(10):
+        await task
+    assert isinstance(await bench.ear.next(), Delivered)
+    assert await bench.states() == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
+    engine.stop()
+
+
+async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    engine = bench.engine(receiver, grace=0.0)
+    task = asyncio.create_task(engine.run())
+    await bench.finish()
+    await receiver.arrived.acquire()
+    engine.stop()
+    async with asyncio.timeout(10):
+        await task
+    assert receiver.busy == 0
+    assert await bench.states() == {DeliveryState.SENDING: 1}
+
+    bench.clock.now += 61_000
+    await bench.store.rescue(retry=True)
+    async with bench.running(Receiver()):
+        event = await bench.ear.next()
+    assert isinstance(event, Delivered)
+    assert event.delivery.attempt == 2
+
+
+async def test_a_stop_before_the_start_ends_it_at_once(bench):
+    await bench.finish()
+    receiver = Receiver()
+    engine = bench.engine(receiver)
+    engine.stop()
+    async with asyncio.timeout(10):
+        await engine.run()
+    assert receiver.posts == []
+
+
+async def test_cancelling_it_cancels_its_attempts(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    task = asyncio.create_task(bench.engine(receiver).run())
+    await bench.finish()
+    await receiver.arrived.acquire()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    assert (task.cancelled(), receiver.busy) == (True, 0)
+
+
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 0.0)
+
+
+@pytest.mark.parametrize("verb", ["claim_deliveries", "next_due", "settle"])
+async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
+    receiver = Receiver()
+    await bench.finish()
+    async with bench.running(receiver, Faulty(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
+        heard = [await bench.ear.next() for _ in range(3)]
+    assert [type(event) for event in heard] == [Outage, Outage, Delivered]
+    assert len(receiver.posts) == 1
+
+
+async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
+    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 3600.0)
+    async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
+        assert (await bench.ear.next()).pause == 3600.0
+
+
+async def test_something_unexpected_costs_an_attempt_and_nothing_else(bench):
+    receiver = Receiver(RuntimeError("a mistake of ours"), OK)
+    async with bench.running(receiver):
+        await bench.finish()
+        assert isinstance(await bench.ear.next(), Outage)
+        failed = await bench.ear.next()
+        assert (failed.attempt.error, failed.next_in is None) == ("not sent: RuntimeError", False)
+        bench.pass_time(10)
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
+async def test_a_lost_lease_is_not_announced(bench):
+    receiver = Receiver()
+    receiver.gate.clear()
+    async with bench.running(receiver, limit=1):
+        await bench.finish()
+        await receiver.arrived.acquire()
+        bench.clock.now += 61_000
+        await bench.store.rescue(retry=True)
+        receiver.gate.set()
+        event = await bench.ear.next()
+    assert event.delivery.attempt == 2
+    assert bench.ear.heard.empty()
+    assert await bench.states() == {DeliveryState.DELIVERED: 1}
+
+
+async def test_large_results_are_signed_outside_the_event_loop(bench):
+    signed_in = []
+
+    class Noting(Signer):
+        def sign(self, message):
+            signed_in.append(threading.current_thread())
+            return super().sign(message)
+
+    bench.signer = Noting([KeyPair.generate()])
+    async with bench.running(Receiver()):
+        await bench.finish()
+        await bench.ear.next()
+        await bench.finish(StoredResponse(200, JSON, b'"' + b"x" * 300_000 + b'"'))
+        await bench.ear.next()
+    main = threading.main_thread()
+    assert [thread is main for thread in signed_in] == [True, True, False, False]
+
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"0", 0),
+        (b"120", 120),
+        (b" 7 ", 7),
+        (b"999999999", 86400),
+        (b"-5", 0),
+        (b"soon", 0),
+        (b"", 0),
+        (b"1.5", 0),
+        (b"9" * 5000, 0),
+        (formatdate(NOW + 90, usegmt=True).encode(), 90),
+        (formatdate(NOW - 90, usegmt=True).encode(), 0),
+        (formatdate(NOW + 10**7, usegmt=True).encode(), 86400),
+        (b"Tue, 14 Nov 2023 22:14:20 -0000", 60),
+        (b"Tue, 99 Nov 2023 22:14:20 GMT", 0),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after(((b"retry-after", value),), NOW) == seconds
+    assert retry_after((), NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "least", "most"),
+    [
+        (500, (), 4, 6),
+        (500, ((b"retry-after", b"60"),), 4, 6),
+        (404, (), 4, 6),
+        (429, (), 4, 6),
+        (429, ((b"retry-after", b"60"),), 60, 60),
+        (503, ((b"retry-after", b"60"),), 60, 60),
+        (503, ((b"retry-after", b"1"),), 4, 6),
+    ],
+)
+def test_the_wait_after_an_answer(status, headers, least, most):
+    for _ in range(50):
+        assert least <= follow_up(Answer(status, headers, b""), 1, (5.0,), NOW) <= most
+
+
+@pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
+def test_there_is_nothing_to_wait_for(status, attempt):
+    assert follow_up(Answer(status, ((b"retry-after", b"60"),), b""), attempt, (5.0,), NOW) is None

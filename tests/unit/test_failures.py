@@ -1,0 +1,31 @@
+import pytest
+
+from queue_middleware.models import ErrorType, Failure
+from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+
+
+@pytest.mark.parametrize(
+    ("error_type", "status", "word"),
+    [
+        (ErrorType.REQUEST_TIMEOUT, 504, "request_timeout"),
+        (ErrorType.START_TIMEOUT, 504, "request_timeout"),
+        (ErrorType.RUNNER_DISCONNECTED, 503, "runner_disconnected"),
+        (ErrorType.RUNNER_INCOMPLETE_RESPONSE, 502, "runner_incomplete_response"),
+        (ErrorType.RUNNER_SERVER_ERROR, 500, "runner_server_error"),
+        (ErrorType.CLIENT_CANCELLED, 499, "client_cancelled"),
+    ],
+)
+def test_every_failure_is_spelled(error_type, status, word):
+    failure = Failure(error_type, 'a "quote" and ü')
+    assert STATUS[error_type] == status
+    assert failure_body(failure) == b'{"detail": "a \\"quote\\" and \\u00fc", "error_type": "%s"}' % word.encode()
+    assert (b"x-fal-error-type", word.encode()) in failure_headers(failure)
+
+
+def test_no_failure_is_forgotten():
+    assert set(STATUS) == set(ErrorType)
+
+
+def test_only_a_passed_start_deadline_is_the_users_timeout():
+    marked = {kind for kind in ErrorType if (b"x-fal-request-timeout-type", b"user") in failure_headers(Failure(kind, ""))}
+    assert marked == {ErrorType.START_TIMEOUT}

@@ -1,0 +1,288 @@
+import asyncio
+import base64
+import hashlib
+import json
+
+import httpx
+import pytest
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from queue_middleware.errors import KeysUnavailable, VerificationError
+from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
+from queue_middleware.wire.webhook import signed_message, webhook_headers
+
+NOW = 1_700_000_000
+BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
+
+
+class Sender:
+    """A service with keys that can be changed, and the place where it publishes them."""
+
+    def __init__(self) -> None:
+        self.signer = Signer([KeyPair.generate()])
+        self.answer: httpx.Response | Exception | None = None
+        self.fetched = 0
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.fetched += 1
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or httpx.Response(200, json=self.signer.jwks())
+
+    def webhook(self, at: int = NOW, body: bytes = BODY, user: str = "user") -> dict[str, str]:
+        signature = self.signer.sign(signed_message("id", user, str(at), body))
+        return {name.decode(): value.decode() for name, value in webhook_headers("id", user, str(at), signature)}
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = float(NOW)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def verifier(sender, clock) -> WebhookVerifier:
+    transport = httpx.MockTransport(sender)
+    client, sync_client = httpx.AsyncClient(transport=transport), httpx.Client(transport=transport)
+    return WebhookVerifier("https://sender.example/jwks.json", client=client, sync_client=sync_client, clock=clock)
+
+
+async def test_a_good_webhook(sender, verifier):
+    webhook = await verifier.verify(sender.webhook(), BODY)
+    assert (webhook.request_id, webhook.user_id, webhook.timestamp, webhook.body) == ("id", "user", NOW, BODY)
+    assert webhook.json()["payload"] == {"ä": 1}
+
+
+def test_without_an_event_loop(sender, verifier):
+    assert verifier.verify_sync(sender.webhook(), BODY).request_id == "id"
+    with pytest.raises(VerificationError):
+        verifier.verify_sync(sender.webhook(), BODY + b" ")
+
+
+async def test_both_ways_share_the_keys(sender, verifier):
+    verifier.verify_sync(sender.webhook(), BODY)
+    await verifier.verify(sender.webhook(), BODY)
+    assert sender.fetched == 1
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        lambda headers: headers,
+        lambda headers: {name.upper(): value for name, value in headers.items()},
+        lambda headers: list(headers.items()),
+        lambda headers: [(name.title().encode(), value.encode()) for name, value in headers.items()],
+        lambda headers: httpx.Headers(headers),
+        lambda headers: iter([("accept", "*/*"), ("accept", "text/plain"), *headers.items()]),
+    ],
+)
+async def test_headers_in_any_shape(sender, verifier, shape):
+    await verifier.verify(shape(sender.webhook()), BODY)
+
+
+@pytest.mark.parametrize("body", [bytearray(BODY), memoryview(BODY)])
+async def test_bytes_of_any_kind(sender, verifier, body):
+    assert (await verifier.verify(sender.webhook(), body)).body == BODY
+
+
+@pytest.mark.parametrize("body", [BODY.decode(), json.loads(BODY), None])
+async def test_a_parsed_body_is_a_mistake_of_the_receiver(sender, verifier, body):
+    with pytest.raises(TypeError, match="raw body"):
+        await verifier.verify(sender.webhook(), body)
+
+
+@pytest.mark.parametrize("padded", [[False], [True], [False, True]])
+async def test_keys_with_and_without_padding(sender, verifier, padded):
+    sender.answer = httpx.Response(200, json={"keys": [sender.signer.active.jwk(padded=one) for one in padded]})
+    await verifier.verify(sender.webhook(), BODY)
+
+
+async def test_every_key_is_tried_and_strange_ones_are_passed_over(sender, verifier):
+    strange = [
+        {"kty": "RSA", "n": "abc"},
+        {"kty": "OKP", "crv": "X25519", "x": "A" * 43},
+        {"x": 1},
+        {"x": "!"},
+        {"x": "A"},
+        {"x": "AAAA"},
+        {"x": "ü" * 43},
+        {},
+    ]
+    keys = [*strange, KeyPair.generate().jwk(padded=False), {"x": sender.signer.active.jwk(padded=False)["x"]}]
+    sender.answer = httpx.Response(200, json={"keys": keys})
+    await verifier.verify(sender.webhook(), BODY)
+
+
+def _changed(name, value):
+    return lambda headers: {**headers, name: value}
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda headers: {}, "missing"),
+        (lambda headers: [*headers.items(), ("X-Fal-Webhook-Request-Id", "other")], "came twice"),
+        (_changed("x-fal-webhook-request-id", ""), "request-id is missing"),
+        (_changed("x-fal-webhook-user-id", ""), "user-id is missing"),
+        (_changed("x-fal-webhook-timestamp", ""), "timestamp is missing"),
+        (_changed("x-fal-webhook-signature", ""), "signature is missing"),
+        (_changed("x-fal-webhook-timestamp", "soon"), "not a number"),
+        (_changed("x-fal-webhook-timestamp", "1_700_000_000"), "not a number"),
+        (_changed("x-fal-webhook-timestamp", "\u0661" * 10), "not a number"),
+        (_changed("x-fal-webhook-timestamp", "-1"), "not a number"),
+        (_changed("x-fal-webhook-timestamp", "9" * 5000), "not a number"),
+        (_changed("x-fal-webhook-signature", "00" * 63), "not 64 bytes"),
+        (_changed("x-fal-webhook-signature", "zz" * 64), "not 64 bytes"),
+        (_changed("x-fal-webhook-user-id", "\ud800"), "not text"),
+        (_changed("x-fal-webhook-request-id", "other"), "none of the keys"),
+        (_changed("x-fal-webhook-user-id", "other"), "none of the keys"),
+        (_changed("x-fal-webhook-timestamp", str(NOW + 1)), "none of the keys"),
+        (_changed("x-fal-webhook-signature", "00" * 64), "none of the keys"),
+    ],
+)
+async def test_a_bad_webhook_is_told_why(sender, verifier, change, reason):
+    with pytest.raises(VerificationError, match=reason) as caught:
+        await verifier.verify(change(sender.webhook()), BODY)
+    assert not isinstance(caught.value, KeysUnavailable)
+    assert caught.value.status == 401
+
+
+async def test_a_changed_body(sender, verifier):
+    with pytest.raises(VerificationError, match="changed on its way"):
+        await verifier.verify(sender.webhook(), BODY.replace(b"OK", b"KO"))
+
+
+@pytest.mark.parametrize(("age", "good"), [(0, True), (300, True), (-300, True), (301, False), (-301, False), (-NOW, False)])
+async def test_the_time_may_differ_by_five_minutes(sender, verifier, age, good):
+    headers = sender.webhook(at=NOW - age)
+    if good:
+        await verifier.verify(headers, BODY)
+    else:
+        with pytest.raises(VerificationError, match="differs from ours by more than 300 s"):
+            await verifier.verify(headers, BODY)
+        assert sender.fetched == 0
+
+
+async def test_the_keys_are_kept_for_a_day_and_no_longer(sender, verifier, clock):
+    await verifier.verify(sender.webhook(), BODY)
+    clock.now += 86399
+    await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
+    assert sender.fetched == 1
+    clock.now += 1
+    await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
+    assert sender.fetched == 2
+
+
+async def test_a_clock_that_is_set_back_does_not_prolong_them(sender, verifier, clock):
+    await verifier.verify(sender.webhook(), BODY)
+    clock.now -= 10
+    await verifier.verify(sender.webhook(), BODY)
+    assert sender.fetched == 2
+
+
+async def test_a_new_key_is_found(sender, verifier, clock):
+    await verifier.verify(sender.webhook(), BODY)
+    sender.signer = Signer([KeyPair.generate()])
+    clock.now += 30
+    await verifier.verify(sender.webhook(), BODY)
+    assert sender.fetched == 2
+
+
+async def test_bad_signatures_do_not_make_us_a_hammer(sender, verifier, clock):
+    forged = {**sender.webhook(), "x-fal-webhook-signature": "00" * 64}
+    for second in range(60):
+        with pytest.raises(VerificationError):
+            await verifier.verify(forged, BODY)
+        clock.now = NOW + second
+    assert sender.fetched == 2
+
+
+async def test_many_at_once_fetch_once(sender, clock):
+    async def slowly(request):
+        await asyncio.sleep(0)
+        return sender(request)
+
+    verifier = WebhookVerifier(
+        "https://s.example/", client=httpx.AsyncClient(transport=httpx.MockTransport(slowly)), clock=clock
+    )
+    await asyncio.gather(*(verifier.verify(sender.webhook(), BODY) for _ in range(20)))
+    assert sender.fetched == 1
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (httpx.ConnectError("no route"), "no route"),
+        (httpx.ReadTimeout(""), "ReadTimeout"),
+        (httpx.Response(500, json={"keys": []}), "answered 500"),
+        (httpx.Response(302, headers={"location": "https://elsewhere.example/"}), "answered 302"),
+        (httpx.Response(200, content=b"<html>"), "not a JSON Web Key Set"),
+        (httpx.Response(200, content=b"\xff"), "not a JSON Web Key Set"),
+        (httpx.Response(200, content=b"[" * 100_000), "not a JSON Web Key Set"),
+        (httpx.Response(200, json=[]), "not a JSON Web Key Set"),
+        (httpx.Response(200, json={"keys": None}), "not a JSON Web Key Set"),
+        (httpx.Response(200, json={"keys": {"a": 1}}), "no Ed25519 key"),
+        (httpx.Response(200, json={"keys": [1]}), "no Ed25519 key"),
+        (httpx.Response(200, json={"keys": []}), "no Ed25519 key"),
+    ],
+)
+async def test_a_key_set_that_cannot_be_had_is_not_the_senders_fault(sender, verifier, clock, answer, reason):
+    sender.answer = answer
+    with pytest.raises(KeysUnavailable, match=reason) as caught:
+        await verifier.verify(sender.webhook(), BODY)
+    assert caught.value.status == 503
+    with pytest.raises(KeysUnavailable, match=reason):
+        await verifier.verify(sender.webhook(), BODY)
+    assert sender.fetched == 1
+    sender.answer = None
+    clock.now += 2
+    await verifier.verify(sender.webhook(), BODY)
+
+
+async def test_a_failed_refetch_keeps_the_known_keys(sender, verifier, clock):
+    await verifier.verify(sender.webhook(), BODY)
+    sender.answer = httpx.ConnectError("down")
+    clock.now += 60
+    with pytest.raises(VerificationError, match="none of the keys"):
+        await verifier.verify({**sender.webhook(), "x-fal-webhook-signature": "00" * 64}, BODY)
+    await verifier.verify(sender.webhook(), BODY)
+
+
+@pytest.mark.parametrize("cache", [0, -1, 86401])
+def test_a_cache_of_more_than_a_day_is_refused(cache):
+    with pytest.raises(ValueError, match="cache"):
+        WebhookVerifier(cache=cache)
+
+
+def test_fals_own_address_is_the_default():
+    assert FAL_JWKS_URL == "https://rest.fal.ai/.well-known/jwks.json"
+
+
+def test_as_fal_documents_it_for_python():
+    """Receivers decode `x` as it stands, which fails without padding, and try every key."""
+    signer = Signer([KeyPair.generate()])
+    message = f"id\nuser\n{NOW}\n{hashlib.sha256(BODY).hexdigest()}".encode()
+    headers = dict(webhook_headers("id", "user", str(NOW), signer.sign(signed_message("id", "user", str(NOW), BODY))))
+    outcomes = []
+    for entry in signer.jwks()["keys"]:
+        try:
+            key = VerifyKey(base64.urlsafe_b64decode(entry["x"]))
+            key.verify(message, bytes.fromhex(headers[b"x-fal-webhook-signature"].decode()))
+            outcomes.append(True)
+        except (ValueError, BadSignatureError):
+            outcomes.append(False)
+    assert outcomes == [False, True]
