@@ -199,7 +199,6 @@ class Delivery(Value, frozen=True):
     """1 for the first."""
     key: int
     request_id: str
-    client: str
 
 
 class Attempt(Value, frozen=True):

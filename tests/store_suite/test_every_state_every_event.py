@@ -1,4 +1,4 @@
-"""Every state × every event: what the law names happens, and nothing else does."""
+"""Every state times every event: what the law names happens, and nothing else does."""
 
 from __future__ import annotations
 

@@ -225,18 +225,13 @@ async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: Store) -
 
 
 async def test_the_webhook_is_due_with_the_result_and_not_before(store: Store) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/hook", client="somebody"), start=True)
+    receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     assert await store.next_due(Topic.DELIVERY) is None
     await store.complete(receipt.claim, an_answer())
     assert await store.next_due(Topic.DELIVERY) == 0.0
     (delivery,) = await store.claim_deliveries(5)
-    assert (delivery.request_id, delivery.url, delivery.client, delivery.attempt) == (
-        receipt.request_id,
-        "https://example.com/hook",
-        "somebody",
-        1,
-    )
+    assert (delivery.request_id, delivery.url, delivery.attempt) == (receipt.request_id, "https://example.com/hook", 1)
     assert await store.claim_deliveries(5) == []
 
 

@@ -3,16 +3,15 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import httpcore
 import pytest
+import trustme
 
 from queue_middleware.errors import OutboundError, OutboundRefused
 from queue_middleware.guard import Guard
 from queue_middleware.outbound import MAX_KEPT, Outbound, resolve
 
-PEM = Path(__file__).with_name("receiver.example.pem")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
 
@@ -294,9 +293,10 @@ async def test_a_closed_client_says_so():
 
 
 async def test_tls_checks_the_name_not_the_address():
-    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    serving.load_cert_chain(PEM)
-    trusting = ssl.create_default_context(cafile=str(PEM))
+    authority = trustme.CA()
+    serving, trusting = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH), ssl.create_default_context()
+    authority.issue_cert("receiver.example").configure_cert(serving)
+    authority.configure_trust(trusting)
     guard = Guard(["receiver.example", "other.example"])
     async with (
         Receiver(OK).running(serving) as port,

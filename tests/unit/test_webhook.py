@@ -4,7 +4,7 @@ import json
 import pytest
 
 from queue_middleware.models import ErrorType, Failure, Job, JobState, Result, StoredResponse
-from queue_middleware.wire.webhook import NOT_JSON, signed_message, user_id, webhook_body, webhook_headers
+from queue_middleware.wire.webhook import NOT_JSON, signed_message, webhook_body, webhook_headers
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -145,19 +145,3 @@ def test_the_headers():
         (b"x-fal-webhook-timestamp", b"1700000000"),
         (b"x-fal-webhook-signature", b"0a" * 64),
     )
-
-
-@pytest.mark.parametrize(
-    ("client", "spelled"),
-    [
-        ("", "anonymous"),
-        ("auth0|5f7c8ec7c33c6c004bbafe82", "auth0|5f7c8ec7c33c6c004bbafe82"),
-        ("a@b.example", "a@b.example"),
-        ("2001:db8::1", "2001:db8::1"),
-        ("a b\n", "a%20b%0A"),
-        ("%20", "%2520"),
-        ("Zoë", "Zo%C3%AB"),
-    ],
-)
-def test_the_user_is_never_empty_and_fits_a_header(client, spelled):
-    assert user_id(client) == spelled

@@ -30,9 +30,9 @@ def _claim(transaction: Transaction, limit: int) -> list[Delivery]:
     if not rows:
         return []
     rows.sort(key=lambda row: (row[5], row[0]))
-    jobs = {row[0]: row[1:] for row in transaction.all("delivery_jobs", (json.dumps([row[4] for row in rows]),))}
+    tails = dict(transaction.all("delivery_jobs", (json.dumps([row[4] for row in rows]),)))
     return [
-        Delivery(number, token, url, attempt, key, format_request_id(key, jobs[key][0]), jobs[key][1])
+        Delivery(number, token, url, attempt, key, format_request_id(key, tails[key]))
         for number, token, url, attempt, key, _ in rows
     ]
 

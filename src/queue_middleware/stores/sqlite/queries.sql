@@ -143,7 +143,7 @@ WHERE id IN (SELECT id FROM delivery WHERE state = 'pending' AND due_at <= :now 
 RETURNING id, token, url, attempt, job_id, due_at;
 
 -- name: delivery_jobs
-SELECT id, tail, client FROM job WHERE id IN (SELECT value FROM json_each(?));
+SELECT id, tail FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: settle
 UPDATE delivery SET state = :state, due_at = :due_at, owner = NULL, token = NULL, lease_until = NULL
