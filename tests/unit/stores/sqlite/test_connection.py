@@ -1,0 +1,106 @@
+"""The traps of SQLite and aiosqlite that the bridge must keep shut."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from queue_middleware.stores.sqlite.connection import Connection, open_connection
+from queue_middleware.stores.sqlite.locks import TurnLock
+
+
+@pytest.fixture
+async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
+    lock = TurnLock(tmp_path / "lock")
+    connection = await Connection(tmp_path / "file", lock).open()
+    await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())
+    await connection.call(lambda c: c.execute("CREATE TABLE t (x INTEGER)"))
+    yield connection
+    await connection.close()
+    lock.close()
+
+
+def insert(connection: sqlite3.Connection) -> None:
+    connection.execute("INSERT INTO t VALUES (1)")
+
+
+def count(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("SELECT count(*) FROM t").fetchone()[0])
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"), [("synchronous", 2), ("foreign_keys", 1), ("wal_autocheckpoint", 250), ("trusted_schema", 0)]
+)
+def test_every_setting_that_durability_stands_on(tmp_path: Path, pragma: str, value: int) -> None:
+    connection = open_connection(tmp_path / "file")
+    assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
+    connection.close()
+
+
+async def test_a_reading_connection_cannot_write(connection: Connection, tmp_path: Path) -> None:
+    reader = await Connection(tmp_path / "file", None).open()
+    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+        await reader.call(insert)
+    await reader.close()
+
+
+async def test_a_cancelled_caller_leaves_no_transaction_open(connection: Connection, tmp_path: Path) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(inner: sqlite3.Connection) -> None:
+        insert(inner)
+        begun.set()
+        assert go_on.wait(10)
+
+    task = asyncio.create_task(connection.transaction(slow))
+    await asyncio.to_thread(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    go_on.set()
+    assert await connection.call(lambda inner: inner.in_transaction) is False
+    assert await connection.call(count) == 1
+    other = sqlite3.connect(tmp_path / "file", timeout=0, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+async def test_a_transaction_that_fails_is_undone_and_gives_its_turn_back(connection: Connection, tmp_path: Path) -> None:
+    def fail(inner: sqlite3.Connection) -> None:
+        insert(inner)
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await connection.transaction(fail)
+    assert await connection.call(count) == 0
+    await connection.transaction(insert)
+    assert await connection.call(count) == 1
+
+
+async def test_close_is_repeatable_and_checkpoints(connection: Connection, tmp_path: Path) -> None:
+    await connection.transaction(insert)
+    await connection.close()
+    await connection.close()
+    wal = tmp_path / "file-wal"
+    assert not wal.exists() or wal.stat().st_size == 0
+
+
+def test_the_thread_does_not_keep_the_process(tmp_path: Path) -> None:
+    """A second SIGINT skips the lifespan's shutdown: then nobody closes anything, and the process must end all the same."""
+    script = f"""
+import asyncio
+from pathlib import Path
+from queue_middleware.stores.sqlite.connection import Connection
+async def main():
+    global connection
+    connection = await Connection(Path({str(tmp_path / "file")!r}), None).open()
+asyncio.run(main())
+"""
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=20)

@@ -1,0 +1,251 @@
+"""What is SQLite's own about the store; what every store owes is in tests/store_suite."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware.errors import DiskFull, StoreError
+from queue_middleware.models import JobState
+from queue_middleware.settings import Settings
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.stores.sqlite import store as module
+from queue_middleware.stores.sqlite.migrations import migrate, migrations
+from queue_middleware.stores.sqlite.queries import SQL, execute_rows
+from queue_middleware.stores.sqlite.store import database_path
+from tests.nouns import a_job, an_answer
+
+
+def make(folder: Path, **options: Any) -> SQLiteStore:
+    return SQLiteStore(Settings.load({"database": str(folder / "queue.sqlite3"), "min_free_disk": 0, **options}, {}))
+
+
+@pytest.mark.parametrize(
+    ("option", "path"),
+    [
+        ("/var/q.sqlite3", "/var/q.sqlite3"),
+        ("q.sqlite3", str(Path.cwd() / "q.sqlite3")),
+        ("sqlite:///q.sqlite3", str(Path.cwd() / "q.sqlite3")),
+        ("sqlite:////var/q.sqlite3", "/var/q.sqlite3"),
+    ],
+)
+def test_where_the_file_is(option: str, path: str) -> None:
+    assert str(database_path(option)) == path
+
+
+def test_another_kind_of_database_is_named() -> None:
+    with pytest.raises(StoreError, match="mysql://… is not supported"):
+        database_path("mysql://host/name")
+
+
+def test_nothing_is_opened_at_construction(tmp_path: Path) -> None:
+    make(tmp_path / "not" / "there")
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_only_the_owner_can_read_what_clients_sent(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job())
+    for path in tmp_path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
+    await store.close()
+
+
+async def test_closing_leaves_the_file_and_its_lock(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    await store.close()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["queue.sqlite3", "queue.sqlite3.lock"]
+
+
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
+    with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
+        await make(tmp_path).open()
+    assert (tmp_path / "queue.sqlite3").read_bytes() == b"a love letter" * 100
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be opened"):
+        await make(tmp_path / "file" / "folder").open()
+
+
+async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    await store.close()
+    connection = sqlite3.connect(store.path)
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    with pytest.raises(StoreError, match="schema version 999"):
+        await store.open()
+
+
+def test_migrations_are_numbered_without_gaps_and_can_be_repeated() -> None:
+    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    migrate(connection)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(migrations()),)
+    connection.close()
+
+
+@pytest.mark.parametrize("state", ["'running'", "'delayed'", "'completed'", "'failed'", "'cancelled'", "'unheard of'", "NULL"])
+def test_the_schema_does_not_take_half_a_state(state: str) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    insert = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (1, zeroblob(10), {}, 5, '', 1)"
+    with pytest.raises(sqlite3.IntegrityError):
+        connection.execute(insert.format(state))
+    connection.execute(insert.format("'queued'"))
+    connection.close()
+
+
+def test_every_named_query_is_good_sql_and_is_used() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    code = "".join(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))
+    for name, text in SQL.items():
+        sql = re.sub(r"\{rows\}", "", text)
+        names = set(re.findall(r":(\w+)", sql))
+        values: Any = dict.fromkeys(names) if names else [None] * sql.count("?")
+        connection.execute(f"EXPLAIN {sql}", values)
+        assert f'"{name}"' in code, f"{name} is used nowhere"
+    connection.close()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 63, 64, 65, 200])
+def test_rows_of_every_count(count: int) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    job = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (?, zeroblob(10), 'queued', 5, '', 1)"
+    connection.executemany(job, [(n,) for n in range(count)])
+    assert list(execute_rows(connection, "insert_requests", [(n, b"", b"", 0) for n in range(count)])) == []
+    assert connection.execute("SELECT count(*) FROM request").fetchone() == (count,)
+    connection.close()
+
+
+QUERY_PLANS = [
+    ("claim", "job_queued"),
+    ("promote", "job_delayed"),
+    ("waiting_of_client", "job_waiting"),
+    ("overdue", "job_start_by"),
+    ("held", "job_running"),
+    ("claim_deliveries", "delivery_due"),
+    ("next_delivery", "delivery_due"),
+    ("next_work", "job_delayed"),
+]
+
+
+@pytest.mark.parametrize(("name", "index"), QUERY_PLANS)
+def test_hot_queries_use_their_index(name: str, index: str) -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    names = set(re.findall(r":(\w+)", SQL[name]))
+    values: Any = dict.fromkeys(names) if names else [None] * SQL[name].count("?")
+    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
+    assert index in plan
+    assert not re.search(r"SCAN \w+(?! USING)\b(?! USING)", plan)
+    connection.close()
+
+
+async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -> None:
+    store = make(tmp_path, min_free_disk=2**62)
+    await store.open()
+    with pytest.raises(DiskFull, match="MiB of disk are free") as refusal:
+        await store.submit(a_job())
+    assert (refusal.value.status, refusal.value.retry_after) == (503, 30)
+    assert (await store.counts()).jobs == {}
+    await store.close()
+
+
+async def test_a_network_file_system_is_refused_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "mount_table", lambda: "server:/x / nfs rw 0 0")
+    with pytest.raises(StoreError, match="file locks do not hold"):
+        await make(tmp_path).open()
+    store = make(tmp_path, allow_network_filesystem=True)
+    await store.open()
+    await store.close()
+
+
+@pytest.mark.parametrize(
+    ("version", "warned"),
+    [((3, 40, 1), True), ((3, 44, 5), True), ((3, 44, 6), False), ((3, 50, 7), False), ((3, 51, 2), True), ((3, 52, 0), False)],
+)
+def test_a_sqlite_with_the_reset_bug_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: tuple[int, int, int], warned: bool
+) -> None:
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
+    assert bool(make(tmp_path).warnings()) == warned
+
+
+async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
+    """Its lease would run for a minute; its lock tells at once."""
+    script = f"""
+import asyncio, os, signal
+from pathlib import Path
+from tests.nouns import a_job
+from tests.unit.stores.sqlite.test_store import make
+async def main():
+    store = make(Path({str(tmp_path)!r}))
+    await store.open()
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    victim = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], timeout=30, check=False)
+    assert victim.returncode == -9
+    store = make(tmp_path)
+    await store.open()
+    assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.QUEUED]
+    (claim,) = await store.claim(1)
+    assert claim.attempt == 2
+    assert await store.complete(claim, an_answer())
+    await store.close()
+
+
+async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
+    """They may hold credentials."""
+    store = make(tmp_path)
+    await store.open()
+    for finish in ("complete", "cancel"):
+        receipt = await store.submit(a_job(b"x" * 300_000), start=finish == "complete")
+        if receipt.claim:
+            await store.complete(receipt.claim, an_answer())
+        else:
+            await store.cancel(receipt.request_id)
+    connection = sqlite3.connect(store.path)
+    for table in ("request", "request_part"):
+        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    connection.close()
+    await store.close()
+
+
+async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
+    """A handler that blocks the loop must not lose its job: the heartbeat is a thread with a connection of its own."""
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job(), start=True)
+    lease = "SELECT lease_until FROM job"
+    connection = sqlite3.connect(store.path)
+    (before,) = connection.execute(lease).fetchone()
+    renewed = threading.Event()
+    thread = threading.Thread(target=lambda: (store.renew(), renewed.set()))
+    thread.start()
+    assert renewed.wait(10)  # the loop stands still meanwhile
+    thread.join()
+    assert connection.execute(lease).fetchone()[0] > before
+    connection.close()
+    await store.close()

@@ -1,0 +1,176 @@
+"""Group commit: together where that is possible, alone where one of them is to blame."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import pytest
+
+from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
+from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite import writer as module
+from queue_middleware.stores.sqlite.connection import Connection
+from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.transaction import Tallies, Transaction
+from queue_middleware.stores.sqlite.writer import Writer
+
+
+class Bench:
+    def __init__(self, connection: Connection, path: Path) -> None:
+        self.path = path
+        self.groups: list[list[int]] = []
+        self.topics: list[set[Topic]] = []
+        self.connection = connection
+        self.writer = Writer(connection, self.begin, self.topics.append)
+        self.go_on = threading.Event()
+        self.go_on.set()
+        self.begun = threading.Event()
+
+    def begin(self, connection: sqlite3.Connection) -> Transaction:
+        return Transaction(connection, 0, "owner", 1, Tallies())
+
+    def insert(self, transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
+        self.begun.set()
+        assert self.go_on.wait(10)
+        self.groups.append(list(batch))
+        for number in batch:
+            transaction.connection.execute("INSERT INTO t VALUES (?)", (number,))
+        transaction.topics.add(Topic.WORK)
+        return list(batch)
+
+    async def blocked(self) -> asyncio.Future[int | QueueError]:
+        """Put the writer into a transaction that waits for `go_on`."""
+        self.go_on.clear()
+        self.begun.clear()
+        first = self.writer.submit(self.insert, -1)
+        await asyncio.to_thread(self.begun.wait, 10)
+        return first
+
+    def rows(self) -> list[int]:
+        connection = sqlite3.connect(self.path)
+        try:
+            return [row[0] for row in connection.execute("SELECT x FROM t ORDER BY x")]
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    lock = TurnLock(tmp_path / "lock")
+    connection = await Connection(tmp_path / "file", lock).open()
+    await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())
+    await connection.call(lambda c: c.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
+    bench = Bench(connection, tmp_path / "file")
+    yield bench
+    bench.go_on.set()
+    await bench.writer.close()
+    await connection.close()
+    lock.close()
+
+
+async def test_what_waits_together_is_committed_together(bench: Bench) -> None:
+    first = await bench.blocked()
+    rest = [bench.writer.submit(bench.insert, number) for number in range(5)]
+    bench.go_on.set()
+    assert await first == -1
+    assert await asyncio.gather(*rest) == [0, 1, 2, 3, 4]
+    assert bench.groups == [[-1], [0, 1, 2, 3, 4]]
+    assert bench.topics == [{Topic.WORK}, {Topic.WORK}]
+
+
+async def test_an_answer_comes_after_its_commit(bench: Bench) -> None:
+    await bench.writer.submit(bench.insert, 7)
+    assert bench.rows() == [7]
+
+
+async def test_one_that_fails_does_not_sink_its_neighbours(bench: Bench) -> None:
+    await bench.writer.submit(bench.insert, 2)
+    first = await bench.blocked()
+    good, bad, late = (bench.writer.submit(bench.insert, number) for number in (1, 2, 3))
+    bench.go_on.set()
+    with pytest.raises(StoreError) as failure:
+        await bad
+    assert isinstance(failure.value.__cause__, sqlite3.IntegrityError)
+    assert [await first, await good, await late] == [-1, 1, 3]
+    assert bench.rows() == [-1, 1, 2, 3]
+
+
+async def test_a_refusal_goes_to_its_caller_alone(bench: Bench) -> None:
+    def refuse_odd(transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
+        return [UnknownRequest("odd") if number % 2 else number for number in batch]
+
+    futures = [bench.writer.submit(refuse_odd, number) for number in range(4)]
+    results = await asyncio.gather(*futures, return_exceptions=True)
+    assert [type(result) for result in results] == [int, UnknownRequest, int, UnknownRequest]
+
+
+async def test_it_is_executed_though_its_caller_has_gone(bench: Bench) -> None:
+    first = await bench.blocked()
+    gone = bench.writer.submit(bench.insert, 8)
+    gone.cancel()
+    bench.go_on.set()
+    await first
+    await bench.writer.submit(bench.insert, 9)
+    assert bench.rows() == [-1, 8, 9]
+
+
+async def test_a_stranger_who_holds_the_file_makes_us_busy(bench: Bench) -> None:
+    await bench.connection.call(lambda c: c.execute("PRAGMA busy_timeout = 0").fetchall())
+    stranger = sqlite3.connect(bench.path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreBusy, match="locked by another program"):
+        await bench.writer.submit(bench.insert, 1)
+    stranger.execute("ROLLBACK")
+    stranger.close()
+    assert await bench.writer.submit(bench.insert, 1) == 1
+
+
+async def test_a_full_disk_fails_cleanly(bench: Bench) -> None:
+    def fill(transaction: Transaction, batch: Sequence[int]) -> list[int]:
+        transaction.connection.execute("INSERT INTO t SELECT value FROM json_each('[' || substr(hex(zeroblob(0)), 1) || '1]')")
+        transaction.connection.execute("CREATE TABLE big AS SELECT zeroblob(10000000) AS x")
+        return list(batch)
+
+    pages = await bench.connection.call(lambda c: c.execute("PRAGMA page_count").fetchone()[0])
+    await bench.connection.call(lambda c: c.execute(f"PRAGMA max_page_count = {pages + 5}").fetchall())
+    with pytest.raises(DiskFull):
+        await bench.writer.submit(fill, 0)
+    assert await bench.writer.submit(bench.insert, 1) == 1
+
+
+async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = await bench.blocked()
+    waiting = bench.writer.submit(bench.insert, 1)
+    bench.writer.check_patience()
+    assert not waiting.done()
+    monkeypatch.setattr(module, "_PATIENCE", 0.0)
+    bench.writer.check_patience()
+    with pytest.raises(StoreBusy, match="does not answer"):
+        await waiting
+    bench.go_on.set()
+    assert await first == -1
+    assert bench.rows() == [-1]
+
+
+async def test_close_writes_what_was_begun_and_takes_nothing_more(bench: Bench) -> None:
+    await bench.blocked()
+    last = bench.writer.submit(bench.insert, 1)
+    closing = asyncio.create_task(bench.writer.close())
+    bench.go_on.set()
+    await closing
+    await bench.writer.close()
+    assert await last == 1
+    with pytest.raises(StoreBusy, match="closed"):
+        await bench.writer.submit(bench.insert, 2)
+
+
+async def test_groups_are_bounded_in_bytes(bench: Bench) -> None:
+    first = await bench.blocked()
+    rest = [bench.writer.submit(bench.insert, number, 10 * 2**20) for number in range(4)]
+    bench.go_on.set()
+    await asyncio.gather(first, *rest)
+    assert bench.groups == [[-1], [0, 1], [2, 3]]

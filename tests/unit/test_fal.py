@@ -1,0 +1,298 @@
+"""The spellings of fal's queue."""
+
+import json
+
+import pytest
+
+from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
+from queue_middleware.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
+from queue_middleware.wire.fal import (
+    METHODS,
+    Route,
+    Verb,
+    check_length,
+    check_target,
+    find_route,
+    is_over,
+    read_knobs,
+    split_query,
+    status_body,
+    submitted_body,
+)
+
+ID = "0192f0c0-0000-7000-8000-000000000000"
+BASE = "https://api.example.com/fal/queue"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "route"),
+    [
+        ("POST", "/submit", Route(Verb.SUBMIT, target="/")),
+        ("POST", "/submit/", Route(Verb.SUBMIT, target="/")),
+        ("GET", "/submit/a%2Fb/c/", Route(Verb.SUBMIT, target="/a%2Fb/c/")),
+        ("GET", f"/{ID}/get", Route(Verb.STATUS, ID)),
+        ("POST", f"/{ID}/get/", Route(Verb.STATUS, ID)),
+        ("GET", f"/{ID}/status", Route(Verb.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status", Route(Verb.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status/", Route(Verb.STATUS, ID)),
+        ("GET", f"/{ID}/response", Route(Verb.RESPONSE, ID)),
+        ("GET", f"/requests/{ID}/response", Route(Verb.RESPONSE, ID)),
+        ("HEAD", f"/requests/{ID}/response/", Route(Verb.RESPONSE, ID)),
+        ("PUT", f"/{ID}/cancel", Route(Verb.CANCEL, ID)),
+        ("POST", f"/{ID}/cancel/", Route(Verb.CANCEL, ID)),
+        ("PUT", f"/requests/{ID}/cancel", Route(Verb.CANCEL, ID)),
+        ("GET", "/.well-known/jwks.json", Route(Verb.KEYS)),
+        ("GET", "/not-an-id/status", Route(Verb.STATUS, "not-an-id")),
+    ],
+)
+def test_routes(method: str, path: str, route: Route) -> None:
+    assert find_route(method, path) == route
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "/",
+        "/nothing",
+        "/submitted",
+        f"/{ID}",
+        f"/requests/{ID}",
+        f"/requests/{ID}/get",
+        "/requests/status",
+        f"/{ID}/status//",
+        f"/x/requests/{ID}/status",
+        f"/requests/{ID}/status/x",
+    ],
+)
+def test_what_is_no_route(path: str) -> None:
+    with pytest.raises(UnknownRoute):
+        find_route("GET", path)
+
+
+@pytest.mark.parametrize("verb", Verb)
+@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
+def test_methods(verb: Verb, method: str) -> None:
+    path = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json"}.get(verb, f"/requests/{ID}/{verb}")
+    if method in METHODS[verb] or (method == "HEAD" and verb in (Verb.RESPONSE, Verb.KEYS)):
+        assert find_route(method, path).verb is verb
+    else:
+        with pytest.raises(MethodNotAllowed) as refusal:
+            find_route(method, path)
+        assert refusal.value.headers == ((b"allow", ", ".join(METHODS[verb]).encode()),)
+
+
+@pytest.mark.parametrize(
+    "target", ["/", "/a", "/a/", "/a/b-c_d~e", "/a.b", "/%C3%A9", "/a%2Fb", "/...", "/a..b", "/%252e", "/a:b@c"]
+)
+def test_targets_that_are_queued(target: str) -> None:
+    check_target(target, "/fal/queue")
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "/a/../b",
+        "/..",
+        "/.",
+        "/a/./b",
+        "/%2e%2e/a",
+        "/.%2E/a",
+        "/a%2f..%2fb",
+        "//a",
+        "/a//b",
+        "/a//",
+        "/a\\b",
+        "/a%5cb",
+        "/a%00",
+        "/a%0d%0a",
+        "/a\x7f",
+        "/a b",
+        "/%7f",
+        "/fal/queue",
+        "/fal/queue/submit/x",
+        "/%66al/queue/x",
+        "/fal%2fqueue/x",
+        "/fal/queue/",
+    ],
+)
+def test_targets_that_are_not(target: str) -> None:
+    with pytest.raises(BadRequest):
+        check_target(target, "/fal/queue")
+
+
+def test_a_path_beside_the_prefix_is_queued() -> None:
+    check_target("/fal/queues", "/fal/queue")
+
+
+@pytest.mark.parametrize(
+    ("query", "theirs", "ours"),
+    [
+        (b"", b"", {}),
+        (b"a=1&b=%20&a=2", b"a=1&b=%20&a=2", {}),
+        (b"fal_webhook=https%3A%2F%2Fx%2F%3Fa%3D1", b"", {"fal_webhook": "https://x/?a=1"}),
+        (b"a=1&fal_webhook=x&&b=+&fal_new=", b"a=1&&b=+", {"fal_webhook": "x", "fal_new": ""}),
+        (b"%66al_webhook=x&afal_b=1", b"afal_b=1", {"fal_webhook": "x"}),
+        (b"fal=1&FAL_x=2", b"fal=1&FAL_x=2", {}),
+    ],
+)
+def test_only_fal_parameters_are_taken_out(query: bytes, theirs: bytes, ours: dict[str, str]) -> None:
+    assert split_query(query) == (theirs, ours)
+
+
+def test_a_parameter_of_ours_given_twice_is_refused() -> None:
+    with pytest.raises(BadRequest, match="fal_webhook is given more than once"):
+        split_query(b"fal_webhook=a&fal_webhook=b")
+
+
+def test_the_longest_call() -> None:
+    check_length("/" * 2000, b"x" * 48)
+    with pytest.raises(UriTooLong):
+        check_length("/" * 2000, b"x" * 49)
+
+
+def test_no_knobs() -> None:
+    knobs = read_knobs(((b"content-type", b"application/json"),), {}, 3)
+    assert (knobs.retry, knobs.priority, knobs.start_timeout, knobs.webhook, knobs.max_queue_length) == (
+        RetryPolicy(3),
+        Priority.NORMAL,
+        None,
+        None,
+        None,
+    )
+
+
+def knobs(**headers: str):
+    return read_knobs(
+        tuple((f"x-fal-{name.replace('_', '-')}".encode(), value.encode()) for name, value in headers.items()), {}, 3
+    )
+
+
+def test_priority_and_words_nobody_knows() -> None:
+    assert knobs(queue_priority="low").priority is Priority.LOW
+    for word in ("normal", "high", "", "9"):
+        assert knobs(queue_priority=word).priority is Priority.NORMAL
+    assert knobs(no_retry="perhaps", runner_hint="x", nonsense="1").retry == RetryPolicy(3)
+
+
+def test_the_newer_start_deadline_wins() -> None:
+    assert knobs(request_timeout="30").start_timeout == 30.0
+    assert knobs(request_timeout="30", request_start_timeout="5.5").start_timeout == 5.5
+
+
+@pytest.mark.parametrize("value", ["", "soon", "0.1", "0", "-1", "nan", "inf", "1e12", "0x10"])
+def test_malformed_seconds(value: str) -> None:
+    with pytest.raises(BadRequest, match="x-fal-request-timeout"):
+        knobs(request_timeout=value)
+
+
+@pytest.mark.parametrize("value", ["1", "true", "YES"])
+def test_no_retry(value: str) -> None:
+    assert knobs(no_retry=value).retry == RetryPolicy(1)
+
+
+def test_retry_config() -> None:
+    config = {"server_error": {"retries": 2}, "timeout": {"retries": 0}, "sunspots": {"retries": "many"}}
+    assert knobs(retry_config=json.dumps(config)).retry == RetryPolicy(3, {RetryCause.SERVER_ERROR: 2, RetryCause.TIMEOUT: 0})
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "{",
+        "[]",
+        "3",
+        '{"timeout": 3}',
+        '{"timeout": {"retries": -1}}',
+        '{"timeout": {"retries": 1.5}}',
+        '{"timeout": {"retries": true}}',
+        '{"timeout": {}}',
+        "[" * 20000,
+    ],
+)
+def test_malformed_retry_config(value: str) -> None:
+    with pytest.raises(BadRequest, match="x-fal-retry-config"):
+        knobs(retry_config=value)
+
+
+@pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "\u0663", "9" * 16])
+def test_malformed_queue_length(value: str) -> None:
+    with pytest.raises(BadRequest, match="fal_max_queue_length"):
+        read_knobs((), {"fal_max_queue_length": value}, 3)
+
+
+def test_the_answer_to_a_submission() -> None:
+    assert json.loads(submitted_body(ID, 4, BASE)) == {
+        "status": "IN_QUEUE",
+        "request_id": ID,
+        "response_url": f"{BASE}/requests/{ID}/response",
+        "status_url": f"{BASE}/requests/{ID}/status",
+        "cancel_url": f"{BASE}/requests/{ID}/cancel",
+        "logs": None,
+        "metrics": {},
+        "queue_position": 4,
+    }
+
+
+def test_a_host_cannot_break_out_of_the_json() -> None:
+    body = submitted_body(ID, 0, 'http://a", "x": "\u00e9')
+    assert body.isascii()
+    assert json.loads(body)["status_url"].startswith('http://a", "x": "\u00e9/requests/')
+
+
+def job(state: JobState, **changes: object) -> Job:
+    plain = Job(
+        key=1,
+        request_id=ID,
+        state=state,
+        attempt=1,
+        position=None,
+        progress=None,
+        created_at=0,
+        started_at=None,
+        finished_at=None,
+        status=None,
+        failure=None,
+    )
+    return plain.replace(**changes)
+
+
+@pytest.mark.parametrize(
+    ("job", "status", "rest"),
+    [
+        (job(JobState.QUEUED, position=3), "IN_QUEUE", {"metrics": {}, "queue_position": 3}),
+        (job(JobState.DELAYED, position=0), "IN_QUEUE", {"metrics": {}, "queue_position": 0}),
+        (job(JobState.RUNNING, started_at=5), "IN_PROGRESS", {"metrics": {}}),
+        (
+            job(JobState.RUNNING, progress=Progress(0.5, "caf\u00e9")),
+            "IN_PROGRESS",
+            {"metrics": {}, "progress": {"fraction": 0.5, "stage": "caf\u00e9"}},
+        ),
+        (
+            job(JobState.COMPLETED, started_at=1000, finished_at=2500, status=200, progress=Progress(1.0)),
+            "COMPLETED",
+            {"metrics": {"inference_time": 1.5}},
+        ),
+        (
+            job(JobState.COMPLETED, started_at=0, finished_at=0, status=422),
+            "COMPLETED",
+            {"metrics": {"inference_time": 0.0}, "error": "Invalid status code: 422"},
+        ),
+        (
+            job(JobState.FAILED, failure=Failure(ErrorType.START_TIMEOUT, "too late")),
+            "COMPLETED",
+            {"metrics": {}, "error": "too late", "error_type": "request_timeout"},
+        ),
+        (
+            job(JobState.CANCELLED, failure=Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")),
+            "COMPLETED",
+            {"metrics": {}, "error": "Request was cancelled", "error_type": "client_cancelled"},
+        ),
+    ],
+)
+def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
+    body = status_body(job, BASE)
+    assert body.isascii()
+    urls = {f"{name}_url": f"{BASE}/requests/{ID}/{name}" for name in ("response", "status", "cancel")}
+    assert json.loads(body) == {"status": status, "request_id": ID, **urls, "logs": None, **rest}
+    assert is_over(job) == (status == "COMPLETED")

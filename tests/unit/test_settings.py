@@ -1,0 +1,94 @@
+from dataclasses import FrozenInstanceError, fields
+from typing import Any, get_type_hints
+
+import pytest
+
+from queue_middleware.errors import SettingsError
+from queue_middleware.settings import Options, Settings
+
+
+def test_defaults_are_valid() -> None:
+    assert Settings.load({}, {}) == Settings()
+
+
+def test_keyword_wins_over_environment_wins_over_default() -> None:
+    environ = {"QUEUE_CONCURRENCY": "4", "QUEUE_PREFIX": "/from/environment"}
+    settings = Settings.load({"concurrency": 2}, environ)
+    assert (settings.concurrency, settings.prefix, settings.max_attempts) == (2, "/from/environment", 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("lease", "5s", 5.0),
+        ("retention", "7d", 604800.0),
+        ("request_timeout", 1, 1.0),
+        ("max_request_body", "2 MiB", 2 * 2**20),
+        ("max_response_body", 12, 12),
+        ("max_request_body", "1GB", 10**9),
+        ("outbound_allow", "127.0.0.1, *.example.com,", ("127.0.0.1", "*.example.com")),
+        ("paths", ["/a", "/b/*"], ("/a", "/b/*")),
+        ("webhook_schedule", "1s, 2m", (1.0, 120.0)),
+        ("webhook_schedule", [1, "2m"], (1.0, 120.0)),
+        ("webhook_schedule", "", ()),
+        ("prefix", "queue/", "/queue"),
+        ("public_url", "https://api.example.com/", "https://api.example.com"),
+        ("public_url", None, None),
+        ("allow_network_filesystem", "yes", True),
+        ("allow_network_filesystem", False, False),
+    ],
+)
+def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
+    assert getattr(Settings.load({name: text}, {}), name) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "complaint"),
+    [
+        ("concurrency", 0, "concurrency: 0 is below the least value, 1"),
+        ("concurrency", "many", "concurrency: 'many' is not a whole number"),
+        ("concurrency", 1.5, "is not a whole number"),
+        ("concurrency", True, "is not a whole number"),
+        ("lease", "soon", "lease: 'soon' is not a duration"),
+        ("max_request_body", "10 apples", "max_request_body: '10 apples' is not a size"),
+        ("on_crash", "panic", "neither 'retry' nor 'fail'"),
+        ("prefix", "/", "is not a prefix"),
+        ("prefix", "/a/../b", "is not a prefix"),
+        ("prefix", "/a b", "is not a prefix"),
+        ("public_url", "api.example.com", "is not the base of a URL"),
+        ("allow_network_filesystem", "maybe", "neither true nor false"),
+        ("outbound_allow", 5, "is not a list of words"),
+    ],
+)
+def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        Settings.load({name: value}, {})
+
+
+def test_the_environments_name_is_in_its_complaint() -> None:
+    with pytest.raises(SettingsError, match="QUEUE_LEASE: 'soon'"):
+        Settings.load({}, {"QUEUE_LEASE": "soon"})
+
+
+def test_an_empty_variable_is_no_variable() -> None:
+    assert Settings.load({}, {"QUEUE_LEASE": ""}).lease == 60.0
+
+
+@pytest.mark.parametrize(("wrong", "right"), [("concurency", "concurrency"), ("web_hook_timeout", "webhook_timeout")])
+def test_a_misspelt_option_names_the_nearest(wrong: str, right: str) -> None:
+    with pytest.raises(SettingsError, match=f"unknown option '{wrong}'; did you mean '{right}'?"):
+        Settings.load({wrong: 1}, {})
+
+
+def test_an_option_like_no_other_is_just_unknown() -> None:
+    with pytest.raises(SettingsError, match=r"unknown option 'zzz'$"):
+        Settings.load({"zzz": 1}, {})
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Settings().concurrency = 3  # type: ignore[misc]
+
+
+def test_the_keywords_that_editors_complete_are_the_options() -> None:
+    assert set(get_type_hints(Options)) == {option.name for option in fields(Settings)}
