@@ -53,6 +53,11 @@ class Surroundings:
 class Attempt:
     """`run` is the body of its task. `vacate` gives its slot to others, once; it is called when the task ends, or before."""
 
+    __slots__ = (
+        "_announce", "_around", "_deadline", "_loop", "_progress", "_reason", "_replay", "_reporter", "_settled", "_settling",
+        "_since", "_store", "_timer", "_vacate", "claim", "task",
+    )  # fmt: skip
+
     def __init__(self, claim: Claim, around: Surroundings, vacate: Callable[[Attempt], None]) -> None:
         self.claim = claim
         self.task: asyncio.Task[None] | None = None
@@ -69,6 +74,7 @@ class Attempt:
         self._settled = False
         self._progress: Progress | None = None
         self._reporter: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Call the application and settle."""
@@ -106,7 +112,7 @@ class Attempt:
         return None
 
     async def _flush(self, number: int, data: bytes) -> None:
-        if not await asyncio.shield(self._store.append(self.claim, number, data)):
+        if not await self._insist(lambda: self._store.append(self.claim, number, data)):
             self.abort(Abort.LOST)
 
     async def _on_answer(self, outcome: StoredResponse | Failure) -> None:
@@ -167,11 +173,12 @@ class Attempt:
         if again is not None:
             await self._repeat(outcome, again)
         elif isinstance(outcome, StoredResponse):
-            if await self._insist(lambda: self._store.complete(claim, outcome)):
-                self._finished(JobState.COMPLETED, outcome.status)
-        elif await self._insist(lambda: self._store.fail(claim, outcome)):
+            held = await self._insist(lambda: self._store.complete(claim, outcome))
+            self._ended(held, JobState.COMPLETED, outcome.status)
+        else:
+            held = await self._insist(lambda: self._store.fail(claim, outcome))
             cancelled = outcome.error_type is ErrorType.CLIENT_CANCELLED
-            self._finished(JobState.CANCELLED if cancelled else JobState.FAILED, None)
+            self._ended(held, JobState.CANCELLED if cancelled else JobState.FAILED)
 
     async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
         claim = self.claim
@@ -179,6 +186,8 @@ class Attempt:
         if await self._insist(lambda: self._store.retry(claim, delay)):
             reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
+        else:
+            self._lost()
 
     async def settle_abort(self) -> None:
         """Settle an attempt that was ended early, by the reason of its end. Repeatable."""
@@ -192,22 +201,26 @@ class Attempt:
             if self._reason is Abort.SHUTDOWN:
                 await self._insist(lambda: self._store.release(self.claim))
             else:
-                self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
+                self._lost()
 
     async def _insist(self, verb: Callable[[], Awaitable[bool]]) -> bool:
         """Do it, whatever state the database is in: work that was done is not thrown away for an outage."""
         while True:
             try:
-                if not (held := await verb()):
-                    self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
-                return held
+                return await verb()
             except QueueError as error:
                 self._announce(Outage("settle", error, PAUSE))
             await asyncio.sleep(PAUSE)
 
-    def _finished(self, state: JobState, status: int | None) -> None:
+    def _ended(self, held: bool, state: JobState, status: int | None = None) -> None:
+        if not held:
+            self._lost()
+            return
         claim = self.claim
         self._announce(Finished(claim.request_id, state, claim.attempt, status, self._loop.time() - self._since))
+
+    def _lost(self) -> None:
+        self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
 
     # --- ending early
 
@@ -233,7 +246,7 @@ class Attempt:
         """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
         if not self._settled:
             self._announce(Stuck(self.claim.request_id, self._loop.time() - self._since))
-            self._giving_up = self._loop.create_task(self.settle_abort())
+            self._settling = self._loop.create_task(self.settle_abort())
 
     def abandon(self) -> None:
         """At the end of a process: cancel what can be cancelled, without waiting for it."""

@@ -44,7 +44,7 @@ _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 def replayed_headers(headers: Headers) -> Headers:
     """Those request headers that the application will see at the replay; what is missing is added by `build_scope`."""
     named = _named_by_connection(headers)
-    return tuple(pair for pair in headers if _may_replay(pair[0]) and pair[0] not in named and not _BAD_VALUE.search(pair[1]))
+    return tuple([pair for pair in headers if _may_replay(pair[0]) and pair[0] not in named and not _BAD_VALUE.search(pair[1])])
 
 
 @lru_cache(maxsize=1024)
@@ -98,6 +98,11 @@ class AnswerTooLarge(Exception):
 class Replay:
     """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` settles, once."""
 
+    __slots__ = (
+        "_body", "_done", "_ended", "_flush", "_headers", "_held", "_limit", "_parts", "_pieces", "_size", "_status",
+        "complete", "silenced",
+    )  # fmt: skip
+
     def __init__(
         self,
         request: StoredRequest,
@@ -106,7 +111,6 @@ class Replay:
         done: Callable[[StoredResponse | Failure], Awaitable[None]],
     ) -> None:
         self._body: bytes | None = request.body
-        self._method = request.method
         self._limit = limit
         self._flush = flush
         self._done = done
@@ -198,4 +202,4 @@ class Replay:
 
 def response_headers(headers: Any) -> Headers:
     """The application's headers as they are given to whoever fetches the result."""
-    return tuple((name, value) for raw, value in headers if (name := bytes(raw).lower()) not in _BY_SERVER)
+    return tuple([(name, value) for raw, value in headers if (name := bytes(raw).lower()) not in _BY_SERVER])

@@ -140,6 +140,8 @@ class Worker:
             free = self._free()
             if free <= 0:
                 return None
+            # Not all of them: what is submitted meanwhile could then not begin at once, would wait, and so on for ever.
+            free = (free + 1) // 2
             self._work_may_wait = False
             self._reserved += free
             try:

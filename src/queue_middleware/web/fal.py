@@ -110,7 +110,7 @@ class FalQueue:
         await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
 
     def _check(self, headers: Headers, target: str, query: bytes) -> None:
-        size = sum(len(name) + len(value) + 4 for name, value in headers)
+        size = sum([len(name) + len(value) + 4 for name, value in headers])
         if size > _LARGEST_HEADERS:
             raise HeadersTooLarge(f"the headers take {size} bytes, the most is {_LARGEST_HEADERS}")
         fal.check_length(target, query)
@@ -121,9 +121,9 @@ class FalQueue:
     async def _body(self, call: _Call, headers: Headers) -> bytes:
         """The whole body; refused as soon as it is known to be too large, or to be too much together with others'."""
         most = self._settings.max_request_body
-        declared = next((value for name, value in headers if name == b"content-length"), b"")
-        if declared.isdigit() and int(declared) > most:
-            raise TooLarge(f"the body has {int(declared)} bytes, the most is {most}")
+        for name, value in headers:
+            if name == b"content-length" and value.isdigit() and int(value) > most:
+                raise TooLarge(f"the body has {int(value)} bytes, the most is {most}")
         pieces: list[bytes] = []
         size = 0
         try:
@@ -193,12 +193,19 @@ class FalQueue:
         if self._settings.public_url is not None:
             return self._settings.public_url + prefix
         scope = call.scope
-        host = next((value for name, value in scope["headers"] if name == b"host"), None)
-        if host is None:
-            name, port = scope.get("server") or ("localhost", None)
-            host = (f"{name}:{port}" if port else str(name)).encode()
-        root = quote(scope.get("root_path", ""), safe="/%:@!$&'()*+,;=~-._")
-        return f"{scope.get('scheme', 'http')}://{host.decode('latin-1')}{root}{prefix}"
+        root = scope.get("root_path", "")
+        if root:
+            root = quote(root, safe="/%:@!$&'()*+,;=~-._")
+        return f"{scope.get('scheme', 'http')}://{_host(scope)}{root}{prefix}"
+
+
+def _host(scope: Scope) -> str:
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host: str = value.decode("latin-1")
+            return host
+    name, port = scope.get("server") or ("localhost", None)
+    return f"{name}:{port}" if port else str(name)
 
 
 class _Call:

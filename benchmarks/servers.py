@@ -1,0 +1,39 @@
+"""uvicorn as a process of its own on a free loopback port."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+
+@contextmanager
+def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str) -> Iterator[int]:
+    """Serve `app` (module:name) with uvloop and httptools; yields the port."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
+    process = subprocess.Popen(
+        [*command, "--no-access-log", "--log-level", "error", *arguments], env={**os.environ, **(environ or {})}
+    )
+    try:
+        _wait_until_it_listens(port, process)
+        yield port
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline and process.poll() is None:
+        with socket.socket() as client:
+            if client.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the server did not start")
