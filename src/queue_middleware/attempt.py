@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from .backoff import exponential
 from .bridges import in_wsgi_bridge
@@ -14,7 +15,7 @@ from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import Again, judge
-from .models import Claim, ErrorType, Failure, JobState, Progress, StoredResponse
+from .models import Claim, ErrorType, Failure, Progress, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
 from .settings import Settings
 from .store import Store
@@ -50,15 +51,22 @@ class Surroundings:
     """The lifespan's state, of which each replay gets a shallow copy."""
 
 
+class Vacate(Protocol):
+    """Gives an attempt's slot to others."""
+
+    def __call__(self, attempt: Attempt, *, still_running: bool = False) -> None:
+        """Called when the task ends, and before that when its slot is no longer held for it."""
+
+
 class Attempt:
-    """`run` is the body of its task. `vacate` gives its slot to others, once; it is called when the task ends, or before."""
+    """`run` is the body of its task."""
 
     __slots__ = (
         "_announce", "_around", "_deadline", "_loop", "_progress", "_reason", "_replay", "_reporter", "_settled", "_settling",
         "_since", "_store", "_timer", "_vacate", "claim", "task",
     )  # fmt: skip
 
-    def __init__(self, claim: Claim, around: Surroundings, vacate: Callable[[Attempt], None]) -> None:
+    def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
         self.claim = claim
         self.task: asyncio.Task[None] | None = None
         self._around = around
@@ -89,6 +97,8 @@ class Attempt:
                 await self.settle_abort()
             elif not self._replay.complete:
                 await self._settle(self._replay.unfinished(error))
+        except Exception as unforeseen:
+            self._announce(Outage("attempt", unforeseen, 0))
         finally:
             self._stop_timer()
             self._vacate(self)
@@ -112,7 +122,7 @@ class Attempt:
         return None
 
     async def _flush(self, number: int, data: bytes) -> None:
-        if not await self._insist(lambda: self._store.append(self.claim, number, data)):
+        if not await self._insist(None, lambda: self._store.append(self.claim, number, data)):
             self.abort(Abort.LOST)
 
     async def _on_answer(self, outcome: StoredResponse | Failure) -> None:
@@ -134,7 +144,8 @@ class Attempt:
             self.abort(Abort.TIMEOUT)
         else:
             self._announce(Stuck(self.claim.request_id, now - self._since))
-            self._vacate(self)
+            self._deadline = math.inf
+            self._vacate(self, still_running=True)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
@@ -172,18 +183,21 @@ class Attempt:
         again = judge(outcome, claim.attempt, claim.retry)
         if again is not None:
             await self._repeat(outcome, again)
-        elif isinstance(outcome, StoredResponse):
-            held = await self._insist(lambda: self._store.complete(claim, outcome))
-            self._ended(held, JobState.COMPLETED, outcome.status)
+            return
+        verb: Callable[..., Awaitable[bool]] = self._store.complete if type(outcome) is StoredResponse else self._store.fail
+        try:
+            held = await verb(claim, outcome)
+        except QueueError as error:
+            held = await self._insist(error, lambda: verb(claim, outcome))
+        if held:
+            self._announce(Finished(claim.request_id, claim.attempt, outcome, self._loop.time() - self._since))
         else:
-            held = await self._insist(lambda: self._store.fail(claim, outcome))
-            cancelled = outcome.error_type is ErrorType.CLIENT_CANCELLED
-            self._ended(held, JobState.CANCELLED if cancelled else JobState.FAILED)
+            self._lost()
 
     async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
         claim = self.claim
         delay = exponential(claim.attempt) if again.after is None else again.after
-        if await self._insist(lambda: self._store.retry(claim, delay)):
+        if await self._insist(None, lambda: self._store.retry(claim, delay)):
             reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
         else:
@@ -199,25 +213,20 @@ class Attempt:
         elif not self._settled:
             self._settled = True
             if self._reason is Abort.SHUTDOWN:
-                await self._insist(lambda: self._store.release(self.claim))
+                await self._insist(None, lambda: self._store.release(self.claim))
             else:
                 self._lost()
 
-    async def _insist(self, verb: Callable[[], Awaitable[bool]]) -> bool:
+    async def _insist(self, error: QueueError | None, verb: Callable[[], Awaitable[bool]]) -> bool:
         """Do it, whatever state the database is in: work that was done is not thrown away for an outage."""
         while True:
+            if error is not None:
+                self._announce(Outage("settle", error, PAUSE))
+                await asyncio.sleep(PAUSE)
             try:
                 return await verb()
-            except QueueError as error:
-                self._announce(Outage("settle", error, PAUSE))
-            await asyncio.sleep(PAUSE)
-
-    def _ended(self, held: bool, state: JobState, status: int | None = None) -> None:
-        if not held:
-            self._lost()
-            return
-        claim = self.claim
-        self._announce(Finished(claim.request_id, state, claim.attempt, status, self._loop.time() - self._since))
+            except QueueError as again:
+                error = again
 
     def _lost(self) -> None:
         self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))

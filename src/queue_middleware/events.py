@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Protocol
+from typing import Protocol, get_args
 
-from .models import Attempt, Delivery, JobState, Value
+from .models import Attempt, Delivery, Failure, JobState, StoredResponse, Value
 
 
 class Started(Value, frozen=True):
@@ -45,12 +45,11 @@ class AttemptFailed(Value, frozen=True):
 
 
 class Finished(Value, frozen=True):
-    """A request reached its end. `status` is the application's; None where there is none."""
+    """A request reached its end, in this attempt; 0 where it was never begun. `seconds` of the attempt."""
 
     request_id: str
-    state: JobState
     attempt: int
-    status: int | None
+    outcome: StoredResponse | Failure
     seconds: float
 
 
@@ -118,10 +117,18 @@ Event = (
 
 
 class Observer(Protocol):
-    """Somebody who listens. Called in the event loop: it must be quick and must not raise."""
+    """Somebody who listens. Called in the event loop: it must be quick and must not raise.
+
+    An attribute `kinds`, a frozenset of event classes, limits what it hears; without it, it hears everything.
+    """
 
     def on_event(self, event: Event) -> None:
         """One thing that happened."""
+
+
+def _wants(observer: Observer, kind: type) -> bool:
+    kinds: frozenset[type] | None = getattr(observer, "kinds", None)
+    return kinds is None or kind in kinds
 
 
 Announce = Callable[[Event], None]
@@ -129,11 +136,12 @@ Announce = Callable[[Event], None]
 
 
 def announce_to(observers: Iterable[Observer]) -> Announce:
-    """Hands every event to every observer, in order."""
-    listening = tuple(observers)
+    """Hands every event to every observer that wants its kind, in order."""
+    observers = tuple(observers)
+    listening = {kind: tuple(observer.on_event for observer in observers if _wants(observer, kind)) for kind in get_args(Event)}
 
     def announce(event: Event) -> None:
-        for observer in listening:
-            observer.on_event(event)
+        for hear in listening[type(event)]:
+            hear(event)
 
     return announce

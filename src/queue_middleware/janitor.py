@@ -6,7 +6,7 @@ import asyncio
 
 from .errors import QueueError
 from .events import Announce, Finished, Outage, Rescued
-from .models import JobState
+from .models import ErrorType, Failure
 from .settings import Settings
 from .store import Store
 
@@ -15,6 +15,8 @@ TICK = 1.0
 _PRUNE_EVERY = 60
 """Ticks."""
 _BATCH = 500
+
+OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 
 
 class Janitor:
@@ -52,7 +54,7 @@ class Janitor:
     async def expire(self) -> None:
         """Fail what did not start before its deadline."""
         for rescue in await self._store.expire():
-            self._announce(Finished(rescue.request_id, JobState.FAILED, 0, None, 0.0))
+            self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, in batches that leave room for others."""

@@ -24,7 +24,13 @@ _log = logging.getLogger("queue_middleware")
 
 
 class Journal:
-    """An observer that logs. Texts name ids and paths, never bodies, headers or URLs of webhooks, which may hold secrets."""
+    """An observer that logs. Everyday events are logged where DEBUG is on when it is made.
+
+    Texts name ids and paths, never bodies, headers or URLs of webhooks, which may hold secrets.
+    """
+
+    def __init__(self) -> None:
+        self.kinds = None if _log.isEnabledFor(logging.DEBUG) else frozenset(_SPELLINGS)
 
     def on_event(self, event: Event) -> None:
         """Log one event."""

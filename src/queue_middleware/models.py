@@ -119,7 +119,7 @@ class Claim(Value, frozen=True):
     """1 for the first."""
     retry: RetryPolicy
     request: StoredRequest
-    has_webhook: bool
+    webhook: str | None
 
 
 class Receipt(Value, frozen=True):

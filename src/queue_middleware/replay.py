@@ -149,39 +149,41 @@ class Replay:
             self._status = message["status"]
             self._headers = response_headers(message.get("headers", ()))
         elif kind == "http.response.body":
-            await self._take(message.get("body", b""), message.get("more_body", False))
+            outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
+            more = message.get("more_body", False)
+            if outcome is None and self._held >= (FLUSH if more else FLUSH + 1):
+                await self._store_parts()
+            if outcome is None and not more:
+                outcome = StoredResponse(self._status or 0, self._headers, b"".join(self._pieces), self._parts)
+            if outcome is not None:
+                self.complete = True
+                try:
+                    await self._done(outcome)
+                finally:
+                    self._over()
+                if isinstance(outcome, Failure):
+                    raise AnswerTooLarge
 
-    async def _take(self, body: bytes, more: bool) -> None:
+    def _keep(self, body: bytes) -> Failure | None:
+        """Hold a piece of the answer; a failure where the answer has become too large."""
         if self._status is None:
             raise RuntimeError("the response body was sent before the response start")
+        self._size += len(body)
+        if self._size > self._limit:
+            return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the answer is larger than {self._limit} bytes")
         if body:
-            self._size += len(body)
-            if self._size > self._limit:
-                await self._end(Failure(ErrorType.RUNNER_SERVER_ERROR, f"the answer is larger than {self._limit} bytes"))
-                raise AnswerTooLarge
             self._pieces.append(bytes(body))
             self._held += len(body)
-        if more or self._held > FLUSH:
-            await self._store_parts()
-        if not more:
-            await self._end(StoredResponse(self._status, self._headers, b"".join(self._pieces), self._parts))
+        return None
 
     async def _store_parts(self) -> None:
-        if self._held < FLUSH:
-            return
+        """Store what is held but for its end, in parts of one size."""
         data = b"".join(self._pieces)
         while len(data) > FLUSH:
             await self._flush(self._parts, data[:FLUSH])
             self._parts += 1
             data = data[FLUSH:]
         self._pieces, self._held = [data], len(data)
-
-    async def _end(self, outcome: StoredResponse | Failure) -> None:
-        self.complete = True
-        try:
-            await self._done(outcome)
-        finally:
-            self._over()
 
     def _over(self) -> None:
         if self._ended is not None:

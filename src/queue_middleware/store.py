@@ -52,7 +52,7 @@ class Store(Protocol):
 
     # --- the submitter's verbs
 
-    async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
+    def submit(self, new: NewJob, *, start: bool = False) -> Awaitable[Receipt]:
         """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction, as `Receipt.claim`.
 
         Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or
@@ -80,7 +80,10 @@ class Store(Protocol):
         """Store part `number` of the answer while it is being produced."""
 
     def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
-        """Store the application's answer, end the job, and make its webhook due, in one transaction."""
+        """Store the application's answer, end the job, and make its webhook due, in one transaction.
+
+        Said again by the same claim it is True again and changes nothing; so is `fail`.
+        """
 
     def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
         """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
@@ -94,8 +97,8 @@ class Store(Protocol):
     async def report(self, claim: Claim, progress: Progress) -> bool:
         """Store how far the attempt is; the last report stays."""
 
-    async def held(self) -> Mapping[int, bool]:
-        """Token → whether it is to be cancelled, of all jobs this owner runs."""
+    async def held(self) -> Mapping[tuple[int, int], bool]:
+        """Key and token → whether it is to be cancelled, of all jobs this owner runs."""
 
     def renew(self) -> None:
         """Extend the leases of all jobs and deliveries of this owner. Blocking; called from a thread of its own."""

@@ -32,7 +32,7 @@ class Worker:
         self._announce = announce
         self._context = copy_context()
         self._running: dict[int, Attempt] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._overstaying: set[Attempt] = set()
         self._reserved = 0
         self._stopping = False
         self._work_may_wait = True
@@ -61,7 +61,7 @@ class Worker:
             self._quit.set()
             for task in watching:
                 task.cancel()
-            for attempt in list(self._running.values()):
+            for attempt in (*self._running.values(), *self._overstaying):
                 attempt.abandon()
 
     def stop(self) -> None:
@@ -97,17 +97,15 @@ class Worker:
         if self._stopping:
             attempt.abort(Abort.SHUTDOWN)
         attempt.task = self._loop.create_task(attempt.run(), context=self._context.copy())
-        self._tasks.add(attempt.task)
-        attempt.task.add_done_callback(self._on_end)
 
-    def _vacate(self, attempt: Attempt) -> None:
+    def _vacate(self, attempt: Attempt, *, still_running: bool = False) -> None:
+        """Give a slot back. One that still runs is kept by us all the same: the event loop holds its tasks weakly."""
+        if still_running:
+            self._overstaying.add(attempt)
+        else:
+            self._overstaying.discard(attempt)
         if self._running.pop(attempt.claim.token, None) is not None:
             self._on_vacancy()
-
-    def _on_end(self, task: asyncio.Task[None]) -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()) is not None:
-            self._announce(Outage("attempt", error, 0))
 
     def _on_vacancy(self) -> None:
         if self._work_may_wait:
@@ -171,7 +169,7 @@ class Worker:
                 self._loop.call_later(PAUSE, self._revoked.set)
                 continue
             for attempt in before:
-                cancelling = held.get(attempt.claim.token)
+                cancelling = held.get((attempt.claim.key, attempt.claim.token))
                 if cancelling is None:
                     attempt.abort(Abort.LOST)
                 elif cancelling:

@@ -49,7 +49,7 @@ async def test_positions_count_those_in_front(store: Store) -> None:
 async def test_a_job_starts_with_its_submission_when_nobody_waits(store: Store) -> None:
     receipt = await store.submit(a_job(b"now", webhook="https://example.com/"), start=True)
     assert receipt.claim is not None
-    assert (receipt.claim.attempt, receipt.claim.request.body, receipt.claim.has_webhook) == (1, b"now", True)
+    assert (receipt.claim.attempt, receipt.claim.request.body, receipt.claim.webhook) == (1, b"now", "https://example.com/")
     assert (await store.job(receipt.request_id)).state is JobState.RUNNING
     assert await store.complete(receipt.claim, an_answer())
 

@@ -94,6 +94,35 @@ async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualC
     assert result.response.body == b"fresh"
 
 
+async def test_who_ended_a_job_may_say_so_again(store: Store) -> None:
+    receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert receipt.claim
+    assert await store.complete(receipt.claim, an_answer(b"first"))
+    assert await store.complete(receipt.claim, an_answer(b"second"))
+    result = await store.result(receipt.request_id)
+    assert result.response
+    assert result.response.body == b"first"
+    assert len(await store.claim_deliveries(5)) == 1
+
+
+async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
+    assert receipt.claim
+    clock.advance(60)
+    await store.rescue(retry=True)
+    assert not await store.complete(receipt.claim, an_answer())
+    assert (await store.job(receipt.request_id)).state is JobState.FAILED
+
+
+async def test_a_loser_among_winners(store: Store, clock: ManualClock) -> None:
+    receipts = [await store.submit(a_job(), start=True) for _ in range(6)]
+    claims = [receipt.claim for receipt in receipts if receipt.claim]
+    await store.release(claims[2])
+    results = await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims])
+    assert results == [True, True, False, True, True, True]
+    assert (await store.counts()).jobs == {JobState.COMPLETED: 5, JobState.QUEUED: 1}
+
+
 async def test_attempts_are_charged_but_not_for_a_hand_back(store: Store, clock: ManualClock) -> None:
     await store.submit(a_job())
     (claim,) = await store.claim(1)
@@ -172,7 +201,10 @@ async def test_what_is_held_says_what_is_to_be_cancelled(store: Store) -> None:
     assert kept.claim
     assert cancelled.claim
     await store.cancel(cancelled.request_id)
-    assert await store.held() == {kept.claim.token: False, cancelled.claim.token: True}
+    assert await store.held() == {
+        (kept.claim.key, kept.claim.token): False,
+        (cancelled.claim.key, cancelled.claim.token): True,
+    }
 
 
 @pytest.mark.parametrize("how", ["retry", "release", "lose"])

@@ -19,10 +19,10 @@ _BUSY_TIMEOUT = 5.0
 
 
 class Connection(aiosqlite.Connection):
-    """One connection and its thread. A whole transaction is handed over as one call.
+    """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
     * A transaction spread over several awaits would hold the write lock while somebody's handler blocks the event loop.
-    * The call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
+    * A call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
 
@@ -41,11 +41,14 @@ class Connection(aiosqlite.Connection):
         execute: Callable[..., Awaitable[T]] = self._execute
         return await asyncio.shield(execute(work, self._conn))
 
-    async def transaction(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` between BEGIN IMMEDIATE and COMMIT, in our turn; all of it is undone when it raises."""
-        lock = self._lock
-        assert lock is not None, "a reading connection has no transactions"  # noqa: S101
-        return await self.call(lambda connection: in_transaction(connection, lock, work))
+    def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
+        """Run `work` in the connection's thread, without waiting. It must not raise."""
+        self._tx.put_nowait((None, lambda: work(self._conn)))
+
+    def transact(self, connection: sqlite3.Connection, work: Callable[[], T]) -> T:
+        """In the connection's thread: run `work` between BEGIN IMMEDIATE and COMMIT, in our turn."""
+        assert self._lock is not None, "a reading connection has no transactions"  # noqa: S101
+        return in_transaction(connection, self._lock, work)
 
     async def close(self) -> None:
         """Close in our turn: the last connection's close is a checkpoint."""
@@ -62,12 +65,12 @@ class Connection(aiosqlite.Connection):
         await super().close()
 
 
-def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[sqlite3.Connection], T]) -> T:
-    """`work` as one transaction. Blocking."""
+def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[], T]) -> T:
+    """`work` as one transaction, all of it undone when it raises. Blocking."""
     with lock:
         connection.execute("BEGIN IMMEDIATE")
         try:
-            result = work(connection)
+            result = work()
             connection.execute("COMMIT")
         except BaseException:
             if connection.in_transaction:

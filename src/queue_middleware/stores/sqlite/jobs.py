@@ -36,10 +36,14 @@ CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 
-Ended = tuple[int, int, StoredResponse | Failure]
-"""Key, token, outcome."""
+Ended = tuple[int, int, str | None, StoredResponse | Failure]
+"""Key, token, webhook, outcome."""
 
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
+
+
+class NotTogether(Exception):
+    """A batch that must be executed one by one."""
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -54,14 +58,14 @@ class Limits(msgspec.Struct, frozen=True):
 
 def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, Limits]]) -> list[Receipt | QueueError]:
     """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
+    promote(transaction)
     tallies = transaction.tallies
-    key = _first_key(transaction)
+    key = max(tallies.last_key + 1, transaction.now << SEQUENCE_BITS)
     random = os.urandom(18 * len(batch))
     results: list[Receipt | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     requests: list[tuple[Any, ...]] = []
     parts: list[tuple[int, int, bytes]] = []
-    promote(transaction)
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -75,7 +79,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         requests.append((key, head, first, len(rest)))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook is not None)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
             results.append(Receipt(request_id, 0, claim))
         else:
             position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
@@ -84,15 +88,9 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
             results.append(Receipt(request_id, position))
         key += 1
     for name, rows in (("insert_jobs", jobs), ("insert_requests", requests), ("insert_request_parts", parts)):
-        for _ in execute_rows(transaction.connection, name, rows):
-            pass
+        execute_rows(transaction.connection, name, rows)
+    tallies.last_key = key - 1
     return results
-
-
-def _first_key(transaction: Transaction) -> int:
-    row = transaction.one("last_id")
-    last = row[0] if row and row[0] is not None else 0
-    return max(int(last) + 1, transaction.now << SEQUENCE_BITS)
 
 
 def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
@@ -164,12 +162,12 @@ def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
     rows.sort(key=lambda row: (row[7], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[tuple[Claim, int]] = []
-    for key, tail, token, attempt, max_attempts, retries, has_webhook, priority, client in rows:
+    for key, tail, token, attempt, max_attempts, retries, webhook, priority, client in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
         policy = _policy(max_attempts, retries)
         request_id = format_request_id(key, tail)
-        claims.append((Claim(key, request_id, token, attempt, policy, decode_request(head, body), bool(has_webhook)), parts))
+        claims.append((Claim(key, request_id, token, attempt, policy, decode_request(head, body), webhook), parts))
     return claims
 
 
@@ -190,20 +188,25 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 
 def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
-    rows = [_outcome_row(transaction, *ended) for ended in batch]
-    won: dict[int, str | None] = dict(execute_rows(transaction.connection, "finish", rows))
+    rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome in batch]
+    won = execute_rows(transaction.connection, "finish", rows)
+    if won < len(batch):
+        if len(batch) > 1:
+            raise NotTogether
+        row = transaction.one("finished_by", batch[0][:2])
+        return [row is not None and bool(row[0])]
     responses = [
         (key, encode_headers(outcome.headers), outcome.body, outcome.parts)
-        for key, _, outcome in batch
-        if key in won and isinstance(outcome, StoredResponse)
+        for key, _, _, outcome in batch
+        if isinstance(outcome, StoredResponse)
     ]
-    for _ in execute_rows(transaction.connection, "insert_responses", responses):
-        pass
-    for key, _, outcome in batch:
-        if key in won and isinstance(outcome, Failure):
-            transaction.change("drop_response_parts", (key,))
-    _ended(transaction, won)
-    return [key in won for key, _, _ in batch]
+    execute_rows(transaction.connection, "insert_responses", responses)
+    if len(responses) < len(batch):
+        for key, _, _, outcome in batch:
+            if isinstance(outcome, Failure):
+                transaction.change("drop_response_parts", (key,))
+    _ended(transaction, [(key, webhook) for key, _, webhook, _ in batch])
+    return [True] * len(batch)
 
 
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
@@ -216,17 +219,12 @@ def _end_state(failure: Failure) -> JobState:
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def _ended(transaction: Transaction, webhooks: dict[int, str | None]) -> None:
-    """What every end brings with it: the request is dropped, the webhook is due."""
-    if not webhooks:
-        return
-    keys = json.dumps(list(webhooks))
-    transaction.change("drop_requests", (keys,))
-    transaction.change("drop_request_parts", (keys,))
-    deliveries = [(key, url, transaction.now) for key, url in webhooks.items() if url is not None]
+def _ended(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
+    """What every end of a job (key, webhook) brings with it: the request is dropped, the webhook is due."""
+    transaction.change("drop_requests", (json.dumps([key for key, _ in ended]),))
+    deliveries = [(key, webhook, transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
-        for _ in execute_rows(transaction.connection, "insert_deliveries", deliveries):
-            pass
+        execute_rows(transaction.connection, "insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
 
 
@@ -245,7 +243,7 @@ def _put_back(transaction: Transaction, claim: Claim, delay: int | None) -> bool
     if row is None:
         return False
     if row[0]:
-        return finish(transaction, [(claim.key, claim.token, CANCELLED)])[0]
+        return finish(transaction, [(claim.key, claim.token, claim.webhook, CANCELLED)])[0]
     transaction.change("drop_response_parts", (claim.key,))
     if delay is None:
         transaction.change("requeue", (1, claim.key))
@@ -304,7 +302,7 @@ def _end_waiting(transaction: Transaction, key: int, failure: Failure) -> None:
     row = transaction.one("end_waiting", (_end_state(failure), transaction.now, failure.error_type, failure.detail, key))
     if row is not None:
         transaction.tallies.forget()
-        _ended(transaction, {key: row[0]})
+        _ended(transaction, [(key, row[0])])
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:
@@ -315,11 +313,12 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) ->
 def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Rescue]:
     lost = {"now": transaction.now, "dead": json.dumps(dead)}
     rescued: list[Rescue] = []
-    for key, tail, attempt, max_attempts, retries, cancelling, token in transaction.all("lost_jobs", lost):
+    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook in transaction.all("lost_jobs", lost):
         policy = _policy(max_attempts, retries)
         if cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
             outcome = CANCELLED if cancelling else LOST
-            finish(transaction, [(key, token, outcome)])
+            finish(transaction, [(key, token, webhook, outcome)])
+            transaction.change("forget_token", (key,))
             rescued.append(Rescue(format_request_id(key, tail), _end_state(outcome)))
         else:
             transaction.change("drop_response_parts", (key,))

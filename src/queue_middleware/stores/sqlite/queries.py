@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import chain
 from typing import Any
 
-_MOST_ROWS = 64
-"""Rows in one statement; batches are cut into powers of two up to it, so that few texts fill the statement cache."""
+_SIZES = (1, 4, 16, 64)
+"""Rows of the statements that exist. A batch takes the next larger one and is filled up with rows of NULL, which are skipped:
+few texts fill the statement cache, and nearly every batch is one statement."""
 
 
 def _load() -> dict[str, str]:
@@ -31,11 +32,13 @@ def _for_rows(name: str, count: int) -> str:
     return _ROWS.sub(lambda match: ", ".join([match[1]] * count), SQL[name])
 
 
-def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    """Run a `{rows}` block for all rows, in as few statements as possible; yields what it returns, in no certain order."""
-    start, left = 0, len(rows)
-    while left:
-        count = min(_MOST_ROWS, 1 << (left.bit_length() - 1))
-        parameters = tuple(chain.from_iterable(rows[start : start + count]))
-        yield from connection.execute(_for_rows(name, count), parameters).fetchall()
-        start, left = start + count, left - count
+def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Run a `{rows}` block for all rows, in as few statements as possible; how many rows of the table it changed."""
+    changed = 0
+    most = _SIZES[-1]
+    for start in range(0, len(rows), most):
+        chunk = rows[start : start + most]
+        size = next(size for size in _SIZES if size >= len(chunk))
+        padding = (None,) * ((size - len(chunk)) * len(chunk[0]))
+        changed += connection.execute(_for_rows(name, size), (*chain.from_iterable(chunk), *padding)).rowcount
+    return changed

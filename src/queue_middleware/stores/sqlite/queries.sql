@@ -1,18 +1,21 @@
--- Named blocks. `{rows}` in front of a tuple repeats it once for each row of a batch, so that many rows are one statement:
--- the interpreter's lock is given up and taken back once a statement, and the event loop wants it too.
+-- Named blocks. `{rows}` in front of a tuple repeats it for the rows of a batch, so that many rows are one statement: for each
+-- statement, and each row that one returns, the interpreter's lock is given up and taken back, and the event loop wants it too.
+-- Batches are filled up with rows of NULL; WHERE skips them.
 
 -- name: last_id
 SELECT max(id) FROM job;
 
 -- name: insert_jobs
 INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at)
-VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_requests
-INSERT INTO request (job_id, head, body, parts) VALUES {rows}(?, ?, ?, ?);
+INSERT INTO request (job_id, head, body, parts)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_request_parts
-INSERT INTO request_part (job_id, number, data) VALUES {rows}(?, ?, ?);
+INSERT INTO request_part (job_id, number, data)
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: queued_by_priority
 SELECT priority, count(*) FROM job WHERE state = 'queued' GROUP BY priority;
@@ -31,7 +34,7 @@ UPDATE job SET state = 'queued', due_at = NULL WHERE state = 'delayed' AND due_a
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, tail, token, attempt, max_attempts, retries, webhook IS NOT NULL, priority, client;
+RETURNING id, tail, token, attempt, max_attempts, retries, webhook, priority, client;
 
 -- name: requests
 SELECT job_id, head, body, parts FROM request WHERE job_id IN (SELECT value FROM json_each(?));
@@ -44,31 +47,37 @@ INSERT OR REPLACE INTO response_part (job_id, number, data)
 SELECT :key, :number, :data WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND state = 'running' AND token = :token);
 
 -- name: finish
-WITH outcome (id, token, state, finished_at, status, error_type, error) AS (VALUES {rows}(?, ?, ?, ?, ?, ?, ?))
-UPDATE job SET state = outcome.state, finished_at = outcome.finished_at, status = outcome.status,
-    error_type = outcome.error_type, error = outcome.error,
-    owner = NULL, token = NULL, lease_until = NULL, cancelling = 0
-FROM outcome WHERE job.id = outcome.id AND job.token = outcome.token AND job.state = 'running'
-RETURNING job.id, job.webhook;
+-- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH: Python counts the rows of plain UPDATEs only.
+UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,
+    owner = NULL, lease_until = NULL, cancelling = 0
+FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) AS outcome
+WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
+
+-- name: finished_by
+-- The token stays with the job that was ended with it.
+SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS NOT NULL);
+
+-- name: forget_token
+-- Not its holder ended this job.
+UPDATE job SET token = NULL WHERE id = ?;
 
 -- name: insert_responses
-INSERT INTO response (job_id, head, body, parts) VALUES {rows}(?, ?, ?, ?);
+INSERT INTO response (job_id, head, body, parts)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_deliveries
-INSERT INTO delivery (job_id, url, due_at) VALUES {rows}(?, ?, ?);
+INSERT INTO delivery (job_id, url, due_at)
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: drop_requests
 -- What was sent may hold credentials; nobody needs it once the job has ended.
 DELETE FROM request WHERE job_id IN (SELECT value FROM json_each(?));
 
--- name: drop_request_parts
-DELETE FROM request_part WHERE job_id IN (SELECT value FROM json_each(?));
-
 -- name: drop_response_parts
 DELETE FROM response_part WHERE job_id = ?;
 
 -- name: running_claim
-SELECT cancelling, client FROM job WHERE id = ? AND state = 'running' AND token = ?;
+SELECT cancelling FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: delay
 UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
@@ -93,7 +102,7 @@ UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = N
 RETURNING webhook;
 
 -- name: held
-SELECT token, cancelling FROM job WHERE state = 'running' AND owner = ?;
+SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
 
 -- name: anything_leased
 SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND owner = :owner)
@@ -113,7 +122,7 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now
     OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
 
 -- name: lost_jobs
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token FROM job
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook FROM job
 WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_deliveries

@@ -83,9 +83,10 @@ def request_parts(connection: sqlite3.Connection, key: int) -> list[bytes]:
     return [row[0] for row in connection.execute(SQL["request_parts"], (key,)).fetchall()]
 
 
-def held(connection: sqlite3.Connection, owner: str) -> Mapping[int, bool]:
-    """Token → whether it is to be cancelled."""
-    return {token: bool(cancelling) for token, cancelling in connection.execute(SQL["held"], (owner,)).fetchall()}
+def held(connection: sqlite3.Connection, owner: str) -> Mapping[tuple[int, int], bool]:
+    """Key and token → whether it is to be cancelled."""
+    rows = connection.execute(SQL["held"], (owner,)).fetchall()
+    return {(key, token): bool(cancelling) for key, token, cancelling in rows}
 
 
 def owners(connection: sqlite3.Connection) -> list[str]:

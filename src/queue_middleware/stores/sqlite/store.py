@@ -181,11 +181,11 @@ class SQLiteStore:
 
     # --- the submitter's verbs
 
-    async def submit(self, new: NewJob, *, start: bool = False) -> Receipt:
+    def submit(self, new: NewJob, *, start: bool = False) -> Awaitable[Receipt]:
         """See `store.Store`."""
         self._check_disk()
         payload = (new, encode_request(new.request), start, self._limits)
-        return await self._writer.submit(jobs.submit, payload, len(new.request.body))
+        return self._writer.submit(jobs.submit, payload, len(new.request.body))
 
     def _check_disk(self) -> None:
         now = time.monotonic()
@@ -229,11 +229,11 @@ class SQLiteStore:
 
     def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, response), len(response.body))
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, response), len(response.body))
 
     def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, failure))
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, failure))
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
@@ -247,7 +247,7 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._writer.submit(jobs.report, (claim, progress))
 
-    async def held(self) -> Mapping[int, bool]:
+    async def held(self) -> Mapping[tuple[int, int], bool]:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.held(connection, self.owner))
 
@@ -261,7 +261,7 @@ class SQLiteStore:
             in_transaction(
                 connection,
                 self._renewal_lock,
-                lambda connection: [connection.execute(SQL[name], lease) for name in ("renew_jobs", "renew_deliveries")],
+                lambda: [connection.execute(SQL[name], lease) for name in ("renew_jobs", "renew_deliveries")],
             )
         finally:
             with self._renewal_lock:

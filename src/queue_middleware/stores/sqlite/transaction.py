@@ -20,6 +20,8 @@ class Tallies:
     queued: Counter[int] = field(default_factory=Counter)
     """By priority."""
     delayed: int = 0
+    last_key: int = 0
+    """The largest there is; the next is larger, whatever the clock says."""
     clients: dict[str, int] = field(default_factory=dict)
     """Waiting jobs, for the clients that were asked about."""
 
@@ -31,6 +33,7 @@ class Tallies:
         self.version = version
         self.queued = Counter(dict(connection.execute(SQL["queued_by_priority"]).fetchall()))
         (self.delayed,) = connection.execute(SQL["count_delayed"]).fetchone()
+        self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
         self.clients.clear()
         return True
 

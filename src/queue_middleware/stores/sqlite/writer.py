@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
+import sys
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, TypeVar
+
+import msgspec
 
 from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError
 from queue_middleware.store import Topic
@@ -31,16 +34,22 @@ _EVERYBODYS = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE
 """Primary result codes that no single operation is to blame for."""
 
 
-@dataclass(slots=True, eq=False)
-class _Waiting:
+class _Waiting(msgspec.Struct, gc=False, eq=False):
     operation: Operation[Any, Any]
     payload: Any
     size: int
     future: asyncio.Future[Any]
 
 
+_Results = list[tuple[_Waiting, Any]]
+
+
 class Writer:
-    """The one task that writes. `begin` makes the transaction's context; `announce` hears what was committed."""
+    """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
+
+    What is submitted while a transaction runs forms the next one; what is submitted while none runs forms one at the end of the
+    event loop's turn. No clock is waited for.
+    """
 
     def __init__(
         self,
@@ -52,98 +61,102 @@ class Writer:
         self._begin = begin
         self._announce = announce
         self._waiting: deque[_Waiting] = deque()
-        self._wake = asyncio.Event()
-        self._closing = False
-        self._busy_since: float | None = None
         self._loop = asyncio.get_running_loop()
-        self._task = self._loop.create_task(self._run(), name="queue-writer")
+        self._writing = False
+        self._began = 0.0
+        self._closing = False
+        self._idle = asyncio.Event()
+        self._idle.set()
 
     def submit(self, operation: Operation[P, R], payload: P, size: int = 0) -> asyncio.Future[R]:
-        """Put an operation into the next group. It is executed even when nobody waits for it any more."""
+        """Put an operation into the next transaction. It is executed even when nobody waits for it any more."""
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
             future.set_exception(StoreBusy("the queue's database is closed", 5))
             return future
         self._waiting.append(_Waiting(operation, payload, size, future))
-        self._wake.set()
+        if not self._writing:
+            self._writing = True
+            self._idle.clear()
+            self._start()
         return future
 
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is being written."""
-        return self._busy_since is None and not self._waiting
+        return not self._writing
 
     def check_patience(self) -> None:
         """Turn away those who wait behind a transaction that does not end, so that they neither hang nor fill memory."""
-        if self._busy_since is None or self._loop.time() - self._busy_since < _PATIENCE:
-            return
-        while self._waiting:
-            _resolve(self._waiting.popleft().future, StoreBusy("the queue's database does not answer", 5))
+        if self._writing and self._loop.time() - self._began >= _PATIENCE:
+            for waiting in self._take(len(self._waiting), sys.maxsize):
+                _resolve(waiting.future, StoreBusy("the queue's database does not answer", 5))
 
     async def close(self) -> None:
         """Write what was begun, then end. Repeatable."""
         self._closing = True
-        self._wake.set()
-        await asyncio.shield(self._task)
+        await self._idle.wait()
 
-    async def _run(self) -> None:
-        while True:
-            if not self._waiting:
-                if self._closing:
-                    return
-                self._wake.clear()
-                await self._wake.wait()
-                continue
-            group = self._take()
-            self._busy_since = self._loop.time()
-            await self._write(group)
-            self._busy_since = None
+    def _start(self) -> None:
+        self._began = self._loop.time()
+        self._connection.post(self._write_and_tell)
 
-    def _take(self) -> list[_Waiting]:
+    def _deliver(self, results: _Results, topics: set[Topic]) -> None:
+        for waiting, result in results:
+            _resolve(waiting.future, result)
+        if self._waiting:
+            self._start()
+        else:
+            self._writing = False
+            self._idle.set()
+        if topics:
+            self._announce(topics)
+
+    def _take(self, most: int, room: int) -> list[_Waiting]:
         group: list[_Waiting] = []
-        size = 0
-        while self._waiting and len(group) < _MOST_TOGETHER and size < _MOST_BYTES:
+        while self._waiting and len(group) < most and room > 0:
             group.append(self._waiting.popleft())
-            size += group[-1].size
+            room -= group[-1].size
         return group
 
-    async def _write(self, group: list[_Waiting]) -> None:
+    # --- in the connection's thread
+
+    def _write_and_tell(self, connection: sqlite3.Connection) -> None:
+        group = self._take(_MOST_TOGETHER, _MOST_BYTES)
+        results, topics = self._write(connection, group) if group else ([], set())
+        with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
+            self._loop.call_soon_threadsafe(self._deliver, results, topics)
+
+    def _write(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
         try:
-            topics = await self._connection.transaction(lambda connection: self._execute(connection, group))
+            return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             if len(group) == 1 or _is_everybodys(error):
-                for waiting in group:
-                    _resolve(waiting.future, _as_queue_error(error))
-                return
-            # One of them cannot be executed; alone, it sinks nobody else.
-            for waiting in group:
-                await self._write([waiting])
-            return
-        for waiting, result in topics.results:
-            _resolve(waiting.future, result)
-        if topics.topics:
-            self._announce(topics.topics)
+                failure = _as_queue_error(error)
+                return [(waiting, failure) for waiting in group], set()
+        # One of them cannot be executed, or not together; alone, it sinks nobody else.
+        results: _Results = []
+        topics: set[Topic] = set()
+        for waiting in group:
+            alone, told = self._write(connection, [waiting])
+            results += alone
+            topics |= told
+        return results, topics
 
-    def _execute(self, connection: sqlite3.Connection, group: list[_Waiting]) -> _Done:
+    def _execute(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
         transaction = self._begin(connection)
         try:
             batches: dict[Operation[Any, Any], list[_Waiting]] = {}
             for waiting in group:
                 batches.setdefault(waiting.operation, []).append(waiting)
-            done: list[tuple[_Waiting, Any]] = []
+            results: _Results = []
             for operation, batch in batches.items():
-                results = operation(transaction, [waiting.payload for waiting in batch])
-                done.extend(zip(batch, results, strict=True))
+                answers = operation(transaction, [waiting.payload for waiting in batch])
+                results.extend(zip(batch, answers, strict=True))
         except BaseException:
             transaction.tallies.forget()
             raise
-        return _Done(done, transaction.topics)
-
-
-@dataclass(frozen=True, slots=True)
-class _Done:
-    results: list[tuple[_Waiting, Any]]
-    topics: set[Topic]
+        return results, transaction.topics
 
 
 def _resolve(future: asyncio.Future[Any], result: Any) -> None:

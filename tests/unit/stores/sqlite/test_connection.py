@@ -59,7 +59,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(connection: Connect
         begun.set()
         assert go_on.wait(10)
 
-    task = asyncio.create_task(connection.transaction(slow))
+    task = asyncio.create_task(connection.call(lambda inner: connection.transact(inner, lambda: slow(inner))))
     await asyncio.to_thread(begun.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -78,14 +78,14 @@ async def test_a_transaction_that_fails_is_undone_and_gives_its_turn_back(connec
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await connection.transaction(fail)
+        await connection.call(lambda inner: connection.transact(inner, lambda: fail(inner)))
     assert await connection.call(count) == 0
-    await connection.transaction(insert)
+    await connection.call(lambda inner: connection.transact(inner, lambda: insert(inner)))
     assert await connection.call(count) == 1
 
 
 async def test_close_is_repeatable_and_checkpoints(connection: Connection, tmp_path: Path) -> None:
-    await connection.transaction(insert)
+    await connection.call(lambda inner: connection.transact(inner, lambda: insert(inner)))
     await connection.close()
     await connection.close()
     wal = tmp_path / "file-wal"

@@ -131,7 +131,7 @@ def test_rows_of_every_count(count: int) -> None:
     migrate(connection)
     job = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (?, zeroblob(10), 'queued', 5, '', 1)"
     connection.executemany(job, [(n,) for n in range(count)])
-    assert list(execute_rows(connection, "insert_requests", [(n, b"", b"", 0) for n in range(count)])) == []
+    assert execute_rows(connection, "insert_requests", [(n, b"", b"", 0) for n in range(count)]) == count
     assert connection.execute("SELECT count(*) FROM request").fetchone() == (count,)
     connection.close()
 

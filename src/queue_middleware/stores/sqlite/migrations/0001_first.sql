@@ -12,7 +12,7 @@ CREATE TABLE job (
     start_by    INTEGER,
     due_at      INTEGER,
     owner       TEXT,
-    token       INTEGER,
+    token       INTEGER,              -- of the last claim; it stays, so that who ended the job can ask again
     lease_until INTEGER,
     cancelling  INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
     progress    REAL CHECK (progress BETWEEN 0 AND 1),
@@ -22,7 +22,8 @@ CREATE TABLE job (
     status      INTEGER,
     error_type  TEXT,
     error       TEXT,
-    CHECK ((state = 'running') = (owner IS NOT NULL AND token IS NOT NULL AND lease_until IS NOT NULL)),
+    CHECK ((state = 'running') = (owner IS NOT NULL AND lease_until IS NOT NULL)),
+    CHECK (state <> 'running' OR token IS NOT NULL),
     CHECK ((state = 'delayed') = (due_at IS NOT NULL)),
     CHECK ((state IN ('completed', 'failed', 'cancelled')) = (finished_at IS NOT NULL)),
     CHECK ((state = 'completed') = (status IS NOT NULL)),
@@ -44,7 +45,7 @@ CREATE TABLE request (
 ) STRICT;
 
 CREATE TABLE request_part (
-    job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
+    job_id INTEGER NOT NULL REFERENCES request (job_id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     data   BLOB    NOT NULL,
     PRIMARY KEY (job_id, number)
