@@ -43,6 +43,8 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
+_PAGE = 8192
+"""Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
 _DISK_WATCH = 1.0
@@ -113,6 +115,7 @@ class SQLiteStore:
             os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
         connection = open_connection(self.path)
         try:
+            connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; an old one keeps its own
             (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
             if mode != "wal":
                 raise StoreError(f"{self.path} does not take a write-ahead log, its journal is {mode!r}")
