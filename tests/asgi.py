@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import unquote
 
 import anyio
 
@@ -33,10 +34,24 @@ class Answer:
         return b"".join(message.get("body", b"") for message in self.messages if message["type"] == "http.response.body")
 
 
+def http_only(handle: App) -> App:
+    """An application that knows nothing of lifespans."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        assert scope["type"] == "http"
+        await handle(scope, receive, send)
+
+    return app
+
+
+async def answer(send: Send, body: bytes = b"ok", status: int = 200, headers: object = ()) -> None:
+    """A whole response."""
+    await send({"type": "http.response.start", "status": status, "headers": list(headers)})
+    await send({"type": "http.response.body", "body": body})
+
+
 def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: bytes = b"", headers: object = ()) -> Message:
     """A scope as uvicorn makes it. `path` is decoded from `raw_path` unless given."""
-    from urllib.parse import unquote
-
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -47,7 +62,7 @@ def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: 
         "raw_path": raw_path,
         "query_string": query,
         "root_path": "",
-        "headers": [(b"host", b"service.test"), *headers],  # type: ignore[misc]
+        "headers": [(b"host", b"service.test"), *headers],
         "client": ("127.0.0.1", 50000),
         "server": ("127.0.0.1", 80),
     }
@@ -87,8 +102,9 @@ class Lifespan:
     async def run(self) -> None:
         """To be started in a task group; ends when the application's lifespan call returns."""
         with self._orders, self._inbox:
+            scope: Message = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
             try:
-                await self.app({"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}, self._inbox.receive, self._send)
+                await self.app(scope, self._inbox.receive, self._send)
             except Exception as error:  # a server looks at it only as long as nothing was said
                 self.error = error
             self._news.set()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import anyio
 import httpx
@@ -49,12 +49,12 @@ class Queue:
         """The id of the stored request."""
         answer = await self.client.request(method, f"{self.prefix}/submit{target}", **request)
         assert answer.status_code == 200, answer.text
-        return cast(str, answer.json()["request_id"])
+        return answer.json()["request_id"]
 
     async def status(self, request_id: str) -> dict[str, Any]:
         """Where the request stands; 202 and 200 as the contract wants them."""
         answer = await self.client.get(f"{self.prefix}/requests/{request_id}/status")
-        told = cast(dict[str, Any], answer.json())
+        told = answer.json()
         assert answer.status_code == (200 if told.get("status") == "COMPLETED" else 202), answer.text
         return told
 
@@ -66,7 +66,7 @@ class Queue:
             assert told["status"] in (status, "IN_QUEUE", "IN_PROGRESS"), told
             return told if told["status"] == status else None
 
-        return cast(dict[str, Any], await eventually(arrived))
+        return await eventually(arrived)
 
     async def response(self, request_id: str) -> httpx.Response:
         """The stored answer, once there is one."""
@@ -83,15 +83,21 @@ class Queue:
 
 
 @asynccontextmanager
+async def connected(app: Any) -> AsyncIterator[Queue]:
+    """An application that has a queue somewhere, with its lifespan, in process."""
+    lifespan = LifespanManager(app, startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
+    async with lifespan, client_of(lifespan.app) as client:
+        yield Queue(client)
+
+
+@asynccontextmanager
 async def serving(app: Any, database: Path, **options: Any) -> AsyncIterator[Queue]:
-    """The wrapped application with its lifespan, in process. A full disk of the developer's is not what is tested."""
-    wrapped = QueueMiddleware(app, database=database, **{"min_free_disk": 0, **options})
-    async with LifespanManager(wrapped, startup_timeout=DEADLINE, shutdown_timeout=DEADLINE) as manager:
-        async with client_of(manager.app) as client:
-            yield Queue(client)
+    """The application, wrapped. `min_free_disk`: how full the developer's disk is is not what is tested."""
+    async with connected(QueueMiddleware(app, database=database, **{"min_free_disk": 0, **options})) as queue:
+        yield queue
 
 
 def stored_jobs(database: Path) -> int:
     """How many jobs the file holds, asked behind the middleware's back."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return cast(int, connection.execute("SELECT count(*) FROM job").fetchone()[0])
+        return connection.execute("SELECT count(*) FROM job").fetchone()[0]

@@ -63,8 +63,13 @@ class Case:
         content: Any = self.content
         if callable(content):
             content = _in_pieces(content())
-        raw = [(name.encode(), value if isinstance(value, bytes) else value.encode()) for name, value in (*self.headers, *headers)]
-        return httpx.Request(self.method, f"http://service.test{root}{self.target}", headers=raw, content=content)
+        url = f"http://service.test{root}{self.target}"
+        return httpx.Request(self.method, url, headers=[*map(_raw, (*self.headers, *headers))], content=content)
+
+
+def _raw(header: tuple[str, str | bytes]) -> tuple[bytes, bytes]:
+    name, value = header
+    return name.encode(), value if isinstance(value, bytes) else value.encode()
 
 
 async def _in_pieces(pieces: Iterable[bytes]) -> AsyncIterator[bytes]:
@@ -108,11 +113,11 @@ CASES = [
     Case("path-unknown", "GET", "/no/such/path", expect=404),
     Case("path-trailing-slash", "GET", "/text/"),
     Case("method-not-allowed", "DELETE", "/json", expect=405),
-    Case("headers-repeated", "GET", "/echo", (("x-many", "one"), ("x-few", "0"), ("x-many", "two"), ("x-many", "")), expect=200),
+    Case("headers-repeated", "GET", "/echo", (("x-many", "1"), ("x-few", "0"), ("x-many", "2"), ("x-many", "")), expect=200),
     Case("headers-latin1", "GET", "/echo", (("x-name", "Ren\xe9".encode("latin-1")),), expect=200),
     Case("headers-utf8", "GET", "/echo", (("x-name", "Ren\xe9".encode()),), expect=200),
     Case("headers-forwarded", "GET", "/echo", (("x-forwarded-for", "203.0.113.9"), ("x-forwarded-proto", "https")), expect=200),
-    Case("authorization", "GET", "/echo", (("authorization", "Key id:secret"), ("referer", "http://service.test/")), expect=200),
+    Case("authorization", "GET", "/echo", (("authorization", "Key id:secret"), ("referer", "http://a.test/")), expect=200),
     Case("cookies", "GET", "/cookies", (("cookie", 'one=1; two="quoted words"'),), expect=200),
     Case("cookies-twice", "GET", "/echo", (("cookie", "one=1"), ("cookie", "two=2")), expect=200),
     Case("form", "POST", "/form", (FORM,), b"a=1&b=%C3%BC&a=two+words&empty=", expect=200),
@@ -125,12 +130,12 @@ CASES = [
     Case("binary", "POST", "/mirror", (BINARY,), bytes(range(256)) * 16, expect=200),
     Case("binary-put", "PUT", "/mirror", (BINARY,), b"\x00\xff\r\n\r\n0\r\n\r\n", expect=200),
     Case("content-encoding", "POST", "/mirror", (BINARY, ("content-encoding", "x-zip")), b"\x1f\x8b not really", expect=200),
-    Case("charset", "POST", "/mirror", (("content-type", "text/plain; charset=iso-8859-1"),), "é".encode("latin-1"), expect=200),
+    Case("charset", "POST", "/mirror", (("content-type", "text/plain; charset=iso-8859-1"),), b"caf\xe9", expect=200),
     Case("in-pieces", "POST", "/mirror", (BINARY, ("content-length", "7000")), partial(_pieces, 7, 1000), expect=200),
     Case("part-boundary", "POST", "/mirror", (BINARY,), b"p" * 262_144, expect=200),
     Case("part-boundary-and-one", "POST", "/mirror", (BINARY,), b"p" * 262_145, expect=200),
     Case("20-megabytes", "POST", "/mirror", (BINARY,), bytes(range(250)) * 80_000, expect=200),
-    Case("20-mib-in-pieces", "POST", "/echo", (BINARY, ("content-length", "20971520")), partial(_pieces, 320, 65_536), expect=200),
+    Case("20-mib-pieces", "POST", "/echo", (BINARY, ("content-length", "20971520")), partial(_pieces, 320, 65_536), expect=200),
     Case("large-answer", "GET", "/large", expect=200),
     Case("redirect", "GET", "/redirect"),
     Case("redirect-after-post", "POST", "/redirect", (("content-length", "0"),)),
@@ -153,7 +158,7 @@ CASES = [
     Case("no-content-after-delete", "DELETE", "/status/204", expect=204),
     *(
         Case(f"status-{code}", "GET", f"/status/{code}", expect=code)
-        for code in (201, 202, 204, 205, 206, 301, 304, 400, 401, 403, 404, 409, 410, 413, 418, 422, 429, 451, 500, 501, 502, 503, 504)
+        for code in (201, 202, 204, 205, 206, 301, 304, 400, 401, 403, 404, 409, 413, 418, 422, 429, 500, 501, 502, 503, 504)
     ),
 ]  # fmt: skip
 

@@ -9,7 +9,7 @@ from typing import Any
 
 ALPHABET = Path(__file__).with_name("alphabet.txt")
 ETAG = '"v1"'
-CHUNKS = [b"one ", "zwei ".encode(), "tre\u0301s ".encode(), bytes(range(256)), b"", b"end"]
+CHUNKS = [b"one ", b"zwei ", "tre\u0301s ".encode(), bytes(range(256)), b"", b"end"]
 LARGE = bytes(range(256)) * 4096 * 2
 TEXT = "Grüße, 世界 \N{SNOWMAN}"
 REPEATED = [("x-order", "first"), ("x-other", "between"), ("x-order", "second"), ("x-latin", "caf\xe9"), ("x-empty", "")]

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import django
-from asgiref.sync import async_to_sync
 from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.exceptions import PermissionDenied
-from django.http import FileResponse, HttpRequest, HttpResponse, HttpResponseBase, HttpResponseRedirect, JsonResponse
-from django.http import StreamingHttpResponse
+from django.http import (
+    FileResponse,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseBase,
+    HttpResponseRedirect,
+    JsonResponse,
+    StreamingHttpResponse,
+)
 from django.urls import include, path, re_path, reverse
 from django.views.decorators.http import require_POST, require_safe
 
@@ -136,7 +141,9 @@ def _async(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
 
 
 def _routes(adapt: Callable[[View], Any]) -> list[Any]:
-    plain = [form, upload, mirror, cookies, redirect, file, conditional, stream, events, refused, boom, json, headers, empty, large]
+    plain = [
+        form, upload, mirror, cookies, redirect, file, conditional, stream, events, refused, boom, json, headers, empty, large,
+    ]  # fmt: skip
     return [
         path("echo", adapt(echo)),
         re_path(r"^echo/(?P<rest>.*)$", adapt(echo)),
