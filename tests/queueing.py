@@ -82,10 +82,21 @@ class Queue:
         return await self.client.put(f"{self.prefix}/requests/{request_id}/cancel")
 
 
+def _with_own_state(app: Any) -> Any:
+    """Each request gets a copy of the lifespan's state, as from every real server; asgi-lifespan hands out the same one."""
+
+    async def server(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "lifespan" and "state" in scope:
+            scope["state"] = dict(scope["state"])
+        await app(scope, receive, send)
+
+    return server
+
+
 @asynccontextmanager
 async def connected(app: Any) -> AsyncIterator[Queue]:
     """An application that has a queue somewhere, with its lifespan, in process."""
-    lifespan = LifespanManager(app, startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
+    lifespan = LifespanManager(_with_own_state(app), startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
     async with lifespan, client_of(lifespan.app) as client:
         yield Queue(client)
 
@@ -97,7 +108,7 @@ async def serving(app: Any, database: Path, **options: Any) -> AsyncIterator[Que
         yield queue
 
 
-def stored_jobs(database: Path) -> int:
+def stored_jobs(database: Path, where: str = "true") -> int:
     """How many jobs the file holds, asked behind the middleware's back."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return connection.execute("SELECT count(*) FROM job").fetchone()[0]
+        return connection.execute(f"SELECT count(*) FROM job WHERE {where}").fetchone()[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,22 +35,26 @@ class Strict:
     calls: list[str]
 
     async def refuses(self, status: int, method: str, path: str, **request: Any) -> httpx.Response:
-        refused = await self.queue.client.request(method, path, **request)
-        self._check(status, refused.status_code, refused.text)
+        with self.untouched():
+            refused = await self.queue.client.request(method, path, **request)
+        assert refused.status_code == status, refused.text
         assert refused.headers["content-type"] == "application/json"
         assert refused.json().get("detail") or refused.json().get("status"), refused.text
         return refused
 
     async def refuses_raw(self, status: int, scope: Message, receive: Receive | None = None) -> Answer:
         """For what `httpx` would tidy up."""
-        refused = await call(self.app, scope, receive)
-        self._check(status, refused.status, refused.body)
+        with self.untouched():
+            refused = await call(self.app, scope, receive)
+        assert refused.status == status, refused.body
         return refused
 
-    def _check(self, expected: int, status: int, body: object) -> None:
-        assert status == expected, body
-        assert stored_jobs(self.database) == 0
-        assert self.calls == []
+    @contextmanager
+    def untouched(self) -> Iterator[None]:
+        """Nothing is stored meanwhile, and the application hears of nothing."""
+        before = stored_jobs(self.database), list(self.calls)
+        yield
+        assert (stored_jobs(self.database), self.calls) == before
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +116,7 @@ async def test_unknown_paths(strict: Strict, path: str) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("POST", f"/requests/{UNKNOWN}/status", "GET"),
+        ("DELETE", f"/requests/{UNKNOWN}/status", "GET"),
         ("DELETE", f"/requests/{UNKNOWN}/response", "GET"),
         ("GET", f"/requests/{UNKNOWN}/cancel", "PUT"),
         ("DELETE", f"/{UNKNOWN}/get", "GET"),
@@ -174,16 +180,13 @@ BAD_WEBHOOKS = [
 
 @pytest.mark.parametrize("url", BAD_WEBHOOKS, ids=lambda url: url[:50])
 async def test_webhooks_that_are_never_going_to_be_called(strict: Strict, url: str) -> None:
-    target = f"/fal/queue/submit/x?fal_webhook={quote(url, safe='')}"
-    await strict.refuses(414 if len(target) > 2048 else 422, "POST", target)
+    await strict.refuses(422, "POST", f"/fal/queue/submit/x?fal_webhook={quote(url, safe='')}")
 
 
-async def test_a_webhook_that_is_too_long_for_a_webhook_only(strict: Strict) -> None:
-    """Its own limit is met before that of the whole URL: the percent-encoding makes it longer, not shorter."""
-    url = "https://example.com/" + "x" * 1990
-    target = f"/fal/queue/submit/x?fal_webhook={quote(url, safe='')}"
-    assert len(target) > 2048
-    await strict.refuses(414, "POST", target)
+async def test_two_webhooks_are_not_chosen_from(strict: Strict) -> None:
+    await strict.refuses(
+        400, "POST", "/fal/queue/submit/x?fal_webhook=https%3A%2F%2Fa.example%2F&fal_webhook=https%3A%2F%2Fb.example"
+    )
 
 
 # --- numbers in headers and query
@@ -282,20 +285,39 @@ async def test_a_body_that_never_ends_is_cut_off(strict: Strict, length: list[An
 async def test_a_length_that_is_no_number_is_not_believed(strict: Strict, length: bytes) -> None:
     """Servers refuse these; where one does not, the limit still holds."""
     receive, taken = body_of(strict, forever())
-    refused = await call(strict.app, http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", length)]), receive)
-    assert refused.status in (400, 413)
+    scope = http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", length)])
+    with strict.untouched():
+        assert (await call(strict.app, scope, receive)).status in (400, 413)
     assert sum(taken) <= 110_000
-    assert stored_jobs(strict.database) == 0
 
 
 async def test_a_client_that_leaves_in_the_middle_has_submitted_nothing(strict: Strict) -> None:
     receive, taken = body_of(strict, a_little())
     scope = http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", b"20000")])
-    with anyio.fail_after(5):
+    with anyio.fail_after(5), strict.untouched():
         await call(strict.app, scope, receive)
     assert taken == [10_000]
-    assert stored_jobs(strict.database) == 0
-    assert strict.calls == []
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+async def test_a_submission_that_is_cancelled_while_it_is_stored_is_run_or_not_there(database: Path, concurrency: int) -> None:
+    """Servers and time-limit middlewares cancel requests. What is stored then must not stay half begun for ever."""
+    wrapped = QueueMiddleware(ok, database=database, concurrency=concurrency, min_free_disk=0)
+    async with connected(wrapped) as queue, anyio.create_task_group() as tasks:
+        assert (await queue.run("POST", "/before")).status_code == 200  # the worker has come to rest
+        with closing(sqlite3.connect(database, isolation_level=None)) as stranger:
+            stranger.execute("BEGIN IMMEDIATE")  # a backup tool: every commit waits for it
+            for number in range(3):
+                tasks.start_soon(call, wrapped, http_scope("POST", b"/fal/queue/submit/%d" % number))
+            for _ in range(100):
+                await anyio.sleep(0)
+            tasks.cancel_scope.cancel()
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.01)
+            stranger.execute("ROLLBACK")
+        with anyio.CancelScope(shield=True):
+            assert (await queue.run("POST", "/after")).status_code == 200
+            await eventually(lambda: stored_jobs(database, "state <> 'completed'") == 0, seconds=5)
 
 
 async def test_a_body_of_exactly_the_limit_is_taken(database: Path) -> None:
@@ -321,7 +343,6 @@ TRICKS = [
     b"/a/%2e/b",
     b"//evil.example",
     b"/a//b",
-    b"/a/%2f/b",
     b"/a\\b",
     b"/a%5cb",
     b"/..%5c..%5cb",
