@@ -7,12 +7,13 @@ import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import h11
 
 
-@dataclass(frozen=True)
+@dataclass
 class Webhook:
     """One delivery attempt as it arrived."""
 
@@ -21,25 +22,26 @@ class Webhook:
     body: bytes
 
     @property
-    def payload(self) -> dict[str, Any]:
-        return json.loads(self.body)
-
-    @property
     def request_id(self) -> str:
-        return self.payload["request_id"]
+        return self.headers["x-fal-webhook-request-id"]
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """fal's envelope: `request_id`, `status`, `payload`, `error`."""
+        return json.loads(self.body)
 
 
 @dataclass
 class Receiver:
-    """What arrived so far. `answer` says with which status an attempt is met."""
+    """What arrived so far, by request, in order. `answer` says with which status an attempt is met."""
 
     url: str
     answer: Callable[[Webhook], int]
-    arrived: list[Webhook] = field(default_factory=list)
+    arrived: dict[str, list[Webhook]] = field(default_factory=dict)
 
     def of(self, request_id: str) -> list[Webhook]:
-        """The attempts for one request, in order."""
-        return [webhook for webhook in self.arrived if webhook.request_id == request_id]
+        """The attempts for one request."""
+        return self.arrived.get(request_id, [])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
@@ -55,7 +57,7 @@ class Receiver:
             if isinstance(event, h11.EndOfMessage):
                 headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
                 webhook = Webhook(request.target.decode(), headers, body)
-                self.arrived.append(webhook)
+                self.arrived.setdefault(webhook.request_id, []).append(webhook)
                 headers = [("content-length", "0"), ("connection", "close")]
                 response = h11.Response(status_code=self.answer(webhook), headers=headers)
                 writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
