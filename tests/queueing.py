@@ -58,7 +58,7 @@ class Queue:
         assert answer.status_code == (200 if told.get("status") == "COMPLETED" else 202), answer.text
         return told
 
-    async def reaches(self, request_id: str, status: str) -> dict[str, Any]:
+    async def reaches(self, request_id: str, status: str, seconds: float = DEADLINE) -> dict[str, Any]:
         """Wait until the request has this status; the end is a failure unless it was waited for."""
 
         async def arrived() -> dict[str, Any] | None:
@@ -66,7 +66,7 @@ class Queue:
             assert told["status"] in (status, "IN_QUEUE", "IN_PROGRESS"), told
             return told if told["status"] == status else None
 
-        return await eventually(arrived)
+        return await eventually(arrived, seconds)
 
     async def response(self, request_id: str) -> httpx.Response:
         """The stored answer, once there is one."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from typing import Any
 
 import httpx
 import pytest
 
 from tests.queueing import Queue, serving
+
+from .apps import SERVICES, load
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:StreamingHttpResponse must consume synchronous iterators:Warning",  # Django's own FileResponse under ASGI
@@ -26,21 +27,9 @@ class Service:
     root: str = ""
 
 
-SERVICES = {
-    "fastapi": ("fastapi_zoo", ""),
-    "starlette": ("starlette_zoo", ""),
-    "litestar": ("litestar_zoo", ""),
-    "django-async": ("django_zoo", ""),
-    "django-sync": ("django_zoo", "/sync"),
-    "flask": ("flask_zoo", ""),
-    "quart": ("quart_zoo", ""),
-}
-
-
 @pytest.fixture(scope="module", params=SERVICES)
 async def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
-    module, root = SERVICES[request.param]
-    app = import_module(f".apps.{module}", __package__).make()
+    app, root = load(request.param)
     database = tmp_path_factory.mktemp(request.param) / "queue.sqlite3"
     # One attempt: an answer of 503 is compared too, and would otherwise be tried again, with growing pauses.
     async with serving(app, database, max_attempts=1, max_request_body="32 MiB") as queue:

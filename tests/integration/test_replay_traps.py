@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -27,7 +28,7 @@ from tests.asgi import App, Message, Receive, Send, answer, call, http_only, htt
 from tests.queueing import DEADLINE, Queue, connected, eventually, serving
 from tests.receiver import receiving
 
-from .apps import ALPHABET
+from .apps import ALPHABET, hang_here, load
 
 REPEAT = 25
 """How often something is looked at that must not change. Each look is a round trip through the queue's database."""
@@ -432,6 +433,75 @@ async def test_half_an_answer_is_an_incomplete_response(database: Path, raises: 
         assert "half" not in answered.text
 
 
+@pytest.mark.parametrize(
+    "start",
+    [
+        {"status": "200"},
+        {"status": None},
+        {"status": 0},
+        {"status": 99999},
+        {"headers": [("content-type", "text/plain")]},
+        {"headers": [(b"content-type", "text/plain")]},
+        {"headers": [(b"content-length", 2)]},
+        {"headers": [(b"one", b"two", b"three")]},
+        {"headers": None},
+    ],
+    ids=repr,
+)
+async def test_an_answer_that_no_server_could_send_is_a_failure_and_not_a_result(database: Path, start: Any) -> None:
+    """Nor may it leave the request running for ever: nobody would ever look at it again."""
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [], **start})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async with serving(app, database, max_attempts=1) as queue:
+        request_id = await queue.submit("GET", "/")
+        await queue.reaches(request_id, "COMPLETED", seconds=5)
+        answered = await queue.response(request_id)
+        assert answered.status_code in (500, 502)
+        assert answered.json()["error_type"] in ("runner_server_error", "runner_incomplete_response")
+
+
+class Unforeseen(BaseException):
+    """What some libraries use to get past `except Exception`."""
+
+
+@pytest.mark.parametrize(
+    "error", [Unforeseen, SystemExit, GeneratorExit, asyncio.CancelledError], ids=lambda error: error.__name__
+)
+async def test_a_handler_that_raises_no_exception_but_worse_ends_its_request(
+    database: Path, error: type[BaseException]
+) -> None:
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        raise error
+
+    async with serving(app, database, max_attempts=1, concurrency=1) as queue:
+        for _ in range(2):
+            request_id = await queue.submit("GET", "/")
+            await queue.reaches(request_id, "COMPLETED", seconds=5)
+            assert (await queue.response(request_id)).status_code == 500
+
+
+async def test_a_handler_that_cancels_its_own_task_ends_its_request(database: Path) -> None:
+    """So does one whose task somebody else cancels: a library that tidies up `asyncio.all_tasks()`."""
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await anyio.sleep_forever()
+
+    async with serving(app, database, max_attempts=1, concurrency=1) as queue:
+        for _ in range(2):
+            request_id = await queue.submit("GET", "/")
+            await queue.reaches(request_id, "COMPLETED", seconds=5)
+            assert (await queue.response(request_id)).status_code in (500, 502, 503)
+
+
 async def test_no_answer_at_all_is_told_apart(database: Path) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -568,7 +638,25 @@ async def test_an_answer_after_the_cancel_is_discarded(database: Path) -> None:
             assert (discarded.status_code, discarded.json()["error_type"]) == (499, "client_cancelled")
 
 
-async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["fastapi", "starlette", "litestar", "django-async", "quart"])
+async def test_cancelling_stops_the_handlers_of_every_framework(database: Path, name: str) -> None:
+    app, _ = load(name)
+    hang_here.seen.clear()
+    async with serving(app, database, concurrency=1) as queue:
+        for _ in range(2):
+            request_id = await queue.submit("GET", "/hang")
+            await eventually(lambda: hang_here.seen[-1:] == ["began"])
+            await queue.cancel(request_id)
+            assert (await queue.response(request_id)).status_code == 499
+            await eventually(lambda: hang_here.seen[-1:] == ["ended"])
+        assert hang_here.seen == ["began", "ended"] * 2
+        assert (await queue.run("GET", "/text")).status_code == 200
+
+
+@pytest.mark.parametrize("how", ["cancelled", "timed out"])
+async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(
+    database: Path, how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("queue_middleware.attempt.GRACE", 0.05)  # five seconds are for people
     entered, gate = threading.Event(), threading.Event()
 
@@ -581,12 +669,14 @@ async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(database:
         return PlainTextResponse("quick")
 
     app = Starlette(routes=[Route("/block", block), Route("/quick", quick)])
-    async with serving(app, database, concurrency=1) as queue:
+    limits = {"request_timeout": 0.2, "max_attempts": 1} if how == "timed out" else {}
+    async with serving(app, database, concurrency=1, **limits) as queue:
         try:
             blocked = await queue.submit("GET", "/block")
             await eventually(entered.is_set)
-            await queue.cancel(blocked)
-            assert (await queue.response(blocked)).status_code == 499
+            if how == "cancelled":
+                await queue.cancel(blocked)
+            assert (await queue.response(blocked)).status_code == (499 if how == "cancelled" else 504)
             waiting = await queue.submit("GET", "/quick")
             for _ in range(REPEAT):
                 assert (await queue.status(waiting))["status"] == "IN_QUEUE"

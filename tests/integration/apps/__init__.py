@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
+
+import anyio
 
 ALPHABET = Path(__file__).with_name("alphabet.txt")
 ETAG = '"v1"'
@@ -14,7 +17,41 @@ LARGE = bytes(range(256)) * 4096 * 2
 TEXT = "Grüße, 世界 \N{SNOWMAN}"
 REPEATED = [("x-order", "first"), ("x-other", "between"), ("x-order", "second"), ("x-latin", "caf\xe9"), ("x-empty", "")]
 
+SERVICES = {
+    "fastapi": ("fastapi_zoo", ""),
+    "starlette": ("starlette_zoo", ""),
+    "litestar": ("litestar_zoo", ""),
+    "django-async": ("django_zoo", ""),
+    "django-sync": ("django_zoo", "/sync"),
+    "flask": ("flask_zoo", ""),
+    "quart": ("quart_zoo", ""),
+}
+"""Name → module, and where its endpoints begin."""
+
 _OURS = {b"x-fal-request-id"}
+
+
+def load(name: str) -> tuple[Any, str]:
+    """The application of a service, and where its endpoints begin."""
+    module, root = SERVICES[name]
+    return import_module(f"{__name__}.{module}").make(), root
+
+
+class Hanging:
+    """What the endpoints that never end by themselves have come through."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def __call__(self) -> None:
+        self.seen.append("began")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.seen.append("ended")
+
+
+hang_here = Hanging()
 
 
 def digest(body: bytes) -> dict[str, Any]:

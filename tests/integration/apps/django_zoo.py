@@ -21,7 +21,7 @@ from django.http import (
 from django.urls import include, path, re_path, reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
 
 View = Callable[..., HttpResponseBase]
 
@@ -131,6 +131,11 @@ def large(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse(LARGE, content_type="application/octet-stream")
 
 
+async def hang(request: HttpRequest) -> HttpResponseBase:
+    await hang_here()
+    return HttpResponse()
+
+
 def _async(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
     """The same view for Django's async path, where it runs in the event loop instead of in a thread."""
 
@@ -153,7 +158,7 @@ def _routes(adapt: Callable[[View], Any]) -> list[Any]:
     ]
 
 
-urlpatterns = [path("sync/", include(_routes(lambda view: view))), path("", include(_routes(_async)))]
+urlpatterns = [path("sync/", include(_routes(lambda view: view))), path("", include(_routes(_async))), path("hang", hang)]
 
 
 def make() -> Any:

@@ -11,7 +11,7 @@ from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.response import File, Redirect, Stream
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
 
 
 async def _described(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -145,9 +145,14 @@ async def large() -> bytes:
     return LARGE
 
 
+@get("/hang")
+async def hang() -> None:
+    await hang_here()
+
+
 def make() -> Litestar:
     handlers = [
         echo, echo_path, form, upload, mirror, cookies, redirect, redirect_after_post, file, conditional, stream, events,
-        status, status_after_delete, refused, boom, json, text, headers, empty, large,
+        status, status_after_delete, refused, boom, json, text, headers, empty, large, hang,
     ]  # fmt: skip
     return Litestar(handlers, openapi_config=None, request_max_body_size=None, logging_config=None)
