@@ -20,7 +20,8 @@ DEADLINE = 20.0
 
 
 async def eventually(condition: Callable[[], Awaitable[Any] | Any], seconds: float = DEADLINE) -> Any:
-    """Ask until the answer is true, and return it."""
+    """Ask until the answer is true, and return it. Asks often at first: most of what is waited for takes milliseconds."""
+    pause = 0.0005
     with anyio.fail_after(seconds):
         while True:
             answer = condition()
@@ -28,7 +29,8 @@ async def eventually(condition: Callable[[], Awaitable[Any] | Any], seconds: flo
                 answer = await answer
             if answer:
                 return answer
-            await anyio.sleep(0.005)
+            await anyio.sleep(pause)
+            pause = min(pause * 2, 0.02)
 
 
 def client_of(app: Any, **options: Any) -> httpx.AsyncClient:
@@ -96,15 +98,23 @@ def _with_own_state(app: Any) -> Any:
 @asynccontextmanager
 async def connected(app: Any) -> AsyncIterator[Queue]:
     """An application that has a queue somewhere, with its lifespan, in process."""
+    trouble: BaseException | None = None
     lifespan = LifespanManager(_with_own_state(app), startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
     async with lifespan, client_of(lifespan.app) as client:
-        yield Queue(client)
+        try:
+            yield Queue(client)
+        except BaseException as error:  # asgi-lifespan would only cancel then; a failed test is to leave nothing open
+            trouble = error
+    if trouble is not None:
+        raise trouble
 
 
 @asynccontextmanager
 async def serving(app: Any, database: Path, **options: Any) -> AsyncIterator[Queue]:
     """The application, wrapped. `min_free_disk`: how full the developer's disk is is not what is tested."""
-    async with connected(QueueMiddleware(app, database=database, **{"min_free_disk": 0, **options})) as queue:
+    async with connected(
+        QueueMiddleware(app, database=database, **{"min_free_disk": 0, "shutdown_timeout": 2, **options})
+    ) as queue:
         yield queue
 
 

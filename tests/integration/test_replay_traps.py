@@ -45,6 +45,15 @@ def reporting(*keys: str) -> App:
     return app
 
 
+@pytest.fixture(scope="module")
+async def reporter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Queue]:
+    """One queue for all tests that only look at what an application sees."""
+    keys = ("method", "path", "raw_path", "root_path", "query_string", "headers")
+    database = tmp_path_factory.mktemp("reporter") / "queue.sqlite3"
+    async with serving(reporting(*keys), database, outbound_allow="127.0.0.1", webhook_schedule="") as queue:
+        yield queue
+
+
 async def seen_headers(queue: Queue, *args: Any, **request: Any) -> list[tuple[str, str]]:
     return [(name, value) for name, value in (await queue.run(*args, **request)).json()["headers"]]
 
@@ -155,12 +164,11 @@ async def test_extensions_of_the_submitting_server_are_not_copied(database: Path
         assert answered.headers["x-extensions"] == "0"
 
 
-async def test_path_and_raw_path_are_rewritten_together(database: Path) -> None:
-    async with serving(reporting("path", "raw_path", "root_path"), database) as queue:
-        seen = (await queue.run("GET", "/a%2Fb/gr%C3%BC%C3%9Fe")).json()
-        assert seen == {"path": "/a/b/grüße", "raw_path": "/a%2Fb/gr%C3%BC%C3%9Fe", "root_path": ""}
-        assert (await queue.run("GET", "/")).json()["raw_path"] == "/"
-        assert (await queue.run("POST", "")).json()["raw_path"] == "/"
+async def test_path_and_raw_path_are_rewritten_together(reporter: Queue) -> None:
+    seen = (await reporter.run("GET", "/a%2Fb/gr%C3%BC%C3%9Fe")).json()
+    assert (seen["path"], seen["raw_path"], seen["root_path"]) == ("/a/b/grüße", "/a%2Fb/gr%C3%BC%C3%9Fe", "")
+    assert (await reporter.run("GET", "/")).json()["raw_path"] == "/"
+    assert (await reporter.run("POST", "")).json()["raw_path"] == "/"
 
 
 async def test_the_root_path_of_a_mount_is_kept(database: Path) -> None:
@@ -280,7 +288,7 @@ async def test_current_job_is_known_in_threads_and_gone_afterwards(database: Pat
 # --- headers and query
 
 
-async def test_what_belongs_to_the_connection_is_not_replayed(database: Path) -> None:
+async def test_what_belongs_to_the_connection_is_not_replayed(reporter: Queue) -> None:
     theirs = {
         "connection": "keep-alive, x-private",
         "x-private": "between the two of us",
@@ -296,9 +304,8 @@ async def test_what_belongs_to_the_connection_is_not_replayed(database: Path) ->
         "range": "bytes=0-1",
         "if-none-match": '"v1"',
     }
-    async with serving(reporting("headers"), database) as queue:
-        request_id = await queue.submit("GET", "/", headers=theirs)
-        seen = dict((await queue.response(request_id)).json()["headers"])
+    request_id = await reporter.submit("GET", "/", headers=theirs)
+    seen = dict((await reporter.response(request_id)).json()["headers"])
     assert {name: seen[name] for name in ("x-kept", "range", "if-none-match", "accept-encoding", "x-fal-request-id")} == {
         "x-kept": "yes",
         "range": "bytes=0-1",
@@ -323,23 +330,21 @@ async def test_header_values_cannot_break_out(database: Path) -> None:
             assert submitted.status == 400
 
 
-async def test_a_chunked_submission_is_replayed_with_its_length(database: Path) -> None:
+async def test_a_chunked_submission_is_replayed_with_its_length(reporter: Queue) -> None:
     async def pieces() -> AsyncIterator[bytes]:
         yield b"abc"
         yield b"defg"
 
-    async with serving(reporting("headers"), database) as queue:
-        seen = await seen_headers(queue, "POST", "/", content=pieces())
-        assert ("content-length", "7") in seen
-        assert "transfer-encoding" not in dict(seen)
+    seen = await seen_headers(reporter, "POST", "/", content=pieces())
+    assert ("content-length", "7") in seen
+    assert "transfer-encoding" not in dict(seen)
 
 
-async def test_headers_for_the_fal_queue_reach_the_application_too(database: Path) -> None:
+async def test_headers_for_the_fal_queue_reach_the_application_too(reporter: Queue) -> None:
     """They are part of the request; only what we say ourselves is ours."""
-    async with serving(reporting("headers"), database) as queue:
-        theirs = {"x-fal-queue-priority": "low", "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds": 5}'}
-        seen = dict(await seen_headers(queue, "POST", "/", headers=theirs))
-        assert {name: seen.get(name) for name in theirs} == theirs
+    theirs = {"x-fal-queue-priority": "low", "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds": 5}'}
+    seen = dict(await seen_headers(reporter, "POST", "/", headers=theirs))
+    assert {name: seen.get(name) for name in theirs} == theirs
 
 
 @pytest.mark.parametrize(
@@ -351,9 +356,8 @@ async def test_headers_for_the_fal_queue_reach_the_application_too(database: Pat
         ("x=fal_webhook&falx=1&&empty=&flag", "x=fal_webhook&falx=1&&empty=&flag"),
     ],
 )
-async def test_our_query_parameters_are_taken_out_and_no_byte_more(database: Path, sent: str, seen: str) -> None:
-    async with serving(reporting("query_string"), database, outbound_allow="127.0.0.1", webhook_schedule="") as queue:
-        assert (await queue.run("GET", f"/?{sent}")).json()["query_string"] == seen
+async def test_our_query_parameters_are_taken_out_and_no_byte_more(reporter: Queue, sent: str, seen: str) -> None:
+    assert (await reporter.run("GET", f"/?{sent}")).json()["query_string"] == seen
 
 
 async def test_the_attempt_is_told_from_the_second_on(database: Path) -> None:
@@ -387,17 +391,15 @@ async def test_what_belongs_to_the_servers_connection_is_not_stored(database: Pa
 
 
 @pytest.mark.parametrize("method", ["HEAD", "OPTIONS", "TRACE", "CONNECT", "PROPFIND"])
-async def test_only_five_methods_are_queued(database: Path, method: str) -> None:
-    async with serving(reporting("method"), database) as queue:
-        refused = await queue.client.request(method, "/fal/queue/submit/x")
-        assert refused.status_code == 405
-        assert {word.strip() for word in refused.headers["allow"].split(",")} == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+async def test_only_five_methods_are_queued(reporter: Queue, method: str) -> None:
+    refused = await reporter.client.request(method, "/fal/queue/submit/x")
+    assert refused.status_code == 405
+    assert {word.strip() for word in refused.headers["allow"].split(",")} == {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-async def test_the_same_method_is_replayed(database: Path, method: str) -> None:
-    async with serving(reporting("method"), database) as queue:
-        assert (await queue.run(method, "/x")).json() == {"method": method}
+async def test_the_same_method_is_replayed(reporter: Queue, method: str) -> None:
+    assert (await reporter.run(method, "/x")).json()["method"] == method
 
 
 # --- how a call can end
