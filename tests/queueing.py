@@ -98,15 +98,14 @@ def _with_own_state(app: Any) -> Any:
 @asynccontextmanager
 async def connected(app: Any) -> AsyncIterator[Queue]:
     """An application that has a queue somewhere, with its lifespan, in process."""
-    trouble: BaseException | None = None
     lifespan = LifespanManager(_with_own_state(app), startup_timeout=DEADLINE, shutdown_timeout=DEADLINE)
-    async with lifespan, client_of(lifespan.app) as client:
-        try:
+    await lifespan.__aenter__()
+    try:
+        async with client_of(lifespan.app) as client:
             yield Queue(client)
-        except BaseException as error:  # asgi-lifespan would only cancel then; a failed test is to leave nothing open
-            trouble = error
-    if trouble is not None:
-        raise trouble
+    finally:
+        # In good order also after a failed test: told of the error, asgi-lifespan would only cancel, and leave things open.
+        await lifespan.__aexit__(None, None, None)
 
 
 @asynccontextmanager

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from blockbuster import blockbuster_ctx
 from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,8 +19,9 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware
-from tests.asgi import App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import Queue, client_of, connected, eventually, serving
+from tests.receiver import receiving
 
 
 @http_only
@@ -278,6 +281,43 @@ async def test_running_ends_the_queue_also_when_its_block_raises(database: Path)
         async with wrapped.running():
             _ = 1 / 0
     assert (await call(wrapped, http_scope("POST", b"/fal/queue/submit/x"))).status == 503
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) -> None:
+    """The child has none of its threads; a submission would wait there for ever."""
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    async with wrapped.running(), client_of(wrapped) as client:
+        child = os.fork()
+        if child == 0:
+            try:
+                refused = _at_once(call(wrapped, http_scope("POST", b"/fal/queue/submit/x")))
+                os._exit(0 if refused.status == 503 and b"forked" in refused.body else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (await client.post("/fal/queue/submit/x")).status_code == 200
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run what never waits, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+async def test_nothing_of_ours_blocks_the_event_loop(database: Path) -> None:
+    with blockbuster_ctx("queue_middleware") as blockbuster:
+        # One look at the free disk a second, and one file removed at the end: microseconds, on the disk of the database.
+        for function in ("os.statvfs", "os.unlink"):
+            blockbuster.functions[function].deactivate()
+        async with receiving() as receiver, serving(hello, database, outbound_allow="127.0.0.1") as queue:
+            request_id = await queue.submit("POST", f"/x?fal_webhook={receiver.url}", content=b"x" * 600_000)
+            assert (await queue.response(request_id)).text == "hello from /x"
+            await eventually(lambda: receiver.of(request_id))
+            assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
 
 
 # --- other ways of putting it together

@@ -541,6 +541,21 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
         assert (await queue.response(second_id)).text == "done too"
 
 
+async def test_a_background_task_that_does_not_end_is_given_up_after_a_while(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_middleware.attempt.TAIL", 0.05)  # five minutes are for people
+    gate = anyio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("done", background=BackgroundTask(gate.wait))
+
+    async with serving(Starlette(routes=[Route("/", endpoint)]), database, concurrency=1) as queue:
+        for _ in range(2):
+            assert (await queue.run("GET", "/")).text == "done"
+        gate.set()
+
+
 async def test_a_background_task_that_raises_does_not_change_the_result(database: Path) -> None:
     def fail() -> None:
         raise RuntimeError("too late to matter")
