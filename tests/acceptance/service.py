@@ -1,0 +1,68 @@
+"""The service that the acceptance tests run under real servers. Its queue is set up by `QUEUE_*` in the environment.
+
+What it does is written down in files of `SERVICE_DIRECTORY`, because that outlives a killed process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Route
+
+from queue_middleware import QueueMiddleware
+
+DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
+
+
+@asynccontextmanager
+async def lifespan(app: Starlette) -> AsyncIterator[None]:
+    """A worker shows that it is there, and that it went in good order."""
+    sign = DIRECTORY / "workers" / str(os.getpid())
+    sign.touch()
+    yield
+    sign.unlink(missing_ok=True)
+    note("closed", str(os.getpid()))
+
+
+def note(name: str, line: str) -> None:
+    """Append a line; appends of this size do not mix, whoever else is writing."""
+    with (DIRECTORY / name).open("ab", buffering=0) as file:
+        file.write(line.encode() + b"\n")
+
+
+async def square(request: Request) -> Response:
+    """Honest little work: it takes `seconds`, and its answer depends on its question."""
+    question = await request.json()
+    note("runs", str(question["n"]))
+    await asyncio.sleep(question.get("seconds", 0))
+    return JSONResponse({"n": question["n"], "square": question["n"] ** 2})
+
+
+async def gated(request: Request) -> Response:
+    """Waits until somebody opens the gate."""
+    note("entered", request.headers["x-fal-request-id"])
+    while not (DIRECTORY / "gate").exists():
+        await asyncio.sleep(0.02)
+    return PlainTextResponse("through")
+
+
+async def health(request: Request) -> Response:
+    return PlainTextResponse("well")
+
+
+inner = Starlette(
+    routes=[
+        Route("/square", square, methods=["POST"]),
+        Route("/gated", gated, methods=["POST"]),
+        Route("/health", health),
+    ],
+    lifespan=lifespan,
+)
+app = QueueMiddleware(inner)

@@ -1,0 +1,83 @@
+"""The same little zoo of endpoints, written in six frameworks as their users would write it. Here is what they agree on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+ALPHABET = Path(__file__).with_name("alphabet.txt")
+ETAG = '"v1"'
+CHUNKS = [b"one ", b"zwei ", "tre\u0301s ".encode(), bytes(range(256)), b"", b"end"]
+LARGE = bytes(range(256)) * 4096 * 2
+TEXT = "Grüße, 世界 \N{SNOWMAN}"
+REPEATED = [("x-order", "first"), ("x-other", "between"), ("x-order", "second"), ("x-latin", "caf\xe9"), ("x-empty", "")]
+
+SERVICES = {
+    "fastapi": ("fastapi_zoo", ""),
+    "starlette": ("starlette_zoo", ""),
+    "litestar": ("litestar_zoo", ""),
+    "django-async": ("django_zoo", ""),
+    "django-sync": ("django_zoo", "/sync"),
+    "flask": ("flask_zoo", ""),
+    "quart": ("quart_zoo", ""),
+}
+"""Name → module, and where its endpoints begin."""
+
+_OURS = {b"x-fal-request-id"}
+
+
+def load(name: str) -> tuple[Any, str]:
+    """The application of a service, and where its endpoints begin."""
+    module, root = SERVICES[name]
+    return import_module(f"{__name__}.{module}").make(), root
+
+
+class Hanging:
+    """What the endpoints that never end by themselves have come through."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    async def __call__(self) -> None:
+        self.seen.append("began")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            self.seen.append("ended")
+
+
+hang_here = Hanging()
+
+
+def digest(body: bytes) -> dict[str, Any]:
+    """A body, small enough to be looked at."""
+    return {"length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
+
+
+def described(scope: Mapping[str, Any], body: bytes, **seen: Any) -> dict[str, Any]:
+    """Everything an application can see of a request; header order is kept within a name, as HTTP wants it."""
+    headers = sorted((pair for pair in scope["headers"] if pair[0] not in _OURS), key=lambda pair: pair[0])
+    return {
+        "method": scope["method"],
+        "path": scope["path"],
+        "raw_path": scope["raw_path"].decode("latin-1"),
+        "root_path": scope.get("root_path", ""),
+        "query": scope["query_string"].decode("latin-1"),
+        "headers": [[name.decode("latin-1"), value.decode("latin-1")] for name, value in headers],
+        "client": list(scope["client"]),
+        "server": list(scope["server"]),
+        "scheme": scope["scheme"],
+        "http_version": scope["http_version"],
+        "body": digest(body),
+        **seen,
+    }
+
+
+def pairs(items: Iterable[tuple[str, Any]]) -> list[list[str]]:
+    """Fields of a form or of a query, in their order."""
+    return [[name, str(value)] for name, value in items]

@@ -1,0 +1,443 @@
+"""The queue lives as long as the application, however it is put together, and touches nothing that is not its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from blockbuster import blockbuster_ctx
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+
+from queue_middleware import QueueMiddleware
+from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.queueing import Queue, client_of, connected, eventually, serving
+from tests.receiver import receiving
+
+
+@http_only
+async def hello(scope: Message, receive: Receive, send: Send) -> None:
+    await answer(send, b"hello from " + scope["path"].encode())
+
+
+@asynccontextmanager
+async def lifespan_of(app: App) -> AsyncIterator[Lifespan]:
+    """The lifespan protocol by hand. What is still open at the end is a failure of the test, not a hang."""
+    lifespan = Lifespan(app)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lifespan.run)
+        yield lifespan
+        tasks.cancel_scope.cancel()
+
+
+# --- construction
+
+
+async def test_nothing_is_opened_before_the_lifespan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers import and construct before they fork; what is open then hangs in the children."""
+    monkeypatch.chdir(tmp_path)
+    threads = threading.active_count()
+    wrapped = QueueMiddleware(hello)
+    assert (await call(wrapped, http_scope("GET", b"/elsewhere"))).body == b"hello from /elsewhere"
+    assert (await call(wrapped, http_scope("POST", b"/fal/queue/submit/x"))).status == 503
+    assert list(tmp_path.iterdir()) == []
+    assert threading.active_count() == threads
+
+
+async def test_everything_is_closed_after_the_lifespan(database: Path) -> None:
+    threads = {thread.ident for thread in threading.enumerate()}
+    async with serving(hello, database) as queue:
+        assert (await queue.run("GET", "/x")).text == "hello from /x"
+    # Its last checkpoint took the write-ahead log along: nobody holds the file any more.
+    assert not database.with_name("queue.sqlite3-wal").exists()
+    await eventually(lambda: {thread.ident for thread in threading.enumerate() if thread.name.startswith("queue")} <= threads)
+
+
+async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
+    async with serving(hello, database) as queue:
+        request_id = await queue.submit("GET", "/x")
+        await queue.reaches(request_id, "COMPLETED")
+    async with serving(hello, database) as queue:
+        assert (await queue.response(request_id)).text == "hello from /x"
+
+
+# --- wrapping the application's lifespan
+
+
+async def test_the_application_is_first_up_and_last_down(database: Path) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        events.append(f"application up, queue there: {database.exists()}")
+        yield
+        events.append("application down")
+
+    async def endpoint(request: Request) -> Response:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            events.append("replay ended")
+
+    app = Starlette(routes=[Route("/", endpoint)], lifespan=lifespan)
+    async with serving(app, database, shutdown_timeout=0) as queue:
+        assert database.exists()
+        await queue.reaches(await queue.submit("GET", "/"), "IN_PROGRESS")
+    assert events == ["application up, queue there: False", "replay ended", "application down"]
+
+
+async def test_work_that_shutdown_interrupts_is_handed_back_and_not_charged(database: Path) -> None:
+    seen: list[str | None] = []
+    gate = anyio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        seen.append(request.headers.get("x-fal-attempt"))
+        await gate.wait()
+        return PlainTextResponse("done at last")
+
+    app = Starlette(routes=[Route("/", endpoint)])
+    async with serving(app, database, shutdown_timeout=0) as queue:
+        request_id = await queue.submit("GET", "/")
+        await eventually(lambda: seen)
+    gate.set()
+    async with serving(app, database) as queue:
+        assert (await queue.response(request_id)).text == "done at last"
+    assert seen == [None, None]
+
+
+async def test_shutdown_waits_for_running_work(database: Path) -> None:
+    gate, started = anyio.Event(), anyio.Event()
+
+    async def endpoint(request: Request) -> Response:
+        started.set()
+        await gate.wait()
+        return PlainTextResponse("done in time")
+
+    wrapped = QueueMiddleware(Starlette(routes=[Route("/", endpoint)]), database=database, min_free_disk=0)
+    async with lifespan_of(wrapped) as lifespan:
+        assert await lifespan.startup() == {"type": "lifespan.startup.complete"}
+        async with client_of(wrapped) as client:
+            request_id = await Queue(client).submit("GET", "/")
+            await started.wait()
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(lifespan.shutdown)
+                refused = await eventually(lambda: _refused(client))
+                assert "retry-after" in refused.headers
+                gate.set()
+    async with serving(hello, database) as queue:
+        assert (await queue.response(request_id)).text == "done in time"
+
+
+async def _refused(client: Any) -> Any:
+    """A submission that was not taken, or None."""
+    submitted = await client.post("/fal/queue/submit/")
+    return submitted if submitted.status_code == 503 else None
+
+
+def raising(error: Exception) -> App:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise error
+        await hello(scope, receive, send)
+
+    return app
+
+
+async def returning(scope: Message, receive: Receive, send: Send) -> None:
+    if scope["type"] == "http":
+        await hello(scope, receive, send)
+
+
+async def listening_first(scope: Message, receive: Receive, send: Send) -> None:
+    """Takes the startup message, and only then finds out that it does not know what to do with it."""
+    if scope["type"] == "lifespan":
+        await receive()
+        raise NotImplementedError
+    await hello(scope, receive, send)
+
+
+@pytest.mark.parametrize(
+    "app",
+    [raising(ValueError("Django can only handle ASGI/HTTP connections, not lifespan.")), raising(KeyError("path")), returning,
+     listening_first],
+    ids=["like-django", "careless", "returning", "listening-first"],
+)  # fmt: skip
+async def test_an_application_without_lifespan_is_given_one(database: Path, app: App) -> None:
+    async with lifespan_of(QueueMiddleware(app, database=database, min_free_disk=0)) as lifespan:
+        assert await lifespan.startup() == {"type": "lifespan.startup.complete"}
+        assert database.exists()
+        assert await lifespan.shutdown() == {"type": "lifespan.shutdown.complete"}
+        assert lifespan.error is None
+
+
+async def test_a_failed_startup_is_forwarded_and_the_queue_stays_closed(database: Path) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no model on this machine"})
+
+    async with lifespan_of(QueueMiddleware(app, database=database)) as lifespan:
+        assert await lifespan.startup() == {"type": "lifespan.startup.failed", "message": "no model on this machine"}
+    assert not database.exists()
+
+
+async def test_a_starlette_startup_that_raises_is_forwarded_as_it_is(database: Path) -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        raise RuntimeError("no model on this machine")
+        yield
+
+    wrapped = QueueMiddleware(Starlette(lifespan=lifespan), database=database)
+    async with lifespan_of(wrapped) as by_hand:
+        said = await by_hand.startup()
+    assert said is not None
+    assert said["type"] == "lifespan.startup.failed"
+    assert "no model on this machine" in said["message"]
+    assert not database.exists()
+
+
+async def test_a_failed_shutdown_is_forwarded_after_the_queue_is_closed(database: Path) -> None:
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        yield
+        raise RuntimeError("the pool is gone")
+
+    async with lifespan_of(QueueMiddleware(Starlette(lifespan=lifespan), database=database, min_free_disk=0)) as by_hand:
+        assert await by_hand.startup() == {"type": "lifespan.startup.complete"}
+        said = await by_hand.shutdown()
+    assert said is not None
+    assert said["type"] == "lifespan.shutdown.failed"
+    assert not database.with_name("queue.sqlite3-wal").exists()
+
+
+async def test_a_queue_that_cannot_open_fails_the_startup_with_a_sentence_and_lets_the_application_end(tmp_path: Path) -> None:
+    events: list[str] = []
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        events.append("up")
+        yield
+        events.append("down")
+
+    impossible = tmp_path / "a directory"
+    impossible.mkdir()
+    wrapped = QueueMiddleware(Starlette(lifespan=lifespan), database=impossible)
+    async with lifespan_of(wrapped) as by_hand:
+        said = await by_hand.startup()
+        assert said is not None
+        assert said["type"] == "lifespan.startup.failed"
+        assert str(impossible) in said["message"]
+        await eventually(lambda: events == ["up", "down"])
+
+
+async def test_a_file_that_is_no_database_fails_the_startup_with_a_sentence(database: Path) -> None:
+    database.write_bytes(b"this is not SQLite, this is a letter to my aunt\n" * 100)
+    async with lifespan_of(QueueMiddleware(hello, database=database)) as by_hand:
+        said = await by_hand.startup()
+    assert said is not None
+    assert said["type"] == "lifespan.startup.failed"
+    assert str(database) in said["message"]
+    assert database.read_bytes().startswith(b"this is not SQLite")
+
+
+# --- no lifespan at all
+
+
+async def test_without_a_lifespan_the_queue_says_so_and_the_application_works(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database)
+    async with client_of(wrapped) as client:
+        for method, path in [
+            ("POST", "/fal/queue/submit/x"),
+            ("GET", "/fal/queue/requests/0192d3b5-0000-7000-8000-000000000000/status"),
+        ]:
+            refused = await client.request(method, path)
+            assert refused.status_code == 503
+            assert "lifespan" in refused.json()["detail"]
+            assert "running()" in refused.json()["detail"]
+            assert int(refused.headers["retry-after"]) > 0
+        assert (await client.get("/x")).text == "hello from /x"
+
+
+async def test_running_starts_the_queue_by_hand_and_again(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    for _ in range(2):
+        async with wrapped.running(), client_of(wrapped) as client:
+            assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+        async with client_of(wrapped) as client:
+            assert (await client.post("/fal/queue/submit/x")).status_code == 503
+
+
+async def test_running_ends_the_queue_also_when_its_block_raises(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    with pytest.raises(ZeroDivisionError):
+        async with wrapped.running():
+            _ = 1 / 0
+    assert (await call(wrapped, http_scope("POST", b"/fal/queue/submit/x"))).status == 503
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) -> None:
+    """The child has none of its threads; a submission would wait there for ever."""
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    async with wrapped.running(), client_of(wrapped) as client:
+        child = os.fork()
+        if child == 0:
+            try:
+                refused = _at_once(call(wrapped, http_scope("POST", b"/fal/queue/submit/x")))
+                os._exit(0 if refused.status == 503 and b"forked" in refused.body else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert (await client.post("/fal/queue/submit/x")).status_code == 200
+
+
+def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    """Run what never waits, without an event loop."""
+    try:
+        coroutine.send(None)
+    except StopIteration as end:
+        return end.value
+    raise AssertionError("it waits")
+
+
+async def test_nothing_of_ours_blocks_the_event_loop(database: Path) -> None:
+    with blockbuster_ctx("queue_middleware") as blockbuster:
+        # One look at the free disk a second, and one file removed at the end: microseconds, on the disk of the database.
+        for function in ("os.statvfs", "os.unlink"):
+            blockbuster.functions[function].deactivate()
+        async with receiving() as receiver, serving(hello, database, outbound_allow="127.0.0.1") as queue:
+            request_id = await queue.submit("POST", f"/x?fal_webhook={receiver.url}", content=b"x" * 600_000)
+            assert (await queue.response(request_id)).text == "hello from /x"
+            await eventually(lambda: receiver.of(request_id))
+            assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
+
+
+# --- other ways of putting it together
+
+
+async def test_a_mounted_sub_application(database: Path) -> None:
+    """`Mount` forwards no lifespan; the outer application starts the queue."""
+    inner = QueueMiddleware(hello, database=database, min_free_disk=0)
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with inner.running():
+            yield
+
+    async with connected(Starlette(routes=[Mount("/sub", inner)], lifespan=lifespan)) as outer:
+        queue = Queue(outer.client, "/sub/fal/queue")
+        submitted = await outer.client.post("/sub/fal/queue/submit/x")
+        assert submitted.json()["status_url"].startswith("http://service.test/sub/fal/queue/")
+        assert (await queue.run("GET", "/x")).text == "hello from /sub/x"
+        assert (await outer.client.get(submitted.json()["status_url"])).status_code in (200, 202)
+        assert (await outer.client.get("/fal/queue/requests/x/status")).status_code == 404
+
+
+async def test_add_middleware(database: Path) -> None:
+    """Middlewares inside of the queue's see the replay; one outside sees the submission only."""
+    app, outside = FastAPI(), []
+
+    @app.get("/hello")
+    async def endpoint(request: Request) -> Response:
+        return JSONResponse({"path": request.url.path, "stamped": request.headers.get("x-fal-request-id") is not None})
+
+    app.add_middleware(QueueMiddleware, database=database, min_free_disk=0)
+
+    @app.middleware("http")
+    async def look(request: Request, call_next: Callable[[Request], Any]) -> Any:
+        outside.append(request.url.path.split("/")[-1])
+        return await call_next(request)
+
+    async with connected(app) as queue:
+        assert (await queue.run("GET", "/hello")).json() == {"path": "/hello", "stamped": True}
+        assert outside.count("hello") == 1
+        assert (await queue.client.get("/hello")).json() == {"path": "/hello", "stamped": False}
+
+
+async def test_two_in_one_process_never_meet(tmp_path: Path) -> None:
+    async with (
+        serving(hello, tmp_path / "one.sqlite3", concurrency=1) as one,
+        serving(hello, tmp_path / "two.sqlite3", concurrency=1) as two,
+    ):
+        in_one, in_two = await one.submit("GET", "/one"), await two.submit("GET", "/two")
+        assert (await one.response(in_one)).text == "hello from /one"
+        assert (await two.response(in_two)).text == "hello from /two"
+        foreign = await two.client.get(f"/fal/queue/requests/{in_one}/status")
+        assert foreign.status_code == 404
+
+
+async def test_two_around_one_application_at_their_own_prefixes(tmp_path: Path) -> None:
+    inner = QueueMiddleware(hello, database=tmp_path / "inner.sqlite3", prefix="/inner", min_free_disk=0)
+    outer = QueueMiddleware(inner, database=tmp_path / "outer.sqlite3", prefix="/outer", min_free_disk=0)
+    async with connected(outer) as both:
+        assert (await Queue(both.client, "/inner").run("GET", "/x")).text == "hello from /x"
+        assert (await Queue(both.client, "/outer").run("GET", "/x")).text == "hello from /x"
+        # A submission to the inner queue may itself be queued by the outer one.
+        nested = (await Queue(both.client, "/outer").run("POST", "/inner/submit/x")).json()["request_id"]
+        assert (await Queue(both.client, "/inner").response(nested)).text == "hello from /x"
+
+
+async def test_two_processes_worth_of_queues_share_one_file(database: Path) -> None:
+    async with serving(hello, database) as one, serving(hello, database) as two:
+        ids = [await queue.submit("GET", f"/{number}") for number, queue in enumerate([one, two] * 5)]
+        for number, (request_id, reader) in enumerate(zip(ids, [two, one] * 5, strict=True)):
+            assert (await reader.response(request_id)).text == f"hello from /{number}"
+
+
+# --- everything else
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/",
+        "/fal",
+        "/fal/queue2/submit/x",
+        "/fal/queued",
+        "/x/fal/queue/submit/x",
+        "/fal/Queue/submit/x",
+        "//fal/queue/submit/x",
+    ],
+)
+async def test_what_is_not_under_the_prefix_reaches_the_application_untouched(database: Path, path: str) -> None:
+    seen: list[tuple[Any, ...]] = []
+
+    async def app(*channel: Any) -> None:
+        seen.append(channel)
+
+    async with lifespan_of(wrapped := QueueMiddleware(app, database=database, min_free_disk=0)) as lifespan:
+        await lifespan.startup()
+        seen.clear()
+        scope, receive, send = http_scope("GET", path.encode()), _never, _never
+        before = dict(scope)
+        await wrapped(scope, receive, send)
+        assert [tuple(map(id, channel)) for channel in seen] == [(id(scope), id(receive), id(send))]
+        assert scope == before
+        await lifespan.shutdown()
+
+
+@pytest.mark.parametrize("path", ["/ws", "/fal/queue/submit/ws", "/fal/queue/requests/x/status"])
+async def test_websockets_reach_the_application_untouched(database: Path, path: str) -> None:
+    """Under the prefix too: whoever queues HTTP has said nothing about sockets."""
+    seen: list[tuple[Any, ...]] = []
+
+    async def app(*channel: Any) -> None:
+        seen.append(channel)
+
+    wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
+    async with wrapped.running():
+        scope = {"type": "websocket", "path": path, "raw_path": path.encode(), "headers": [], "query_string": b""}
+        await wrapped(scope, _never, _never)
+        assert [tuple(map(id, channel)) for channel in seen] == [(id(scope), id(_never), id(_never))]
+
+
+async def _never(*_: Any) -> Any:
+    raise AssertionError("nobody reads or writes on this channel but the application")

@@ -1,0 +1,78 @@
+"""A receiver of webhooks on a free loopback port. It keeps what came, byte for byte, to be judged later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import h11
+
+
+@dataclass
+class Webhook:
+    """One delivery attempt as it arrived."""
+
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["x-fal-webhook-request-id"]
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """fal's envelope: `request_id`, `status`, `payload`, `error`."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """What arrived so far, by request, in order. `answer` says with which status an attempt is met."""
+
+    url: str
+    answer: Callable[[Webhook], int]
+    arrived: dict[str, list[Webhook]] = field(default_factory=dict)
+
+    def of(self, request_id: str) -> list[Webhook]:
+        """The attempts for one request."""
+        return self.arrived.get(request_id, [])
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        connection, body = h11.Connection(h11.SERVER), b""
+        try:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await reader.read(65536))
+                elif isinstance(event, h11.Request):
+                    request = event
+                elif isinstance(event, h11.Data):
+                    body += event.data
+            if isinstance(event, h11.EndOfMessage):
+                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+                webhook = Webhook(request.target.decode(), headers, body)
+                self.arrived.setdefault(webhook.request_id, []).append(webhook)
+                headers = [("content-length", "0"), ("connection", "close")]
+                response = h11.Response(status_code=self.answer(webhook), headers=headers)
+                writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                await writer.drain()
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass  # the sender was killed in the middle: that is what some tests do
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def receiving(answer: Callable[[Webhook], int] = lambda webhook: 200) -> AsyncIterator[Receiver]:
+    """A receiver for as long as the block lasts."""
+    receiver = Receiver("", answer)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield receiver
