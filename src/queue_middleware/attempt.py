@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from .backoff import exponential
-from .bridges import in_wsgi_bridge
+from .bridges import in_thread, in_wsgi_bridge
 from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
@@ -49,6 +49,12 @@ class Surroundings:
     announce: Announce
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
+    host: asyncio.Task[Any] | None = None
+    """The worker's own task."""
+
+    def is_being_torn_down(self) -> bool:
+        """Whether the event loop is ending and cancels everything; a handler may also cancel just itself."""
+        return self.host is None or self.host.done() or self.host.cancelling() > 0
 
 
 class Vacate(Protocol):
@@ -109,13 +115,12 @@ class Attempt:
         scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
         try:
             await self._around.app(scope, self._replay.receive, self._replay.send)
-        except asyncio.CancelledError as error:
-            if self._reason is None and _cancelled_from_outside():
-                raise
-            return error
         except AnswerTooLarge:
             return None
-        except (Exception, SystemExit, BaseExceptionGroup) as error:
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
+                self._settled = True  # whoever finds it unfinished runs it again
+                raise
             if self._reason is None:
                 self._announce(Raised(claim.request_id, error))
             return error
@@ -238,18 +243,22 @@ class Attempt:
         if self._reason is not None or self._settled:
             return
         self._reason = reason
+        self._deadline = math.inf
         self._stop_timer()
         self._replay.disconnect()
         self._timer = self._loop.call_later(POLITE, self._cancel)
 
     def _cancel(self) -> None:
-        if self._settled or self.task is None:
+        if self.task is None or self.task.done():
             return
         if in_wsgi_bridge(self.claim.request_id):
             self._give_up()
-            return
-        self.task.cancel()
-        self._timer = self._loop.call_later(GRACE, self._give_up)
+        elif in_thread(self.task):
+            self._give_up()
+            self._timer = self._loop.call_later(POLITE, self._cancel)  # its next step may be one that can be cancelled
+        else:
+            self.task.cancel()
+            self._timer = self._loop.call_later(GRACE, self._give_up)
 
     def _give_up(self) -> None:
         """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
@@ -259,10 +268,6 @@ class Attempt:
 
     def abandon(self) -> None:
         """At the end of a process: cancel what can be cancelled, without waiting for it."""
+        self._settled = True
         if self.task is not None and not in_wsgi_bridge(self.claim.request_id):
             self.task.cancel()
-
-
-def _cancelled_from_outside() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0

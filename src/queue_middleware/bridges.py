@@ -1,7 +1,8 @@
-"""Recognises calls that must never be cancelled.
+"""Recognises calls that cannot be cancelled now, or never.
 
-a2wsgi's threads hand their output to a coroutine of the call. When that is cancelled, a thread waits for it for ever; three
-cancelled streams with three workers, and the application is dead.
+A thread cannot be killed: cancelling who waits for it would only make its slot look free. And a2wsgi's threads hand their
+output to a coroutine of the call. When that is cancelled, a thread waits for it for ever; three cancelled streams with three
+workers, and the application is dead.
 """
 
 from __future__ import annotations
@@ -14,6 +15,12 @@ from typing import Any
 from .replay import MARK
 
 _BRIDGES = ("a2wsgi.",)
+_THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
+
+
+def in_thread(task: asyncio.Task[None]) -> bool:
+    """Whether what this task waits for now is done in a thread, which goes on whatever becomes of the task."""
+    return any(frame.f_globals.get("__name__") in _THREADS for frame in _frames(task.get_coro()))
 
 
 def in_wsgi_bridge(request_id: str) -> bool:

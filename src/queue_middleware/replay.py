@@ -146,8 +146,8 @@ class Replay:
             return  # drained: a thread that still produces must never block on us
         kind = message["type"]
         if kind == "http.response.start":
-            self._status = message["status"]
             self._headers = response_headers(message.get("headers", ()))
+            self._status = _checked_status(message["status"])
         elif kind == "http.response.body":
             outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
             more = message.get("more_body", False)
@@ -202,6 +202,21 @@ class Replay:
         return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
 
 
+def _octets(value: Any) -> bytes:
+    return value if type(value) is bytes else bytes(memoryview(value))
+
+
+def _checked_status(status: Any) -> int:
+    if type(status) is int and 100 <= status <= 999:
+        return status
+    if isinstance(status, int) and 100 <= status <= 999:  # http.HTTPStatus
+        return int(status)
+    raise ValueError(f"the response status is {status!r}; it takes a whole number from 100 to 999")
+
+
 def response_headers(headers: Any) -> Headers:
-    """The application's headers as they are given to whoever fetches the result."""
-    return tuple([(name, value) for raw, value in headers if (name := bytes(raw).lower()) not in _BY_SERVER])
+    """The application's headers as they are given to whoever fetches the result.
+
+    Raises `TypeError` for what is not bytes, as servers do: it could not be sent later.
+    """
+    return tuple([(name, _octets(value)) for raw, value in headers if (name := _octets(raw).lower()) not in _BY_SERVER])

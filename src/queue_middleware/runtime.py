@@ -160,17 +160,26 @@ class Runtime:
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
         start = self._worker.reserve()
-        claim = None
+        storing = asyncio.ensure_future(self._store.submit(new, start=start))
         try:
-            receipt = await self._store.submit(new, start=start)
-            claim = receipt.claim
-        finally:
-            if claim is not None:
-                self._worker.start(claim)
-            elif start:
-                self._worker.forgo()
+            # Shielded: it may be stored and claimed although its submitter has gone, and then it has to be run.
+            receipt = await asyncio.shield(storing)
+        except BaseException:
+            if start:
+                storing.add_done_callback(self._begin)
+            raise
+        if start:
+            self._begin(storing)
         self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
         return receipt
+
+    def _begin(self, stored: asyncio.Future[Receipt]) -> None:
+        """Use the slot that was reserved for a submission, or give it back."""
+        claim = None if stored.cancelled() or stored.exception() else stored.result().claim
+        if claim is None:
+            self._worker.forgo()
+        else:
+            self._worker.start(claim)
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""

@@ -50,6 +50,7 @@ class Worker:
 
     async def run(self) -> None:
         """Claim and run until `stop`, then drain, then hand back what is left."""
+        self._around.host = asyncio.current_task()
         self._store.subscribe(Topic.WORK, self._on_work)
         self._store.subscribe(Topic.CANCEL, self._revoked.set)
         threading.Thread(target=self._heartbeat, name="queue-heartbeat", daemon=True).start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
@@ -22,6 +21,9 @@ LONGEST_TARGET = 2048
 
 _PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
 """A path with nothing in it that could be misunderstood; nearly all are."""
+
+
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class Verb(StrEnum):
@@ -181,13 +183,9 @@ def _start_timeout(said: Mapping[bytes, bytes]) -> float | None:
 
 
 def _seconds(name: str, text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0.1 < seconds < 1e9:
+    if not _SECONDS.fullmatch(text) or float(text) <= 0.1:
         raise BadRequest(f"{name} is {text[:64]!r}; it takes a number of seconds above 0.1")
-    return seconds
+    return float(text)
 
 
 def _length(text: str | None) -> int | None:
