@@ -46,8 +46,8 @@ class ContactSheet(BaseModel):
 
 @api.post("/enlarge")
 def enlarge(order: Enlarge) -> dict[str, object]:
-    """A plain function: FastAPI runs it in a thread, and progress can be told from there."""
-    result = darkroom.enlarge(_load(order.photograph), order.scale, order.rounds, _report)
+    """A plain function: FastAPI runs it in a thread, and progress can be told from there. Called directly, it tells nobody."""
+    result = darkroom.enlarge(_load(order.photograph), order.scale, order.rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
     return {
         "picture": f"/pictures/{name}",
@@ -65,7 +65,7 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
     outcome = "stopped"
     try:
         for number in range(order.frames):
-            _report(number / order.frames, f"frame {number + 1}/{order.frames}")
+            current_job.report_progress(number / order.frames, f"frame {number + 1}/{order.frames}")
             exposure = 0.5 + number / order.frames
             # The CPU's work goes to a thread, so that the event loop stays free for everybody else.
             frames.append(await to_thread.run_sync(darkroom.develop, photograph, exposure))
@@ -91,11 +91,6 @@ def _load(name: str) -> Image.Image:
 
 def _save_sheet(frames: list[Image.Image]) -> str:
     return darkroom.save(darkroom.paste_up(frames), PICTURES)
-
-
-def _report(fraction: float, stage: str) -> None:
-    if current_job:  # nobody's job when the endpoint was called directly
-        current_job.report_progress(fraction, stage)
 
 
 # Two at once: one per core of a small machine. The database and all else come from the environment (QUEUE_DATABASE, …).

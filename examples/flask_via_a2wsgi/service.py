@@ -32,7 +32,8 @@ def enlarge() -> Response:
     if scale not in (2, 3, 4) or rounds not in range(1, 201):
         abort(422, "scale is 2, 3 or 4, and rounds 1 to 200")
     counts["begun"] += 1
-    result = darkroom.enlarge(darkroom.load("astronaut"), scale, rounds, _report)
+    # a2wsgi runs the view in a thread with the caller's context, so the job is known here; called directly, nobody is told.
+    result = darkroom.enlarge(darkroom.load("astronaut"), scale, rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
     counts["finished"] += 1
     return jsonify(picture=f"/pictures/{name}", width=result.picture.width, height=result.picture.height)
@@ -54,11 +55,6 @@ def picture(name: str) -> Response:
 def refused(error: Exception) -> tuple[Response, int]:
     """JSON instead of Flask's page, so that the webhook can carry it."""
     return jsonify(detail=getattr(error, "description", str(error))), 422
-
-
-def _report(fraction: float, stage: str) -> None:
-    if current_job:  # a2wsgi runs the view in a thread with the caller's context, so the job is known here
-        current_job.report_progress(fraction, stage)
 
 
 # Fewer replays at once than threads: the other four stay free for callers who wait for their answer.
