@@ -5,7 +5,6 @@ JWKS_URL=http://127.0.0.1:8000/fal/queue/.well-known/jwks.json uvicorn examples.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -25,15 +24,13 @@ refused: list[str] = []
 @app.post("/webhook")
 async def webhook(request: Request) -> dict[str, str]:
     """Verify the raw bytes first, read them afterwards."""
-    body = await request.body()
     try:
-        await verifier.verify(request.headers, body)
+        verified = await verifier.verify(request.headers, await request.body())
     except VerificationError as error:
         refused.append(str(error))
-        raise HTTPException(401, str(error)) from error
-    message = json.loads(body)
-    accepted[message["request_id"]] = message
-    return {"received": message["request_id"]}
+        raise HTTPException(error.status, str(error)) from error  # 401, or 503 when the keys could not be fetched
+    accepted[verified.request_id] = verified.json()
+    return {"received": verified.request_id}
 
 
 @app.get("/webhooks")

@@ -22,13 +22,12 @@ refused: list[str] = []
 def webhook() -> Response:
     """Verify the raw bytes first, read them afterwards."""
     try:
-        verifier.verify_sync(request.headers, request.get_data())
+        verified = verifier.verify_sync(request.headers, request.get_data())
     except VerificationError as error:
         refused.append(str(error))
-        abort(401, str(error))
-    message = request.get_json()
-    accepted[message["request_id"]] = message
-    return jsonify(received=message["request_id"])
+        abort(error.status, str(error))  # 401, or 503 when the keys could not be fetched
+    accepted[verified.request_id] = verified.json()
+    return jsonify(received=verified.request_id)
 
 
 @site.get("/webhooks")
