@@ -15,7 +15,7 @@ async def play(watcher: Watcher) -> None:
     sheet = await watcher.submit("contact sheet, 200", "/contact-sheet", {"frames": 200}, expected=499)
     await watcher.submit("enlarge x4", "/enlarge", {"scale": 4, "rounds": 30})
     await watcher.submit("enlarge x3", "/enlarge", {"scale": 3, "rounds": 30})
-    await watcher.submit("enlarge x40 (a mistake)", "/enlarge", {"scale": 40}, expected=422)
+    await watcher.submit("enlarge x40 (mistake)", "/enlarge", {"scale": 40}, expected=422)
     await watcher.submit("enlarge x2", "/enlarge", {"scale": 2, "rounds": 30})
     await watcher.submit("contact sheet, 6", "/contact-sheet", {"frames": 6})
     async with asyncio.TaskGroup() as group:

@@ -26,12 +26,15 @@ class Row:
     stage: str = ""
     result: str = ""
     webhook: str = ""
+    cancelling: bool = False
 
     @property
     def state(self) -> str:
         """Status with the position, as a person says it."""
         if self.status == "IN_QUEUE" and self.position is not None:
             return f"IN_QUEUE, {self.position} in front"
+        if self.status == "IN_PROGRESS" and self.cancelling:
+            return "IN_PROGRESS, cancelling"
         return self.status
 
     @property
@@ -47,7 +50,7 @@ class Display:
     console: Console = field(default_factory=Console)
     rows: list[Row] = field(default_factory=list)
     _seen: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
-    _began: float = field(default_factory=time.monotonic)
+    _began: float | None = None
 
     @property
     def moves(self) -> bool:
@@ -68,7 +71,8 @@ class Display:
         if self.moves or self._seen.get(id(row)) == row.phase:
             return
         self._seen[id(row)] = row.phase
-        self.line(f"{time.monotonic() - self._began:6.2f} s  {row.label:<22} {_words(row)}")
+        self._began = self._began or time.monotonic()
+        self.line(f"{time.monotonic() - self._began:6.2f} s  {row.label:<24} {_words(row)}")
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is: not wrapped, so that a URL or a command can be copied; nothing in it is read as markup."""
@@ -76,13 +80,15 @@ class Display:
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """All rows as they stand."""
+    """All rows as they stand, narrow enough for 80 columns: what belongs to the way gives place to what belongs to the end."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("request", "status", "progress", "", "answer", "webhook"):
-        shown.add_column(name, no_wrap=True)
+    shown.add_column("request", no_wrap=True)
+    shown.add_column("status, answer", no_wrap=True, min_width=24)
+    shown.add_column("progress", width=8)
+    shown.add_column("stage, webhook", no_wrap=True, min_width=15)
     for row in rows:
-        bar = ProgressBar(total=1.0, completed=row.fraction or 0.0, width=20)
-        shown.add_row(row.label, row.state, bar, row.stage, row.result, row.webhook)
+        bar = ProgressBar(total=1.0, completed=row.fraction or 0.0, width=8)
+        shown.add_row(row.label, row.result or row.state, bar, row.webhook.split(",")[0] or row.stage)
     return shown
 
 
@@ -91,5 +97,5 @@ def _words(row: Row) -> str:
         return f"webhook {row.webhook}"
     if row.result:
         return f"{row.status}: {row.result}"
-    percent = f" {row.fraction:4.0%}" if row.fraction is not None and row.status == "IN_PROGRESS" else ""
+    percent = f" {row.fraction:4.0%}" if row.fraction is not None else ""
     return f"{row.state}{percent} {row.stage}".rstrip()

@@ -61,7 +61,7 @@ class Watcher:
         response = await self.client.put(watched.urls["cancel_url"])
         if response.status_code != 202:
             raise Disappointed(f"{watched.row.label}: cancel was answered {response.status_code} {response.text}")
-        watched.row.stage = "cancel requested"
+        watched.row.cancelling = True
         self.display.changed(watched.row)
 
     async def until_running(self, watched: Watched, fraction: float = 0.0) -> None:
@@ -80,7 +80,8 @@ class Watcher:
             await asyncio.sleep(_POLL)
         row, watched.answer = watched.row, await self.client.get(watched.urls["response_url"])
         row.fraction, row.stage = 1.0, ""
-        row.result = f"{watched.answer.status_code} {watched.answer.reason_phrase}".strip()
+        reason = watched.answer.headers.get("x-fal-error-type", watched.answer.reason_phrase)
+        row.result = f"{watched.answer.status_code} {reason}"
         self.display.changed(row)
         if watched.answer.status_code != watched.expected:
             raise Disappointed(f"{row.label}: expected {watched.expected}, got {row.result}: {watched.answer.text}")
@@ -94,7 +95,8 @@ class Watcher:
         row.status, row.position = status["status"], status.get("queue_position")
         if row.status == "IN_PROGRESS" and (progress := status.get("progress")):
             row.fraction, row.stage = progress["fraction"], progress["stage"] or ""
-        self.display.changed(row)
+        if row.status != "COMPLETED":  # that is told together with the answer
+            self.display.changed(row)
         return row.status
 
     async def _webhook(self, watched: Watched) -> dict[str, Any]:
@@ -109,11 +111,10 @@ class Watcher:
 
     def _compare(self, watched: Watched, answer: httpx.Response, message: dict[str, Any]) -> None:
         told = (message["status"], message["error"])
-        cancelled = watched.expected == 499
-        error = "Request was cancelled" if cancelled else f"Invalid status code: {watched.expected}"
+        error = "Request was cancelled" if watched.expected == 499 else f"Invalid status code: {watched.expected}"
         if told != (("OK", None) if watched.expected == 200 else ("ERROR", error)):
             raise Disappointed(f"{watched.row.label}: the webhook says {told}")
-        if not cancelled and message["payload"] != answer.json():
+        if message["payload"] != answer.json():
             raise Disappointed(f"{watched.row.label}: the webhook's payload is not the answer")
         watched.row.webhook = f"verified: {message['status']}" + (f", {message['error']}" if message["error"] else "")
         self.display.changed(watched.row)
