@@ -72,6 +72,7 @@ def _run(demonstration: Demonstration, options: argparse.Namespace, folder: Path
     queue = {
         "QUEUE_DATABASE": str(database),
         "QUEUE_OUTBOUND_ALLOW": "127.0.0.1",  # webhooks to private addresses are refused unless the owner says so
+        "QUEUE_SHUTDOWN_TIMEOUT": "2s",  # whoever leaves does not want to wait for the last picture
         "DARKROOM_PICTURES": str(folder / "pictures"),
     }
     service = stack.enter_context(serving(demonstration.service, folder / "service.log", queue))
