@@ -1,0 +1,1 @@
+"""A FastAPI service with a queue, a receiver for its webhooks, and a demonstration of both."""

@@ -1,0 +1,138 @@
+"""The command line that both demonstrations share: servers up, the play, its verdict, then the stage is the visitor's."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+
+from .display import Display
+from .servers import ServerFailed, serving, tail
+from .watch import Disappointed, Watcher
+
+JWKS = "/fal/queue/.well-known/jwks.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Demonstration:
+    """What is shown: two applications, the play itself, and what a visitor may want to try afterwards."""
+
+    title: str
+    service: str
+    receiver: str
+    play: Callable[[Watcher], Awaitable[None]]
+    commands: Callable[[Watcher], Sequence[str]]
+
+    def main(self, arguments: Sequence[str] | None = None) -> int:
+        """Run it; returns the exit status."""
+        options = _parse(self, arguments)
+        for number in (signal.SIGTERM, signal.SIGHUP):  # leave through `finally`, so that no server stays behind
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
+        display = Display()
+        with ExitStack() as stack, suppress(KeyboardInterrupt):
+            try:
+                return _run(self, options, stack.enter_context(_folder()), display, stack)
+            except ServerFailed as error:
+                display.line(f"FAILED: {error}", "bold red")
+                return 1
+        return 130 if options.once else 0  # Ctrl-C is the ordinary end of a visit, and not of a check
+
+
+def _parse(demonstration: Demonstration, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=demonstration.title)
+    parser.add_argument("--once", action="store_true", help="end after the show: status 0 when every webhook was verified")
+    parser.add_argument(
+        "--database", type=Path, help="where the queue is kept (default: in a folder that is removed at the end)"
+    )
+    parser.add_argument("--jwks-url", help="where the receiver fetches the keys (default: the service's own)")
+    parser.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS", help="for the show (default: %(default)g)")
+    return parser.parse_args(arguments)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="queue-demo-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _run(demonstration: Demonstration, options: argparse.Namespace, folder: Path, display: Display, stack: ExitStack) -> int:
+    database = (options.database or folder / "queue.sqlite3").resolve()
+    queue = {
+        "QUEUE_DATABASE": str(database),
+        "QUEUE_OUTBOUND_ALLOW": "127.0.0.1",  # webhooks to private addresses are refused unless the owner says so
+        "QUEUE_SHUTDOWN_TIMEOUT": "2s",  # whoever leaves does not want to wait for the last picture
+        "DARKROOM_PICTURES": str(folder / "pictures"),
+    }
+    service = stack.enter_context(serving(demonstration.service, folder / "service.log", queue))
+    keys = options.jwks_url or service + JWKS
+    receiver = stack.enter_context(serving(demonstration.receiver, folder / "receiver.log", {"JWKS_URL": keys}))
+    display.line(demonstration.title, "bold")
+    display.line(f"  service   {service}    its queue: {service}/fal/queue")
+    display.line(f"  receiver  {receiver}    trusts the keys of {keys}")
+    display.line(f"  database  {database}{'' if options.database else '    (removed at the end; --database keeps one)'}\n")
+    status = asyncio.run(_show(demonstration, options, service, receiver, display))
+    if status:
+        display.line(f"the end of the service's log:\n{tail(folder / 'service.log')}")
+    return status
+
+
+async def _show(
+    demonstration: Demonstration, options: argparse.Namespace, service: str, receiver: str, display: Display
+) -> int:
+    # No proxy from the environment: everything here is on this machine.
+    async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
+        watcher = Watcher(service, receiver, client, display)
+        if reason := await _disappointment(demonstration, watcher, options.timeout):
+            display.line(f"\nFAILED: {reason}", "bold red")
+            return 1
+        display.line(f"\nOK: {len(watcher.requests)} requests, every webhook arrived and was verified", "bold green")
+        if not options.once:
+            display.line("\nNow you. Copy a line into another terminal; Ctrl-C ends the servers here.\n", "bold")
+            for command in demonstration.commands(watcher):
+                display.line(f"  {command}")
+            await _tell_arrivals(watcher)
+        return 0
+
+
+async def _disappointment(demonstration: Demonstration, watcher: Watcher, seconds: float) -> str | None:
+    reason = None
+    try:
+        async with asyncio.timeout(seconds):
+            with watcher.display.showing():
+                await demonstration.play(watcher)
+    except* (Disappointed, httpx.HTTPError) as group:  # the play may run things side by side, in a task group
+        reason = _first(group)
+    except* TimeoutError:
+        waiting = ", ".join(watched.row.label for watched in watcher.requests if not watched.row.webhook)
+        reason = f"not done after {seconds:g} s; without a verified webhook: {waiting or 'none'}"
+    return reason
+
+
+def _first(group: BaseException) -> str:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return str(group) or repr(group)
+
+
+async def _tell_arrivals(watcher: Watcher) -> None:
+    """Print every webhook that arrives from now on."""
+    told = {watched.request_id for watched in watcher.requests}
+    while True:
+        await asyncio.sleep(0.5)
+        arrived = (await watcher.client.get(f"{watcher.receiver}/webhooks")).json()["accepted"]
+        for message in arrived:
+            if message["request_id"] not in told:
+                told.add(message["request_id"])
+                watcher.display.line(f"verified webhook: {message['request_id']} {message['status']} {message['error'] or ''}")

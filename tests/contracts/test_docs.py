@@ -1,0 +1,172 @@
+"""Documentation that cannot rot: its code runs, its options are the real ones, its links lead somewhere."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from asgi_lifespan import LifespanManager
+
+from queue_middleware import Settings, errors
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md")], key=lambda path: path.as_posix()
+)
+_FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
+_HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    return [code for kind, code in _FENCE.findall(path.read_text()) if kind == language]
+
+
+def python_blocks() -> Iterator[Any]:
+    for path in PAGES:
+        for number, code in enumerate(blocks(path, "python"), start=1):
+            yield pytest.param(code, id=f"{name(path)}:{number}")
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of its own, so that `./queue.sqlite3` lies there, and the environment that the pages assume."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("JWKS_URL", "https://service.example.com/fal/queue/.well-known/jwks.json")
+    return tmp_path
+
+
+def run_block(code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Execute a block as the module that a reader would make of it."""
+    module = ModuleType("page")
+    monkeypatch.setitem(sys.modules, "page", module)  # FastAPI resolves annotations in the handler's module
+    exec(compile(code, "page.py", "exec"), module.__dict__)
+    return module
+
+
+# --- code
+
+
+@pytest.mark.parametrize("code", list(python_blocks()))
+def test_every_python_block_runs_as_it_stands(code: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_block(code, monkeypatch)
+    assert not list(elsewhere.iterdir()), "nothing is opened or written before the start"
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-queue.md"])
+async def test_the_first_application_answers_through_its_queue(
+    page: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = run_block(blocks(ROOT / page, "python")[0], monkeypatch).app
+    async with LifespanManager(app) as manager:
+        transport = httpx.ASGITransport(manager.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service.example") as client:
+            direct = await client.post("/generate", json={"prompt": "a cat"})
+            submitted = (await client.post("/fal/queue/submit/generate", json={"prompt": "a cat"})).json()
+            with anyio.fail_after(20):
+                while (await client.get(submitted["status_url"])).status_code == 202:
+                    await anyio.sleep(0.02)
+            answer = await client.get(submitted["response_url"])
+    assert (elsewhere / "queue.sqlite3").exists()
+    assert (answer.status_code, answer.content) == (direct.status_code, direct.content) == (200, direct.content)
+
+
+def test_the_readme_has_both_commands_on_its_first_screen() -> None:
+    screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:50])
+    assert "pip install -e '.[demo]' && python -m examples.fastapi_app.demo" in screen
+    assert "pip install -e '.[dev]' && pytest" in screen
+    assert len(blocks(ROOT / "README.md", "python")[0].splitlines()) <= 18  # 12 lines of code and the blank ones between them
+
+
+# --- options
+
+
+def documented_options() -> dict[str, tuple[str, str]]:
+    text = (ROOT / "docs/reference/options.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    return {option: (variable, default.strip("`")) for option, variable, default in rows}
+
+
+def test_every_option_is_documented_and_every_documented_option_exists() -> None:
+    assert list(documented_options()) == [option.name for option in fields(Settings)]
+
+
+@pytest.mark.parametrize(
+    ("option", "documented"), list(documented_options().items()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
+    variable, default = documented
+    expected = getattr(Settings(), option)
+    assert variable == f"QUEUE_{option.upper()}"
+    if default in ("none", "all"):
+        assert expected in (None, ())
+    else:
+        # The environment's own parser reads the page: what is written there could be set there.
+        assert getattr(Settings.load({}, {variable: default}), option) == expected
+
+
+# --- errors
+
+
+def test_every_error_is_documented_with_its_status() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+|-) \|", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE)
+    real = {
+        kind.__name__: str(kind.status)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.QueueError) and not kind.__name__.startswith("_")
+    }
+    documented = dict(rows)
+    assert documented.keys() == real.keys()
+    told = {kind: status for kind, status in documented.items() if status != "-"}
+    assert told == {kind: real[kind] for kind in told}
+
+
+# --- links
+
+
+def links() -> Iterator[Any]:
+    for path in PAGES:
+        text = _FENCE.sub("", path.read_text())
+        for target in dict.fromkeys(_LINK.findall(text)):
+            if not re.match(r"[a-z]+:", target):
+                yield pytest.param(path, target, id=f"{name(path)}->{target}")
+
+
+@pytest.mark.parametrize(("page", "target"), list(links()))
+def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
+    relative, _, anchor = target.partition("#")
+    path = (page.parent / relative).resolve() if relative else page
+    assert path.exists(), f"{name(page)} links to {target}"
+    if anchor:
+        assert anchor in {slug(heading) for heading in _HEADING.findall(path.read_text())}, f"{name(page)} links to {target}"
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", [pytest.param(path, id=name(path)) for path in PAGES])
+def test_every_page_of_the_docs_can_be_reached_from_the_readme(page: Path) -> None:
+    seen: set[Path] = set()
+    waiting = [ROOT / "README.md"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen or path.suffix != ".md" or not path.exists():
+            continue
+        seen.add(path)
+        targets = (target.partition("#")[0] for target in _LINK.findall(_FENCE.sub("", path.read_text())))
+        waiting.extend((path.parent / target).resolve() for target in targets if target and not re.match(r"[a-z]+:", target))
+    assert page in seen
