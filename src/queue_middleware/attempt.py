@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from .backoff import exponential
-from .bridges import in_thread, in_wsgi_bridge
+from .bridges import Call, in_wsgi_bridge
 from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
@@ -68,8 +68,8 @@ class Attempt:
     """`run` is the body of its task."""
 
     __slots__ = (
-        "_announce", "_around", "_deadline", "_loop", "_progress", "_reason", "_replay", "_reporter", "_settled", "_settling",
-        "_since", "_store", "_timer", "_vacate", "claim", "task",
+        "_announce", "_application", "_around", "_deadline", "_loop", "_progress", "_reason", "_replay", "_reporter",
+        "_settled", "_settling", "_since", "_store", "_timer", "_vacate", "claim", "task",
     )  # fmt: skip
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
@@ -83,6 +83,7 @@ class Attempt:
         self._since = self._loop.time()
         self._deadline = self._since + around.settings.request_timeout
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
+        self._application: Call | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._reason: Abort | None = None
         self._settled = False
@@ -114,7 +115,8 @@ class Attempt:
         claim = self.claim
         scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
         try:
-            await self._around.app(scope, self._replay.receive, self._replay.send)
+            self._application = Call(self._around.app(scope, self._replay.receive, self._replay.send))
+            await self._application
         except AnswerTooLarge:
             return None
         except BaseException as error:
@@ -253,12 +255,12 @@ class Attempt:
             return
         if in_wsgi_bridge(self.claim.request_id):
             self._give_up()
-        elif in_thread(self.task):
-            self._give_up()
-            self._timer = self._loop.call_later(POLITE, self._cancel)  # its next step may be one that can be cancelled
+            return
+        if self._application is not None and self._application.in_thread():
+            self._application.cancel_next()
         else:
             self.task.cancel()
-            self._timer = self._loop.call_later(GRACE, self._give_up)
+        self._timer = self._loop.call_later(GRACE, self._give_up)
 
     def _give_up(self) -> None:
         """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""

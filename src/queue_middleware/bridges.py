@@ -1,4 +1,4 @@
-"""Recognises calls that cannot be cancelled now, or never.
+"""Calls that cannot be cancelled now, or never.
 
 A thread cannot be killed: cancelling who waits for it would only make its slot look free. And a2wsgi's threads hand their
 output to a coroutine of the call. When that is cancelled, a thread waits for it for ever; three cancelled streams with three
@@ -8,7 +8,7 @@ workers, and the application is dead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
@@ -18,9 +18,50 @@ _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
 
 
-def in_thread(task: asyncio.Task[None]) -> bool:
-    """Whether what this task waits for now is done in a thread, which goes on whatever becomes of the task."""
-    return any(frame.f_globals.get("__name__") in _THREADS for frame in _frames(task.get_coro()))
+class Call:
+    """Awaits a coroutine, and can end it with `CancelledError` when what it waits for now is over, instead of at once.
+
+    Once, as `Task.cancel` does: its `finally` blocks may await.
+    """
+
+    __slots__ = ("_cancel_next", "coroutine")
+
+    def __init__(self, awaitable: Awaitable[None]) -> None:
+        # An application may also be a plain function that returns something else to await.
+        self.coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
+        self._cancel_next = False
+
+    def cancel_next(self) -> None:
+        """Cancel it in place of its next step."""
+        self._cancel_next = True
+
+    def in_thread(self) -> bool:
+        """Whether what it waits for now is done in a thread, which goes on whatever becomes of the call."""
+        return any(frame.f_globals.get("__name__") in _THREADS for frame in _frames(self.coroutine))
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine = self.coroutine
+        error: BaseException | None = None
+        try:
+            while True:
+                waiting = coroutine.send(None) if error is None else coroutine.throw(error)
+                error = None
+                try:
+                    yield waiting
+                except GeneratorExit:
+                    coroutine.close()
+                    raise
+                except BaseException as thrown:
+                    error = thrown
+                if self._cancel_next:
+                    self._cancel_next = False
+                    error = asyncio.CancelledError()
+        except StopIteration:
+            return
+
+
+async def _awaiting(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
 def in_wsgi_bridge(request_id: str) -> bool:
@@ -44,3 +85,6 @@ def _frames(awaitable: Any) -> Iterator[FrameType]:
         if frame is not None:
             yield frame
         awaitable = getattr(awaitable, "cr_await", None)
+        generator_frame = getattr(awaitable, "gi_frame", None)
+        if generator_frame is not None and isinstance(call := generator_frame.f_locals.get("self"), Call):
+            awaitable = call.coroutine

@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import anyio
+import pytest
+from asgiref.sync import sync_to_async
+
+from queue_middleware.bridges import Call
+
+
+async def start(call: Call) -> None:
+    await call
+
+
+THREADS: dict[str, Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]] = {
+    "anyio": anyio.to_thread.run_sync,
+    "asyncio": asyncio.to_thread,
+    "asgiref": lambda work: sync_to_async(work, thread_sensitive=False)(),
+}
+
+
+@pytest.mark.parametrize("kind", THREADS)
+async def test_a_call_in_a_thread_is_cancelled_when_the_thread_is_free_and_not_before(kind: str) -> None:
+    entered, gate, steps = threading.Event(), threading.Event(), []
+
+    def work() -> None:
+        entered.set()
+        steps.append("thread")
+        assert gate.wait(10)
+
+    async def handler() -> None:
+        try:
+            for _ in range(5):
+                await THREADS[kind](work)
+        finally:
+            await asyncio.sleep(0)  # a `finally` block may await
+            steps.append("tidied")
+
+    call = Call(handler())
+    task = asyncio.create_task(start(call))
+    assert await asyncio.to_thread(entered.wait, 10)
+    assert call.in_thread()
+    call.cancel_next()
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert steps == ["thread", "tidied"]
+
+
+async def test_a_call_that_waits_for_nothing_in_a_thread_is_cancelled_by_its_task() -> None:
+    async def handler() -> None:
+        await asyncio.Event().wait()
+
+    call = Call(handler())
+    task = asyncio.create_task(start(call))
+    await asyncio.sleep(0)
+    assert not call.in_thread()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+
+async def test_errors_and_results_pass_through() -> None:
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await Call(fail())
+
+    async def swallow() -> None:
+        try:
+            await asyncio.sleep(10)
+        except asyncio.CancelledError:
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(start(Call(swallow())))
+    await asyncio.sleep(0)
+    task.cancel()
+    await task
+
+
+async def test_what_is_awaited_need_not_be_a_coroutine() -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    task = asyncio.create_task(start(Call(future)))
+    await asyncio.sleep(0)
+    future.set_result(None)
+    await task
+
+
+async def test_closing_closes() -> None:
+    closed: list[bool] = []
+
+    async def handler() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            closed.append(True)
+
+    outer = start(Call(handler()))
+    outer.send(None)
+    outer.close()
+    assert closed == [True]
