@@ -713,13 +713,16 @@ def mounted(app: Any) -> Any:
 @pytest.mark.parametrize("placed", [bare, mounted])
 async def test_cancelled_streams_do_not_kill_a_wsgi_application(database: Path, placed: Any) -> None:
     """Cancelling a2wsgi's coroutine leaves its thread blocked for ever: with 3 workers, three times is the end."""
-    wsgi, started, gate = flask.Flask("streams"), [], threading.Event()
+    wsgi, gate = flask.Flask("streams"), threading.Event()
+    started: list[int] = []
+    produced: list[int] = []
 
     @wsgi.get("/stream")
     def stream() -> flask.Response:
         def chunks() -> Iterator[bytes]:
             started.append(1)
             while not gate.wait(0.001):
+                produced.append(1)
                 yield b"x" * 100
             yield b"end"
 
@@ -737,6 +740,9 @@ async def test_cancelled_streams_do_not_kill_a_wsgi_application(database: Path, 
                 await queue.cancel(request_id)
             for request_id in streams:
                 assert (await queue.response(request_id)).status_code == 499
+            # More than fits between a2wsgi's threads and its coroutines: somebody still takes what they produce.
+            enough = len(produced) + 100
+            await eventually(lambda: len(produced) > enough, seconds=5)
         finally:
             gate.set()
         assert (await queue.run("GET", "/alive")).text == "alive"
