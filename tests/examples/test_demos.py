@@ -119,7 +119,7 @@ def test_once_fails_with_a_reason_when_the_webhooks_cannot_be_verified(module: s
 def test_once_fails_with_a_reason_when_the_time_is_up() -> None:
     done = run(FASTAPI, "--once", "--timeout", "0.5")
     assert done.returncode == 1
-    assert "FAILED: not done after 0.5 s; without a verified webhook: contact sheet, 200, enlarge x4" in done.stdout
+    assert "FAILED: not done after 0.5 s; without a verified webhook: " in done.stdout
 
 
 EXPECTED = (
