@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-from .errors import QueueError
 from .events import Announce, Finished, Outage, Rescued
 from .models import ErrorType, Failure
 from .settings import Settings
@@ -37,7 +36,7 @@ class Janitor:
                 await self.expire()
                 if ticks % _PRUNE_EVERY == 0:
                     await self.prune()
-            except QueueError as error:
+            except Exception as error:
                 self._announce(Outage("janitor", error, TICK))
             ticks += 1
             await self._rest()

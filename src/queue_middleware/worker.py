@@ -10,7 +10,6 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .attempt import GRACE, PAUSE, POLITE, Abort, Attempt, Surroundings
-from .errors import QueueError
 from .events import Announce, Outage
 from .models import Claim
 from .replay import App
@@ -125,7 +124,7 @@ class Worker:
             self._wake.clear()
             try:
                 due = await self._claim()
-            except QueueError as error:
+            except Exception as error:
                 self._announce(Outage("claim", error, PAUSE))
                 due = PAUSE
             timer = None if due is None else self._loop.call_later(due, self._on_work)
@@ -145,7 +144,7 @@ class Worker:
             self._reserved += free
             try:
                 claims = await self._store.claim(free)
-            except QueueError:
+            except BaseException:
                 self._work_may_wait = True
                 raise
             finally:
@@ -165,7 +164,7 @@ class Worker:
             before = list(self._running.values())
             try:
                 held = await self._store.held() if before else {}
-            except QueueError as error:
+            except Exception as error:
                 self._announce(Outage("revocations", error, PAUSE))
                 self._loop.call_later(PAUSE, self._revoked.set)
                 continue

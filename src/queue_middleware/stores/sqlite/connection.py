@@ -10,6 +10,9 @@ from typing import Self, TypeVar
 
 import aiosqlite
 
+from queue_middleware.errors import StoreBusy
+
+from .failures import as_queue_error
 from .locks import TurnLock
 
 T = TypeVar("T")
@@ -37,9 +40,14 @@ class Connection(aiosqlite.Connection):
         return self
 
     async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `work` in the connection's thread and wait for it, whatever happens to the caller."""
+        """Run `work` in the connection's thread and wait for it, whatever happens to the caller. Raises `QueueError`s only."""
         execute: Callable[..., Awaitable[T]] = self._execute
-        return await asyncio.shield(execute(work, self._conn))
+        try:
+            return await asyncio.shield(execute(work, self._conn))
+        except sqlite3.Error as error:
+            raise as_queue_error(error) from error
+        except ValueError as error:  # aiosqlite's "Connection closed"
+            raise StoreBusy("the queue's database is closed", 5) from error
 
     def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Run `work` in the connection's thread, without waiting. It must not raise."""

@@ -220,7 +220,13 @@ class SQLiteStore:
     async def claim(self, limit: int) -> list[Claim]:
         """See `store.Store`."""
         claims = await self._writer.submit(jobs.claim, limit)
-        return [await self._with_whole_request(claim) if parts else claim for claim, parts in claims]
+        try:
+            return [await self._with_whole_request(claim) if parts else claim for claim, parts in claims]
+        except BaseException:
+            # Nobody would run them, and the heartbeat would keep them ours for ever.
+            for claim, _ in claims:
+                self._writer.submit(jobs.release, claim)
+            raise
 
     async def _with_whole_request(self, claim: Claim) -> Claim:
         parts = await self._reader.call(lambda connection: reading.request_parts(connection, claim.key))

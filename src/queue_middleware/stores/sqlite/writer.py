@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError
+from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.store import Topic
 
 from .connection import Connection
+from .failures import as_queue_error, is_everybodys
 from .transaction import Transaction
 
 P = TypeVar("P")
@@ -28,10 +29,6 @@ _MOST_TOGETHER = 256
 _MOST_BYTES = 16 * 2**20
 _PATIENCE = 10.0
 """Seconds after which those who are not yet in a transaction are told that the database is busy."""
-
-_BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_EVERYBODYS = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-"""Primary result codes that no single operation is to blame for."""
 
 
 class _Waiting(msgspec.Struct, gc=False, eq=False):
@@ -131,8 +128,8 @@ class Writer:
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
-            if len(group) == 1 or _is_everybodys(error):
-                failure = _as_queue_error(error)
+            if len(group) == 1 or is_everybodys(error):
+                failure = as_queue_error(error)
                 return [(waiting, failure) for waiting in group], set()
         # One of them cannot be executed, or not together; alone, it sinks nobody else.
         results: _Results = []
@@ -167,24 +164,3 @@ def _resolve(future: asyncio.Future[Any], result: Any) -> None:
         future.exception()  # its caller may be gone; then nobody is to be warned about it
     else:
         future.set_result(result)
-
-
-def _primary_code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
-
-
-def _is_everybodys(error: BaseException) -> bool:
-    return _primary_code(error) in _EVERYBODYS
-
-
-def _as_queue_error(error: BaseException) -> QueueError:
-    if isinstance(error, QueueError):
-        return error
-    code = _primary_code(error)
-    if code in _BUSY:
-        return StoreBusy("the queue's database is locked by another program", 5)
-    if code == sqlite3.SQLITE_FULL:
-        return DiskFull("the disk of the queue's database is full", 30)
-    failure = StoreError("the queue's database failed; the log of the service says how")
-    failure.__cause__ = error
-    return failure

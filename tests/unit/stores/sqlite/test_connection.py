@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.connection import Connection, open_connection
 from queue_middleware.stores.sqlite.locks import TurnLock
 
@@ -46,8 +47,9 @@ def test_every_setting_that_durability_stands_on(tmp_path: Path, pragma: str, va
 
 async def test_a_reading_connection_cannot_write(connection: Connection, tmp_path: Path) -> None:
     reader = await Connection(tmp_path / "file", None).open()
-    with pytest.raises(sqlite3.OperationalError, match="readonly"):
+    with pytest.raises(StoreError) as failure:
         await reader.call(insert)
+    assert "readonly" in str(failure.value.__cause__)
     await reader.close()
 
 
@@ -97,6 +99,7 @@ def test_the_thread_does_not_keep_the_process(tmp_path: Path) -> None:
     script = f"""
 import asyncio
 from pathlib import Path
+from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.connection import Connection
 async def main():
     global connection

@@ -249,3 +249,20 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
     assert connection.execute(lease).fetchone()[0] > before
     connection.close()
     await store.close()
+
+
+async def test_claims_that_cannot_be_handed_over_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job(b"x" * 600_000))
+    await store.submit(a_job())
+
+    def broken(connection: sqlite3.Connection, key: int) -> list[bytes]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.reading, "request_parts", broken)
+        with pytest.raises(StoreError):
+            await store.claim(2)
+    assert [len(claim.request.body) for claim in await store.claim(2)] == [600_000, 2]
+    await store.close()
