@@ -45,7 +45,7 @@ class Store(Protocol):
         """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""
 
     async def close(self) -> None:
-        """Finish what was begun, then release everything. Repeatable."""
+        """Finish what was begun, hand back what this owner still runs or sends, then let go of everything. Repeatable."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
         """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""

@@ -90,20 +90,16 @@ async def test_everything_acknowledged_survives_every_blow(command: Command, rou
         "shutdown_timeout": "300ms",
         "webhook_schedule": ",".join(["300ms"] * 100),
     }
-    async with (
-        receiving(sometimes_refuse) as receiver,
-        serving(command, tmp_path, WORKERS, **options) as server,
-        anyio.create_task_group() as tasks,
-    ):
+    async with receiving(sometimes_refuse) as receiver, serving(command, tmp_path, WORKERS, **options) as server:
         load = Load(server, receiver)
-        tasks.start_soon(load.run)
-        for blow in [terminate] * 2 + [kill_one, kill_all] * rounds:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(load.run)
+            for blow in [terminate] * 2 + [kill_one, kill_all] * rounds:
+                await load.goes_on()
+                await blow(server, chance)
             await load.goes_on()
-            await blow(server, chance)
-        await load.goes_on()
-        tasks.cancel_scope.cancel()
-        with anyio.CancelScope(shield=True):
-            await judge(load)
+            tasks.cancel_scope.cancel()
+        await judge(load)
 
 
 async def terminate(server: Server, chance: random.Random) -> None:

@@ -360,6 +360,21 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
             await event.wait()
 
 
+async def test_closing_hands_back_what_is_still_held(stores: Stores) -> None:
+    """However the process ends, as long as it can still close: the next one need not wait for a lease to run out."""
+    store = await stores.open()
+    receipt = await store.submit(a_job(), start=True)
+    done = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert done.claim
+    await store.complete(done.claim, an_answer())
+    await store.claim_deliveries(1)
+    await store.close()
+    heir = await stores.open()
+    (claim,) = await heir.claim(1)
+    assert (claim.request_id, claim.attempt) == (receipt.request_id, 1)
+    assert len(await heir.claim_deliveries(1)) == 1
+
+
 async def test_close_is_repeatable(store: Store) -> None:
     await store.close()
     await store.close()

@@ -230,25 +230,36 @@ def _ended(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) ->
 
 def retry(transaction: Transaction, batch: Sequence[tuple[Claim, int]]) -> list[bool]:
     """Put attempts back for later, in so many milliseconds."""
-    return [_put_back(transaction, claim, delay) for claim, delay in batch]
+    return [_put_back(transaction, claim.key, claim.token, delay) for claim, delay in batch]
 
 
 def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
     """Hand jobs back to the queue without charging the attempt."""
-    return [_put_back(transaction, claim, None) for claim in batch]
+    return [_put_back(transaction, claim.key, claim.token, None) for claim in batch]
 
 
-def _put_back(transaction: Transaction, claim: Claim, delay: int | None) -> bool:
-    row = transaction.one("running_claim", (claim.key, claim.token))
+def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
+    """Hand back whatever this owner still has; how many jobs."""
+    held = transaction.all("held", (transaction.owner,))
+    for key, token, _ in held:
+        _put_back(transaction, key, token, None)
+    if transaction.change("release_deliveries", (transaction.now, transaction.owner)):
+        transaction.topics.add(Topic.DELIVERY)
+    return [len(held) for _ in batch]
+
+
+def _put_back(transaction: Transaction, key: int, token: int, delay: int | None) -> bool:
+    row = transaction.one("running_claim", (key, token))
     if row is None:
         return False
-    if row[0]:
-        return finish(transaction, [(claim.key, claim.token, claim.webhook, CANCELLED)])[0]
-    transaction.change("drop_response_parts", (claim.key,))
+    cancelling, webhook = row
+    if cancelling:
+        return finish(transaction, [(key, token, webhook, CANCELLED)])[0]
+    transaction.change("drop_response_parts", (key,))
     if delay is None:
-        transaction.change("requeue", (1, claim.key))
+        transaction.change("requeue", (1, key))
     else:
-        transaction.change("delay", (transaction.now + delay, claim.key))
+        transaction.change("delay", (transaction.now + delay, key))
     _waits_again(transaction)
     return True
 

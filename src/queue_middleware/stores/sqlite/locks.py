@@ -44,10 +44,11 @@ class LifeSign:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         hidden.rename(self._path)
 
-    def close(self) -> None:
-        """Take the sign down. Repeatable."""
+    def close(self, *, leave: bool = False) -> None:
+        """Take the sign down, or `leave` it without its lock: somebody shall take over from us. Repeatable."""
         if self._file >= 0:
-            self._path.unlink(missing_ok=True)
+            if not leave:
+                self._path.unlink(missing_ok=True)
             os.close(self._file)
             self._file = -1
 

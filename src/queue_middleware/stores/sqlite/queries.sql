@@ -77,7 +77,7 @@ DELETE FROM request WHERE job_id IN (SELECT value FROM json_each(?));
 DELETE FROM response_part WHERE job_id = ?;
 
 -- name: running_claim
-SELECT cancelling FROM job WHERE id = ? AND state = 'running' AND token = ?;
+SELECT cancelling, webhook FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: delay
 UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
@@ -145,6 +145,10 @@ SELECT head, body, parts FROM response WHERE job_id = ?;
 
 -- name: response_part
 SELECT data FROM response_part WHERE job_id = ? AND number = ?;
+
+-- name: release_deliveries
+UPDATE delivery SET state = 'pending', due_at = ?, owner = NULL, token = NULL, lease_until = NULL
+WHERE state = 'sending' AND owner = ?;
 
 -- name: claim_deliveries
 UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until

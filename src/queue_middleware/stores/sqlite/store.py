@@ -9,7 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
-from queue_middleware.errors import DiskFull, StoreError
+from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
     Attempt,
     Cancelled,
@@ -133,10 +133,15 @@ class SQLiteStore:
             return
         self._open = False
         self._watcher.cancel()
+        handed_back = True
+        try:
+            await self._writer.submit(jobs.release_all, None)
+        except QueueError:
+            handed_back = False
         await self._writer.close()
         await self._reader.close()
         await self._connection.close()
-        self._life.close()
+        self._life.close(leave=not handed_back)
         self._lock.close()
         self._renewal_lock.close()
 
