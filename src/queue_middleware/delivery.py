@@ -26,6 +26,7 @@ _LONGEST_WAIT = 30.0
 _SHORTEST_WAIT = 0.01
 _LONGEST_RETRY_AFTER = 86400.0
 _LARGE = 256 * 1024
+_LARGE_AT_ONCE = 2
 
 
 class DeliveryEngine:
@@ -58,6 +59,7 @@ class DeliveryEngine:
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         store.subscribe(Topic.DELIVERY, self._wake.set)
 
     async def run(self) -> None:
@@ -141,22 +143,32 @@ class DeliveryEngine:
 
     async def _send(self, delivery: Delivery) -> Answer:
         result = await self._result(delivery)
-        if result.response and len(result.response.body) > _LARGE:
+        response = result.response
+        if response is None or (response.parts == 0 and len(response.body) <= _LARGE):
+            body, headers = self._write(delivery, result)
+            return await self._outbound.post(delivery.url, headers, body)
+        async with self._large:  # each is in memory several times over
+            result = await self._with_parts(result)
             # Checking and signing megabytes would hold up everything else in this event loop.
             body, headers = await asyncio.to_thread(self._write, delivery, result)
-        else:
-            body, headers = self._write(delivery, result)
-        return await self._outbound.post(delivery.url, headers, body)
+            return await self._outbound.post(delivery.url, headers, body)
 
     async def _result(self, delivery: Delivery) -> Result:
-        """The result with its whole body in one piece. Raises `_ResultGone`."""
+        """The result, its body perhaps still in parts. Raises `_ResultGone`."""
         try:
             result = await self._store.result(delivery.request_id)
-            response = result.response
-            if response is None or response.parts == 0:
-                if response is None and result.job.state is JobState.COMPLETED:
-                    raise _ResultGone
-                return result
+        except UnknownRequest:
+            raise _ResultGone from None
+        if result.response is None and result.job.state is JobState.COMPLETED:
+            raise _ResultGone
+        return result
+
+    async def _with_parts(self, result: Result) -> Result:
+        """The result with its whole body in one piece. Raises `_ResultGone`."""
+        response = result.response
+        if response is None:
+            return result
+        try:
             earlier = [await self._store.output(result.job.key, number) for number in range(response.parts)]
         except UnknownRequest:
             raise _ResultGone from None

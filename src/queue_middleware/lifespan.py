@@ -28,11 +28,12 @@ class _Lifespan:
     async def run(self, app: App) -> None:
         try:
             await app(self._scope, self._receive_for_app, self._send_for_app)
-        except Exception:
+        except Exception as error:
             # Before start-up is answered it means "no lifespan here"; Django raises ValueError for the whole protocol.
             if self._answered:
                 await self._runtime.stop()
                 raise
+            self._runtime.warn(f"the application has no lifespan, as it seems: {type(error).__name__}: {error}")
         if self._failed:
             return
         if not self._answered:

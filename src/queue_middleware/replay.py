@@ -38,6 +38,8 @@ _BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
 
 _HEADER_NAME = re.compile(rb"[!#$%&'*+.^`|~0-9a-z-]+")
 """RFC 9110 §5.6.2 without `_`, which servers and gateways mistake for `-`."""
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_WITHOUT_BODY = frozenset({204, 304})
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
@@ -99,8 +101,8 @@ class Replay:
     """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` settles, once."""
 
     __slots__ = (
-        "_body", "_done", "_ended", "_flush", "_headers", "_held", "_limit", "_parts", "_pieces", "_size", "_status",
-        "complete", "silenced",
+        "_body", "_declared", "_done", "_ended", "_flush", "_headers", "_held", "_limit", "_parts", "_pieces", "_size",
+        "_status", "complete", "silenced",
     )  # fmt: skip
 
     def __init__(
@@ -116,6 +118,7 @@ class Replay:
         self._done = done
         self._ended: asyncio.Event | None = None
         self._status: int | None = None
+        self._declared: int | None = None
         self._headers: Headers = ()
         self._pieces: list[bytes] = []
         self._held = 0
@@ -147,6 +150,7 @@ class Replay:
         kind = message["type"]
         if kind == "http.response.start":
             self._headers = response_headers(message.get("headers", ()))
+            self._declared = _declared_length(self._headers)
             self._status = _checked_status(message["status"])
         elif kind == "http.response.body":
             outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
@@ -154,20 +158,29 @@ class Replay:
             if outcome is None and self._held >= (FLUSH if more else FLUSH + 1):
                 await self._store_parts()
             if outcome is None and not more:
-                outcome = StoredResponse(self._status or 0, self._headers, b"".join(self._pieces), self._parts)
+                outcome = self._answer()
             if outcome is not None:
                 self.complete = True
                 try:
                     await self._done(outcome)
                 finally:
                     self._over()
-                if isinstance(outcome, Failure):
+                if more:
                     raise AnswerTooLarge
+
+    def _answer(self) -> StoredResponse | Failure:
+        """The whole answer; a failure where it is not as long as it says, because then no server could send it on."""
+        if self._status not in _WITHOUT_BODY and self._declared is not None and self._declared != self._size:
+            detail = f"the application announced {self._declared} bytes and sent {self._size}"
+            return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
+        return StoredResponse(self._status or 0, self._headers, b"".join(self._pieces), self._parts)
 
     def _keep(self, body: bytes) -> Failure | None:
         """Hold a piece of the answer; a failure where the answer has become too large."""
         if self._status is None:
             raise RuntimeError("the response body was sent before the response start")
+        if self._status in _WITHOUT_BODY:
+            return None
         self._size += len(body)
         if self._size > self._limit:
             return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the answer is larger than {self._limit} bytes")
@@ -207,16 +220,31 @@ def _octets(value: Any) -> bytes:
 
 
 def _checked_status(status: Any) -> int:
-    if type(status) is int and 100 <= status <= 999:
-        return status
-    if isinstance(status, int) and 100 <= status <= 999:  # http.HTTPStatus
-        return int(status)
-    raise ValueError(f"the response status is {status!r}; it takes a whole number from 100 to 999")
+    if isinstance(status, int) and 200 <= status <= 999:
+        return int(status)  # it may be an http.HTTPStatus
+    raise ValueError(f"the response status is {status!r}; a final one is a whole number from 200 to 999")
+
+
+def _declared_length(headers: Headers) -> int | None:
+    for name, value in headers:
+        if name == b"content-length":
+            return int(value) if value.isdigit() else -1
+    return None
 
 
 def response_headers(headers: Any) -> Headers:
     """The application's headers as they are given to whoever fetches the result.
 
-    Raises `TypeError` for what is not bytes, as servers do: it could not be sent later.
+    Raises `TypeError` for what is not bytes and `ValueError` for what is no header, as servers do: it could not be sent later.
     """
-    return tuple([(name, _octets(value)) for raw, value in headers if (name := _octets(raw).lower()) not in _BY_SERVER])
+    given = tuple([(_octets(name).lower(), _octets(value)) for name, value in headers])
+    dropped = _BY_SERVER | _named_by_connection(given)
+    for name, value in given:
+        if not _is_token(name) or _BAD_VALUE.search(value):
+            raise ValueError(f"{name!r} is no response header that can be sent")
+    return tuple([pair for pair in given if pair[0] not in dropped])
+
+
+@lru_cache(maxsize=1024)
+def _is_token(name: bytes) -> bool:
+    return _TOKEN.fullmatch(name) is not None

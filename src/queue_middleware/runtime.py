@@ -146,6 +146,10 @@ class Runtime:
                 self._announce(Outage("loop", error, _RESTART_PAUSE))
                 await asyncio.sleep(_RESTART_PAUSE)
 
+    def warn(self, message: str) -> None:
+        """Tell the operator."""
+        self._announce(Warned(message))
+
     # --- the faces' verbs
 
     def check_running(self) -> None:

@@ -18,6 +18,7 @@ from queue_middleware.wire.fal import (
     split_query,
     status_body,
     submitted_body,
+    wants_logs,
 )
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
@@ -231,6 +232,7 @@ def test_the_answer_to_a_submission() -> None:
         "logs": None,
         "metrics": {},
         "queue_position": 4,
+        "gateway_request_id": ID,
     }
 
 
@@ -296,3 +298,9 @@ def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
     urls = {f"{name}_url": f"{BASE}/requests/{ID}/{name}" for name in ("response", "status", "cancel")}
     assert json.loads(body) == {"status": status, "request_id": ID, **urls, "logs": None, **rest}
     assert is_over(job) == (status == "COMPLETED")
+    assert json.loads(status_body(job, BASE, logs=True))["logs"] == []
+
+
+@pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])
+def test_logs_are_off_unless_asked_for(query: bytes, wanted: bool) -> None:
+    assert wants_logs(query) is wanted

@@ -9,12 +9,14 @@ import json
 import re
 from collections.abc import Awaitable, Callable
 from fnmatch import translate
+from typing import Any
 from urllib.parse import quote, unquote
 
 from queue_middleware.errors import (
     HeadersTooLarge,
     NotAllowed,
     QueueError,
+    StillInProgress,
     TooLarge,
     Unavailable,
     UnknownRequest,
@@ -33,6 +35,30 @@ _INTAKE = 256 * 2**20
 _JSON = (b"content-type", b"application/json")
 
 
+class _Intake:
+    """How much of submissions is in memory now."""
+
+    bytes = 0
+
+
+class _Held:
+    """One submission's share of the intake, from its first byte until it is stored."""
+
+    __slots__ = ("_intake", "_size")
+
+    def __init__(self, intake: _Intake) -> None:
+        self._intake = intake
+        self._size = 0
+
+    def more(self, size: int) -> int:
+        self._size += size
+        self._intake.bytes += size
+        return self._size
+
+    def let_go(self) -> None:
+        self._intake.bytes -= self._size
+
+
 class ClientGone(Exception):
     """The client closed the connection in the middle of its request."""
 
@@ -45,7 +71,7 @@ class FalQueue:
         self._runtime = runtime
         self._settings = settings
         self._paths = [re.compile(translate(pattern)) for pattern in settings.paths]
-        self._intake = 0
+        self._intake = _Intake()
         self._verbs: dict[fal.Verb, Callable[[_Call], Awaitable[None]]] = {
             fal.Verb.SUBMIT: self._submit,
             fal.Verb.STATUS: self._status,
@@ -66,6 +92,9 @@ class FalQueue:
             return
         except UnknownRequest:
             await call.answer(404, fal.NOT_FOUND)
+        except StillInProgress as error:
+            call.request_id = call.route.request_id.lower()
+            await call.answer(error.status, json.dumps({"detail": error.detail}).encode())
         except QueueError as error:
             extra = (*error.headers, (b"connection", b"close")) if call.body_is_unread else error.headers
             await call.answer(error.status, json.dumps({"detail": error.detail}).encode(), extra)
@@ -82,21 +111,32 @@ class FalQueue:
         knobs = fal.read_knobs(headers, parameters, self._settings.max_attempts)
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
-        body = await self._body(call, headers)
-        call.body_is_unread = False
-        client = scope.get("client")
-        new = NewJob(
+        held = _Held(self._intake)
+        try:
+            body = await self._body(call, headers, held)
+            call.body_is_unread = False
+            receipt = await self._runtime.submit(self._new_job(call, headers, query, knobs, body))
+        finally:
+            held.let_go()
+        call.request_id = receipt.request_id
+        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
+
+    def _new_job(self, call: _Call, headers: Headers, query: bytes, knobs: fal.Knobs, body: bytes) -> NewJob:
+        scope = call.scope
+        client = _address(scope.get("client"))
+        server = scope.get("server")
+        return NewJob(
             request=StoredRequest(
-                scope["method"],
-                scope.get("root_path", ""),
-                (call.address.root + target).encode("latin-1"),
-                query,
-                replayed_headers(headers),
-                tuple(client) if client else None,
-                tuple(scope["server"]) if scope.get("server") else None,
-                scope.get("scheme", "http"),
-                scope.get("http_version", "1.1"),
-                body,
+                method=scope["method"],
+                root_path=scope.get("root_path", ""),
+                raw_path=(call.address.root + call.route.target).encode("latin-1"),
+                query=query,
+                headers=replayed_headers(headers),
+                client=client,
+                server=(str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None,
+                scheme=scope.get("scheme", "http"),
+                http_version=scope.get("http_version", "1.1"),
+                body=body,
             ),
             client=client[0] if client else "",
             retry=knobs.retry,
@@ -105,9 +145,6 @@ class FalQueue:
             webhook=knobs.webhook,
             max_queue_length=knobs.max_queue_length,
         )
-        receipt = await self._runtime.submit(new)
-        call.request_id = receipt.request_id
-        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
 
     def _check(self, headers: Headers, target: str, query: bytes) -> None:
         size = sum([len(name) + len(value) + 4 for name, value in headers])
@@ -118,38 +155,33 @@ class FalQueue:
         if self._paths and not any(pattern.match(unquote(target)) for pattern in self._paths):
             raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
 
-    async def _body(self, call: _Call, headers: Headers) -> bytes:
+    async def _body(self, call: _Call, headers: Headers, held: _Held) -> bytes:
         """The whole body; refused as soon as it is known to be too large, or to be too much together with others'."""
         most = self._settings.max_request_body
         for name, value in headers:
-            if name == b"content-length" and value.isdigit() and int(value) > most:
-                raise TooLarge(f"the body has {int(value)} bytes, the most is {most}")
+            if name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > most):
+                raise TooLarge(f"the body has {value[:15].decode()} bytes or more, the most is {most}")
         pieces: list[bytes] = []
-        size = 0
-        try:
-            while True:
-                message = await call.receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGone
-                piece = message.get("body", b"")
-                pieces.append(piece)
-                size += len(piece)
-                self._intake += len(piece)
-                if size > most:
-                    raise TooLarge(f"the body is larger than {most} bytes")
-                if not message.get("more_body", False):
-                    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-                if self._intake > max(_INTAKE, 2 * most):
-                    raise Unavailable("too many large submissions at once", 5)
-        finally:
-            self._intake -= size
+        while True:
+            message = await call.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            piece = message.get("body", b"")
+            pieces.append(piece)
+            if held.more(len(piece)) > most:
+                raise TooLarge(f"the body is larger than {most} bytes")
+            if self._intake.bytes > max(_INTAKE, 2 * most):
+                raise Unavailable("too many large submissions at once", 5)
+            if not message.get("more_body", False):
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     # --- asking
 
     async def _status(self, call: _Call) -> None:
         job = await self._runtime.job(call.route.request_id)
         call.request_id = job.request_id
-        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._base(call)))
+        logs = fal.wants_logs(call.scope["query_string"])
+        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._base(call), logs=logs))
 
     async def _response(self, call: _Call) -> None:
         result = await self._runtime.result(call.route.request_id)
@@ -167,8 +199,9 @@ class FalQueue:
             raise UnknownRequest("the result is no longer kept")
         # Read before the first byte is sent: retention may have taken it, and then it is a 404.
         first = await self._runtime.output(result.job.key, 0) if response.parts else b""
-        headers = [*response.headers, (b"x-fal-request-id", result.job.request_id.encode())]
-        await call.send({"type": "http.response.start", "status": response.status, "headers": headers})
+        headers = [pair for pair in response.headers if pair[0] != b"x-fal-request-id"]
+        headers.append((b"x-fal-request-id", result.job.request_id.encode()))
+        await call.start(response.status, headers)
         if response.parts:
             await call.send({"type": "http.response.body", "body": first, "more_body": True})
         for number in range(1, response.parts):
@@ -199,6 +232,13 @@ class FalQueue:
         return f"{scope.get('scheme', 'http')}://{_host(scope)}{root}{prefix}"
 
 
+def _address(client: Any) -> tuple[str, int] | None:
+    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
+    if client and isinstance(client[0], str) and isinstance(client[1], int):
+        return client[0], client[1]
+    return None
+
+
 def _host(scope: Scope) -> str:
     for name, value in scope["headers"]:
         if name == b"host":
@@ -211,7 +251,7 @@ def _host(scope: Scope) -> str:
 class _Call:
     """One request to us, and how it is answered."""
 
-    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send")
+    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "started")
 
     address: Address
     route: fal.Route
@@ -222,10 +262,17 @@ class _Call:
         self.send = send
         self.request_id = ""
         self.body_is_unread = False
+        self.started = False
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
     async def answer(self, status: int, body: bytes, extra: Headers = ()) -> None:
+        if self.started:
+            raise RuntimeError("an answer broke off, its end cannot be read")  # the server cuts the connection
         headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.start(status, headers)
         await self.send({"type": "http.response.body", "body": body})

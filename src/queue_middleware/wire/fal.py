@@ -230,6 +230,11 @@ ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
 NOT_FOUND = b'{"status": "NOT_FOUND"}'
 
 
+def wants_logs(query: bytes) -> bool:
+    """`logs=1` or `logs=true`."""
+    return any(part in (b"logs=1", b"logs=true") for part in query.lower().split(b"&"))
+
+
 @lru_cache(maxsize=256)
 def _urls(base: str) -> tuple[str, str, str, str]:
     """JSON around the request id, for answers under one base; a host can hold a quote, so it is escaped."""
@@ -238,7 +243,7 @@ def _urls(base: str) -> tuple[str, str, str, str]:
         f'", "response_url": "{text}/requests/',
         f'/response", "status_url": "{text}/requests/',
         f'/status", "cancel_url": "{text}/requests/',
-        '/cancel", "logs": null, "metrics": ',
+        '/cancel", "logs": ',
     )
 
 
@@ -252,12 +257,17 @@ def _body(status: str, request_id: str, base: str, rest: str) -> bytes:
 
 def submitted_body(request_id: str, position: int, base: str) -> bytes:
     """The answer to a submission (section 2). `base` is the URL of the prefix."""
-    return _body("IN_QUEUE", request_id, base, f'{{}}, "queue_position": {position}')
+    rest = f'null, "metrics": {{}}, "queue_position": {position}, "gateway_request_id": "{request_id}"'
+    return _body("IN_QUEUE", request_id, base, rest)
 
 
-def status_body(job: Job, base: str) -> bytes:
-    """The answer to a status request (section 3): ASCII JSON, the keys in the recorded order."""
-    rest = json.dumps(_metrics(job)) + "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
+def status_body(job: Job, base: str, *, logs: bool = False) -> bytes:
+    """The answer to a status request (section 3): ASCII JSON, the keys in the recorded order.
+
+    With `logs` they are an array, without it null. No log lines are kept yet, so it is empty.
+    """
+    rest = f'{"[]" if logs else "null"}, "metrics": {json.dumps(_metrics(job))}'
+    rest += "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
     return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, base, rest)
 
 
@@ -267,7 +277,7 @@ def is_over(job: Job) -> bool:
 
 
 def _metrics(job: Job) -> dict[str, float]:
-    if job.state is not JobState.COMPLETED or job.started_at is None or job.finished_at is None:
+    if job.state in _STATUS or job.started_at is None or job.finished_at is None:
         return {}
     return {"inference_time": (job.finished_at - job.started_at) / 1000}
 

@@ -34,6 +34,7 @@ from .transaction import Transaction
 
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
+UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure]
@@ -167,7 +168,13 @@ def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
         head, body, parts = requests[key]
         policy = _policy(max_attempts, retries)
         request_id = format_request_id(key, tail)
-        claims.append((Claim(key, request_id, token, attempt, policy, decode_request(head, body), webhook), parts))
+        try:
+            request = decode_request(head, body)
+        except msgspec.DecodeError:
+            # Nobody will ever be able to run it, and it must not stand in everybody's way.
+            finish(transaction, [(key, token, webhook, UNREADABLE)])
+            continue
+        claims.append((Claim(key, request_id, token, attempt, policy, request, webhook), parts))
     return claims
 
 

@@ -266,3 +266,19 @@ async def test_claims_that_cannot_be_handed_over_go_back(tmp_path: Path, monkeyp
             await store.claim(2)
     assert [len(claim.request.body) for claim in await store.claim(2)] == [600_000, 2]
     await store.close()
+
+
+async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Path) -> None:
+    store = make(tmp_path)
+    await store.open()
+    broken = await store.submit(a_job(webhook="https://example.com/"))
+    good = await store.submit(a_job())
+    connection = sqlite3.connect(store.path)
+    connection.execute("UPDATE request SET head = x'c1' WHERE job_id = (SELECT min(id) FROM job)")
+    connection.commit()
+    connection.close()
+    assert [claim.request_id for claim in await store.claim(5)] == [good.request_id]
+    job = await store.job(broken.request_id)
+    assert job.state is JobState.FAILED
+    assert len(await store.claim_deliveries(1)) == 1
+    await store.close()

@@ -1,0 +1,187 @@
+"""What no server could send on is a failure; what is too much together is refused; nothing is said twice."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware import QueueMiddleware
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.web import fal as face
+from tests.queueing import client_of, connected, eventually, serving
+
+
+def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body", "code"),
+    [
+        (200, [(b"content-length", b"50000")], b"short", 502),
+        (200, [(b"content-length", b"2")], b"too long", 502),
+        (200, [(b"content-length", b"two")], b"xx", 502),
+        (200, [(b"x-split", b"a\r\nset-cookie: b")], b"", 500),
+        (200, [(b"bad name", b"a")], b"", 500),
+        (101, [], b"", 500),
+        (100, [], b"", 500),
+    ],
+)
+async def test_answers_that_no_server_could_send(
+    database: Path, status: int, headers: list[tuple[bytes, bytes]], body: bytes, code: int
+) -> None:
+    async with serving(answering(status, headers, body), database, max_attempts=1) as queue:
+        answer = await queue.run("GET", "/")
+        assert answer.status_code == code
+        assert answer.json()["error_type"] == ("runner_incomplete_response" if code == 502 else "runner_server_error")
+
+
+@pytest.mark.parametrize("status", [204, 304])
+async def test_a_body_where_none_may_be_is_dropped(database: Path, status: int) -> None:
+    async with serving(answering(status, [(b"etag", b'"x"')], b"nobody may see this"), database) as queue:
+        answer = await queue.run("GET", "/")
+        assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", '"x"')
+
+
+async def test_headers_of_the_servers_connection_are_not_stored(database: Path) -> None:
+    headers = [(b"connection", b"x-hop"), (b"x-hop", b"1"), (b"x-kept", b"2"), (b"x-fal-request-id", b"forged")]
+    async with serving(answering(200, headers, b"ok"), database) as queue:
+        request_id = await queue.submit("GET", "/")
+        answer = await queue.response(request_id)
+        assert "x-hop" not in answer.headers
+        assert answer.headers["x-kept"] == "2"
+        assert answer.headers.get_list("x-fal-request-id") == [request_id]
+
+
+async def test_large_submissions_are_bounded_together_until_they_are_stored(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(face, "_INTAKE", 1000)
+    app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0, max_request_body=400)
+    async with connected(app) as queue:
+        runtime = app._runtime
+        gate, inside = asyncio.Event(), 0
+        submit = runtime.submit
+
+        async def held(new: Any) -> Any:
+            nonlocal inside
+            inside += 1
+            await gate.wait()
+            return await submit(new)
+
+        monkeypatch.setattr(runtime, "submit", held)
+        first = [asyncio.create_task(queue.submit("POST", "/", content=b"x" * 400)) for _ in range(2)]
+        await eventually(lambda: inside == 2)
+        refused = await queue.client.post("/fal/queue/submit/", content=b"x" * 400)
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        gate.set()
+        await asyncio.gather(*first)
+        await queue.submit("POST", "/", content=b"x" * 400)
+        assert app._fal._intake.bytes == 0
+
+
+async def test_a_client_without_a_port_is_replayed_without_an_address(database: Path) -> None:
+    seen: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError
+        seen.append((scope["client"], scope["server"]))
+        await answering(200, [], b"")(scope, receive, send)
+
+    queued = QueueMiddleware(app, database=database, min_free_disk=0)
+
+    async def behind_a_socket(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope = {**scope, "client": ("/run/client.sock", None), "server": ("/run/server.sock", None)}
+        await queued(scope, receive, send)
+
+    async with connected(behind_a_socket) as queue:
+        assert (await queue.run("GET", "/")).status_code == 200
+        assert seen == [(None, ("/run/server.sock", None))]
+
+
+async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = QueueMiddleware(answering(200, [], b"x" * 1_000_000), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        request_id = await queue.submit("GET", "/")
+        await queue.response(request_id)
+        output = app._runtime.output
+
+        async def pruned(key: int, number: int) -> bytes:
+            if number > 1:
+                raise UnknownRequest("gone")
+            return await output(key, number)
+
+        monkeypatch.setattr(app._runtime, "output", pruned)
+        sent: list[Any] = []
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        path = f"/fal/queue/requests/{request_id}/response"
+        scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "scheme": "http"}
+        with pytest.raises(RuntimeError, match="broke off"):
+            await app(scope, None, send)  # type: ignore[arg-type]
+        assert sent.count("http.response.start") == 1
+
+
+async def test_refusals_about_a_request_name_it(database: Path) -> None:
+    gate = asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            raise ValueError
+        await gate.wait()
+        await answering(200, [], b"")(scope, receive, send)
+
+    async with serving(app, database) as queue:
+        request_id = await queue.submit("GET", "/")
+        early = await queue.client.get(f"/fal/queue/requests/{request_id}/response")
+        assert (early.status_code, early.headers["x-fal-request-id"]) == (400, request_id)
+        gate.set()
+
+
+async def test_the_handed_out_urls_are_those_of_public_url(database: Path) -> None:
+    async with serving(answering(200, [], b""), database, public_url="https://api.example.com/v2") as queue:
+        answer = (await queue.client.post("/fal/queue/submit/x")).json()
+        base = f"https://api.example.com/v2/fal/queue/requests/{answer['request_id']}"
+        assert (answer["status_url"], answer["response_url"], answer["cancel_url"]) == (
+            f"{base}/status",
+            f"{base}/response",
+            f"{base}/cancel",
+        )
+
+
+async def test_an_application_whose_start_up_breaks_is_not_passed_over_in_silence(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            raise RuntimeError("cannot reach the model server")
+        await answering(200, [], b"")(scope, receive, send)
+
+    with caplog.at_level(logging.WARNING, "queue_middleware"):
+        async with serving(app, database):
+            pass
+    assert "RuntimeError: cannot reach the model server" in caplog.text
+
+
+async def test_a_length_of_five_thousand_digits(database: Path) -> None:
+    app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0)
+    async with connected(app):
+        async with client_of(app) as client:
+            answer = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
+        assert answer.status_code == 413
