@@ -11,7 +11,6 @@ import os
 import tempfile
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from a2wsgi import WSGIMiddleware
 from flask import Flask, Response, abort, jsonify, request, send_from_directory
@@ -59,5 +58,5 @@ def refused(error: Exception) -> tuple[Response, int]:
 
 
 # Fewer replays at once than threads: the other four stay free for callers who wait for their answer.
-bridge: Any = WSGIMiddleware(site, workers=6)  # type: ignore[arg-type]  # a2wsgi's environ is a TypedDict, Flask's a dict
+bridge = WSGIMiddleware(site, workers=6)  # type: ignore[arg-type]  # a2wsgi's environ is a TypedDict, Flask's a dict
 app = QueueMiddleware(bridge, concurrency=2)

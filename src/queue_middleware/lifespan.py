@@ -5,7 +5,9 @@ from __future__ import annotations
 from contextvars import copy_context
 from typing import Any
 
-from .replay import App, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
+
+from .replay import App
 from .runtime import Runtime
 
 

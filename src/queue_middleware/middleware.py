@@ -6,9 +6,11 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
+from starlette.types import Receive, Scope, Send
+
 from .events import Observer
 from .lifespan import run_lifespan
-from .replay import App, Receive, Scope, Send
+from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
 from .web.address import is_ours

@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
+from starlette.types import Message
+
 from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
-Message = MutableMapping[str, Any]
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-App = Callable[[Scope, Receive, Send], Awaitable[None]]
+App = Callable[[Any, Any, Any], Awaitable[Any]]
+"""Any ASGI application, whatever names its author gives to the three types."""
 
 MARK = "queue_middleware.request_id"
 """Key in the scope of a replay. A header could be forged."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -28,6 +29,8 @@ def parse_size(value: object) -> int:
 
 def _seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"{value!r} is not a duration")
         return float(value)
     return parse_duration(str(value))
 
@@ -35,7 +38,7 @@ def _seconds(value: object) -> float:
 def _integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.strip().isdigit():
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
         return int(value)
     raise SettingsError(f"{value!r} is not a whole number")
 
@@ -51,7 +54,16 @@ def _words(value: object) -> tuple[str, ...]:
 def _schedule(value: object) -> tuple[float, ...]:
     if isinstance(value, str):
         return parse_schedule(value)
-    return tuple(_seconds(wait) for wait in value) if isinstance(value, Iterable) else (_seconds(value),)
+    waits = tuple(_seconds(wait) for wait in value) if isinstance(value, Iterable) else (_seconds(value),)
+    if any(wait < 0 for wait in waits):
+        raise SettingsError(f"{value!r} holds a wait below zero")
+    return waits
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise SettingsError(f"{value!r} is not a text")
+    return str(value)
 
 
 def _flag(value: object) -> bool:
@@ -120,7 +132,7 @@ class Settings:
     lists are sequences, or texts with commas. Raises `SettingsError` for what it does not understand.
     """
 
-    database: str = _option("queue.sqlite3", str)
+    database: str = _option("queue.sqlite3", _text)
     """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
     prefix: str = _option("/fal/queue", _prefix)
     """Where the queue's routes live."""
@@ -136,8 +148,11 @@ class Settings:
     """Waits between delivery attempts, each ± 20 %."""
     webhook_timeout: float = _option(15.0, _seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
-    signing_key: str | None = _option(None, str)
-    """Ed25519 seed, 64 hex digits; without it a key is made and kept beside the database with mode 0600."""
+    signing_key: str | None = _option(None, _text)
+    """Ed25519 seed, 64 hex digits; of several, with commas, the first signs and all are published.
+
+    Without it a key is made and kept beside the database with mode 0600.
+    """
     request_timeout: float = _option(3600.0, _seconds, least=0.01)
     """Seconds for one attempt of a replay."""
     max_attempts: int = _option(3, _integer, least=1)

@@ -58,6 +58,11 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("public_url", "api.example.com", "is not the base of a URL"),
         ("allow_network_filesystem", "maybe", "neither true nor false"),
         ("outbound_allow", 5, "is not a list of words"),
+        ("database", None, "None is not a text"),
+        ("request_timeout", float("nan"), "nan is not a duration"),
+        ("lease", float("inf"), "inf is not a duration"),
+        ("webhook_schedule", [-5], "below zero"),
+        ("concurrency", "\u00b2", "is not a whole number"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:

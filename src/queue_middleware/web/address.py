@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from urllib.parse import quote
 
+from starlette.types import Scope
+
 from queue_middleware.models import Value
-from queue_middleware.replay import Scope
 
 
 class Address(Value, frozen=True):

@@ -12,6 +12,8 @@ from fnmatch import translate
 from typing import Any
 from urllib.parse import quote, unquote
 
+from starlette.types import Receive, Scope, Send
+
 from queue_middleware.errors import (
     HeadersTooLarge,
     NotAllowed,
@@ -22,7 +24,7 @@ from queue_middleware.errors import (
     UnknownRequest,
 )
 from queue_middleware.models import Cancelled, Headers, NewJob, Result, StoredRequest
-from queue_middleware.replay import Receive, Scope, Send, replayed_headers
+from queue_middleware.replay import replayed_headers
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
