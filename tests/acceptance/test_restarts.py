@@ -135,7 +135,7 @@ async def judge(load: Load) -> None:
     assert count_rows(server.database, "delivery WHERE state = 'dead'") == 0
 
     verifier = WebhookVerifier(f"{server.url}/fal/queue/.well-known/jwks.json")
-    for request_id, webhooks in receiver.arrived.items():
+    for request_id, webhooks in list(receiver.arrived.items()):
         for webhook in webhooks:
             assert (await verifier.verify(webhook.headers, webhook.body)).request_id == request_id
             number = webhook.content["payload"]["n"]
