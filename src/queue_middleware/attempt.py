@@ -94,18 +94,20 @@ class Attempt:
     async def run(self) -> None:
         """Call the application and settle."""
         claim = self.claim
-        self._announce(AttemptStarted(claim.request_id, claim.attempt))
         try:
+            self._announce(AttemptStarted(claim.request_id, claim.attempt))
             error = None
             if self._reason is None:
                 enter(self)
                 error = await self._call()
             if self._reason is not None:
+                self._stop_timer()  # it would cancel the settlement
                 await self.settle_abort()
             elif not self._replay.complete:
                 await self._settle(self._replay.unfinished(error))
         except Exception as unforeseen:
             self._announce(Outage("attempt", unforeseen, 0))
+            await self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
         finally:
             self._stop_timer()
             self._vacate(self)
@@ -138,7 +140,7 @@ class Attempt:
         try:
             await self._settle(outcome)
         except asyncio.CancelledError:
-            # The application's own time limit struck here. Its answer counts all the same; storing it twice changes nothing.
+            # The application's own time limit struck here. Its answer counts all the same; telling it twice changes nothing.
             self._settled = False
             self._settling = self._loop.create_task(self._settle(outcome))
             raise
@@ -185,11 +187,13 @@ class Attempt:
     async def _settle(self, outcome: StoredResponse | Failure) -> None:
         if self._settled:
             return
-        self._settled = True
         claim = self.claim
         again = judge(outcome, claim.attempt, claim.retry)
+        self._settled = True
         if again is not None:
-            await self._repeat(outcome, again)
+            # A second telling would find the claim given back, so this one is not interrupted.
+            self._settling = self._loop.create_task(self._repeat(outcome, again))
+            await asyncio.shield(self._settling)
             return
         verb: Callable[..., Awaitable[bool]] = self._store.complete if type(outcome) is StoredResponse else self._store.fail
         try:
@@ -209,6 +213,11 @@ class Attempt:
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
         else:
             self._lost()
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its end has been told, or is being told, to the store."""
+        return self._settled
 
     async def settle_abort(self) -> None:
         """Settle an attempt that was ended early, by the reason of its end. Repeatable."""

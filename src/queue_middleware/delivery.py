@@ -58,7 +58,7 @@ class DeliveryEngine:
         self._grace = grace
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
+        self._running: dict[asyncio.Task[None], int] = {}
         self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
         store.subscribe(Topic.DELIVERY, self._wake.set)
 
@@ -82,6 +82,10 @@ class DeliveryEngine:
         self._stopping.set()
         self._wake.set()
 
+    def tokens(self) -> list[int]:
+        """Of the attempts on their way; called from another thread."""
+        return list(self._running.copy().values())
+
     async def _claim(self, group: asyncio.TaskGroup) -> float | None:
         """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
         # Before looking: what becomes due while we look must not be missed.
@@ -102,11 +106,11 @@ class DeliveryEngine:
 
     def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
         task = group.create_task(self._deliver(delivery), name=f"webhook {delivery.request_id}")
-        self._running.add(task)
+        self._running[task] = delivery.token
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
+        self._running.pop(task, None)
         self._wake.set()
 
     async def _drain(self) -> None:
@@ -151,7 +155,8 @@ class DeliveryEngine:
             result = await self._with_parts(result)
             # Checking and signing megabytes would hold up everything else in this event loop.
             body, headers = await asyncio.to_thread(self._write, delivery, result)
-            return await self._outbound.post(delivery.url, headers, body)
+            del result
+        return await self._outbound.post(delivery.url, headers, body)
 
     async def _result(self, delivery: Delivery) -> Result:
         """The result, its body perhaps still in parts. Raises `_ResultGone`."""

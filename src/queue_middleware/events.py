@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
 from .models import Attempt, Delivery, Failure, JobState, StoredResponse, Value
+
+_log = logging.getLogger("queue_middleware")
 
 
 class Started(Value, frozen=True):
@@ -142,6 +145,10 @@ def announce_to(observers: Iterable[Observer]) -> Announce:
 
     def announce(event: Event) -> None:
         for hear in listening[type(event)]:
-            hear(event)
+            try:
+                hear(event)
+            except Exception:
+                # Somebody's metrics must not cost anybody's work.
+                _log.exception("an observer failed to hear of %s", type(event).__name__)
 
     return announce

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from .events import Announce, Finished, Outage, Rescued
-from .models import ErrorType, Failure
+from .lifecycle import OVERDUE
 from .settings import Settings
 from .store import Store
 
@@ -14,8 +14,6 @@ TICK = 1.0
 _PRUNE_EVERY = 60
 """Ticks."""
 _BATCH = 500
-
-OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 
 
 class Janitor:

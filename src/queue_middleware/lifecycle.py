@@ -61,6 +61,11 @@ DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
     (DeliveryState.SENDING, DeliveryEvent.LOSE): DeliveryState.PENDING,
 }
 
+CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
+LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
+OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
+UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
+
 MOST_ATTEMPTS = 10
 """fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
 
@@ -125,4 +130,6 @@ def _header(response: StoredResponse, name: bytes) -> bytes | None:
 def _retry_after(response: StoredResponse) -> float | None:
     """Seconds only; the date form (RFC 9110 §10.2.3) is treated as absent, because nobody sends it to himself."""
     value = _header(response, b"retry-after")
-    return float(min(int(value), _LONGEST_RETRY_AFTER)) if value and value.isdigit() else None
+    if not value or not value.isdigit():
+        return None
+    return float(min(int(value[:9]), _LONGEST_RETRY_AFTER))

@@ -195,7 +195,8 @@ class Replay:
             await self._flush(self._parts, data[:FLUSH])
             self._parts += 1
             data = data[FLUSH:]
-        self._pieces, self._held = [data], len(data)
+            # At once: the application's own time limit may end the next wait.
+            self._pieces, self._held = [data], len(data)
 
     def _over(self) -> None:
         if self._ended is not None:

@@ -8,12 +8,14 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
+from functools import partial
 from typing import Any
 
 from .delivery import DeliveryEngine
 from .errors import NotRunning
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
 from .guard import Guard
+from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
 from .models import Cancelled, Job, NewJob, Receipt, Result
@@ -53,18 +55,24 @@ class Runtime:
     async def start(self, state: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
         """Open and begin. `state` and `context` are what the application prepared for its requests.
 
-        Raises what made it impossible, with nothing left open. A second start is only counted.
+        Raises what made it impossible, with nothing left open. A second start in the same event loop only joins the first.
         """
+        loop = asyncio.get_running_loop()
+        if self._main is None or self._main.done() or self._main.get_loop() is not loop:
+            self._starts = 0
+            self._stop = asyncio.Event()
+            self._ready = loop.create_future()
+            self._main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
         self._starts += 1
-        if self._starts > 1:
-            return
-        self._stop = asyncio.Event()
-        ready = asyncio.get_running_loop().create_future()
-        self._main = asyncio.create_task(self._live(ready, state, context or copy_context()), name="queue")
-        await asyncio.wait((ready, self._main), return_when=asyncio.FIRST_COMPLETED)
-        if not ready.done():
+        try:
+            await asyncio.wait((self._ready, self._main), return_when=asyncio.FIRST_COMPLETED)
+            if not self._ready.done():
+                await self._main
+        except BaseException:
             self._starts -= 1
-            await self._main
+            if self._starts <= 0:
+                self._stop.set()
+            raise
         self._watch_forks()
 
     def _watch_forks(self) -> None:
@@ -84,6 +92,7 @@ class Runtime:
         """Called in a forked child: what runs here runs in the parent."""
         if not self._why_not:
             self._why_not = FORKED
+            self._store.disown()
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -107,6 +116,7 @@ class Runtime:
     async def _live(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         settings = self.settings
         async with AsyncExitStack() as stack:
+            stack.callback(self._ended)
             store = SQLiteStore(settings)
             await store.open()
             stack.push_async_callback(store.close)
@@ -118,6 +128,9 @@ class Runtime:
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
             janitor = Janitor(store, settings, self._announce)
+            heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
+            stack.push_async_callback(heartbeat.stop)
+            heartbeat.start()
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
                 for loop in (delivery, janitor):
@@ -136,6 +149,9 @@ class Runtime:
                 delivery.stop()
                 janitor.stop()
             self._announce(Stopped(worker.handed_back))
+
+    def _ended(self) -> None:
+        self._why_not = self._why_not or STOPPING
 
     async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
         """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""
@@ -163,27 +179,25 @@ class Runtime:
 
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
-        start = self._worker.reserve()
-        storing = asyncio.ensure_future(self._store.submit(new, start=start))
+        worker = self._worker
+        start = worker.reserve()
+        try:
+            storing = asyncio.ensure_future(self._store.submit(new, start=start))
+        except BaseException:
+            if start:
+                worker.forgo()
+            raise
         try:
             # Shielded: it may be stored and claimed although its submitter has gone, and then it has to be run.
             receipt = await asyncio.shield(storing)
         except BaseException:
             if start:
-                storing.add_done_callback(self._begin)
+                storing.add_done_callback(partial(_begin, worker))
             raise
         if start:
-            self._begin(storing)
+            _begin(worker, storing)
         self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
         return receipt
-
-    def _begin(self, stored: asyncio.Future[Receipt]) -> None:
-        """Use the slot that was reserved for a submission, or give it back."""
-        claim = None if stored.cancelled() or stored.exception() else stored.result().claim
-        if claim is None:
-            self._worker.forgo()
-        else:
-            self._worker.start(claim)
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""
@@ -204,3 +218,12 @@ class Runtime:
     def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified."""
         return self._signer.jwks()
+
+
+def _begin(worker: Worker, stored: asyncio.Future[Receipt]) -> None:
+    """Use the slot that was reserved for a submission, or give it back."""
+    claim = None if stored.cancelled() or stored.exception() else stored.result().claim
+    if claim is None:
+        worker.forgo()
+    else:
+        worker.start(claim)

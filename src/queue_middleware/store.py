@@ -6,7 +6,7 @@ False when the claim is no longer held: its lease ran out and somebody else has 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Protocol
 
@@ -46,6 +46,9 @@ class Store(Protocol):
 
     async def close(self) -> None:
         """Finish what was begun, hand back what this owner still runs or sends, then let go of everything. Repeatable."""
+
+    def disown(self) -> None:
+        """In a forked child: let go of what belongs to the parent, without harm to it."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
         """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""
@@ -100,8 +103,8 @@ class Store(Protocol):
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """Key and token → whether it is to be cancelled, of all jobs this owner runs."""
 
-    def renew(self) -> None:
-        """Extend the leases of all jobs and deliveries of this owner. Blocking; called from a thread of its own."""
+    def renew(self, tokens: Collection[int]) -> None:
+        """Extend the leases of those jobs and deliveries of this owner. Blocking; called from a thread of its own."""
 
     # --- the janitor's verbs
 

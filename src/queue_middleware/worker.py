@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import threading
 from collections.abc import Mapping
 from contextvars import Context, copy_context
 from typing import Any
@@ -39,8 +38,9 @@ class Worker:
         self._revoked = asyncio.Event()
         self._vacant = asyncio.Event()
         self._loop = asyncio.get_running_loop()
-        self._quit = threading.Event()
         self.handed_back = 0
+        store.subscribe(Topic.WORK, self._on_work)
+        store.subscribe(Topic.CANCEL, self._revoked.set)
 
     def adopt(self, state: Mapping[str, Any] | None, context: Context) -> None:
         """Take over what the application prepared at its start: the lifespan's state and its context variables."""
@@ -50,19 +50,19 @@ class Worker:
     async def run(self) -> None:
         """Claim and run until `stop`, then drain, then hand back what is left."""
         self._around.host = asyncio.current_task()
-        self._store.subscribe(Topic.WORK, self._on_work)
-        self._store.subscribe(Topic.CANCEL, self._revoked.set)
-        threading.Thread(target=self._heartbeat, name="queue-heartbeat", daemon=True).start()
         watching = [self._loop.create_task(watch()) for watch in (self._watch_revocations, self._watch_deadlines)]
         try:
             await self._claim_until_stopped()
             await self._drain()
         finally:
-            self._quit.set()
             for task in watching:
                 task.cancel()
             for attempt in (*self._running.values(), *self._overstaying):
                 attempt.abandon()
+
+    def tokens(self) -> list[int]:
+        """Of the attempts on their way; called from another thread."""
+        return list(self._running)
 
     def stop(self) -> None:
         """Claim nothing more. Repeatable."""
@@ -184,24 +184,16 @@ class Worker:
             for attempt in list(self._running.values()):
                 attempt.check_deadline(now)
 
-    def _heartbeat(self) -> None:
-        """Renew the leases from a thread: a handler that blocks the event loop must not lose its job."""
-        while not self._quit.wait(self._settings.lease / 4):
-            try:
-                self._store.renew()
-            except Exception as error:
-                self._loop.call_soon_threadsafe(self._announce, Outage("heartbeat", error, self._settings.lease / 4))
-
     # --- ending
 
     async def _drain(self) -> None:
         """Wait for the running attempts; then tell them to stop, and hand back the jobs of those that do not."""
         if await self._vacated(self._settings.shutdown_timeout):
             return
-        self.handed_back = len(self._running)
+        self.handed_back = sum(not attempt.is_settled for attempt in self._running.values())
         for attempt in list(self._running.values()):
             attempt.abort(Abort.SHUTDOWN)
-        if not await self._vacated(POLITE + GRACE):
+        if self.handed_back and not await self._vacated(POLITE + GRACE):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(GRACE):
                     for attempt in list(self._running.values()):

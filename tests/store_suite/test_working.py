@@ -183,16 +183,27 @@ async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: Manual
 
 
 async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualClock) -> None:
-    await store.submit(a_job(), start=True)
+    kept = await store.submit(a_job(), start=True)
     done = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    assert kept.claim
     assert done.claim
     await store.complete(done.claim, an_answer())
-    await store.claim_deliveries(1)
+    (delivery,) = await store.claim_deliveries(1)
     for _ in range(4):
         clock.advance(45)
-        await asyncio.to_thread(store.renew)
+        await asyncio.to_thread(store.renew, [kept.claim.token, delivery.token])
         assert await store.rescue(retry=True) == []
     assert (await store.counts()).deliveries == {"sending": 1}
+
+
+async def test_what_its_process_forgot_is_not_renewed(store: Store, clock: ManualClock) -> None:
+    kept = await store.submit(a_job(), start=True)
+    forgotten = await store.submit(a_job(), start=True)
+    assert kept.claim
+    clock.advance(45)
+    await asyncio.to_thread(store.renew, [kept.claim.token])
+    clock.advance(45)
+    assert [rescue.request_id for rescue in await store.rescue(retry=True)] == [forgotten.request_id]
 
 
 async def test_what_is_held_says_what_is_to_be_cancelled(store: Store) -> None:

@@ -92,11 +92,19 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
     connection = sqlite3.connect(
         path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=512
     )
+    try:
+        _set_up(connection, read_only)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
     for pragma in ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 250", "trusted_schema = OFF"):
         connection.execute(f"PRAGMA {pragma}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
-    return connection
 
 
 def _checkpoint(connection: sqlite3.Connection, lock: TurnLock) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued, UnknownRequest
-from queue_middleware.lifecycle import FINAL, attempts_left
+from queue_middleware.lifecycle import CANCELLED, FINAL, LOST, OVERDUE, UNREADABLE, attempts_left
 from queue_middleware.models import (
     Cancelled,
     Claim,
@@ -31,11 +31,6 @@ from queue_middleware.store import Topic
 from .codec import cut, decode_request, encode_headers
 from .queries import execute_rows
 from .transaction import Transaction
-
-CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
-LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
-UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
-OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure]
 """Key, token, webhook, outcome."""
@@ -142,12 +137,12 @@ def promote(transaction: Transaction) -> None:
         tallies.refresh(transaction.connection)
 
 
-def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[tuple[Claim, int]]]:
-    """Start up to so many jobs; with each claim the number of request parts that are still to be read."""
+def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
+    """Start up to so many jobs."""
     return [_claim(transaction, limit) for limit in batch]
 
 
-def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
+def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     promote(transaction)
     if not transaction.tallies.queued.total():
         return []
@@ -162,10 +157,12 @@ def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
     )
     rows.sort(key=lambda row: (row[7], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
-    claims: list[tuple[Claim, int]] = []
+    claims: list[Claim] = []
     for key, tail, token, attempt, max_attempts, retries, webhook, priority, client in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
+        if parts:
+            body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
         policy = _policy(max_attempts, retries)
         request_id = format_request_id(key, tail)
         try:
@@ -174,7 +171,7 @@ def _claim(transaction: Transaction, limit: int) -> list[tuple[Claim, int]]:
             # Nobody will ever be able to run it, and it must not stand in everybody's way.
             finish(transaction, [(key, token, webhook, UNREADABLE)])
             continue
-        claims.append((Claim(key, request_id, token, attempt, policy, request, webhook), parts))
+        claims.append(Claim(key, request_id, token, attempt, policy, request, webhook))
     return claims
 
 
@@ -297,7 +294,7 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
     row = transaction.one("find", {"first": first, "tail": tail})
     if row is None:
         return UnknownRequest(f"there is no request {request_id}")
-    key, state, _ = row
+    key, state = row
     if state in FINAL:
         return Cancelled.FINISHED
     if state == JobState.RUNNING:

@@ -28,6 +28,10 @@ class TurnLock:
 
     def close(self) -> None:
         """Give the descriptor back. Repeatable."""
+        self.disown()
+
+    def disown(self) -> None:
+        """Close our descriptor; a lock that another process shares stays locked."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -44,11 +48,15 @@ class LifeSign:
         fcntl.flock(self._file, fcntl.LOCK_EX)
         hidden.rename(self._path)
 
-    def close(self, *, leave: bool = False) -> None:
-        """Take the sign down, or `leave` it without its lock: somebody shall take over from us. Repeatable."""
+    def close(self) -> None:
+        """Take the sign down. Repeatable."""
         if self._file >= 0:
-            if not leave:
-                self._path.unlink(missing_ok=True)
+            self._path.unlink(missing_ok=True)
+            self.disown()
+
+    def disown(self) -> None:
+        """Close our descriptor and leave the file."""
+        if self._file >= 0:
             os.close(self._file)
             self._file = -1
 

@@ -92,7 +92,7 @@ WHERE id = ?;
 UPDATE job SET progress = ?, stage = ? WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: find
-SELECT id, state, client FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
+SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
 -- name: want_cancelled
 UPDATE job SET cancelling = 1 WHERE id = ?;
@@ -104,15 +104,12 @@ RETURNING webhook;
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
 
--- name: anything_leased
-SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND owner = :owner)
-    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND owner = :owner);
-
 -- name: renew_jobs
-UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :owner;
+UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
 -- name: renew_deliveries
-UPDATE delivery SET lease_until = :lease_until WHERE state = 'sending' AND owner = :owner;
+UPDATE delivery SET lease_until = :lease_until
+WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
 -- name: owners
 SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending';

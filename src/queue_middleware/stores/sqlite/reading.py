@@ -78,11 +78,6 @@ def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
     return bytes(row[0])
 
 
-def request_parts(connection: sqlite3.Connection, key: int) -> list[bytes]:
-    """The parts of a request's body behind the first."""
-    return [row[0] for row in connection.execute(SQL["request_parts"], (key,)).fetchall()]
-
-
 def held(connection: sqlite3.Connection, owner: str) -> Mapping[tuple[int, int], bool]:
     """Key and token → whether it is to be cancelled."""
     rows = connection.execute(SQL["held"], (owner,)).fetchall()

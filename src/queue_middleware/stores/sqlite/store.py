@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
@@ -32,9 +34,9 @@ from queue_middleware.store import Topic
 from . import deliveries, jobs, reading
 from .codec import encode_request
 from .connection import Connection, in_transaction, open_connection
+from .files import Files
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
-from .locks import LifeSign, TurnLock, dead_owners, sweep_life_signs
-from .migrations import migrate
+from .locks import dead_owners
 from .queries import SQL
 from .transaction import Tallies, Transaction
 from .writer import Writer
@@ -43,10 +45,10 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
-_PAGE = 8192
-"""Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
+_LAST_WORDS = 10.0
+"""Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
 """Seconds for which a look at the free disk is believed."""
 
@@ -77,7 +79,7 @@ class SQLiteStore:
         self._limits = jobs.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
-        self._open = False
+        self._opened: AsyncExitStack | None = None
         self._disk_checked = -_DISK_WATCH
         self._disk_complaint: str | None = None
 
@@ -87,63 +89,39 @@ class SQLiteStore:
         """See `store.Store`."""
         if sqlite3.sqlite_version_info < _OLDEST:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
-        self.owner = os.urandom(8).hex()
-        await asyncio.to_thread(self._prepare)
-        self._connection = await Connection(self.path, self._lock).open()
-        self._reader = await Connection(self.path, None).open()
-        self._writer = Writer(self._connection, self._begin, self._tell)
-        self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="queue-store-watcher")
-        self._open = True
-
-    def _prepare(self) -> None:
-        """Everything before the first connection; blocking."""
         if not self._settings.allow_network_filesystem:
-            refuse_network_filesystem(self.path, mount_table())
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = TurnLock(self._beside("lock"))
-            self._renewal_lock = TurnLock(self._beside("lock"))
-            with self._lock:
-                self._create()
-            self._life = LifeSign(self.path, self.owner)
-        except (OSError, sqlite3.Error) as error:
-            raise StoreError(f"the database {self.path} cannot be opened: {error}") from error
-
-    def _create(self) -> None:
-        if not self.path.exists():
-            # What clients sent is in it: for the owner of the service only.
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT, 0o600))
-        connection = open_connection(self.path)
-        try:
-            connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; an old one keeps its own
-            (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            if mode != "wal":
-                raise StoreError(f"{self.path} does not take a write-ahead log, its journal is {mode!r}")
-            migrate(connection)
-            sweep_life_signs(self.path, reading.owners(connection))
-        finally:
-            connection.close()
-
-    def _beside(self, suffix: str) -> Path:
-        return self.path.with_name(f"{self.path.name}.{suffix}")
+            refuse_network_filesystem(self.path, await asyncio.to_thread(mount_table))
+        self.owner = os.urandom(8).hex()
+        async with AsyncExitStack() as stack:
+            self._files = await asyncio.to_thread(Files, self.path, self.owner)
+            stack.callback(self._files.close)
+            self._connection = await Connection(self.path, self._files.turn).open()
+            stack.push_async_callback(self._connection.close)
+            self._reader = await Connection(self.path, None).open()
+            stack.push_async_callback(self._reader.close)
+            self._writer = Writer(self._connection, self._begin, self._tell, self._tallies.forget)
+            self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="queue-store-watcher")
+            self._opened = stack.pop_all()
 
     async def close(self) -> None:
         """See `store.Store`."""
-        if not self._open:
+        if self._opened is None:
             return
-        self._open = False
+        opened, self._opened = self._opened, None
         self._watcher.cancel()
-        handed_back = True
         try:
-            await self._writer.submit(jobs.release_all, None)
-        except QueueError:
-            handed_back = False
-        await self._writer.close()
-        await self._reader.close()
-        await self._connection.close()
-        self._life.close(leave=not handed_back)
-        self._lock.close()
-        self._renewal_lock.close()
+            async with asyncio.timeout(_LAST_WORDS):
+                await self._writer.submit(jobs.release_all, None)
+                await self._writer.close()
+                await opened.aclose()
+        except (QueueError, TimeoutError):
+            # What we hold cannot be handed back, or another process keeps its turn: we are as good as dead, and look it.
+            self._files.close(leave_life_sign=True)
+
+    def disown(self) -> None:
+        """See `store.Store`."""
+        if self._opened is not None:
+            self._files.disown()
 
     def warnings(self) -> list[str]:
         """What the operator should know about this database, sentence by sentence."""
@@ -173,10 +151,12 @@ class SQLiteStore:
         seen = None
         while True:
             await asyncio.sleep(_WATCH)
-            self._writer.check_patience()
             if not self._writer.idle:
                 continue  # a transaction looks for itself
-            version = await self._connection.call(_data_version)
+            try:
+                version = await self._connection.call(_data_version)
+            except QueueError:
+                continue
             if version != seen:
                 seen = version
                 self._tell(set(Topic))
@@ -224,18 +204,7 @@ class SQLiteStore:
 
     async def claim(self, limit: int) -> list[Claim]:
         """See `store.Store`."""
-        claims = await self._writer.submit(jobs.claim, limit)
-        try:
-            return [await self._with_whole_request(claim) if parts else claim for claim, parts in claims]
-        except BaseException:
-            # Nobody would run them, and the heartbeat would keep them ours for ever.
-            for claim, _ in claims:
-                self._writer.submit(jobs.release, claim)
-            raise
-
-    async def _with_whole_request(self, claim: Claim) -> Claim:
-        parts = await self._reader.call(lambda connection: reading.request_parts(connection, claim.key))
-        return claim.replace(request=claim.request.replace(body=b"".join((claim.request.body, *parts))))
+        return await self._writer.submit(jobs.claim, limit)
 
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """See `store.Store`."""
@@ -265,20 +234,19 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.held(connection, self.owner))
 
-    def renew(self) -> None:
-        """See `store.Store`. Opens a connection of its own each time: it is called a few times a minute, from any thread."""
+    def renew(self, tokens: Collection[int]) -> None:
+        """See `store.Store`. Opens a connection of its own each time: it is called a few times a minute."""
         connection = open_connection(self.path)
         try:
-            lease = {"owner": self.owner, "lease_until": self._clock() + round(self._settings.lease * 1000)}
-            if not connection.execute(SQL["anything_leased"], lease).fetchone()[0]:
-                return
+            lease_until = self._clock() + round(self._settings.lease * 1000)
+            lease = {"owner": self.owner, "lease_until": lease_until, "tokens": json.dumps(list(tokens))}
             in_transaction(
                 connection,
-                self._renewal_lock,
+                self._files.renewal_turn,
                 lambda: [connection.execute(SQL[name], lease) for name in ("renew_jobs", "renew_deliveries")],
             )
         finally:
-            with self._renewal_lock:
+            with self._files.renewal_turn:
                 connection.close()
 
     # --- the janitor's verbs

@@ -38,7 +38,7 @@ class Tallies:
         return True
 
     def forget(self) -> None:
-        """Count again next time: a transaction was undone."""
+        """Count again next time."""
         self.version = -1
 
     @property

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import sqlite3
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -44,8 +45,8 @@ _Results = list[tuple[_Waiting, Any]]
 class Writer:
     """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
 
-    What is submitted while a transaction runs forms the next one; what is submitted while none runs forms one at the end of the
-    event loop's turn. No clock is waited for.
+    The connection's thread takes whatever waits at the moment when its turn has come; what is submitted while it writes forms
+    the next transaction. No clock is waited for. `undone` is told of every transaction that was rolled back.
     """
 
     def __init__(
@@ -53,14 +54,17 @@ class Writer:
         connection: Connection,
         begin: Callable[[sqlite3.Connection], Transaction],
         announce: Callable[[set[Topic]], None],
+        undone: Callable[[], None],
     ) -> None:
         self._connection = connection
         self._begin = begin
         self._announce = announce
+        self._undone = undone
         self._waiting: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
         self._writing = False
-        self._began = 0.0
+        self._patience: asyncio.TimerHandle | None = None
+        self._taking = threading.Lock()
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -83,22 +87,24 @@ class Writer:
         """Whether nothing waits and nothing is being written."""
         return not self._writing
 
-    def check_patience(self) -> None:
-        """Turn away those who wait behind a transaction that does not end, so that they neither hang nor fill memory."""
-        if self._writing and self._loop.time() - self._began >= _PATIENCE:
-            for waiting in self._take(len(self._waiting), sys.maxsize):
-                _resolve(waiting.future, StoreBusy("the queue's database does not answer", 5))
-
     async def close(self) -> None:
         """Write what was begun, then end. Repeatable."""
         self._closing = True
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._began = self._loop.time()
+        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience)
         self._connection.post(self._write_and_tell)
 
+    def _lose_patience(self) -> None:
+        """Turn away those who wait for a turn that does not come, so that they neither hang nor fill memory."""
+        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience)
+        for waiting in self._take(sys.maxsize, sys.maxsize):
+            _resolve(waiting.future, StoreBusy("the queue's database does not answer", 5))
+
     def _deliver(self, results: _Results, topics: set[Topic]) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
         for waiting, result in results:
             _resolve(waiting.future, result)
         if self._waiting:
@@ -110,28 +116,32 @@ class Writer:
             self._announce(topics)
 
     def _take(self, most: int, room: int) -> list[_Waiting]:
+        """The next group; called by both threads."""
         group: list[_Waiting] = []
-        while self._waiting and len(group) < most and room > 0:
-            group.append(self._waiting.popleft())
-            room -= group[-1].size
+        with self._taking:
+            while self._waiting and len(group) < most and room > 0:
+                group.append(self._waiting.popleft())
+                room -= group[-1].size
         return group
 
     # --- in the connection's thread
 
     def _write_and_tell(self, connection: sqlite3.Connection) -> None:
-        group = self._take(_MOST_TOGETHER, _MOST_BYTES)
-        results, topics = self._write(connection, group) if group else ([], set())
+        results, topics = self._write(connection, [])
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
     def _write(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
+        """Write the group; an empty one is filled when our turn has come, for who waits till then can still be turned away."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
+            self._undone()
+            group = group or self._take(_MOST_TOGETHER, _MOST_BYTES)
             if len(group) == 1 or is_everybodys(error):
                 failure = as_queue_error(error)
                 return [(waiting, failure) for waiting in group], set()
-        # One of them cannot be executed, or not together; alone, it sinks nobody else.
+        # One of them cannot be executed, or not with the others; alone, none sinks another.
         results: _Results = []
         topics: set[Topic] = set()
         for waiting in group:
@@ -141,18 +151,15 @@ class Writer:
         return results, topics
 
     def _execute(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
+        group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
         transaction = self._begin(connection)
-        try:
-            batches: dict[Operation[Any, Any], list[_Waiting]] = {}
-            for waiting in group:
-                batches.setdefault(waiting.operation, []).append(waiting)
-            results: _Results = []
-            for operation, batch in batches.items():
-                answers = operation(transaction, [waiting.payload for waiting in batch])
-                results.extend(zip(batch, answers, strict=True))
-        except BaseException:
-            transaction.tallies.forget()
-            raise
+        batches: dict[Operation[Any, Any], list[_Waiting]] = {}
+        for waiting in group:
+            batches.setdefault(waiting.operation, []).append(waiting)
+        results: _Results = []
+        for operation, batch in batches.items():
+            answers = operation(transaction, [waiting.payload for waiting in batch])
+            results.extend(zip(batch, answers, strict=True))
         return results, transaction.topics
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 import sqlite3
 import stat
 import subprocess
@@ -19,6 +21,7 @@ from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite import store as module
+from queue_middleware.stores.sqlite.locks import TurnLock
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 from queue_middleware.stores.sqlite.queries import SQL, execute_rows
 from queue_middleware.stores.sqlite.store import database_path
@@ -237,34 +240,19 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
     """A handler that blocks the loop must not lose its job: the heartbeat is a thread with a connection of its own."""
     store = make(tmp_path)
     await store.open()
-    await store.submit(a_job(), start=True)
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    tokens = [receipt.claim.token]
     lease = "SELECT lease_until FROM job"
     connection = sqlite3.connect(store.path)
     (before,) = connection.execute(lease).fetchone()
     renewed = threading.Event()
-    thread = threading.Thread(target=lambda: (store.renew(), renewed.set()))
+    thread = threading.Thread(target=lambda: (store.renew(tokens), renewed.set()))
     thread.start()
     assert renewed.wait(10)  # the loop stands still meanwhile
     thread.join()
     assert connection.execute(lease).fetchone()[0] > before
     connection.close()
-    await store.close()
-
-
-async def test_claims_that_cannot_be_handed_over_go_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store = make(tmp_path)
-    await store.open()
-    await store.submit(a_job(b"x" * 600_000))
-    await store.submit(a_job())
-
-    def broken(connection: sqlite3.Connection, key: int) -> list[bytes]:
-        raise sqlite3.OperationalError("disk I/O error")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(module.reading, "request_parts", broken)
-        with pytest.raises(StoreError):
-            await store.claim(2)
-    assert [len(claim.request.body) for claim in await store.claim(2)] == [600_000, 2]
     await store.close()
 
 
@@ -282,3 +270,81 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     assert job.state is JobState.FAILED
     assert len(await store.claim_deliveries(1)) == 1
     await store.close()
+
+
+async def test_refused_starts_leave_nothing_open(tmp_path: Path) -> None:
+    (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    for _ in range(5):
+        with pytest.raises(StoreError):
+            await make(tmp_path).open()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
+async def test_a_forked_child_does_not_keep_the_locks_of_a_dead_parent(tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os, sys, time
+from pathlib import Path
+from tests.unit.stores.sqlite.test_store import make
+from tests.nouns import a_job
+async def main():
+    store = make(Path({str(tmp_path)!r}))
+    await store.open()
+    await store.submit(a_job(), start=True)
+    if os.fork() == 0:
+        store.disown()
+        print("child", os.getpid(), flush=True)
+        time.sleep(60)
+        os._exit(0)
+    time.sleep(60)
+asyncio.run(main())
+"""
+    parent = subprocess.Popen([sys.executable, "-W", "ignore", "-c", script], stdout=subprocess.PIPE, text=True)
+    assert parent.stdout
+    child = int((await asyncio.to_thread(parent.stdout.readline)).split()[1])
+    parent.kill()
+    parent.wait(10)
+    parent.stdout.close()
+    try:
+        store = make(tmp_path)
+        async with asyncio.timeout(10):
+            await store.open()
+            assert len(await store.rescue(retry=True)) == 1
+            await store.close()
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a write-ahead log a full disk shows at COMMIT, when the operations have already counted."""
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job())
+    execute = store._writer._execute
+
+    def fail_at_commit(connection: sqlite3.Connection, group: Any) -> Any:
+        execute(connection, group)
+        error = sqlite3.OperationalError("database or disk is full")
+        error.sqlite_errorcode = sqlite3.SQLITE_FULL
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store._writer, "_execute", fail_at_commit)
+        with pytest.raises(DiskFull):
+            await store.claim(1)
+    assert len(await store.claim(1)) == 1
+    await store.close()
+
+
+async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_LAST_WORDS", 0.1)
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job(), start=True)
+    with TurnLock(tmp_path / "queue.sqlite3.lock"):
+        await store.close()
+    heir = make(tmp_path)
+    await heir.open()
+    await heir.rescue(retry=True)
+    assert len(await heir.claim(1)) == 1
+    await heir.close()

@@ -25,10 +25,14 @@ class Bench:
         self.groups: list[list[int]] = []
         self.topics: list[set[Topic]] = []
         self.connection = connection
-        self.writer = Writer(connection, self.begin, self.topics.append)
+        self.undone = 0
+        self.writer = Writer(connection, self.begin, self.topics.append, self.undo)
         self.go_on = threading.Event()
         self.go_on.set()
         self.begun = threading.Event()
+
+    def undo(self) -> None:
+        self.undone += 1
 
     def begin(self, connection: sqlite3.Connection) -> Transaction:
         return Transaction(connection, 0, "owner", 1, Tallies())
@@ -96,6 +100,7 @@ async def test_one_that_fails_does_not_sink_its_neighbours(bench: Bench) -> None
         await bad
     assert isinstance(failure.value.__cause__, sqlite3.IntegrityError)
     assert [await first, await good, await late] == [-1, 1, 3]
+    assert bench.undone == 2
     assert bench.rows() == [-1, 1, 2, 3]
 
 
@@ -143,17 +148,21 @@ async def test_a_full_disk_fails_cleanly(bench: Bench) -> None:
 
 
 async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
     first = await bench.blocked()
-    waiting = bench.writer.submit(bench.insert, 1)
-    bench.writer.check_patience()
-    assert not waiting.done()
-    monkeypatch.setattr(module, "_PATIENCE", 0.0)
-    bench.writer.check_patience()
     with pytest.raises(StoreBusy, match="does not answer"):
-        await waiting
+        await bench.writer.submit(bench.insert, 1)
     bench.go_on.set()
     assert await first == -1
     assert bench.rows() == [-1]
+
+
+async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    with TurnLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
+        await bench.writer.submit(bench.insert, 1)
+    assert await bench.writer.submit(bench.insert, 2) == 2
+    assert bench.rows() == [2]
 
 
 async def test_close_writes_what_was_begun_and_takes_nothing_more(bench: Bench) -> None:

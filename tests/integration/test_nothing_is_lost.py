@@ -1,0 +1,150 @@
+"""Ways in which a request was once lost, or the queue killed, by something that ought to have harmed nobody."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from queue_middleware import QueueMiddleware
+from queue_middleware.errors import DiskFull
+from queue_middleware.events import Event
+from queue_middleware.runtime import Runtime
+from queue_middleware.settings import Settings
+from queue_middleware.stores.sqlite import SQLiteStore
+from tests.nouns import a_job
+from tests.queueing import connected, eventually, serving
+
+
+async def ok(request: Request) -> Response:
+    return PlainTextResponse("ok")
+
+
+APP = Starlette(routes=[Route("/", ok, methods=["GET", "POST"])])
+
+
+async def test_refusals_cost_no_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: SQLiteStore) -> None:
+        raise DiskFull("full", 1)
+
+    async with serving(APP, database, concurrency=2) as queue:
+        with monkeypatch.context() as patched:
+            patched.setattr(SQLiteStore, "_check_disk", full)
+            for _ in range(5):
+                assert (await queue.client.get("/fal/queue/submit/")).status_code == 503
+        assert (await queue.run("GET", "/")).text == "ok"
+
+
+async def test_an_observer_that_raises_costs_nobody_anything(database: Path) -> None:
+    class Broken:
+        def on_event(self, event: Event) -> None:
+            raise ZeroDivisionError
+
+    async with connected(QueueMiddleware(APP, database=database, min_free_disk=0, observers=[Broken()])) as queue:
+        for _ in range(3):
+            assert (await queue.run("GET", "/")).text == "ok"
+
+
+class Full(SQLiteStore):
+    """Its disk is full when the first failure is to be written."""
+
+    refusals = 1
+
+    def fail(self, *arguments: Any) -> Any:
+        if self.refusals:
+            self.refusals -= 1
+            raise DiskFull("full", 1)
+        return super().fail(*arguments)
+
+
+async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_was_full(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer that cancels handlers must not cancel the settlement."""
+    monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Full)
+    monkeypatch.setattr("queue_middleware.attempt.PAUSE", 0.3)  # longer than the wait before the cancellation
+    entered = asyncio.Event()
+
+    async def polite(request: Request) -> Response:
+        entered.set()
+        await eventually(request.is_disconnected)
+        return Response()
+
+    async with serving(Starlette(routes=[Route("/", polite)]), database) as queue:
+        request_id = await queue.submit("GET", "/")
+        await entered.wait()
+        await queue.cancel(request_id)
+        assert (await queue.response(request_id)).status_code == 499
+
+
+async def test_a_retry_after_of_five_thousand_digits_is_a_long_time_and_no_accident(database: Path) -> None:
+    async def busy(request: Request) -> Response:
+        return PlainTextResponse("busy", 503, headers={"retry-after": "9" * 5000})
+
+    async with serving(Starlette(routes=[Route("/", busy)]), database) as queue:
+        request_id = await queue.submit("GET", "/", headers={"x-fal-no-retry": "1"})
+        assert (await queue.response(request_id)).status_code == 503
+        repeated = await queue.submit("GET", "/")
+        await eventually(lambda: _attempts(database) == 2)
+        assert (await queue.status(repeated))["status"] in ("IN_QUEUE", "IN_PROGRESS")
+
+
+def _attempts(database: Path) -> int:
+    connection = sqlite3.connect(database)
+    try:
+        return int(connection.execute("SELECT sum(attempt) FROM job").fetchone()[0])
+    finally:
+        connection.close()
+
+
+async def test_a_time_limit_of_the_application_does_not_double_its_bytes(database: Path) -> None:
+    async def chunks() -> Any:
+        for _ in range(7):
+            yield b"x" * 100_000
+
+    async def impatient(scope: Any, receive: Any, send: Any) -> None:
+        async def hasty(message: Any) -> None:
+            task = asyncio.ensure_future(send(message))
+            await asyncio.wait([task], timeout=0.0001)
+            if not task.done():
+                task.cancel()
+                await asyncio.wait([task])
+
+        if scope["type"] != "http":
+            raise ValueError
+        await StreamingResponse(chunks())(scope, receive, hasty)
+
+    async with serving(impatient, database) as queue:
+        answer = await queue.run("GET", "/")
+        assert len(answer.content) <= 700_000
+
+
+def test_a_queue_starts_in_a_second_event_loop_though_the_first_was_never_told_to_stop(database: Path) -> None:
+    runtime = Runtime(APP, Settings.load({"database": str(database), "min_free_disk": 0}, {}))
+
+    async def use() -> str:
+        await runtime.start()
+        runtime.check_running()
+        return (await runtime.submit(a_job())).request_id
+
+    assert asyncio.run(use()) != asyncio.run(use())
+
+
+async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
+    (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
+    runtime = Runtime(APP, Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))
+    results = await asyncio.gather(runtime.start(), runtime.start(), return_exceptions=True)
+    assert ["cannot be opened" in str(result) for result in results] == [True, True]
+    (tmp_path / "queue.sqlite3").unlink()
+    async with runtime.running():
+        runtime.check_running()
+        async with runtime.running():
+            pass
+        runtime.check_running()
