@@ -8,7 +8,6 @@ import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
-from functools import partial
 from typing import Any
 
 from .delivery import DeliveryEngine
@@ -180,22 +179,15 @@ class Runtime:
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
         worker = self._worker
-        start = worker.reserve()
-        try:
-            storing = asyncio.ensure_future(self._store.submit(new, start=start))
-        except BaseException:
-            if start:
-                worker.forgo()
-            raise
-        try:
-            # Shielded: it may be stored and claimed although its submitter has gone, and then it has to be run.
-            receipt = await asyncio.shield(storing)
-        except BaseException:
-            if start:
-                storing.add_done_callback(partial(_begin, worker))
-            raise
-        if start:
-            _begin(worker, storing)
+        if not worker.reserve():
+            receipt = await self._store.submit(new)
+        else:
+            try:
+                storing = self._store.submit(new, start=True, begin=worker.begin)
+            except BaseException:
+                worker.begin(None)
+                raise
+            receipt = await storing
         self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
         return receipt
 
@@ -218,12 +210,3 @@ class Runtime:
     def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified."""
         return self._signer.jwks()
-
-
-def _begin(worker: Worker, stored: asyncio.Future[Receipt]) -> None:
-    """Use the slot that was reserved for a submission, or give it back."""
-    claim = None if stored.cancelled() or stored.exception() else stored.result().claim
-    if claim is None:
-        worker.forgo()
-    else:
-        worker.start(claim)

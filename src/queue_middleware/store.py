@@ -55,8 +55,13 @@ class Store(Protocol):
 
     # --- the submitter's verbs
 
-    def submit(self, new: NewJob, *, start: bool = False) -> Awaitable[Receipt]:
+    def submit(
+        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
+    ) -> Awaitable[Receipt]:
         """Store a job. With `start`, and nobody waiting, it is claimed in the same transaction, as `Receipt.claim`.
+
+        `begin` is then called once in the event loop, with the claim or with None where there is none, also when the caller
+        has stopped waiting: what was claimed has to be run.
 
         Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or
         `new.max_queue_length`), `DiskFull`, `StoreBusy`.

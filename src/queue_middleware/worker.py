@@ -19,7 +19,7 @@ from .store import Store, Topic
 class Worker:
     """At most `settings.concurrency` attempts at once in this process.
 
-    `run` is the life of the worker: it ends some time after `stop`. `reserve` and `start` are for the submitter of a job that
+    `run` is the life of the worker: it ends some time after `stop`. `reserve` and `begin` are for the submitter of a job that
     can begin at once.
     """
 
@@ -72,21 +72,19 @@ class Worker:
     # --- slots
 
     def reserve(self) -> bool:
-        """Keep a slot for a job that is being submitted. True obliges to call `start` or `forgo`."""
+        """Keep a slot for a job that is being submitted. True obliges to call `begin`."""
         if self._stopping or self._free() <= 0:
             return False
         self._reserved += 1
         return True
 
-    def forgo(self) -> None:
-        """Give a reserved slot back."""
+    def begin(self, claim: Claim | None) -> None:
+        """Run a claim in the slot that was reserved for it; without one, give the slot back."""
         self._reserved -= 1
-        self._on_vacancy()
-
-    def start(self, claim: Claim) -> None:
-        """Run a claim in the slot that was reserved for it."""
-        self._reserved -= 1
-        self._start(claim)
+        if claim is not None:
+            self._start(claim)
+        else:
+            self._on_vacancy()
 
     def _free(self) -> int:
         return self._settings.concurrency - len(self._running) - self._reserved

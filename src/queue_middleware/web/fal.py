@@ -276,5 +276,6 @@ class _Call:
         headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
-        await self.start(status, headers)
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": body})

@@ -169,11 +169,14 @@ class SQLiteStore:
 
     # --- the submitter's verbs
 
-    def submit(self, new: NewJob, *, start: bool = False) -> Awaitable[Receipt]:
+    def submit(
+        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
+    ) -> Awaitable[Receipt]:
         """See `store.Store`."""
         self._check_disk()
         payload = (new, encode_request(new.request), start, self._limits)
-        return self._writer.submit(jobs.submit, payload, len(new.request.body))
+        heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
+        return self._writer.submit(jobs.submit, payload, len(new.request.body), heard)
 
     def _check_disk(self) -> None:
         now = time.monotonic()

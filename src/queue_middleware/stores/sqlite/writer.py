@@ -37,6 +37,7 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     payload: Any
     size: int
     future: asyncio.Future[Any]
+    heard: Callable[[Any], None] | None
 
 
 _Results = list[tuple[_Waiting, Any]]
@@ -69,13 +70,22 @@ class Writer:
         self._idle = asyncio.Event()
         self._idle.set()
 
-    def submit(self, operation: Operation[P, R], payload: P, size: int = 0) -> asyncio.Future[R]:
-        """Put an operation into the next transaction. It is executed even when nobody waits for it any more."""
+    def submit(
+        self,
+        operation: Operation[P, R],
+        payload: P,
+        size: int = 0,
+        heard: Callable[[R | QueueError], None] | None = None,
+    ) -> asyncio.Future[R]:
+        """Put an operation into the next transaction. It is executed even when nobody waits for it any more.
+
+        `heard` is told its result or failure in any case, before whoever waits.
+        """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
-            future.set_exception(StoreBusy("the queue's database is closed", 5))
+            _resolve(_Waiting(operation, payload, size, future, heard), StoreBusy("the queue's database is closed", 5))
             return future
-        self._waiting.append(_Waiting(operation, payload, size, future))
+        self._waiting.append(_Waiting(operation, payload, size, future, heard))
         if not self._writing:
             self._writing = True
             self._idle.clear()
@@ -100,13 +110,13 @@ class Writer:
         """Turn away those who wait for a turn that does not come, so that they neither hang nor fill memory."""
         self._patience = self._loop.call_later(_PATIENCE, self._lose_patience)
         for waiting in self._take(sys.maxsize, sys.maxsize):
-            _resolve(waiting.future, StoreBusy("the queue's database does not answer", 5))
+            _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
 
     def _deliver(self, results: _Results, topics: set[Topic]) -> None:
         if self._patience is not None:
             self._patience.cancel()
         for waiting, result in results:
-            _resolve(waiting.future, result)
+            _resolve(waiting, result)
         if self._waiting:
             self._start()
         else:
@@ -163,7 +173,10 @@ class Writer:
         return results, transaction.topics
 
 
-def _resolve(future: asyncio.Future[Any], result: Any) -> None:
+def _resolve(waiting: _Waiting, result: Any) -> None:
+    if waiting.heard is not None:
+        waiting.heard(result)
+    future = waiting.future
     if future.done():
         return
     if isinstance(result, QueueError):
