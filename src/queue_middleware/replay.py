@@ -7,7 +7,6 @@ The application sees what a server would show it: one body, then silence until i
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -15,6 +14,7 @@ from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message
 
+from .headers import declared_length, kept_headers
 from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
@@ -26,37 +26,7 @@ MARK = "queue_middleware.request_id"
 FLUSH = 256 * 1024
 """Bytes of a streamed answer that are kept in memory before they are stored."""
 
-_HOP_BY_HOP = frozenset(
-    {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
-     b"upgrade", b"proxy-connection"}
-)  # fmt: skip
-"""RFC 9110 §7.6.1."""
-_NOT_REPLAYED = _HOP_BY_HOP | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
-"""What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
-_BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
-
-_HEADER_NAME = re.compile(rb"[!#$%&'*+.^`|~0-9a-z-]+")
-"""RFC 9110 §5.6.2 without `_`, which servers and gateways mistake for `-`."""
-_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _WITHOUT_BODY = frozenset({204, 304})
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
-
-
-def replayed_headers(headers: Headers) -> Headers:
-    """Those request headers that the application will see at the replay; what is missing is added by `build_scope`."""
-    named = _named_by_connection(headers)
-    return tuple([pair for pair in headers if _may_replay(pair[0]) and pair[0] not in named and not _BAD_VALUE.search(pair[1])])
-
-
-@lru_cache(maxsize=1024)
-def _may_replay(name: bytes) -> bool:
-    return name not in _NOT_REPLAYED and _HEADER_NAME.fullmatch(name) is not None
-
-
-def _named_by_connection(headers: Headers) -> frozenset[bytes]:
-    """`Connection: close, x-private` makes `x-private` a hop-by-hop header too."""
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(part.strip().lower() for value in values for part in value.split(b",")) if values else frozenset()
 
 
 def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -148,8 +118,8 @@ class Replay:
             return  # drained: a thread that still produces must never block on us
         kind = message["type"]
         if kind == "http.response.start":
-            self._headers = response_headers(message.get("headers", ()))
-            self._declared = _declared_length(self._headers)
+            self._headers = kept_headers(message.get("headers", ()))
+            self._declared = declared_length(self._headers)
             self._status = _checked_status(message["status"])
         elif kind == "http.response.body":
             outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
@@ -215,36 +185,7 @@ class Replay:
         return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
 
 
-def _octets(value: Any) -> bytes:
-    return value if type(value) is bytes else bytes(memoryview(value))
-
-
 def _checked_status(status: Any) -> int:
     if isinstance(status, int) and 200 <= status <= 999:
         return int(status)  # it may be an http.HTTPStatus
     raise ValueError(f"the response status is {status!r}; a final one is a whole number from 200 to 999")
-
-
-def _declared_length(headers: Headers) -> int | None:
-    for name, value in headers:
-        if name == b"content-length":
-            return int(value) if value.isdigit() else -1
-    return None
-
-
-def response_headers(headers: Any) -> Headers:
-    """The application's headers as they are given to whoever fetches the result.
-
-    Raises `TypeError` for what is not bytes and `ValueError` for what is no header, as servers do: it could not be sent later.
-    """
-    given = tuple([(_octets(name).lower(), _octets(value)) for name, value in headers])
-    dropped = _BY_SERVER | _named_by_connection(given)
-    for name, value in given:
-        if not _is_token(name) or _BAD_VALUE.search(value):
-            raise ValueError(f"{name!r} is no response header that can be sent")
-    return tuple([pair for pair in given if pair[0] not in dropped])
-
-
-@lru_cache(maxsize=1024)
-def _is_token(name: bytes) -> bool:
-    return _TOKEN.fullmatch(name) is not None

@@ -23,8 +23,8 @@ from queue_middleware.errors import (
     Unavailable,
     UnknownRequest,
 )
+from queue_middleware.headers import replayed_headers
 from queue_middleware.models import Cancelled, Headers, NewJob, Result, StoredRequest
-from queue_middleware.replay import replayed_headers
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers

@@ -91,6 +91,7 @@ def _fixed_route(path: str) -> Route:
 # --- the call that is queued
 
 
+@lru_cache(maxsize=256)
 def check_target(target: str, prefix: str) -> None:
     """Refuse paths that mean something else to somebody on the way (percent-encoded `target`). Raises `BadRequest`.
 

@@ -1,0 +1,64 @@
+import pytest
+
+from queue_middleware.headers import declared_length, kept_headers, replayed_headers
+from queue_middleware.models import Headers
+
+HOST = (b"host", b"a")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization", b"expect",
+     b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt", b"x_forwarded_for", b"bad name", b""],
+)  # fmt: skip
+def test_headers_that_are_not_replayed(name: bytes) -> None:
+    assert replayed_headers(((name, b"x"), HOST)) == (HOST,)
+
+
+@pytest.mark.parametrize(
+    "name", [b"range", b"if-match", b"if-none-match", b"authorization", b"cookie", b"x-fal-queue-priority"]
+)
+def test_headers_that_are_part_of_the_question(name: bytes) -> None:
+    assert replayed_headers(((name, b"x"), HOST)) == ((name, b"x"), HOST)
+
+
+@pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"\x00"])
+def test_values_that_break_out_of_their_line(value: bytes) -> None:
+    assert replayed_headers(((b"x-a", value), HOST)) == (HOST,)
+    with pytest.raises(ValueError, match="line break"):
+        kept_headers([(b"x-a", value)])
+
+
+def test_what_connection_names_belongs_to_the_connection() -> None:
+    headers: Headers = ((b"connection", b"close, X-Private"), (b"x-private", b"1"), HOST)
+    assert replayed_headers(headers) == (HOST,)
+    assert kept_headers(headers) == (HOST,)
+
+
+def test_answers_keep_order_repeats_and_octets() -> None:
+    headers = [
+        (b"Set-Cookie", b"a"),
+        (bytearray(b"X-A"), memoryview(b"\xff")),
+        (b"set-cookie", b"b"),
+        (b"Date", b"now"),
+        (b"server", b"x"),
+    ]
+    assert kept_headers(headers) == ((b"set-cookie", b"a"), (b"x-a", b"\xff"), (b"set-cookie", b"b"))
+
+
+@pytest.mark.parametrize("header", [("x", b"y"), (b"x", "y"), (b"x", 2), (b"x", None)])
+def test_answers_hold_bytes(header: tuple[object, object]) -> None:
+    with pytest.raises(TypeError):
+        kept_headers([header])
+
+
+@pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"\xff"])
+def test_names_of_answers_are_tokens(name: bytes) -> None:
+    with pytest.raises(ValueError, match="no name of a header"):
+        kept_headers([(name, b"")])
+
+
+@pytest.mark.parametrize(("value", "length"), [(b"0", 0), (b"12", 12), (b"x", -1), (b"", -1), (b"-1", -1), (b"9" * 5000, -1)])
+def test_declared_lengths(value: bytes, length: int) -> None:
+    assert declared_length((HOST, (b"content-length", value))) == length
+    assert declared_length((HOST,)) is None
