@@ -47,6 +47,8 @@ class Surroundings:
     store: Store
     settings: Settings
     announce: Announce
+    loop: asyncio.AbstractEventLoop
+    """Kept, because asking for it costs a system call in Python 3.11."""
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
     host: asyncio.Task[Any] | None = None
@@ -79,7 +81,7 @@ class Attempt:
         self._store = around.store
         self._announce = around.announce
         self._vacate = vacate
-        self._loop = asyncio.get_running_loop()
+        self._loop = around.loop
         self._since = self._loop.time()
         self._deadline = self._since + around.settings.request_timeout
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)

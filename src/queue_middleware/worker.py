@@ -24,7 +24,8 @@ class Worker:
     """
 
     def __init__(self, app: App, store: Store, settings: Settings, announce: Announce) -> None:
-        self._around = Surroundings(app, store, settings, announce)
+        self._loop = asyncio.get_running_loop()
+        self._around = Surroundings(app, store, settings, announce, self._loop)
         self._store = store
         self._settings = settings
         self._announce = announce
@@ -37,7 +38,6 @@ class Worker:
         self._wake = asyncio.Event()
         self._revoked = asyncio.Event()
         self._vacant = asyncio.Event()
-        self._loop = asyncio.get_running_loop()
         self.handed_back = 0
         store.subscribe(Topic.WORK, self._on_work)
         store.subscribe(Topic.CANCEL, self._revoked.set)
