@@ -69,29 +69,26 @@ class Vacate(Protocol):
 class Attempt:
     """`run` is the body of its task."""
 
-    __slots__ = (
-        "_announce", "_application", "_around", "_deadline", "_loop", "_progress", "_reason", "_replay", "_reporter",
-        "_settled", "_settling", "_since", "_store", "_timer", "_vacate", "claim", "task",
-    )  # fmt: skip
+    # What most attempts never change lies in the class: one is made for every request.
+    task: asyncio.Task[None] | None = None
+    _application: Call | None = None
+    _timer: asyncio.TimerHandle | None = None
+    _reason: Abort | None = None
+    _settled = False
+    _progress: Progress | None = None
+    _reporter: asyncio.Task[None] | None = None
+    _settling: asyncio.Task[None] | None = None
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
         self.claim = claim
-        self.task: asyncio.Task[None] | None = None
         self._around = around
         self._store = around.store
         self._announce = around.announce
-        self._vacate = vacate
         self._loop = around.loop
-        self._since = self._loop.time()
+        self._vacate = vacate
+        self._since = around.loop.time()
         self._deadline = self._since + around.settings.request_timeout
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
-        self._application: Call | None = None
-        self._timer: asyncio.TimerHandle | None = None
-        self._reason: Abort | None = None
-        self._settled = False
-        self._progress: Progress | None = None
-        self._reporter: asyncio.Task[None] | None = None
-        self._settling: asyncio.Task[None] | None = None
 
     async def run(self) -> None:
         """Call the application and settle."""

@@ -69,10 +69,16 @@ class AnswerTooLarge(Exception):
 class Replay:
     """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` settles, once."""
 
-    __slots__ = (
-        "_body", "_declared", "_done", "_ended", "_flush", "_headers", "_held", "_limit", "_parts", "_pieces", "_size",
-        "_status", "complete", "silenced",
-    )  # fmt: skip
+    # What most calls never change lies in the class: one is made for every request.
+    complete = False
+    silenced = False
+    _ended: asyncio.Event | None = None
+    _status: int | None = None
+    _declared: int | None = None
+    _headers: Headers = ()
+    _held = 0
+    _size = 0
+    _parts = 0
 
     def __init__(
         self,
@@ -85,16 +91,7 @@ class Replay:
         self._limit = limit
         self._flush = flush
         self._done = done
-        self._ended: asyncio.Event | None = None
-        self._status: int | None = None
-        self._declared: int | None = None
-        self._headers: Headers = ()
         self._pieces: list[bytes] = []
-        self._held = 0
-        self._size = 0
-        self._parts = 0
-        self.complete = False
-        self.silenced = False
 
     def disconnect(self) -> None:
         """Tell the application that its client has gone, and listen to it no longer."""

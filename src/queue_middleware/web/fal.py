@@ -37,30 +37,6 @@ _INTAKE = 256 * 2**20
 _JSON = (b"content-type", b"application/json")
 
 
-class _Intake:
-    """How much of submissions is in memory now."""
-
-    bytes = 0
-
-
-class _Held:
-    """One submission's share of the intake, from its first byte until it is stored."""
-
-    __slots__ = ("_intake", "_size")
-
-    def __init__(self, intake: _Intake) -> None:
-        self._intake = intake
-        self._size = 0
-
-    def more(self, size: int) -> int:
-        self._size += size
-        self._intake.bytes += size
-        return self._size
-
-    def let_go(self) -> None:
-        self._intake.bytes -= self._size
-
-
 class ClientGone(Exception):
     """The client closed the connection in the middle of its request."""
 
@@ -73,7 +49,7 @@ class FalQueue:
         self._runtime = runtime
         self._settings = settings
         self._paths = [re.compile(translate(pattern)) for pattern in settings.paths]
-        self._intake = _Intake()
+        self._intake = 0
         self._verbs: dict[fal.Verb, Callable[[_Call], Awaitable[None]]] = {
             fal.Verb.SUBMIT: self._submit,
             fal.Verb.STATUS: self._status,
@@ -113,13 +89,12 @@ class FalQueue:
         knobs = fal.read_knobs(headers, parameters, self._settings.max_attempts)
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
-        held = _Held(self._intake)
         try:
-            body = await self._body(call, headers, held)
+            body = await self._body(call, headers)
             call.body_is_unread = False
             receipt = await self._runtime.submit(self._new_job(call, headers, query, knobs, body))
         finally:
-            held.let_go()
+            self._intake -= call.size
         call.request_id = receipt.request_id
         await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
 
@@ -157,7 +132,7 @@ class FalQueue:
         if self._paths and not any(pattern.match(unquote(target)) for pattern in self._paths):
             raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
 
-    async def _body(self, call: _Call, headers: Headers, held: _Held) -> bytes:
+    async def _body(self, call: _Call, headers: Headers) -> bytes:
         """The whole body; refused as soon as it is known to be too large, or to be too much together with others'."""
         most = self._settings.max_request_body
         for name, value in headers:
@@ -170,9 +145,11 @@ class FalQueue:
                 raise ClientGone
             piece = message.get("body", b"")
             pieces.append(piece)
-            if held.more(len(piece)) > most:
+            call.size += len(piece)
+            self._intake += len(piece)
+            if call.size > most:
                 raise TooLarge(f"the body is larger than {most} bytes")
-            if self._intake.bytes > max(_INTAKE, 2 * most):
+            if self._intake > _INTAKE and self._intake > 2 * most:
                 raise Unavailable("too many large submissions at once", 5)
             if not message.get("more_body", False):
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -253,7 +230,7 @@ def _host(scope: Scope) -> str:
 class _Call:
     """One request to us, and how it is answered."""
 
-    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "started")
+    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "size", "started")
 
     address: Address
     route: fal.Route
@@ -265,6 +242,7 @@ class _Call:
         self.request_id = ""
         self.body_is_unread = False
         self.started = False
+        self.size = 0
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         self.started = True
