@@ -14,12 +14,12 @@ from queue_middleware.wire.fal import (
     check_target,
     find_route,
     is_over,
-    read_knobs,
     split_query,
     status_body,
     submitted_body,
     wants_logs,
 )
+from queue_middleware.wire.knobs import read_knobs
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 BASE = "https://api.example.com/fal/queue"

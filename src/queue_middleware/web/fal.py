@@ -28,6 +28,7 @@ from queue_middleware.models import Cancelled, Headers, NewJob, Result, StoredRe
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+from queue_middleware.wire.knobs import Knobs, read_knobs
 
 from .address import Address, split_address
 
@@ -86,7 +87,7 @@ class FalQueue:
         query, parameters = fal.split_query(scope["query_string"])
         call.body_is_unread = True
         self._check(headers, target, query)
-        knobs = fal.read_knobs(headers, parameters, self._settings.max_attempts)
+        knobs = read_knobs(headers, parameters, self._settings.max_attempts)
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
         try:
@@ -98,7 +99,7 @@ class FalQueue:
         call.request_id = receipt.request_id
         await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
 
-    def _new_job(self, call: _Call, headers: Headers, query: bytes, knobs: fal.Knobs, body: bytes) -> NewJob:
+    def _new_job(self, call: _Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
         scope = call.scope
         client = _address(scope.get("client"))
         server = scope.get("server")

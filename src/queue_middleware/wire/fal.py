@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
-from queue_middleware.models import Headers, Job, JobState, Priority, RetryCause, RetryPolicy, Value
+from queue_middleware.models import Job, JobState, Value
 
 from .failures import error_type
 
@@ -21,9 +21,6 @@ LONGEST_TARGET = 2048
 
 _PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
 """A path with nothing in it that could be misunderstood; nearly all are."""
-
-
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
 
 
 class Verb(StrEnum):
@@ -137,89 +134,6 @@ def check_length(target: str, query: bytes) -> None:
     """Raises `UriTooLong`."""
     if len(target) + len(query) > LONGEST_TARGET:
         raise UriTooLong(f"path and query of the queued call are longer than {LONGEST_TARGET} bytes")
-
-
-# --- the knobs of a submission
-
-
-class Knobs(Value, frozen=True):
-    """What a submission says about how it is to be run (section 2)."""
-
-    retry: RetryPolicy
-    priority: Priority = Priority.NORMAL
-    start_timeout: float | None = None
-    webhook: str | None = None
-    max_queue_length: int | None = None
-
-
-def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: int) -> Knobs:
-    """Read headers and `fal_*` parameters. Unknown words are ignored, as fal does; malformed numbers raise `BadRequest`."""
-    said = {name: value for name, value in headers if name.startswith(b"x-fal-")}
-    if not said and not parameters:
-        return Knobs(_default_policy(max_attempts))
-    return Knobs(
-        retry=_policy(said, max_attempts),
-        priority=Priority.LOW if _text(said, b"x-fal-queue-priority").lower() == "low" else Priority.NORMAL,
-        start_timeout=_start_timeout(said),
-        webhook=parameters.get("fal_webhook"),
-        max_queue_length=_length(parameters.get("fal_max_queue_length")),
-    )
-
-
-@lru_cache(maxsize=16)
-def _default_policy(max_attempts: int) -> RetryPolicy:
-    return RetryPolicy(max_attempts)
-
-
-def _text(said: Mapping[bytes, bytes], name: bytes) -> str:
-    return said.get(name, b"").decode("latin-1").strip()
-
-
-def _start_timeout(said: Mapping[bytes, bytes]) -> float | None:
-    """`X-Fal-Request-Start-Timeout` wins over its deprecated name."""
-    for name in (b"x-fal-request-start-timeout", b"x-fal-request-timeout"):
-        if name in said:
-            return _seconds(name.decode(), _text(said, name))
-    return None
-
-
-def _seconds(name: str, text: str) -> float:
-    if not _SECONDS.fullmatch(text) or float(text) <= 0.1:
-        raise BadRequest(f"{name} is {text[:64]!r}; it takes a number of seconds above 0.1")
-    return float(text)
-
-
-def _length(text: str | None) -> int | None:
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) < 16):
-        raise BadRequest(f"fal_max_queue_length is {text[:64]!r}; it takes a whole number from 0")
-    return int(text)
-
-
-def _policy(said: Mapping[bytes, bytes], max_attempts: int) -> RetryPolicy:
-    if _text(said, b"x-fal-no-retry").lower() in ("1", "true", "yes"):
-        return RetryPolicy(1)
-    text = _text(said, b"x-fal-retry-config")
-    return RetryPolicy(max_attempts, _retries(text)) if text else _default_policy(max_attempts)
-
-
-def _retries(text: str) -> dict[RetryCause, int]:
-    """`{"server_error": {"retries": 2}, …}`."""
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        config = None
-    if not isinstance(config, dict):
-        raise BadRequest('x-fal-retry-config takes JSON such as {"server_error": {"retries": 2}}')
-    return {cause: _count(config[cause]) for cause in RetryCause if cause in config}
-
-
-def _count(entry: Any) -> int:
-    count = entry.get("retries") if isinstance(entry, dict) else None
-    if not isinstance(count, int) or isinstance(count, bool) or count < 0:
-        raise BadRequest("x-fal-retry-config: retries takes a whole number from 0")
-    return count
 
 
 # --- what we answer

@@ -17,6 +17,16 @@ _PAGE = 8192
 """Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 
 
+def database_path(database: str) -> Path:
+    """The file that the option `database` names. Raises `StoreError` for another kind of database."""
+    scheme, separator, rest = database.partition("://")
+    if not separator:
+        return Path(database).absolute()
+    if scheme != "sqlite":
+        raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
+    return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
+
+
 class Files:
     """What a store holds open beside its connections."""
 

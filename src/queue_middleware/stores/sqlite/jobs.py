@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from queue_middleware.errors import QueueError, QueueFull, TooManyQueued, UnknownRequest
+from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.lifecycle import CANCELLED, FINAL, LOST, OVERDUE, UNREADABLE, attempts_left
 from queue_middleware.models import (
     Cancelled,
@@ -17,18 +16,16 @@ from queue_middleware.models import (
     ErrorType,
     Failure,
     JobState,
-    NewJob,
     Progress,
-    Receipt,
     Rescue,
     RetryCause,
     RetryPolicy,
     StoredResponse,
 )
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail, parse_request_id
+from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.store import Topic
 
-from .codec import cut, decode_request, encode_headers
+from .codec import decode_request, encode_headers
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -40,89 +37,6 @@ _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
 class NotTogether(Exception):
     """A batch that must be executed one by one."""
-
-
-class Limits(msgspec.Struct, frozen=True):
-    """How long the queue may grow."""
-
-    queued: int
-    per_client: int
-
-
-# --- submitting
-
-
-def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, Limits]]) -> list[Receipt | QueueError]:
-    """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
-    promote(transaction)
-    tallies = transaction.tallies
-    key = max(tallies.last_key + 1, transaction.now << SEQUENCE_BITS)
-    random = os.urandom(18 * len(batch))
-    results: list[Receipt | QueueError] = []
-    jobs: list[tuple[Any, ...]] = []
-    requests: list[tuple[Any, ...]] = []
-    parts: list[tuple[int, int, bytes]] = []
-    for number, (new, head, start, limits) in enumerate(batch):
-        if refusal := _refusal(transaction, new, limits):
-            results.append(refusal)
-            continue
-        tail = make_tail(random[18 * number : 18 * number + 10])
-        token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
-        request_id = format_request_id(key, tail)
-        starts = start and not tallies.queued.total()
-        jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
-        first, *rest = cut(new.request.body)
-        requests.append((key, head, first, len(rest)))
-        parts.extend((key, n, data) for n, data in enumerate(rest))
-        if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
-            results.append(Receipt(request_id, 0, claim))
-        else:
-            position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
-            tallies.enter(new.priority, new.client)
-            transaction.topics.add(Topic.WORK)
-            results.append(Receipt(request_id, position))
-        key += 1
-    for name, rows in (("insert_jobs", jobs), ("insert_requests", requests), ("insert_request_parts", parts)):
-        execute_rows(transaction.connection, name, rows)
-    tallies.last_key = key - 1
-    return results
-
-
-def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
-    tallies = transaction.tallies
-    waiting = tallies.waiting
-    if new.max_queue_length is not None and waiting > new.max_queue_length:
-        return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
-    if waiting >= limits.queued:
-        return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
-    if waiting < limits.per_client:  # nobody has more than there are
-        return None
-    mine = tallies.of_client(transaction.connection, new.client)
-    if mine >= limits.per_client:
-        return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
-    return None
-
-
-def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob) -> tuple[Any, ...]:
-    now = transaction.now
-    starts = token is not None
-    return (
-        key,
-        tail,
-        JobState.RUNNING if starts else JobState.QUEUED,
-        new.priority,
-        new.client,
-        1 if starts else 0,
-        new.retry.max_attempts,
-        json.dumps(new.retry.extra) if new.retry.extra else None,
-        new.webhook,
-        None if new.start_timeout is None else now + round(new.start_timeout * 1000),
-        transaction.owner if starts else None,
-        token,
-        now + transaction.lease if starts else None,
-        now if starts else None,
-    )
 
 
 # --- starting

@@ -9,7 +9,6 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
@@ -31,10 +30,10 @@ from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 
-from . import deliveries, jobs, reading
+from . import deliveries, jobs, reading, submissions
 from .codec import encode_request
 from .connection import Connection, in_transaction, open_connection
-from .files import Files
+from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .locks import dead_owners
 from .queries import SQL
@@ -58,16 +57,6 @@ def system_clock() -> int:
     return time.time_ns() // 1_000_000
 
 
-def database_path(database: str) -> Path:
-    """The file that the option `database` names. Raises `StoreError` for another kind of database."""
-    scheme, separator, rest = database.partition("://")
-    if not separator:
-        return Path(database).absolute()
-    if scheme != "sqlite":
-        raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
-    return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
-
-
 class SQLiteStore:
     """`store.Store` on one SQLite file. `clock` decides leases, schedules and ids; tests hand in their own."""
 
@@ -76,7 +65,7 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
-        self._limits = jobs.Limits(settings.max_queued, settings.max_queued_per_client)
+        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
         self._opened: AsyncExitStack | None = None
@@ -176,7 +165,7 @@ class SQLiteStore:
         self._check_disk()
         payload = (new, encode_request(new.request), start, self._limits)
         heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
-        return self._writer.submit(jobs.submit, payload, len(new.request.body), heard)
+        return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
 
     def _check_disk(self) -> None:
         now = time.monotonic()

@@ -21,10 +21,10 @@ from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite import store as module
+from queue_middleware.stores.sqlite.files import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 from queue_middleware.stores.sqlite.queries import SQL, execute_rows
-from queue_middleware.stores.sqlite.store import database_path
 from tests.nouns import a_job, an_answer
 
 
