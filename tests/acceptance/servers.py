@@ -166,9 +166,15 @@ class Server:
             return
         workers = self.workers()
         self.process.kill()
-        for pid in workers:
+        for pid in {*workers, *self._session()}:
             self.kill_worker(pid)
         await self.ended()
+
+    def _session(self) -> list[int]:
+        """The pids of all processes of the session but its first; workers without a lifespan leave no sign of their own."""
+        assert self.process is not None
+        pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
+        return [pid for pid in pids if pid != self.process.pid and self._is_ours(pid)]
 
     def _forget(self, pid: int) -> None:
         (self.directory / "workers" / str(pid)).unlink(missing_ok=True)
