@@ -14,7 +14,7 @@ from .bridges import Call, in_wsgi_bridge
 from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
-from .lifecycle import Again, judge
+from .lifecycle import CANCELLED, Again, judge
 from .models import Claim, ErrorType, Failure, Progress, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
 from .settings import Settings
@@ -139,9 +139,10 @@ class Attempt:
         try:
             await self._settle(outcome)
         except asyncio.CancelledError:
-            # The application's own time limit struck here. Its answer counts all the same; telling it twice changes nothing.
-            self._settled = False
-            self._settling = self._loop.create_task(self._settle(outcome))
+            # The application's own time limit struck here. Its answer counts all the same; an end may be told twice.
+            if self._settling is None:
+                self._settled = False
+                self._settling = self._loop.create_task(self._settle(outcome))
             raise
 
     def check_deadline(self, now: float) -> None:
@@ -221,7 +222,7 @@ class Attempt:
     async def settle_abort(self) -> None:
         """Settle an attempt that was ended early, by the reason of its end. Repeatable."""
         if self._reason is Abort.CANCELLED:
-            await self._settle(Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled"))
+            await self._settle(CANCELLED)
         elif self._reason is Abort.TIMEOUT:
             limit = self._around.settings.request_timeout
             await self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s"))
@@ -233,9 +234,14 @@ class Attempt:
                 self._lost()
 
     async def _insist(self, error: QueueError | None, verb: Callable[[], Awaitable[bool]]) -> bool:
-        """Do it, whatever state the database is in: work that was done is not thrown away for an outage."""
+        """Do it, whatever state the database is in: work that was done is not thrown away for an outage.
+
+        False also when the worker has ended meanwhile: then whoever comes next takes the job over.
+        """
         while True:
             if error is not None:
+                if self._around.is_being_torn_down():
+                    return False
                 self._announce(Outage("settle", error, PAUSE))
                 await asyncio.sleep(PAUSE)
             try:

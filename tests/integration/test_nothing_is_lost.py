@@ -15,7 +15,7 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import DiskFull
-from queue_middleware.events import Event
+from queue_middleware.events import AttemptFailed, ClaimLost, Event
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
@@ -148,3 +148,32 @@ async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
         async with runtime.running():
             pass
         runtime.check_running()
+
+
+async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queue_middleware.attempt.exponential", lambda attempt: 0.0)
+    heard: list[Event] = []
+    calls = 0
+
+    class Ear:
+        def on_event(self, event: Event) -> None:
+            heard.append(event)
+
+    async def hasty(scope: Any, receive: Any, send: Any) -> None:
+        nonlocal calls
+        if scope["type"] != "http":
+            raise ValueError
+        calls += 1
+        await send({"type": "http.response.start", "status": 503 if calls == 1 else 200, "headers": []})
+        last = asyncio.ensure_future(send({"type": "http.response.body", "body": b"x"}))
+        await asyncio.sleep(0)
+        last.cancel()
+        await asyncio.wait([last])
+
+    async with connected(QueueMiddleware(hasty, database=database, min_free_disk=0, observers=[Ear()])) as queue:
+        assert (await queue.run("GET", "/")).status_code == 200
+        assert calls == 2
+        assert not [event for event in heard if type(event) is ClaimLost]
+        assert len([event for event in heard if type(event) is AttemptFailed]) == 1
