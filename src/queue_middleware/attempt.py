@@ -18,7 +18,7 @@ from .lifecycle import CANCELLED, Again, judge
 from .models import Claim, ErrorType, Failure, Progress, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
 from .settings import Settings
-from .store import Store
+from .store import Store, Told
 
 POLITE = 0.1
 """Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
@@ -75,6 +75,9 @@ class Attempt:
     _timer: asyncio.TimerHandle | None = None
     _reason: Abort | None = None
     _settled = False
+    _is_telling = False
+    _has_returned = False
+    _outcome: StoredResponse | Failure
     _progress: Progress | None = None
     _reporter: asyncio.Task[None] | None = None
     _settling: asyncio.Task[None] | None = None
@@ -91,7 +94,7 @@ class Attempt:
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
 
     async def run(self) -> None:
-        """Call the application and settle."""
+        """Call the application and settle. The slot is given back when both the call and the settlement are over."""
         claim = self.claim
         try:
             self._announce(AttemptStarted(claim.request_id, claim.attempt))
@@ -100,15 +103,19 @@ class Attempt:
                 enter(self)
                 error = await self._call()
             if self._reason is not None:
-                self._stop_timer()  # it would cancel the settlement
-                await self.settle_abort()
+                self.settle_abort()
             elif not self._replay.complete:
-                await self._settle(self._replay.unfinished(error))
+                self._settle(self._replay.unfinished(error))
         except Exception as unforeseen:
             self._announce(Outage("attempt", unforeseen, 0))
-            await self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
+            self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
         finally:
             self._stop_timer()
+            self._has_returned = True
+            self._leave()
+
+    def _leave(self) -> None:
+        if self._has_returned and not self._is_telling:
             self._vacate(self)
 
     async def _call(self) -> BaseException | None:
@@ -133,17 +140,10 @@ class Attempt:
         if not await self._insist(None, lambda: self._store.append(self.claim, number, data)):
             self.abort(Abort.LOST)
 
-    async def _on_answer(self, outcome: StoredResponse | Failure) -> None:
-        """Settle while the application still waits in its last `send`; what it does afterwards is its tail."""
+    def _on_answer(self, outcome: StoredResponse | Failure) -> None:
+        """Settle at once; what the application does afterwards is its tail."""
         self._deadline = self._loop.time() + TAIL
-        try:
-            await self._settle(outcome)
-        except asyncio.CancelledError:
-            # The application's own time limit struck here. Its answer counts all the same; an end may be told twice.
-            if self._settling is None:
-                self._settled = False
-                self._settling = self._loop.create_task(self._settle(outcome))
-            raise
+        self._settle(outcome)
 
     def check_deadline(self, now: float) -> None:
         """Called every now and then: end what takes too long, and no longer hold a slot for a tail that does not end."""
@@ -184,26 +184,44 @@ class Attempt:
 
     # --- settling
 
-    async def _settle(self, outcome: StoredResponse | Failure) -> None:
+    def _settle(self, outcome: StoredResponse | Failure) -> None:
+        """Tell the store how it ended, once. Nobody waits for it: an application's own time limit must not interrupt it."""
         if self._settled:
             return
-        claim = self.claim
-        again = judge(outcome, claim.attempt, claim.retry)
-        self._settled = True
+        again = judge(outcome, self.claim.attempt, self.claim.retry)
+        self._settled = self._is_telling = True
+        self._outcome = outcome
         if again is not None:
-            # A second telling would find the claim given back, so this one is not interrupted.
             self._settling = self._loop.create_task(self._repeat(outcome, again))
-            await asyncio.shield(self._settling)
             return
-        verb: Callable[..., Awaitable[bool]] = self._store.complete if type(outcome) is StoredResponse else self._store.fail
         try:
-            held = await verb(claim, outcome)
+            self._finish(self._on_told)
         except QueueError as error:
-            held = await self._insist(error, lambda: verb(claim, outcome))
+            self._on_told(error)
+
+    def _finish(self, told: Told | None = None) -> Awaitable[bool]:
+        outcome = self._outcome
+        if isinstance(outcome, Failure):
+            return self._store.fail(self.claim, outcome, told)
+        return self._store.complete(self.claim, outcome, told)
+
+    def _on_told(self, held: bool | QueueError) -> None:
+        if isinstance(held, QueueError):
+            self._settling = self._loop.create_task(self._finish_after(held))
+        else:
+            self._on_finished(held)
+
+    async def _finish_after(self, error: QueueError) -> None:
+        self._on_finished(await self._insist(error, self._finish))
+
+    def _on_finished(self, held: bool) -> None:
+        claim = self.claim
         if held:
-            self._announce(Finished(claim.request_id, claim.attempt, outcome, self._loop.time() - self._since))
+            self._announce(Finished(claim.request_id, claim.attempt, self._outcome, self._loop.time() - self._since))
         else:
             self._lost()
+        self._is_telling = False
+        self._leave()
 
     async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
         claim = self.claim
@@ -213,25 +231,34 @@ class Attempt:
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
         else:
             self._lost()
+        self._is_telling = False
+        self._leave()
+
+    async def _release(self) -> None:
+        await self._insist(None, lambda: self._store.release(self.claim))
+        self._is_telling = False
+        self._leave()
 
     @property
     def is_settled(self) -> bool:
         """Whether its end has been told, or is being told, to the store."""
         return self._settled
 
-    async def settle_abort(self) -> None:
-        """Settle an attempt that was ended early, by the reason of its end. Repeatable."""
+    def settle_abort(self) -> asyncio.Task[None] | None:
+        """Settle an attempt that was ended early, by the reason of its end; what may have to be waited for. Repeatable."""
         if self._reason is Abort.CANCELLED:
-            await self._settle(CANCELLED)
+            self._settle(CANCELLED)
         elif self._reason is Abort.TIMEOUT:
             limit = self._around.settings.request_timeout
-            await self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s"))
+            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s"))
         elif not self._settled:
             self._settled = True
             if self._reason is Abort.SHUTDOWN:
-                await self._insist(None, lambda: self._store.release(self.claim))
+                self._is_telling = True
+                self._settling = self._loop.create_task(self._release())
             else:
                 self._lost()
+        return self._settling
 
     async def _insist(self, error: QueueError | None, verb: Callable[[], Awaitable[bool]]) -> bool:
         """Do it, whatever state the database is in: work that was done is not thrown away for an outage.
@@ -280,7 +307,7 @@ class Attempt:
         """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
         if not self._settled:
             self._announce(Stuck(self.claim.request_id, self._loop.time() - self._since))
-            self._settling = self._loop.create_task(self.settle_abort())
+            self.settle_abort()
 
     def abandon(self) -> None:
         """At the end of a process: cancel what can be cancelled, without waiting for it."""

@@ -67,7 +67,7 @@ class AnswerTooLarge(Exception):
 
 
 class Replay:
-    """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` settles, once."""
+    """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` is told its end, once."""
 
     # What most calls never change lies in the class: one is made for every request.
     complete = False
@@ -85,7 +85,7 @@ class Replay:
         request: StoredRequest,
         limit: int,
         flush: Callable[[int, bytes], Awaitable[None]],
-        done: Callable[[StoredResponse | Failure], Awaitable[None]],
+        done: Callable[[StoredResponse | Failure], None],
     ) -> None:
         self._body: bytes | None = request.body
         self._limit = limit
@@ -110,7 +110,7 @@ class Replay:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take one message; the last one returns when the answer is stored."""
+        """Take one message. Like a server's, it does not wait for the last one to arrive."""
         if self.complete or self.silenced:
             return  # drained: a thread that still produces must never block on us
         kind = message["type"]
@@ -127,10 +127,8 @@ class Replay:
                 outcome = self._answer()
             if outcome is not None:
                 self.complete = True
-                try:
-                    await self._done(outcome)
-                finally:
-                    self._over()
+                self._done(outcome)
+                self._over()
                 if more:
                     raise AnswerTooLarge
 

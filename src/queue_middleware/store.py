@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from enum import StrEnum
 from typing import Protocol
 
+from .errors import QueueError
 from .models import (
     Attempt,
     Cancelled,
@@ -25,6 +26,8 @@ from .models import (
     Result,
     StoredResponse,
 )
+
+Told = Callable[[bool | QueueError], None]
 
 
 class Topic(StrEnum):
@@ -87,13 +90,14 @@ class Store(Protocol):
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """Store part `number` of the answer while it is being produced."""
 
-    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """Store the application's answer, end the job, and make its webhook due, in one transaction.
 
-        Said again by the same claim it is True again and changes nothing; so is `fail`.
+        Said again by the same claim it is True again and changes nothing; so is `fail`. `told` is called with the result or
+        the failure in the event loop, whether or not anybody awaits it.
         """
 
-    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
 
     async def retry(self, claim: Claim, delay: float) -> bool:

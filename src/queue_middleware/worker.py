@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Mapping
 from contextvars import Context, copy_context
 from typing import Any
@@ -192,10 +191,9 @@ class Worker:
         for attempt in list(self._running.values()):
             attempt.abort(Abort.SHUTDOWN)
         if self.handed_back and not await self._vacated(POLITE + GRACE):
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(GRACE):
-                    for attempt in list(self._running.values()):
-                        await attempt.settle_abort()
+            settling = [attempt.settle_abort() for attempt in self._running.values()]
+            if pending := [task for task in settling if task is not None]:
+                await asyncio.wait(pending, timeout=GRACE)
 
     async def _vacated(self, seconds: float) -> bool:
         try:

@@ -28,7 +28,7 @@ from queue_middleware.models import (
 )
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
+from queue_middleware.store import Told, Topic
 
 from . import deliveries, jobs, reading, submissions
 from .codec import encode_request
@@ -202,13 +202,13 @@ class SQLiteStore:
         """See `store.Store`."""
         return self._writer.submit(jobs.append, (claim, number, data), len(data))
 
-    def complete(self, claim: Claim, response: StoredResponse) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, response), len(response.body))
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, response), len(response.body), told)
 
-    def fail(self, claim: Claim, failure: Failure) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, failure))
+        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, failure), 0, told)
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
