@@ -60,7 +60,7 @@ def stored(database: Path) -> int:
     """How many results there are."""
     connection = sqlite3.connect(database)
     try:
-        return int(connection.execute("SELECT count(*) FROM response").fetchone()[0])
+        return int(connection.execute("SELECT count(*) FROM job WHERE state = 'completed'").fetchone()[0])
     finally:
         connection.close()
 

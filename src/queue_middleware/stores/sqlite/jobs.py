@@ -29,8 +29,8 @@ from .codec import decode_request, encode_headers
 from .queries import execute_rows
 from .transaction import Transaction
 
-Ended = tuple[int, int, str | None, StoredResponse | Failure]
-"""Key, token, webhook, outcome."""
+Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
+"""Key, token, webhook, outcome, whether its request may have parts."""
 
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
@@ -83,7 +83,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             request = decode_request(head, body)
         except msgspec.DecodeError:
             # Nobody will ever be able to run it, and it must not stand in everybody's way.
-            finish(transaction, [(key, token, webhook, UNREADABLE)])
+            finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             continue
         claims.append(Claim(key, request_id, token, attempt, policy, request, webhook))
     return claims
@@ -106,24 +106,22 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 
 def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
-    rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome in batch]
+    rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
     won = execute_rows(transaction.connection, "finish", rows)
     if won < len(batch):
         if len(batch) > 1:
             raise NotTogether
         row = transaction.one("finished_by", batch[0][:2])
         return [row is not None and bool(row[0])]
-    responses = [
-        (key, encode_headers(outcome.headers), outcome.body, outcome.parts)
-        for key, _, _, outcome in batch
-        if isinstance(outcome, StoredResponse)
-    ]
-    execute_rows(transaction.connection, "insert_responses", responses)
-    if len(responses) < len(batch):
-        for key, _, _, outcome in batch:
-            if isinstance(outcome, Failure):
-                transaction.change("drop_response_parts", (key,))
-    _ended(transaction, [(key, webhook) for key, _, webhook, _ in batch])
+    for key, _, _, outcome, has_parts in batch:
+        if isinstance(outcome, Failure):
+            transaction.change("drop_response_parts", (key,))
+            transaction.change("drop_request", (key,))
+        else:
+            transaction.payloads.append((key, encode_headers(outcome.headers), outcome.body, outcome.parts))
+        if has_parts:
+            transaction.change("drop_request_parts", (key,))
+    _make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     return [True] * len(batch)
 
 
@@ -137,9 +135,8 @@ def _end_state(failure: Failure) -> JobState:
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def _ended(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
-    """What every end of a job (key, webhook) brings with it: the request is dropped, the webhook is due."""
-    transaction.change("drop_requests", (json.dumps([key for key, _ in ended]),))
+def _make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
+    """The webhooks of jobs (key, webhook) that have ended."""
     deliveries = [(key, webhook, transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         execute_rows(transaction.connection, "insert_deliveries", deliveries)
@@ -172,7 +169,7 @@ def _put_back(transaction: Transaction, key: int, token: int, delay: int | None)
         return False
     cancelling, webhook = row
     if cancelling:
-        return finish(transaction, [(key, token, webhook, CANCELLED)])[0]
+        return finish(transaction, [(key, token, webhook, CANCELLED, True)])[0]
     transaction.change("drop_response_parts", (key,))
     if delay is None:
         transaction.change("requeue", (1, key))
@@ -231,7 +228,9 @@ def _end_waiting(transaction: Transaction, key: int, failure: Failure) -> None:
     row = transaction.one("end_waiting", (_end_state(failure), transaction.now, failure.error_type, failure.detail, key))
     if row is not None:
         transaction.tallies.forget()
-        _ended(transaction, [(key, row[0])])
+        transaction.change("drop_request", (key,))
+        transaction.change("drop_request_parts", (key,))
+        _make_due(transaction, [(key, row[0])])
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:
@@ -246,7 +245,7 @@ def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Resc
         policy = _policy(max_attempts, retries)
         if cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
             outcome = CANCELLED if cancelling else LOST
-            finish(transaction, [(key, token, webhook, outcome)])
+            finish(transaction, [(key, token, webhook, outcome, True)])
             transaction.change("forget_token", (key,))
             rescued.append(Rescue(format_request_id(key, tail), _end_state(outcome)))
         else:

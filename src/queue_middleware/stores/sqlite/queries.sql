@@ -9,8 +9,9 @@ SELECT max(id) FROM job;
 INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
--- name: insert_requests
-INSERT INTO request (job_id, head, body, parts)
+-- name: put_payloads
+-- New requests, and answers that take the place of theirs.
+INSERT OR REPLACE INTO payload (job_id, head, body, parts)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_request_parts
@@ -37,7 +38,7 @@ WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR 
 RETURNING id, tail, token, attempt, max_attempts, retries, webhook, priority, client;
 
 -- name: requests
-SELECT job_id, head, body, parts FROM request WHERE job_id IN (SELECT value FROM json_each(?));
+SELECT job_id, head, body, parts FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: request_parts
 SELECT data FROM request_part WHERE job_id = ? ORDER BY number;
@@ -61,17 +62,16 @@ SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS N
 -- Not its holder ended this job.
 UPDATE job SET token = NULL WHERE id = ?;
 
--- name: insert_responses
-INSERT INTO response (job_id, head, body, parts)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
-
 -- name: insert_deliveries
 INSERT INTO delivery (job_id, url, due_at)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
--- name: drop_requests
--- What was sent may hold credentials; nobody needs it once the job has ended.
-DELETE FROM request WHERE job_id IN (SELECT value FROM json_each(?));
+-- name: drop_request
+-- What was sent may hold credentials; nobody needs it once the job has ended. An answer has already taken its place.
+DELETE FROM payload WHERE job_id = ?;
+
+-- name: drop_request_parts
+DELETE FROM request_part WHERE job_id = ?;
 
 -- name: drop_response_parts
 DELETE FROM response_part WHERE job_id = ?;
@@ -138,7 +138,7 @@ SELECT (SELECT count(*) FROM job WHERE state = 'queued' AND priority < :priority
     + (SELECT count(*) FROM job WHERE state = 'queued' AND priority = :priority AND id < :id);
 
 -- name: response
-SELECT head, body, parts FROM response WHERE job_id = ?;
+SELECT head, body, parts FROM payload WHERE job_id = ?;
 
 -- name: response_part
 SELECT data FROM response_part WHERE job_id = ? AND number = ?;

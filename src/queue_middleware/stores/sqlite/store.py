@@ -31,7 +31,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 
 from . import deliveries, jobs, reading, submissions
-from .codec import encode_request
+from .codec import PART, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
@@ -204,11 +204,11 @@ class SQLiteStore:
 
     def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, response), len(response.body), told)
+        return self._writer.submit(jobs.finish, _ended(claim, response), len(response.body), told)
 
     def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, (claim.key, claim.token, claim.webhook, failure), 0, told)
+        return self._writer.submit(jobs.finish, _ended(claim, failure), 0, told)
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
@@ -281,6 +281,10 @@ class SQLiteStore:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
         return None if due is None else max(0.0, (due - self._clock()) / 1000)
+
+
+def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
+    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
 
 
 def _prune(transaction: Transaction, batch: Sequence[dict[str, int]]) -> list[int]:

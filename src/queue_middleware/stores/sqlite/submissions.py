@@ -35,7 +35,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     random = os.urandom(18 * len(batch))
     results: list[Receipt | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
-    requests: list[tuple[Any, ...]] = []
+    payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
@@ -47,7 +47,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         starts = start and not tallies.queued.total()
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
-        requests.append((key, head, first, len(rest)))
+        payloads.append((key, head, first, len(rest)))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
@@ -58,8 +58,9 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
             transaction.topics.add(Topic.WORK)
             results.append(Receipt(request_id, position))
         key += 1
-    for name, rows in (("insert_jobs", jobs), ("insert_requests", requests), ("insert_request_parts", parts)):
-        execute_rows(transaction.connection, name, rows)
+    execute_rows(transaction.connection, "insert_jobs", jobs)
+    execute_rows(transaction.connection, "insert_request_parts", parts)
+    transaction.payloads += payloads
     tallies.last_key = key - 1
     return results
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from queue_middleware.store import Topic
 
-from .queries import SQL
+from .queries import SQL, execute_rows
 
 
 @dataclass(slots=True)
@@ -80,16 +80,27 @@ class Transaction:
     tallies: Tallies
     topics: set[Topic] = field(default_factory=set)
     """What listeners are told once it is committed."""
+    payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)
+    """Requests and answers of several operations, to be written with one statement: `flush`."""
+
+    def flush(self) -> None:
+        """Write the payloads, so that they can be read in this transaction, or at its end."""
+        if self.payloads:
+            execute_rows(self.connection, "put_payloads", self.payloads)
+            self.payloads.clear()
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a named query."""
+        self.flush()
         row: tuple[Any, ...] | None = self.connection.execute(SQL[name], parameters).fetchone()
         return row
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a named query; no cursor stays open behind it."""
+        self.flush()
         return self.connection.execute(SQL[name], parameters).fetchall()
 
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
+        self.flush()
         return self.connection.execute(SQL[name], parameters).rowcount

@@ -170,6 +170,7 @@ class Writer:
         for operation, batch in batches.items():
             answers = operation(transaction, [waiting.payload for waiting in batch])
             results.extend(zip(batch, answers, strict=True))
+        transaction.flush()
         return results, transaction.topics
 
 

@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreError
+from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
@@ -128,14 +129,14 @@ def test_every_named_query_is_good_sql_and_is_used() -> None:
     connection.close()
 
 
-@pytest.mark.parametrize("count", [0, 1, 2, 3, 63, 64, 65, 200])
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 63, 64, 65, 200, 300])
 def test_rows_of_every_count(count: int) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     job = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (?, zeroblob(10), 'queued', 5, '', 1)"
     connection.executemany(job, [(n,) for n in range(count)])
-    assert execute_rows(connection, "insert_requests", [(n, b"", b"", 0) for n in range(count)]) == count
-    assert connection.execute("SELECT count(*) FROM request").fetchone() == (count,)
+    assert execute_rows(connection, "put_payloads", [(n, b"", b"", 0) for n in range(count)]) == count
+    assert connection.execute("SELECT count(*) FROM payload").fetchone() == (count,)
     connection.close()
 
 
@@ -223,15 +224,17 @@ async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
     """They may hold credentials."""
     store = make(tmp_path)
     await store.open()
-    for finish in ("complete", "cancel"):
-        receipt = await store.submit(a_job(b"x" * 300_000), start=finish == "complete")
-        if receipt.claim:
+    for finish in ("complete", "fail", "cancel"):
+        receipt = await store.submit(a_job(b"secret" * 50_000), start=finish != "cancel")
+        if finish == "complete" and receipt.claim:
             await store.complete(receipt.claim, an_answer())
+        elif receipt.claim:
+            await store.fail(receipt.claim, CANCELLED)
         else:
             await store.cancel(receipt.request_id)
     connection = sqlite3.connect(store.path)
-    for table in ("request", "request_part"):
-        assert connection.execute(f"SELECT count(*) FROM {table}").fetchone() == (0,)
+    assert connection.execute("SELECT body FROM payload").fetchall() == [(an_answer().body,)]
+    assert connection.execute("SELECT count(*) FROM request_part").fetchone() == (0,)
     connection.close()
     await store.close()
 
@@ -262,7 +265,7 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     broken = await store.submit(a_job(webhook="https://example.com/"))
     good = await store.submit(a_job())
     connection = sqlite3.connect(store.path)
-    connection.execute("UPDATE request SET head = x'c1' WHERE job_id = (SELECT min(id) FROM job)")
+    connection.execute("UPDATE payload SET head = x'c1' WHERE job_id = (SELECT min(id) FROM job)")
     connection.commit()
     connection.close()
     assert [claim.request_id for claim in await store.claim(5)] == [good.request_id]

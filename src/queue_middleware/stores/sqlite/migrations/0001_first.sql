@@ -37,28 +37,22 @@ CREATE INDEX job_waiting  ON job (client)        WHERE state IN ('queued', 'dela
 CREATE INDEX job_start_by ON job (start_by)      WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL;
 CREATE INDEX job_running  ON job (owner)         WHERE state = 'running';
 
-CREATE TABLE request (
+-- One row a job: its request while anybody may need it, then its answer in the same place.
+CREATE TABLE payload (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
-    head   BLOB    NOT NULL,  -- MessagePack: everything of the request but its body
-    body   BLOB    NOT NULL,  -- the first 256 KiB
+    head   BLOB    NOT NULL,  -- MessagePack: everything of the request but its body; of the answer, its headers
+    body   BLOB    NOT NULL,  -- the first 256 KiB of a request; what follows the parts of an answer
     parts  INTEGER NOT NULL CHECK (parts >= 0)
 ) STRICT;
 
 CREATE TABLE request_part (
-    job_id INTEGER NOT NULL REFERENCES request (job_id) ON DELETE CASCADE,
+    job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
     data   BLOB    NOT NULL,
     PRIMARY KEY (job_id, number)
 ) STRICT;
 
-CREATE TABLE response (
-    job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
-    head   BLOB    NOT NULL,  -- MessagePack: the headers
-    body   BLOB    NOT NULL,  -- what follows the parts
-    parts  INTEGER NOT NULL CHECK (parts >= 0)
-) STRICT;
-
--- Parts of an answer arrive while it is being produced, before there is a response.
+-- Parts of an answer arrive while it is being produced, while its request is still needed.
 CREATE TABLE response_part (
     job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
