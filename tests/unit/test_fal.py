@@ -4,15 +4,11 @@ import json
 
 import pytest
 
-from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
+from queue_middleware.errors import BadRequest, UriTooLong
 from queue_middleware.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
 from queue_middleware.wire.fal import (
-    METHODS,
-    Route,
-    Verb,
     check_length,
     check_target,
-    find_route,
     is_over,
     split_query,
     status_body,
@@ -20,67 +16,11 @@ from queue_middleware.wire.fal import (
     wants_logs,
 )
 from queue_middleware.wire.knobs import read_knobs
+from queue_middleware.wire.links import Links
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 BASE = "https://api.example.com/fal/queue"
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "route"),
-    [
-        ("POST", "/submit", Route(Verb.SUBMIT, target="/")),
-        ("POST", "/submit/", Route(Verb.SUBMIT, target="/")),
-        ("GET", "/submit/a%2Fb/c/", Route(Verb.SUBMIT, target="/a%2Fb/c/")),
-        ("GET", f"/{ID}/get", Route(Verb.STATUS, ID)),
-        ("POST", f"/{ID}/get/", Route(Verb.STATUS, ID)),
-        ("GET", f"/{ID}/status", Route(Verb.STATUS, ID)),
-        ("GET", f"/requests/{ID}/status", Route(Verb.STATUS, ID)),
-        ("GET", f"/requests/{ID}/status/", Route(Verb.STATUS, ID)),
-        ("GET", f"/{ID}/response", Route(Verb.RESPONSE, ID)),
-        ("GET", f"/requests/{ID}/response", Route(Verb.RESPONSE, ID)),
-        ("HEAD", f"/requests/{ID}/response/", Route(Verb.RESPONSE, ID)),
-        ("PUT", f"/{ID}/cancel", Route(Verb.CANCEL, ID)),
-        ("POST", f"/{ID}/cancel/", Route(Verb.CANCEL, ID)),
-        ("PUT", f"/requests/{ID}/cancel", Route(Verb.CANCEL, ID)),
-        ("GET", "/.well-known/jwks.json", Route(Verb.KEYS)),
-        ("GET", "/not-an-id/status", Route(Verb.STATUS, "not-an-id")),
-    ],
-)
-def test_routes(method: str, path: str, route: Route) -> None:
-    assert find_route(method, path) == route
-
-
-@pytest.mark.parametrize(
-    "path",
-    [
-        "",
-        "/",
-        "/nothing",
-        "/submitted",
-        f"/{ID}",
-        f"/requests/{ID}",
-        f"/requests/{ID}/get",
-        "/requests/status",
-        f"/{ID}/status//",
-        f"/x/requests/{ID}/status",
-        f"/requests/{ID}/status/x",
-    ],
-)
-def test_what_is_no_route(path: str) -> None:
-    with pytest.raises(UnknownRoute):
-        find_route("GET", path)
-
-
-@pytest.mark.parametrize("verb", Verb)
-@pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_methods(verb: Verb, method: str) -> None:
-    path = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json"}.get(verb, f"/requests/{ID}/{verb}")
-    if method in METHODS[verb] or (method == "HEAD" and verb in (Verb.RESPONSE, Verb.KEYS)):
-        assert find_route(method, path).verb is verb
-    else:
-        with pytest.raises(MethodNotAllowed) as refusal:
-            find_route(method, path)
-        assert refusal.value.headers == ((b"allow", ", ".join(METHODS[verb]).encode()),)
+LINKS = Links(BASE)
 
 
 @pytest.mark.parametrize(
@@ -223,7 +163,7 @@ def test_malformed_queue_length(value: str) -> None:
 
 
 def test_the_answer_to_a_submission() -> None:
-    assert json.loads(submitted_body(ID, 4, BASE)) == {
+    assert json.loads(submitted_body(ID, 4, LINKS)) == {
         "status": "IN_QUEUE",
         "request_id": ID,
         "response_url": f"{BASE}/requests/{ID}/response",
@@ -237,7 +177,7 @@ def test_the_answer_to_a_submission() -> None:
 
 
 def test_a_host_cannot_break_out_of_the_json() -> None:
-    body = submitted_body(ID, 0, 'http://a", "x": "\u00e9')
+    body = submitted_body(ID, 0, Links('http://a", "x": "\u00e9'))
     assert body.isascii()
     assert json.loads(body)["status_url"].startswith('http://a", "x": "\u00e9/requests/')
 
@@ -293,12 +233,12 @@ def job(state: JobState, **changes: object) -> Job:
     ],
 )
 def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
-    body = status_body(job, BASE)
+    body = status_body(job, LINKS)
     assert body.isascii()
     urls = {f"{name}_url": f"{BASE}/requests/{ID}/{name}" for name in ("response", "status", "cancel")}
     assert json.loads(body) == {"status": status, "request_id": ID, **urls, "logs": None, **rest}
     assert is_over(job) == (status == "COMPLETED")
-    assert json.loads(status_body(job, BASE, logs=True))["logs"] == []
+    assert json.loads(status_body(job, LINKS, logs=True))["logs"] == []
 
 
 @pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])

@@ -29,6 +29,8 @@ from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
 from queue_middleware.wire.knobs import Knobs, read_knobs
+from queue_middleware.wire.links import Links
+from queue_middleware.wire.routes import Route, Verb, find_route
 
 from .address import Address, split_address
 
@@ -51,12 +53,12 @@ class FalQueue:
         self._settings = settings
         self._paths = [re.compile(translate(pattern)) for pattern in settings.paths]
         self._intake = 0
-        self._verbs: dict[fal.Verb, Callable[[_Call], Awaitable[None]]] = {
-            fal.Verb.SUBMIT: self._submit,
-            fal.Verb.STATUS: self._status,
-            fal.Verb.RESPONSE: self._response,
-            fal.Verb.CANCEL: self._cancel,
-            fal.Verb.KEYS: self._keys,
+        self._verbs: dict[Verb, Callable[[_Call], Awaitable[None]]] = {
+            Verb.SUBMIT: self._submit,
+            Verb.STATUS: self._status,
+            Verb.RESPONSE: self._response,
+            Verb.CANCEL: self._cancel,
+            Verb.KEYS: self._keys,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -64,7 +66,7 @@ class FalQueue:
         call = _Call(scope, receive, send)
         try:
             call.address = split_address(scope, self._settings.prefix)
-            call.route = fal.find_route(scope["method"], call.address.rest)
+            call.route = find_route(scope["method"], call.address.rest)
             self._runtime.check_running()
             await self._verbs[call.route.verb](call)
         except ClientGone:
@@ -97,7 +99,7 @@ class FalQueue:
         finally:
             self._intake -= call.size
         call.request_id = receipt.request_id
-        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._base(call)))
+        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._links(call)))
 
     def _new_job(self, call: _Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
         scope = call.scope
@@ -161,7 +163,7 @@ class FalQueue:
         job = await self._runtime.job(call.route.request_id)
         call.request_id = job.request_id
         logs = fal.wants_logs(call.scope["query_string"])
-        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._base(call), logs=logs))
+        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), logs=logs))
 
     async def _response(self, call: _Call) -> None:
         result = await self._runtime.result(call.route.request_id)
@@ -200,16 +202,18 @@ class FalQueue:
     async def _keys(self, call: _Call) -> None:
         await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
 
-    def _base(self, call: _Call) -> str:
-        """The URL of the prefix, as this client sees it."""
-        prefix = self._settings.prefix
+    def _links(self, call: _Call) -> Links:
+        """The URLs that this client is given, in the form in which he came."""
+        return Links(self._origin(call.scope) + self._settings.prefix)
+
+    def _origin(self, scope: Scope) -> str:
+        """The URL in front of the prefix, as this client sees it."""
         if self._settings.public_url is not None:
-            return self._settings.public_url + prefix
-        scope = call.scope
+            return self._settings.public_url
         root = scope.get("root_path", "")
         if root:
             root = quote(root, safe="/%:@!$&'()*+,;=~-._")
-        return f"{scope.get('scheme', 'http')}://{_host(scope)}{root}{prefix}"
+        return f"{scope.get('scheme', 'http')}://{_host(scope)}{root}"
 
 
 def _address(client: Any) -> tuple[str, int] | None:
@@ -234,7 +238,7 @@ class _Call:
     __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "size", "started")
 
     address: Address
-    route: fal.Route
+    route: Route
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope

@@ -1,88 +1,25 @@
-"""fal's queue, as it is spelled on the wire: paths, knobs of a submission, status bodies (fal queue contract, 1 to 8)."""
+"""fal's queue, as it is spelled on the wire: the call that is queued, and what we answer (fal queue contract, 2 to 6)."""
 
 from __future__ import annotations
 
 import json
 import re
 from collections.abc import Iterable, Mapping
-from enum import StrEnum
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
-from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute, UriTooLong
-from queue_middleware.models import Job, JobState, Value
+from queue_middleware.errors import BadRequest, UriTooLong
+from queue_middleware.models import Job, JobState
 
 from .failures import error_type
+from .links import Links, around_id
 
 LONGEST_TARGET = 2048
 """Bytes of path and query of the call that is queued."""
 
-
 _PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
 """A path with nothing in it that could be misunderstood; nearly all are."""
-
-
-class Verb(StrEnum):
-    """What a route of ours does."""
-
-    SUBMIT = "submit"
-    STATUS = "status"
-    RESPONSE = "response"
-    CANCEL = "cancel"
-    KEYS = "keys"
-
-
-METHODS: dict[Verb, tuple[str, ...]] = {
-    Verb.SUBMIT: ("GET", "POST", "PUT", "PATCH", "DELETE"),
-    Verb.STATUS: ("GET", "POST"),
-    Verb.RESPONSE: ("GET",),
-    Verb.CANCEL: ("PUT", "POST"),
-    Verb.KEYS: ("GET",),
-}
-"""The seeds disagree about status and cancel; both spellings are served."""
-
-_BEHIND_ID: dict[str, Verb] = {
-    "get": Verb.STATUS,
-    "status": Verb.STATUS,
-    "response": Verb.RESPONSE,
-    "cancel": Verb.CANCEL,
-}
-
-
-class Route(Value, frozen=True):
-    """Where a path under the prefix leads."""
-
-    verb: Verb
-    request_id: str = ""
-    target: str = ""
-    """For a submission: the path behind `/submit`, percent-encoded."""
-
-
-def find_route(method: str, path: str) -> Route:
-    """The route of a percent-encoded path, prefix taken off. Raises `UnknownRoute`, `MethodNotAllowed`.
-
-    With and without a slash at the end: no client of fal follows redirects.
-    """
-    if path == "/submit" or path.startswith("/submit/"):
-        route = Route(Verb.SUBMIT, target=path.removeprefix("/submit") or "/")
-    else:
-        route = _fixed_route(path)
-    allowed = METHODS[route.verb]
-    if method not in allowed and not (method == "HEAD" and allowed == ("GET",)):
-        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(allowed)} is", ", ".join(allowed))
-    return route
-
-
-def _fixed_route(path: str) -> Route:
-    match path.removesuffix("/").split("/")[1:]:
-        case ["requests", request_id, word] if word in _BEHIND_ID and word != "get":
-            return Route(_BEHIND_ID[word], request_id)
-        case [request_id, word] if word in _BEHIND_ID and request_id != "requests":
-            return Route(_BEHIND_ID[word], request_id)
-        case [".well-known", "jwks.json"]:
-            return Route(Verb.KEYS)
-    raise UnknownRoute(f"there is no queue route {path[:200]!r}")
 
 
 # --- the call that is queued
@@ -150,40 +87,28 @@ def wants_logs(query: bytes) -> bool:
     return any(part in (b"logs=1", b"logs=true") for part in query.lower().split(b"&"))
 
 
-@lru_cache(maxsize=256)
-def _urls(base: str) -> tuple[str, str, str, str]:
-    """JSON around the request id, for answers under one base; a host can hold a quote, so it is escaped."""
-    text = json.dumps(base)[1:-1]
-    return (
-        f'", "response_url": "{text}/requests/',
-        f'/response", "status_url": "{text}/requests/',
-        f'/status", "cancel_url": "{text}/requests/',
-        '/cancel", "logs": ',
-    )
-
-
-def _body(status: str, request_id: str, base: str, rest: str) -> bytes:
-    response, status_url, cancel, end = _urls(base)
+def _body(status: str, request_id: str, links: Links, rest: str) -> bytes:
+    response, status_url, cancel, end = around_id(links)
     return (
         f'{{"status": "{status}", "request_id": "{request_id}{response}{request_id}{status_url}{request_id}'
         f"{cancel}{request_id}{end}{rest}}}"
     ).encode("ascii")
 
 
-def submitted_body(request_id: str, position: int, base: str) -> bytes:
-    """The answer to a submission (section 2). `base` is the URL of the prefix."""
+def submitted_body(request_id: str, position: int, links: Links) -> bytes:
+    """The answer to a submission (section 2)."""
     rest = f'null, "metrics": {{}}, "queue_position": {position}, "gateway_request_id": "{request_id}"'
-    return _body("IN_QUEUE", request_id, base, rest)
+    return _body("IN_QUEUE", request_id, links, rest)
 
 
-def status_body(job: Job, base: str, *, logs: bool = False) -> bytes:
+def status_body(job: Job, links: Links, *, logs: bool = False) -> bytes:
     """The answer to a status request (section 3): ASCII JSON, the keys in the recorded order.
 
     With `logs` they are an array, without it null. No log lines are kept yet, so it is empty.
     """
     rest = f'{"[]" if logs else "null"}, "metrics": {json.dumps(_metrics(job))}'
     rest += "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
-    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, base, rest)
+    return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
 
 
 def is_over(job: Job) -> bool:
