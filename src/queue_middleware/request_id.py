@@ -26,9 +26,14 @@ def make_tail(random: bytes) -> bytes:
     return bytes((0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F)) + random[3:10]
 
 
+def is_request_id(text: str) -> bool:
+    """Whether it is a UUID; of ours or not."""
+    return _UUID.fullmatch(text) is not None
+
+
 def parse_request_id(text: str) -> tuple[int, bytes]:
     """The first key of the id's millisecond, and its tail. Raises `BadRequest` for what is not a UUID."""
-    if not _UUID.fullmatch(text):
+    if not is_request_id(text):
         raise BadRequest(f"request id {text[:64]!r} is not a UUID")
     digits = text.replace("-", "")
     return int(digits[:12], 16) << SEQUENCE_BITS, bytes.fromhex(digits[12:])

@@ -11,7 +11,7 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.web import fal as face
+from queue_middleware.web import submission
 from tests.queueing import client_of, connected, eventually, serving
 
 
@@ -66,7 +66,7 @@ async def test_headers_of_the_servers_connection_are_not_stored(database: Path) 
 async def test_large_submissions_are_bounded_together_until_they_are_stored(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(face, "_INTAKE", 1000)
+    monkeypatch.setattr(submission, "_INTAKE", 1000)
     app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0, max_request_body=400)
     async with connected(app) as queue:
         runtime = app._runtime
@@ -87,7 +87,7 @@ async def test_large_submissions_are_bounded_together_until_they_are_stored(
         gate.set()
         await asyncio.gather(*first)
         await queue.submit("POST", "/", content=b"x" * 400)
-        assert app._fal._intake == 0
+        assert app._fal._submissions._intake == 0
 
 
 async def test_a_client_without_a_port_is_replayed_without_an_address(database: Path) -> None:

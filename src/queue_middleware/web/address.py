@@ -58,3 +58,13 @@ def _behind(raw: str, start: str) -> str:
     for _ in start.encode():
         position += 3 if raw[position : position + 1] == "%" else 1
     return raw[position:]
+
+
+def host_of(scope: Scope) -> str:
+    """Host and port as the client wrote them, or else those of the server."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            host: str = value.decode("latin-1")
+            return host
+    name, port = scope.get("server") or ("localhost", None)
+    return f"{name}:{port}" if port else str(name)

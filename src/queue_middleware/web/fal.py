@@ -1,4 +1,4 @@
-"""fal's queue as an ASGI application: the gateway form with all its aliases (fal queue contract, sections 1.1, 2, 3, 5, 6, 13).
+"""fal's queue as an ASGI application, in all its forms and aliases (fal queue contract, sections 1, 3, 5, 6, 13).
 
 Raw ASGI, because a client polls ten times a second: a routing layer would cost more than the answer.
 """
@@ -6,54 +6,32 @@ Raw ASGI, because a client polls ten times a second: a routing layer would cost 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Awaitable, Callable
-from fnmatch import translate
-from typing import Any
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from queue_middleware.errors import (
-    HeadersTooLarge,
-    NotAllowed,
-    QueueError,
-    StillInProgress,
-    TooLarge,
-    Unavailable,
-    UnknownRequest,
-)
-from queue_middleware.headers import replayed_headers
-from queue_middleware.models import Cancelled, Headers, NewJob, Result, StoredRequest
+from queue_middleware.errors import QueueError, UnknownRequest
+from queue_middleware.models import Cancelled, Result
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
-from queue_middleware.wire.knobs import Knobs, read_knobs
 from queue_middleware.wire.links import Links
-from queue_middleware.wire.routes import Route, Verb, find_route
+from queue_middleware.wire.routes import Verb, find_route
 
-from .address import Address, split_address
-
-_LARGEST_HEADERS = 32 * 1024
-_INTAKE = 256 * 2**20
-"""Bytes of submissions that may be in memory at once, on their way to the database."""
-_JSON = (b"content-type", b"application/json")
-
-
-class ClientGone(Exception):
-    """The client closed the connection in the middle of its request."""
+from .address import host_of, split_address
+from .call import Call, ClientGone
+from .submission import Submissions
 
 
 class FalQueue:
     """Everything under the prefix."""
 
     def __init__(self, runtime: Runtime) -> None:
-        settings = runtime.settings
         self._runtime = runtime
-        self._settings = settings
-        self._paths = [re.compile(translate(pattern)) for pattern in settings.paths]
-        self._intake = 0
-        self._verbs: dict[Verb, Callable[[_Call], Awaitable[None]]] = {
+        self._settings = runtime.settings
+        self._submissions = Submissions(runtime)
+        self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
             Verb.STATUS: self._status,
             Verb.RESPONSE: self._response,
@@ -63,7 +41,7 @@ class FalQueue:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request under the prefix."""
-        call = _Call(scope, receive, send)
+        call = Call(scope, receive, send)
         try:
             call.address = split_address(scope, self._settings.prefix)
             call.route = find_route(scope["method"], call.address.rest)
@@ -72,100 +50,25 @@ class FalQueue:
         except ClientGone:
             return
         except UnknownRequest:
+            call.name_request()
             await call.answer(404, fal.NOT_FOUND)
-        except StillInProgress as error:
-            call.request_id = call.route.request_id.lower()
-            await call.answer(error.status, json.dumps({"detail": error.detail}).encode())
         except QueueError as error:
+            call.name_request()
             extra = (*error.headers, (b"connection", b"close")) if call.body_is_unread else error.headers
             await call.answer(error.status, json.dumps({"detail": error.detail}).encode(), extra)
 
-    # --- submitting
-
-    async def _submit(self, call: _Call) -> None:
-        scope = call.scope
-        headers: Headers = tuple(scope["headers"])
-        target = call.route.target
-        query, parameters = fal.split_query(scope["query_string"])
-        call.body_is_unread = True
-        self._check(headers, target, query)
-        knobs = read_knobs(headers, parameters, self._settings.max_attempts)
-        if knobs.webhook is not None:
-            self._runtime.check_webhook(knobs.webhook)
-        try:
-            body = await self._body(call, headers)
-            call.body_is_unread = False
-            receipt = await self._runtime.submit(self._new_job(call, headers, query, knobs, body))
-        finally:
-            self._intake -= call.size
+    async def _submit(self, call: Call) -> None:
+        receipt = await self._submissions.take(call)
         call.request_id = receipt.request_id
         await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._links(call)))
 
-    def _new_job(self, call: _Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
-        scope = call.scope
-        client = _address(scope.get("client"))
-        server = scope.get("server")
-        return NewJob(
-            request=StoredRequest(
-                method=scope["method"],
-                root_path=scope.get("root_path", ""),
-                raw_path=(call.address.root + call.route.target).encode("latin-1"),
-                query=query,
-                headers=replayed_headers(headers),
-                client=client,
-                server=(str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None,
-                scheme=scope.get("scheme", "http"),
-                http_version=scope.get("http_version", "1.1"),
-                body=body,
-            ),
-            client=client[0] if client else "",
-            retry=knobs.retry,
-            priority=knobs.priority,
-            start_timeout=knobs.start_timeout,
-            webhook=knobs.webhook,
-            max_queue_length=knobs.max_queue_length,
-        )
-
-    def _check(self, headers: Headers, target: str, query: bytes) -> None:
-        size = sum([len(name) + len(value) + 4 for name, value in headers])
-        if size > _LARGEST_HEADERS:
-            raise HeadersTooLarge(f"the headers take {size} bytes, the most is {_LARGEST_HEADERS}")
-        fal.check_length(target, query)
-        fal.check_target(target, self._settings.prefix)
-        if self._paths and not any(pattern.match(unquote(target)) for pattern in self._paths):
-            raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
-
-    async def _body(self, call: _Call, headers: Headers) -> bytes:
-        """The whole body; refused as soon as it is known to be too large, or to be too much together with others'."""
-        most = self._settings.max_request_body
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > most):
-                raise TooLarge(f"the body has {value[:15].decode()} bytes or more, the most is {most}")
-        pieces: list[bytes] = []
-        while True:
-            message = await call.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            piece = message.get("body", b"")
-            pieces.append(piece)
-            call.size += len(piece)
-            self._intake += len(piece)
-            if call.size > most:
-                raise TooLarge(f"the body is larger than {most} bytes")
-            if self._intake > _INTAKE and self._intake > 2 * most:
-                raise Unavailable("too many large submissions at once", 5)
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    # --- asking
-
-    async def _status(self, call: _Call) -> None:
+    async def _status(self, call: Call) -> None:
         job = await self._runtime.job(call.route.request_id)
         call.request_id = job.request_id
         logs = fal.wants_logs(call.scope["query_string"])
         await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), logs=logs))
 
-    async def _response(self, call: _Call) -> None:
+    async def _response(self, call: Call) -> None:
         result = await self._runtime.result(call.route.request_id)
         call.request_id = result.job.request_id
         if result.job.failure is not None:
@@ -174,7 +77,7 @@ class FalQueue:
         else:
             await self._replay_answer(call, result)
 
-    async def _replay_answer(self, call: _Call, result: Result) -> None:
+    async def _replay_answer(self, call: Call, result: Result) -> None:
         """Status, headers and body as the application gave them; a streamed answer leaves as it is read."""
         response = result.response
         if response is None:
@@ -191,7 +94,7 @@ class FalQueue:
             await call.send({"type": "http.response.body", "body": part, "more_body": True})
         await call.send({"type": "http.response.body", "body": response.body})
 
-    async def _cancel(self, call: _Call) -> None:
+    async def _cancel(self, call: Call) -> None:
         outcome = await self._runtime.cancel(call.route.request_id)
         call.request_id = call.route.request_id.lower()
         if outcome is Cancelled.FINISHED:
@@ -199,10 +102,10 @@ class FalQueue:
         else:
             await call.answer(202, fal.CANCEL_REQUESTED)
 
-    async def _keys(self, call: _Call) -> None:
+    async def _keys(self, call: Call) -> None:
         await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
 
-    def _links(self, call: _Call) -> Links:
+    def _links(self, call: Call) -> Links:
         """The URLs that this client is given, in the form in which he came."""
         return Links(self._origin(call.scope) + self._settings.prefix)
 
@@ -213,52 +116,4 @@ class FalQueue:
         root = scope.get("root_path", "")
         if root:
             root = quote(root, safe="/%:@!$&'()*+,;=~-._")
-        return f"{scope.get('scheme', 'http')}://{_host(scope)}{root}"
-
-
-def _address(client: Any) -> tuple[str, int] | None:
-    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
-    if client and isinstance(client[0], str) and isinstance(client[1], int):
-        return client[0], client[1]
-    return None
-
-
-def _host(scope: Scope) -> str:
-    for name, value in scope["headers"]:
-        if name == b"host":
-            host: str = value.decode("latin-1")
-            return host
-    name, port = scope.get("server") or ("localhost", None)
-    return f"{name}:{port}" if port else str(name)
-
-
-class _Call:
-    """One request to us, and how it is answered."""
-
-    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "size", "started")
-
-    address: Address
-    route: Route
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self.scope = scope
-        self.receive = receive
-        self.send = send
-        self.request_id = ""
-        self.body_is_unread = False
-        self.started = False
-        self.size = 0
-
-    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
-        self.started = True
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-
-    async def answer(self, status: int, body: bytes, extra: Headers = ()) -> None:
-        if self.started:
-            raise RuntimeError("an answer broke off, its end cannot be read")  # the server cuts the connection
-        headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
-        if self.request_id:
-            headers.append((b"x-fal-request-id", self.request_id.encode()))
-        self.started = True
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        return f"{scope.get('scheme', 'http')}://{host_of(scope)}{root}"

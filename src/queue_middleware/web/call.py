@@ -1,0 +1,58 @@
+"""One request to the queue's routes, and how it is answered."""
+
+from __future__ import annotations
+
+from starlette.types import Receive, Scope, Send
+
+from queue_middleware.models import Headers
+from queue_middleware.request_id import is_request_id
+from queue_middleware.wire.routes import Route
+
+from .address import Address
+
+_JSON = (b"content-type", b"application/json")
+
+
+class ClientGone(Exception):
+    """The client closed the connection in the middle of its request."""
+
+
+class Call:
+    """What is known of a request while it is served."""
+
+    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "size", "started")
+
+    address: Address
+    route: Route
+    """Set once it is found."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.send = send
+        self.request_id = ""
+        self.body_is_unread = False
+        self.started = False
+        self.size = 0
+
+    def name_request(self) -> None:
+        """Let the answer say which request was asked about, whatever became of it."""
+        route: Route | None = getattr(self, "route", None)
+        if route is not None and is_request_id(route.request_id):
+            self.request_id = route.request_id.lower()
+
+    async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
+        """Begin an answer whose body follows by `send`."""
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+
+    async def answer(self, status: int, body: bytes, extra: Headers = ()) -> None:
+        """Send a whole JSON answer."""
+        if self.started:
+            raise RuntimeError("an answer broke off, its end cannot be read")  # the server cuts the connection
+        headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
+        if self.request_id:
+            headers.append((b"x-fal-request-id", self.request_id.encode()))
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": body})
