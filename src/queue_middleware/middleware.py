@@ -1,4 +1,4 @@
-"""`QueueMiddleware`: a switch. Lifespan, our prefix, and everything else, which reaches the application untouched."""
+"""`QueueMiddleware`: a switch. Lifespan, our prefix and hosts, and everything else, which reaches the application untouched."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from collections.abc import Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .events import Observer
 from .lifespan import run_lifespan
 from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
-from .web.address import is_ours
+from .web.address import is_at_host, is_ours
+from .web.cors import CrossOrigin
 from .web.fal import FalQueue
 
 
@@ -31,16 +32,24 @@ class QueueMiddleware:
         self.app = app
         self.settings = Settings.load(options)
         self._runtime = Runtime(app, self.settings, observers)
-        self._fal = FalQueue(self._runtime)
+        self._queue: ASGIApp = FalQueue(self._runtime)
+        if self.settings.cors_origins:
+            self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
         self._prefix = self.settings.prefix
+        self._hosts = frozenset(host.encode() for host in self.settings.fal_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope."""
         kind = scope["type"]
         if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix):
-            await self._fal(scope, receive, send)
+            await self._queue(scope, receive, send)
         elif kind == "lifespan":
             await run_lifespan(self.app, self._runtime, scope, receive, send)
+        elif self._hosts and is_at_host(scope, self._hosts):
+            if kind == "http":
+                await self._queue(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
         else:
             await self.app(scope, receive, send)
 

@@ -80,6 +80,28 @@ def _prefix(value: object) -> str:
     return prefix
 
 
+def _hosts(value: object) -> tuple[str, ...]:
+    hosts = tuple(word.lower().removesuffix(".") for word in _words(value))
+    for host in hosts:
+        if not re.fullmatch(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
+            raise SettingsError(f"{host!r} is not the name of a host; write e.g. 'queue.example.com', with a port or without")
+    return hosts
+
+
+def _app(value: object) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*", str(value)):
+        raise SettingsError(f"{value!r} is not an app; write its owner and its alias, e.g. 'acme/pictures'")
+    return str(value)
+
+
+def _origins(value: object) -> tuple[str, ...]:
+    origins = tuple(word.lower().removesuffix("/") for word in _words(value))
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
+            raise SettingsError(f"{origin!r} is not an origin; write e.g. 'https://app.example.com', or '*' for all")
+    return origins
+
+
 def _crash(value: object) -> str:
     if value not in ("retry", "fail"):
         raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
@@ -98,6 +120,9 @@ class Options(TypedDict, total=False):
 
     database: str | PathLike[str]
     prefix: str
+    fal_hosts: str | Sequence[str]
+    queue_app: str | None
+    cors_origins: str | Sequence[str]
     concurrency: int
     public_url: str | None
     paths: str | Sequence[str]
@@ -136,6 +161,12 @@ class Settings:
     """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
     prefix: str = _option("/fal/queue", _prefix)
     """Where the queue's routes live."""
+    fal_hosts: tuple[str, ...] = _option((), _hosts)
+    """Hosts that are the queue's alone: at their root are the URLs of queue.fal.run, `/{owner}/{alias}/…`."""
+    queue_app: str | None = _option(None, _app)
+    """The one `owner/alias` that such URLs may name; without it they may name any."""
+    cors_origins: tuple[str, ...] = _option((), _origins)
+    """Origins whose pages may call the queue's routes from a browser, e.g. `https://app.example.com`; `*` for all."""
     concurrency: int = _option(8, _integer, least=1)
     """Replays at once in this process."""
     public_url: str | None = _option(None, _public_url)
@@ -188,7 +219,7 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
         values: dict[str, Any] = {}
         for name, option in known.items():
-            variable = f"QUEUE_{name.upper()}"
+            variable = f"QUEUE_{name.removeprefix('queue_').upper()}"
             if name in options:
                 values[name] = _checked(option, options[name], name)
             elif environ.get(variable, "") != "":

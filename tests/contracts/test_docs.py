@@ -109,7 +109,7 @@ def test_every_option_is_documented_and_every_documented_option_exists() -> None
 def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
     variable, default = documented
     expected = getattr(Settings(), option)
-    assert variable == f"QUEUE_{option.upper()}"
+    assert variable == f"QUEUE_{option.removeprefix('queue_').upper()}"
     if default in ("none", "all"):
         assert expected in (None, ())
     else:

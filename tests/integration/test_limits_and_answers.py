@@ -87,7 +87,7 @@ async def test_large_submissions_are_bounded_together_until_they_are_stored(
         gate.set()
         await asyncio.gather(*first)
         await queue.submit("POST", "/", content=b"x" * 400)
-        assert app._fal._submissions._intake == 0
+        assert app._queue._submissions._intake == 0
 
 
 async def test_a_client_without_a_port_is_replayed_without_an_address(database: Path) -> None:

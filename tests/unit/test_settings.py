@@ -34,6 +34,15 @@ def test_keyword_wins_over_environment_wins_over_default() -> None:
         ("prefix", "queue/", "/queue"),
         ("public_url", "https://api.example.com/", "https://api.example.com"),
         ("public_url", None, None),
+        ("fal_hosts", "Queue.Example.com., localhost:8000, [::1]:80", ("queue.example.com", "localhost:8000", "[::1]:80")),
+        ("queue_app", "acme/wan2.1", "acme/wan2.1"),
+        ("queue_app", None, None),
+        (
+            "cors_origins",
+            "https://App.example.com/, http://localhost:3000",
+            ("https://app.example.com", "http://localhost:3000"),
+        ),
+        ("cors_origins", ["*"], ("*",)),
         ("allow_network_filesystem", "yes", True),
         ("allow_network_filesystem", False, False),
     ],
@@ -63,6 +72,16 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("lease", float("inf"), "inf is not a duration"),
         ("webhook_schedule", [-5], "below zero"),
         ("concurrency", "\u00b2", "is not a whole number"),
+        ("fal_hosts", "https://queue.example.com", "fal_hosts: 'https://queue.example.com' is not the name of a host"),
+        ("fal_hosts", ["queue.example.com/run"], "is not the name of a host"),
+        ("fal_hosts", "*.example.com", "is not the name of a host"),
+        ("queue_app", "pictures", "queue_app: 'pictures' is not an app"),
+        ("queue_app", "workflows/acme/pictures", "is not an app"),
+        ("queue_app", "acme/pictures/", "is not an app"),
+        ("cors_origins", "app.example.com", "cors_origins: 'app.example.com' is not an origin"),
+        ("cors_origins", "https://app.example.com/page", "is not an origin"),
+        ("cors_origins", "https://*.example.com", "is not an origin"),
+        ("cors_origins", "null", "is not an origin"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:
@@ -73,6 +92,10 @@ def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint:
 def test_the_environments_name_is_in_its_complaint() -> None:
     with pytest.raises(SettingsError, match="QUEUE_LEASE: 'soon'"):
         Settings.load({}, {"QUEUE_LEASE": "soon"})
+
+
+def test_the_variable_of_an_option_says_queue_once() -> None:
+    assert Settings.load({}, {"QUEUE_APP": "acme/pictures"}).queue_app == "acme/pictures"
 
 
 def test_an_empty_variable_is_no_variable() -> None:

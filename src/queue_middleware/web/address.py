@@ -2,44 +2,78 @@
 
 from __future__ import annotations
 
+import re
+from functools import lru_cache
 from urllib.parse import quote
 
 from starlette.types import Scope
 
 from queue_middleware.models import Value
 
+_HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
+
 
 class Address(Value, frozen=True):
-    """A request under our prefix. All parts are percent-encoded, as they came."""
+    """A request to the queue. Both parts are percent-encoded, as they came."""
 
     root: str
     """In front of the prefix; what the server or a mount took for itself."""
     rest: str
-    """Behind the prefix."""
+    """Behind the prefix, or the whole path where there is none."""
+    at_host: bool = False
+    """Whether it came to one of the hosts whose paths are all the queue's."""
 
 
 def is_ours(scope: Scope, prefix: str) -> bool:
-    """Whether the path is the prefix or below it. `path` holds `root_path` with most servers, and not with some."""
+    """Whether the path is the prefix or below it."""
+    return _start(scope, prefix) is not None
+
+
+def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
+    """Whether it is addressed to one of these hosts (lower case, with the port that is meant or for any without)."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return not hosts.isdisjoint(_spellings(value))
+    return False
+
+
+@lru_cache(maxsize=256)
+def _spellings(host: bytes) -> tuple[bytes, ...]:
+    """A host as it came, and without its port."""
+    host = host.lower()
+    name, port = _HOST.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
+    name = name.removesuffix(b".")
+    return name, name + port
+
+
+def split_address(scope: Scope, prefix: str) -> Address:
+    """Take the address apart. What is not below the prefix came to one of our hosts."""
+    start = _start(scope, prefix)
+    at_host = start is None
+    if start is None:
+        prefix = ""
+        start = _start(scope, "") or 0
+    raw = raw_path(scope)
+    inner = _behind(raw, scope["path"][:start])
+    return Address(raw[: len(raw) - len(inner)], _behind(inner, prefix), at_host)
+
+
+def _start(scope: Scope, prefix: str) -> int | None:
+    """Where the prefix begins in the path. `path` holds `root_path` with most servers, and not with some."""
     path: str = scope["path"]
     root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and _below(path, prefix, len(root)):
-        return True
-    return _below(path, prefix, 0)
+    if root and path.startswith(root):
+        if _below(path, prefix, len(root)):
+            return len(root)
+        # Some servers put a root that ends with a slash in front of the path as it is, some do not double the slash.
+        if root[-1] == "/" and _below(path, prefix, len(root) - 1):
+            return len(root) - 1
+    return 0 if _below(path, prefix, 0) else None
 
 
 def _below(path: str, prefix: str, start: int) -> bool:
     end = start + len(prefix)
     return path.startswith(prefix, start) and (len(path) == end or path[end] == "/")
-
-
-def split_address(scope: Scope, prefix: str) -> Address:
-    """Take the address apart. Call it only where `is_ours`."""
-    raw = raw_path(scope)
-    root: str = scope.get("root_path", "")
-    if root and scope["path"].startswith(root) and _below(scope["path"], prefix, len(root)):
-        inner = _behind(raw, root)
-        return Address(raw[: len(raw) - len(inner)], _behind(inner, prefix))
-    return Address("", _behind(raw, prefix))
 
 
 def raw_path(scope: Scope) -> str:

@@ -11,13 +11,13 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
-from queue_middleware.errors import QueueError, UnknownRequest
+from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Result
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
 from queue_middleware.wire.links import Links
-from queue_middleware.wire.routes import Verb, find_route
+from queue_middleware.wire.routes import Verb, find_host_route, find_route
 
 from .address import host_of, split_address
 from .call import Call, ClientGone
@@ -25,11 +25,12 @@ from .submission import Submissions
 
 
 class FalQueue:
-    """Everything under the prefix."""
+    """Everything under the prefix, and at the root of the hosts that are the queue's."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
+        self._app = runtime.settings.queue_app
         self._submissions = Submissions(runtime)
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
@@ -40,11 +41,13 @@ class FalQueue:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request under the prefix."""
+        """Serve one HTTP request under the prefix, or to one of `fal_hosts`."""
         call = Call(scope, receive, send)
         try:
-            call.address = split_address(scope, self._settings.prefix)
-            call.route = find_route(scope["method"], call.address.rest)
+            call.address = address = split_address(scope, self._settings.prefix)
+            call.route = (find_host_route if address.at_host else find_route)(scope["method"], address.rest)
+            if self._app is not None and call.route.app:
+                self._check_app(self._app, call.route.app)
             self._runtime.check_running()
             await self._verbs[call.route.verb](call)
         except ClientGone:
@@ -105,15 +108,24 @@ class FalQueue:
     async def _keys(self, call: Call) -> None:
         await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
 
+    def _check_app(self, served: str, app: str) -> None:
+        if not app.endswith(f"/{served}"):  # a namespace may stand in front
+            raise UnknownRoute(f"this queue is that of the app {served!r}, not of {app[1:200]!r}")
+
     def _links(self, call: Call) -> Links:
         """The URLs that this client is given, in the form in which he came."""
-        return Links(self._origin(call.scope) + self._settings.prefix)
+        scope, app, public = call.scope, call.route.app, self._settings.public_url
+        if call.address.at_host:
+            # The host is the one that he insists on; what `public_url` knows better is only the scheme.
+            scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
+            return Links(f"{scheme}://{host_of(scope)}{_root(scope)}{app}", response_end="")
+        origin = f"{scope.get('scheme', 'http')}://{host_of(scope)}{_root(scope)}" if public is None else public
+        if app:
+            return Links(f"{origin}{self._settings.prefix}/run{app}", response_end="")
+        return Links(origin + self._settings.prefix)
 
-    def _origin(self, scope: Scope) -> str:
-        """The URL in front of the prefix, as this client sees it."""
-        if self._settings.public_url is not None:
-            return self._settings.public_url
-        root = scope.get("root_path", "")
-        if root:
-            root = quote(root, safe="/%:@!$&'()*+,;=~-._")
-        return f"{scope.get('scheme', 'http')}://{host_of(scope)}{root}"
+
+def _root(scope: Scope) -> str:
+    """What the server or a mount took for itself, percent-encoded."""
+    root: str = scope.get("root_path", "")
+    return quote(root.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") if root else ""

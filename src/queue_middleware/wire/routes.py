@@ -2,10 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from enum import StrEnum
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.models import Value
+from queue_middleware.request_id import is_request_id
+
+_KEYS = "/.well-known/jwks.json"
+
+NAMESPACES = ("workflows", "comfy")
+"""What may stand in front of an owner in the queue form."""
+
+_NAME = "[A-Za-z0-9][A-Za-z0-9._~-]*"
+_NAMESPACE = "|".join(NAMESPACES)
+_OWNER = rf"(?!(?:{_NAMESPACE}|requests)/){_NAME}"
+_ALIAS = rf"(?!requests(?:/|$)){_NAME}"
+_APP = re.compile(rf"((?:/(?:{_NAMESPACE}))?/{_OWNER}/{_ALIAS})(/.*)?", re.DOTALL)
+"""`/{owner}/{alias}`, with or without a namespace, and what follows."""
+_OLD_APP = re.compile(r"/([0-9]+)-([A-Za-z0-9-]+)(/?|/requests(?:/.*)?)", re.DOTALL)
+"""Owner and alias in one word, as they were before 2024; clients take it apart only where nothing else names the app."""
 
 
 class Verb(StrEnum):
@@ -42,6 +58,9 @@ _OF_ID: dict[str, Verb] = {
 }
 """What may stand behind `/{id}/`, in the gateway form only."""
 
+_OF_APP: dict[str, Verb] = {"": Verb.RESPONSE, **_OF_REQUEST}
+"""What may stand behind `/{owner}/{alias}/requests/{id}` and a slash."""
+
 
 class Route(Value, frozen=True):
     """Where a path of ours leads."""
@@ -50,6 +69,8 @@ class Route(Value, frozen=True):
     request_id: str = ""
     target: str = ""
     """For a submission: the path of the call that is queued, percent-encoded."""
+    app: str = ""
+    """In the queue form `/owner/alias`, with its namespace in front if it has one; empty in the gateway form."""
 
 
 def find_route(method: str, path: str) -> Route:
@@ -59,20 +80,66 @@ def find_route(method: str, path: str) -> Route:
     """
     if path == "/submit" or path.startswith("/submit/"):
         route = Route(Verb.SUBMIT, target=path.removeprefix("/submit") or "/")
+    elif path.startswith("/run/"):
+        route = _app_route(path.removeprefix("/run"))
     else:
-        route = _fixed_route(path)
+        route = _gateway_route(path)
+    return _checked(method, route)
+
+
+def find_host_route(method: str, path: str) -> Route:
+    """The route of a whole path on a host that is the queue's: the queue form, and the keys. Raises as `find_route` does."""
+    return _checked(method, Route(Verb.KEYS) if path.removesuffix("/") == _KEYS else _app_route(path))
+
+
+def _checked(method: str, route: Route) -> Route:
     allowed = METHODS[route.verb]
     if method not in allowed and not (method == "HEAD" and allowed == ("GET",)):
         raise MethodNotAllowed(f"{method} is not possible here, {', '.join(allowed)} is", ", ".join(allowed))
     return route
 
 
-def _fixed_route(path: str) -> Route:
+def _gateway_route(path: str) -> Route:
+    if path.removesuffix("/") == _KEYS:
+        return Route(Verb.KEYS)
     match path.removesuffix("/").split("/")[1:]:
         case ["requests", request_id, *words] if (verb := _OF_REQUEST.get("/".join(words))) is not None:
             return Route(verb, request_id)
         case [request_id, word] if word in _OF_ID and request_id != "requests":
             return Route(_OF_ID[word], request_id)
-        case [".well-known", "jwks.json"]:
-            return Route(Verb.KEYS)
     raise UnknownRoute(f"there is no queue route {path[:200]!r}")
+
+
+# --- the queue form
+
+
+def _app_route(path: str) -> Route:
+    """The route of `/{owner}/{alias}…`."""
+    if old := _OLD_APP.fullmatch(path):
+        app, rest = f"/{old[1]}/{old[2]}", old[3]
+    elif new := _APP.fullmatch(path):
+        app, rest = new[1], new[2] or ""
+    else:
+        raise UnknownRoute(f"there is no queue route {path[:200]!r}; an app is named by /owner/alias")
+    return _request_route(app, rest) or Route(Verb.SUBMIT, target=rest or "/", app=app)
+
+
+def _request_route(app: str, rest: str) -> Route | None:
+    """The route of one request of an app; None for a path of the application's own.
+
+    Directly behind the app the word `requests` is ours, whatever follows: asking for a bad id must not become a submission.
+    Behind a path it is ours only in front of a UUID and one of our words.
+    """
+    if "/requests" not in rest:
+        return None
+    segments = rest.removesuffix("/").split("/")[1:]
+    for place, segment in enumerate(segments):
+        if segment != "requests":
+            continue
+        request_id, *words = segments[place + 1 :] or [""]
+        verb = _OF_APP.get("/".join(words))
+        if place == 0 and (verb is None or len(segments) == 1):
+            raise UnknownRoute(f"there is no queue route {app + rest[:200]!r}")
+        if verb is not None and (place == 0 or is_request_id(request_id)):
+            return Route(verb, request_id, app=app)
+    return None

@@ -1,0 +1,160 @@
+"""Pages of other origins: preflights, who may read an answer, and what of it (WHATWG Fetch, "CORS protocol")."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from tests.queueing import Queue, serving
+
+PAGE = "https://app.example.com"
+STRANGER = "https://evil.example.net"
+
+
+async def work(request: Request) -> Response:
+    return JSONResponse({"ok": True}, headers={"x-own": "1"})
+
+
+plain = Starlette(routes=[Route("/work", work, methods=["GET", "POST"])])
+with_own_rules = Starlette(
+    routes=[Route("/work", work, methods=["GET", "POST"])],
+    middleware=[
+        Middleware(CORSMiddleware, allow_origins=["https://own.example.com"], allow_credentials=True, expose_headers=["x-own"])
+    ],
+)
+
+
+async def preflight(queue: Queue, path: str, origin: str, method: str = "PUT", **headers: str) -> httpx.Response:
+    return await queue.client.options(path, headers={"origin": origin, "access-control-request-method": method, **headers})
+
+
+def listed(answer: httpx.Response, name: str) -> set[str]:
+    return {word.strip().lower() for line in answer.headers.get_list(name) for word in line.split(",")}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/fal/queue/submit/work",
+        "/fal/queue/requests/x/cancel",
+        "/fal/queue/run/acme/pictures",
+        "/fal/queue/.well-known/jwks.json",
+    ],
+)
+async def test_preflights(database: Path, path: str) -> None:
+    async with serving(plain, database, cors_origins=[PAGE, "http://localhost:3000"]) as queue:
+        wanted = "authorization,content-type,x-fal-queue-priority,x-app-fal-disable-fallback"
+        granted = await preflight(queue, path, PAGE, **{"access-control-request-headers": wanted})
+        assert (granted.status_code, granted.content) == (204, b"")
+        assert granted.headers["access-control-allow-origin"] == PAGE
+        assert listed(granted, "access-control-allow-methods") == {"get", "post", "put", "patch", "delete"}
+        assert granted.headers["access-control-allow-headers"] == wanted
+        assert int(granted.headers["access-control-max-age"]) > 0
+        assert listed(granted, "vary") == {"origin"}
+        assert "access-control-allow-credentials" not in granted.headers
+        unsaid = await preflight(queue, path, "http://localhost:3000")
+        assert {"authorization", "content-type", "x-fal-queue-priority"} <= listed(unsaid, "access-control-allow-headers")
+
+
+async def test_preflights_of_strangers_are_told_why(database: Path) -> None:
+    async with serving(plain, database, cors_origins=[PAGE]) as queue:
+        for origin in (STRANGER, "null", f"{PAGE}.evil.net", "http://app.example.com"):
+            refused = await preflight(queue, "/fal/queue/submit/work", origin)
+            assert refused.status_code == 403
+            assert origin in refused.json()["detail"]
+            assert "cors_origins" in refused.json()["detail"]
+            assert not [name for name in refused.headers if name.startswith("access-control-")]
+
+
+async def test_options_that_are_no_preflight_are_an_ordinary_method(database: Path) -> None:
+    async with serving(plain, database, cors_origins=[PAGE]) as queue:
+        assert (await queue.client.options("/fal/queue/submit/work", headers={"origin": PAGE})).status_code == 405
+        assert (await queue.client.options("/fal/queue/submit/work")).status_code == 405
+
+
+async def every_answer(queue: Queue, **headers: str) -> list[httpx.Response]:
+    """One of each kind: submission, status, response, refusals."""
+    client, known = queue.client, await queue.submit("POST", "/work", headers=headers)
+    await queue.response(known)
+    return [
+        await client.post("/fal/queue/submit/work", headers=headers),
+        await client.get(f"/fal/queue/requests/{known}/status", headers=headers),
+        await client.get(f"/fal/queue/requests/{known}/response", headers=headers),
+        await client.put(f"/fal/queue/requests/{known}/cancel", headers=headers),
+        await client.get("/fal/queue/requests/x/status", headers=headers),
+        await client.get("/fal/queue/nothing", headers=headers),
+        await client.post("/fal/queue/submit/work?fal_max_queue_length=x", headers=headers),
+        await client.head("/fal/queue/submit/work", headers=headers),
+        await client.get("/fal/queue/.well-known/jwks.json", headers=headers),
+    ]
+
+
+@pytest.mark.parametrize("app", [plain, with_own_rules], ids=["plain", "with-own-rules"])
+async def test_every_answer_can_be_read_by_the_page(database: Path, app: Any) -> None:
+    async with serving(app, database, cors_origins=[PAGE]) as queue:
+        for answer in await every_answer(queue, origin=PAGE):
+            assert answer.headers.get_list("access-control-allow-origin") == [PAGE], answer.url
+            assert "access-control-allow-credentials" not in answer.headers
+            assert {"x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "retry-after"} <= listed(
+                answer, "access-control-expose-headers"
+            )
+            assert "origin" in listed(answer, "vary")
+
+
+async def test_what_the_application_exposes_stays_exposed(database: Path) -> None:
+    async with serving(with_own_rules, database, cors_origins=[PAGE]) as queue:
+        headers = {"origin": "https://own.example.com"}
+        request_id = await queue.submit("POST", "/work", headers=headers)
+        await queue.response(request_id)
+        answer = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})
+        assert answer.headers.get_list("access-control-allow-origin") == [PAGE]
+        assert {"x-own", "x-fal-request-id"} <= listed(answer, "access-control-expose-headers")
+        assert answer.headers["x-own"] == "1"
+
+
+async def test_strangers_and_direct_clients_get_no_leave(database: Path) -> None:
+    async with serving(plain, database, cors_origins=[PAGE]) as queue:
+        for headers in ({"origin": STRANGER}, {}):
+            for answer in await every_answer(queue, **headers):
+                assert not [name for name in answer.headers if name.startswith("access-control-")]
+                assert listed(answer, "vary") == {"origin"}
+
+
+async def test_a_queue_for_all(database: Path) -> None:
+    async with serving(plain, database, cors_origins="*") as queue:
+        for answer in [*await every_answer(queue, origin=STRANGER), await preflight(queue, "/fal/queue/submit/x", STRANGER)]:
+            assert answer.headers["access-control-allow-origin"] == "*"
+            assert "vary" not in answer.headers
+
+
+async def test_at_a_host_of_the_queue_too(database: Path) -> None:
+    async with serving(plain, database, cors_origins=[PAGE], fal_hosts="queue.example.com") as queue:
+        headers = {"host": "queue.example.com", "origin": PAGE}
+        answer = await queue.client.post("/acme/pictures/work", headers=headers)
+        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, PAGE)
+        assert (await preflight(queue, "/acme/pictures/work", PAGE, host="queue.example.com")).status_code == 204
+
+
+async def test_the_applications_own_routes_are_its_own_affair(database: Path) -> None:
+    async with serving(with_own_rules, database, cors_origins=[PAGE]) as queue:
+        direct = await queue.client.get("/work", headers={"origin": "https://own.example.com"})
+        assert direct.headers["access-control-allow-origin"] == "https://own.example.com"
+        assert direct.headers["access-control-allow-credentials"] == "true"
+        assert "access-control-allow-origin" not in (await queue.client.get("/work", headers={"origin": PAGE})).headers
+
+
+async def test_off_unless_asked_for(database: Path) -> None:
+    async with serving(with_own_rules, database) as queue:
+        assert (await preflight(queue, "/fal/queue/submit/work", PAGE)).status_code == 405
+        answers = await every_answer(queue, origin="https://own.example.com")
+        told = [answer.headers.get("access-control-allow-origin") for answer in answers]
+        assert told == [None, None, "https://own.example.com", *[None] * 6]  # the stored answer is what it was
