@@ -78,6 +78,13 @@ RETRIED_FAILURE: dict[ErrorType, RetryCause] = {
 
 _LONGEST_RETRY_AFTER = 3600
 
+LARGE = 10_000
+"""Bytes of an answer that is large."""
+SHORT = 3_600_000
+"""Milliseconds after its end for which an answer can be read that is not to be stored (fal queue contract, section 5)."""
+SHORT_IF_LARGE = 360_000
+"""The same for a large one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Again:

@@ -107,6 +107,8 @@ class NewJob(Value, frozen=True):
     webhook: str | None = None
     max_queue_length: int | None = None
     """Refused when more than this many are waiting."""
+    short_lived: bool = False
+    """Its answer is not to be stored for longer than it takes to fetch it."""
 
 
 class Claim(Value, frozen=True):

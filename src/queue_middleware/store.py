@@ -124,7 +124,11 @@ class Store(Protocol):
         """Fail the waiting jobs whose start deadline has passed."""
 
     async def prune(self, limit: int) -> int:
-        """Delete up to `limit` finished jobs older than the retention, with all that is theirs; returns how many."""
+        """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.
+
+        Finished jobs older than the retention go with all that is theirs; of short-lived jobs the answers, after
+        `lifecycle.SHORT`, or `SHORT_IF_LARGE`.
+        """
 
     async def counts(self) -> Counts:
         """How many are in each state."""

@@ -11,6 +11,8 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.stores.sqlite.store import system_clock
 from queue_middleware.web import submission
 from tests.queueing import client_of, connected, eventually, serving
 
@@ -185,3 +187,19 @@ async def test_a_length_of_five_thousand_digits(database: Path) -> None:
         async with client_of(app) as client:
             answer = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
         assert answer.status_code == 413
+
+
+async def test_an_answer_that_is_not_to_be_stored_is_there_for_an_hour(database: Path) -> None:
+    app = QueueMiddleware(answering(200, [], b"private"), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        private = await queue.submit("POST", "/", headers={"x-fal-store-io": "0"})
+        other = await queue.submit("POST", "/", headers={"x-fal-store-io": "1"})
+        assert (await queue.response(private)).content == (await queue.response(other)).content == b"private"
+        later = SQLiteStore(app.settings, clock=lambda: system_clock() + 3_600_000)
+        await later.open()
+        await later.prune(10)
+        await later.close()
+        gone = await queue.client.get(f"/fal/queue/requests/{private}/response")
+        assert (gone.status_code, gone.json()) == (404, {"status": "NOT_FOUND"})
+        assert (await queue.status(private))["status"] == "COMPLETED"
+        assert (await queue.response(other)).content == b"private"

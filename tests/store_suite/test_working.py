@@ -343,6 +343,60 @@ async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> No
     assert [await store.prune(2) for _ in range(4)] == [2, 2, 1, 0]
 
 
+@pytest.mark.parametrize(
+    ("size", "parts", "seconds"), [(9_999, 0, 3600), (10_000, 0, 360), (1, 1, 360)], ids=["small", "large", "streamed"]
+)
+async def test_an_answer_that_is_not_to_be_stored(
+    store: Store, clock: ManualClock, size: int, parts: int, seconds: int
+) -> None:
+    unstored = await store.submit(a_job(short_lived=True), start=True)
+    stored = await store.submit(a_job(), start=True)
+    for receipt in (unstored, stored):
+        assert receipt.claim
+        if parts:
+            await store.append(receipt.claim, 0, b"part")
+        await store.complete(receipt.claim, an_answer(b"x" * size, parts=parts))
+    clock.advance(seconds - 1)
+    assert await store.prune(10) == 0
+    assert (await store.result(unstored.request_id)).response is not None
+    clock.advance(1)
+    assert await store.prune(10) == 1
+    result = await store.result(unstored.request_id)
+    assert (result.job.state, result.job.status, result.response) == (JobState.COMPLETED, 200, None)
+    if parts:
+        with pytest.raises(UnknownRequest):
+            await store.output(result.job.key, 0)
+    assert (await store.result(stored.request_id)).response is not None
+    clock.advance(10**5)
+    assert await store.prune(10) == 0
+
+
+async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(short_lived=True, webhook="https://example.com/"), start=True)
+    assert receipt.claim
+    await store.complete(receipt.claim, an_answer())
+    clock.advance(10_000)
+    assert await store.prune(10) == 0
+    (delivery,) = await store.claim_deliveries(1)
+    assert await store.prune(10) == 0
+    assert (await store.result(receipt.request_id)).response is not None
+    await store.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    assert await store.prune(10) == 1
+    assert (await store.result(receipt.request_id)).response is None
+
+
+async def test_short_lived_jobs_wait_and_fail_like_others(store: Store, clock: ManualClock) -> None:
+    failing = await store.submit(a_job(short_lived=True))
+    waiting = await store.submit(a_job(short_lived=True))
+    (claim,) = await store.claim(1)
+    assert claim.request_id == failing.request_id
+    await store.fail(claim, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"))
+    clock.advance(10_000)
+    assert await store.prune(10) == 1
+    assert (await store.job(failing.request_id)).failure == Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
+    assert (await store.job(waiting.request_id)).state is JobState.QUEUED
+
+
 async def test_counts(store: Store) -> None:
     await store.submit(a_job(), start=True)
     await store.submit(a_job())

@@ -1,7 +1,10 @@
+import json
+
 import pytest
 
+from queue_middleware import errors
 from queue_middleware.models import ErrorType, Failure
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 
 
 @pytest.mark.parametrize(
@@ -29,3 +32,20 @@ def test_no_failure_is_forgotten():
 def test_only_a_passed_start_deadline_is_the_users_timeout():
     marked = {kind for kind in ErrorType if (b"x-fal-request-timeout-type", b"user") in failure_headers(Failure(kind, ""))}
     assert marked == {ErrorType.START_TIMEOUT}
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (errors.BadRequest("x"), "bad_request"),
+        (errors.StoreError("x"), "internal_error"),
+        (errors.StillInProgress("x"), None),
+        (errors.UnknownRoute("x"), None),
+        (errors.InvalidWebhook("x"), None),
+        (errors.QueueFull("x", 5), None),
+    ],
+)
+def test_refusals(error, word):
+    body, headers = refusal(error)
+    assert json.loads(body) == {"detail": "x"} | ({"error_type": word} if word else {})
+    assert headers == error.headers + (((b"x-fal-error-type", word.encode()),) if word else ())

@@ -116,9 +116,18 @@ def test_priority_and_words_nobody_knows() -> None:
     assert knobs(no_retry="perhaps", runner_hint="x", nonsense="1").retry == RetryPolicy(3)
 
 
+@pytest.mark.parametrize(
+    ("value", "stored"), [("0", False), ("False", False), ("no", False), ("1", True), ("", True), ("perhaps", True)]
+)
+def test_whether_the_answer_is_stored(value: str, stored: bool) -> None:
+    assert knobs(store_io=value).store_io is stored
+
+
 def test_the_newer_start_deadline_wins() -> None:
     assert knobs(request_timeout="30").start_timeout == 30.0
     assert knobs(request_timeout="30", request_start_timeout="5.5").start_timeout == 5.5
+    assert knobs(request_start_timeout="5.5", request_timeout="30").start_timeout == 5.5
+    assert knobs(request_start_timeout="5.5", request_timeout="soon").start_timeout == 5.5
 
 
 @pytest.mark.parametrize("value", ["", "soon", "0.1", "0", "-1", "nan", "inf", "1e12", "0x10"])

@@ -15,7 +15,7 @@ from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Result
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links
 from queue_middleware.wire.routes import Verb, find_host_route, find_route
 
@@ -57,8 +57,8 @@ class FalQueue:
             await call.answer(404, fal.NOT_FOUND)
         except QueueError as error:
             call.name_request()
-            extra = (*error.headers, (b"connection", b"close")) if call.body_is_unread else error.headers
-            await call.answer(error.status, json.dumps({"detail": error.detail}).encode(), extra)
+            body, headers = refusal(error)
+            await call.answer(error.status, body, (*headers, (b"connection", b"close")) if call.body_is_unread else headers)
 
     async def _submit(self, call: Call) -> None:
         receipt = await self._submissions.take(call)

@@ -1,9 +1,10 @@
-"""How a request that ends without an answer of the application is spelled (fal queue contract, section 7)."""
+"""How it is spelled that there is no answer of the application: requests that failed, calls that are refused (section 7)."""
 
 from __future__ import annotations
 
 import json
 
+from queue_middleware.errors import QueueError, StillInProgress
 from queue_middleware.models import ErrorType, Failure, Headers
 
 STATUS: dict[ErrorType, int] = {
@@ -34,3 +35,16 @@ def failure_headers(failure: Failure) -> Headers:
     if failure.error_type is ErrorType.START_TIMEOUT:
         return (*headers, (b"x-fal-request-timeout-type", b"user"))
     return headers
+
+
+_REFUSED = {400: "bad_request", 500: "internal_error"}
+"""fal's words for refusals, by status; for the others it has none."""
+
+
+def refusal(error: QueueError) -> tuple[bytes, Headers]:
+    """Body and headers of a call that we refuse: `{"detail": …}`, with `error_type` where fal has a word for it."""
+    word = None if isinstance(error, StillInProgress) else _REFUSED.get(error.status)
+    if word is None:
+        return json.dumps({"detail": error.detail}).encode("ascii"), error.headers
+    body = json.dumps({"detail": error.detail, "error_type": word}).encode("ascii")
+    return body, (*error.headers, (b"x-fal-error-type", word.encode("ascii")))

@@ -22,6 +22,7 @@ class Knobs(Value, frozen=True):
     start_timeout: float | None = None
     webhook: str | None = None
     max_queue_length: int | None = None
+    store_io: bool = True
 
 
 def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: int) -> Knobs:
@@ -35,6 +36,7 @@ def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: in
         start_timeout=_start_timeout(said),
         webhook=parameters.get("fal_webhook"),
         max_queue_length=_length(parameters.get("fal_max_queue_length")),
+        store_io=_text(said, b"x-fal-store-io").lower() not in ("0", "false", "no"),
     )
 
 

@@ -18,6 +18,10 @@ SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 INSERT INTO request_part (job_id, number, data)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
+-- name: insert_short_lived
+INSERT INTO short_lived (job_id)
+SELECT * FROM (VALUES {rows}(?)) WHERE column1 IS NOT NULL;
+
 -- name: queued_by_priority
 SELECT priority, count(*) FROM job WHERE state = 'queued' GROUP BY priority;
 
@@ -180,3 +184,19 @@ DELETE FROM job WHERE id IN (
     SELECT id FROM job WHERE id < :first_kept AND finished_at <= :before
         AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('pending', 'sending'))
     LIMIT :limit);
+
+-- name: short_lived
+-- Failures have no answer, but they need not be looked at again.
+SELECT short_lived.job_id FROM short_lived JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
+WHERE finished_at <= CASE WHEN parts > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('pending', 'sending'))
+LIMIT :limit;
+
+-- name: drop_answers
+DELETE FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- name: drop_answer_parts
+DELETE FROM response_part WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- name: drop_short_lived
+DELETE FROM short_lived WHERE job_id IN (SELECT value FROM json_each(?));

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from contextlib import AsyncExitStack
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
@@ -26,11 +26,11 @@ from queue_middleware.models import (
     Result,
     StoredResponse,
 )
-from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 
-from . import deliveries, jobs, reading, submissions
+from . import deliveries, jobs, reading, retention, submissions
 from .codec import PART, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
@@ -258,9 +258,7 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        before = self._clock() - round(self._settings.retention * 1000)
-        cutoff = {"first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
-        return await self._writer.submit(_prune, cutoff)
+        return await self._writer.submit(retention.prune, (round(self._settings.retention * 1000), limit))
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
@@ -285,10 +283,6 @@ class SQLiteStore:
 
 def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
     return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
-
-
-def _prune(transaction: Transaction, batch: Sequence[dict[str, int]]) -> list[int]:
-    return [transaction.change("prune", cutoff) for cutoff in batch]
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

@@ -37,6 +37,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
+    short_lived: list[tuple[int]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -48,6 +49,8 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
+        if new.short_lived:
+            short_lived.append((key,))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
@@ -60,6 +63,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         key += 1
     execute_rows(transaction.connection, "insert_jobs", jobs)
     execute_rows(transaction.connection, "insert_request_parts", parts)
+    execute_rows(transaction.connection, "insert_short_lived", short_lived)
     transaction.payloads += payloads
     tallies.last_key = key - 1
     return results
