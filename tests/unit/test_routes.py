@@ -27,6 +27,7 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
         ("PUT", f"/requests/{ID}/cancel", Route(Verb.CANCEL, ID)),
         ("GET", "/.well-known/jwks.json", Route(Verb.KEYS)),
         ("GET", "/.well-known/jwks.json/", Route(Verb.KEYS)),
+        ("GET", "/openapi.json", Route(Verb.DOCUMENT)),
         ("GET", "/not-an-id/status", Route(Verb.STATUS, "not-an-id")),
     ],
 )
@@ -61,8 +62,9 @@ def test_what_is_no_route(path: str) -> None:
 @pytest.mark.parametrize("verb", Verb)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
 def test_methods(verb: Verb, method: str) -> None:
-    path = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json"}.get(verb, f"/requests/{ID}/{verb}")
-    if method in METHODS[verb] or (method == "HEAD" and verb in (Verb.RESPONSE, Verb.KEYS)):
+    fixed = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json", Verb.DOCUMENT: "/openapi.json"}
+    path = fixed.get(verb, f"/requests/{ID}/{verb}")
+    if method in METHODS[verb] or (method == "HEAD" and verb in (Verb.RESPONSE, Verb.KEYS, Verb.DOCUMENT)):
         assert find_route(method, path).verb is verb
     else:
         with pytest.raises(MethodNotAllowed) as refusal:
@@ -116,6 +118,7 @@ def test_the_queue_form(method: str, path: str, route: Route) -> None:
         "/o/",
         "//a",
         "/favicon.ico",
+        "/openapi.json",
         "/.env/x",
         "/o/.git/config",
         "/o%2Fa/x",

@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Result
 from queue_middleware.runtime import Runtime
-from queue_middleware.wire import fal
+from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links
 from queue_middleware.wire.routes import Verb, find_host_route, find_route
@@ -38,6 +38,7 @@ class FalQueue:
             Verb.RESPONSE: self._response,
             Verb.CANCEL: self._cancel,
             Verb.KEYS: self._keys,
+            Verb.DOCUMENT: self._document,
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -107,6 +108,9 @@ class FalQueue:
 
     async def _keys(self, call: Call) -> None:
         await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
+
+    async def _document(self, call: Call) -> None:
+        await call.answer(200, openapi.document(self._links(call).base))
 
     def _check_app(self, served: str, app: str) -> None:
         if not app.endswith(f"/{served}"):  # a namespace may stand in front

@@ -11,7 +11,8 @@ from typing import Any
 from queue_middleware.errors import BadRequest
 from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, Value
 
-_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})?")
+_SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
+"""Clients send what their language prints for a float, which may be long."""
 
 
 class Knobs(Value, frozen=True):
@@ -51,10 +52,9 @@ def _text(said: Mapping[bytes, bytes], name: bytes) -> str:
 
 def _start_timeout(said: Mapping[bytes, bytes]) -> float | None:
     """`X-Fal-Request-Start-Timeout` wins over its deprecated name."""
-    for name in (b"x-fal-request-start-timeout", b"x-fal-request-timeout"):
-        if name in said:
-            return _seconds(name.decode(), _text(said, name))
-    return None
+    names = (b"x-fal-request-start-timeout", b"x-fal-request-timeout")
+    given = [_seconds(name.decode(), _text(said, name)) for name in names if name in said]
+    return given[0] if given else None
 
 
 def _seconds(name: str, text: str) -> float:

@@ -9,8 +9,6 @@ from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.models import Value
 from queue_middleware.request_id import is_request_id
 
-_KEYS = "/.well-known/jwks.json"
-
 NAMESPACES = ("workflows", "comfy")
 """What may stand in front of an owner in the queue form."""
 
@@ -32,6 +30,7 @@ class Verb(StrEnum):
     RESPONSE = "response"
     CANCEL = "cancel"
     KEYS = "keys"
+    DOCUMENT = "document"
 
 
 METHODS: dict[Verb, tuple[str, ...]] = {
@@ -40,17 +39,20 @@ METHODS: dict[Verb, tuple[str, ...]] = {
     Verb.RESPONSE: ("GET",),
     Verb.CANCEL: ("PUT", "POST"),
     Verb.KEYS: ("GET",),
+    Verb.DOCUMENT: ("GET",),
 }
 """The seeds disagree about status and cancel; both spellings are served."""
 
-_OF_REQUEST: dict[str, Verb] = {
+FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": Verb.DOCUMENT}
+
+OF_REQUEST: dict[str, Verb] = {
     "status": Verb.STATUS,
     "response": Verb.RESPONSE,
     "cancel": Verb.CANCEL,
 }
 """What may stand behind `/requests/{id}/`, in every form."""
 
-_OF_ID: dict[str, Verb] = {
+OF_ID: dict[str, Verb] = {
     "get": Verb.STATUS,
     "status": Verb.STATUS,
     "response": Verb.RESPONSE,
@@ -58,7 +60,7 @@ _OF_ID: dict[str, Verb] = {
 }
 """What may stand behind `/{id}/`, in the gateway form only."""
 
-_OF_APP: dict[str, Verb] = {"": Verb.RESPONSE, **_OF_REQUEST}
+OF_APP: dict[str, Verb] = {"": Verb.RESPONSE, **OF_REQUEST}
 """What may stand behind `/{owner}/{alias}/requests/{id}` and a slash."""
 
 
@@ -89,7 +91,8 @@ def find_route(method: str, path: str) -> Route:
 
 def find_host_route(method: str, path: str) -> Route:
     """The route of a whole path on a host that is the queue's: the queue form, and the keys. Raises as `find_route` does."""
-    return _checked(method, Route(Verb.KEYS) if path.removesuffix("/") == _KEYS else _app_route(path))
+    is_keys = FIXED.get(path.removesuffix("/")) is Verb.KEYS
+    return _checked(method, Route(Verb.KEYS) if is_keys else _app_route(path))
 
 
 def _checked(method: str, route: Route) -> Route:
@@ -100,13 +103,13 @@ def _checked(method: str, route: Route) -> Route:
 
 
 def _gateway_route(path: str) -> Route:
-    if path.removesuffix("/") == _KEYS:
-        return Route(Verb.KEYS)
+    if (fixed := FIXED.get(path.removesuffix("/"))) is not None:
+        return Route(fixed)
     match path.removesuffix("/").split("/")[1:]:
-        case ["requests", request_id, *words] if (verb := _OF_REQUEST.get("/".join(words))) is not None:
+        case ["requests", request_id, *words] if (verb := OF_REQUEST.get("/".join(words))) is not None:
             return Route(verb, request_id)
-        case [request_id, word] if word in _OF_ID and request_id != "requests":
-            return Route(_OF_ID[word], request_id)
+        case [request_id, word] if word in OF_ID and request_id != "requests":
+            return Route(OF_ID[word], request_id)
     raise UnknownRoute(f"there is no queue route {path[:200]!r}")
 
 
@@ -137,7 +140,7 @@ def _request_route(app: str, rest: str) -> Route | None:
         if segment != "requests":
             continue
         request_id, *words = segments[place + 1 :] or [""]
-        verb = _OF_APP.get("/".join(words))
+        verb = OF_APP.get("/".join(words))
         if place == 0 and (verb is None or len(segments) == 1):
             raise UnknownRoute(f"there is no queue route {app + rest[:200]!r}")
         if verb is not None and (place == 0 or is_request_id(request_id)):

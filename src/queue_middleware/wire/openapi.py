@@ -1,0 +1,122 @@
+"""The queue's own routes as an OpenAPI 3.1 document: the words are in `openapi.json`, the routes in the tables that decide."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from typing import Any
+
+from .failures import STATUS
+from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, Verb
+
+_KNOBS = ("fal_webhook", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry", "retry_config", "store_io")
+_WITH_BODY = ("POST", "PUT", "PATCH")
+
+_SUMMARIES: dict[Verb, str] = {
+    Verb.SUBMIT: "Submit a call. Method, path, query, headers and body are those of the call.",
+    Verb.STATUS: "Where a request stands.",
+    Verb.RESPONSE: "The answer of a request that is done.",
+    Verb.CANCEL: "Cancel a request.",
+    Verb.KEYS: "The keys of the webhooks' signatures.",
+    Verb.DOCUMENT: "This document.",
+}
+
+_PARAMETERS: dict[Verb, tuple[str, ...]] = {Verb.SUBMIT: _KNOBS, Verb.STATUS: ("logs",)}
+"""Beside those in the path."""
+
+_ANYWHERE: dict[int | str, str] = {500: "Failed", 503: "Unavailable"}
+
+_RESPONSES: dict[Verb, dict[int | str, str]] = {
+    Verb.SUBMIT: {
+        200: "Submitted",
+        400: "BadRequest",
+        403: "Forbidden",
+        404: "NotFound",
+        413: "TooLarge",
+        414: "UriTooLong",
+        422: "InvalidWebhook",
+        429: "TooMany",
+        431: "HeadersTooLarge",
+        **_ANYWHERE,
+    },
+    Verb.STATUS: {200: "Done", 202: "NotDone", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
+    Verb.RESPONSE: {
+        "default": "Answer",
+        400: "AnswerOrRefusal",
+        404: "AnswerOrRefusal",
+        **dict.fromkeys(sorted(set(STATUS.values())), "AnswerOrFailure"),
+    },
+    Verb.CANCEL: {202: "CancelRequested", 400: "CancelRefused", 404: "NotFound", **_ANYWHERE},
+    Verb.KEYS: {200: "Keys", **_ANYWHERE},
+    Verb.DOCUMENT: {200: "Document", **_ANYWHERE},
+}
+
+
+def document(base: str) -> bytes:
+    """The document in JSON. `base` is the URL of the prefix, as the client sees it."""
+    return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {_rest()}'.encode("ascii")
+
+
+@lru_cache(maxsize=1)
+def _rest() -> str:
+    told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
+    told["info"]["version"] = _version()
+    told["paths"] = {path: _operations(path, verb) for path, verb in _paths()}
+    return json.dumps(told).removeprefix("{")
+
+
+def _version() -> str:
+    try:
+        return version("queue-middleware")
+    except PackageNotFoundError:  # run from a copy of the source
+        return "unknown"
+
+
+def _paths() -> Iterator[tuple[str, Verb]]:
+    yield "/submit", Verb.SUBMIT
+    yield "/submit/{path}", Verb.SUBMIT
+    for word, verb in OF_REQUEST.items():
+        yield f"/requests/{{request_id}}/{word}", verb
+    for word, verb in OF_ID.items():
+        yield f"/{{request_id}}/{word}", verb
+    yield "/run/{owner}/{alias}", Verb.SUBMIT
+    yield "/run/{owner}/{alias}/{path}", Verb.SUBMIT
+    for word, verb in OF_APP.items():
+        yield f"/run/{{owner}}/{{alias}}/requests/{{request_id}}/{word}".removesuffix("/"), verb
+    yield from FIXED.items()
+
+
+def _operations(path: str, verb: Verb) -> dict[str, Any]:
+    parameters = [_ref("parameters", name) for name in (*re.findall(r"{(\w+)}", path), *_PARAMETERS.get(verb, ()))]
+    operation: dict[str, Any] = {
+        "summary": _SUMMARIES[verb],
+        "tags": ["queue form" if path.startswith("/run/") else "gateway form"],
+        "parameters": parameters,
+        "responses": {str(status): _ref("responses", name) for status, name in _RESPONSES[verb].items()},
+    }
+    if verb is Verb.SUBMIT:
+        operation["callbacks"] = {"done": {"{$request.query.fal_webhook}": {"post": _WEBHOOK}}}
+    return {method.lower(): _with_body(operation, method, verb) for method in METHODS[verb]}
+
+
+def _with_body(operation: dict[str, Any], method: str, verb: Verb) -> dict[str, Any]:
+    if verb is not Verb.SUBMIT or method not in _WITH_BODY:
+        return operation
+    body = {"description": "The body of the call, of any type.", "content": {"application/json": {}, "*/*": {}}}
+    return {**operation, "requestBody": body}
+
+
+def _ref(kind: str, name: str) -> dict[str, str]:
+    return {"$ref": f"#/components/{kind}/{name}"}
+
+
+_WEBHOOK = {
+    "summary": "The request is done.",
+    "description": "Signed as fal does and as Standard Webhooks do; repeated by schedule until it is answered 2xx.",
+    "requestBody": {"content": {"application/json": {"schema": _ref("schemas", "Webhook")}}},
+    "responses": {"2XX": {"description": "Taken."}},
+}

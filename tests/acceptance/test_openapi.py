@@ -1,0 +1,54 @@
+"""schemathesis against a real server: whatever it asks of the queue's routes is answered as the document says."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import anyio.to_thread
+import pytest
+
+from .servers import serving, uvicorn
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+[parameters]
+"query.fal_webhook" = "http://127.0.0.1:9/hook"
+
+[checks]
+# A stored answer of the application may be a 404 of its own.
+ensure_resource_availability.enabled = false
+use_after_free.enabled = false
+
+[[operations]]
+# A valid cancellation that comes too late is a 400.
+include-path-regex = "/cancel$"
+checks.positive_data_acceptance.enabled = false
+
+[[operations]]
+# The same headers in every method and form: their combinations are tried in one of them, and at random in the others.
+include-path-regex = "(/submit|/{alias}|/{path})$"
+exclude-name = "POST /run/{owner}/{alias}/{path}"
+phases.coverage.enabled = false
+"""
+
+
+async def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
+    (tmp_path / "schemathesis.toml").write_text(CONFIG)
+    async with serving(uvicorn(), tmp_path) as server:
+        command = [
+            *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
+            *("--config-file", "schemathesis.toml"),
+            *("run", f"{server.url}/fal/queue/openapi.json"),
+            *("--phases", "coverage,fuzzing,stateful", "--max-examples", "10", "--generation-deterministic", "--no-color"),
+        ]
+        environ = {**os.environ, "NO_PROXY": "127.0.0.1"}
+        run = await anyio.to_thread.run_sync(
+            lambda: subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        )
+        assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
+        assert "Tested: 39" in run.stdout
+        assert server.complaints() == []

@@ -1,0 +1,121 @@
+"""The OpenAPI document says what the tables say, and its schemas are those of the real answers."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from queue_middleware import errors
+from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
+from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.wire import fal
+from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
+from queue_middleware.wire.links import Links
+from queue_middleware.wire.openapi import document
+from queue_middleware.wire.routes import METHODS, Verb, find_route
+from queue_middleware.wire.webhook import webhook_body
+from tests.nouns import an_answer
+
+ID = "0192f0c0-0000-7000-8000-000000000000"
+LINKS = Links("https://api.example.com/fal/queue")
+DOCUMENT: dict[str, Any] = json.loads(document(LINKS.base))
+NAMES = {"request_id": ID, "path": "generate", "owner": "acme", "alias": "pictures"}
+OPERATIONS = [
+    pytest.param(path, method, operation, id=f"{method.upper()} {path}")
+    for path, item in DOCUMENT["paths"].items()
+    for method, operation in item.items()
+]
+
+
+def test_its_server_is_the_prefix_as_the_client_sees_it() -> None:
+    assert DOCUMENT["openapi"].startswith("3.1.")
+    assert DOCUMENT["servers"] == [{"url": LINKS.base}]
+    assert json.loads(document('http://a", "x": "'))["servers"] == [{"url": 'http://a", "x": "'}]
+    assert re.fullmatch(r"\d+\.\d+\.\d+.*", DOCUMENT["info"]["version"])
+
+
+@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+def test_every_operation_is_a_route(path: str, method: str, operation: dict[str, Any]) -> None:
+    route = find_route(method.upper(), path.format(**NAMES))
+    assert bool(route.request_id) == ("{request_id}" in path)
+    assert bool(route.app) == path.startswith("/run/")
+    told = [resolved(parameter) for parameter in operation["parameters"]]
+    assert [parameter["name"] for parameter in told if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
+
+
+def test_every_verb_has_its_operations_with_all_its_methods() -> None:
+    told = {path: set(item) for path, item in DOCUMENT["paths"].items()}
+    for path, methods in told.items():
+        verb = find_route(next(iter(methods)).upper(), path.format(**NAMES)).verb
+        assert methods == {method.lower() for method in METHODS[verb]}
+    documented = {find_route(next(iter(methods)).upper(), path.format(**NAMES)).verb for path, methods in told.items()}
+    assert documented == set(Verb)
+
+
+def test_every_reference_leads_somewhere_and_nothing_is_left_over() -> None:
+    used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(DOCUMENT)))
+    there = {f"components/{kind}/{name}" for kind, named in DOCUMENT["components"].items() for name in named}
+    assert used == there
+
+
+def test_every_failure_is_told() -> None:
+    words = {error_type(Failure(kind, "")) for kind in ErrorType}
+    assert set(DOCUMENT["components"]["schemas"]["ErrorType"]["enum"]) == words
+    told = DOCUMENT["paths"]["/requests/{request_id}/response"]["get"]["responses"]
+    assert {str(status) for status in STATUS.values()} < set(told)
+
+
+def resolved(reference: dict[str, Any]) -> dict[str, Any]:
+    node: Any = DOCUMENT
+    for word in reference["$ref"].split("/")[1:]:
+        node = node[word]
+    return node
+
+
+def check(name: str, body: bytes) -> None:
+    """Raises where the body is not what the document says."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
+    jsonschema_rs.validator_for(schema, validate_formats=True).validate(json.loads(body))
+
+
+def job(state: JobState, **changes: Any) -> Job:
+    nothing = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
+    return Job(key=1, request_id=ID, state=state, attempt=1, created_at=0, **{**nothing, **changes})
+
+
+FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")
+BODIES = [
+    ("Submitted", fal.submitted_body(ID, 0, LINKS)),
+    ("Waiting", fal.status_body(job(JobState.QUEUED, position=2), LINKS)),
+    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, logs=True)),
+    ("Running", fal.status_body(job(JobState.RUNNING, started_at=1), LINKS)),
+    ("Running", fal.status_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
+    ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
+    ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
+    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, logs=True)),
+    ("Failure", failure_body(FAILED)),
+    ("Refusal", refusal(errors.BadRequest("no"))[0]),
+    ("Refusal", refusal(errors.QueueFull("no", 5))[0]),
+    ("Unknown", fal.NOT_FOUND),
+    ("CancelRequested", fal.CANCEL_REQUESTED),
+    ("AlreadyCompleted", fal.ALREADY_COMPLETED),
+    ("Keys", json.dumps(Signer([KeyPair(bytes(32))]).jwks()).encode()),
+    ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer()))),
+    ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
+    ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),
+]
+
+
+@pytest.mark.parametrize(("name", "body"), BODIES)
+def test_real_bodies_are_as_described(name: str, body: bytes) -> None:
+    check(name, body)
+
+
+@pytest.mark.parametrize(("name", "body"), [("Waiting", BODIES[3][1]), ("Completed", BODIES[1][1]), ("Failure", BODIES[9][1])])
+def test_the_descriptions_tell_them_apart(name: str, body: bytes) -> None:
+    with pytest.raises(jsonschema_rs.ValidationError):
+        check(name, body)
