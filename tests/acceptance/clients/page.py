@@ -1,0 +1,23 @@
+"""What docs/how-to/fal-clients.md tells people to set, for tests that set exactly that."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "fal-clients.md"
+_SECTION = re.compile(r"^##+ (.+)\n((?:(?!##+ ).*\n)*)", re.MULTILINE)
+_BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_EXPORT = re.compile(r"^export (\w+)=(.+)$", re.MULTILINE)
+
+
+def recipe(name: str) -> dict[str, str]:
+    """The environment variables that the section of this heading exports."""
+    return dict(_EXPORT.findall(block(name, "sh")))
+
+
+def block(name: str, language: str) -> str:
+    """The only block of this language in the section of this heading; backticks of the heading left out."""
+    sections = {heading.replace("`", ""): text for heading, text in _SECTION.findall(PAGE.read_text())}
+    (code,) = [code for kind, code in _BLOCK.findall(sections[name]) if kind == language]
+    return code

@@ -1,0 +1,95 @@
+"""The service that the clients of fal call: a small FastAPI studio behind a queue, under a real server.
+
+A picture is finished when its gate is opened, which is a file; the client under test opens it when it has seen enough.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import PlainTextResponse, StreamingResponse
+from pydantic import BaseModel
+from starlette.types import Receive, Scope, Send
+
+from queue_middleware import QueueMiddleware, current_job
+from tests.acceptance.service import DIRECTORY, lifespan, note
+
+log = logging.getLogger("studio")
+log.setLevel(logging.INFO)
+studio = FastAPI(lifespan=lifespan)
+
+
+class Order(BaseModel):
+    """What is to be painted, and who says when it is done."""
+
+    picture: str
+    gate: str | None = None
+
+
+@studio.post("/paint")
+async def paint(order: Order) -> dict[str, Any]:
+    """Two stages and two lines of log, the gate between them."""
+    note("painting", str(current_job.id))
+    current_job.report_progress(0.25, "sketching")
+    log.info("sketching %s", order.picture)
+    try:
+        while order.gate and not (DIRECTORY / "gates" / order.gate).exists():
+            await asyncio.sleep(0.01)
+    except asyncio.CancelledError:
+        note("stopped", str(current_job.id))
+        raise
+    current_job.report_progress(0.75, "colouring")
+    log.warning("colouring %s", order.picture)
+    return {"picture": order.picture.upper()}
+
+
+@studio.post("/")
+@studio.post("/echo")
+async def echo(request: Request) -> dict[str, Any]:
+    """What arrived, for the test to compare with what was sent."""
+    body = await request.body()
+    return {
+        "path": request.url.path,
+        "query": dict(request.query_params),
+        "body": json.loads(body) if body else None,
+        "request_id": request.headers.get("x-fal-request-id"),
+        "authorization": request.headers.get("authorization"),
+    }
+
+
+@studio.post("/broken")
+async def broken() -> None:
+    """FastAPI makes a plain 500 of it."""
+    raise RuntimeError("the easel fell over")
+
+
+@studio.post("/words")
+async def words() -> StreamingResponse:
+    """An answer that comes in pieces."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for piece in (b'{"words": ', b'["one", ', '"zwölf"'.encode(), b"]}"):
+            yield piece
+            await asyncio.sleep(0)
+
+    return StreamingResponse(pieces(), media_type="application/json")
+
+
+@studio.get("/health")
+async def health() -> PlainTextResponse:
+    return PlainTextResponse("well")
+
+
+async def front(scope: Scope, receive: Receive, send: Send) -> None:
+    """In front of the studio, where nobody makes an answer of an exception."""
+    if scope["type"] == "http" and scope["path"] == "/fallen":
+        raise RuntimeError("the roof came down")
+    await studio(scope, receive, send)
+
+
+app = QueueMiddleware(front)
