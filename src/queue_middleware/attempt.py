@@ -176,7 +176,7 @@ class Attempt:
         try:
             while self._progress is not None and not self._settled:
                 progress, self._progress = self._progress, None
-                await self._store.report(self.claim, progress)
+                await self._store.log(self.claim, (), progress)
         except QueueError as error:
             self._announce(Outage("progress", error, 0))
         finally:

@@ -17,7 +17,7 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, NewJob, Receipt, Result
+from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .replay import App
 from .settings import Settings
@@ -202,6 +202,10 @@ class Runtime:
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store.output`."""
         return await self._store.output(key, number)
+
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """See `store.Store.logs`."""
+        return await self._store.logs(key, after)
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""

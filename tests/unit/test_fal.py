@@ -298,7 +298,7 @@ def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
     urls = {f"{name}_url": f"{BASE}/requests/{ID}/{name}" for name in ("response", "status", "cancel")}
     assert json.loads(body) == {"status": status, "request_id": ID, **urls, "logs": None, **rest}
     assert is_over(job) == (status == "COMPLETED")
-    assert json.loads(status_body(job, BASE, logs=True))["logs"] == []
+    assert json.loads(status_body(job, BASE, ()))["logs"] == []
 
 
 @pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])

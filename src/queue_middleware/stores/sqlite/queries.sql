@@ -91,6 +91,15 @@ WHERE id = ?;
 -- name: report
 UPDATE job SET progress = ?, stage = ? WHERE id = ? AND state = 'running' AND token = ?;
 
+-- name: log
+-- Who ended a job may bring its last lines, and they may come behind the end in its transaction; hence no word about the state.
+INSERT INTO log (job_id, number, lines)
+SELECT :key, :count + coalesce((SELECT max(number) FROM log WHERE job_id = :key), 0), :lines
+WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND token = :token);
+
+-- name: logs
+SELECT number, lines FROM log WHERE job_id = ? AND number > ? ORDER BY number;
+
 -- name: find
 SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
