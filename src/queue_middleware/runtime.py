@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
+from .capture import Capture
 from .delivery import DeliveryEngine
 from .errors import NotRunning
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
@@ -130,6 +131,8 @@ class Runtime:
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
+            if settings.capture_logs and settings.max_logs:
+                stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
                 for loop in (delivery, janitor):
