@@ -139,24 +139,31 @@ class Logbook:
     # --- the end
 
     def before(self, end: Callable[..., Awaitable[bool]], *, wait: bool = False) -> Callable[..., Awaitable[bool]]:
-        """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored."""
+        """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored.
+
+        Like `end` it may be said again when it raises; that is the way of lines that could not be stored.
+        """
 
         async def lines_and_end(*arguments: object) -> bool:
-            await self._hand_over(wait)
-            return await end(*arguments)
+            await self._hand_over()
+            if wait:
+                await self._all_stored()
+            held = await end(*arguments)
+            await self._all_stored()
+            return held
 
         return lines_and_end
 
-    async def _hand_over(self, wait: bool) -> None:
-        """Repeatable: lines that could not be stored are told again."""
+    async def _hand_over(self) -> None:
         self._close()
         await self._quiet()  # in order: what is on its way may have to be told again
         lines, _ = self._take()
         self._submit(lines, None)
-        if wait:
-            await self._quiet()
-            if self._lines:
-                raise StoreBusy("the last lines could not be stored", 5)
+
+    async def _all_stored(self) -> None:
+        await self._quiet()
+        if self._lines:
+            raise StoreBusy("the last log lines could not be stored", 5)
 
     async def _quiet(self) -> None:
         if self._writing is not None:

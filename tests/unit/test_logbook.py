@@ -224,22 +224,18 @@ async def test_the_last_lines_are_told_in_front_of_the_end(wait: bool) -> None:
     assert desk.shelf.calls == [("log", ("one", "two"), None), ("end", (), None)]
 
 
-async def test_the_end_does_not_wait_for_the_last_lines_unless_it_must() -> None:
+@pytest.mark.parametrize(("wait", "told"), [(False, ["log", "end"]), (True, ["log"])])
+async def test_the_end_is_told_before_the_last_lines_are_stored_unless_it_must_wait(wait: bool, told: list[str]) -> None:
     desk = Desk()
     desk.shelf.open.clear()
     desk.write("one")
-    async with asyncio.timeout(10):
-        assert await desk.end()
-    waiting = Desk()
-    waiting.shelf.open.clear()
-    waiting.write("one")
-    ending = asyncio.create_task(waiting.end(wait=True))
-    await eventually(lambda: waiting.shelf.calls)
-    assert [name for name, _, _ in waiting.shelf.calls] == ["log"]
-    waiting.shelf.open.set()
-    assert await ending
+    ending = asyncio.create_task(desk.end(wait=wait))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert [name for name, _, _ in desk.shelf.calls] == told
+    assert not ending.done()
     desk.shelf.open.set()
-    await eventually(lambda: desk.book._writing is None)
+    assert await ending
 
 
 async def test_what_is_on_its_way_comes_first() -> None:
@@ -264,6 +260,16 @@ async def test_an_end_that_is_told_again_brings_lines_that_failed_again() -> Non
         await desk.end(wait=True)
     assert await desk.end(wait=True)
     assert desk.shelf.calls == [("log", ("one",), None), ("log", ("one",), None), ("end", (), None)]
+
+
+async def test_an_end_whose_lines_failed_is_to_be_told_again() -> None:
+    desk = Desk()
+    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.write("one")
+    with pytest.raises(StoreBusy):
+        await desk.end()
+    assert await desk.end()
+    assert [name for name, _, _ in desk.shelf.calls] == ["log", "end", "log", "end"]
 
 
 async def test_an_end_that_is_told_twice_brings_its_lines_once() -> None:
