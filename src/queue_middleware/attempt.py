@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -16,7 +15,7 @@ from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import CANCELLED, Again, judge
-from .logbook import Logbook
+from .logbook import Logbook, Shelf
 from .models import Claim, ErrorType, Failure, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
 from .settings import Settings
@@ -51,12 +50,11 @@ class Surroundings:
     announce: Announce
     loop: asyncio.AbstractEventLoop
     """Kept, because asking for it costs a system call in Python 3.11."""
+    shelf: Shelf
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
     host: asyncio.Task[Any] | None = None
     """The worker's own task."""
-    opening: threading.RLock = field(default_factory=threading.RLock)
-    """Two threads of one attempt may want its logbook at once."""
 
     def is_being_torn_down(self) -> bool:
         """Whether the event loop is ending and cancels everything; a handler may also cancel just itself."""
@@ -173,9 +171,9 @@ class Attempt:
     def logbook(self) -> Logbook | None:
         """See `jobcontext.Replaying`. Made by the first word; none when the attempt is over, for then nobody would close it."""
         if self._logbook is None and not self._settled:
-            size = self._around.settings.max_logs
-            with self._around.opening:
-                self._logbook = self._logbook or Logbook(self.claim, self._store, self._announce, self._loop, size)
+            shelf = self._around.shelf
+            with shelf.opening:
+                self._logbook = self._logbook or Logbook(self.claim, shelf)
         return None if self._settled else self._logbook
 
     def _behind_lines(self, verb: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:

@@ -94,11 +94,11 @@ class _Ear(logging.Handler):
 
     def _be_no_handler(self, record: logging.LogRecord) -> None:
         """Where nobody has configured logging, Python writes warnings to stderr, unless there is a handler: we are none."""
-        ears = [handler for handler in logging.root.handlers if isinstance(handler, _Ear)]
-        if len(ears) < len(logging.root.handlers) or ears[:1] != [self] or _is_heard(record.name):
-            return
         last = logging.lastResort
-        if last is not None and record.levelno >= last.level:
+        if last is None or record.levelno < last.level:
+            return
+        ears = [handler for handler in logging.root.handlers if isinstance(handler, _Ear)]
+        if len(ears) == len(logging.root.handlers) and ears[:1] == [self] and not _is_heard(record.name):
             last.handle(record)
 
 

@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
 
-from .errors import QueueError, StoreBusy, Unavailable
+from .errors import StoreBusy, Unavailable
 from .events import Announce, Outage
 from .logline import dropped_line, now, progress_line, size_of
 from .models import Claim, LogLine, Progress
@@ -21,30 +22,44 @@ _PAUSE = 1.0
 """Seconds between two tries to reach a database that does not answer."""
 
 
+@dataclass(slots=True)
+class Shelf:
+    """What all logbooks of a process share. Made in the event loop's thread."""
+
+    store: Store
+    announce: Announce
+    loop: asyncio.AbstractEventLoop
+    size: int
+    """Bytes of one logbook."""
+    thread: int = field(default_factory=threading.get_ident)
+    opening: threading.RLock = field(default_factory=threading.RLock)
+    """Two threads of one attempt may want its logbook at once."""
+
+
 class Logbook:
     """`write` and `report` may be called from any thread and return at once; all else belongs to the event loop.
 
     At most `LINES` lines and `size` bytes are taken from an attempt, whether the database answers or not; the rest is counted.
     """
 
-    def __init__(self, claim: Claim, store: Store, announce: Announce, loop: asyncio.AbstractEventLoop, size: int) -> None:
+    # What most attempts never change lies in the class.
+    _dropped = 0
+    _progress: Progress | None = None
+    _report: tuple[int, LogLine] | None = None
+    _reported = ""
+    _expected = False
+    _closed = False
+    _timer: asyncio.TimerHandle | None = None
+    _writing: asyncio.Future[bool] | None = None
+    _written: Sequence[LogLine] = ()
+
+    def __init__(self, claim: Claim, shelf: Shelf) -> None:
         self._claim = claim
-        self._store = store
-        self._announce = announce
-        self._loop = loop
-        self._size = size
-        self._room = size
-        self._places = LINES if size else 0
-        self._dropped = 0
+        self._shelf = shelf
+        self._room = shelf.size
+        self._places = LINES if shelf.size else 0
         self._lines: list[LogLine] = []
-        self._progress: Progress | None = None
-        self._report: tuple[int, LogLine] | None = None
-        self._reported = ""
-        self._expected = False
-        self._closed = False
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
-        self._timer: asyncio.TimerHandle | None = None
-        self._writing: asyncio.Task[None] | None = None
 
     # --- from any thread
 
@@ -82,7 +97,10 @@ class Logbook:
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
-            self._loop.call_soon_threadsafe(self._rest, GATHER)
+            if threading.get_ident() == self._shelf.thread:
+                self._rest(GATHER)
+            else:
+                self._shelf.loop.call_soon_threadsafe(self._rest, GATHER)
 
     # --- writing every now and then
 
@@ -90,7 +108,7 @@ class Logbook:
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:
-            self._timer = self._loop.call_later(seconds, self._write)
+            self._timer = self._shelf.loop.call_later(seconds, self._write)
 
     def _write(self) -> None:
         if self._writing is not None:
@@ -112,21 +130,23 @@ class Logbook:
 
     def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         if lines or progress is not None:
-            # Told to the store here and not in the task: what is told to it next comes behind.
-            storing = self._store.log(self._claim, lines, progress)
-            self._writing = self._loop.create_task(self._stored(storing, lines))
+            self._written = lines
+            self._writing = asyncio.ensure_future(self._shelf.store.log(self._claim, lines, progress))
+            self._writing.add_done_callback(self._look)
 
-    async def _stored(self, storing: Awaitable[bool], lines: Sequence[LogLine]) -> None:
-        try:
-            if not await storing:
-                self.discard()
-        except Unavailable as error:
-            self._announce(Outage("logs", error, _PAUSE))
+    def _look(self, writing: asyncio.Future[bool]) -> None:
+        """See what became of a write, once."""
+        if self._writing is not writing or writing.cancelled():
+            return
+        lines, self._written, self._writing = self._written, (), None
+        error = writing.exception()
+        if isinstance(error, Unavailable):
+            self._shelf.announce(Outage("logs", error, _PAUSE))
             self._put_back(lines)
-        except QueueError as error:  # these lines would fail again
-            self._announce(Outage("logs", error, 0))
-        finally:
-            self._writing = None
+        elif isinstance(error, Exception):  # these lines would fail again
+            self._shelf.announce(Outage("logs", error, 0))
+        elif not writing.result():
+            self.discard()
 
     def _put_back(self, lines: Sequence[LogLine]) -> None:
         with self._lock:
@@ -166,13 +186,16 @@ class Logbook:
             raise StoreBusy("the last log lines could not be stored", 5)
 
     async def _quiet(self) -> None:
-        if self._writing is not None:
-            await asyncio.wait((self._writing,))  # which does not end it, should our caller be cancelled
+        writing = self._writing
+        if writing is not None:
+            if not writing.done():
+                await asyncio.wait((writing,))  # which does not end it, should our caller be cancelled
+            self._look(writing)
 
     def _close(self) -> None:
         with self._lock:
-            if not self._closed and self._dropped and self._size:
-                self._lines.append(dropped_line(now(), self._dropped, LINES, self._size))
+            if not self._closed and self._dropped and self._shelf.size:
+                self._lines.append(dropped_line(now(), self._dropped, LINES, self._shelf.size))
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()

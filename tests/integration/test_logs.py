@@ -9,6 +9,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -106,12 +107,21 @@ async def test_tasks_and_threads_of_a_handler_are_heard(database: Path) -> None:
             group.create_task(say("one"))
         await asyncio.to_thread(log.warning, "asyncio's thread")
         await anyio.to_thread.run_sync(log.warning, "anyio's thread")
+        with ThreadPoolExecutor(1) as pool:
+            pool.submit(log.warning, "a thread that knows nothing").result()
+            pool.submit(contextvars.copy_context().run, log.warning, "a thread that was told").result()
         asyncio.get_running_loop().call_soon(log.warning, "callback")
         await asyncio.sleep(0)
         return Response()
 
     async with serving(app_of(endpoint), database) as queue:
-        assert await ran(queue, "/endpoint") == ["task one", "asyncio's thread", "anyio's thread", "callback"]
+        assert await ran(queue, "/endpoint") == [
+            "task one",
+            "asyncio's thread",
+            "anyio's thread",
+            "a thread that was told",
+            "callback",
+        ]
 
 
 async def test_two_requests_at_once_keep_their_words_apart(database: Path) -> None:

@@ -9,14 +9,14 @@ import pytest
 from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
 from queue_middleware.events import Event, Outage
-from queue_middleware.logbook import Logbook
+from queue_middleware.logbook import Logbook, Shelf
 from queue_middleware.logline import make_line
 from queue_middleware.models import Claim, LogLevel, LogLine, Progress, RetryPolicy
 from tests.nouns import a_request
 from tests.queueing import eventually
 
 
-class Shelf:
+class Record:
     """A store that keeps what it is told and answers when it is let."""
 
     def __init__(self) -> None:
@@ -49,11 +49,11 @@ class Desk:
     """A logbook with its store, and what it announces."""
 
     def __init__(self, *, size: int = 1000, attempt: int = 1) -> None:
-        self.shelf = Shelf()
+        self.shelf = Record()
         self.announced: list[Event] = []
         self.claim = Claim(1, "id", 7, attempt, RetryPolicy(3), a_request(), None)
-        loop = asyncio.get_running_loop()
-        self.book = Logbook(self.claim, self.shelf, self.announced.append, loop, size)  # type: ignore[arg-type]
+        shelf = Shelf(self.shelf, self.announced.append, asyncio.get_running_loop(), size)  # type: ignore[arg-type]
+        self.book = Logbook(self.claim, shelf)
 
     def write(self, *messages: str) -> None:
         for message in messages:

@@ -22,6 +22,10 @@ from queue_middleware.models import LogLevel, LogLine, Progress
 AT = 1_734_709_037_120_314
 
 
+def test_the_bounds_are_the_documented_ones() -> None:
+    assert (MESSAGE, LABELS, LABEL) == (8192, 16, 256)
+
+
 class Mute:
     """Has no text."""
 

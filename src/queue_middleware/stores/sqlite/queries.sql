@@ -89,13 +89,16 @@ UPDATE job SET state = 'queued', attempt = attempt - ?, owner = NULL, token = NU
 WHERE id = ?;
 
 -- name: report
-UPDATE job SET progress = ?, stage = ? WHERE id = ? AND state = 'running' AND token = ?;
+-- Columns: id, token, progress, stage.
+UPDATE job SET progress = column3, stage = column4
+FROM (VALUES {rows}(?, ?, ?, ?)) WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: log
--- Who ended a job may bring its last lines, and they may come behind the end in its transaction; hence no word about the state.
+-- Columns: id, token, number of the last line behind those that are there, lines. No word about the state: who ended a job may
+-- bring its last lines, and they may come behind the end in its transaction.
 INSERT INTO log (job_id, number, lines)
-SELECT :key, :count + coalesce((SELECT max(number) FROM log WHERE job_id = :key), 0), :lines
-WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND token = :token);
+SELECT column1, column3 + coalesce((SELECT max(number) FROM log WHERE job_id = column1), 0), column4
+FROM (VALUES {rows}(?, ?, ?, ?)) JOIN job ON job.id = column1 AND job.token = column2;
 
 -- name: logs
 SELECT number, lines FROM log WHERE job_id = ? AND number > ? ORDER BY number;
