@@ -2,17 +2,21 @@
 
 The method is iterative back-projection (Irani and Peleg, 1991): scale the enlargement down again, look where it differs
 from the photograph, and add the difference to the enlargement. Each round makes it
-measurably better, so progress is not invented here. It knows nothing of queues: whoever calls it may listen to `report`.
+measurably better, so progress is not invented here. It knows nothing of queues: whoever calls it may listen to `report`, and
+what it logs is logged with Python's own `logging`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image, ImageChops, ImageEnhance, ImageFilter, ImageStat
+
+_log = logging.getLogger(__name__)
 
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
@@ -46,6 +50,7 @@ def enlarge(photograph: Image.Image, scale: int, rounds: int, report: Report) ->
         report(0.15 + 0.8 * number / rounds, f"refine {number + 1}/{rounds}")
         picture = _refined(clean, picture)
     after = _error(clean, picture)
+    _log.info("%d x %d pixels: error %.3f, after %d rounds %.3f", *picture.size, before, rounds, after)
     report(0.95, "sharpen")
     picture = picture.filter(ImageFilter.UnsharpMask(radius=scale, percent=60, threshold=2))
     return Enlargement(picture, before, after)

@@ -60,6 +60,11 @@ class Queue:
         assert answer.status_code == (200 if told.get("status") == "COMPLETED" else 202), answer.text
         return told
 
+    async def logs(self, request_id: str) -> list[dict[str, Any]]:
+        """The log entries that its status has now."""
+        answer = await self.client.get(f"{self.prefix}/requests/{request_id}/status?logs=1")
+        return answer.json()["logs"]
+
     async def reaches(self, request_id: str, status: str, seconds: float = DEADLINE) -> dict[str, Any]:
         """Wait until the request has this status; the end is a failure unless it was waited for."""
 

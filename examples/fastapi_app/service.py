@@ -7,6 +7,7 @@ A handler does not know whether somebody waits for it (POST /enlarge) or has que
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -23,6 +24,10 @@ from queue_middleware import QueueMiddleware, current_job
 
 PICTURES = Path(os.environ.get("DARKROOM_PICTURES", Path(tempfile.gettempdir()) / "darkroom-pictures"))
 PICTURES.mkdir(parents=True, exist_ok=True)
+
+# Nothing else is needed to see, in a request's status, what was logged while it ran; by default Python keeps INFO back.
+log = logging.getLogger("examples")
+log.setLevel(logging.INFO)
 
 api = FastAPI(title="Darkroom")
 api.mount("/pictures", StaticFiles(directory=PICTURES))
@@ -47,6 +52,7 @@ class ContactSheet(BaseModel):
 @api.post("/enlarge")
 def enlarge(order: Enlarge) -> dict[str, object]:
     """A plain function: FastAPI runs it in a thread, and progress can be told from there. Called directly, it tells nobody."""
+    log.info("%s, %d times as large", order.photograph, order.scale)
     result = darkroom.enlarge(_load(order.photograph), order.scale, order.rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
     return {
@@ -73,6 +79,7 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
         outcome = "finished"
     finally:  # runs when the request is cancelled, too: the place to give back what was taken
         sheets[outcome] += 1
+        log.info("sheet %s after %d frames", outcome, len(frames))
     return {"picture": f"/pictures/{name}", "frames": len(frames)}
 
 

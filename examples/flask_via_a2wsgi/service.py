@@ -7,6 +7,7 @@ The README beside this file says what cannot be had with threads.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections import Counter
@@ -19,6 +20,8 @@ from examples import darkroom
 from queue_middleware import QueueMiddleware, current_job
 
 PICTURES = Path(os.environ.get("DARKROOM_PICTURES", Path(tempfile.gettempdir()) / "darkroom-pictures"))
+
+logging.getLogger("examples").setLevel(logging.INFO)  # what is logged while a request runs is shown in its status
 
 site = Flask(__name__)
 counts = Counter[str](begun=0, finished=0)

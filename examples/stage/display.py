@@ -71,8 +71,15 @@ class Display:
         if self.moves or self._seen.get(id(row)) == row.phase:
             return
         self._seen[id(row)] = row.phase
+        self._timed(row, _words(row))
+
+    def said(self, row: Row, message: str) -> None:
+        """A line for what the service logged while it worked on the request; above the table, where there is one."""
+        self._timed(row, f"| {message}")
+
+    def _timed(self, row: Row, words: str) -> None:
         self._began = self._began or time.monotonic()
-        self.line(f"{time.monotonic() - self._began:6.2f} s  {row.label:<24} {_words(row)}")
+        self.line(f"{time.monotonic() - self._began:6.2f} s  {row.label:<24} {words}")
 
     def line(self, text: str = "", style: str = "") -> None:
         """One line, as it is: not wrapped, so that a URL or a command can be copied; nothing in it is read as markup."""

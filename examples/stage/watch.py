@@ -27,6 +27,8 @@ class Watched:
     urls: Mapping[str, str]
     expected: int
     answer: httpx.Response | None = None
+    heard: int = 0
+    """Log entries that were shown."""
 
     @property
     def request_id(self) -> str:
@@ -88,7 +90,7 @@ class Watcher:
         self._compare(watched, watched.answer, await self._webhook(watched))
 
     async def _look(self, watched: Watched) -> str:
-        response = await self.client.get(watched.urls["status_url"])
+        response = await self.client.get(watched.urls["status_url"], params={"logs": 1})
         if response.status_code not in (200, 202):
             raise Disappointed(f"{watched.row.label}: its status was answered {response.status_code} {response.text}")
         status, row = response.json(), watched.row
@@ -97,6 +99,10 @@ class Watcher:
             row.fraction, row.stage = progress["fraction"], progress["stage"] or ""
         if row.status != "COMPLETED":  # that is told together with the answer
             self.display.changed(row)
+        for entry in status["logs"][watched.heard :]:
+            if "progress" not in entry["labels"]:  # reports of progress are among the entries, and shown already
+                self.display.said(row, entry["message"])
+        watched.heard = len(status["logs"])
         return row.status
 
     async def _webhook(self, watched: Watched) -> dict[str, Any]:

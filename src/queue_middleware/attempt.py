@@ -15,7 +15,8 @@ from .errors import QueueError
 from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import CANCELLED, Again, judge
-from .models import Claim, ErrorType, Failure, Progress, StoredResponse
+from .logbook import Logbook, Shelf
+from .models import Claim, ErrorType, Failure, StoredResponse
 from .replay import AnswerTooLarge, App, Replay, build_scope
 from .settings import Settings
 from .store import Store, Told
@@ -49,6 +50,7 @@ class Surroundings:
     announce: Announce
     loop: asyncio.AbstractEventLoop
     """Kept, because asking for it costs a system call in Python 3.11."""
+    shelf: Shelf
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
     host: asyncio.Task[Any] | None = None
@@ -78,8 +80,7 @@ class Attempt:
     _is_telling = False
     _has_returned = False
     _outcome: StoredResponse | Failure
-    _progress: Progress | None = None
-    _reporter: asyncio.Task[None] | None = None
+    _logbook: Logbook | None = None
     _settling: asyncio.Task[None] | None = None
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
@@ -129,7 +130,7 @@ class Attempt:
             return None
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
-                self._settled = True  # whoever finds it unfinished runs it again
+                self._forget()  # whoever finds it unfinished runs it again
                 raise
             if self._reason is None:
                 self._announce(Raised(claim.request_id, error))
@@ -160,27 +161,24 @@ class Attempt:
         if self._timer is not None:
             self._timer.cancel()
 
-    # --- progress
+    # --- what the handler says
 
-    def report(self, progress: Progress) -> None:
+    @property
+    def queue(self) -> Store:
         """See `jobcontext.Replaying`."""
-        self._loop.call_soon_threadsafe(self._on_progress, progress)
+        return self._store
 
-    def _on_progress(self, progress: Progress) -> None:
-        self._progress = progress
-        if self._reporter is None and not self._settled:
-            self._reporter = self._loop.create_task(self._report())
+    def logbook(self) -> Logbook | None:
+        """See `jobcontext.Replaying`. Made by the first word; none when the attempt is over, for then nobody would close it."""
+        if self._logbook is None and not self._settled:
+            shelf = self._around.shelf
+            with shelf.opening:
+                self._logbook = self._logbook or Logbook(self.claim, shelf)
+        return None if self._settled else self._logbook
 
-    async def _report(self) -> None:
-        """Store the latest report; of those that come meanwhile only the last counts."""
-        try:
-            while self._progress is not None and not self._settled:
-                progress, self._progress = self._progress, None
-                await self._store.report(self.claim, progress)
-        except QueueError as error:
-            self._announce(Outage("progress", error, 0))
-        finally:
-            self._reporter = None
+    def _behind_lines(self, verb: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
+        """A verb that gives the claim away, after everything that was said has been stored."""
+        return verb if self._logbook is None else self._logbook.before(verb, wait=True)
 
     # --- settling
 
@@ -193,6 +191,9 @@ class Attempt:
         self._outcome = outcome
         if again is not None:
             self._settling = self._loop.create_task(self._repeat(outcome, again))
+            return
+        if self._logbook is not None:
+            self._settling = self._loop.create_task(self._finish_after(None))
             return
         try:
             self._finish(self._on_told)
@@ -211,8 +212,9 @@ class Attempt:
         else:
             self._on_finished(held)
 
-    async def _finish_after(self, error: QueueError) -> None:
-        self._on_finished(await self._insist(error, self._finish))
+    async def _finish_after(self, error: QueueError | None) -> None:
+        finish = self._finish if self._logbook is None else self._logbook.before(self._finish)
+        self._on_finished(await self._insist(error, finish))
 
     def _on_finished(self, held: bool) -> None:
         claim = self.claim
@@ -226,7 +228,8 @@ class Attempt:
     async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
         claim = self.claim
         delay = exponential(claim.attempt) if again.after is None else again.after
-        if await self._insist(None, lambda: self._store.retry(claim, delay)):
+        retry = self._behind_lines(self._store.retry)
+        if await self._insist(None, lambda: retry(claim, delay)):
             reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
         else:
@@ -235,7 +238,8 @@ class Attempt:
         self._leave()
 
     async def _release(self) -> None:
-        await self._insist(None, lambda: self._store.release(self.claim))
+        release = self._behind_lines(self._store.release)
+        await self._insist(None, lambda: release(self.claim))
         self._is_telling = False
         self._leave()
 
@@ -276,7 +280,14 @@ class Attempt:
             except QueueError as again:
                 error = again
 
+    def _forget(self) -> None:
+        """Say nothing more of it to the store."""
+        self._settled = True
+        if self._logbook is not None:
+            self._logbook.discard()
+
     def _lost(self) -> None:
+        self._forget()
         self._announce(ClaimLost(self.claim.request_id, self.claim.attempt))
 
     # --- ending early
@@ -311,6 +322,6 @@ class Attempt:
 
     def abandon(self) -> None:
         """At the end of a process: cancel what can be cancelled, without waiting for it."""
-        self._settled = True
+        self._forget()
         if self.task is not None and not in_wsgi_bridge(self.claim.request_id):
             self.task.cancel()

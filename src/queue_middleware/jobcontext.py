@@ -5,7 +5,18 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from .models import Claim, Progress
+from .logline import LABEL, clean, make_line, now, read_level
+from .models import Claim, LogLine, Progress
+
+
+class Book(Protocol):
+    """Where an attempt writes what it says. Called from any thread."""
+
+    def report(self, progress: Progress) -> None:
+        """Take a report."""
+
+    def write(self, line: LogLine) -> None:
+        """Take a line."""
 
 
 class Replaying(Protocol):
@@ -15,8 +26,12 @@ class Replaying(Protocol):
     def claim(self) -> Claim:
         """What is being run."""
 
-    def report(self, progress: Progress) -> None:
-        """Take a report of the handler; called from any thread."""
+    @property
+    def queue(self) -> object:
+        """Whose job it is; two queues in one process never meet."""
+
+    def logbook(self) -> Book | None:
+        """Where it writes; None when it is over. Called from any thread."""
 
 
 _replaying: ContextVar[Replaying | None] = ContextVar("queue_middleware_replaying", default=None)
@@ -25,6 +40,16 @@ _replaying: ContextVar[Replaying | None] = ContextVar("queue_middleware_replayin
 def enter(replaying: Replaying) -> Token[Replaying | None]:
     """Make this context, and what is copied from it, belong to an attempt."""
     return _replaying.set(replaying)
+
+
+def replaying() -> Replaying | None:
+    """The attempt that the running context belongs to."""
+    return _replaying.get()
+
+
+def _book() -> Book | None:
+    attempt = _replaying.get()
+    return attempt.logbook() if attempt else None
 
 
 class CurrentJob:
@@ -58,13 +83,23 @@ class CurrentJob:
     def report_progress(self, fraction: float, stage: str | None = None) -> None:
         """Say how far the work is: `fraction` from 0 to 1, and a word for what is being done. Returns at once.
 
-        The last report is stored and shown in the request's status; of reports in quick succession some may be skipped.
-        Raises `ValueError` for a fraction outside 0 to 1.
+        The last report is stored and shown in the request's status and among its log lines; of reports in quick succession
+        some are skipped. Raises `ValueError` for a fraction outside 0 to 1.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; it goes from 0 to 1")
-        if replaying := _replaying.get():
-            replaying.report(Progress(float(fraction), stage))
+        if book := _book():
+            book.report(Progress(float(fraction), None if stage is None else clean(stage, LABEL)))
+
+    def log(self, message: object, /, level: str | int = "INFO", **labels: object) -> None:
+        """Add a line to the request's log, which its submitter may read with `?logs=1`. Returns at once.
+
+        `level` is one of fal's words (STDERR, STDOUT, ERROR, INFO, WARN, DEBUG), or one of `logging`, as a word or as a number;
+        `labels` become texts, 16 at most. Raises `ValueError` for another level.
+        """
+        word = read_level(level)
+        if book := _book():
+            book.write(make_line(now(), word, message, labels))
 
 
 current_job = CurrentJob()

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
+from .capture import Capture
 from .delivery import DeliveryEngine
 from .errors import NotRunning
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
@@ -17,7 +18,7 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, NewJob, Receipt, Result
+from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .replay import App
 from .settings import Settings
@@ -130,6 +131,8 @@ class Runtime:
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
+            if settings.capture_logs and settings.max_logs:
+                stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
                 for loop in (delivery, janitor):
@@ -202,6 +205,10 @@ class Runtime:
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store.output`."""
         return await self._store.output(key, number)
+
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """See `store.Store.logs`."""
+        return await self._store.logs(key, after)
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""

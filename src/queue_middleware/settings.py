@@ -136,6 +136,8 @@ class Options(TypedDict, total=False):
     lease: float | str
     max_request_body: int | str
     max_response_body: int | str
+    capture_logs: bool
+    max_logs: int | str
     max_queued: int
     max_queued_per_client: int
     retention: float | str
@@ -196,6 +198,13 @@ class Settings:
     """Bytes; more is answered 413 while it streams in."""
     max_response_body: int = _option(64 * 2**20, parse_size, least=0)
     """Bytes; a longer answer of the application ends the request as failed."""
+    capture_logs: bool = _option(True, _flag)
+    """Keep what the application logs with `logging` while it works on a request, for the submitter to read.
+
+    What is said with `current_job.log` is kept in any case.
+    """
+    max_logs: int = _option(2**20, parse_size, least=0)
+    """Bytes of log lines kept of one attempt, 10,000 lines at most; 0 keeps none."""
     max_queued: int = _option(10_000, _integer, least=1)
     """Waiting requests; above it submissions are answered 503."""
     max_queued_per_client: int = _option(1_000, _integer, least=1)

@@ -6,7 +6,7 @@ False when the claim is no longer held: its lease ran out and somebody else has 
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
@@ -19,6 +19,7 @@ from .models import (
     Delivery,
     Failure,
     Job,
+    LogLine,
     NewJob,
     Progress,
     Receipt,
@@ -79,6 +80,12 @@ class Store(Protocol):
     async def output(self, key: int, number: int) -> bytes:
         """Part `number` (from 0) of a streamed answer. Raises `UnknownRequest` when retention has taken it."""
 
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """The lines of a job whose number is larger than `after`, in order; none when retention has taken them.
+
+        Asked after the job was seen at its end, they are all.
+        """
+
     async def cancel(self, request_id: str) -> Cancelled:
         """End a waiting job at once; note the wish on a running one. Raises `UnknownRequest`, `BadRequest`."""
 
@@ -106,8 +113,11 @@ class Store(Protocol):
     async def release(self, claim: Claim) -> bool:
         """Hand the job back, in its old place, the attempt not charged. A job to be cancelled is cancelled instead."""
 
-    async def report(self, claim: Claim, progress: Progress) -> bool:
-        """Store how far the attempt is; the last report stays."""
+    def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
+        """Store the next lines of the job, in order, and how far the attempt is; of reports the last one stays.
+
+        Lines are numbered behind those that are there. The claim that ended the job may still bring its last lines.
+        """
 
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """Key and token → whether it is to be cancelled, of all jobs this owner runs."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from .attempt import GRACE, PAUSE, POLITE, Abort, Attempt, Surroundings
 from .events import Announce, Outage
+from .logbook import Shelf
 from .models import Claim
 from .replay import App
 from .settings import Settings
@@ -24,7 +25,8 @@ class Worker:
 
     def __init__(self, app: App, store: Store, settings: Settings, announce: Announce) -> None:
         self._loop = asyncio.get_running_loop()
-        self._around = Surroundings(app, store, settings, announce, self._loop)
+        shelf = Shelf(store, announce, self._loop, settings.max_logs)
+        self._around = Surroundings(app, store, settings, announce, self._loop, shelf)
         self._store = store
         self._settings = settings
         self._announce = announce

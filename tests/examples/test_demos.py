@@ -96,6 +96,8 @@ def test_the_demo_is_readable_where_there_is_no_terminal() -> None:
     assert "\r" not in output
     assert re.search(r"enlarge x\d +IN_QUEUE, \d in front", output)
     assert re.search(r"IN_PROGRESS +\d+% refine", output)
+    assert len(re.findall(r"enlarge x3 +\| 960 x 960 pixels: error [\d.]+, after 30 rounds [\d.]+$", output, re.MULTILINE)) == 1
+    assert re.search(r"contact sheet, 200 +\| sheet stopped after \d+ frames$", output, re.MULTILINE)
 
 
 def test_the_flask_demo_states_its_limit() -> None:

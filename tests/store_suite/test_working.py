@@ -87,7 +87,7 @@ async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualC
     assert not await store.retry(stale, 0.0)
     assert not await store.release(stale)
     assert not await store.append(stale, 0, b"stale")
-    assert not await store.report(stale, Progress(0.5))
+    assert not await store.log(stale, (), Progress(0.5))
     assert await store.complete(fresh, an_answer(b"fresh"))
     result = await store.result(receipt.request_id)
     assert result.response
@@ -260,7 +260,7 @@ async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attemp
 async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: Store) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
-    assert await store.report(receipt.claim, Progress(0.25, "half of half"))
+    assert await store.log(receipt.claim, (), Progress(0.25, "half of half"))
     assert (await store.job(receipt.request_id)).progress == Progress(0.25, "half of half")
     await store.release(receipt.claim)
     await store.claim(1)

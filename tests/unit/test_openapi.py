@@ -10,7 +10,7 @@ import jsonschema_rs
 import pytest
 
 from queue_middleware import errors
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
+from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
 from queue_middleware.signing import KeyPair, Signer
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
@@ -19,6 +19,8 @@ from queue_middleware.wire.openapi import document
 from queue_middleware.wire.routes import METHODS, Verb, find_route
 from queue_middleware.wire.webhook import webhook_body
 from tests.nouns import an_answer
+
+LINE = LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 LINKS = Links("https://api.example.com/fal/queue")
@@ -91,12 +93,12 @@ FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")
 BODIES = [
     ("Submitted", fal.submitted_body(ID, 0, LINKS)),
     ("Waiting", fal.status_body(job(JobState.QUEUED, position=2), LINKS)),
-    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, logs=True)),
+    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, (LINE,))),
     ("Running", fal.status_body(job(JobState.RUNNING, started_at=1), LINKS)),
     ("Running", fal.status_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
     ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
     ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
-    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, logs=True)),
+    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, (LINE,))),
     ("Failure", failure_body(FAILED)),
     ("Refusal", refusal(errors.BadRequest("no"))[0]),
     ("Refusal", refusal(errors.QueueFull("no", 5))[0]),

@@ -69,8 +69,9 @@ class FalQueue:
     async def _status(self, call: Call) -> None:
         job = await self._runtime.job(call.route.request_id)
         call.request_id = job.request_id
-        logs = fal.wants_logs(call.scope["query_string"])
-        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), logs=logs))
+        # Behind the job: a job that was at its end by then has all its lines.
+        lines = await self._runtime.logs(job.key) if fal.wants_logs(call.scope["query_string"]) else None
+        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), lines))
 
     async def _response(self, call: Call) -> None:
         result = await self._runtime.result(call.route.request_id)

@@ -21,7 +21,7 @@ from django.http import (
 from django.urls import include, path, re_path, reverse
 from django.views.decorators.http import require_POST, require_safe
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, log_here, pairs
 
 View = Callable[..., HttpResponseBase]
 
@@ -131,6 +131,11 @@ def large(request: HttpRequest) -> HttpResponseBase:
     return HttpResponse(LARGE, content_type="application/octet-stream")
 
 
+def log(request: HttpRequest) -> HttpResponseBase:
+    log_here()
+    return HttpResponse()
+
+
 async def hang(request: HttpRequest) -> HttpResponseBase:
     await hang_here()
     return HttpResponse()
@@ -148,6 +153,7 @@ def _async(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
 def _routes(adapt: Callable[[View], Any]) -> list[Any]:
     plain = [
         form, upload, mirror, cookies, redirect, file, conditional, stream, events, refused, boom, json, headers, empty, large,
+        log,
     ]  # fmt: skip
     return [
         path("echo", adapt(echo)),

@@ -11,7 +11,7 @@ from fastapi import Cookie, FastAPI, File, Form, Header, HTTPException, Request,
 from fastapi.responses import FileResponse, PlainTextResponse, RedirectResponse, StreamingResponse
 from pydantic import BaseModel
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, log_here, pairs
 
 Uploaded = Annotated[UploadFile, File()]
 
@@ -137,6 +137,16 @@ async def empty() -> Response:
 @app.get("/large")
 async def large() -> Response:
     return Response(LARGE, media_type="application/octet-stream")
+
+
+@app.get("/log")
+async def log() -> None:
+    log_here()
+
+
+@app.get("/log/thread")
+def log_in_thread() -> None:
+    log_here()
 
 
 @app.get("/hang")

@@ -9,7 +9,7 @@ from a2wsgi import WSGIMiddleware
 from flask import Flask, Response, abort, jsonify, make_response, redirect, request, send_file, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, log_here, pairs
 
 flask = Flask(__name__)
 
@@ -127,6 +127,12 @@ def empty() -> str:
 @flask.get("/large")
 def large() -> AnyResponse:
     return Response(LARGE, content_type="application/octet-stream")
+
+
+@flask.get("/log")
+def log() -> str:
+    log_here()
+    return ""
 
 
 def make() -> Any:

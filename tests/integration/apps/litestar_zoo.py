@@ -11,7 +11,7 @@ from litestar.datastructures import Cookie
 from litestar.exceptions import HTTPException, ValidationException
 from litestar.response import File, Redirect, Stream
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, log_here, pairs
 
 
 async def _described(request: Request[Any, Any, Any]) -> dict[str, Any]:
@@ -145,6 +145,11 @@ async def large() -> bytes:
     return LARGE
 
 
+@get("/log")
+async def log() -> None:
+    log_here()
+
+
 @get("/hang")
 async def hang() -> None:
     await hang_here()
@@ -153,6 +158,6 @@ async def hang() -> None:
 def make() -> Litestar:
     handlers = [
         echo, echo_path, form, upload, mirror, cookies, redirect, redirect_after_post, file, conditional, stream, events,
-        status, status_after_delete, refused, boom, json, text, headers, empty, large, hang,
+        status, status_after_delete, refused, boom, json, text, headers, empty, large, log, hang,
     ]  # fmt: skip
     return Litestar(handlers, openapi_config=None, request_max_body_size=None, logging_config=None)

@@ -8,7 +8,7 @@ from typing import Any
 from quart import Quart, Response, abort, jsonify, make_response, redirect, request, send_file, url_for
 from werkzeug.wrappers import Response as AnyResponse
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, log_here, pairs
 
 app = Quart(__name__)
 app.config["MAX_CONTENT_LENGTH"] = None
@@ -131,6 +131,18 @@ async def empty() -> str:
 @app.get("/large")
 async def large() -> Response:
     return Response(LARGE, content_type="application/octet-stream")
+
+
+@app.get("/log")
+async def log() -> str:
+    log_here()
+    return ""
+
+
+@app.get("/log/thread")
+def log_in_thread() -> str:
+    log_here()
+    return ""
 
 
 @app.get("/hang")

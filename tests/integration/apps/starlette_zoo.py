@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, pairs
+from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, hang_here, log_here, pairs
 
 
 class Stamp(BaseHTTPMiddleware):
@@ -131,6 +131,11 @@ async def large(request: Request) -> Response:
     return Response(LARGE, media_type="application/octet-stream")
 
 
+async def log(request: Request) -> Response:
+    log_here()
+    return Response()
+
+
 async def hang(request: Request) -> Response:
     await hang_here()
     return Response()
@@ -158,6 +163,7 @@ routes = [
     Route("/headers", headers),
     Route("/empty", empty),
     Route("/large", large),
+    Route("/log", log),
     Route("/hang", hang),
 ]
 

@@ -1,12 +1,13 @@
-"""Requests and responses as blobs: the head as MessagePack, the body cut into parts."""
+"""Requests, responses and log lines as blobs: MessagePack for all but bodies, which are cut into parts."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, StoredRequest
+from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest
 
 PART = 256 * 1024
 """Bytes of a body in one row."""
@@ -16,6 +17,7 @@ _requests = msgspec.msgpack.Decoder(
     tuple[str, str, bytes, bytes, Headers, tuple[str, int] | None, tuple[str, int | None] | None, str, str]
 )
 _headers = msgspec.msgpack.Decoder(Headers)
+_lines = msgspec.msgpack.Decoder(list[tuple[int, LogLevel, str, dict[str, str], str]])
 
 
 def encode_request(request: StoredRequest) -> bytes:
@@ -48,6 +50,17 @@ def encode_headers(headers: Headers) -> bytes:
 def decode_headers(head: bytes) -> Headers:
     """The inverse of `encode_headers`."""
     return _headers.decode(head)
+
+
+def encode_lines(lines: Sequence[LogLine]) -> bytes:
+    """A batch of lines without their numbers."""
+    return _encoder.encode([(line.at, line.level, line.message, line.labels, line.source) for line in lines])
+
+
+def decode_lines(data: bytes, last: int) -> list[LogLine]:
+    """The inverse of `encode_lines`; `last` is the number of the last line."""
+    fields = _lines.decode(data)
+    return [LogLine(*line, number) for number, line in enumerate(fields, start=last - len(fields) + 1)]
 
 
 def cut(body: bytes) -> list[Any]:

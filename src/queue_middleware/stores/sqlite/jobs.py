@@ -16,7 +16,6 @@ from queue_middleware.models import (
     ErrorType,
     Failure,
     JobState,
-    Progress,
     Rescue,
     RetryCause,
     RetryPolicy,
@@ -182,14 +181,6 @@ def _put_back(transaction: Transaction, key: int, token: int, delay: int | None)
 def _waits_again(transaction: Transaction) -> None:
     transaction.tallies.forget()
     transaction.topics.add(Topic.WORK)
-
-
-def report(transaction: Transaction, batch: Sequence[tuple[Claim, Progress]]) -> list[bool]:
-    """Store how far attempts are."""
-    return [
-        transaction.change("report", (progress.fraction, progress.stage, claim.key, claim.token)) > 0
-        for claim, progress in batch
-    ]
 
 
 # --- ending from outside

@@ -93,7 +93,19 @@ UPDATE job SET state = 'queued', attempt = attempt - ?, owner = NULL, token = NU
 WHERE id = ?;
 
 -- name: report
-UPDATE job SET progress = ?, stage = ? WHERE id = ? AND state = 'running' AND token = ?;
+-- Columns: id, token, progress, stage.
+UPDATE job SET progress = column3, stage = column4
+FROM (VALUES {rows}(?, ?, ?, ?)) WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
+
+-- name: log
+-- Columns: id, token, number of the last line behind those that are there, lines. No word about the state: who ended a job may
+-- bring its last lines, and they may come behind the end in its transaction.
+INSERT INTO log (job_id, number, lines)
+SELECT column1, column3 + coalesce((SELECT max(number) FROM log WHERE job_id = column1), 0), column4
+FROM (VALUES {rows}(?, ?, ?, ?)) JOIN job ON job.id = column1 AND job.token = column2;
+
+-- name: logs
+SELECT number, lines FROM log WHERE job_id = ? AND number > ? ORDER BY number;
 
 -- name: find
 SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;

@@ -7,7 +7,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
@@ -19,6 +19,7 @@ from queue_middleware.models import (
     Delivery,
     Failure,
     Job,
+    LogLine,
     NewJob,
     Progress,
     Receipt,
@@ -30,8 +31,8 @@ from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 
-from . import deliveries, jobs, reading, retention, submissions
-from .codec import PART, encode_request
+from . import deliveries, jobs, logs, reading, retention, submissions
+from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
@@ -187,6 +188,10 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.output(connection, key, number))
 
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: logs.logs(connection, key, after))
+
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store`."""
         parse_request_id(request_id)
@@ -218,9 +223,10 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._writer.submit(jobs.release, claim)
 
-    async def report(self, claim: Claim, progress: Progress) -> bool:
+    def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return await self._writer.submit(jobs.report, (claim, progress))
+        data = encode_lines(lines)
+        return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
 
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """See `store.Store`."""

@@ -1,0 +1,206 @@
+"""What one attempt says, on its way to the store: bounded, in order, and a few writes a second however much it is."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from .errors import StoreBusy, Unavailable
+from .events import Announce, Outage
+from .logline import dropped_line, now, progress_line, size_of
+from .models import Claim, LogLine, Progress
+from .store import Store
+
+GATHER = 0.1
+"""Seconds for which lines are gathered before they are written."""
+LINES = 10_000
+"""Lines of one attempt."""
+_PAUSE = 1.0
+"""Seconds between two tries to reach a database that does not answer."""
+
+
+@dataclass(slots=True)
+class Shelf:
+    """What all logbooks of a process share. Made in the event loop's thread."""
+
+    store: Store
+    announce: Announce
+    loop: asyncio.AbstractEventLoop
+    size: int
+    """Bytes of one logbook."""
+    thread: int = field(default_factory=threading.get_ident)
+    opening: threading.RLock = field(default_factory=threading.RLock)
+    """Two threads of one attempt may want its logbook at once."""
+
+
+class Logbook:
+    """`write` and `report` may be called from any thread and return at once; all else belongs to the event loop.
+
+    At most `LINES` lines and `size` bytes are taken from an attempt, whether the database answers or not; the rest is counted.
+    """
+
+    # What most attempts never change lies in the class.
+    _dropped = 0
+    _progress: Progress | None = None
+    _report: tuple[int, LogLine] | None = None
+    _reported = ""
+    _expected = False
+    _closed = False
+    _timer: asyncio.TimerHandle | None = None
+    _writing: asyncio.Future[bool] | None = None
+    _written: Sequence[LogLine] = ()
+
+    def __init__(self, claim: Claim, shelf: Shelf) -> None:
+        self._claim = claim
+        self._shelf = shelf
+        self._room = shelf.size
+        self._places = LINES if shelf.size else 0
+        self._lines: list[LogLine] = []
+        self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
+
+    # --- from any thread
+
+    def write(self, line: LogLine) -> None:
+        """Take a line, unless there are too many. Those of a repeated attempt say so."""
+        if self._claim.attempt > 1:
+            line = line.replace(labels={**line.labels, "attempt": str(self._claim.attempt)})
+        with self._lock:
+            if self._closed or not self._admit(line):
+                return
+            self._lines.append(line)
+            first, self._expected = not self._expected, True
+        if first:
+            self._wake()
+
+    def report(self, progress: Progress) -> None:
+        """Take a report. Of those between two writes the last is kept, and becomes a line if it says something new."""
+        with self._lock:
+            if self._closed:
+                return
+            self._progress = progress
+            self._report = len(self._lines), progress_line(now(), progress)
+            first, self._expected = not self._expected, True
+        if first:
+            self._wake()
+
+    def _admit(self, line: LogLine) -> bool:
+        size = size_of(line)
+        if self._dropped or not self._places or size > self._room:
+            self._dropped += 1
+            return False
+        self._places -= 1
+        self._room -= size
+        return True
+
+    def _wake(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
+            if threading.get_ident() == self._shelf.thread:
+                self._rest(GATHER)
+            else:
+                self._shelf.loop.call_soon_threadsafe(self._rest, GATHER)
+
+    # --- writing every now and then
+
+    def _rest(self, seconds: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self._closed:
+            self._timer = self._shelf.loop.call_later(seconds, self._write)
+
+    def _write(self) -> None:
+        if self._writing is not None:
+            self._rest(GATHER)
+        elif not self._closed:
+            self._submit(*self._take())
+
+    def _take(self) -> tuple[list[LogLine], Progress | None]:
+        with self._lock:
+            self._expected = False
+            if self._report is not None:
+                place, line = self._report
+                if line.message != self._reported and self._admit(line):
+                    self._lines.insert(place, line)
+                    self._reported = line.message
+            lines, progress = self._lines, self._progress
+            self._lines, self._progress, self._report = [], None, None
+        return lines, progress
+
+    def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
+        if lines or progress is not None:
+            self._written = lines
+            self._writing = asyncio.ensure_future(self._shelf.store.log(self._claim, lines, progress))
+            self._writing.add_done_callback(self._look)
+
+    def _look(self, writing: asyncio.Future[bool]) -> None:
+        """See what became of a write, once."""
+        if self._writing is not writing or writing.cancelled():
+            return
+        lines, self._written, self._writing = self._written, (), None
+        error = writing.exception()
+        if isinstance(error, Unavailable):
+            self._shelf.announce(Outage("logs", error, _PAUSE))
+            self._put_back(lines)
+        elif isinstance(error, Exception):  # these lines would fail again
+            self._shelf.announce(Outage("logs", error, 0))
+        elif not writing.result():
+            self.discard()
+
+    def _put_back(self, lines: Sequence[LogLine]) -> None:
+        with self._lock:
+            self._lines[:0] = lines
+            if self._report is not None:
+                self._report = self._report[0] + len(lines), self._report[1]
+            self._expected = True
+        self._rest(_PAUSE)
+
+    # --- the end
+
+    def before(self, end: Callable[..., Awaitable[bool]], *, wait: bool = False) -> Callable[..., Awaitable[bool]]:
+        """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored.
+
+        Like `end` it may be said again when it raises; that is the way of lines that could not be stored.
+        """
+
+        async def lines_and_end(*arguments: object) -> bool:
+            await self._hand_over()
+            if wait:
+                await self._all_stored()
+            held = await end(*arguments)
+            await self._all_stored()
+            return held
+
+        return lines_and_end
+
+    async def _hand_over(self) -> None:
+        self._close()
+        await self._quiet()  # in order: what is on its way may have to be told again
+        lines, _ = self._take()
+        self._submit(lines, None)
+
+    async def _all_stored(self) -> None:
+        await self._quiet()
+        if self._lines:
+            raise StoreBusy("the last log lines could not be stored", 5)
+
+    async def _quiet(self) -> None:
+        writing = self._writing
+        if writing is not None:
+            if not writing.done():
+                await asyncio.wait((writing,))  # which does not end it, should our caller be cancelled
+            self._look(writing)
+
+    def _close(self) -> None:
+        with self._lock:
+            if not self._closed and self._dropped and self._shelf.size:
+                self._lines.append(dropped_line(now(), self._dropped, LINES, self._shelf.size))
+            self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def discard(self) -> None:
+        """Forget what is not stored, and take nothing more: the attempt does not count any longer."""
+        self._close()
+        self._take()

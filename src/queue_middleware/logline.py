@@ -1,0 +1,83 @@
+"""What becomes a log line: fal's words for levels, and texts that are bounded and can be stored, whatever was said."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from .models import LogLevel, LogLine, Progress
+
+MESSAGE = 8 * 1024
+"""Characters of one line, traceback included; the middle of a longer one is left out."""
+LABELS = 16
+LABEL = 256
+"""Characters of one label, and of the name of a stage."""
+
+LEVELS: dict[str, LogLevel] = {
+    **{level.value: level for level in LogLevel},
+    "WARNING": LogLevel.WARN,
+    "CRITICAL": LogLevel.ERROR,
+    "FATAL": LogLevel.ERROR,
+}
+"""fal's words, and those of Python's `logging` that are others."""
+
+
+def now() -> int:
+    """Microseconds since 1970."""
+    return time.time_ns() // 1000
+
+
+def read_level(level: str | int) -> LogLevel:
+    """The level that a word of `LEVELS`, in any case, or a number of `logging` names. Raises `ValueError`."""
+    if isinstance(level, int):
+        return level_of(level)
+    word = LEVELS.get(level.upper()) if isinstance(level, str) else None
+    if word is None:
+        raise ValueError(f"level is {level!r}; it is one of {', '.join(LEVELS)}")
+    return word
+
+
+def level_of(number: int) -> LogLevel:
+    """What fal calls a level of `logging`, where 20 is INFO."""
+    if number >= 30:
+        return LogLevel.ERROR if number >= 40 else LogLevel.WARN
+    return LogLevel.INFO if number >= 20 else LogLevel.DEBUG
+
+
+def make_line(at: int, level: LogLevel, message: object, labels: Mapping[str, object]) -> LogLine:
+    """A line that can be stored. Never raises, whatever the texts of the objects do."""
+    few = {clean(name, LABEL): clean(value, LABEL) for name, value in list(labels.items())[:LABELS]} if labels else {}
+    return LogLine(at, level, clean(message, MESSAGE), few)
+
+
+def progress_line(at: int, progress: Progress) -> LogLine:
+    """What a report of progress says among the lines, e.g. `40% upscaling`."""
+    message = f"{progress.fraction:.0%} {progress.stage or ''}".rstrip()
+    return LogLine(at, LogLevel.INFO, message, {"progress": f"{progress.fraction:g}"})
+
+
+def dropped_line(at: int, dropped: int, lines: int, size: int) -> LogLine:
+    """The last line of a log that grew too long."""
+    message = f"{dropped} more lines were dropped: one attempt keeps at most {lines} lines and {size} bytes"
+    return LogLine(at, LogLevel.WARN, message)
+
+
+def size_of(line: LogLine) -> int:
+    """Bytes of all that was said in it."""
+    return _bytes(line.message) + sum([_bytes(name) + _bytes(value) for name, value in line.labels.items()])
+
+
+def clean(value: object, most: int) -> str:
+    """The text of `value`, at most so many characters and a remark about those that are left out; valid Unicode."""
+    try:
+        text = value if type(value) is str else str(value)
+        if len(text) > most:
+            half = most // 2
+            text = f"{text[:half]} … [{len(text) - 2 * half} characters left out] … {text[-half:]}"
+        return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+    except Exception as error:
+        return f"[{type(value).__name__} has no text: {type(error).__name__}]"
+
+
+def _bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())

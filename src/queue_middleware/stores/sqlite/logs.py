@@ -1,0 +1,50 @@
+"""Log lines: the operation that stores them, inside a transaction that the writer opened, and how they are read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Sequence
+
+from queue_middleware.models import Claim, LogLine, Progress
+
+from .codec import decode_lines
+from .jobs import NotTogether
+from .queries import SQL, execute_rows
+from .transaction import Transaction
+
+Said = tuple[Claim, int, bytes, Progress | None]
+"""Claim, how many lines, the lines, and how far it is."""
+
+
+def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
+    """Store lines and progress. Who gets False had no claim."""
+    reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
+    rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
+    held = execute_rows(transaction.connection, "report", rows)
+    held += execute_rows(transaction.connection, "log", _rows(batch))
+    if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
+        return [True] * len(batch)
+    if len(batch) > 1:
+        raise NotTogether
+    return [held > 0]
+
+
+def _rows(batch: Sequence[Said]) -> list[tuple[int, int, int, bytes]]:
+    """A statement sees what was there before it, so the lines of one job are counted on here."""
+    counts: Counter[int] = Counter()
+    rows: list[tuple[int, int, int, bytes]] = []
+    for claim, count, lines, _ in batch:
+        if count:
+            counts[claim.key] += count
+            rows.append((claim.key, claim.token, counts[claim.key], lines))
+    return rows
+
+
+def logs(connection: sqlite3.Connection, key: int, after: int) -> list[LogLine]:
+    """The lines of a job behind number `after`, from the reading connection."""
+    found: list[LogLine] = []
+    for last, data in connection.execute(SQL["logs"], (key, after)).fetchall():
+        lines = decode_lines(data, last)
+        found += lines if lines[0].number > after else [line for line in lines if line.number > after]
+    return found
