@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from functools import lru_cache
+from json.encoder import encode_basestring_ascii as quoted
 
 from queue_middleware.models import LogLine
 
 
 def logs_json(lines: Iterable[LogLine]) -> str:
-    """The array of a status: ASCII JSON. `level` and `source` are told twice, because clients look in different places."""
-    return f"[{', '.join([_entry(line) for line in lines])}]"
+    """The array of a status: ASCII JSON. `level` and `source` are told twice, because clients look in different places.
+
+    Clients poll, and get all lines each time; so what many lines have in common is spelled once.
+    """
+    tails: dict[tuple[object, ...], str] = {}
+    entries: list[str] = []
+    for line in lines:
+        common = (line.level, line.source, *line.labels.items())
+        tail = tails.get(common)
+        if tail is None:
+            tail = tails[common] = _tail(line)
+        entries.append(f'{{"message": {quoted(line.message)}, "timestamp": "{timestamp(line.at)}{tail}')
+    return f"[{', '.join(entries)}]"
 
 
-def _entry(line: LogLine) -> str:
-    told = f'"level": "{line.level}", "source": {json.dumps(line.source)}'
-    labels = told + "".join([f", {_label(*label)}" for label in line.labels.items() if label[0] not in ("level", "source")])
-    return f'{{"message": {json.dumps(line.message)}, "timestamp": "{timestamp(line.at)}", {told}, "labels": {{{labels}}}}}'
-
-
-@lru_cache(maxsize=1024)
-def _label(name: str, value: str) -> str:
-    return f"{json.dumps(name)}: {json.dumps(value)}"
+def _tail(line: LogLine) -> str:
+    told = f'"level": "{line.level}", "source": {quoted(line.source)}'
+    labels = [f", {quoted(name)}: {quoted(value)}" for name, value in line.labels.items() if name not in ("level", "source")]
+    return f'", {told}, "labels": {{{told}{"".join(labels)}}}}}'
 
 
 def timestamp(at: int) -> str:
