@@ -56,6 +56,20 @@ class Finished(Value, frozen=True):
     seconds: float
 
 
+class Waiting(Value, frozen=True):
+    """A request was answered, and now waits for a callback, a signal or a poll."""
+
+    request_id: str
+    attempt: int
+
+
+class NotLast(Value, frozen=True):
+    """Somebody outside has said how far he is with a request. `status` is his word for it."""
+
+    request_id: str
+    status: str | None
+
+
 class ClaimLost(Value, frozen=True):
     """An attempt of this process does not count: its lease ran out and somebody else took the request."""
 
@@ -115,7 +129,7 @@ class Warned(Value, frozen=True):
 
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Delivered | DeliveryFailed | Outage | Warned
+    | Waiting | NotLast | Delivered | DeliveryFailed | Outage | Warned
 )  # fmt: skip
 
 

@@ -1,13 +1,14 @@
-"""Tidies up: takes over from lost workers, fails what did not start in time, deletes what is old enough."""
+"""Tidies up: takes over from lost workers, fails what came too late, deletes what is old enough."""
 
 from __future__ import annotations
 
 import asyncio
 
 from .events import Announce, Finished, Outage, Rescued
-from .lifecycle import OVERDUE
+from .lifecycle import OVERDUE, UNANSWERED
 from .settings import Settings
 from .store import Store
+from .waitingroom import WaitingRoom
 
 TICK = 1.0
 """Seconds between two looks for lost workers and passed deadlines; a look that finds nothing only reads."""
@@ -19,8 +20,9 @@ _BATCH = 500
 class Janitor:
     """`run` is its life; it ends soon after `stop`."""
 
-    def __init__(self, store: Store, settings: Settings, announce: Announce) -> None:
+    def __init__(self, store: Store, room: WaitingRoom, settings: Settings, announce: Announce) -> None:
         self._store = store
+        self._room = room
         self._retry = settings.on_crash == "retry"
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -32,6 +34,7 @@ class Janitor:
             try:
                 await self.rescue()
                 await self.expire()
+                await self.time_out()
                 if ticks % _PRUNE_EVERY == 0:
                     await self.prune()
             except Exception as error:
@@ -52,6 +55,12 @@ class Janitor:
         """Fail what did not start before its deadline."""
         for rescue in await self._store.expire():
             self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+
+    async def time_out(self) -> None:
+        """Fail what has waited for somebody outside for too long."""
+        while late := await self._room.time_out():
+            for rescue in late:
+                self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, in batches that leave room for others."""

@@ -29,6 +29,8 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
+    WAITING = "waiting"
+    """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -65,8 +67,14 @@ class ErrorType(StrEnum):
     RUNNER_DISCONNECTED = "runner_disconnected"
     RUNNER_INCOMPLETE_RESPONSE = "runner_incomplete_response"
     RUNNER_SERVER_ERROR = "runner_server_error"
+    RUNNER_CONNECTION_ERROR = "runner_connection_error"
+    RUNNER_CONNECTION_REFUSED = "runner_connection_refused"
     CLIENT_CANCELLED = "client_cancelled"
     START_TIMEOUT = "start_timeout"
+    WAIT_TIMEOUT = "wait_timeout"
+    """Nobody called back in time."""
+    PROVIDER_FAILED = "provider_failed"
+    """Who was at work outside said that it failed."""
 
 
 class LogLevel(StrEnum):
@@ -96,6 +104,13 @@ class StoredRequest(Value, frozen=True):
     body: bytes
 
 
+class Backoff(StrEnum):
+    """How the waits between a task's attempts grow."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+
+
 class RetryPolicy(Value, frozen=True):
     """How often one request may be run."""
 
@@ -103,6 +118,67 @@ class RetryPolicy(Value, frozen=True):
     """All attempts together, the first included."""
     extra: Mapping[RetryCause, int] = msgspec.field(default_factory=dict)
     """Extra attempts allowed for one cause, where the submitter said so."""
+    backoff: Backoff | None = None
+    """Set where AsyncQueue's rules of what is repeated hold, and not fal's."""
+
+
+class PollConfig(Value, frozen=True):
+    """How to ask a provider how far he is (AsyncQueue contract, "Provider polling"). Paths are words with dots between."""
+
+    url_template: str
+    """Absolute, with places such as `{startResult.body.urls.get}`, read from the answer to the first call."""
+    status_path: str
+    done_values: tuple[str, ...]
+    fail_values: tuple[str, ...]
+    interval: float = 5.0
+    """Seconds between two polls."""
+    result_path: str | None = None
+    result_url_template: str | None = None
+    error_path: str | None = None
+    forward_auth: bool = True
+    """Whether the polls carry the credentials of the first call."""
+    max_duration: float | None = None
+    """Seconds of polling, after which the task has timed out."""
+
+
+class TaskSpec(Value, frozen=True):
+    """What is asked of a job beyond a plain submission (AsyncQueue contract, "Tasks"). It never changes."""
+
+    base: str
+    """URL of the prefix, as the submitter reached it; callbacks arrive below it."""
+    wait: float
+    """Seconds for which it waits, once it waits."""
+    callback: bool = False
+    """The place of the callback URL stands somewhere in the request."""
+    signal: bool = False
+    target: str = ""
+    """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that waits."""
+    method: str = ""
+    outside: bool = False
+    """The target is another host, and not the wrapped application."""
+    timeout: float | None = None
+    """Seconds for one attempt; None for the queue's `request_timeout`."""
+    backoff: Backoff | None = None
+    provider: str | None = None
+    poll: PollConfig | None = None
+
+
+class Task(Value, frozen=True):
+    """What is stored beside a job that may wait. Of its two secret ids it holds only the hashes."""
+
+    spec: TaskSpec
+    salt: bytes
+    """16 random bytes, from which the ids are derived."""
+    callback: bytes
+    """SHA-256 of the callback id."""
+    signal: bytes | None = None
+    """SHA-256 of the signal token, where there is one."""
+    listed: bool = False
+    """Whether it was made as a task, and is read as one."""
+
+
+OWNED = "id:"
+"""Stands in front of an identity, to tell it from an address."""
 
 
 class NewJob(Value, frozen=True):
@@ -110,7 +186,7 @@ class NewJob(Value, frozen=True):
 
     request: StoredRequest
     client: str
-    """Who the per-client limit counts: the identity, or the address."""
+    """Who the per-client limit counts: `OWNED` and the identity that the request belongs to, or else the address."""
     retry: RetryPolicy
     priority: int = Priority.NORMAL
     start_timeout: float | None = None
@@ -120,6 +196,9 @@ class NewJob(Value, frozen=True):
     """Refused when more than this many are waiting."""
     short_lived: bool = False
     """Its answer is not to be stored for longer than it takes to fetch it."""
+    due_at: int | None = None
+    """Not to be started before."""
+    task: Task | None = None
 
 
 class Claim(Value, frozen=True):
@@ -133,6 +212,7 @@ class Claim(Value, frozen=True):
     retry: RetryPolicy
     request: StoredRequest
     webhook: str | None
+    task: Task | None = None
 
 
 class Receipt(Value, frozen=True):
@@ -199,6 +279,13 @@ class Job(Value, frozen=True):
     status: int | None
     """HTTP status of the application's answer; only when completed."""
     failure: Failure | None
+    client: str = ""
+    """See `NewJob.client`."""
+
+    @property
+    def identity(self) -> str | None:
+        """Whom it belongs to; None where nobody was asked who he is."""
+        return self.client[len(OWNED) :] if self.client.startswith(OWNED) else None
 
 
 class Result(Value, frozen=True):

@@ -12,8 +12,8 @@ import os
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Self
 
@@ -21,7 +21,7 @@ import anyio
 import httpcore
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
-from .guard import Guard, parse_url
+from .guard import WEBHOOK, Guard, parse_url
 from .models import Headers
 
 CONNECT_TIMEOUT = 5.0
@@ -99,6 +99,15 @@ class Answer:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An answer that is still arriving. `chunks` raises `OutboundError` where it breaks off."""
+
+    status: int
+    headers: Headers
+    chunks: AsyncIterator[bytes]
+
+
 class Outbound:
     """`async with Outbound(guard, timeout) as outbound:`, then `post`.
 
@@ -157,19 +166,46 @@ class Outbound:
             await response.aclose()
         return Answer(response.status, _lower(response.headers), bytes(kept))
 
-    def _request(self, url: str, headers: Headers, body: bytes) -> httpcore.Request:
+    @asynccontextmanager
+    async def open(
+        self, method: str, url: str, headers: Headers, body: bytes, timeout: float, noun: str = "the URL"
+    ) -> AsyncIterator[Opened]:
+        """Send, and hand out the answer while it arrives; whoever reads it bounds how much he reads, and for how long.
+
+        `timeout` is seconds until its head has come. Raises `OutboundRefused` and `OutboundError` as `post` does.
+        """
+        if self._pool is None:
+            raise OutboundError("the HTTP client is not open")
+        request = self._request(url, headers, body, method, noun)
+        with _told(timeout), anyio.fail_after(timeout):
+            response = await self._pool.handle_async_request(request)
         try:
-            self._guard.check_url(url)
-            parsed = parse_url(url)
+            yield Opened(response.status, _lower(response.headers), _chunks(response))
+        finally:
+            with anyio.CancelScope(shield=True):
+                await response.aclose()
+
+    def _request(self, url: str, headers: Headers, body: bytes, method: str = "POST", noun: str = WEBHOOK) -> httpcore.Request:
+        try:
+            self._guard.check_url(url, noun)
+            parsed = parse_url(url, noun)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail) from None
         return httpcore.Request(
-            "POST",
+            method,
             httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path),
             headers=[(b"host", parsed.netloc), (b"content-length", b"%d" % len(body)), *headers],
             content=body,
             extensions={"timeout": {"connect": min(CONNECT_TIMEOUT, self._timeout)}},
         )
+
+
+async def _chunks(response: httpcore.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.aiter_stream():
+            yield chunk
+    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+        raise OutboundError("the connection ended in the middle of the answer") from None
 
 
 async def _read(response: httpcore.Response, kept: bytearray) -> None:

@@ -4,27 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
+from pathlib import Path
 from typing import Any
 
+from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
-from .errors import NotRunning
+from .errors import NotRunning, SettingsError
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
-from .guard import Guard
+from .guard import WEBHOOK, Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
+from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
 from .outbound import Outbound
+from .privatefile import read_or_make
+from .reception import Reception
 from .replay import App
 from .settings import Settings
 from .signing import load_signer
 from .store import Store
 from .stores.sqlite import SQLiteStore
+from .target import Targets
+from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .worker import Worker
 
 _RESTART_PAUSE = 1.0
@@ -124,10 +131,12 @@ class Runtime:
                 load_signer, settings.signing_key, store.path.with_name(f"{store.path.name}.key")
             )
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
-            worker = Worker(self._app, store, settings, self._announce)
+            self._ids = CallbackIds(await asyncio.to_thread(_secrets, settings, store.path))
+            targets = Targets(self._app, outbound, self._ids, settings)
+            worker = Worker(self._app, store, store.waiting, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
-            janitor = Janitor(store, settings, self._announce)
+            janitor = Janitor(store, store.waiting, settings, self._announce)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
@@ -139,6 +148,8 @@ class Runtime:
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._worker = worker
+                self._room = store.waiting
+                self._reception = Reception(store.waiting, self._announce)
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
                 for message in store.warnings():
@@ -175,9 +186,9 @@ class Runtime:
         if self._why_not:
             raise NotRunning(self._why_not, 5)
 
-    def check_webhook(self, url: str) -> None:
-        """Raise `InvalidWebhook` for a URL that would never be called."""
-        self.guard.check_url(url)
+    def check_webhook(self, url: str, noun: str = WEBHOOK) -> None:
+        """Raise `InvalidWebhook` for a URL that would never be called; its reason calls it `noun`."""
+        self.guard.check_url(url, noun)
 
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
@@ -214,6 +225,41 @@ class Runtime:
         """See `store.Store.cancel`."""
         return await self._store.cancel(request_id)
 
+    # --- the faces' verbs for what waits
+
+    def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
+        """What is to be submitted with a job that may wait."""
+        return self._ids.new_task(spec, listed=listed)
+
+    def secrets_of(self, task: Task) -> tuple[str, str]:
+        """Callback id and signal token of a new task."""
+        return self._ids.make(SecretId.CALLBACK, task.salt), self._ids.make(SecretId.SIGNAL, task.salt)
+
+    async def task(self, request_id: str) -> TaskRecord:
+        """See `waitingroom.WaitingRoom.record`."""
+        return await self._room.record(request_id)
+
+    async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
+        """See `waitingroom.WaitingRoom.page`."""
+        return await self._room.page(client, status, limit=limit, offset=offset)
+
+    @property
+    def reception(self) -> Reception:
+        """For callbacks and signals."""
+        return self._reception
+
     def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified."""
         return self._signer.jwks()
+
+
+def _secrets(settings: Settings, database: Path) -> tuple[bytes, ...]:
+    """From which the ids of callbacks are made."""
+    if settings.callback_secret:
+        return settings.callback_secret
+    path = database.with_name(f"{database.name}.secret")
+    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
+    try:
+        return Settings.load({"callback_secret": text}, {}).callback_secret
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.detail}") from None

@@ -29,6 +29,7 @@ from .models import (
 )
 
 Told = Callable[[bool | QueueError], None]
+"""Called in the event loop with what a verb has done, or why it could not."""
 
 
 class Topic(StrEnum):
@@ -40,6 +41,8 @@ class Topic(StrEnum):
     """A running job is to be cancelled, or was taken from its owner."""
     DELIVERY = "delivery"
     """A webhook may be due."""
+    POLL = "poll"
+    """A provider may be due to be asked."""
 
 
 class Store(Protocol):
@@ -152,4 +155,4 @@ class Store(Protocol):
         """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead."""
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`) or a pending delivery (`DELIVERY`) is due; None when there is none."""
+        """Seconds until a delayed job (`WORK`), a delivery (`DELIVERY`) or a poll (`POLL`) is due; None when there is none."""

@@ -76,7 +76,12 @@ def check_length(target: str, query: bytes) -> None:
 
 # --- what we answer
 
-_STATUS = {JobState.QUEUED: "IN_QUEUE", JobState.DELAYED: "IN_QUEUE", JobState.RUNNING: "IN_PROGRESS"}
+_STATUS = {
+    JobState.QUEUED: "IN_QUEUE",
+    JobState.DELAYED: "IN_QUEUE",
+    JobState.RUNNING: "IN_PROGRESS",
+    JobState.WAITING: "IN_PROGRESS",
+}
 
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
 ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'

@@ -39,7 +39,7 @@ UPDATE job SET state = 'queued', due_at = NULL WHERE state = 'delayed' AND due_a
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, tail, token, attempt, max_attempts, retries, webhook, priority, client;
+RETURNING id, tail, token, attempt, max_attempts, retries, webhook, priority, client, task;
 
 -- name: requests
 SELECT job_id, head, body, parts FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
@@ -81,7 +81,7 @@ DELETE FROM request_part WHERE job_id = ?;
 DELETE FROM response_part WHERE job_id = ?;
 
 -- name: running_claim
-SELECT cancelling, webhook FROM job WHERE id = ? AND state = 'running' AND token = ?;
+SELECT cancelling, webhook, task FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: delay
 UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
@@ -114,8 +114,8 @@ SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = 
 UPDATE job SET cancelling = 1 WHERE id = ?;
 
 -- name: end_waiting
-UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL WHERE id = ? AND state IN ('queued', 'delayed')
-RETURNING webhook;
+UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL
+WHERE id = ? AND state IN ('queued', 'delayed', 'waiting') RETURNING webhook;
 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
@@ -135,7 +135,7 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now
     OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
 
 -- name: lost_jobs
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook FROM job
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task FROM job
 WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_deliveries
@@ -146,7 +146,7 @@ WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM 
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error
+SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error, client
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
 -- name: in_front

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.lifecycle import FINAL, WAITING
+from queue_middleware.lifecycle import FINAL, IN_QUEUE
 from queue_middleware.models import (
     Counts,
     DeliveryState,
@@ -32,7 +32,7 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
     row = _one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error = row
+    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error, client = row
     return Job(
         key=key,
         request_id=request_id.lower(),
@@ -45,11 +45,12 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
         finished_at=finished_at,
         status=status,
         failure=Failure(ErrorType(error_type), error) if error_type else None,
+        client=client,
     )
 
 
 def _position(connection: sqlite3.Connection, state: str, priority: int, key: int) -> int | None:
-    if state not in WAITING:
+    if state not in IN_QUEUE:
         return None
     row = _one(connection, "in_front", {"priority": priority, "id": key})
     return int(row[0]) if row else 0
@@ -100,9 +101,12 @@ def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
     return bool(connection.execute(SQL["overdue"], (now,)).fetchall())
 
 
+_NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
+
+
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
-    """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
-    row = _one(connection, "next_work" if topic is Topic.WORK else "next_delivery")
+    """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
+    row = _one(connection, _NEXT[topic])
     return None if row is None or row[0] is None else int(row[0])
 
 

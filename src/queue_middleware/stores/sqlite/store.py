@@ -39,7 +39,8 @@ from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .locks import dead_owners
 from .queries import SQL
 from .transaction import Tallies, Transaction
-from .writer import Writer
+from .waitingroom import SQLiteWaitingRoom
+from .writer import Operation, P, R, Writer
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
@@ -66,6 +67,7 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
+        self.waiting = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
@@ -124,6 +126,14 @@ class SQLiteStore:
                 "our processes take turns, so write to the file with no other program while the queue runs"
             )
         ]
+
+    def _write(
+        self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None
+    ) -> Awaitable[R]:
+        return self._writer.submit(operation, payload, size, heard)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        return await self._reader.call(work)
 
     # --- news
 

@@ -17,6 +17,7 @@ from queue_middleware.store import Topic
 from .codec import cut
 from .jobs import promote
 from .queries import execute_rows
+from .taskrows import put_task
 from .transaction import Transaction
 
 
@@ -38,6 +39,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
     short_lived: list[tuple[int]] = []
+    tasks: list[tuple[int, NewJob]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -45,15 +47,17 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         tail = make_tail(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
         request_id = format_request_id(key, tail)
-        starts = start and not tallies.queued.total()
+        starts = start and not tallies.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.short_lived:
             short_lived.append((key,))
+        if new.task is not None:
+            tasks.append((key, new))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.task)
             results.append(Receipt(request_id, 0, claim))
         else:
             position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
@@ -65,6 +69,8 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     execute_rows(transaction.connection, "insert_request_parts", parts)
     execute_rows(transaction.connection, "insert_short_lived", short_lived)
     transaction.payloads += payloads
+    for key_of_task, new in tasks:
+        put_task(transaction, key_of_task, new)
     tallies.last_key = key - 1
     return results
 
