@@ -71,7 +71,9 @@ async def test_in_a_json_body(database: Path) -> None:
     assert (result.status_code, result.json()) == (200, {"images": ["cat.png"]})
 
 
-@pytest.mark.parametrize("place", ["{callback_url}", "{asyncqueue_callback_url}", "%7Bcallback_url%7D", "%7basyncqueue_callback_url%7d"])
+@pytest.mark.parametrize(
+    "place", ["{callback_url}", "{asyncqueue_callback_url}", "%7Bcallback_url%7D", "%7basyncqueue_callback_url%7d"]
+)
 async def test_in_a_query(database: Path, place: str) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
