@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable
 from typing import Self
 
@@ -53,5 +54,5 @@ class Errand:
 
     def conclude(self, outcome: StoredResponse | Failure, heard: Heard | None) -> Awaitable[JobState | None]:
         """See `waitingroom.WaitingRoom.conclude`."""
-        wait = wait_after(outcome, self.task.spec, self._template, asked=self.asked)
+        wait = wait_after(outcome, self.task.spec, self._template, time.time(), asked=self.asked)
         return self._room.conclude(self.claim, self.task, outcome, wait, heard)

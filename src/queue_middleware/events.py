@@ -113,6 +113,24 @@ class DeliveryFailed(Value, frozen=True):
     next_in: float | None
 
 
+class Polled(Value, frozen=True):
+    """A provider was asked and is not done; `status` is his word for it. He is asked again in `wait` seconds."""
+
+    request_id: str
+    number: int
+    status: str | None
+    wait: float
+
+
+class PollFailed(Value, frozen=True):
+    """Question `number` to a provider came to nothing, so nothing is known; it is asked again in `wait` seconds."""
+
+    request_id: str
+    number: int
+    reason: str
+    wait: float
+
+
 class Outage(Value, frozen=True, gc=True):
     """A loop met an error it did not expect; it goes on after a pause of `pause` seconds."""
 
@@ -129,7 +147,7 @@ class Warned(Value, frozen=True):
 
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Waiting | NotLast | Delivered | DeliveryFailed | Outage | Warned
+    | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | Outage | Warned
 )  # fmt: skip
 
 

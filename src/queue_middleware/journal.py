@@ -12,6 +12,7 @@ from .events import (
     DeliveryFailed,
     Event,
     Outage,
+    PollFailed,
     Raised,
     Rescued,
     Started,
@@ -59,6 +60,10 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     Rescued: (logging.WARNING, lambda e: f"{e.request_id}: its worker was lost, now {e.state}"),
     Raised: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
     Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
+    PollFailed: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: question {e.number} to the provider came to nothing ({e.reason}), again in {e.wait:.1f} s",
+    ),
     DeliveryFailed: (logging.WARNING, _undelivered),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),

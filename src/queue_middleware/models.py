@@ -122,23 +122,40 @@ class RetryPolicy(Value, frozen=True):
     """Set where AsyncQueue's rules of what is repeated hold, and not fal's."""
 
 
-class PollConfig(Value, frozen=True):
-    """How to ask a provider how far he is (AsyncQueue contract, "Provider polling"). Paths are words with dots between."""
+Word = str | bool | int | float
+"""A status, as JSON may spell it."""
+
+
+class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """How a service is asked whether it is done, and how its answers are read (AsyncQueue contract, provider polling).
+
+    Statuses are compared without regard to upper and lower case.
+    """
 
     url_template: str
-    """Absolute, with places such as `{startResult.body.urls.get}`, read from the answer to the first call."""
+    """Where to ask: `{startResult.body.<path>}`, relative to the `targetUrl`."""
     status_path: str
-    done_values: tuple[str, ...]
-    fail_values: tuple[str, ...]
+    """Where the status stands in the answer, with dots; empty: the HTTP status is the status."""
+    done_values: tuple[Word, ...]
+    fail_values: tuple[Word, ...]
+    running_values: tuple[Word, ...] = ()
+    """With these, every status that is in none of the lists, and none at all, means done. Without, it means not yet."""
     interval: float = 5.0
-    """Seconds between two polls."""
-    result_path: str | None = None
+    """Seconds between two questions; `Retry-After` of an answer counts instead."""
+    max_duration: float = 600.0
+    """Seconds after which it is a time-out."""
+    result_path: str = ""
+    """Which part of the answer is the result; empty: all of it."""
     result_url_template: str | None = None
-    error_path: str | None = None
+    """Where the result is to be fetched from, if it is not in the answer."""
+    error_path: str = "error"
+    """Where the reason of a failure stands."""
+    progress_path: str | None = None
+    """Where a number from 0 to 1 stands that says how far it is."""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Sent with every question, over the task's own."""
     forward_auth: bool = True
-    """Whether the polls carry the credentials of the first call."""
-    max_duration: float | None = None
-    """Seconds of polling, after which the task has timed out."""
+    """Whether the task's own headers, without those about its body, are sent to the host of the `targetUrl`."""
 
 
 class TaskSpec(Value, frozen=True):

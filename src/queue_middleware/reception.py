@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+from typing import Any
 
 from .callback_id import digest, is_callback_id
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
 from .lifecycle import FINAL
 from .models import ErrorType, Failure, Headers, StoredResponse
+from .provenance import Provenance
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
-from .wire.lastword import Verdict, Word, judge_word, read_json
+from .wire.readings import Failed, Running, read_callback, reason_of
+from .wire.templates import MISSING, read_json
 
 _SECOND_LOOK = 0.25
 """Seconds until an unknown id is looked for again: one that a handler has asked for a moment ago may not be on the disk yet."""
@@ -27,19 +30,22 @@ _LONGEST_STATUS = 100
 class Reception:
     """The verbs of those outside. They raise `UnknownRequest` for an id that there is not, or is not any more."""
 
-    def __init__(self, room: WaitingRoom, announce: Announce) -> None:
+    def __init__(self, room: WaitingRoom, provenance: Provenance, announce: Announce) -> None:
         self._room = room
+        self._provenance = provenance
         self._announce = announce
 
-    async def callback(self, callback_id: str, body: bytes) -> None:
-        """What a provider says. Raises `BadRequest` for what is no JSON, and `AlreadyEnded`."""
+    async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
+        """What a provider says. Raises `VerificationError`, `BadRequest` for what is no JSON, and `AlreadyEnded`."""
         waiter = await self._find(SecretId.CALLBACK, callback_id)
+        spec = waiter.task.spec
+        await self._provenance.check(spec.target, headers, body)
         # Providers like to repeat where they were told to call; the id is to be stored nowhere.
         body = body.replace(callback_id.encode(), b"*" * len(callback_id))
-        word = judge_word(read_json(body), waiter.task.spec.poll)
+        word = read_callback(_parsed(body), spec.poll, spec.target)
         if _is_over(waiter, Channel.CALLBACK):
             return
-        if word.verdict is Verdict.UNDER_WAY:
+        if isinstance(word, Running):
             status = (word.status or "")[:_LONGEST_STATUS]
             await self._room.note(waiter.key, status)
             self._announce(NotLast(waiter.request_id, status))
@@ -50,13 +56,13 @@ class Reception:
         """What somebody says who was given the token: `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
         waiter = await self._find(SecretId.SIGNAL, token)
         body = body.replace(token.encode(), b"*" * len(token))
-        said = read_json(body)
+        said = _parsed(body)
         status = said.get("status") if isinstance(said, dict) else None
         if status not in ("completed", "failed"):
             raise BadRequest("a signal says status: 'completed' or 'failed'")
         if not _is_over(waiter, Channel.SIGNAL):
-            word = judge_word(said, None)
-            await self._resolve(waiter, Channel.SIGNAL, body, _failure(word))
+            failed = Failed(reason_of(said) or "the signal says failed") if status == "failed" else None
+            await self._resolve(waiter, Channel.SIGNAL, body, _failure(failed))
         return waiter
 
     async def _find(self, secret: SecretId, text: str) -> Waiter:
@@ -91,5 +97,11 @@ def _is_over(waiter: Waiter, channel: Channel) -> bool:
     return True
 
 
-def _failure(word: Word) -> Failure | None:
-    return Failure(ErrorType.PROVIDER_FAILED, word.error) if word.verdict is Verdict.FAILED else None
+def _parsed(body: bytes) -> Any:
+    if (content := read_json(body)) is MISSING:
+        raise BadRequest("the body is not JSON")
+    return content
+
+
+def _failure(word: Failed | None) -> Failure | None:
+    return Failure(ErrorType.PROVIDER_FAILED, word.error) if word is not None else None

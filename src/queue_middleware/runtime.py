@@ -19,11 +19,14 @@ from .errors import NotRunning, SettingsError
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .heartbeat import Heartbeat
+from .inquiry import Inquiry
 from .janitor import Janitor
 from .journal import Journal
 from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
 from .outbound import Outbound
+from .poller import Poller
 from .privatefile import read_or_make
+from .provenance import Provenance
 from .reception import Reception
 from .replay import App
 from .settings import Settings
@@ -50,6 +53,7 @@ class Runtime:
     def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
+        self._provenance = Provenance(settings.callback_keys)
         self._app = app
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
@@ -136,6 +140,7 @@ class Runtime:
             worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
+            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._announce)
             janitor = Janitor(store, settings, self._announce)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
@@ -144,11 +149,11 @@ class Runtime:
                 stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, janitor):
+                for loop in (delivery, poller, janitor):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._worker = worker
-                self._reception = Reception(store.waiting, self._announce)
+                self._reception = Reception(store.waiting, self._provenance, self._announce)
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
                 for message in store.warnings():
@@ -159,6 +164,7 @@ class Runtime:
                 await working
                 # After the worker: what it finished while draining may still be sent.
                 delivery.stop()
+                poller.stop()
                 janitor.stop()
             self._announce(Stopped(worker.handed_back))
 

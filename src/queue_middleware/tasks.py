@@ -88,6 +88,8 @@ class Poll(Value, frozen=True):
     token: int
     number: int
     """1 for the first."""
+    troubles: int
+    """How many before this one, without a break, came to nothing."""
     task: Task
     config: PollConfig
     start: StoredResponse

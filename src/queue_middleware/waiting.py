@@ -2,27 +2,54 @@
 
 from __future__ import annotations
 
-from .models import Failure, Headers, StoredRequest, StoredResponse, TaskSpec
+from .cadence import first_question
+from .models import Failure, Headers, PollConfig, StoredRequest, StoredResponse, TaskSpec
 from .tasks import Wait
+
+COMMON_FAILURES = ("failed", "failure", "error", "errored", "canceled", "cancelled", "aborted")
+"""Words that mean the same from everybody. (What says `rejected` may be a decision, and somebody's result.)"""
+
+FOLLOW = PollConfig(
+    url_template="{startResult.headers.location}",
+    status_path="status",
+    done_values=(),
+    fail_values=(*COMMON_FAILURES, "rejected"),
+    running_values=(
+        "accepted", "in-progress", "in_progress", "inprogress", "not_started", "notstarted", "pending", "processing", "queued",
+        "running", "scheduled", "started", "starting", "submitted", "waiting", "working",
+    ),
+)  # fmt: skip
+"""How a 202 with `Location` is asked for its end without any configuration (AsyncQueue contract, better 12).
+
+202 means not yet, everything else that succeeds means done, unless it has a `status` that everybody would read otherwise.
+"""
 
 _OF_ONE_CALL = frozenset({b"host", b"content-type", b"content-length", b"content-encoding", b"accept-encoding"})
 
 
 def wait_after(
-    outcome: StoredResponse | Failure, spec: TaskSpec, request: StoredRequest, *, asked: bool = False
+    outcome: StoredResponse | Failure, spec: TaskSpec, request: StoredRequest, now: float, *, asked: bool = False
 ) -> Wait | None:
     """What the job waits for after this outcome of its call; None where that is its end.
 
     Only after a 2xx: a target that refuses has given nobody anything to do. `asked`: the handler has asked for its callback
-    URL. With a callback or a signal the polls are for the case that it gets lost: one at half the time, one at its end.
+    URL. With a callback or a signal the polls are for the case that it gets lost: one at half the time, one at its end. `now`
+    in Unix seconds.
     """
     if isinstance(outcome, Failure) or not 200 <= outcome.status < 300:
         return None
     awaits_word = spec.callback or spec.signal or asked
-    if spec.poll is None:
+    own = FOLLOW if spec.poll is None and spec.outside and _says_where(outcome) else None
+    config = spec.poll or own
+    if config is None:
         return Wait(spec.wait) if awaits_word else None
-    credentials = _credentials(request.headers) if spec.poll.forward_auth else ()
-    return Wait(spec.wait, spec.wait / 2 if awaits_word else spec.poll.interval, credentials=credentials)
+    seconds = spec.wait if own is None or awaits_word else max(spec.wait, own.max_duration)
+    poll_in = first_question(config.interval, seconds, outcome.headers, now, word_awaited=awaits_word)
+    return Wait(seconds, poll_in, own, _credentials(request.headers) if config.forward_auth else ())
+
+
+def _says_where(answer: StoredResponse) -> bool:
+    return answer.status == 202 and any(name == b"location" for name, _ in answer.headers)
 
 
 def _credentials(headers: Headers) -> Headers:

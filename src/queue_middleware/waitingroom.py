@@ -57,10 +57,10 @@ class WaitingRoom(Protocol):
     async def claim_polls(self, limit: int) -> list[Poll]:
         """Start up to `limit` polls that are due, the longest due first. One not settled within a minute is due again."""
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None) -> bool:
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
         """Record a poll that was not the end; the next is due in `next_in` seconds, or there is none and the time decides.
 
-        False when it is no longer held, or the job has ended.
+        `troubles` is what the next is told. False when it is no longer held, or the job has ended.
         """
 
     # --- the janitor's verb

@@ -405,8 +405,9 @@ async def test_the_secret_is_kept_nowhere(database: Path, caplog: pytest.LogCapt
         secret = path.rpartition("/")[2]
         await eventually(lambda: _state(database) == "waiting")
         assert secret.encode() not in _everything_in(database)
-        await call_back(queue, path, {"status": "starting", "webhook": asked[0]})
-        await call_back(queue, path, {"status": "failed", "error": f"could not reach {asked[0]}", "webhook": asked[0]})
+        prediction = {"id": "p", "input": {}, "created_at": "", "webhook": asked[0]}
+        await call_back(queue, path, {**prediction, "status": "starting"})
+        await call_back(queue, path, {**prediction, "status": "failed", "error": f"could not reach {asked[0]}"})
         told = await queue.reaches(request_id, "COMPLETED")
         assert told["error"].startswith("could not reach http://service.test/fal/queue/v1/callbacks/****")
         logs = await queue.client.get(f"/fal/queue/requests/{request_id}/status?logs=1")

@@ -325,13 +325,14 @@ async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: Store, 
     assert poll.start == an_answer(b'{"id": 7}')
     assert (poll.started_at, poll.waits_until) == (answered_at, answered_at + 60_000)
     assert await store.waiting.claim_polls(5) == []
-    assert await store.waiting.settle_poll(poll, next_in=3.0, event="IN_PROGRESS")
+    assert poll.troubles == 0
+    assert await store.waiting.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", troubles=4)
     assert not await store.waiting.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
     assert (await store.waiting.record(claim.request_id)).event == "IN_PROGRESS"
     clock.advance(3)
     (poll,) = await store.waiting.claim_polls(5)
-    assert poll.number == 2
+    assert (poll.number, poll.troubles) == (2, 4)
 
 
 async def test_the_longest_due_poll_goes_first(store: Store, clock: ManualClock) -> None:

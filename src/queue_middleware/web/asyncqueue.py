@@ -12,6 +12,7 @@ from queue_middleware.models import Cancelled, Headers
 from queue_middleware.runtime import Runtime
 from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.wire import asyncqueue as wire
+from queue_middleware.wire.providers import providers_body
 from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
 
 from .access import Access, client_of
@@ -121,7 +122,7 @@ class TaskQueue:
         _hide_path(call, "callbacks")
         body = await self._intake.read(call, _headers(call))
         try:
-            await self._runtime.reception.callback(route.id, body)
+            await self._runtime.reception.callback(route.id, _headers(call), body)
         except UnknownRequest:
             self._count_guess(call)
             raise UnknownRequest(_NO_CALLBACK) from None
@@ -144,7 +145,7 @@ class TaskQueue:
         self._guesses.count(str(client[0]) if client else "")
 
     async def _providers(self, call: Call, route: TaskRoute) -> None:
-        await call.answer(200, wire.providers_body(self._commissions.templates))
+        await call.answer(200, providers_body())
 
 
 def _headers(call: Call) -> Headers:

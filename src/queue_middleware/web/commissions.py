@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import replayed_headers
-from queue_middleware.models import Headers, Job, JobState, NewJob, PollConfig, RetryPolicy, StoredRequest, Task, TaskSpec
+from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest, Task, TaskSpec
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.target import callback_url, may_call
@@ -28,17 +28,16 @@ _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 
 
 class Commissions:
-    """`templates`: how the providers that we know are polled, by name."""
+    """Takes tasks for one queue."""
 
-    def __init__(self, runtime: Runtime, templates: Mapping[str, PollConfig] | None = None) -> None:
+    def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
-        self.templates = templates or {}
 
     async def take(self, call: Call, body: bytes) -> tuple[TaskRecord, dict[str, str]]:
         """Store a task. What it is like now, and what only its maker is told. Raises what is wrong with it."""
-        asked = read_task(body, self.templates)
+        asked = read_task(body)
         if asked.on_complete is not None:
             with _as_bad_request():
                 self._runtime.check_webhook(asked.on_complete, "onCompleteUrl")

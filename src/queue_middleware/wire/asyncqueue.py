@@ -9,13 +9,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-import msgspec
-
 from queue_middleware.errors import BadRequest
 from queue_middleware.models import Backoff, Headers, PollConfig, StoredResponse, Value
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 
-from .lastword import read_json
+from .pollconfig import read_poll_config, shown_poll_config
+from .providers import find_provider
+from .templates import read_json
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10
@@ -52,7 +52,7 @@ class TaskRequest(Value, frozen=True):
 # --- what is asked for
 
 
-def read_task(body: bytes, templates: Mapping[str, PollConfig]) -> TaskRequest:
+def read_task(body: bytes) -> TaskRequest:
     """Read the body of `POST /v1/tasks`. Raises `BadRequest`, which names the field, its value, and what it takes."""
     fields = read_json(body)
     if not isinstance(fields, dict):
@@ -63,7 +63,7 @@ def read_task(body: bytes, templates: Mapping[str, PollConfig]) -> TaskRequest:
     method = (_text(fields, "method") or "POST").upper()
     if method not in METHODS:
         raise BadRequest(f"method is {method[:20]!r}; it takes {', '.join(METHODS)}")
-    poll = _poll(fields, templates)
+    poll = _poll(fields)
     sent = b"" if method == "GET" else (_text(fields, "body") or "").encode()
     return TaskRequest(
         target=target,
@@ -83,41 +83,17 @@ def read_task(body: bytes, templates: Mapping[str, PollConfig]) -> TaskRequest:
     )
 
 
-def _poll(fields: Mapping[str, Any], templates: Mapping[str, PollConfig]) -> PollConfig | None:
+def _poll(fields: Mapping[str, Any]) -> PollConfig | None:
     provider, config = _text(fields, "provider"), fields.get("pollConfig")
+    known = find_provider(provider) if provider else None
     if config is not None:
         return read_poll_config(config)
-    if not provider:
-        return None
-    if provider not in templates:
-        raise BadRequest(f"provider is {provider[:64]!r}; it takes one of: {', '.join(templates)}")
-    return templates[provider]
-
-
-def read_poll_config(fields: Any) -> PollConfig:
-    """Read `pollConfig`. Raises `BadRequest`."""
-    if not isinstance(fields, dict):
-        raise BadRequest("pollConfig is a JSON object")
-    for name in ("urlTemplate", "statusPath", "doneValues", "failValues"):
-        if name not in fields:
-            raise BadRequest(f"pollConfig.{name} is missing")
-    return PollConfig(
-        url_template=_text(fields, "urlTemplate") or "",
-        status_path=_text(fields, "statusPath") or "",
-        done_values=_texts(fields, "doneValues"),
-        fail_values=_texts(fields, "failValues"),
-        interval=_number(fields, "interval", 5.0, LONGEST_TIMEOUT, least=0.1),
-        result_path=_text(fields, "resultPath"),
-        result_url_template=_text(fields, "resultUrlTemplate"),
-        error_path=_text(fields, "errorPath"),
-        forward_auth=fields.get("forwardAuth") is None or _flag(fields, "forwardAuth"),
-        max_duration=None if fields.get("maxDuration") is None else _number(fields, "maxDuration", 0.0, LONGEST_WAIT),
-    )
+    return known.poll if known else None
 
 
 def _wait(fields: Mapping[str, Any], poll: PollConfig | None) -> float:
     """A polled task that says nothing waits for as long as it may be polled."""
-    default = 30.0 if poll is None or poll.max_duration is None else poll.max_duration
+    default = 30.0 if poll is None else poll.max_duration
     return _number(fields, "maxWaitTime", default, LONGEST_WAIT)
 
 
@@ -126,13 +102,6 @@ def _text(fields: Mapping[str, Any], name: str) -> str | None:
     if value is not None and not isinstance(value, str):
         raise BadRequest(f"{name} takes a text")
     return value
-
-
-def _texts(fields: Mapping[str, Any], name: str) -> tuple[str, ...]:
-    value = fields.get(name)
-    if not isinstance(value, list) or not all(isinstance(word, str) for word in value):
-        raise BadRequest(f"pollConfig.{name} takes a list of texts")
-    return tuple(value)
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
@@ -212,6 +181,7 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
         "priority": PRIORITIES - record.priority,
         "waitForSignal": spec.signal,
         "provider": spec.provider,
+        "pollConfig": None if spec.poll is None else shown_poll_config(spec.poll),
         "onCompleteUrl": record.webhook,
         "delayUntil": _iso(record.due_at) if record.status is TaskStatus.DELAYED else None,
         "retryCount": max(job.attempt - 1, 0),
@@ -249,16 +219,6 @@ def completion_body(record: TaskRecord) -> bytes:
     value = task_value(record)
     task = {"result": result_of(record), **{name: value.get(name) for name in told}}
     return _json({"event": f"task.{record.status}", "task": task})
-
-
-def providers_body(templates: Mapping[str, PollConfig]) -> bytes:
-    """Which providers are known, and how they are polled."""
-    return _json({"providers": [{"id": name, **_told_of(config)} for name, config in templates.items()]})
-
-
-def _told_of(config: PollConfig) -> dict[str, Any]:
-    told = msgspec.structs.asdict(config)
-    return {re.sub(r"_(.)", lambda match: match[1].upper(), name): value for name, value in told.items() if value is not None}
 
 
 def error_body(text: str) -> bytes:

@@ -35,7 +35,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Poll]:
         answer = transaction.one("response", (key,))
         assert row is not None  # noqa: S101
         assert answer is not None  # noqa: S101
-        token, number, status, started_at, waits_until, poll, credentials = row
+        token, number, troubles, status, started_at, waits_until, poll, credentials = row
         config = decode_poll(poll) if poll else tasks[key].spec.poll
         assert config is not None, "nothing says how it is polled"  # noqa: S101
         polls.append(
@@ -44,6 +44,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Poll]:
                 request_id=format_request_id(key, tails[key]),
                 token=token,
                 number=number,
+                troubles=troubles,
                 task=tasks[key],
                 config=config,
                 start=StoredResponse(status, decode_headers(answer[0]), answer[1], answer[2]),
@@ -55,14 +56,14 @@ def _claim(transaction: Transaction, limit: int) -> list[Poll]:
     return polls
 
 
-def settle(transaction: Transaction, batch: Sequence[tuple[Poll, int | None, str | None]]) -> list[bool]:
+def settle(transaction: Transaction, batch: Sequence[tuple[Poll, int | None, str | None, int]]) -> list[bool]:
     """Record polls that were not the end; the next in so many milliseconds, or none."""
-    return [_settle(transaction, poll, wait, event) for poll, wait, event in batch]
+    return [_settle(transaction, *settlement) for settlement in batch]
 
 
-def _settle(transaction: Transaction, poll: Poll, wait: int | None, event: str | None) -> bool:
+def _settle(transaction: Transaction, poll: Poll, wait: int | None, event: str | None, troubles: int) -> bool:
     poll_at = None if wait is None else transaction.now + wait
-    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event}
+    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event, "troubles": troubles}
     held = transaction.change("settle_poll", row) > 0
     if held:
         transaction.topics.add(Topic.POLL)

@@ -70,10 +70,10 @@ SELECT job_id FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
 -- name: claim_poll
 -- Until its lease has run out it is not due again.
 UPDATE task SET polls = polls + 1, token = random() & 9223372036854775807, lease_until = :lease_until, poll_at = :lease_until
-WHERE job_id = :key RETURNING token, polls, answered, answered_at, waits_until, poll, credentials;
+WHERE job_id = :key RETURNING token, polls, troubles, answered, answered_at, waits_until, poll, credentials;
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), token = NULL, lease_until = NULL
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 
 -- name: next_poll

@@ -66,9 +66,9 @@ class SQLiteWaitingRoom:
         """See `waitingroom.WaitingRoom`."""
         return await self._write(polls.claim, limit)
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None) -> bool:
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
         """See `waitingroom.WaitingRoom`."""
-        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event))
+        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, troubles))
 
     # --- the janitor's verb
 

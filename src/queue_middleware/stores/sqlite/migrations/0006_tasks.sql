@@ -16,6 +16,7 @@ CREATE TABLE task (
     poll        BLOB,              -- MessagePack: how it is polled, where the answer said so and not the task
     poll_at     INTEGER,
     polls       INTEGER NOT NULL DEFAULT 0,
+    troubles    INTEGER NOT NULL DEFAULT 0,  -- polls that came to nothing, since the last that did not
     token       INTEGER,           -- of the poll that is under way
     lease_until INTEGER,
     credentials BLOB,              -- MessagePack: headers for the polls
