@@ -18,7 +18,8 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
+from .ledger import Ledger
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .replay import App
 from .settings import Settings
@@ -138,6 +139,7 @@ class Runtime:
                 for loop in (delivery, janitor):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
+                self._ledger = Ledger(store.outbox, self._announce)
                 self._worker = worker
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
@@ -213,6 +215,17 @@ class Runtime:
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
         return await self._store.cancel(request_id)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The operator's view of the webhooks. Raises `NotRunning`."""
+        self.check_running()
+        return self._ledger
+
+    async def counts(self) -> Counts:
+        """See `store.Store.counts`. Raises `NotRunning`."""
+        self.check_running()
+        return await self._store.counts()
 
     def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified."""
