@@ -22,7 +22,8 @@ from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
+from .ledger import Ledger
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
 from .outbound import Outbound
 from .poller import Poller
 from .privatefile import read_or_make
@@ -152,6 +153,7 @@ class Runtime:
                 for loop in (delivery, poller, janitor):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
+                self._ledger = Ledger(store.outbox, self._announce)
                 self._worker = worker
                 self._reception = Reception(store.waiting, self._provenance, self._announce)
                 self._why_not = ""
@@ -252,6 +254,17 @@ class Runtime:
     def reception(self) -> Reception:
         """For callbacks and signals."""
         return self._reception
+
+    @property
+    def ledger(self) -> Ledger:
+        """The operator's view of the webhooks. Raises `NotRunning`."""
+        self.check_running()
+        return self._ledger
+
+    async def counts(self) -> Counts:
+        """See `store.Store.counts`. Raises `NotRunning`."""
+        self.check_running()
+        return await self._store.counts()
 
     def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified."""

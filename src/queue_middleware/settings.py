@@ -168,6 +168,7 @@ class Options(TypedDict, total=False):
     callback_secret: str | None
     callback_keys: str | Sequence[str]
     webhook_schedule: str | Sequence[float | str]
+    webhook_max_payload: int | str | None
     webhook_timeout: float | str
     signing_key: str | None
     request_timeout: float | str
@@ -235,6 +236,8 @@ class Settings:
     """By what callbacks from these targets have to be signed: `host=URL of a key set`, or `host=whsec_…`."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
     """Waits between delivery attempts, each ± 20 %."""
+    webhook_max_payload: int | None = _option(None, parse_size, least=0)
+    """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
     webhook_timeout: float = _option(15.0, _seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
     signing_key: str | None = _option(None, _text)

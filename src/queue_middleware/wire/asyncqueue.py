@@ -213,12 +213,12 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
     return _json({"tasks": [task_value(record) for record in page.tasks], "pagination": pagination})
 
 
-def completion_body(record: TaskRecord) -> bytes:
-    """What `onCompleteUrl` is told."""
+def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
+    """What `onCompleteUrl` is told. `excuse`: why the result is not carried, and where it is to be had."""
     told = ("id", "status", "error", "retryCount", "createdAt", "completedAt")
     value = task_value(record)
     task = {"result": result_of(record), **{name: value.get(name) for name in told}}
-    return _json({"event": f"task.{record.status}", "task": task})
+    return _json({"event": f"task.{record.status}", "task": {**task, **({"resultError": excuse} if excuse else {})}})
 
 
 def error_body(text: str) -> bytes:

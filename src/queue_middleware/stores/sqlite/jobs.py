@@ -23,9 +23,11 @@ from queue_middleware.models import (
 )
 from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.store import Topic
+from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
-from .codec import decode_request, encode_headers
+from .codec import decode_events, decode_request, encode_headers
+from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -69,11 +71,11 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             "limit": limit,
         },
     )
-    rows.sort(key=lambda row: (row[7], row[0]))
+    rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
-    tasks = taskrows.tasks(transaction, [row[0] for row in rows if row[9]])
-    for key, tail, token, attempt, max_attempts, retries, webhook, priority, client, _ in rows:
+    tasks = taskrows.tasks(transaction, [row[0] for row in rows if row[10]])
+    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
@@ -89,7 +91,11 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         task = tasks.get(key)
         if task is not None:
             policy = policy.replace(backoff=task.spec.backoff)
-        claims.append(Claim(key, request_id, token, attempt, policy, request, webhook, task))
+        claim = Claim(key, request_id, token, attempt, policy, request, webhook, task=task)
+        if events is not None:
+            claim = claim.replace(events=decode_events(events))
+            tell_start(transaction, claim)
+        claims.append(claim)
     return claims
 
 
@@ -152,7 +158,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
 
 def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
-    deliveries = [(key, webhook, transaction.now) for key, webhook in ended if webhook is not None]
+    deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         execute_rows(transaction.connection, "insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
@@ -173,7 +179,8 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = transaction.all("held", (transaction.owner,))
     for key, token, _ in held:
         _put_back(transaction, key, token, None)
-    if transaction.change("release_deliveries", (transaction.now, transaction.owner)):
+    everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
     return [len(held) for _ in batch]
 

@@ -13,7 +13,12 @@ from .transaction import Transaction
 
 def prune(transaction: Transaction, batch: Sequence[tuple[int, int]]) -> list[int]:
     """Delete finished jobs, and answers that were not to be stored. Batch: retention in milliseconds, and at most how many."""
-    return [_prune_jobs(transaction, retention, limit) + _prune_answers(transaction, limit) for retention, limit in batch]
+    return [_prune(transaction, retention, limit) for retention, limit in batch]
+
+
+def _prune(transaction: Transaction, retention: int, limit: int) -> int:
+    transaction.change("forget_receivers", {"before": transaction.now - retention, "limit": limit})
+    return _prune_jobs(transaction, retention, limit) + _prune_answers(transaction, limit)
 
 
 def _prune_jobs(transaction: Transaction, retention: int, limit: int) -> int:

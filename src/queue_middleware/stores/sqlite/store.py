@@ -12,11 +12,9 @@ from contextlib import AsyncExitStack
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
-    Attempt,
     Cancelled,
     Claim,
     Counts,
-    Delivery,
     Failure,
     Job,
     LogLine,
@@ -32,12 +30,13 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import deliveries, jobs, logs, reading, retention, submissions
+from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .locks import dead_owners
+from .outbox import SQLiteOutbox
 from .queries import SQL
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
@@ -68,6 +67,7 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
+        self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
@@ -281,16 +281,7 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._reader.call(reading.counts)
 
-    # --- the delivery engine's verbs
-
-    async def claim_deliveries(self, limit: int) -> list[Delivery]:
-        """See `store.Store`."""
-        return await self._writer.submit(deliveries.claim, limit)
-
-    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
-        """See `store.Store`."""
-        wait = None if retry_in is None else round(retry_in * 1000)
-        return await self._writer.submit(deliveries.settle, (delivery, attempt, delivered, wait))
+    # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""
