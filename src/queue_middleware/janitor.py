@@ -50,8 +50,9 @@ class Janitor:
 
     async def expire(self) -> None:
         """Fail what did not start before its deadline."""
-        for rescue in await self._store.expire():
-            self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+        while expired := await self._store.expire():
+            for rescue in expired:
+                self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, in batches that leave room for others."""

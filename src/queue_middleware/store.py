@@ -18,6 +18,7 @@ from .models import (
     Counts,
     Delivery,
     Failure,
+    Glance,
     Job,
     LogLine,
     NewJob,
@@ -40,6 +41,8 @@ class Topic(StrEnum):
     """A running job is to be cancelled, or was taken from its owner."""
     DELIVERY = "delivery"
     """A webhook may be due."""
+    STATUS = "status"
+    """A job may have changed in something that its submitter can see."""
 
 
 class Store(Protocol):
@@ -54,8 +57,11 @@ class Store(Protocol):
     def disown(self) -> None:
         """In a forked child: let go of what belongs to the parent, without harm to it."""
 
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain.
+
+        What is returned ends it. As long as nobody listens to `STATUS` nobody is told of it, and nothing is spent on it.
+        """
 
     # --- the submitter's verbs
 
@@ -73,6 +79,12 @@ class Store(Protocol):
 
     async def job(self, request_id: str) -> Job:
         """The job as it stands. Raises `UnknownRequest`, or `BadRequest` for what is no id."""
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """The jobs with these keys as they stand, in any order; those that retention has taken are missing.
+
+        Asked after another question it does not show an earlier state than that one's answer.
+        """
 
     async def result(self, request_id: str) -> Result:
         """The job with its answer. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
@@ -131,7 +143,7 @@ class Store(Protocol):
         """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
 
     async def expire(self) -> list[Rescue]:
-        """Fail the waiting jobs whose start deadline has passed."""
+        """Fail waiting jobs whose start deadline has passed, some hundreds at once; none is returned when there are none left."""
 
     async def prune(self, limit: int) -> int:
         """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.

@@ -53,6 +53,10 @@ class Files:
         self._held.append(lock)
         return lock
 
+    def turns_of_others(self) -> int:
+        """How often anybody but us has written. Two looks that differ have a write of somebody else between them."""
+        return self.turn.turns - self.turn.taken - self.renewal_turn.taken
+
     def close(self, *, leave_life_sign: bool = False) -> None:
         """Let go of everything. A life sign that is left, without its lock, tells others to take over. Repeatable."""
         if leave_life_sign:

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.lifecycle import FINAL, WAITING
+from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
     Counts,
     DeliveryState,
     ErrorType,
     Failure,
+    Glance,
     Job,
     JobState,
     Progress,
     Result,
     StoredResponse,
 )
-from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
 from queue_middleware.store import Topic
 
 from .codec import decode_headers
@@ -32,13 +34,23 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
     row = _one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error = row
+    return _job(row)
+
+
+def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool) -> list[Glance]:
+    """Several jobs as they stand, those that there are."""
+    rows = connection.execute(SQL["glance"], {"keys": json.dumps(keys), "positions": positions}).fetchall()
+    return [Glance(_job(row[:-1]), row[-1] or 0) for row in rows]
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, position = row
     return Job(
         key=key,
-        request_id=request_id.lower(),
+        request_id=format_request_id(key, tail),
         state=JobState(state),
         attempt=attempt,
-        position=_position(connection, state, priority, key),
+        position=position,
         progress=None if fraction is None else Progress(fraction, stage),
         created_at=key >> SEQUENCE_BITS,
         started_at=started_at,
@@ -46,13 +58,6 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
         status=status,
         failure=Failure(ErrorType(error_type), error) if error_type else None,
     )
-
-
-def _position(connection: sqlite3.Connection, state: str, priority: int, key: int) -> int | None:
-    if state not in WAITING:
-        return None
-    row = _one(connection, "in_front", {"priority": priority, "id": key})
-    return int(row[0]) if row else 0
 
 
 def result(connection: sqlite3.Connection, request_id: str) -> Result:

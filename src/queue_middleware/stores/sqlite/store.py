@@ -18,6 +18,7 @@ from queue_middleware.models import (
     Counts,
     Delivery,
     Failure,
+    Glance,
     Job,
     LogLine,
     NewJob,
@@ -47,6 +48,8 @@ _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
+_CLOSE_WATCH = 0.004
+"""Seconds between two looks at the count of turns, while somebody listens to `Topic.STATUS`."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -69,6 +72,8 @@ class SQLiteStore:
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
+        self._turns = 0
+        self._pruned = 0
         self._opened: AsyncExitStack | None = None
         self._disk_checked = -_DISK_WATCH
         self._disk_complaint: str | None = None
@@ -127,9 +132,10 @@ class SQLiteStore:
 
     # --- news
 
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
         self._listeners[topic].append(listener)
+        return lambda: self._listeners[topic].remove(listener)
 
     def _tell(self, topics: set[Topic]) -> None:
         for topic in topics:
@@ -137,10 +143,14 @@ class SQLiteStore:
                 listener()
 
     async def _watch(self) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own."""
+        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
+
+        Who looks at a status is told sooner: while there is somebody, the count of turns is looked at in between.
+        """
+        loop = asyncio.get_running_loop()
         seen = None
         while True:
-            await asyncio.sleep(_WATCH)
+            await self._watch_turns(loop, loop.time() + _WATCH)
             if not self._writer.idle:
                 continue  # a transaction looks for itself
             try:
@@ -151,10 +161,23 @@ class SQLiteStore:
                 seen = version
                 self._tell(set(Topic))
 
+    async def _watch_turns(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
+        while (rest := until - loop.time()) > 0:
+            if not self._listeners[Topic.STATUS]:
+                await asyncio.sleep(rest)
+                continue
+            turns = self._files.turns_of_others()
+            if turns != self._turns:
+                self._turns = turns
+                self._tell({Topic.STATUS})
+            await asyncio.sleep(min(rest, _CLOSE_WATCH))
+
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
+        elif self._listeners[Topic.STATUS]:
+            transaction.topics.add(Topic.STATUS)
         return transaction
 
     # --- the submitter's verbs
@@ -179,6 +202,10 @@ class SQLiteStore:
     async def job(self, request_id: str) -> Job:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.job(connection, request_id))
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.glance(connection, keys, positions))
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store`."""
@@ -264,7 +291,12 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        return await self._writer.submit(retention.prune, (round(self._settings.retention * 1000), limit))
+        kept = round(self._settings.retention * 1000)
+        now = self._clock()
+        found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
+        # The next batch need not pass again by all those that are kept, for instance because they wait.
+        self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
+        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
