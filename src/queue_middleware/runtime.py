@@ -12,6 +12,7 @@ from typing import Any
 
 from .capture import Capture
 from .delivery import DeliveryEngine
+from .departure import Departure
 from .errors import NotRunning
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
 from .guard import Guard
@@ -25,6 +26,7 @@ from .settings import Settings
 from .signing import load_signer
 from .store import Store
 from .stores.sqlite import SQLiteStore
+from .watch import Follower, Watch
 from .worker import Worker
 
 _RESTART_PAUSE = 1.0
@@ -128,6 +130,9 @@ class Runtime:
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
             janitor = Janitor(store, settings, self._announce)
+            watch = Watch(store, self._announce)
+            departure = Departure(watch.stop)
+            stack.callback(departure.close)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
@@ -135,16 +140,19 @@ class Runtime:
                 stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, janitor):
+                for loop in (delivery, janitor, watch):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._worker = worker
+                self._watch = watch
+                self._departure = departure
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
                 for message in store.warnings():
                     self._announce(Warned(message))
                 ready.set_result(None)
                 await self._stop.wait()
+                watch.stop()
                 worker.stop()
                 await working
                 # After the worker: what it finished while draining may still be sent.
@@ -197,6 +205,15 @@ class Runtime:
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""
         return await self._store.job(request_id)
+
+    @asynccontextmanager
+    async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Follower]:
+        """See `watch.Watch.follow`. The follower ends also when the process is asked to end: servers wait for open answers."""
+        if self._watch.stopped:
+            raise NotRunning(STOPPING, 5)
+        self._departure.listen()
+        async with self._watch.follow(request_id, lines=lines) as follower:
+            yield follower
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store.result`."""

@@ -143,7 +143,7 @@ class Store(Protocol):
         """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
 
     async def expire(self) -> list[Rescue]:
-        """Fail waiting jobs whose start deadline has passed, some hundreds at once; none is returned when there are none left."""
+        """Fail waiting jobs whose start deadline has passed, some hundreds at once; none when there are none left."""
 
     async def prune(self, limit: int) -> int:
         """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.

@@ -21,6 +21,7 @@ from queue_middleware.wire.routes import Verb, find_host_route, find_route
 
 from .address import host_of, split_address
 from .call import Call, ClientGone
+from .streams import StatusStream
 from .submission import Submissions
 
 
@@ -35,6 +36,7 @@ class FalQueue:
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
             Verb.STATUS: self._status,
+            Verb.STREAM: self._stream,
             Verb.RESPONSE: self._response,
             Verb.CANCEL: self._cancel,
             Verb.KEYS: self._keys,
@@ -72,6 +74,12 @@ class FalQueue:
         # Behind the job: a job that was at its end by then has all its lines.
         lines = await self._runtime.logs(job.key) if fal.wants_logs(call.scope["query_string"]) else None
         await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), lines))
+
+    async def _stream(self, call: Call) -> None:
+        links = self._links(call)
+        async with self._runtime.follow(call.route.request_id, lines=fal.wants_logs(call.scope["query_string"])) as follower:
+            call.request_id = follower.glance.job.request_id
+            await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
 
     async def _response(self, call: Call) -> None:
         result = await self._runtime.result(call.route.request_id)
