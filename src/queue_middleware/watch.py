@@ -77,6 +77,10 @@ class Follower:
         self._news.clear()
         return True
 
+    def catch_up(self) -> None:
+        """What `glance` shows is known."""
+        self._news.clear()
+
     def wake(self) -> None:
         """There are news."""
         self._news.set()
@@ -141,6 +145,7 @@ class Watch:
         try:
             job = await self._store.job(request_id)
             watched.learn(Glance(job, watched.glance.lines if watched.glance else 0))
+            follower.catch_up()
             if heard != self._heard:
                 self._news.set()
             if self.stopped:

@@ -36,7 +36,7 @@ class StatusStream:
         self._last_line = 0
         self._gone = False
 
-    async def run(self, ping: float = PING) -> None:
+    async def run(self) -> None:
         """Answer the call."""
         await self._call.start(200, self._headers())
         if self._call.scope["method"] == "HEAD":
@@ -45,7 +45,7 @@ class StatusStream:
         listening = asyncio.get_running_loop().create_task(_disconnected(self._call.receive))
         listening.add_done_callback(self._on_disconnect)
         try:
-            await self._tell_until_the_end(ping)
+            await self._tell_until_the_end()
             if not self._gone:
                 await self._call.send({"type": "http.response.body", "body": b""})
         except OSError:
@@ -67,7 +67,7 @@ class StatusStream:
             self._gone = True
         self._follower.end()
 
-    async def _tell_until_the_end(self, ping: float) -> None:
+    async def _tell_until_the_end(self) -> None:
         follower = self._follower
         while not follower.ended:
             job = follower.glance.job
@@ -75,7 +75,7 @@ class StatusStream:
             if is_over(job):
                 await follower.news(_LAST_WORD)
                 return
-            if not await follower.news(ping):
+            if not await follower.news(PING):
                 await self._write(b": ping\n\n")
 
     async def _tell(self, job: Job) -> None:

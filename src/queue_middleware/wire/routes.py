@@ -27,7 +27,7 @@ class Verb(StrEnum):
 
     SUBMIT = "submit"
     STATUS = "status"
-    STREAM = "stream"
+    STREAM = "status/stream"
     RESPONSE = "response"
     CANCEL = "cancel"
     KEYS = "keys"

@@ -1,12 +1,10 @@
-"""Two uses of flock(2): taking turns at the file, which are counted, and showing that a process is alive."""
+"""Two uses of flock(2): taking turns at the file, and showing that a process is alive."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import mmap
 import os
-import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -16,27 +14,16 @@ class TurnLock:
     """Held around every write transaction and checkpoint. Waiting for it is fair; SQLite's busy handler lets some starve.
 
     It also keeps two connections from committing and checkpointing at once, which in SQLite before 3.51.3 can lose commits.
-    Each instance has its own descriptor, so two connections of one process take turns as well. The file holds how many turns
-    there have been: a number in memory that all processes share, which costs nearly nothing to look at.
+    Each instance has its own descriptor, so two connections of one process take turns as well.
     """
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._count = _shared_count(path)
-        self.taken = 0
-        """Turns of this instance."""
-
-    @property
-    def turns(self) -> int:
-        """Turns of all that there are, in all processes. A write in between is over when it is counted."""
-        return int(_COUNT.unpack_from(self._count)[0])
 
     def __enter__(self) -> None:
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.taken += 1
-        _COUNT.pack_into(self._count, 0, self.turns + 1)
         fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
@@ -48,25 +35,6 @@ class TurnLock:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-        count, self._count = self._count, bytearray(_COUNT.size)
-        if not isinstance(count, bytearray):
-            count.close()
-
-
-_COUNT = struct.Struct("Q")
-
-
-def _shared_count(path: Path) -> mmap.mmap | bytearray:
-    """The count in the file; where the file system has no shared memory one that nobody else sees."""
-    file = os.open(path, os.O_RDWR | os.O_CLOEXEC)  # of its own, because a mapping keeps it, and with it a lock
-    try:
-        if os.fstat(file).st_size < _COUNT.size:
-            os.pwrite(file, bytes(_COUNT.size), 0)  # written, not just made longer: room on the disk is then certain
-        return mmap.mmap(file, _COUNT.size)
-    except OSError:
-        return bytearray(_COUNT.size)
-    finally:
-        os.close(file)
 
 
 class LifeSign:

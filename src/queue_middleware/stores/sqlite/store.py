@@ -48,8 +48,8 @@ _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
-_CLOSE_WATCH = 0.004
-"""Seconds between two looks at the count of turns, while somebody listens to `Topic.STATUS`."""
+_LINGER = 5.0
+"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -72,7 +72,6 @@ class SQLiteStore:
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
-        self._turns = 0
         self._pruned = 0
         self._opened: AsyncExitStack | None = None
         self._disk_checked = -_DISK_WATCH
@@ -90,7 +89,7 @@ class SQLiteStore:
         async with AsyncExitStack() as stack:
             self._files = await asyncio.to_thread(Files, self.path, self.owner)
             stack.callback(self._files.close)
-            self._connection = await Connection(self.path, self._files.turn).open()
+            self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
@@ -135,7 +134,18 @@ class SQLiteStore:
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
         self._listeners[topic].append(listener)
-        return lambda: self._listeners[topic].remove(listener)
+        if topic is Topic.STATUS:
+            self._files.bells.hang(lambda: self._tell({Topic.STATUS}))
+        return lambda: self._unsubscribe(topic, listener)
+
+    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+        self._listeners[topic].remove(listener)
+        if topic is Topic.STATUS:
+            asyncio.get_running_loop().call_later(_LINGER, self._want_quiet)
+
+    def _want_quiet(self) -> None:
+        if not self._listeners[Topic.STATUS]:
+            self._files.bells.take_down()
 
     def _tell(self, topics: set[Topic]) -> None:
         for topic in topics:
@@ -145,12 +155,11 @@ class SQLiteStore:
     async def _watch(self) -> None:
         """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
 
-        Who looks at a status is told sooner: while there is somebody, the count of turns is looked at in between.
+        Whoever listens to `STATUS` hears of it sooner, by a bell.
         """
-        loop = asyncio.get_running_loop()
         seen = None
         while True:
-            await self._watch_turns(loop, loop.time() + _WATCH)
+            await asyncio.sleep(_WATCH)
             if not self._writer.idle:
                 continue  # a transaction looks for itself
             try:
@@ -160,17 +169,6 @@ class SQLiteStore:
             if version != seen:
                 seen = version
                 self._tell(set(Topic))
-
-    async def _watch_turns(self, loop: asyncio.AbstractEventLoop, until: float) -> None:
-        while (rest := until - loop.time()) > 0:
-            if not self._listeners[Topic.STATUS]:
-                await asyncio.sleep(rest)
-                continue
-            turns = self._files.turns_of_others()
-            if turns != self._turns:
-                self._turns = turns
-                self._tell({Topic.STATUS})
-            await asyncio.sleep(min(rest, _CLOSE_WATCH))
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)

@@ -5,9 +5,6 @@ import sys
 import threading
 from pathlib import Path
 
-import pytest
-
-from queue_middleware.stores.sqlite import locks
 from queue_middleware.stores.sqlite.locks import LifeSign, TurnLock, dead_owners, sweep_life_signs
 
 
@@ -28,49 +25,6 @@ def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
     assert order == ["first", "second"]
     one.close()
     other.close()
-    other.close()
-
-
-def test_turns_are_counted_over_all_who_take_them(tmp_path: Path) -> None:
-    one, other = TurnLock(tmp_path / "lock"), TurnLock(tmp_path / "lock")
-    for lock in (one, other, one):
-        with lock:
-            pass
-    script = f"""
-from pathlib import Path
-from queue_middleware.stores.sqlite.locks import TurnLock
-with TurnLock(Path({str(tmp_path / "lock")!r})):
-    pass
-"""
-    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
-    assert (one.turns, other.turns) == (4, 4)
-    assert (one.taken, other.taken) == (2, 1)
-    one.close()
-    assert other.turns == 4
-    later = TurnLock(tmp_path / "lock")
-    assert (later.turns, later.taken) == (4, 0)
-    later.close()
-    other.close()
-
-
-def test_a_turn_is_counted_whatever_happens_in_it(tmp_path: Path) -> None:
-    lock = TurnLock(tmp_path / "lock")
-    with pytest.raises(ZeroDivisionError), lock:
-        _ = 1 / 0
-    assert lock.turns == 1
-    lock.close()
-
-
-def test_without_shared_memory_turns_are_taken_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> None:
-        raise OSError("no shared memory here")
-
-    monkeypatch.setattr(locks.mmap, "mmap", refuse)
-    one, other = TurnLock(tmp_path / "lock"), TurnLock(tmp_path / "lock")
-    with one:
-        pass
-    assert (one.turns, other.turns) == (1, 0)
-    one.close()
     other.close()
 
 
