@@ -207,11 +207,14 @@ class Runtime:
         return await self._store.job(request_id)
 
     @asynccontextmanager
-    async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Follower]:
-        """See `watch.Watch.follow`. The follower ends also when the process is asked to end: servers wait for open answers."""
+    async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
+        """See `watch.Watch.follow`. The follower ends also when the process is asked to end: servers wait for open answers.
+
+        `send` is that of the connection; see `departure.Departure.listen`.
+        """
         if self._watch.stopped:
             raise NotRunning(STOPPING, 5)
-        self._departure.listen()
+        self._departure.listen(send)
         async with self._watch.follow(request_id, lines=lines) as follower:
             yield follower
 

@@ -90,6 +90,27 @@ async def test_a_handler_of_the_event_loop_is_one_like_any_other(server: Handler
     loop.remove_signal_handler(SIGNAL)
 
 
+async def test_hypercorn_tells_its_worker_processes_by_an_event(server: Handler) -> None:
+    class Context:
+        terminated = asyncio.Event()
+
+    class HTTPStream:
+        context = Context
+
+        async def app_send(self) -> None:
+            raise NotImplementedError
+
+    told = Told()
+    departure = Departure(told)
+    departure.listen(HTTPStream().app_send)
+    departure.listen(HTTPStream().app_send)
+    await asyncio.sleep(0)
+    assert told.times == 0
+    Context.terminated.set()
+    assert await told.heard()
+    departure.close()
+
+
 @pytest.mark.parametrize("nobody", [signal.SIG_DFL, signal.SIG_IGN])
 async def test_a_signal_without_a_handler_is_left_alone(server: Handler, nobody: Any) -> None:
     signal.signal(signal.SIGQUIT, nobody)

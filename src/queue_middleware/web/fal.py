@@ -77,7 +77,8 @@ class FalQueue:
 
     async def _stream(self, call: Call) -> None:
         links = self._links(call)
-        async with self._runtime.follow(call.route.request_id, lines=fal.wants_logs(call.scope["query_string"])) as follower:
+        lines = fal.wants_logs(call.scope["query_string"])
+        async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
             call.request_id = follower.glance.job.request_id
             await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
 

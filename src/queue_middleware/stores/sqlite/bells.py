@@ -1,7 +1,7 @@
 """Bells: who wants to know at once when another process has committed something hangs one up, and the others ring it.
 
-A bell is a named pipe beside the database. Who commits looks at a number in memory that all processes share, and looks for bells
-only when it has changed; so while there are none a commit costs nothing more than that look.
+A bell is a named pipe beside the database. Who commits looks at a number in memory that all processes share, and for bells only
+when it has changed; so while there are none a commit costs nothing more than that look.
 """
 
 from __future__ import annotations
