@@ -10,51 +10,11 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.errors import KeysUnavailable, VerificationError
 from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import KeyRing
-from queue_middleware.secret import Secret
-from queue_middleware.signing import Signer
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
-from queue_middleware.wire import standard
 from queue_middleware.wire.webhook import signed_message, webhook_headers
+from tests.sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
 
-NOW = 1_700_000_000
-BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
-
-
-SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OTHER = "whsec_" + base64.b64encode(b"another secret of 32 characters.").decode()
-
-
-def a_signer() -> Signer:
-    return Signer(KeyRing.of(KeyPair.generate()), [Secret.parse(SECRET)])
-
-
-class Sender:
-    """A service with keys that can be changed, and the place where it publishes them."""
-
-    def __init__(self) -> None:
-        self.signer = a_signer()
-        self.answer: httpx.Response | Exception | None = None
-        self.fetched = 0
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.fetched += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer or httpx.Response(200, json=self.signer.jwks())
-
-    def webhook(self, at: int = NOW, body: bytes = BODY, user: str = "user") -> dict[str, str]:
-        signature = self.signer.sign(signed_message("id", user, str(at), body))
-        return {name.decode(): value.decode() for name, value in webhook_headers("id", user, str(at), signature)}
-
-    def standard(
-        self, at: int = NOW, body: bytes = BODY, webhook_id: str = "id_1", *, versions: str = "v1a v1"
-    ) -> dict[str, str]:
-        message = standard.signed_message(webhook_id, str(at), body)
-        signatures = self.signer.sign_each(message) if "v1a" in versions.split() else []
-        codes = self.signer.codes(message) if "v1" in versions.split() else []
-        headers = standard.webhook_headers(webhook_id, str(at), signatures, codes)
-        return {name.decode(): value.decode() for name, value in headers}
 
 
 class Clock:
@@ -77,9 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def verifier(sender, clock) -> WebhookVerifier:
-    transport = httpx.MockTransport(sender)
-    client, sync_client = httpx.AsyncClient(transport=transport), httpx.Client(transport=transport)
-    return WebhookVerifier("https://sender.example/jwks.json", client=client, sync_client=sync_client, clock=clock)
+    return WebhookVerifier(JWKS_URL, client=sender.client, sync_client=sender.sync_client, clock=clock)
 
 
 async def test_a_good_webhook(sender, verifier):
@@ -380,7 +338,7 @@ async def test_one_good_signature_among_others_is_enough(sender, verifier):
 
 
 async def test_a_shared_secret_needs_no_key_set(sender, clock):
-    verifier = WebhookVerifier(secrets=SECRET, clock=clock, client=httpx.AsyncClient(transport=httpx.MockTransport(sender)))
+    verifier = WebhookVerifier(secrets=SECRET, clock=clock, client=sender.client)
     webhook = await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "")
     assert verifier.verify_sync(sender.standard(), BODY).webhook_id == "id_1"
@@ -414,8 +372,7 @@ def test_a_malformed_secret_is_the_receivers_mistake():
 
 
 async def test_keys_and_secrets_together(sender, clock):
-    client = httpx.AsyncClient(transport=httpx.MockTransport(sender))
-    verifier = WebhookVerifier("https://sender.example/jwks.json", secrets=SECRET, client=client, clock=clock)
+    verifier = WebhookVerifier(JWKS_URL, secrets=SECRET, client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)).user_id == "user"
     sender.signer = a_signer()  # its keys are unknown; the secret is the same, so there is no need to ask
     clock.now += 60
@@ -439,8 +396,7 @@ async def test_keys_and_secrets_together(sender, clock):
 
 async def test_only_ones_own_webhooks(sender, clock):
     """Anybody can ask fal to send a webhook, well signed, to anybody."""
-    client = httpx.AsyncClient(transport=httpx.MockTransport(sender))
-    verifier = WebhookVerifier(user_id="user", client=client, clock=clock)
+    verifier = WebhookVerifier(user_id="user", client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard()}, BODY)).user_id == "user"
     with pytest.raises(VerificationError, match="another user's"):
         await verifier.verify(sender.webhook(user="somebody"), BODY)
