@@ -25,7 +25,7 @@ Command = Callable[[argparse.Namespace, Callable[[], float]], None]
 
 def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] = time.time) -> int:
     """Do what the arguments say, `sys.argv` without them. 0, or 1 with a sentence on the standard error output."""
-    chosen = _parser().parse_args(arguments)
+    chosen = parser().parse_args(arguments)
     command: Command = chosen.command
     try:
         command(chosen, clock)
@@ -35,7 +35,8 @@ def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] =
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """What may be typed."""
     parser = argparse.ArgumentParser("queue-middleware", description="Look after a queue, while its service runs or not.")
     commands = parser.add_subparsers(required=True, metavar="command")
     keys = commands.add_parser("keys", help="the keys that sign webhooks", description="The keys that sign webhooks.")

@@ -1,6 +1,8 @@
 import json
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -166,3 +168,8 @@ def test_as_a_module(desk):
     )
     assert desk.file.read().keys[0].pair.kid in done.stdout
     assert done.stderr == ""
+
+
+def test_it_is_what_the_package_installs():
+    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"queue-middleware": f"{main.__module__}:{main.__name__}"}
