@@ -87,6 +87,10 @@ def _rotate(chosen: argparse.Namespace, clock: Callable[[], float]) -> None:
             f"for a key that signs from that time on, e.g. @{write_time(clock() + NOTICE)}"
         )
     file = _file(settings, clock)
+    database = database_path(settings.database)
+    if settings.signing_key is None and not file.path.exists() and not database.exists():
+        # In the wrong folder it would make a key that nobody uses, and look like success.
+        raise RotationRefused(f"there is no queue at {database}; say where it is with --database or QUEUE_DATABASE")
     ring = file.start_anew() if chosen.compromised else file.rotate(notice=chosen.notice)
     for key in ring.keys:
         print(_sentence(ring, key, clock()))

@@ -36,7 +36,7 @@ def keys_of_option(signing_key: str | None) -> KeyRing | None:
     try:
         return KeyRing.parse(signing_key)
     except SettingsError as error:
-        raise SettingsError(f"signing_key: {error.detail}") from None
+        raise SettingsError(f"signing_key: {error.detail}; or name a file of them by its absolute path") from None
 
 
 def path_of_keys(signing_key: str | None, database: Path) -> Path:

@@ -97,6 +97,7 @@ def test_the_options_are_those_of_the_service(desk, tmp_path):
     kept(desk, FIRST.seed_hex())
     other = tmp_path / "other"
     other.mkdir()
+    (other / "jobs.db").touch()
     desk.set(QUEUE_DATABASE=f"sqlite:///{other}/jobs.db")
     desk.run("keys", "rotate")
     assert (other / "jobs.db.key").exists()
@@ -104,7 +105,8 @@ def test_the_options_are_those_of_the_service(desk, tmp_path):
     desk.set(QUEUE_SIGNING_KEY=str(tmp_path / "mounted"))
     desk.run("keys", "rotate")
     assert (tmp_path / "mounted").exists()
-    assert [path.name for path in other.iterdir()] == ["jobs.db.key"]  # no database was made
+    assert sorted(path.name for path in other.iterdir()) == ["jobs.db", "jobs.db.key"]
+    assert (other / "jobs.db").read_bytes() == b""  # nobody has opened it
 
 
 def test_a_longer_notice(desk):
@@ -162,7 +164,14 @@ def test_a_wrong_option_of_the_environment_is_told(desk):
     assert "QUEUE_CONCURRENCY: 'many'" in desk.run("keys", "list", fails=True)
 
 
+def test_where_there_is_no_queue_no_key_is_made(desk, tmp_path):
+    for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
+        assert f"there is no queue at {desk.database}; say where it is" in desk.run(*arguments, fails=True)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_as_a_module(desk):
+    kept(desk, FIRST.seed_hex())
     done = subprocess.run(
         [sys.executable, "-m", "queue_middleware", "keys", "rotate"], capture_output=True, text=True, check=True, timeout=60
     )
