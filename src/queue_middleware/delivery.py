@@ -185,12 +185,12 @@ class DeliveryEngine:
         user = webhook.ANONYMOUS
         request_id, timestamp = delivery.request_id, str(int(self._clock()))
         signature = self._signer.sign(webhook.signed_message(request_id, user, timestamp, body))
-        second = self._signer.sign(standard.signed_message(request_id, timestamp, body))
+        message = standard.signed_message(request_id, timestamp, body)
         return body, (
             (b"content-type", b"application/json"),
             (b"user-agent", b"queue-middleware"),
             *webhook.webhook_headers(request_id, user, timestamp, signature),
-            *standard.webhook_headers(request_id, timestamp, [second]),
+            *standard.webhook_headers(request_id, timestamp, self._signer.sign_each(message), self._signer.codes(message)),
         )
 
     async def _settle(self, delivery: Delivery, attempt: Attempt, retry_in: float | None) -> None:

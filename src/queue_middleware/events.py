@@ -107,6 +107,12 @@ class Outage(Value, frozen=True, gc=True):
     pause: float
 
 
+class KeysChanged(Value, frozen=True):
+    """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
+
+    kid: str
+
+
 class Warned(Value, frozen=True):
     """Something that its operator should know once."""
 
@@ -115,7 +121,7 @@ class Warned(Value, frozen=True):
 
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Delivered | DeliveryFailed | Outage | Warned
+    | Delivered | DeliveryFailed | KeysChanged | Outage | Warned
 )  # fmt: skip
 
 

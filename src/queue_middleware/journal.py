@@ -11,6 +11,7 @@ from .events import (
     ClaimLost,
     DeliveryFailed,
     Event,
+    KeysChanged,
     Outage,
     Raised,
     Rescued,
@@ -60,6 +61,7 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     Raised: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
     Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
     DeliveryFailed: (logging.WARNING, _undelivered),
+    KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }

@@ -19,11 +19,12 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
 from .journal import Journal
+from .keyfile import keys_of_option
+from .keywatch import KeyWatch
 from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .replay import App
 from .settings import Settings
-from .signing import load_signer
 from .store import Store
 from .stores.sqlite import SQLiteStore
 from .watch import Follower, Watch
@@ -45,6 +46,7 @@ class Runtime:
     def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
+        keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
         self._app = app
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
@@ -122,13 +124,12 @@ class Runtime:
             store = SQLiteStore(settings)
             await store.open()
             stack.push_async_callback(store.close)
-            self._signer = await asyncio.to_thread(
-                load_signer, settings.signing_key, store.path.with_name(f"{store.path.name}.key")
-            )
+            keywatch = KeyWatch(settings, store.path, self._announce)
+            signer = await keywatch.open()
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
             worker = Worker(self._app, store, settings, self._announce)
             worker.adopt(state, context)
-            delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
+            delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
             janitor = Janitor(store, settings, self._announce)
             watch = Watch(store, self._announce)
             departure = Departure(watch.stop)
@@ -140,12 +141,13 @@ class Runtime:
                 stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, janitor, watch):
+                for loop in (delivery, janitor, watch, keywatch):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._worker = worker
                 self._watch = watch
                 self._departure = departure
+                self._signer, self._keywatch = signer, keywatch
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
                 for message in store.warnings():
@@ -158,6 +160,7 @@ class Runtime:
                 # After the worker: what it finished while draining may still be sent.
                 delivery.stop()
                 janitor.stop()
+                keywatch.stop()
             self._announce(Stopped(worker.handed_back))
 
     def _ended(self) -> None:
@@ -234,6 +237,7 @@ class Runtime:
         """See `store.Store.cancel`."""
         return await self._store.cancel(request_id)
 
-    def keys(self) -> Mapping[str, Any]:
-        """The JSON Web Key Set with which our webhooks can be verified."""
+    async def keys(self) -> Mapping[str, Any]:
+        """The JSON Web Key Set with which our webhooks can be verified, as of now."""
+        await self._keywatch.look()
         return self._signer.jwks()

@@ -117,7 +117,8 @@ class FalQueue:
             await call.answer(202, fal.CANCEL_REQUESTED)
 
     async def _keys(self, call: Call) -> None:
-        await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
+        keys = await self._runtime.keys()
+        await call.answer(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, call: Call) -> None:
         await call.answer(200, openapi.document(self._links(call).base))
