@@ -2,6 +2,7 @@
 
 QueueError
 ├── SettingsError                    a wrong option, told at construction
+├── RotationRefused                  the signing keys are not changed
 ├── BadRequest              400      a malformed path, id, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
 ├── Unauthorized            401      no key, or none that we know
@@ -52,6 +53,10 @@ class QueueError(Exception):
 
 class SettingsError(QueueError, ValueError):
     """An option has a wrong name or value."""
+
+
+class RotationRefused(QueueError):
+    """The signing keys cannot be changed, or should not be right now; they are as they were."""
 
 
 class BadRequest(QueueError):

@@ -166,6 +166,12 @@ class Outage(Value, frozen=True, gc=True):
     pause: float
 
 
+class KeysChanged(Value, frozen=True):
+    """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
+
+    kid: str
+
+
 class Warned(Value, frozen=True):
     """Something that its operator should know once."""
 
@@ -175,7 +181,7 @@ class Warned(Value, frozen=True):
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
     | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
-    | Redelivered | Outage | Warned
+    | Redelivered | KeysChanged | Outage | Warned
 )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from .events import (
     DeliveryDead,
     DeliveryFailed,
     Event,
+    KeysChanged,
     Outage,
     PollFailed,
     Raised,
@@ -79,6 +80,7 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     ),
     CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
+    KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }

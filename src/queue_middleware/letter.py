@@ -34,6 +34,7 @@ class Scribe:
     def __init__(self, store: Store, signer: Signer, settings: Settings, clock: Callable[[], float]) -> None:
         self._store = store
         self._signer = signer
+        self._secrets = settings.webhook_secret
         self._most = settings.webhook_max_payload
         self._base = f"{settings.public_url or ''}{settings.prefix}"
         self._clock = clock
@@ -116,9 +117,11 @@ class Scribe:
     def _headers(self, delivery: Delivery, digest: str, body: bytes, result: Result | None) -> Headers:
         user, timestamp = webhook.user_id(result.job.identity if result else None), str(int(self._clock()))
         signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
-        second = self._signer.sign(standard.signed_message(delivery.webhook_id, timestamp, body))
+        message = standard.signed_message(delivery.webhook_id, timestamp, body)
+        second, codes = self._signer.sign_each(message), self._signer.codes(message)
         return (
             *_OURS,
             *webhook.webhook_headers(delivery.request_id, user, timestamp, signature),
-            *standard.webhook_headers(delivery.webhook_id, timestamp, [second]),
+            *standard.webhook_headers(delivery.webhook_id, timestamp, second, codes),
+            *(asyncqueue.signature_headers(self._secrets, timestamp, body) if result and result.job.is_task else ()),
         )

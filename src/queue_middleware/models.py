@@ -342,6 +342,15 @@ class Job(Value, frozen=True):
         return self.client[len(OWNED) :] if self.client.startswith(OWNED) else None
 
 
+class Glance(Value, frozen=True):
+    """A job as somebody sees it who looks at it again and again."""
+
+    job: Job
+    """Without a position where none was asked for."""
+    lines: int
+    """The number of its last log line, 0 where there is none."""
+
+
 class Result(Value, frozen=True):
     """A finished job with its answer; `response` is None where it ended in `job.failure`."""
 

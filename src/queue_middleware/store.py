@@ -16,6 +16,7 @@ from .models import (
     Claim,
     Counts,
     Failure,
+    Glance,
     Job,
     LogLine,
     NewJob,
@@ -43,6 +44,8 @@ class Topic(StrEnum):
     """A webhook may be due."""
     POLL = "poll"
     """A provider may be due to be asked."""
+    STATUS = "status"
+    """A job may have changed in something that its submitter can see."""
 
 
 class Store(Protocol):
@@ -65,8 +68,11 @@ class Store(Protocol):
     def disown(self) -> None:
         """In a forked child: let go of what belongs to the parent, without harm to it."""
 
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain.
+
+        What is returned ends it. As long as nobody listens to `STATUS` nobody is told of it, and nothing is spent on it.
+        """
 
     # --- the submitter's verbs
 
@@ -84,6 +90,12 @@ class Store(Protocol):
 
     async def job(self, request_id: str) -> Job:
         """The job as it stands. Raises `UnknownRequest`, or `BadRequest` for what is no id."""
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """The jobs with these keys as they stand, in any order; those that retention has taken are missing.
+
+        Asked after another question it does not show an earlier state than that one's answer.
+        """
 
     async def result(self, request_id: str) -> Result:
         """The job with its answer. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
@@ -142,7 +154,7 @@ class Store(Protocol):
         """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
 
     async def expire(self) -> list[Rescue]:
-        """Fail the waiting jobs whose start deadline has passed."""
+        """Fail waiting jobs whose start deadline has passed, some hundreds at once; none when there are none left."""
 
     async def prune(self, limit: int) -> int:
         """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.

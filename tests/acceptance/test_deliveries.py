@@ -20,10 +20,12 @@ from nacl.signing import VerifyKey
 from queue_middleware.delivery import DeliveryEngine
 from queue_middleware.events import CircuitOpened, Event, announce_to
 from queue_middleware.guard import Guard
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
 from queue_middleware.models import Standing
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
 from tests.nouns import a_job, an_answer
@@ -135,7 +137,7 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
             return ["127.0.0.1"]
 
         async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
-            signer = Signer([KeyPair.generate()])
+            signer = Signer(KeyRing.of(KeyPair.generate()))
             engine = DeliveryEngine(store, outbound, signer, settings, announce_to([ear] if ear else []), grace=0.0)
             gc.collect()
             began = time.perf_counter()

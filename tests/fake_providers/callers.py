@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import httpx
 
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
+from queue_middleware.signing import Signer
 from queue_middleware.wire import webhook
 
 from .loopback import KEY, Call, Job, Provider, Refused, Reply
@@ -24,7 +26,7 @@ class Fal(Provider):
     """`ends` is the HTTP status of the application's answer: `200`, `422`, `500`. A prompt is required."""
 
     phases: ClassVar[Sequence[str]] = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
-    signer: Signer = field(default_factory=lambda: Signer([KeyPair.generate()]))
+    signer: Signer = field(default_factory=lambda: Signer(KeyRing.of(KeyPair.generate())))
 
     def check_key(self, call: Call) -> None:
         if call.path.startswith("/.well-known/"):

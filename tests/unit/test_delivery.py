@@ -23,6 +23,8 @@ from queue_middleware.events import (
     announce_to,
 )
 from queue_middleware.guard import Guard
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
 from queue_middleware.models import (
     DeliveryState,
     ErrorType,
@@ -37,7 +39,7 @@ from queue_middleware.models import (
 )
 from queue_middleware.outbound import Answer, Outbound
 from queue_middleware.settings import Settings
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.signing import Signer
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
@@ -128,7 +130,7 @@ class Bench:
     """A store on a file, an engine on it, and hands to make webhooks due."""
 
     def __init__(self, store: SQLiteStore, clock: Clock) -> None:
-        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer([KeyPair.generate()])
+        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
 
     def engine(
         self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options
@@ -492,7 +494,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench):
             signed_in.append(threading.current_thread())
             return super().sign(message)
 
-    bench.signer = Noting([KeyPair.generate()])
+    bench.signer = Noting(KeyRing.of(KeyPair.generate()))
     async with bench.running(Receiver()):
         await bench.finish()
         await bench.ear.next()

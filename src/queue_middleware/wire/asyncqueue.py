@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -244,14 +246,17 @@ def error_of(record: TaskRecord) -> str | None:
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
 
 
-def signature_header(timestamp: str, codes: list[bytes]) -> bytes:
-    """`X-AsyncQueue-Signature`: one code for each secret, the active one's first."""
-    return ",".join([f"t={timestamp}", *(f"v1={code.hex()}" for code in codes)]).encode("ascii")
+def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
+    """`X-AsyncQueue-Signature: t=…,v1=…`: HMAC-SHA256 over `t.body`, once for each secret; nothing where there is none.
 
-
-def signed_message(timestamp: str, body: bytes) -> bytes:
-    """What is signed with HMAC-SHA256."""
-    return timestamp.encode("ascii") + b"." + body
+    The key is the secret as a text, as its receivers have it, and not what Standard Webhooks reads from it.
+    """
+    message = timestamp.encode("ascii") + b"." + body
+    codes = [hmac.new(secret.encode(), message, hashlib.sha256).hexdigest() for secret in secrets]
+    if not codes:
+        return ()
+    spelled = ",".join([f"t={timestamp}", *(f"v1={code}" for code in codes)])
+    return ((b"x-asyncqueue-signature", spelled.encode("ascii")),)
 
 
 def _joined(response: StoredResponse) -> dict[str, str]:

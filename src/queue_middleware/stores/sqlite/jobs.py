@@ -228,7 +228,7 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
         transaction.change("want_cancelled", (key,))
         transaction.topics.add(Topic.CANCEL)
         return Cancelled.RUNNING
-    end_waiting(transaction, key, CANCELLED)
+    end_waiting(transaction, [key], CANCELLED)
     if state == JobState.WAITING:
         taskrows.wait_no_longer(transaction, key)
     return Cancelled.WAITING
@@ -237,19 +237,20 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail the waiting jobs whose start deadline has passed."""
     overdue = transaction.all("overdue", (transaction.now,))
-    for key, _ in overdue:
-        end_waiting(transaction, key, OVERDUE)
+    end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
-def end_waiting(transaction: Transaction, key: int, failure: Failure) -> None:
-    """Fail a job that waits for its turn, or for somebody outside."""
-    row = transaction.one("end_waiting", (_end_state(failure), transaction.now, failure.error_type, failure.detail, key))
-    if row is not None:
+def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+    """Fail jobs that wait for their turn, or for somebody outside."""
+    end = (_end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
+    ended = transaction.all("end_waiting", end)
+    if ended:
         transaction.tallies.forget()
-        transaction.change("drop_request", (key,))
-        transaction.change("drop_request_parts", (key,))
-        make_due(transaction, [(key, row[0])])
+        for key, _ in ended:
+            transaction.change("drop_request", (key,))
+            transaction.change("drop_request_parts", (key,))
+        make_due(transaction, ended)
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:

@@ -26,17 +26,16 @@ SELECT * FROM (VALUES {rows}(?)) WHERE column1 IS NOT NULL;
 INSERT INTO news_wanted (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
--- name: queued_by_priority
-SELECT priority, count(*) FROM job WHERE state = 'queued' GROUP BY priority;
-
--- name: count_delayed
-SELECT count(*) FROM job WHERE state = 'delayed';
+-- name: waiting
+SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority;
 
 -- name: waiting_of_client
-SELECT count(*) FROM job WHERE state IN ('queued', 'delayed') AND client = ?;
+SELECT jobs FROM waiting_client WHERE client = ?;
 
 -- name: promote
-UPDATE job SET state = 'queued', due_at = NULL WHERE state = 'delayed' AND due_at <= ?;
+-- Not all at once: everybody waits for the end of the transaction.
+UPDATE job SET state = 'queued', due_at = NULL
+WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? ORDER BY due_at LIMIT 500);
 
 -- name: claim
 -- A job whose start deadline has passed is left for `expire`.
@@ -119,7 +118,7 @@ UPDATE job SET cancelling = 1 WHERE id = ?;
 
 -- name: end_waiting
 UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL
-WHERE id = ? AND state IN ('queued', 'delayed', 'waiting') RETURNING webhook;
+WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 'waiting') RETURNING id, webhook;
 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
@@ -150,12 +149,16 @@ WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM 
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error, client, task
+SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    (SELECT position FROM place WHERE place.id = job.id)
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
--- name: in_front
-SELECT (SELECT count(*) FROM job WHERE state = 'queued' AND priority < :priority)
-    + (SELECT count(*) FROM job WHERE state = 'queued' AND priority = :priority AND id < :id);
+-- name: glance
+-- Positions cost more than all the rest; who has asked a moment ago does without.
+SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    CASE WHEN :positions THEN (SELECT position FROM place WHERE place.id = job.id) END,
+    (SELECT max(number) FROM log WHERE job_id = job.id)
+FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
 
 -- name: response
 SELECT head, body, parts FROM payload WHERE job_id = ?;
@@ -254,8 +257,8 @@ SELECT min(at) FROM (
     UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
 
 -- name: results
-SELECT tail, head, body, parts, job.id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error,
-    client, task
+SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    NULL
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
@@ -272,8 +275,11 @@ SELECT host, standing, failures, failing_since, held_until, (SELECT count(*) FRO
     SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' LIMIT :most))
 FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER BY host LIMIT :limit;
 
+-- name: unused_receivers
+SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+
 -- name: forget_receivers
-DELETE FROM receiver WHERE host IN (SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit);
+DELETE FROM receiver WHERE host IN (SELECT value FROM json_each(?)) AND next_at IS NULL;
 
 -- name: delivery
 SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
@@ -298,12 +304,14 @@ ORDER BY delivery.id LIMIT :limit;
 -- name: attempts
 SELECT at, duration, status, error, answer FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
 
--- name: prune
+-- name: outlived
 -- The id holds the time of submission, so the oldest come first without an index; a webhook still on its way keeps its result.
-DELETE FROM job WHERE id IN (
-    SELECT id FROM job WHERE id < :first_kept AND finished_at <= :before
-        AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
-    LIMIT :limit);
+SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+ORDER BY id LIMIT :limit;
+
+-- name: prune
+DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
 -- Failures have no answer, but they need not be looked at again.

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.lifecycle import FINAL, IN_QUEUE
+from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
     Counts,
     DeliveryState,
     ErrorType,
     Failure,
+    Glance,
     Job,
     JobState,
     Progress,
@@ -35,15 +36,20 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
     row = _one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    key, state, _, priority, *_ = row
-    return _job(row, request_id.lower(), _position(connection, state, priority, key))
+    return _job(row)
 
 
-def _job(row: tuple[Any, ...], request_id: str, position: int | None) -> Job:
-    key, state, attempt, _, fraction, stage, started_at, finished_at, status, error_type, error, client, task = row
+def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool) -> list[Glance]:
+    """Several jobs as they stand, those that there are."""
+    rows = connection.execute(SQL["glance"], {"keys": json.dumps(keys), "positions": positions}).fetchall()
+    return [Glance(_job(row[:-1]), row[-1] or 0) for row in rows]
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client, task, position = row
     return Job(
         key=key,
-        request_id=request_id,
+        request_id=format_request_id(key, tail),
         state=JobState(state),
         attempt=attempt,
         position=position,
@@ -56,13 +62,6 @@ def _job(row: tuple[Any, ...], request_id: str, position: int | None) -> Job:
         client=client,
         is_task=task == LISTED,
     )
-
-
-def _position(connection: sqlite3.Connection, state: str, priority: int, key: int) -> int | None:
-    if state not in IN_QUEUE:
-        return None
-    row = _one(connection, "in_front", {"priority": priority, "id": key})
-    return int(row[0]) if row else 0
 
 
 def result(connection: sqlite3.Connection, request_id: str) -> Result:
@@ -88,8 +87,8 @@ def _result(found: Job, answer: tuple[Any, ...] | None) -> Result:
 def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
     """Finished jobs with their answers, by key; without those that are gone."""
     found: dict[int, Result] = {}
-    for tail, head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
-        one = _job(tuple(row), format_request_id(row[0], tail), None)
+    for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
+        one = _job(tuple(row))
         if one.state in FINAL:
             found[one.key] = _result(one, None if head is None else (head, body, parts))
     return found

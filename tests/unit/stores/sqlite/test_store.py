@@ -143,7 +143,9 @@ def test_rows_of_every_count(count: int) -> None:
 QUERY_PLANS = [
     ("claim", "job_queued"),
     ("promote", "job_delayed"),
-    ("waiting_of_client", "job_waiting"),
+    ("waiting_of_client", "waiting_client USING PRIMARY KEY"),
+    ("waiting", "waiting USING PRIMARY KEY (state=? AND level=?)"),
+    ("job", "job_queued (priority=? AND id>? AND id<?)"),
     ("overdue", "job_start_by"),
     ("held", "job_running"),
     ("claim_deliveries", "delivery_due"),
