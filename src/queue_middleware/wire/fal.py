@@ -131,7 +131,7 @@ def _metrics(job: Job) -> dict[str, float]:
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:
     if job.position is not None:
         yield "queue_position", job.position
-    if job.state is JobState.RUNNING and job.progress is not None:
+    if job.state in (JobState.RUNNING, JobState.WAITING) and job.progress is not None:
         yield "progress", {"fraction": job.progress.fraction, "stage": job.progress.stage}
     if job.failure is not None:
         yield "error", job.failure.detail
