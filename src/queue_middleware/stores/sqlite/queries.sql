@@ -203,8 +203,8 @@ ORDER BY id LIMIT :limit;
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
--- Failures have no answer, but they need not be looked at again.
-SELECT short_lived.job_id FROM short_lived JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
+-- Failures have no answer, but they need not be looked at again. CROSS, or the planner goes through all jobs there are.
+SELECT short_lived.job_id FROM short_lived CROSS JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
 WHERE finished_at <= CASE WHEN parts > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('pending', 'sending'))
 LIMIT :limit;
