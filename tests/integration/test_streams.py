@@ -19,7 +19,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
-from queue_middleware.store import Topic
 from queue_middleware.web import streams
 from tests.asgi import call, http_scope
 from tests.listening import Listener, listening
@@ -46,7 +45,7 @@ class Stage:
         return len(self.app._runtime._watch._watched)
 
     def is_listened_to(self) -> bool:
-        return bool(self.app._runtime._store._listeners[Topic.STATUS])
+        return self.app._runtime._store._news.status_is_wanted
 
 
 @pytest.fixture

@@ -144,7 +144,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += round(seconds * 1000)
-        self.store._tell({Topic.DELIVERY})
+        self.store._news.tell({Topic.DELIVERY})
 
     async def states(self) -> dict[str, int]:
         return dict((await self.store.counts()).deliveries)

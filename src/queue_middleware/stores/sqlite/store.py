@@ -38,6 +38,7 @@ from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .locks import dead_owners
+from .news import News
 from .queries import SQL
 from .transaction import Tallies, Transaction
 from .writer import Writer
@@ -46,10 +47,6 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
-_WATCH = 0.05
-"""Seconds between two looks for the commits of other processes."""
-_LINGER = 5.0
-"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -70,7 +67,6 @@ class SQLiteStore:
         self._settings = settings
         self._clock = clock
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
-        self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
         self._pruned = 0
         self._opened: AsyncExitStack | None = None
@@ -93,8 +89,10 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
-            self._writer = Writer(self._connection, self._begin, self._tell, self._tallies.forget)
-            self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="queue-store-watcher")
+            self._news = News(self._files.bells)
+            self._writer = Writer(self._connection, self._begin, self._news.tell, self._tallies.forget)
+            watching = self._news.watch(self._connection, lambda: self._writer.idle)
+            self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -133,48 +131,13 @@ class SQLiteStore:
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
-        self._listeners[topic].append(listener)
-        if topic is Topic.STATUS:
-            self._files.bells.hang(lambda: self._tell({Topic.STATUS}))
-        return lambda: self._unsubscribe(topic, listener)
-
-    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        self._listeners[topic].remove(listener)
-        if topic is Topic.STATUS:
-            asyncio.get_running_loop().call_later(_LINGER, self._want_quiet)
-
-    def _want_quiet(self) -> None:
-        if not self._listeners[Topic.STATUS]:
-            self._files.bells.take_down()
-
-    def _tell(self, topics: set[Topic]) -> None:
-        for topic in topics:
-            for listener in self._listeners[topic]:
-                listener()
-
-    async def _watch(self) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
-
-        Whoever listens to `STATUS` hears of it sooner, by a bell.
-        """
-        seen = None
-        while True:
-            await asyncio.sleep(_WATCH)
-            if not self._writer.idle:
-                continue  # a transaction looks for itself
-            try:
-                version = await self._connection.call(_data_version)
-            except QueueError:
-                continue
-            if version != seen:
-                seen = version
-                self._tell(set(Topic))
+        return self._news.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
-        elif self._listeners[Topic.STATUS]:
+        elif self._news.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
 
@@ -319,7 +282,3 @@ class SQLiteStore:
 
 def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
     return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
