@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
@@ -19,6 +19,7 @@ from queue_middleware.models import (
     JobState,
     Progress,
     Result,
+    Standing,
     StoredResponse,
 )
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
@@ -75,6 +76,34 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
     return Result(found, StoredResponse(found.status, decode_headers(row[0]), row[1], row[2]))
 
 
+def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
+    """Finished jobs with their answers, by key; without those that are gone."""
+    rows = connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall()
+    return {row[0]: _result(*row) for row in rows if row[2] in FINAL}
+
+
+def _result(
+    key: int, tail: bytes, state: str, attempt: int, _: int, fraction: float | None, stage: str | None, started_at: int | None,
+    finished_at: int, status: int | None, error_type: str | None, error: str, head: bytes | None, body: bytes, parts: int,
+) -> Result:  # fmt: skip
+    found = Job(
+        key=key,
+        request_id=format_request_id(key, tail),
+        state=JobState(state),
+        attempt=attempt,
+        position=None,
+        progress=None if fraction is None else Progress(fraction, stage),
+        created_at=key >> SEQUENCE_BITS,
+        started_at=started_at,
+        finished_at=finished_at,
+        status=status,
+        failure=Failure(ErrorType(error_type), error) if error_type else None,
+    )
+    if head is None or status is None:
+        return Result(found, None)
+    return Result(found, StoredResponse(status, decode_headers(head), body, parts))
+
+
 def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
     """One part of an answer."""
     row = _one(connection, "response_part", (key, number))
@@ -107,7 +136,7 @@ def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
 
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
-    row = _one(connection, "next_work" if topic is Topic.WORK else "next_delivery")
+    row = _one(connection, "next_work") if topic is Topic.WORK else _one(connection, "next_delivery", {"after": -1})
     return None if row is None or row[0] is None else int(row[0])
 
 
@@ -116,6 +145,7 @@ def counts(connection: sqlite3.Connection) -> Counts:
     return Counts(
         {JobState(state): count for state, count in connection.execute(SQL["count_jobs"]).fetchall()},
         {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
+        {Standing(standing): count for standing, count in connection.execute(SQL["count_receivers"]).fetchall()},
     )
 
 

@@ -14,8 +14,9 @@ from queue_middleware.models import Claim, JobState, NewJob, Receipt
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
 from queue_middleware.store import Topic
 
-from .codec import cut
+from .codec import cut, encode_events
 from .jobs import promote
+from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -38,6 +39,8 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
     short_lived: list[tuple[int]] = []
+    news_wanted: list[tuple[int, str]] = []
+    started: list[Claim] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -49,11 +52,15 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
+        if new.events:
+            news_wanted.append((key, encode_events(new.events)))
         if new.short_lived:
             short_lived.append((key,))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events)
+            if new.events:
+                started.append(claim)
             results.append(Receipt(request_id, 0, claim))
         else:
             position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
@@ -64,7 +71,10 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     execute_rows(transaction.connection, "insert_jobs", jobs)
     execute_rows(transaction.connection, "insert_request_parts", parts)
     execute_rows(transaction.connection, "insert_short_lived", short_lived)
+    execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
     transaction.payloads += payloads
+    for claim in started:
+        tell_start(transaction, claim)
     tallies.last_key = key - 1
     return results
 
