@@ -126,6 +126,8 @@ class Connection(asyncio.Protocol):
             await self._end
         if not self.is_open or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
+        if self._http.trailing_data[0]:
+            return False  # an answer to something we have not asked yet
         self._http.start_next_cycle()
         return True
 

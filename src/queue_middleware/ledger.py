@@ -8,7 +8,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from .errors import BadRequest
 from .events import Announce, Redelivered
-from .models import Standing
+from .models import Standing, WebhookKind
 from .outbox import Outbox
 from .webhooks import Attempt, DeliveryRecord, Receiver, Which
 
@@ -58,7 +58,9 @@ class Ledger:
         count = after = 0
         while records := await self._outbox.records(which, after=after, limit=_TOGETHER):
             after = records[-1].id
-            count += await self._outbox.redeliver([record.id for record in records])
+            # How a request went on is no news any more, unless somebody names just that.
+            wanted = [one.id for one in records if one.kind is WebhookKind.COMPLETED or which.delivery_id is not None]
+            count += await self._outbox.redeliver(wanted)
         if count:
             self._announce(Redelivered(count))
         return count

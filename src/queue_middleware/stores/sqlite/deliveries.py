@@ -130,11 +130,9 @@ def _attempt_row(delivery: Delivery, attempt: Attempt) -> tuple[Any, ...]:
 
 
 def _judge(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """What the attempts say about their hosts. Of a host that was well and still is nothing is read and nothing written."""
-    telling = {one[0].host for one in batch if (one[0].standing, one[4]) != (Standing.GOOD, Outcome.PROMPT)}
-    if not telling:
-        return [Settled(held=True)] * len(batch)
-    found = transaction.all("receivers_of", (json.dumps(list(telling)),))
+    """What the attempts say about their hosts; nothing is written of those that were well and still are."""
+    hosts = list({settlement[0].host for settlement in batch})
+    found = transaction.all("receivers_of", (json.dumps(hosts),))
     before = {host: Health(Standing(standing), *rest) for host, standing, *rest in found}
     health = dict(before)
     settled: list[Settled] = []

@@ -16,7 +16,7 @@ from .transaction import Transaction
 
 
 class Outlived(Value, frozen=True):
-    """Keys of finished jobs that are no longer kept, the oldest first, of jobs whose answers were not to be stored, and hosts."""
+    """Keys of finished jobs that are no longer kept, the oldest first, of jobs whose answers are not stored, and hosts."""
 
     jobs: list[int]
     answers: list[int]
