@@ -113,7 +113,8 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
             raise NotTogether
         return [Settled(held=False)]
     execute_rows(transaction.connection, "insert_attempts", [_attempt_row(one[0], one[1]) for one in batch])
-    if any(row[2] == DeliveryState.PENDING for row in rows):
+    # The end of one that told of something earlier makes the next of its request due.
+    if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
     return _judge(transaction, batch)
 
