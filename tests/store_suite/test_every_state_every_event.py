@@ -88,14 +88,14 @@ async def bring_delivery_to(store: Store, state: DeliveryState) -> tuple[int, De
     (delivery,) = await claimed(store)
     match state:
         case DeliveryState.WAITING:
-            await store.report(receipt.claim, Progress(0.5))
+            await store.log(receipt.claim, [], Progress(0.5))
             return delivery.id + 1, delivery, receipt.claim
         case DeliveryState.DELIVERED:
             await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
         case DeliveryState.DEAD:
             await store.outbox.settle(delivery, an_attempt(410, "answered 410"), delivered=False, retry_in=None)
         case DeliveryState.SUPERSEDED:
-            await store.report(receipt.claim, Progress(0.5))
+            await store.log(receipt.claim, [], Progress(0.5))
             await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=5.0)
     return delivery.id, delivery, receipt.claim
 
@@ -124,7 +124,7 @@ class Hands:
             await self.store.outbox.settle(self.attempted, an_attempt(), delivered=True, retry_in=None)
 
     async def supersede(self) -> None:
-        await self.store.report(self.claim, Progress(0.9))
+        await self.store.log(self.claim, [], Progress(0.9))
         await self.settle(delivered=False, retry_in=5.0)
 
 

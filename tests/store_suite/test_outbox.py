@@ -339,7 +339,7 @@ async def test_what_is_known_of_hosts_that_nobody_calls_is_forgotten(stores: Sto
 
 async def test_nobody_is_told_of_more_than_the_end_unless_he_asks(store: Store) -> None:
     claim = await begin(store, events=())
-    await store.report(claim, Progress(0.5))
+    await store.log(claim, [], Progress(0.5))
     assert await states(store) == {}
 
 
@@ -358,7 +358,7 @@ async def test_the_start_is_told_once(store: Store, start: bool) -> None:
 async def test_news_go_out_in_order_and_never_two_at_once(store: Store, clock: ManualClock) -> None:
     await make_good(store)
     claim = await begin(store)
-    await store.report(claim, Progress(0.5, "half"))
+    await store.log(claim, [], Progress(0.5, "half"))
     await store.complete(claim, an_answer())
     told = []
     for kind in ALL:
@@ -378,7 +378,7 @@ async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     told = []
     for step in range(1, 11):
-        await store.report(claim, Progress(step / 10))
+        await store.log(claim, [], Progress(step / 10))
         for delivery in await claimed(store):
             told.append((step, json.loads(delivery.data or "")["fraction"]))
             await succeed(store, delivery)
@@ -390,9 +390,9 @@ async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store
 async def test_the_last_progress_does_not_wait_and_the_end_follows(store: Store) -> None:
     await make_good(store)
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
-    await store.report(claim, Progress(0.1))
+    await store.log(claim, [], Progress(0.1))
     await succeed(store, (await claimed(store))[0])
-    await store.report(claim, Progress(1.0))
+    await store.log(claim, [], Progress(1.0))
     assert await claimed(store) == []
     await store.complete(claim, an_answer())
     (last,) = await claimed(store)

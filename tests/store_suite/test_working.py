@@ -377,10 +377,10 @@ async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(sto
     await store.complete(receipt.claim, an_answer())
     clock.advance(10_000)
     assert await store.prune(10) == 0
-    (delivery,) = await store.claim_deliveries(1)
+    (delivery,) = await claimed(store, 1)
     assert await store.prune(10) == 0
     assert (await store.result(receipt.request_id)).response is not None
-    await store.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     assert await store.prune(10) == 1
     assert (await store.result(receipt.request_id)).response is None
 

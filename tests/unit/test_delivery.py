@@ -337,7 +337,7 @@ async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_
     assert "not public" in event.attempt.error
 
 
-@pytest.mark.parametrize("table", ["response", "response_part"])
+@pytest.mark.parametrize("table", ["payload", "response_part"])
 async def test_a_result_that_is_gone_is_dead(bench, table):
     receiver = Receiver()
     await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
@@ -638,7 +638,7 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         request_id = await bench.submit(events=tuple(WebhookKind))
         (claim,) = await bench.store.claim(1)
         await bench.ear.next()
-        await bench.store.report(claim, Progress(0.5, "half of it"))
+        await bench.store.log(claim, [], Progress(0.5, "half of it"))
         await bench.ear.next()
         await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
         await bench.ear.next()
