@@ -75,6 +75,7 @@ class DeliveryEngine:
         self._running: dict[asyncio.Task[None], int] = {}
         self._full = False
         self._held_back: frozenset[str] = frozenset()
+        self._left: set[str] = set()
         store.subscribe(Topic.DELIVERY, self._wake.set)
 
     async def run(self) -> None:
@@ -117,8 +118,11 @@ class DeliveryEngine:
         due = await self._store.next_due(Topic.DELIVERY)
         if due is None or due > 0:
             return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
+        self._left.clear()
         claimed = await self._outbox.claim(room)
         self._full, self._held_back = claimed.full, claimed.held_back
+        if (self._full and self._left) or not self._held_back.isdisjoint(self._left):
+            self._wake.set()  # a place became free behind the back of this claim
         for delivery in claimed.deliveries:
             self._start(group, delivery, claimed.results.get(delivery.key))
         return _LONGEST_WAIT if claimed.next_in is None else min(max(claimed.next_in, _SHORTEST_WAIT), _LONGEST_WAIT)
@@ -135,6 +139,7 @@ class DeliveryEngine:
     def _vacate(self, delivery: Delivery) -> None:
         """Its place on the wire is free, whatever the database does with the outcome."""
         self._slots.give_back(delivery)
+        self._left.add(delivery.host)
         if self._full or delivery.host in self._held_back:
             self._wake.set()
 

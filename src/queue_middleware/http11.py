@@ -35,7 +35,7 @@ class Broken(Exception):
 
 
 class Connection(asyncio.Protocol):
-    """Made by `loop.create_connection`. `send`, then `finish`, then perhaps again; `abort` whatever happens to it."""
+    """Made by `loop.create_connection`. `send`, `over`, and if it can be recycled again; `abort` at the end in any case."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -60,7 +60,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
         self._untouched = False
-        if self._end is None or self._end.done():
+        if self.is_over:
             self.abort()  # nobody asked
             return
         self._advance(data)
@@ -120,10 +120,18 @@ class Connection(asyncio.Protocol):
                 await self._room
         self._http.send(h11.EndOfMessage())
 
-    async def finish(self) -> bool:
-        """Wait for the end of the answer, or for as much as we read; whether the connection can be used again."""
+    @property
+    def is_over(self) -> bool:
+        """Whether the answer has ended, or as much of it was read as we read."""
+        return self._end is None or self._end.done()
+
+    async def over(self) -> None:
+        """Wait until it is."""
         if self._end is not None:
             await self._end
+
+    def recycle(self) -> bool:
+        """Make ready for another exchange; False where that is not possible."""
         if not self.is_open or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
         if self._http.trailing_data[0]:

@@ -94,6 +94,7 @@ class Outbound:
         self._ssl_context = ssl_context
         self._kept: dict[Origin, list[tuple[Connection, float]]] | None = None
         self._count = 0
+        self._sweeping: asyncio.TimerHandle | None = None
         # Nearly always the same few; a text that was refused is not remembered.
         self._target = lru_cache(maxsize=512)(self._read_target)
 
@@ -107,6 +108,8 @@ class Outbound:
 
     async def __aexit__(self, *_: object) -> None:
         kept, self._kept = self._kept, None
+        if self._sweeping is not None:
+            self._sweeping.cancel()
         for waiting in (kept or {}).values():
             for connection, _until in waiting:
                 connection.abort()
@@ -125,20 +128,24 @@ class Outbound:
         with _told(self._timeout):
             async with asyncio.timeout(self._timeout) as limit:
                 connection, status, answered = await self._exchange(origin, request, body)
-        try:
-            async with asyncio.timeout_at(min(limit.when() or 0.0, self._loop.time() + _REST)):
-                reusable = await connection.finish()
-        except TimeoutError:
-            reusable = False
-        except BaseException:
-            connection.abort()
-            raise
+        if not connection.is_over:
+            await self._wait_for_the_rest(connection, limit.when() or 0.0)
         answer = Answer(status, answered, bytes(connection.kept))
-        if reusable:
+        if connection.recycle():
             self._keep(connection, origin)
         else:
             connection.abort()
         return answer
+
+    async def _wait_for_the_rest(self, connection: Connection, deadline: float) -> None:
+        try:
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + _REST)):
+                await connection.over()
+        except TimeoutError:
+            return  # the status counts
+        except BaseException:
+            connection.abort()
+            raise
 
     def _read_target(self, url: str) -> tuple[Origin, bytes, bytes]:
         """Where it goes, how it names the host, and what it asks for. Raises `OutboundRefused`."""
@@ -184,7 +191,7 @@ class Outbound:
             connection.abort()
             return
         if not self._count:
-            self._loop.call_later(_KEPT_FOR, self._sweep)
+            self._sweep_later()
         self._count += 1
         self._kept.setdefault(origin, []).append((connection, self._loop.time() + _KEPT_FOR))
 
@@ -201,7 +208,12 @@ class Outbound:
             if not kept[origin]:
                 del kept[origin]
         if self._count:
-            self._loop.call_later(_KEPT_FOR, self._sweep)
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._sweeping = self._loop.call_later(_KEPT_FOR, self._sweep)
 
     # --- making one
 

@@ -556,6 +556,43 @@ async def test_many_go_at_once_to_a_host_that_is_well(bench):
     assert receiver.most_busy == AT_ONCE[Standing.GOOD]
 
 
+async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
+    """The claim has seen the host as busy, so it gives out nothing for it; and then nobody would ask again."""
+    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    many = AT_ONCE[Standing.GOOD]
+
+    class Slow:
+        """A store whose claims are answered late."""
+
+        outbox = property(lambda self: self)
+
+        def __getattr__(self, name):
+            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+
+        async def claim(self, room):
+            claimed = await bench.store.outbox.claim(room)
+            if room.busy.get("receiver.example") == many:
+                asked.set()
+                await gate.wait()
+            return claimed
+
+    async with bench.running(receiver, Slow()):
+        await bench.finish()
+        assert isinstance(await bench.ear.next(), Delivered)
+        await receiver.arrived.acquire()
+        receiver.gate.clear()
+        for _ in range(many):
+            await bench.finish()
+            await receiver.arrived.acquire()
+        await bench.finish()
+        await asked.wait()
+        receiver.gate.set()
+        for _ in range(many):
+            assert isinstance(await bench.ear.next(), Delivered)
+        gate.set()
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
 async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
     receiver = Receiver()
     async with bench.running(receiver, limit=8):

@@ -1,3 +1,4 @@
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
@@ -81,6 +82,23 @@ async def test_a_large_result_is_signed_whole_and_sent_in_parts(size):
         assert json.loads(whole)["payload"] == json.loads(payload)
         assert_signed(headers, whole)
     assert max(len(chunk) for chunk in [chunk async for chunk in body.chunks()]) <= PART
+
+
+async def test_large_results_are_put_together_one_at_a_time():
+    class Watched(Parts):
+        busy = most = 0
+
+        async def output(self, key: int, number: int) -> bytes:
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+            await asyncio.sleep(0)
+            self.busy -= 1
+            return await super().output(key, number)
+
+    store = Watched(b'"' + b"x" * (PART - 1))
+    writer = scribe(store)
+    await asyncio.gather(*(writer.write(DELIVERY, answered(b'"', 1)) for _ in range(5)))
+    assert (len(store.read), store.most) == (5, 1)
 
 
 async def test_a_large_result_that_is_no_json_is_small_again():

@@ -7,6 +7,7 @@ from queue_middleware.lifecycle import (
     MOST_ATTEMPTS,
     RETRIED_FAILURE,
     Again,
+    DeliveryEvent,
     attempts_left,
     judge,
 )

@@ -333,6 +333,14 @@ async def test_connections_that_nobody_uses_are_closed(monkeypatch):
             await gone.wait()
 
 
+async def test_closing_leaves_nothing_to_be_done():
+    receiver = Receiver(OK)
+    async with receiver.running() as port:
+        async with Outbound(LOCAL) as outbound:
+            await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+        assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
+
+
 async def test_a_connection_that_was_closed_meanwhile_is_replaced():
     """The other side may close a connection that is kept just when we use it: nothing was done, so we say it again."""
     receiver = Receiver(OK)
