@@ -257,7 +257,7 @@ SELECT min(at) FROM (
     UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
 
 -- name: results
-SELECT job.id, tail, state, attempt, priority, progress, stage, started_at, finished_at, job.status, error_type, error, head, body, parts
+SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs

@@ -71,37 +71,24 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
         connection.execute("COMMIT")
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
-    if row is None or found.status is None:
+    return _result(found, row)
+
+
+def _result(found: Job, answer: tuple[Any, ...] | None) -> Result:
+    if answer is None or found.status is None:
         return Result(found, None)
-    return Result(found, StoredResponse(found.status, decode_headers(row[0]), row[1], row[2]))
+    head, body, parts = answer
+    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts))
 
 
 def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
     """Finished jobs with their answers, by key; without those that are gone."""
-    rows = connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall()
-    return {row[0]: _result(*row) for row in rows if row[2] in FINAL}
-
-
-def _result(
-    key: int, tail: bytes, state: str, attempt: int, _: int, fraction: float | None, stage: str | None, started_at: int | None,
-    finished_at: int, status: int | None, error_type: str | None, error: str, head: bytes | None, body: bytes, parts: int,
-) -> Result:  # fmt: skip
-    found = Job(
-        key=key,
-        request_id=format_request_id(key, tail),
-        state=JobState(state),
-        attempt=attempt,
-        position=None,
-        progress=None if fraction is None else Progress(fraction, stage),
-        created_at=key >> SEQUENCE_BITS,
-        started_at=started_at,
-        finished_at=finished_at,
-        status=status,
-        failure=Failure(ErrorType(error_type), error) if error_type else None,
-    )
-    if head is None or status is None:
-        return Result(found, None)
-    return Result(found, StoredResponse(status, decode_headers(head), body, parts))
+    found: dict[int, Result] = {}
+    for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
+        one = _job((*row, None))
+        if one.state in FINAL:
+            found[one.key] = _result(one, None if head is None else (head, body, parts))
+    return found
 
 
 def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:

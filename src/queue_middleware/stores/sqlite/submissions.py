@@ -40,7 +40,6 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     parts: list[tuple[int, int, bytes]] = []
     short_lived: list[tuple[int]] = []
     news_wanted: list[tuple[int, str]] = []
-    started: list[Claim] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -59,24 +58,30 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events)
-            if new.events:
-                started.append(claim)
             results.append(Receipt(request_id, 0, claim))
         else:
-            position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
-            tallies.enter(new.priority, new.client)
-            transaction.topics.add(Topic.WORK)
-            results.append(Receipt(request_id, position))
+            results.append(Receipt(request_id, _enter(transaction, new)))
         key += 1
     execute_rows(transaction.connection, "insert_jobs", jobs)
     execute_rows(transaction.connection, "insert_request_parts", parts)
     execute_rows(transaction.connection, "insert_short_lived", short_lived)
-    execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
     transaction.payloads += payloads
-    for claim in started:
-        tell_start(transaction, claim)
     tallies.last_key = key - 1
+    if news_wanted:
+        execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
+        for result in results:
+            if isinstance(result, Receipt) and result.claim is not None:
+                tell_start(transaction, result.claim)
     return results
+
+
+def _enter(transaction: Transaction, new: NewJob) -> int:
+    """A job is queued; how many are in front of it."""
+    tallies = transaction.tallies
+    position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
+    tallies.enter(new.priority, new.client)
+    transaction.topics.add(Topic.WORK)
+    return position
 
 
 def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
