@@ -21,11 +21,13 @@ import uvloop
 from queue_middleware.delivery import DeliveryEngine
 from queue_middleware.events import Delivered, Event, announce_to
 from queue_middleware.guard import Guard
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
 from queue_middleware.letter import Scribe
 from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks import Room
 
@@ -109,7 +111,7 @@ async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tupl
 
 async def compare(rounds: int, count: int, posts: int) -> bool:
     """Both in turn; the ratio of each pair. Whether their median keeps the bound."""
-    signer = Signer([KeyPair.generate()])
+    signer = Signer(KeyRing.of(KeyPair.generate()))
     ratios = []
     with tempfile.TemporaryDirectory() as folder, sink() as port:
         url = f"http://127.0.0.1:{port}/hook"

@@ -8,17 +8,19 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.http11 import Stream
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
 from queue_middleware.letter import ResultGone, Scribe
 from queue_middleware.models import PART, ErrorType, Failure, Job, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.signing import Signer
 from queue_middleware.webhooks import Delivery
 from queue_middleware.wire.webhook import signed_message
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
 NOW = 1_700_000_000.0
-SIGNER = Signer([KeyPair.generate()])
+SIGNER = Signer(KeyRing.of(KeyPair.generate()))
 DELIVERY = Delivery(1, 1, "https://a.example/", "a.example", 1, 7, ID)
 
 
