@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_middleware.models import Attempt, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.store import Store
+from queue_middleware.webhooks import Attempt, Delivery, Room
 
 
 def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
@@ -33,3 +35,8 @@ def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) 
 
 def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
     return Attempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
+
+
+async def claimed(store: Store, limit: int = 100) -> list[Delivery]:
+    """Deliveries that are given out where there is room for so many, whoever they are for."""
+    return (await store.outbox.claim(Room(limit, limit))).deliveries

@@ -21,7 +21,8 @@ QueueError
 │   ├── StoreBusy                    the database cannot be written right now
 │   └── DiskFull                     too little free disk to accept more work
 ├── OutboundError                    a call of ours to somebody else failed
-│   └── OutboundRefused              the guard does not let us connect there
+│   ├── OutboundRefused              the guard does not let us connect there
+│   └── OutboundBusy                 we cannot call anybody right now
 └── VerificationError       401      a webhook that must not be trusted
     └── KeysUnavailable     503      the sender's key set cannot be had, so nothing can be said
 """
@@ -170,6 +171,10 @@ class OutboundError(QueueError):
 
 class OutboundRefused(OutboundError):
     """The guard does not let us connect to this address."""
+
+
+class OutboundBusy(OutboundError):
+    """We cannot make the call right now, whoever it is for."""
 
 
 class VerificationError(QueueError):

@@ -8,12 +8,16 @@ from typing import Any
 
 from .events import (
     AttemptFailed,
+    CircuitClosed,
+    CircuitOpened,
     ClaimLost,
+    DeliveryDead,
     DeliveryFailed,
     Event,
     KeysChanged,
     Outage,
     Raised,
+    Redelivered,
     Rescued,
     Started,
     Stopped,
@@ -41,7 +45,7 @@ class Journal:
 
 
 def _undelivered(event: DeliveryFailed) -> str:
-    outlook = "given up" if event.next_in is None else f"again in {event.next_in:.0f} s"
+    outlook = "not again" if event.next_in is None else f"again in {event.next_in:.0f} s"
     delivery = event.delivery
     return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
 
@@ -62,6 +66,16 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
     DeliveryFailed: (logging.WARNING, _undelivered),
     KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
+    DeliveryDead: (
+        logging.WARNING,
+        lambda e: f"{e.delivery.request_id}: webhook given up, delivery {e.delivery.id} is kept: {e.reason}",
+    ),
+    CircuitOpened: (
+        logging.WARNING,
+        lambda e: f"webhooks to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
+    ),
+    CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
+    Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }

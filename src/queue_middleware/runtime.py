@@ -21,7 +21,8 @@ from .janitor import Janitor
 from .journal import Journal
 from .keyfile import keys_of_option
 from .keywatch import KeyWatch
-from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result
+from .ledger import Ledger
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .replay import App
 from .settings import Settings
@@ -144,6 +145,7 @@ class Runtime:
                 for loop in (delivery, janitor, watch, keywatch):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
+                self._ledger = Ledger(store.outbox, self._announce)
                 self._worker = worker
                 self._watch = watch
                 self._departure = departure
@@ -236,6 +238,17 @@ class Runtime:
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
         return await self._store.cancel(request_id)
+
+    @property
+    def ledger(self) -> Ledger:
+        """The operator's view of the webhooks. Raises `NotRunning`."""
+        self.check_running()
+        return self._ledger
+
+    async def counts(self) -> Counts:
+        """See `store.Store.counts`. Raises `NotRunning`."""
+        self.check_running()
+        return await self._store.counts()
 
     async def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""

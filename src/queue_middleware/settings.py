@@ -129,6 +129,7 @@ class Options(TypedDict, total=False):
     paths: str | Sequence[str]
     outbound_allow: str | Sequence[str]
     webhook_schedule: str | Sequence[float | str]
+    webhook_max_payload: int | str | None
     webhook_timeout: float | str
     webhook_secret: str | Sequence[str]
     signing_key: str | PathLike[str] | None
@@ -181,6 +182,8 @@ class Settings:
     """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
     """Waits between delivery attempts, each ± 20 %."""
+    webhook_max_payload: int | None = _option(None, parse_size, least=0)
+    """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
     webhook_timeout: float = _option(15.0, _seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
     webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)

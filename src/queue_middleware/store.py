@@ -12,11 +12,9 @@ from typing import Protocol
 
 from .errors import QueueError
 from .models import (
-    Attempt,
     Cancelled,
     Claim,
     Counts,
-    Delivery,
     Failure,
     Glance,
     Job,
@@ -28,6 +26,7 @@ from .models import (
     Result,
     StoredResponse,
 )
+from .outbox import Outbox
 
 Told = Callable[[bool | QueueError], None]
 
@@ -47,6 +46,10 @@ class Topic(StrEnum):
 
 class Store(Protocol):
     """One process's view of the shared queue. Its owner name is random for each start."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The webhooks of the finished requests, and of those who asked for more."""
 
     async def open(self) -> None:
         """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""
@@ -149,19 +152,13 @@ class Store(Protocol):
         """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.
 
         Finished jobs older than the retention go with all that is theirs; of short-lived jobs the answers, after
-        `lifecycle.SHORT`, or `SHORT_IF_LARGE`.
+        `lifecycle.SHORT`, or `SHORT_IF_LARGE`. What is known of hosts that no webhook went to for the retention goes too.
         """
 
     async def counts(self) -> Counts:
         """How many are in each state."""
 
-    # --- the delivery engine's verbs
-
-    async def claim_deliveries(self, limit: int) -> list[Delivery]:
-        """Start up to `limit` due deliveries, the longest due first. Each begins a lease."""
-
-    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
-        """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead."""
+    # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`) or a pending delivery (`DELIVERY`) is due; None when there is none."""
+        """Seconds until a delayed job (`WORK`) or a webhook (`DELIVERY`) is due; None when there is none."""

@@ -102,6 +102,7 @@ def _new_job(call: Call, headers: Headers, query: bytes, knobs: Knobs, body: byt
         webhook=knobs.webhook,
         max_queue_length=knobs.max_queue_length,
         short_lived=not knobs.store_io,
+        events=knobs.events,
     )
 
 

@@ -13,7 +13,10 @@ from typing import Any
 from .failures import STATUS
 from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, Verb
 
-_KNOBS = ("fal_webhook", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry", "retry_config", "store_io")
+_KNOBS = (
+    "fal_webhook", "fal_webhook_events", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry",
+    "retry_config", "store_io",
+)  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 _SUMMARIES: dict[Verb, str] = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest
+from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest, WebhookKind
 
 PART = 256 * 1024
 """Bytes of a body in one row."""
@@ -61,6 +61,16 @@ def decode_lines(data: bytes, last: int) -> list[LogLine]:
     """The inverse of `encode_lines`; `last` is the number of the last line."""
     fields = _lines.decode(data)
     return [LogLine(*line, number) for number, line in enumerate(fields, start=last - len(fields) + 1)]
+
+
+def encode_events(events: tuple[WebhookKind, ...]) -> str:
+    """What a webhook is to be told besides the end."""
+    return ",".join(events)
+
+
+def decode_events(text: str) -> tuple[WebhookKind, ...]:
+    """The inverse of `encode_events`."""
+    return tuple(WebhookKind(word) for word in text.split(","))
 
 
 def cut(body: bytes) -> list[Any]:

@@ -23,8 +23,10 @@ from queue_middleware.models import (
 )
 from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.store import Topic
+from queue_middleware.wire.webhook import host_of
 
-from .codec import decode_request, encode_headers
+from .codec import decode_events, decode_request, encode_headers
+from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -68,10 +70,10 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             "limit": limit,
         },
     )
-    rows.sort(key=lambda row: (row[7], row[0]))
+    rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
-    for key, tail, token, attempt, max_attempts, retries, webhook, priority, client in rows:
+    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
@@ -86,7 +88,11 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
             continue
-        claims.append(Claim(key, request_id, token, attempt, policy, request, webhook))
+        claim = Claim(key, request_id, token, attempt, policy, request, webhook)
+        if events is not None:
+            claim = claim.replace(events=decode_events(events))
+            tell_start(transaction, claim)
+        claims.append(claim)
     return claims
 
 
@@ -138,7 +144,7 @@ def _end_state(failure: Failure) -> JobState:
 
 def _make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
-    deliveries = [(key, webhook, transaction.now) for key, webhook in ended if webhook is not None]
+    deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         execute_rows(transaction.connection, "insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
@@ -159,7 +165,8 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = transaction.all("held", (transaction.owner,))
     for key, token, _ in held:
         _put_back(transaction, key, token, None)
-    if transaction.change("release_deliveries", (transaction.now, transaction.owner)):
+    everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
     return [len(held) for _ in batch]
 

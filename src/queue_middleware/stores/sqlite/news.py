@@ -1,76 +1,36 @@
-"""Who wants to hear of what, and how this process hears of what others commit."""
+"""Webhooks that tell of a request before its end, for those who asked; inside a transaction that the writer opened."""
 
 from __future__ import annotations
 
-import asyncio
-import sqlite3
-from collections.abc import Callable, Iterable
+import json
+from typing import Any
 
-from queue_middleware.errors import QueueError
+from queue_middleware.models import Claim, Progress, WebhookKind
 from queue_middleware.store import Topic
+from queue_middleware.wire.webhook import host_of
 
-from .bells import Bells
-from .connection import Connection
+from .transaction import Transaction
 
-_WATCH = 0.05
-"""Seconds between two looks for the commits of other processes."""
-_LINGER = 5.0
-"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
+_PAUSE = 500
+"""Milliseconds between two webhooks about the progress of one request."""
 
 
-class News:
-    """All in the event loop, but for `status_is_wanted`."""
-
-    def __init__(self, bells: Bells) -> None:
-        self._bells = bells
-        self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
-
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
-        """See `store.Store.subscribe`."""
-        self._listeners[topic].append(listener)
-        if topic is Topic.STATUS:
-            self._bells.hang(lambda: self.tell((Topic.STATUS,)))
-        return lambda: self._unsubscribe(topic, listener)
-
-    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        self._listeners[topic].remove(listener)
-        if topic is Topic.STATUS:
-            asyncio.get_running_loop().call_later(_LINGER, self._want_quiet)
-
-    def _want_quiet(self) -> None:
-        if not self.status_is_wanted:
-            self._bells.take_down()
-
-    @property
-    def status_is_wanted(self) -> bool:
-        """Whether anybody listens to `Topic.STATUS`."""
-        return bool(self._listeners[Topic.STATUS])
-
-    def tell(self, topics: Iterable[Topic]) -> None:
-        """Call whoever listens."""
-        for topic in topics:
-            for listener in self._listeners[topic]:
-                listener()
-
-    async def watch(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
-
-        `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
-        Whoever listens to `STATUS` hears of it sooner, by a bell.
-        """
-        seen = None
-        while True:
-            await asyncio.sleep(_WATCH)
-            if not is_idle():
-                continue
-            try:
-                version = await connection.call(_data_version)
-            except QueueError:
-                continue
-            if version != seen:
-                seen = version
-                self.tell(Topic)
+def tell_start(transaction: Transaction, claim: Claim) -> None:
+    """The first attempt has begun. Repeatable."""
+    if claim.webhook is not None and WebhookKind.STARTED in claim.events:
+        _tell(transaction, "announce_start", claim.key, claim.webhook, {"at": transaction.now})
 
 
-def _data_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])
+def tell_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
+    """A webhook that was not sent yet says the latest; otherwise there is another, half a second after the last."""
+    if claim.webhook is None or WebhookKind.PROGRESS not in claim.events:
+        return
+    data = {"at": transaction.now, "fraction": progress.fraction, "stage": progress.stage}
+    if not transaction.change("change_progress", {"key": claim.key, "data": json.dumps(data)}):
+        _tell(transaction, "announce_progress", claim.key, claim.webhook, data, pause=_PAUSE)
+
+
+def _tell(transaction: Transaction, name: str, key: int, url: str, data: dict[str, Any], **more: int) -> None:
+    row = {"key": key, "url": url, "host": host_of(url), "data": json.dumps(data), "now": transaction.now, **more}
+    transaction.change(name, row)
+    transaction.topics.add(Topic.DELIVERY)

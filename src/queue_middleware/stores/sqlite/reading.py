@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
@@ -19,6 +19,7 @@ from queue_middleware.models import (
     JobState,
     Progress,
     Result,
+    Standing,
     StoredResponse,
 )
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
@@ -70,9 +71,24 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
         connection.execute("COMMIT")
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
-    if row is None or found.status is None:
+    return _result(found, row)
+
+
+def _result(found: Job, answer: tuple[Any, ...] | None) -> Result:
+    if answer is None or found.status is None:
         return Result(found, None)
-    return Result(found, StoredResponse(found.status, decode_headers(row[0]), row[1], row[2]))
+    head, body, parts = answer
+    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts))
+
+
+def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
+    """Finished jobs with their answers, by key; without those that are gone."""
+    found: dict[int, Result] = {}
+    for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
+        one = _job((*row, None))
+        if one.state in FINAL:
+            found[one.key] = _result(one, None if head is None else (head, body, parts))
+    return found
 
 
 def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
@@ -107,7 +123,7 @@ def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
 
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
-    row = _one(connection, "next_work" if topic is Topic.WORK else "next_delivery")
+    row = _one(connection, "next_work") if topic is Topic.WORK else _one(connection, "next_delivery", {"after": -1})
     return None if row is None or row[0] is None else int(row[0])
 
 
@@ -116,6 +132,7 @@ def counts(connection: sqlite3.Connection) -> Counts:
     return Counts(
         {JobState(state): count for state, count in connection.execute(SQL["count_jobs"]).fetchall()},
         {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
+        {Standing(standing): count for standing, count in connection.execute(SQL["count_receivers"]).fetchall()},
     )
 
 

@@ -12,11 +12,9 @@ from contextlib import AsyncExitStack
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
-    Attempt,
     Cancelled,
     Claim,
     Counts,
-    Delivery,
     Failure,
     Glance,
     Job,
@@ -32,16 +30,17 @@ from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 
-from . import deliveries, jobs, logs, reading, retention, submissions
+from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
+from .listeners import Listeners
 from .locks import dead_owners
-from .news import News
+from .outbox import SQLiteOutbox
 from .queries import SQL
 from .transaction import Tallies, Transaction
-from .writer import Writer
+from .writer import Operation, P, R, Writer
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
@@ -66,6 +65,7 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
+        self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
@@ -89,9 +89,9 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
-            self._news = News(self._files.bells)
-            self._writer = Writer(self._connection, self._begin, self._news.tell, self._tallies.forget)
-            watching = self._news.watch(self._connection, lambda: self._writer.idle)
+            self._listeners = Listeners(self._files.bells)
+            self._writer = Writer(self._connection, self._begin, self._listeners.tell, self._tallies.forget)
+            watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
             self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
             self._opened = stack.pop_all()
 
@@ -127,17 +127,23 @@ class SQLiteStore:
             )
         ]
 
+    def _write(self, operation: Operation[P, R], payload: P) -> Awaitable[R]:
+        return self._writer.submit(operation, payload)
+
+    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        return await self._reader.call(work)
+
     # --- news
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
-        return self._news.subscribe(topic, listener)
+        return self._listeners.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
-        elif self._news.status_is_wanted:
+        elif self._listeners.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
 
@@ -257,22 +263,13 @@ class SQLiteStore:
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers else 0
+        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
         return await self._reader.call(reading.counts)
 
-    # --- the delivery engine's verbs
-
-    async def claim_deliveries(self, limit: int) -> list[Delivery]:
-        """See `store.Store`."""
-        return await self._writer.submit(deliveries.claim, limit)
-
-    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
-        """See `store.Store`."""
-        wait = None if retry_in is None else round(retry_in * 1000)
-        return await self._writer.submit(deliveries.settle, (delivery, attempt, delivered, wait))
+    # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""

@@ -14,8 +14,9 @@ from queue_middleware.models import Claim, JobState, NewJob, Receipt
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
 from queue_middleware.store import Topic
 
-from .codec import cut
+from .codec import cut, encode_events
 from .jobs import promote
+from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -38,6 +39,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
     short_lived: list[tuple[int]] = []
+    news_wanted: list[tuple[int, str]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -49,24 +51,37 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
+        if new.events:
+            news_wanted.append((key, encode_events(new.events)))
         if new.short_lived:
             short_lived.append((key,))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events)
             results.append(Receipt(request_id, 0, claim))
         else:
-            position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
-            tallies.enter(new.priority, new.client)
-            transaction.topics.add(Topic.WORK)
-            results.append(Receipt(request_id, position))
+            results.append(Receipt(request_id, _enter(transaction, new)))
         key += 1
     execute_rows(transaction.connection, "insert_jobs", jobs)
     execute_rows(transaction.connection, "insert_request_parts", parts)
     execute_rows(transaction.connection, "insert_short_lived", short_lived)
     transaction.payloads += payloads
     tallies.last_key = key - 1
+    if news_wanted:
+        execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
+        for result in results:
+            if isinstance(result, Receipt) and result.claim is not None:
+                tell_start(transaction, result.claim)
     return results
+
+
+def _enter(transaction: Transaction, new: NewJob) -> int:
+    """A job is queued; how many are in front of it."""
+    tallies = transaction.tallies
+    position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
+    tallies.enter(new.priority, new.client)
+    transaction.topics.add(Topic.WORK)
+    return position
 
 
 def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
