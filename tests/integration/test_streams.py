@@ -45,7 +45,7 @@ class Stage:
         return len(self.app._runtime._watch._watched)
 
     def is_listened_to(self) -> bool:
-        return self.app._runtime._store._news.status_is_wanted
+        return self.app._runtime._store._listeners.status_is_wanted
 
 
 @pytest.fixture

@@ -173,7 +173,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += round(seconds * 1000)
-        self.store._news.tell({Topic.DELIVERY})
+        self.store._listeners.tell({Topic.DELIVERY})
 
     async def states(self) -> dict[str, int]:
         return dict((await self.store.counts()).deliveries)

@@ -22,7 +22,7 @@ from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite import SQLiteStore, jobs
+from queue_middleware.stores.sqlite import SQLiteStore, jobs, listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.files import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
@@ -300,7 +300,7 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     def unreadable(*_: object) -> None:
         raise msgspec.DecodeError("of another release")
 
-    monkeypatch.setattr(module, "_WATCH", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(listeners, "_WATCH", 3600)  # nobody else says that there is work
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
