@@ -16,7 +16,7 @@ import httpx
 from queue_middleware.signing import KeyPair, Signer
 from queue_middleware.wire import webhook
 
-from .loopback import KEY, Call, Job, Provider, Refused, Reply
+from .loopback import Call, Job, Provider, Refused, Reply
 
 
 @dataclass
@@ -29,11 +29,11 @@ class Fal(Provider):
     def check_key(self, call: Call) -> None:
         if call.path.startswith("/.well-known/"):
             return
-        if call.headers.get("authorization") != f"Key {KEY}":
+        if call.headers.get("authorization") != f"Key {self.key}":
             raise Refused(401, {"detail": "invalid key credentials"})
 
     def statuses(self) -> list[str]:
-        return list(self.phases)  # a failed request is COMPLETED too
+        return [*self.phases[:-1][: self.patience], self.phases[-1]]  # a failed request is COMPLETED too
 
     async def begin(self, call: Call) -> Reply:
         job = self.take(json.loads(call.body or b"{}"), next(iter(call.query.get("fal_webhook", [])), None))
@@ -54,7 +54,7 @@ class Fal(Provider):
                 return Reply(200 if status == "COMPLETED" else 202, body)
             case [_, _, "requests", job_id]:
                 job = self.job(job_id)
-                if job.phase < len(self.phases):
+                if job.phase < len(self.statuses()):
                     return Reply(400, {"detail": "Request is still in progress"})
                 return self.result(job)
         raise Refused(404, {"detail": "Not found"})

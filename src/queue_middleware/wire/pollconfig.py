@@ -13,7 +13,7 @@ from queue_middleware.models import PollConfig, Word
 
 from .templates import check_path, check_template
 
-LEAST_INTERVAL = 1.0
+LEAST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
 LONGEST_DURATION = 7 * 86400.0
 _MOST_VALUES = 32
