@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,7 +23,6 @@ from .replay import AnswerTooLarge, App, NoAnswer, Replay, build_scope
 from .settings import Settings
 from .store import Store
 from .target import Targets
-from .waitingroom import WaitingRoom
 
 POLITE = 0.1
 """Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
@@ -60,7 +60,6 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     """Kept, because asking for it costs a system call in Python 3.11."""
     shelf: Shelf
-    waiting: WaitingRoom
     targets: Targets
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
@@ -106,7 +105,7 @@ class Attempt:
         self._since = around.loop.time()
         self._deadline = self._since + around.settings.request_timeout
         if claim.task is not None:
-            self._errand = Errand(claim, claim.task, around.targets, around.waiting)
+            self._errand = Errand(claim, claim.task, around.targets, around.store.waiting)
             self.claim = claim = self._errand.claim
             self._deadline = self._since + self._limit()
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
@@ -215,19 +214,20 @@ class Attempt:
             if self._settled:
                 raise RuntimeError("the request has its answer; ask for callback_url before you give it")
             if self._errand is None:
-                self._errand = Errand.on_demand(self.claim, self._around.targets, self._around.waiting)
+                self._errand = Errand.on_demand(self.claim, self._around.targets, self._store.waiting)
             errand = self._errand
             is_new = not errand.asked
             url = errand.callback_url(self._replay)
             if self._logbook is not None:
                 self._logbook.hide(errand.secret)
-            if is_new:
+            if is_new and threading.get_ident() == self._around.shelf.thread:
+                self._expect(errand)
+            elif is_new:
                 self._loop.call_soon_threadsafe(self._expect, errand)
             return url
 
     def _expect(self, errand: Errand) -> None:
-        if not self._settled:
-            self._expecting = self._loop.create_task(self._insist(None, errand.expect))
+        self._expecting = self._loop.create_task(self._insist(None, errand.expect))
 
     async def _expected(self) -> None:
         """Before the claim is given back: who was told the callback URL has to find the job by it."""

@@ -16,7 +16,8 @@ from .outbound import Answer, Outbound
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
-from .wire import standard, webhook
+from .tasks import TaskRecord
+from .wire import asyncqueue, standard, webhook
 
 LIMIT = 16
 """Attempts at once in this process."""
@@ -149,12 +150,13 @@ class DeliveryEngine:
         result = await self._result(delivery)
         response = result.response
         if response is None or (response.parts == 0 and len(response.body) <= _LARGE):
-            body, headers = self._write(delivery, result)
+            body, headers = await self._written(delivery, result)
             return await self._outbound.post(delivery.url, headers, body)
         async with self._large:  # each is in memory several times over
             result = await self._with_parts(result)
             # Checking and signing megabytes would hold up everything else in this event loop.
-            body, headers = await asyncio.to_thread(self._write, delivery, result)
+            task = await self._task(result)
+            body, headers = await asyncio.to_thread(self._write, delivery, result, task)
             del result
         return await self._outbound.post(delivery.url, headers, body)
 
@@ -179,10 +181,23 @@ class DeliveryEngine:
             raise _ResultGone from None
         return result.replace(response=response.replace(body=b"".join((*earlier, response.body)), parts=0))
 
-    def _write(self, delivery: Delivery, result: Result) -> tuple[bytes, Headers]:
+    async def _written(self, delivery: Delivery, result: Result) -> tuple[bytes, Headers]:
+        return self._write(delivery, result, await self._task(result))
+
+    async def _task(self, result: Result) -> TaskRecord | None:
+        """What else there is to tell of a task, its answer as it is in the result."""
+        if not result.job.is_task:
+            return None
+        try:
+            record = await self._store.waiting.record(result.job.request_id)
+        except UnknownRequest:
+            raise _ResultGone from None
+        return record if result.response is None else record.replace(response=result.response)
+
+    def _write(self, delivery: Delivery, result: Result, task: TaskRecord | None) -> tuple[bytes, Headers]:
         """Body and headers, signed for this moment: receivers refuse what was signed more than 300 s ago."""
-        body = webhook.webhook_body(result)
-        user = webhook.ANONYMOUS
+        body = webhook.webhook_body(result) if task is None else asyncqueue.completion_body(task)
+        user = webhook.user_id(result.job.identity)
         request_id, timestamp = delivery.request_id, str(int(self._clock()))
         signature = self._signer.sign(webhook.signed_message(request_id, user, timestamp, body))
         second = self._signer.sign(standard.signed_message(request_id, timestamp, body))

@@ -8,7 +8,6 @@ from .events import Announce, Finished, Outage, Rescued
 from .lifecycle import OVERDUE, UNANSWERED
 from .settings import Settings
 from .store import Store
-from .waitingroom import WaitingRoom
 
 TICK = 1.0
 """Seconds between two looks for lost workers and passed deadlines; a look that finds nothing only reads."""
@@ -20,9 +19,8 @@ _BATCH = 500
 class Janitor:
     """`run` is its life; it ends soon after `stop`."""
 
-    def __init__(self, store: Store, room: WaitingRoom, settings: Settings, announce: Announce) -> None:
+    def __init__(self, store: Store, settings: Settings, announce: Announce) -> None:
         self._store = store
-        self._room = room
         self._retry = settings.on_crash == "retry"
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -58,7 +56,7 @@ class Janitor:
 
     async def time_out(self) -> None:
         """Fail what has waited for somebody outside for too long."""
-        while late := await self._room.time_out():
+        while late := await self._store.waiting.time_out():
             for rescue in late:
                 self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
 

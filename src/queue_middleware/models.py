@@ -298,6 +298,8 @@ class Job(Value, frozen=True):
     failure: Failure | None
     client: str = ""
     """See `NewJob.client`."""
+    is_task: bool = False
+    """Whether it was made as a task, and its end is told as one's."""
 
     @property
     def identity(self) -> str | None:

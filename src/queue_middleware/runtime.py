@@ -137,11 +137,11 @@ class Runtime:
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
             self._ids = CallbackIds(await asyncio.to_thread(_secrets, settings, store.path))
             targets = Targets(self._app, outbound, self._ids, settings)
-            worker = Worker(self._app, store, store.waiting, targets, settings, self._announce)
+            worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
             poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._announce)
-            janitor = Janitor(store, store.waiting, settings, self._announce)
+            janitor = Janitor(store, settings, self._announce)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
@@ -153,7 +153,6 @@ class Runtime:
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._worker = worker
-                self._room = store.waiting
                 self._reception = Reception(store.waiting, self._provenance, self._announce)
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
@@ -243,11 +242,11 @@ class Runtime:
 
     async def task(self, request_id: str) -> TaskRecord:
         """See `waitingroom.WaitingRoom.record`."""
-        return await self._room.record(request_id)
+        return await self._store.waiting.record(request_id)
 
     async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
         """See `waitingroom.WaitingRoom.page`."""
-        return await self._room.page(client, status, limit=limit, offset=offset)
+        return await self._store.waiting.page(client, status, limit=limit, offset=offset)
 
     @property
     def reception(self) -> Reception:

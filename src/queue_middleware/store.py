@@ -27,6 +27,7 @@ from .models import (
     Result,
     StoredResponse,
 )
+from .waitingroom import WaitingRoom
 
 Told = Callable[[bool | QueueError], None]
 """Called in the event loop with what a verb has done, or why it could not."""
@@ -47,6 +48,10 @@ class Topic(StrEnum):
 
 class Store(Protocol):
     """One process's view of the shared queue. Its owner name is random for each start."""
+
+    @property
+    def waiting(self) -> WaitingRoom:
+        """What waits for somebody outside, and all tasks."""
 
     async def open(self) -> None:
         """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""

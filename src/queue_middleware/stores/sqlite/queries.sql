@@ -146,7 +146,7 @@ WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM 
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error, client
+SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error, client, task
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
 -- name: in_front

@@ -24,6 +24,7 @@ from queue_middleware.store import Topic
 
 from .codec import decode_headers
 from .queries import SQL
+from .taskrows import LISTED
 
 
 def job(connection: sqlite3.Connection, request_id: str) -> Job:
@@ -32,7 +33,7 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
     row = _one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error, client = row
+    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error, client, task = row
     return Job(
         key=key,
         request_id=request_id.lower(),
@@ -46,6 +47,7 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
         status=status,
         failure=Failure(ErrorType(error_type), error) if error_type else None,
         client=client,
+        is_task=task == LISTED,
     )
 
 

@@ -15,10 +15,12 @@ from .codec import decode_headers, decode_spec
 from .queries import SQL
 from .taskrows import task
 
+_BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
+
 
 def find(connection: sqlite3.Connection, secret: SecretId, digest: bytes) -> Waiter:
     """Whose secret id this is the hash of."""
-    row = _one(connection, f"task_by_{secret}", (digest,))
+    row = _one(connection, _BY[secret], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
@@ -74,6 +76,7 @@ def _record(row: tuple[Any, ...]) -> TaskRecord:
             status=status,
             failure=Failure(ErrorType(error_type), error) if error_type else None,
             client=client,
+            is_task=True,
         ),
         spec=decode_spec(spec),
         status=TaskStatus(word),

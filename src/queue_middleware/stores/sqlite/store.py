@@ -30,6 +30,7 @@ from queue_middleware.models import (
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
+from queue_middleware.waitingroom import WaitingRoom
 
 from . import deliveries, jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
@@ -67,7 +68,7 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
-        self.waiting = SQLiteWaitingRoom(self._write, self._read, clock)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()

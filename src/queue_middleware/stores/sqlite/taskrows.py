@@ -12,6 +12,9 @@ from queue_middleware.tasks import Channel, Resolution
 from .codec import decode_headers, decode_spec, encode, encode_headers
 from .transaction import Transaction
 
+LISTED = 2
+"""In the column `task` of a job: one that its owner made as a task."""
+
 
 def put_task(transaction: Transaction, key: int, new: NewJob) -> None:
     """Beside a job that was stored a moment ago; one with a time of its own is put off until then."""
@@ -27,8 +30,8 @@ def put(transaction: Transaction, key: int, task: Task, client: str) -> None:
     spec = task.spec
     awaits = "word" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
     lister = client if task.listed else None
-    transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits))
-    transaction.change("mark_task", (key,))
+    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits)):
+        transaction.change("mark_task", (LISTED if task.listed else 1, key))
 
 
 def tasks(transaction: Transaction, keys: Collection[int]) -> dict[int, Task]:

@@ -2,7 +2,7 @@
 INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: mark_task
-UPDATE job SET task = 1 WHERE id = ?;
+UPDATE job SET task = ? WHERE id = ?;
 
 -- name: put_off
 UPDATE job SET state = 'delayed', due_at = ? WHERE id = ?;

@@ -1,4 +1,5 @@
--- What only those jobs have that may wait for somebody outside. The flag says that there is a row; all others are never asked.
+-- What only those jobs have that may wait for somebody outside. The flag says that there is a row, 2 that it is a task to its owner;
+-- all others are never asked.
 ALTER TABLE job ADD COLUMN task INTEGER NOT NULL DEFAULT 0;
 
 CREATE TABLE task (
