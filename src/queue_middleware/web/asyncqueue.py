@@ -155,7 +155,7 @@ def _headers(call: Call) -> Headers:
 def _hide_path(call: Call, word: str) -> None:
     """Servers write the path of the scope to their access logs when the answer begins, and an id in it is a secret."""
     scope = call.scope
-    scope["path"] = f"{scope['path'].partition(f'/v1/{word}/')[0]}/v1/{word}/[hidden]"
+    scope["path"] = f"{scope['path'].partition(f'/v1/{word}/')[0]}/v1/{word}/hidden"
     scope["raw_path"] = scope["path"].encode()
 
 
