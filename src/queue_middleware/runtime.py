@@ -140,7 +140,7 @@ class Runtime:
             worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
-            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._announce)
+            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
             janitor = Janitor(store, settings, self._announce)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)

@@ -127,12 +127,13 @@ async def test_a_named_provider_is_asked_as_its_template_says(database: Path) ->
             {"pollConfig": quickly("luma", urlTemplate="https://{startResult.body.host}/")},
             "pollConfig.urlTemplate must name its host",
         ),
+        ({"provider": "luma", "targetUrl": "/start"}, "targetUrl is a path of this application, so the templates"),
         ({"pollConfig": quickly("luma", interval=0)}, "pollConfig.interval is 0; it takes seconds from 0.1"),
     ],
 )
 async def test_what_is_wrong_is_told_before_anything_is_stored(change: dict[str, Any], text: str, database: Path) -> None:
     async with tasks(database) as service:
-        refused = await service.create(400, targetUrl="http://127.0.0.1:9/x", **change)
+        refused = await service.create(400, **{"targetUrl": "http://127.0.0.1:9/x", **change})
     assert refused["error"].startswith(text)
 
 

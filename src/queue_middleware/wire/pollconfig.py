@@ -88,6 +88,11 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise BadRequest(f"pollConfig.headers: the value of {name} takes up to 2048 printable characters of ASCII")
 
 
+def is_relative(config: PollConfig) -> bool:
+    """Whether one of its templates needs a `targetUrl` that it can be relative to."""
+    return any(not template.startswith(("{", "http")) for template in (config.url_template, config.result_url_template or "{"))
+
+
 def shown_poll_config(config: PollConfig) -> dict[str, Any]:
     """As it is shown: what AsyncQueue shows always, and of what we have added what is set."""
     shown: dict[str, Any] = msgspec.to_builtins(config)
