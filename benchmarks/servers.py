@@ -22,14 +22,15 @@ def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str)
         [*command, "--no-access-log", "--log-level", "error", *arguments], env={**os.environ, **(environ or {})}
     )
     try:
-        _wait_until_it_listens(port, process)
+        wait_until_it_listens(port, process)
         yield port
     finally:
         process.terminate()
         process.wait(60)
 
 
-def _wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
+    """Raises `RuntimeError` when it ends, or takes half a minute."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as client:

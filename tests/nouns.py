@@ -6,8 +6,10 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from queue_middleware.models import Attempt, Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse, Task, TaskSpec
+from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse, Task, TaskSpec
+from queue_middleware.store import Store
 from queue_middleware.tasks import Resolution, Wait
+from queue_middleware.webhooks import Attempt, Delivery, Room
 
 
 def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
@@ -60,3 +62,8 @@ def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) ->
 
 def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
     return Attempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
+
+
+async def claimed(store: Store, limit: int = 100) -> list[Delivery]:
+    """Deliveries that are given out where there is room for so many, whoever they are for."""
+    return (await store.outbox.claim(Room(limit, limit))).deliveries

@@ -33,10 +33,11 @@ class Webhook:
 
 @dataclass
 class Receiver:
-    """What arrived so far, by request, in order. `answer` says with which status an attempt is met."""
+    """What arrived so far, by request, in order. `answer` says with which status an attempt is met, `pause` seconds later."""
 
     url: str
     answer: Callable[[Webhook], int]
+    pause: float = 0.0
     arrived: dict[str, list[Webhook]] = field(default_factory=dict)
 
     def of(self, request_id: str) -> list[Webhook]:
@@ -58,6 +59,7 @@ class Receiver:
                 headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
                 webhook = Webhook(request.target.decode(), headers, body)
                 self.arrived.setdefault(webhook.request_id, []).append(webhook)
+                await asyncio.sleep(self.pause)
                 headers = [("content-length", "0"), ("connection", "close")]
                 response = h11.Response(status_code=self.answer(webhook), headers=headers)
                 writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
@@ -69,9 +71,9 @@ class Receiver:
 
 
 @asynccontextmanager
-async def receiving(answer: Callable[[Webhook], int] = lambda webhook: 200) -> AsyncIterator[Receiver]:
+async def receiving(answer: Callable[[Webhook], int] = lambda webhook: 200, pause: float = 0.0) -> AsyncIterator[Receiver]:
     """A receiver for as long as the block lasts."""
-    receiver = Receiver("", answer)
+    receiver = Receiver("", answer, pause)
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, backlog=1024)
     async with server:
         receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -6,31 +6,37 @@ JWKS_URL=http://127.0.0.1:8000/fal/queue/.well-known/jwks.json uvicorn examples.
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, Request, Response
+from fastapi.exception_handlers import http_exception_handler
+from starlette.exceptions import HTTPException
 
-from queue_middleware.errors import VerificationError
-from queue_middleware.verify import WebhookVerifier
+from queue_middleware.receivers.fastapi import verified_webhook
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 
 # The keys are fetched from an address that we know, never from one that the webhook names.
 verifier = WebhookVerifier(os.environ["JWKS_URL"])
+Webhook = Annotated[VerifiedWebhook, Depends(verified_webhook(verifier))]
 
 app = FastAPI(title="Receiver")
-accepted: dict[str, dict[str, Any]] = {}  # by request id: a webhook may come twice ("at least once") and must count once
+accepted: dict[str, dict[str, Any]] = {}  # by webhook id: one may come twice ("at least once") and must count once
 refused: list[str] = []
 
 
 @app.post("/webhook")
-async def webhook(request: Request) -> dict[str, str]:
-    """Verify the raw bytes first, read them afterwards."""
-    try:
-        verified = await verifier.verify(request.headers, await request.body())
-    except VerificationError as error:
-        refused.append(str(error))
-        raise HTTPException(error.status, str(error)) from error  # 401, or 503 when the keys could not be fetched
-    accepted[verified.request_id] = verified.json()
+async def webhook(verified: Webhook) -> dict[str, str]:
+    """Called for what was verified: the service that we know has signed these bytes, just now."""
+    accepted[verified.webhook_id] = verified.json()
     return {"received": verified.request_id}
+
+
+@app.exception_handler(HTTPException)
+async def note(request: Request, error: HTTPException) -> Response:
+    """Strangers get their 401 (or 503 when the keys could not be fetched), and the owner hears of it."""
+    if request.url.path == "/webhook":
+        refused.append(str(error.detail))
+    return await http_exception_handler(request, error)
 
 
 @app.get("/webhooks")

@@ -1,4 +1,4 @@
-"""A receiver without a line of async: the same verification, called `verify_sync`."""
+"""A receiver without a line of async: a decorator verifies what the view is told."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import os
 from typing import Any
 
 from a2wsgi import WSGIMiddleware
-from flask import Flask, Response, abort, jsonify, request
+from flask import Flask, Response, jsonify, request
+from werkzeug.exceptions import HTTPException
 
-from queue_middleware.errors import VerificationError
-from queue_middleware.verify import WebhookVerifier
+from queue_middleware.receivers.flask import verified_webhook
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 
 verifier = WebhookVerifier(os.environ["JWKS_URL"])
 
@@ -19,15 +20,19 @@ refused: list[str] = []
 
 
 @site.post("/webhook")
-def webhook() -> Response:
-    """Verify the raw bytes first, read them afterwards."""
-    try:
-        verified = verifier.verify_sync(request.headers, request.get_data())
-    except VerificationError as error:
-        refused.append(str(error))
-        abort(error.status, str(error))  # 401, or 503 when the keys could not be fetched
-    accepted[verified.request_id] = verified.json()
+@verified_webhook(verifier)
+def webhook(verified: VerifiedWebhook) -> Response:
+    """Called for what was verified: the service that we know has signed these bytes, just now."""
+    accepted[verified.webhook_id] = verified.json()
     return jsonify(received=verified.request_id)
+
+
+@site.errorhandler(HTTPException)
+def note(error: HTTPException) -> HTTPException:
+    """Strangers get their 401 (or 503 when the keys could not be fetched), and the owner hears of it."""
+    if request.path == "/webhook":
+        refused.append(str(error.description))
+    return error
 
 
 @site.get("/webhooks")

@@ -1,33 +1,45 @@
-"""The loop that sends webhooks: claims what is due, sends several at once, records each attempt and what follows from it."""
+"""The loop that sends webhooks: claims what is due, sends many at once, records each attempt and what follows from it."""
 
 from __future__ import annotations
 
 import asyncio
+import resource
 import time
+from collections import Counter
 from collections.abc import Callable
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 
 from .backoff import exponential, scheduled
-from .errors import OutboundError, UnknownRequest
-from .events import Announce, Delivered, DeliveryFailed, Outage
-from .models import Attempt, Delivery, Headers, JobState, Result
+from .circuit import Outcome, outcome_of
+from .errors import OutboundBusy, OutboundError, OutboundRefused
+from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
+from .letter import ResultGone, Scribe
+from .models import Result, Standing, Value
 from .outbound import Answer, Outbound
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
-from .tasks import TaskRecord
-from .wire import asyncqueue, standard, webhook
+from .verdict import follow_up, trouble
+from .webhooks import Attempt, Delivery, Room, Settled
 
-LIMIT = 16
-"""Attempts at once in this process."""
+LIMIT = 256
+"""Attempts at once in this process, at most; each holds a connection and no more than some 256 KiB."""
+_STRANGERS = 0.75
+"""Share of them for hosts that are not known to be well: those that are never wait for the others."""
+_FILES = 0.25
+"""Share of the files that this process may open."""
 
 _GRACE = 3.0
 _LONGEST_WAIT = 30.0
 _SHORTEST_WAIT = 0.01
-_LONGEST_RETRY_AFTER = 86400.0
-_LARGE = 256 * 1024
-_LARGE_AT_ONCE = 2
+
+
+class _Verdict(Value, frozen=True):
+    """What came of an attempt."""
+
+    answer: Answer | None = None
+    error: str | None = None
+    retry_in: float | None = None
+    outcome: Outcome | None = None
 
 
 class DeliveryEngine:
@@ -46,21 +58,24 @@ class DeliveryEngine:
         announce: Announce,
         *,
         clock: Callable[[], float] = time.time,
-        limit: int = LIMIT,
+        limit: int | None = None,
         grace: float = _GRACE,
     ) -> None:
         self._store = store
+        self._outbox = store.outbox
         self._outbound = outbound
-        self._signer = signer
+        self._scribe = Scribe(store, signer, settings, clock)
         self._schedule = settings.webhook_schedule
         self._announce = announce
         self._clock = clock
-        self._limit = limit
+        self._slots = _Slots(limit or _affordable())
         self._grace = grace
         self._wake = asyncio.Event()
         self._stopping = asyncio.Event()
         self._running: dict[asyncio.Task[None], int] = {}
-        self._large = asyncio.Semaphore(_LARGE_AT_ONCE)
+        self._full = False
+        self._held_back: frozenset[str] = frozenset()
+        self._left: set[str] = set()
         store.subscribe(Topic.DELIVERY, self._wake.set)
 
     async def run(self) -> None:
@@ -87,32 +102,46 @@ class DeliveryEngine:
         """Of the attempts on their way; called from another thread."""
         return list(self._running.copy().values())
 
+    # --- claiming
+
     async def _claim(self, group: asyncio.TaskGroup) -> float | None:
         """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
         # Before looking: what becomes due while we look must not be missed.
         self._wake.clear()
         if self._stopping.is_set():
             return 0.0
-        free = self._limit - len(self._running)
-        if free == 0:
+        room = self._slots.room()
+        if room is None:
+            self._full = True
             return None  # the first attempt that ends wakes us
         # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.DELIVERY)
         if due is None or due > 0:
             return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
-        claimed = await self._store.claim_deliveries(free)
-        for delivery in claimed:
-            self._start(group, delivery)
-        return 0.0 if claimed else _SHORTEST_WAIT
+        self._left.clear()
+        claimed = await self._outbox.claim(room)
+        self._full, self._held_back = claimed.full, claimed.held_back
+        if (self._full and self._left) or not self._held_back.isdisjoint(self._left):
+            self._wake.set()  # a place became free behind the back of this claim
+        for delivery in claimed.deliveries:
+            self._start(group, delivery, claimed.results.get(delivery.key))
+        return _LONGEST_WAIT if claimed.next_in is None else min(max(claimed.next_in, _SHORTEST_WAIT), _LONGEST_WAIT)
 
-    def _start(self, group: asyncio.TaskGroup, delivery: Delivery) -> None:
-        task = group.create_task(self._deliver(delivery), name=f"webhook {delivery.request_id}")
+    def _start(self, group: asyncio.TaskGroup, delivery: Delivery, result: Result | None) -> None:
+        self._slots.take(delivery)
+        task = group.create_task(self._deliver(delivery, result), name=f"webhook {delivery.request_id}")
         self._running[task] = delivery.token
         task.add_done_callback(self._ended)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._running.pop(task, None)
-        self._wake.set()
+
+    def _vacate(self, delivery: Delivery) -> None:
+        """Its place on the wire is free, whatever the database does with the outcome."""
+        self._slots.give_back(delivery)
+        self._left.add(delivery.host)
+        if self._full or delivery.host in self._held_back:
+            self._wake.set()
 
     async def _drain(self) -> None:
         if self._running:
@@ -120,109 +149,81 @@ class DeliveryEngine:
             for task in late:
                 task.cancel()
 
-    async def _deliver(self, delivery: Delivery) -> None:
+    # --- one attempt
+
+    async def _deliver(self, delivery: Delivery, result: Result | None) -> None:
         """One attempt, from the stored result to its record. It raises nothing: the other attempts must not end with it."""
         at, began = self._clock(), time.monotonic()
-        answer, error, retry_in = await self._try(delivery)
+        try:
+            verdict = await self._try(delivery, result)
+        finally:
+            self._vacate(delivery)
+        del result
+        answer = verdict.answer
         attempt = Attempt(
             at=int(at * 1000),
             duration=time.monotonic() - began,
             status=answer.status if answer else None,
-            error=error,
+            error=verdict.error,
             answer=answer.body if answer else b"",
         )
-        await self._settle(delivery, attempt, retry_in)
+        await self._settle(delivery, attempt, verdict)
 
-    async def _try(self, delivery: Delivery) -> tuple[Answer | None, str | None, float | None]:
-        """The answer, what is wrong with it, and the seconds until the next attempt."""
+    async def _try(self, delivery: Delivery, result: Result | None) -> _Verdict:
+        began = time.monotonic()
+        again = scheduled(self._schedule, delivery.tries)
         try:
-            answer = await self._send(delivery)
-        except _ResultGone:
-            return None, "the result is gone", None
+            headers, body = await self._scribe.write(delivery, result)
+            answer = await self._outbound.post(delivery.url, headers, body)
+        except ResultGone:
+            return _Verdict(error="the result is gone")
+        except (OutboundRefused, OutboundBusy) as failed:  # neither says anything about the host
+            return _Verdict(error=failed.detail, retry_in=again)
         except OutboundError as failed:
-            return None, failed.detail, scheduled(self._schedule, delivery.attempt)
+            return _Verdict(error=failed.detail, retry_in=again, outcome=Outcome.FAILED)
         except Exception as unexpected:
             self._announce(Outage("delivery", unexpected, 0.0))
-            return None, f"not sent: {type(unexpected).__name__}", scheduled(self._schedule, delivery.attempt)
-        return answer, _trouble(answer.status), follow_up(answer, delivery.attempt, self._schedule, self._clock())
-
-    async def _send(self, delivery: Delivery) -> Answer:
-        result = await self._result(delivery)
-        response = result.response
-        if response is None or (response.parts == 0 and len(response.body) <= _LARGE):
-            body, headers = await self._written(delivery, result)
-            return await self._outbound.post(delivery.url, headers, body)
-        async with self._large:  # each is in memory several times over
-            result = await self._with_parts(result)
-            # Checking and signing megabytes would hold up everything else in this event loop.
-            task = await self._task(result)
-            body, headers = await asyncio.to_thread(self._write, delivery, result, task)
-            del result
-        return await self._outbound.post(delivery.url, headers, body)
-
-    async def _result(self, delivery: Delivery) -> Result:
-        """The result, its body perhaps still in parts. Raises `_ResultGone`."""
-        try:
-            result = await self._store.result(delivery.request_id)
-        except UnknownRequest:
-            raise _ResultGone from None
-        if result.response is None and result.job.state is JobState.COMPLETED:
-            raise _ResultGone
-        return result
-
-    async def _with_parts(self, result: Result) -> Result:
-        """The result with its whole body in one piece. Raises `_ResultGone`."""
-        response = result.response
-        if response is None:
-            return result
-        try:
-            earlier = [await self._store.output(result.job.key, number) for number in range(response.parts)]
-        except UnknownRequest:
-            raise _ResultGone from None
-        return result.replace(response=response.replace(body=b"".join((*earlier, response.body)), parts=0))
-
-    async def _written(self, delivery: Delivery, result: Result) -> tuple[bytes, Headers]:
-        return self._write(delivery, result, await self._task(result))
-
-    async def _task(self, result: Result) -> TaskRecord | None:
-        """What else there is to tell of a task, its answer as it is in the result."""
-        if not result.job.is_task:
-            return None
-        try:
-            record = await self._store.waiting.record(result.job.request_id)
-        except UnknownRequest:
-            raise _ResultGone from None
-        return record if result.response is None else record.replace(response=result.response)
-
-    def _write(self, delivery: Delivery, result: Result, task: TaskRecord | None) -> tuple[bytes, Headers]:
-        """Body and headers, signed for this moment: receivers refuse what was signed more than 300 s ago."""
-        body = webhook.webhook_body(result) if task is None else asyncqueue.completion_body(task)
-        user = webhook.user_id(result.job.identity)
-        request_id, timestamp = delivery.request_id, str(int(self._clock()))
-        signature = self._signer.sign(webhook.signed_message(request_id, user, timestamp, body))
-        second = self._signer.sign(standard.signed_message(request_id, timestamp, body))
-        return body, (
-            (b"content-type", b"application/json"),
-            (b"user-agent", b"queue-middleware"),
-            *webhook.webhook_headers(request_id, user, timestamp, signature),
-            *standard.webhook_headers(request_id, timestamp, [second]),
+            return _Verdict(error=f"not sent: {type(unexpected).__name__}", retry_in=again)
+        return _Verdict(
+            answer=answer,
+            error=trouble(answer.status),
+            retry_in=follow_up(answer.status, answer.headers, delivery.tries, self._schedule, self._clock()),
+            outcome=outcome_of(answer.status, time.monotonic() - began),
         )
 
-    async def _settle(self, delivery: Delivery, attempt: Attempt, retry_in: float | None) -> None:
+    async def _settle(self, delivery: Delivery, attempt: Attempt, verdict: _Verdict) -> None:
         """Record, over outages too: as long as this process lives the lease is renewed, so nobody else would do it."""
-        delivered = attempt.error is None
+        delivered = verdict.error is None
         outages = 0
         while True:
             try:
-                held = await self._store.settle(delivery, attempt, delivered=delivered, retry_in=retry_in)
+                settled = await self._outbox.settle(
+                    delivery, attempt, delivered=delivered, retry_in=verdict.retry_in, outcome=verdict.outcome
+                )
                 break
             except Exception as error:
                 if self._stopping.is_set():
                     return
                 outages += 1
                 await self._outage(error, outages)
-        if held:
-            self._announce(Delivered(delivery, attempt) if delivered else DeliveryFailed(delivery, attempt, retry_in))
+        if settled:
+            self._tell(delivery, attempt, verdict, settled)
+
+    def _tell(self, delivery: Delivery, attempt: Attempt, verdict: _Verdict, settled: Settled) -> None:
+        if attempt.error is None:
+            self._announce(Delivered(delivery, attempt))
+        else:
+            self._announce(DeliveryFailed(delivery, attempt, verdict.retry_in))
+            if verdict.retry_in is None:
+                self._announce(DeliveryDead(delivery, attempt.error))
+        for other in settled.given_up:
+            self._announce(DeliveryDead(other, "its host has been failing for as long as the whole schedule takes"))
+        if settled.change is not None:
+            before, after = settled.change
+            if after is Standing.OPEN:
+                self._announce(CircuitOpened(delivery.host, settled.pause))
+            elif before is Standing.OPEN:
+                self._announce(CircuitClosed(delivery.host))
 
     async def _outage(self, error: Exception, number: int) -> None:
         pause = exponential(number, longest=_LONGEST_WAIT)
@@ -230,42 +231,41 @@ class DeliveryEngine:
         await _wait(self._stopping, pause)
 
 
-class _ResultGone(Exception):
-    """Retention, or the submitter's wish, has taken what was to be delivered."""
+class _Slots:
+    """How many attempts are on their way, and where to."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._most_strangers = max(1, int(limit * _STRANGERS))
+        self._busy: Counter[str] = Counter()
+        self._taken = 0
+        self._strangers = 0
+
+    def room(self) -> Room | None:
+        """What may be begun now; None for nothing."""
+        if self._taken >= self._limit:
+            return None
+        return Room(self._limit - self._taken, max(0, self._most_strangers - self._strangers), dict(self._busy))
+
+    def take(self, delivery: Delivery) -> None:
+        """An attempt begins."""
+        self._taken += 1
+        self._busy[delivery.host] += 1
+        self._strangers += delivery.standing is not Standing.GOOD
+
+    def give_back(self, delivery: Delivery) -> None:
+        """It has its answer, or will not get one."""
+        self._taken -= 1
+        self._busy[delivery.host] -= 1
+        if not self._busy[delivery.host]:
+            del self._busy[delivery.host]
+        self._strangers -= delivery.standing is not Standing.GOOD
 
 
-def follow_up(answer: Answer, attempt: int, schedule: tuple[float, ...], now: float) -> float | None:
-    """Seconds until the next attempt after this answer to attempt number `attempt`; None where there is none.
-
-    A redirect and 410 are final. `Retry-After` of 429 and 503 can only make it later. `now` in Unix seconds.
-    """
-    if 200 <= answer.status < 400 or answer.status == 410:
-        return None
-    wait = scheduled(schedule, attempt)
-    if wait is None or answer.status not in (429, 503):
-        return wait
-    return max(wait, retry_after(answer.headers, now))
-
-
-def retry_after(headers: Headers, now: float) -> float:
-    """Seconds of `Retry-After`, either form (RFC 9110 §10.2.3), at most a day; 0 where there is none that can be read."""
-    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1").strip()
-    try:
-        seconds = float(int(text)) if text.isdecimal() else _date(text) - now
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
-
-
-def _date(text: str) -> float:
-    found = parsedate_to_datetime(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
-
-
-def _trouble(status: int) -> str | None:
-    if 200 <= status < 300:
-        return None
-    return f"answered {status}; redirects are not followed" if 300 <= status < 400 else f"answered {status}"
+def _affordable() -> int:
+    """As many as leave the application enough files to open."""
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return LIMIT if most == resource.RLIM_INFINITY else max(1, min(LIMIT, int(most * _FILES)))
 
 
 async def _wait(event: asyncio.Event, seconds: float | None) -> None:

@@ -2,6 +2,7 @@
 
 QueueError
 ├── SettingsError                    a wrong option, told at construction
+├── RotationRefused                  the signing keys are not changed
 ├── BadRequest              400      a malformed path, id, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
 ├── Unauthorized            401      no key, or none that we know
@@ -24,7 +25,8 @@ QueueError
 │   ├── StoreBusy                    the database cannot be written right now
 │   └── DiskFull                     too little free disk to accept more work
 ├── OutboundError                    a call of ours to somebody else failed
-│   └── OutboundRefused              the guard does not let us connect there
+│   ├── OutboundRefused              the guard does not let us connect there
+│   └── OutboundBusy                 we cannot call anybody right now
 └── VerificationError       401      a webhook that must not be trusted
     └── KeysUnavailable     503      the sender's key set cannot be had, so nothing can be said
 """
@@ -51,6 +53,10 @@ class QueueError(Exception):
 
 class SettingsError(QueueError, ValueError):
     """An option has a wrong name or value."""
+
+
+class RotationRefused(QueueError):
+    """The signing keys cannot be changed, or should not be right now; they are as they were."""
 
 
 class BadRequest(QueueError):
@@ -198,6 +204,10 @@ class OutboundError(QueueError):
 
 class OutboundRefused(OutboundError):
     """The guard does not let us connect to this address."""
+
+
+class OutboundBusy(OutboundError):
+    """We cannot make the call right now, whoever it is for."""
 
 
 class VerificationError(QueueError):

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
-from .models import Attempt, Delivery, Failure, JobState, StoredResponse, Value
+from .models import Failure, JobState, StoredResponse, Value
+from .webhooks import Attempt, Delivery
 
 _log = logging.getLogger("queue_middleware")
 
@@ -131,12 +132,44 @@ class PollFailed(Value, frozen=True):
     wait: float
 
 
+class DeliveryDead(Value, frozen=True):
+    """A webhook was given up. It is kept, and can be delivered again. `reason` is what went wrong last."""
+
+    delivery: Delivery
+    reason: str
+
+
+class CircuitOpened(Value, frozen=True):
+    """A host has failed so often in a row that it is left alone, but for a probe in `pause` seconds and now and then."""
+
+    host: str
+    pause: float
+
+
+class CircuitClosed(Value, frozen=True):
+    """A host that was left alone has answered; what waited for it is sent."""
+
+    host: str
+
+
+class Redelivered(Value, frozen=True):
+    """Somebody asked for webhooks to be delivered again."""
+
+    count: int
+
+
 class Outage(Value, frozen=True, gc=True):
     """A loop met an error it did not expect; it goes on after a pause of `pause` seconds."""
 
     where: str
     error: BaseException
     pause: float
+
+
+class KeysChanged(Value, frozen=True):
+    """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
+
+    kid: str
 
 
 class Warned(Value, frozen=True):
@@ -147,7 +180,8 @@ class Warned(Value, frozen=True):
 
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | Outage | Warned
+    | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
+    | Redelivered | KeysChanged | Outage | Warned
 )  # fmt: skip
 
 

@@ -53,6 +53,8 @@ _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
 _URL = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
 _UNCLEAN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
+_LABEL = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
+_PORT = re.compile(r"(?:\]|[^:\]]):([^:\]]*)$")
 _ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 _LOCAL_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".intranet", ".lan", ".home.arpa")
 
@@ -124,17 +126,18 @@ def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
         raise InvalidWebhook(f"{noun} cannot be read: {error}") from None
-    _check_host(parsed, noun)
+    port = _PORT.search(authority[1])
+    if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
+        raise InvalidWebhook(f"{noun} has a port that does not exist")
+    _check_host(parsed.raw_host.decode("ascii"), noun)
     return parsed
 
 
-def _check_host(url: httpx.URL, noun: str) -> None:
-    host = url.raw_host.decode("ascii")
-    if url.port is not None and not 0 < url.port < 65536:
-        raise InvalidWebhook(f"{noun} has a port that does not exist")
-    if "%" in host or "" in host.removesuffix(".").split("."):
+def _check_host(host: str, noun: str) -> None:
+    literal = _literal(host)
+    if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))):
         raise InvalidWebhook(f"{noun} has no valid host name")
-    if _literal(host) is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
+    if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
         raise InvalidWebhook(f"{noun} spells an address in an unusual way; write four decimal numbers")
 

@@ -51,8 +51,9 @@ class Janitor:
 
     async def expire(self) -> None:
         """Fail what did not start before its deadline."""
-        for rescue in await self._store.expire():
-            self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+        while expired := await self._store.expire():
+            for rescue in expired:
+                self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def time_out(self) -> None:
         """Fail what has waited for somebody outside for too long."""

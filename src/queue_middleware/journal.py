@@ -8,12 +8,17 @@ from typing import Any
 
 from .events import (
     AttemptFailed,
+    CircuitClosed,
+    CircuitOpened,
     ClaimLost,
+    DeliveryDead,
     DeliveryFailed,
     Event,
+    KeysChanged,
     Outage,
     PollFailed,
     Raised,
+    Redelivered,
     Rescued,
     Started,
     Stopped,
@@ -41,7 +46,7 @@ class Journal:
 
 
 def _undelivered(event: DeliveryFailed) -> str:
-    outlook = "given up" if event.next_in is None else f"again in {event.next_in:.0f} s"
+    outlook = "not again" if event.next_in is None else f"again in {event.next_in:.0f} s"
     delivery = event.delivery
     return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
 
@@ -65,6 +70,17 @@ _SPELLINGS: Mapping[type, _Spelling] = {
         lambda e: f"{e.request_id}: question {e.number} to the provider came to nothing ({e.reason}), again in {e.wait:.1f} s",
     ),
     DeliveryFailed: (logging.WARNING, _undelivered),
+    DeliveryDead: (
+        logging.WARNING,
+        lambda e: f"{e.delivery.request_id}: webhook given up, delivery {e.delivery.id} is kept: {e.reason}",
+    ),
+    CircuitOpened: (
+        logging.WARNING,
+        lambda e: f"webhooks to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
+    ),
+    CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
+    Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
+    KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }

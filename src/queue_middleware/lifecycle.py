@@ -69,15 +69,31 @@ class DeliveryEvent(StrEnum):
     SUCCEED = "succeed"
     RETRY = "retry"
     EXHAUST = "exhaust"
+    RELEASE = "release"
     LOSE = "lose"
+    FOLLOW = "follow"
+    """What it waited for has ended."""
+    SUPERSEDE = "supersede"
+    """It has failed, and there is newer news of the same request."""
+    GIVE_UP = "give_up"
+    """Its host has been failing for as long as the whole schedule takes."""
+    REDELIVER = "redeliver"
 
 
 DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
+    (DeliveryState.WAITING, DeliveryEvent.FOLLOW): DeliveryState.PENDING,
     (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
+    (DeliveryState.PENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
+    (DeliveryState.PENDING, DeliveryEvent.GIVE_UP): DeliveryState.DEAD,
     (DeliveryState.SENDING, DeliveryEvent.SUCCEED): DeliveryState.DELIVERED,
     (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
     (DeliveryState.SENDING, DeliveryEvent.EXHAUST): DeliveryState.DEAD,
+    (DeliveryState.SENDING, DeliveryEvent.RELEASE): DeliveryState.PENDING,
     (DeliveryState.SENDING, DeliveryEvent.LOSE): DeliveryState.PENDING,
+    (DeliveryState.SENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
+    (DeliveryState.DELIVERED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
+    (DeliveryState.SUPERSEDED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
+    (DeliveryState.DEAD, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
 }
 
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")

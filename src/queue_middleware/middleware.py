@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .events import Observer
+from .ledger import UNWELL, Selection
 from .lifespan import run_lifespan
+from .models import Counts, Standing
 from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
@@ -17,6 +19,7 @@ from .web.access import Access, Authenticate
 from .web.address import is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
+from .webhooks import Attempt, DeliveryRecord, Receiver
 
 
 class QueueMiddleware:
@@ -63,6 +66,35 @@ class QueueMiddleware:
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
         else:
             await self.app(scope, receive, send)
+
+    # --- for operators; while the queue runs, otherwise they raise `NotRunning`
+
+    async def counts(self) -> Counts:
+        """How many requests, webhooks and receivers are in each state that has any."""
+        return await self._runtime.counts()
+
+    async def deliveries(self, *, after: int = 0, limit: int = 100, **which: Unpack[Selection]) -> list[DeliveryRecord]:
+        """Webhooks by `request_id`, `delivery_id`, `host`, `since`, `until`, `dead_only`, oldest first.
+
+        The next page begins `after` the last id of this one.
+        """
+        return await self._runtime.ledger.deliveries(after=after, limit=limit, **which)
+
+    async def delivery_attempts(self, delivery_id: int) -> list[Attempt]:
+        """What came of each attempt to deliver a webhook, with the beginning of the answer. Not for the submitter's eyes."""
+        return await self._runtime.ledger.attempts(delivery_id)
+
+    async def receivers(self, standings: Collection[Standing] = UNWELL) -> list[Receiver]:
+        """The hosts that webhooks go to and that are not well, or those of other standings; at most 1,000."""
+        return await self._runtime.ledger.receivers(standings)
+
+    async def redeliver(self, **which: Unpack[Selection]) -> int:
+        """Deliver webhooks again, selected as by `deliveries`; how many. Each begins its schedule anew, under the same id.
+
+        One request or delivery that is named is delivered again whatever became of it; of all others only those that were
+        given up, unless `dead_only=False` is said. Raises `BadRequest` where nothing is selected, and `UnknownRequest`.
+        """
+        return await self._runtime.ledger.redeliver(**which)
 
     def running(self) -> AbstractAsyncContextManager[None]:
         """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it."""

@@ -37,12 +37,35 @@ class JobState(StrEnum):
 
 
 class DeliveryState(StrEnum):
-    """Where a webhook stands. The last two are final."""
+    """Where a webhook stands. The last three are final, until somebody asks for it to be delivered again."""
 
+    WAITING = "waiting"
+    """For an earlier webhook of the same request."""
     PENDING = "pending"
     SENDING = "sending"
     DELIVERED = "delivered"
+    SUPERSEDED = "superseded"
+    """It had failed, and then there was newer news of the same request."""
     DEAD = "dead"
+
+
+class WebhookKind(StrEnum):
+    """What a webhook tells. Only the last is sent unasked."""
+
+    STARTED = "started"
+    PROGRESS = "progress"
+    COMPLETED = "completed"
+
+
+class Standing(StrEnum):
+    """What we know of a host that webhooks go to; `circuit` is the law of it."""
+
+    NEW = "new"
+    GOOD = "good"
+    SLOW = "slow"
+    FAILING = "failing"
+    OPEN = "open"
+    """Nothing is sent but a probe now and then."""
 
 
 class Priority(IntEnum):
@@ -216,6 +239,8 @@ class NewJob(Value, frozen=True):
     due_at: int | None = None
     """Not to be started before."""
     task: Task | None = None
+    events: tuple[WebhookKind, ...] = ()
+    """What the webhook is to be told besides the end."""
 
 
 class Claim(Value, frozen=True):
@@ -229,6 +254,7 @@ class Claim(Value, frozen=True):
     retry: RetryPolicy
     request: StoredRequest
     webhook: str | None
+    events: tuple[WebhookKind, ...] = ()
     task: Task | None = None
 
 
@@ -242,6 +268,10 @@ class Receipt(Value, frozen=True):
     """Set where the job was started in the same transaction."""
 
 
+PART = 256 * 1024
+"""Bytes of each piece of an answer but the last."""
+
+
 class StoredResponse(Value, frozen=True):
     """What the application answered. `parts` counts the pieces stored before `body`, which is the last one."""
 
@@ -249,6 +279,11 @@ class StoredResponse(Value, frozen=True):
     headers: Headers
     body: bytes
     parts: int = 0
+
+    @property
+    def size(self) -> int:
+        """Bytes of the whole body."""
+        return self.parts * PART + len(self.body)
 
 
 class Failure(Value, frozen=True):
@@ -307,6 +342,15 @@ class Job(Value, frozen=True):
         return self.client[len(OWNED) :] if self.client.startswith(OWNED) else None
 
 
+class Glance(Value, frozen=True):
+    """A job as somebody sees it who looks at it again and again."""
+
+    job: Job
+    """Without a position where none was asked for."""
+    lines: int
+    """The number of its last log line, 0 where there is none."""
+
+
 class Result(Value, frozen=True):
     """A finished job with its answer; `response` is None where it ended in `job.failure`."""
 
@@ -322,31 +366,6 @@ class Cancelled(StrEnum):
     FINISHED = "finished"
 
 
-class Delivery(Value, frozen=True):
-    """The right to make one attempt to deliver a webhook."""
-
-    id: int
-    token: int
-    url: str
-    attempt: int
-    """1 for the first."""
-    key: int
-    request_id: str
-
-
-class Attempt(Value, frozen=True):
-    """How one attempt to deliver went."""
-
-    at: int
-    duration: float
-    """Seconds."""
-    status: int | None
-    """None where no answer came."""
-    error: str | None
-    answer: bytes = b""
-    """At most 1 KiB, for the operator only."""
-
-
 class Rescue(Value, frozen=True):
     """What became of a job whose worker was lost."""
 
@@ -355,7 +374,8 @@ class Rescue(Value, frozen=True):
 
 
 class Counts(Value, frozen=True):
-    """How many jobs and deliveries are in each state that has any."""
+    """How many jobs, deliveries and receivers are in each state that has any."""
 
     jobs: Mapping[JobState, int]
     deliveries: Mapping[DeliveryState, int]
+    receivers: Mapping[Standing, int] = msgspec.field(default_factory=dict)

@@ -8,83 +8,56 @@ is followed), nor a proxy of the environment (none is read) leads around it.
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import os
-import socket
 import ssl
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Self
+from functools import lru_cache
+from typing import Self, TypeVar
 
-import anyio
-import httpcore
+import h11
+import httpx
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
 from .guard import WEBHOOK, Guard, parse_url
-from .models import Headers
+from .http11 import Arrivals, Broken, Connection, Stream
+from .models import Headers, Value
+from .names import Names
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
-MAX_READ = 64 * 1024
-MAX_KEPT = 1024
+_REST = 1.0
+"""Seconds for the rest of an answer after its status: it is for the operator, and leaves the connection fit for another."""
+_KEPT_FOR = 5.0
+"""Seconds for which a connection is kept that nobody uses."""
+_MOST_KEPT = 64
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
 
 
-async def resolve(host: str, port: int) -> Sequence[str]:
-    """Ask the system."""
-    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(address[0]) for *_, address in found))
+class Origin(Value, frozen=True):
+    """Where a connection leads. With `tls` it is encrypted, and the certificate is that of `host`."""
+
+    tls: bool
+    host: str
+    port: int
 
 
-class _GuardedBackend(httpcore.AsyncNetworkBackend):
-    """Connects for httpcore: resolve once, check every address, connect to a checked one. TLS keeps the host's name."""
+Connect = Callable[[str, Origin, ssl.SSLContext | None], Awaitable[Connection]]
+"""A connection to an address that was found good. Raises `OSError`."""
 
-    def __init__(self, guard: Guard, resolver: Resolver, inner: httpcore.AsyncNetworkBackend) -> None:
-        self._guard = guard
-        self._resolver = resolver
-        self._inner = inner
 
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        deadline = time.monotonic() + (CONNECT_TIMEOUT if timeout is None else timeout)
-        addresses = await self._checked(host, port, deadline)
-        for number, address in enumerate(addresses, start=1):
-            # Each gets its share of what is left, so one that never answers does not use it all up.
-            share = max(deadline - time.monotonic(), 0.0) / (len(addresses) - number + 1)
-            try:
-                return await self._inner.connect_tcp(address, port, share, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                if number == len(addresses):
-                    raise
-        raise httpcore.ConnectError("the name has no address")
-
-    async def connect_unix_socket(
-        self, path: str, timeout: float | None = None, socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None
-    ) -> httpcore.AsyncNetworkStream:
-        raise OutboundRefused("unix sockets are not called")
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)
-
-    async def _checked(self, host: str, port: int, deadline: float) -> Sequence[str]:
-        try:
-            with anyio.fail_after(deadline - time.monotonic()):
-                addresses = await self._resolver(host, port)
-        except TimeoutError:
-            raise OutboundError(f"the name {host} was not resolved in time") from None
-        except (OSError, UnicodeError):
-            raise OutboundError(f"the name {host} cannot be resolved") from None
-        for address in addresses:
-            self._guard.check_address(host, address)
-        return addresses
+async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) -> Connection:
+    """By the event loop, over TCP."""
+    name = origin.host if context is not None else None
+    _, connection = await asyncio.get_running_loop().create_connection(
+        Connection, address, origin.port, ssl=context, server_hostname=name
+    )
+    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +84,9 @@ class Opened:
 class Outbound:
     """`async with Outbound(guard, timeout) as outbound:`, then `post`.
 
-    `timeout` is seconds for one call in all, of which at most `CONNECT_TIMEOUT` for each of the two halves of connecting, the
-    address and TLS. Connections are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls
-    run at once. `resolver` and `backend` are for tests, `ssl_context` is for a certificate authority of one's own.
+    `timeout` is seconds for one call in all, of which at most `CONNECT_TIMEOUT` for finding and reaching the host. Connections
+    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `resolver` and
+    `connect` are for tests, `ssl_context` is for a certificate authority of one's own.
     """
 
     def __init__(
@@ -121,50 +94,69 @@ class Outbound:
         guard: Guard,
         timeout: float = 15.0,
         *,
-        resolver: Resolver = resolve,
-        backend: httpcore.AsyncNetworkBackend | None = None,
+        resolver: Resolver | None = None,
+        connect: Connect = connect,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         self._guard = guard
         self._timeout = timeout
-        self._backend = _GuardedBackend(guard, resolver, backend or httpcore.AnyIOBackend())
+        self._resolver = resolver
+        self._connect_to = connect
         self._ssl_context = ssl_context
-        self._pool: httpcore.AsyncConnectionPool | None = None
+        self._kept: dict[Origin, list[tuple[Connection, float]]] | None = None
+        self._count = 0
+        self._sweeping: asyncio.TimerHandle | None = None
+        # Nearly always the same few; a text that was refused is not remembered.
+        self._target = lru_cache(maxsize=512)(self._read_target)
 
     async def __aenter__(self) -> Self:
-        self._pool = httpcore.AsyncConnectionPool(
-            # Made once: httpcore would otherwise read the certificates anew for every connection.
-            ssl_context=self._ssl_context or httpcore.default_ssl_context(),
-            max_connections=None,
-            max_keepalive_connections=16,
-            keepalive_expiry=5.0,
-            network_backend=self._backend,
-        )
+        self._kept, self._count = {}, 0
+        self._loop = asyncio.get_running_loop()
+        self._resolve = self._resolver or Names().resolve
+        # Made once: the certificates would otherwise be read anew for every connection. Nothing of the environment.
+        self._context = self._ssl_context or httpx.create_ssl_context(trust_env=False)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        pool, self._pool = self._pool, None
-        if pool is not None:
-            await pool.aclose()
+        kept, self._kept = self._kept, None
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        for waiting in (kept or {}).values():
+            for connection, _until in waiting:
+                connection.abort()
 
-    async def post(self, url: str, headers: Headers, body: bytes) -> Answer:
+    async def post(self, url: str, headers: Headers, body: bytes | Stream) -> Answer:
         """Send, and read the answer whatever its status is; a redirect is an answer too.
 
         Raises `OutboundRefused` where the guard says no, and `OutboundError` where no answer came in time.
         """
-        if self._pool is None:
+        if self._kept is None:
             raise OutboundError("the HTTP client is not open")
-        request = self._request(url, headers, body)
-        with _told(self._timeout), anyio.fail_after(self._timeout) as scope:
-            response = await self._pool.handle_async_request(request)
-        kept = bytearray()
+        origin, host, target = self._target(url, WEBHOOK)
+        length = len(body) if isinstance(body, bytes) else body.length
+        own = (b"host", host), (b"content-length", b"%d" % length)
+        request = h11.Request(method=b"POST", target=target, headers=[*own, *headers])
+        with _told(self._timeout):
+            async with asyncio.timeout(self._timeout) as limit:
+                connection, (status, answered) = await self._exchange(origin, lambda kept: kept.send(request, body))
+        if not connection.is_over:
+            await self._wait_for_the_rest(connection, limit.when() or 0.0)
+        answer = Answer(status, answered, bytes(connection.kept))
+        if connection.recycle():
+            self._keep(connection, origin)
+        else:
+            connection.abort()
+        return answer
+
+    async def _wait_for_the_rest(self, connection: Connection, deadline: float) -> None:
         try:
-            # The status has decided. The rest is for the operator, and leaves the connection fit to be used again.
-            with anyio.CancelScope(deadline=scope.deadline):
-                await _read(response, kept)
-        finally:
-            await response.aclose()
-        return Answer(response.status, _lower(response.headers), bytes(kept))
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + _REST)):
+                await connection.over()
+        except TimeoutError:
+            return  # the status counts
+        except BaseException:
+            connection.abort()
+            raise
 
     @asynccontextmanager
     async def open(
@@ -172,57 +164,152 @@ class Outbound:
     ) -> AsyncIterator[Opened]:
         """Send, and hand out the answer while it arrives; whoever reads it bounds how much he reads, and for how long.
 
-        `timeout` is seconds until its head has come. Raises `OutboundRefused` and `OutboundError` as `post` does.
+        `timeout` is seconds until its head has come. Raises `OutboundRefused` and `OutboundError` as `post` does; they call the
+        URL `noun`.
         """
-        if self._pool is None:
+        if self._kept is None:
             raise OutboundError("the HTTP client is not open")
-        request = self._request(url, headers, body, method, noun)
-        with _told(timeout), anyio.fail_after(timeout):
-            response = await self._pool.handle_async_request(request)
-        try:
-            yield Opened(response.status, _lower(response.headers), _chunks(response))
-        finally:
-            with anyio.CancelScope(shield=True):
-                await response.aclose()
+        origin, host, target = self._target(url, noun)
+        has_body = bool(body) or method in ("POST", "PUT", "PATCH")
+        own = (b"host", host), *([(b"content-length", b"%d" % len(body))] if has_body else ())
+        request = h11.Request(method=method, target=target, headers=[*own, *headers])
 
-    def _request(self, url: str, headers: Headers, body: bytes, method: str = "POST", noun: str = WEBHOOK) -> httpcore.Request:
+        async def send(kept: Connection) -> tuple[Arrivals, int, Headers]:
+            return kept.fetch_all(), *await kept.send(request, body)
+
+        with _told(timeout):
+            async with asyncio.timeout(timeout):
+                connection, (arrivals, status, answered) = await self._exchange(origin, send)
+        try:
+            yield Opened(status, answered, _chunks(arrivals))
+        except BaseException:
+            connection.abort()
+            raise
+        if arrivals.is_whole and connection.recycle():
+            self._keep(connection, origin)
+        else:
+            connection.abort()
+
+    def _read_target(self, url: str, noun: str) -> tuple[Origin, bytes, bytes]:
+        """Where it goes, how it names the host, and what it asks for. Raises `OutboundRefused`."""
         try:
             self._guard.check_url(url, noun)
             parsed = parse_url(url, noun)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail) from None
-        return httpcore.Request(
-            method,
-            httpcore.URL(scheme=parsed.raw_scheme, host=parsed.raw_host, port=parsed.port, target=parsed.raw_path),
-            headers=[(b"host", parsed.netloc), (b"content-length", b"%d" % len(body)), *headers],
-            content=body,
-            extensions={"timeout": {"connect": min(CONNECT_TIMEOUT, self._timeout)}},
-        )
+        tls = parsed.scheme == "https"
+        origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
+        return origin, parsed.netloc, parsed.raw_path
+
+    async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
+        """Send over a connection that was kept; should it have been closed by then, over another."""
+        while True:
+            connection = self._take(origin) or await self._connect(origin)
+            try:
+                return connection, await send(connection)
+            except Broken as broken:
+                connection.abort()
+                if connection.used == 1 or not broken.untouched:
+                    raise
+            except BaseException:
+                connection.abort()
+                raise
+
+    # --- connections that are kept
+
+    def _take(self, origin: Origin) -> Connection | None:
+        """The one that was used last, if it is still good."""
+        assert self._kept is not None  # noqa: S101
+        waiting = self._kept.get(origin)
+        while waiting:
+            connection, until = waiting.pop()
+            self._count -= 1
+            if connection.is_open and until > self._loop.time():
+                return connection
+            connection.abort()
+        return None
+
+    def _keep(self, connection: Connection, origin: Origin) -> None:
+        if self._kept is None or self._count >= _MOST_KEPT:
+            connection.abort()
+            return
+        if not self._count:
+            self._sweep_later()
+        self._count += 1
+        self._kept.setdefault(origin, []).append((connection, self._loop.time() + _KEPT_FOR))
+
+    def _sweep(self) -> None:
+        """Let go of those that nobody has used for a while, or that were closed by the other side."""
+        kept = self._kept or {}
+        now = self._loop.time()
+        for origin, waiting in list(kept.items()):
+            kept[origin] = [(connection, until) for connection, until in waiting if connection.is_open and until > now]
+            for connection, until in waiting:
+                if not connection.is_open or until <= now:
+                    connection.abort()
+                    self._count -= 1
+            if not kept[origin]:
+                del kept[origin]
+        if self._count:
+            self._sweep_later()
+
+    def _sweep_later(self) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+        self._sweeping = self._loop.call_later(_KEPT_FOR, self._sweep)
+
+    # --- making one
+
+    async def _connect(self, origin: Origin) -> Connection:
+        """Resolve once, check every address, connect to a checked one."""
+        trouble = f"the name {origin.host} was not resolved in time"
+        try:
+            async with asyncio.timeout(min(CONNECT_TIMEOUT, self._timeout)) as limit:
+                addresses = await self._checked(origin.host, origin.port)
+                trouble = "no connection was made in time"
+                return await self._connect_to_one(addresses, origin, limit.when() or 0.0)
+        except TimeoutError:
+            raise OutboundError(trouble) from None
+        except OSError as error:
+            raise OutboundError(f"no connection: {_reason(error)}") from error
+
+    async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
+        context = self._context if origin.tls else None
+        for left in range(len(addresses), 0, -1):
+            now = self._loop.time()
+            try:
+                # Each gets its share of what is left, so one that never answers does not use it all up.
+                async with asyncio.timeout_at(now + max(deadline - now, 0.0) / left):
+                    return await self._connect_to(addresses[-left], origin, context)
+            except OSError as error:
+                if left == 1 or isinstance(error, ssl.SSLError):  # an address that speaks TLS was the right one
+                    raise
+        raise OutboundError(f"the name {origin.host} cannot be resolved")
+
+    async def _checked(self, host: str, port: int) -> Sequence[str]:
+        try:
+            addresses = [host] if _is_literal(host) else await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise OutboundError(f"the name {host} cannot be resolved") from None
+        for address in addresses:
+            self._guard.check_address(host, address)
+        return addresses
 
 
-async def _chunks(response: httpcore.Response) -> AsyncIterator[bytes]:
+async def _chunks(arrivals: Arrivals) -> AsyncIterator[bytes]:
     try:
-        async for chunk in response.aiter_stream():
+        async for chunk in arrivals.chunks():
             yield chunk
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
+    except Broken:
         raise OutboundError("the connection ended in the middle of the answer") from None
 
 
-async def _read(response: httpcore.Response, kept: bytearray) -> None:
-    """Put the first `MAX_KEPT` bytes into `kept`, and stop at `MAX_READ`. A body that breaks off is no error."""
-    seen = 0
+def _is_literal(host: str) -> bool:
     try:
-        async for chunk in response.aiter_stream():
-            kept += chunk[: MAX_KEPT - len(kept)]
-            seen += len(chunk)
-            if seen >= MAX_READ:
-                break
-    except (httpcore.NetworkError, httpcore.ProtocolError, httpcore.TimeoutException):
-        return
-
-
-def _lower(headers: Iterable[tuple[bytes, bytes]]) -> Headers:
-    return tuple((name.lower(), value) for name, value in headers)
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
 
 
 @contextmanager
@@ -230,25 +317,16 @@ def _told(timeout: float) -> Iterator[None]:
     """Say what failed in our own words: the library's repeat what the other side sent."""
     try:
         yield
-    except httpcore.ConnectTimeout as error:
-        raise OutboundError("no connection was made in time") from error
-    except (TimeoutError, httpcore.TimeoutException) as error:
-        raise OutboundError(f"no answer within {timeout:g} s") from error
-    except httpcore.ConnectError as error:
-        raise OutboundError(f"no connection: {_reason(error)}") from error
-    except (httpcore.NetworkError, httpcore.ProtocolError) as error:
-        raise OutboundError("the connection ended without an HTTP answer") from error
+    except TimeoutError:
+        raise OutboundError(f"no answer within {timeout:g} s") from None
+    except Broken as broken:
+        raise OutboundError(str(broken)) from broken
 
 
-def _reason(error: BaseException) -> str:
-    """The system's words for it, or TLS's, from the chain of causes."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLCertVerificationError):
-            return f"the certificate is not good: {cause.verify_message}"
-        if isinstance(cause, ssl.SSLError):
-            return "TLS failed"
-        if isinstance(cause, OSError) and cause.errno:
-            return os.strerror(cause.errno)  # asyncio's own words repeat the address
-        cause = cause.__cause__ or cause.__context__
-    return "the other side cannot be reached"
+def _reason(error: OSError) -> str:
+    """The system's words for it, or TLS's; asyncio's own repeat the address."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not good: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return "TLS failed"
+    return os.strerror(error.errno) if error.errno else "the other side cannot be reached"

@@ -15,7 +15,7 @@ from urllib.parse import unquote_to_bytes
 from starlette.types import Message
 
 from .headers import declared_length, kept_headers
-from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from .models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 """Any ASGI application, whatever names its author gives to the three types."""
@@ -23,7 +23,7 @@ App = Callable[[Any, Any, Any], Awaitable[Any]]
 MARK = "queue_middleware.request_id"
 """Key in the scope of a replay. A header could be forged."""
 
-FLUSH = 256 * 1024
+FLUSH = PART
 """Bytes of a streamed answer that are kept in memory before they are stored."""
 
 _WITHOUT_BODY = frozenset({204, 304})

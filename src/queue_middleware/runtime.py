@@ -15,6 +15,7 @@ from typing import Any
 from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
+from .departure import Departure
 from .errors import NotRunning, SettingsError
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
@@ -22,7 +23,10 @@ from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
 from .journal import Journal
-from .models import Cancelled, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
+from .keyfile import keys_of_option
+from .keywatch import KeyWatch
+from .ledger import Ledger
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
 from .outbound import Outbound
 from .poller import Poller
 from .privatefile import read_or_make
@@ -30,11 +34,11 @@ from .provenance import Provenance
 from .reception import Reception
 from .replay import App
 from .settings import Settings
-from .signing import load_signer
 from .store import Store
 from .stores.sqlite import SQLiteStore
 from .target import Targets
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
+from .watch import Follower, Watch
 from .worker import Worker
 
 _RESTART_PAUSE = 1.0
@@ -54,6 +58,7 @@ class Runtime:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
         self._provenance = Provenance(settings.callback_keys)
+        keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
         self._app = app
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
@@ -131,17 +136,19 @@ class Runtime:
             store = SQLiteStore(settings)
             await store.open()
             stack.push_async_callback(store.close)
-            self._signer = await asyncio.to_thread(
-                load_signer, settings.signing_key, store.path.with_name(f"{store.path.name}.key")
-            )
+            keywatch = KeyWatch(settings, store.path, self._announce)
+            signer = await keywatch.open()
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
             self._ids = CallbackIds(await asyncio.to_thread(_secrets, settings, store.path))
             targets = Targets(self._app, outbound, self._ids, settings)
             worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
-            delivery = DeliveryEngine(store, outbound, self._signer, settings, self._announce)
+            delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
             poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
             janitor = Janitor(store, settings, self._announce)
+            watch = Watch(store, self._announce)
+            departure = Departure(watch.stop)
+            stack.callback(departure.close)
             heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
             stack.push_async_callback(heartbeat.stop)
             heartbeat.start()
@@ -149,23 +156,29 @@ class Runtime:
                 stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, poller, janitor):
+                for loop in (delivery, poller, janitor, watch, keywatch):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
+                self._ledger = Ledger(store.outbox, self._announce)
                 self._worker = worker
                 self._reception = Reception(store.waiting, self._provenance, self._announce)
+                self._watch = watch
+                self._departure = departure
+                self._signer, self._keywatch = signer, keywatch
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
                 for message in store.warnings():
                     self._announce(Warned(message))
                 ready.set_result(None)
                 await self._stop.wait()
+                watch.stop()
                 worker.stop()
                 await working
                 # After the worker: what it finished while draining may still be sent.
                 delivery.stop()
                 poller.stop()
                 janitor.stop()
+                keywatch.stop()
             self._announce(Stopped(worker.handed_back))
 
     def _ended(self) -> None:
@@ -214,6 +227,18 @@ class Runtime:
         """See `store.Store.job`."""
         return await self._store.job(request_id)
 
+    @asynccontextmanager
+    async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
+        """See `watch.Watch.follow`. The follower ends also when the process is asked to end: servers wait for open answers.
+
+        `send` is that of the connection; see `departure.Departure.listen`.
+        """
+        if self._watch.stopped:
+            raise NotRunning(STOPPING, 5)
+        self._departure.listen(send)
+        async with self._watch.follow(request_id, lines=lines) as follower:
+            yield follower
+
     async def result(self, request_id: str) -> Result:
         """See `store.Store.result`."""
         return await self._store.result(request_id)
@@ -253,8 +278,20 @@ class Runtime:
         """For callbacks and signals."""
         return self._reception
 
-    def keys(self) -> Mapping[str, Any]:
-        """The JSON Web Key Set with which our webhooks can be verified."""
+    @property
+    def ledger(self) -> Ledger:
+        """The operator's view of the webhooks. Raises `NotRunning`."""
+        self.check_running()
+        return self._ledger
+
+    async def counts(self) -> Counts:
+        """See `store.Store.counts`. Raises `NotRunning`."""
+        self.check_running()
+        return await self._store.counts()
+
+    async def keys(self) -> Mapping[str, Any]:
+        """The JSON Web Key Set with which our webhooks can be verified, as of now."""
+        await self._keywatch.look()
         return self._signer.jwks()
 
 

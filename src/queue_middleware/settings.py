@@ -13,6 +13,7 @@ from typing import Any, Literal, Self, TypedDict
 
 from .backoff import parse_duration, parse_schedule
 from .errors import SettingsError
+from .secret import secret_words
 
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -168,8 +169,10 @@ class Options(TypedDict, total=False):
     callback_secret: str | None
     callback_keys: str | Sequence[str]
     webhook_schedule: str | Sequence[float | str]
+    webhook_max_payload: int | str | None
     webhook_timeout: float | str
-    signing_key: str | None
+    webhook_secret: str | Sequence[str]
+    signing_key: str | PathLike[str] | None
     request_timeout: float | str
     max_attempts: int
     on_crash: Literal["retry", "fail"]
@@ -235,10 +238,14 @@ class Settings:
     """By what callbacks from these targets have to be signed: `host=URL of a key set`, or `host=whsec_…`."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
     """Waits between delivery attempts, each ± 20 %."""
+    webhook_max_payload: int | None = _option(None, parse_size, least=0)
+    """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
     webhook_timeout: float = _option(15.0, _seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
-    signing_key: str | None = _option(None, _text)
-    """Ed25519 seed, 64 hex digits; of several, with commas, the first signs and all are published.
+    webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)
+    """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
+    signing_key: str | None = _option(None, _text, told=False)
+    """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.
 
     Without it a key is made and kept beside the database with mode 0600.
     """

@@ -12,12 +12,11 @@ from typing import Protocol
 
 from .errors import QueueError
 from .models import (
-    Attempt,
     Cancelled,
     Claim,
     Counts,
-    Delivery,
     Failure,
+    Glance,
     Job,
     LogLine,
     NewJob,
@@ -27,6 +26,7 @@ from .models import (
     Result,
     StoredResponse,
 )
+from .outbox import Outbox
 from .waitingroom import WaitingRoom
 
 Told = Callable[[bool | QueueError], None]
@@ -44,6 +44,8 @@ class Topic(StrEnum):
     """A webhook may be due."""
     POLL = "poll"
     """A provider may be due to be asked."""
+    STATUS = "status"
+    """A job may have changed in something that its submitter can see."""
 
 
 class Store(Protocol):
@@ -52,6 +54,10 @@ class Store(Protocol):
     @property
     def waiting(self) -> WaitingRoom:
         """What waits for somebody outside, and all tasks."""
+
+    @property
+    def outbox(self) -> Outbox:
+        """The webhooks of the finished requests, and of those who asked for more."""
 
     async def open(self) -> None:
         """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""
@@ -62,8 +68,11 @@ class Store(Protocol):
     def disown(self) -> None:
         """In a forked child: let go of what belongs to the parent, without harm to it."""
 
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain."""
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain.
+
+        What is returned ends it. As long as nobody listens to `STATUS` nobody is told of it, and nothing is spent on it.
+        """
 
     # --- the submitter's verbs
 
@@ -81,6 +90,12 @@ class Store(Protocol):
 
     async def job(self, request_id: str) -> Job:
         """The job as it stands. Raises `UnknownRequest`, or `BadRequest` for what is no id."""
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """The jobs with these keys as they stand, in any order; those that retention has taken are missing.
+
+        Asked after another question it does not show an earlier state than that one's answer.
+        """
 
     async def result(self, request_id: str) -> Result:
         """The job with its answer. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
@@ -139,25 +154,19 @@ class Store(Protocol):
         """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
 
     async def expire(self) -> list[Rescue]:
-        """Fail the waiting jobs whose start deadline has passed."""
+        """Fail waiting jobs whose start deadline has passed, some hundreds at once; none when there are none left."""
 
     async def prune(self, limit: int) -> int:
         """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.
 
         Finished jobs older than the retention go with all that is theirs; of short-lived jobs the answers, after
-        `lifecycle.SHORT`, or `SHORT_IF_LARGE`.
+        `lifecycle.SHORT`, or `SHORT_IF_LARGE`. What is known of hosts that no webhook went to for the retention goes too.
         """
 
     async def counts(self) -> Counts:
         """How many are in each state."""
 
-    # --- the delivery engine's verbs
-
-    async def claim_deliveries(self, limit: int) -> list[Delivery]:
-        """Start up to `limit` due deliveries, the longest due first. Each begins a lease."""
-
-    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
-        """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead."""
+    # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`), a delivery (`DELIVERY`) or a poll (`POLL`) is due; None when there is none."""
+        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None when there is none."""

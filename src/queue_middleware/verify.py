@@ -1,41 +1,36 @@
-"""For receivers: trust a webhook only if the service whose key set you know has signed it, just now.
+"""For receivers: trust a webhook only if the service that you know has signed it, just now.
 
     verifier = WebhookVerifier("https://service.example.com/fal/queue/.well-known/jwks.json")
     webhook = await verifier.verify(request.headers, await request.body())
 
-Works for this package's webhooks and, with `FAL_JWKS_URL`, for those of fal itself (fal queue contract, section 9). A webhook
-may arrive more than once: remember `request_id`.
+Works for this package's webhooks, with `FAL_JWKS_URL` for those of fal itself (fal queue contract, section 9), and for those of
+anybody who follows Standard Webhooks. A webhook may arrive more than once: remember `webhook_id`.
 """
 
 from __future__ import annotations
 
-import base64
 import json
-import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import anyio
 import httpx
-from nacl.exceptions import BadSignatureError
-from nacl.signing import VerifyKey
+import msgspec
 
 from .errors import KeysUnavailable, VerificationError
-from .wire import webhook as wire
+from .keyset import LONGEST_CACHE, KeySet
+from .proofs import Pairs, Proof, Reader, collect, read_fal, read_proofs, read_standard
+from .secret import parse_secrets
 
 FAL_JWKS_URL = "https://rest.fal.ai/.well-known/jwks.json"
-LONGEST_CACHE = 86400.0
+"""Where fal publishes the keys of its own webhooks."""
+TOLERANCE = 300.0
+"""Seconds by which a webhook's time may differ from ours, as fal and Standard Webhooks have it."""
 
-_REFETCH_PAUSE = 30.0
-_FAILURE_PAUSE = 2.0
 _FETCH_TIMEOUT = 10.0
-_HEX_SIGNATURE = re.compile(r"[0-9a-fA-F]{128}")
-_SECONDS = re.compile(r"[0-9]{1,12}")
-
-Pairs = Iterable[tuple[str | bytes, str | bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,51 +38,57 @@ class VerifiedWebhook:
     """A webhook whose signature and time were found good."""
 
     request_id: str
+    """The request that it tells of. Of a sender who does not speak fal, it is the webhook's id."""
     user_id: str
+    """Who submitted the request, by fal's headers; empty where there were none."""
     timestamp: int
     """When it was signed, in Unix seconds."""
     body: bytes
+    webhook_id: str
+    """The same each time it is delivered, and of no other webhook: remember it, to count each once."""
 
     def json(self) -> Any:
         """The body as fal's envelope: `request_id`, `gateway_request_id`, `status`, `payload`, `error`. Raises `ValueError`."""
         return json.loads(self.body)
 
 
-@dataclass(frozen=True, slots=True)
-class _Signed:
-    """A webhook as it came, well-formed and of our time; nobody has vouched for it yet."""
-
-    webhook: VerifiedWebhook
-    message: bytes
-    signature: bytes
-
-
 class WebhookVerifier:
-    """Checks signatures against the key set at `jwks_url`, which is fetched when first needed and again after `cache` seconds.
+    """Checks signatures against the key set at `jwks_url`, against `secrets` that are shared with the sender, or against both.
 
-    `tolerance` is how many seconds a webhook's time may differ from ours. A signature by an unknown key makes the set be
-    fetched anew, at most every 30 seconds. `client` and `sync_client` fetch it; without them one is made for each fetch. Use
-    https for `jwks_url` beyond this machine: who can answer there can sign. One verifier serves many tasks and threads.
+    A webhook has fal's headers, those of Standard Webhooks, or both; one signature that is good is enough, and only what it
+    covers is told. Without `jwks_url` and `secrets` the webhooks are fal's own. There `user_id` should be yours: anybody can
+    ask fal to send a signed webhook to you. With it, fal's headers are required.
+
+    The set is fetched when first needed, again after `cache` seconds, and for a signature by an unknown key, at most every 30
+    seconds. `client` and `sync_client` fetch it; without them one is made for each fetch. Use https for `jwks_url` beyond this
+    machine: who can answer there can sign. `secrets` are texts `whsec_…`, several with commas or in a list. `tolerance` is how
+    many seconds a webhook's time may differ from ours; `clock` gives Unix seconds. One verifier serves many tasks of an event
+    loop, and many threads.
     """
 
     def __init__(
         self,
-        jwks_url: str = FAL_JWKS_URL,
+        jwks_url: str | None = None,
         *,
-        tolerance: float = 300.0,
+        secrets: str | Sequence[str] = (),
+        user_id: str | None = None,
+        tolerance: float = TOLERANCE,
         cache: float = LONGEST_CACHE,
         client: httpx.AsyncClient | None = None,
         sync_client: httpx.Client | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not 0 < cache <= LONGEST_CACHE:
-            raise ValueError(f"cache must be between 0 and {LONGEST_CACHE:g} seconds")
-        self._url = jwks_url
+        self._secrets = parse_secrets(secrets)
+        self._url = jwks_url or ("" if self._secrets else FAL_JWKS_URL)
+        if user_id is not None and not self._url:
+            raise ValueError("user_id is told by fal's headers only, and these cannot be verified without jwks_url")
+        self._user_id = user_id
         self._tolerance = tolerance
         self._client = client
         self._sync_client = sync_client
         self._clock = clock
-        self._keys = _KeySet(jwks_url, cache)
+        self._keys = KeySet(cache)
+        self._readers = _readers(keys=bool(self._url), user=user_id is not None)
         self._lock = anyio.Lock()
         self._sync_lock = threading.Lock()
 
@@ -96,160 +97,111 @@ class WebhookVerifier:
 
         Raises `VerificationError` with the reason; as `KeysUnavailable` where the key set could not be had.
         """
-        signed = _read(headers, body, self._clock(), self._tolerance)
-        if self._keys.lacks(signed, self._clock()):
+        proofs, body = self._read(headers, body)
+        good = self._vouched(proofs)
+        if self._wants_keys(good):
             async with self._lock:
-                if self._keys.lacks(signed, self._clock()):
-                    self._keys.learn(await self._fetch(), self._clock())
-        return self._keys.accept(signed, self._clock())
+                if self._wants_keys(self._vouched(proofs)):
+                    await self._fetch()
+            good = self._vouched(proofs)
+        return self._accept(good, body)
 
     def verify_sync(self, headers: Mapping[str, str] | Pairs, body: bytes) -> VerifiedWebhook:
         """The same for code without an event loop, e.g. Flask: `verifier.verify_sync(request.headers, request.get_data())`."""
-        signed = _read(headers, body, self._clock(), self._tolerance)
-        if self._keys.lacks(signed, self._clock()):
+        proofs, body = self._read(headers, body)
+        good = self._vouched(proofs)
+        if self._wants_keys(good):
             with self._sync_lock:
-                if self._keys.lacks(signed, self._clock()):
-                    self._keys.learn(self._fetch_sync(), self._clock())
-        return self._keys.accept(signed, self._clock())
+                if self._wants_keys(self._vouched(proofs)):
+                    self._fetch_sync()
+            good = self._vouched(proofs)
+        return self._accept(good, body)
 
-    async def _fetch(self) -> httpx.Response | httpx.HTTPError:
+    # --- deciding
+
+    def _read(self, headers: Mapping[str, str] | Pairs, body: bytes) -> tuple[list[Proof], bytes]:
+        if not isinstance(body, bytes | bytearray | memoryview):
+            raise TypeError(f"verify needs the raw body as bytes, not {type(body).__name__}: the signature covers each of them")
+        body = bytes(body)
+        return read_proofs(self._readers, collect(headers), body, self._clock(), self._tolerance), body
+
+    def _vouched(self, proofs: Sequence[Proof]) -> list[Proof]:
+        """Those that are signed by somebody we know."""
+        fresh = self._keys.is_fresh(self._clock())
+        return [proof for proof in proofs if (fresh and self._is_signed(proof)) or self._shares_secret(proof)]
+
+    def _is_signed(self, proof: Proof) -> bool:
+        return self._keys.has_signed(proof.message, proof.signatures)
+
+    def _shares_secret(self, proof: Proof) -> bool:
+        return any(secret.accepts(proof.message, proof.codes) for secret in self._secrets)
+
+    def _wants_keys(self, good: Sequence[Proof]) -> bool:
+        return bool(self._url) and self._keys.is_wanted(self._clock(), unknown=not good)
+
+    def _accept(self, good: Sequence[Proof], body: bytes) -> VerifiedWebhook:
+        if not good:
+            raise self._refusal()
+        request_id, user_id, webhook_id = (
+            next((value for proof in good if (value := getattr(proof, name)) is not None), None)
+            for name in ("request_id", "user_id", "webhook_id")
+        )
+        if self._user_id is not None and user_id != self._user_id:
+            raise VerificationError("the webhook is another user's: its user id is not the one that is expected")
+        request_id = request_id or _request_id(body) or webhook_id or ""
+        return VerifiedWebhook(request_id, user_id or "", good[0].timestamp, body, webhook_id or request_id)
+
+    def _refusal(self) -> VerificationError:
+        if self._url and not self._keys.is_fresh(self._clock()):
+            return KeysUnavailable(f"the key set {self._url} cannot be had: {self._keys.trouble}")
+        known = [f"the keys of {self._url}"] * bool(self._url) + ["the secrets"] * bool(self._secrets)
+        return VerificationError(f"the signature is by none of {' or '.join(known)}, or the webhook was changed on its way")
+
+    # --- fetching
+
+    async def _fetch(self) -> None:
         try:
             if self._client is not None:
-                return await self._client.get(self._url, timeout=_FETCH_TIMEOUT)
-            async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT) as client:
-                return await client.get(self._url)
+                answer = await self._client.get(self._url, timeout=_FETCH_TIMEOUT)
+            else:
+                async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT) as client:
+                    answer = await client.get(self._url)
         except httpx.HTTPError as error:
-            return error
+            self._keys.miss(str(error) or type(error).__name__, self._clock())
+        else:
+            self._take(answer)
 
-    def _fetch_sync(self) -> httpx.Response | httpx.HTTPError:
+    def _fetch_sync(self) -> None:
         try:
             if self._sync_client is not None:
-                return self._sync_client.get(self._url, timeout=_FETCH_TIMEOUT)
-            return httpx.get(self._url, timeout=_FETCH_TIMEOUT)
+                answer = self._sync_client.get(self._url, timeout=_FETCH_TIMEOUT)
+            else:
+                answer = httpx.get(self._url, timeout=_FETCH_TIMEOUT)
         except httpx.HTTPError as error:
-            return error
-
-
-class _KeySet:
-    """The keys that are known, and when they are to be fetched. Fetches nothing itself."""
-
-    def __init__(self, url: str, cache: float) -> None:
-        self._url = url
-        self._cache = cache
-        self._keys: tuple[VerifyKey, ...] = ()
-        self._fetched_at: float | None = None
-        self._tried_at: float | None = None
-        self._trouble = "it was not fetched yet"
-
-    def lacks(self, signed: _Signed, now: float) -> bool:
-        """Whether the set is to be fetched for this webhook, now."""
-        if not self._is_fresh(now):
-            return not _within(self._tried_at, now, _FAILURE_PAUSE)
-        return not _within(self._tried_at, now, _REFETCH_PAUSE) and not self._matches(signed)
-
-    def learn(self, answer: httpx.Response | httpx.HTTPError, now: float) -> None:
-        """Take a fetched set; a bad one leaves the old keys until they are too old."""
-        self._tried_at = now
-        try:
-            self._keys = _read_keys(answer)
-        except ValueError as error:
-            self._trouble = str(error)
+            self._keys.miss(str(error) or type(error).__name__, self._clock())
         else:
-            self._fetched_at = now
+            self._take(answer)
 
-    def accept(self, signed: _Signed, now: float) -> VerifiedWebhook:
-        """The webhook, if one of the keys signed it. Raises `VerificationError`."""
-        if not self._is_fresh(now):
-            raise KeysUnavailable(f"the key set {self._url} cannot be had: {self._trouble}")
-        if not self._matches(signed):
-            raise VerificationError(
-                f"the signature is by none of the keys of {self._url}, or the webhook was changed on its way"
-            )
-        return signed.webhook
-
-    def _is_fresh(self, now: float) -> bool:
-        return bool(self._keys) and _within(self._fetched_at, now, self._cache)
-
-    def _matches(self, signed: _Signed) -> bool:
-        return any(_verifies(key, signed) for key in self._keys)
+    def _take(self, answer: httpx.Response) -> None:
+        if answer.status_code != 200:
+            self._keys.miss(f"it was answered {answer.status_code}", self._clock())
+        else:
+            self._keys.learn(answer.content, self._clock())
 
 
-def _within(since: float | None, now: float, seconds: float) -> bool:
-    # A clock that was set back must not make anything last longer.
-    return since is not None and 0 <= now - since < seconds
+def _readers(*, keys: bool, user: bool) -> tuple[Reader, ...]:
+    if user:
+        return (read_fal,)
+    return (read_fal, read_standard) if keys else (read_standard,)
 
 
-def _verifies(key: VerifyKey, signed: _Signed) -> bool:
+class _Envelope(msgspec.Struct):
+    request_id: str | None = None
+
+
+def _request_id(body: bytes) -> str | None:
+    """As the body has it; it is signed like the headers."""
     try:
-        key.verify(signed.message, signed.signature)
-    except BadSignatureError:
-        return False
-    return True
-
-
-def _read(headers: Mapping[str, str] | Pairs, body: bytes, now: float, tolerance: float) -> _Signed:
-    if not isinstance(body, bytes | bytearray | memoryview):
-        raise TypeError(f"verify needs the raw body as bytes, not {type(body).__name__}: the signature covers each of them")
-    body = bytes(body)
-    found = _collect(headers)
-    request_id, user_id = found[wire.REQUEST_ID], found[wire.USER_ID]
-    timestamp, signature = found[wire.TIMESTAMP], found[wire.SIGNATURE]
-    if not _SECONDS.fullmatch(timestamp):
-        raise VerificationError("the header x-fal-webhook-timestamp is not a number of seconds")
-    if abs(now - int(timestamp)) > tolerance:
-        raise VerificationError(f"the webhook's time differs from ours by more than {tolerance:g} s")
-    if not _HEX_SIGNATURE.fullmatch(signature):
-        raise VerificationError("the header x-fal-webhook-signature is not 64 bytes in hex")
-    try:
-        message = wire.signed_message(request_id, user_id, timestamp, body)
-    except UnicodeEncodeError:
-        raise VerificationError("a header of the webhook is not text") from None
-    return _Signed(VerifiedWebhook(request_id, user_id, int(timestamp), body), message, bytes.fromhex(signature))
-
-
-def _collect(headers: Mapping[str, str] | Pairs) -> dict[bytes, str]:
-    """The four headers of fal, each exactly once."""
-    wanted = (wire.REQUEST_ID, wire.USER_ID, wire.TIMESTAMP, wire.SIGNATURE)
-    found: dict[bytes, str] = {}
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        key = (name if isinstance(name, bytes) else name.encode("latin-1", "replace")).lower()
-        if key not in wanted:
-            continue
-        if key in found:
-            raise VerificationError(f"the header {key.decode()} came twice")
-        found[key] = value.decode("latin-1") if isinstance(value, bytes) else value
-    for key in wanted:
-        if not found.get(key):
-            raise VerificationError(f"the header {key.decode()} is missing")
-    return found
-
-
-def _read_keys(answer: httpx.Response | httpx.HTTPError) -> tuple[VerifyKey, ...]:
-    """All Ed25519 keys of a key set, each once. Raises `ValueError` with the reason."""
-    if isinstance(answer, httpx.HTTPError):
-        raise ValueError(str(answer) or type(answer).__name__) from answer
-    if answer.status_code != 200:
-        raise ValueError(f"it was answered {answer.status_code}")
-    try:
-        entries = json.loads(answer.content)["keys"]
-        public = dict.fromkeys(key for entry in entries if (key := _public_key(entry)))
-    except (ValueError, KeyError, TypeError, RecursionError):
-        raise ValueError("it is not a JSON Web Key Set") from None
-    if not public:
-        raise ValueError("it has no Ed25519 key")
-    return tuple(VerifyKey(key) for key in public)
-
-
-def _public_key(entry: object) -> bytes | None:
-    """The 32 bytes of an entry, or None for one of another kind. Only `x` is documented by fal; padding may be there or not."""
-    if not isinstance(entry, dict) or (entry.get("kty", "OKP"), entry.get("crv", "Ed25519")) != ("OKP", "Ed25519"):
+        return msgspec.json.decode(body, type=_Envelope).request_id
+    except (msgspec.DecodeError, RecursionError):
         return None
-    x = entry.get("x")
-    if not isinstance(x, str):
-        return None
-    bare = x.rstrip("=")
-    try:
-        key = base64.urlsafe_b64decode(bare + "=" * (-len(bare) % 4))
-    except ValueError:
-        return None
-    return key if len(key) == 32 else None

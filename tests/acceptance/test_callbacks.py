@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shlex
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,14 @@ curl -X POST https://api.asyncqueue.io/v1/tasks \
     "headers": {
       "Authorization": "Bearer r8_your_token"
     },
-    "body": "{\"input\": {\"prompt\": \"An astronaut\"}, \"webhook\": \"{asyncqueue_callback_url}\", \"webhook_events_filter\": [\"completed\"]}",
+    "body": "{\"input\": {\"prompt\": \"An astronaut\"}, \"webhook\": \"{asyncqueue_callback_url}\", ~
+      \"webhook_events_filter\": [\"completed\"]}",
     "waitForSignal": true,
     "maxWaitTime": 600,
     "onCompleteUrl": "https://your-app.com/api/prediction-ready"
   }'
 """
+REPLICATE = re.sub(r"~\n +", "", REPLICATE)  # one line in the seed
 OPTIONS = {"task_targets": "127.0.0.1", "api_keys": "async_your_key", "webhook_schedule": ",".join(["200ms"] * 50)}
 
 

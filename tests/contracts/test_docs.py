@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import re
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -16,8 +19,11 @@ import msgspec
 import pytest
 from asgi_lifespan import LifespanManager
 
-from queue_middleware import Settings, errors
+from queue_middleware import Settings, cli, errors
+from queue_middleware.keyring import LAW
 from queue_middleware.models import PollConfig
+from queue_middleware.receivers import fastapi, flask
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.wire.pollconfig import shown_poll_config
 from queue_middleware.wire.providers import PROVIDERS
 
@@ -49,6 +55,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder of its own, so that `./queue.sqlite3` lies there, and the environment that the pages assume."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JWKS_URL", "https://service.example.com/fal/queue/.well-known/jwks.json")
+    monkeypatch.setenv("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
     return tmp_path
 
 
@@ -204,3 +211,61 @@ def test_every_field_of_a_poll_config_is_documented_with_its_default() -> None:
     for field, default in rows.items():
         if default not in ("required", "none"):
             assert str(shown[field]).lower() in (default.strip('`"'), f"{default}.0")
+
+
+# --- the command and the receivers
+
+
+def test_every_command_and_its_options_are_documented() -> None:
+    text = (ROOT / "docs/reference/command.md").read_text()
+    documented = dict(re.findall(r"^\| `(--\w+)(?: \w+)?` \| (`.+?`) \|", text, re.MULTILINE))
+    real: dict[str, list[str]] = {}
+    for words, parser in commands(cli.parser()):
+        assert f"| `{words}` |" in text
+        for action in parser._actions:
+            for option in set(action.option_strings) - {"-h", "--help"}:
+                real.setdefault(option, []).append(f"`{words.removeprefix('queue-middleware ')}`")
+    assert documented == {option: ", ".join(of) for option, of in real.items()}
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command that does something, by what is typed."""
+    inner = [choice for action in parser._actions if isinstance(action.choices, dict) for choice in action.choices.values()]
+    for choice in inner:
+        yield from commands(choice)
+    if not inner:
+        yield parser.prog, parser
+
+
+def test_the_standings_of_the_page_are_those_of_the_law() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .+ \| (yes|no) \| (.+) \|$", (ROOT / "docs/reference/command.md").read_text(), re.MULTILINE
+    )
+    assert {standing: (published == "yes", signs != "no") for standing, published, signs in rows} == {
+        str(standing): (rights.published, rights.signs) for standing, rights in LAW.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"),
+    [
+        ("WebhookVerifier", WebhookVerifier),
+        ("verified_webhook", fastapi.verified_webhook),
+        ("verified_webhook", flask.verified_webhook),
+    ],
+)
+def test_every_argument_of_a_receiver_is_documented_with_its_default(heading: str, function: Any) -> None:
+    text = (ROOT / "docs/reference/receivers.md").read_text()
+    section = text.partition(f"## `{heading}`\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\| .+ \|$", section, re.MULTILINE)
+    documented = {argument: default.strip(" `") for argument, default in rows}
+    real = inspect.signature(function).parameters.values()
+    names = {time.time: "time.time"}
+    defaults = {one.name: "" if one.default is one.empty else names.get(one.default, repr(one.default)) for one in real}
+    assert documented == defaults
+
+
+def test_every_attribute_of_a_verified_webhook_is_documented() -> None:
+    text = (ROOT / "docs/reference/receivers.md").read_text()
+    section = text.partition("## `VerifiedWebhook`\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [attribute.name for attribute in fields(VerifiedWebhook)]

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.keypair import KeyPair
 from queue_middleware.wire import webhook
 
 from .loopback import Call, Job, Provider, Refused, Reply
@@ -24,7 +24,7 @@ class Fal(Provider):
     """`ends` is the HTTP status of the application's answer: `200`, `422`, `500`. A prompt is required."""
 
     phases: ClassVar[Sequence[str]] = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
-    signer: Signer = field(default_factory=lambda: Signer([KeyPair.generate()]))
+    pair: KeyPair = field(default_factory=KeyPair.generate)
 
     def check_key(self, call: Call) -> None:
         if call.path.startswith("/.well-known/"):
@@ -47,7 +47,7 @@ class Fal(Provider):
     async def ask(self, call: Call) -> Reply:
         match call.path.split("/")[1:]:
             case [".well-known", "jwks.json"]:
-                return Reply(200, self.signer.jwks())
+                return Reply(200, {"keys": [self.pair.jwk(padded=False)]})
             case [_, _, "requests", job_id, "status"]:
                 status = self.next_status(self.job(job_id))
                 body = {"status": status, "request_id": job_id, "logs": None, "metrics": {}}
@@ -77,7 +77,7 @@ class Fal(Provider):
         body = json.dumps({**content, "status": "ERROR" if error else "OK"}, sort_keys=True).encode()
         now = str(int(time.time()))
         message = webhook.signed_message(job.id, "github|1", now, body + b"!" * forged)
-        headers = webhook.webhook_headers(job.id, "github|1", now, self.signer.sign(message))
+        headers = webhook.webhook_headers(job.id, "github|1", now, self.pair.sign(message))
         plain = {name.decode(): value.decode() for name, value in headers}
         return await self.client.post(job.webhook, content=body, headers={"content-type": "application/json", **plain})
 

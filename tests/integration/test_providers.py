@@ -287,10 +287,7 @@ async def test_a_callback_has_to_be_signed_where_the_key_is_known(database: Path
         await service.reaches(created, "waiting")
         (job,) = provider.jobs.values()
         forged = await provider.call_back(job, secret="whsec_" + "A" * 44)
-        assert (forged.status_code, forged.json()) == (
-            401,
-            {"error": "the signature was not made with our secret, or the webhook was changed on its way"},
-        )
+        assert (forged.status_code, list(forged.json())) == (401, ["error"])
         unsigned = await service.client.post(job.webhook or "", json={"status": "succeeded"})
         assert unsigned.status_code == 401
         assert (await service.read(created))["status"] == "waiting"

@@ -10,7 +10,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.models import Backoff, Cancelled, Claim, ErrorType, Failure, Job, JobState, PollConfig, RetryPolicy
 from queue_middleware.store import Store, Topic
 from queue_middleware.tasks import Channel, Resolved, SecretId, TaskStatus
-from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
+from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed
 from tests.store_suite.conftest import ManualClock, Stores
 
 FAILED = Failure(ErrorType.PROVIDER_FAILED, "out of paint")
@@ -61,7 +61,7 @@ async def test_what_waits_has_no_answer_yet_and_no_webhook(store: Store) -> None
     assert (await job_of(store, claim)).state is JobState.WAITING
     assert await store.held() == {}
     assert await store.claim(5) == []
-    assert await store.claim_deliveries(5) == []
+    assert await claimed(store) == []
 
 
 async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: Store) -> None:
@@ -80,12 +80,12 @@ async def test_a_stale_claim_does_not_conclude(store: Store) -> None:
 
 
 async def test_without_a_wait_an_attempt_ends_as_others_do(store: Store) -> None:
-    answered, failed = await running(store), await running(store)
+    answered, failed = await running(store), await running(store, webhook="https://other.example/")
     assert await store.waiting.conclude(answered, answered.task, an_answer(status=422), None)
     assert await store.waiting.conclude(failed, failed.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
     assert (await store.result(answered.request_id)).response == an_answer(status=422)
     assert (await job_of(store, failed)).state is JobState.FAILED
-    assert len(await store.claim_deliveries(5)) == 2
+    assert len(await claimed(store)) == 2
 
 
 async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: Store) -> None:
@@ -120,7 +120,7 @@ async def test_the_first_word_ends_it_with_its_webhook(store: Store) -> None:
     assert await store.waiting.resolve(claim.key, Channel.CALLBACK, word) is Resolved.ENDED
     result = await store.result(claim.request_id)
     assert (result.job.state, result.job.status, result.response) == (JobState.COMPLETED, 200, word.response)
-    assert [delivery.request_id for delivery in await store.claim_deliveries(5)] == [claim.request_id]
+    assert [delivery.request_id for delivery in await claimed(store)] == [claim.request_id]
 
 
 async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store: Store) -> None:
@@ -131,7 +131,7 @@ async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store:
     record = await store.waiting.record(claim.request_id)
     assert (record.status, record.resolved_by) == (TaskStatus.FAILED, Channel.POLL)
     assert record.response == an_answer(b'{"status": "ERROR"}')
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store)) == 1
 
 
 async def test_of_many_words_at_once_one_counts(store: Store) -> None:
@@ -141,7 +141,7 @@ async def test_of_many_words_at_once_one_counts(store: Store) -> None:
     assert sorted(outcomes) == [Resolved.ENDED] + [Resolved.REPEATED] * 99
     response = (await store.result(claim.request_id)).response
     assert response == an_answer(b"%d" % outcomes.index(Resolved.ENDED))
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store)) == 1
 
 
 async def test_a_word_by_another_way_comes_too_late(store: Store) -> None:
@@ -194,7 +194,7 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(stor
         assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
     assert (await store.result(claim.request_id)).response == word.response
     assert await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word()) is Resolved.REPEATED
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store)) == 1
 
 
 async def test_an_early_failure_fails_it(store: Store) -> None:
@@ -252,7 +252,7 @@ async def test_who_waits_too_long_has_timed_out(store: Store, clock: ManualClock
     assert (await store.waiting.record(claim.request_id)).status is TaskStatus.TIMEOUT
     assert await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word()) is Resolved.TOO_LATE
     assert (await job_of(store, patient)).state is JobState.WAITING
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store)) == 1
 
 
 async def test_its_time_begins_when_it_begins_to_wait(store: Store, clock: ManualClock) -> None:
@@ -267,7 +267,7 @@ async def test_cancelling_ends_what_waits_at_once(store: Store, clock: ManualClo
     claim = await waiting(store, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.cancel(claim.request_id) is Cancelled.WAITING
     assert (await job_of(store, claim)).state is JobState.CANCELLED
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store)) == 1
     clock.advance(60)
     assert await store.waiting.time_out() == []
     assert await store.waiting.claim_polls(5) == []

@@ -17,7 +17,7 @@ from queue_middleware.models import (
     RetryPolicy,
 )
 from queue_middleware.store import Store, Topic
-from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt
+from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed
 from tests.store_suite.conftest import ManualClock, Stores
 
 
@@ -102,7 +102,7 @@ async def test_who_ended_a_job_may_say_so_again(store: Store) -> None:
     result = await store.result(receipt.request_id)
     assert result.response
     assert result.response.body == b"first"
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store, 5)) == 1
 
 
 async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: ManualClock) -> None:
@@ -157,7 +157,7 @@ async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClo
     assert job.failure is not None
     assert job.failure.error_type is ErrorType.RUNNER_DISCONNECTED
     assert "worker lost" in job.failure.detail
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store, 5)) == 1
 
 
 async def test_on_crash_fail_never_runs_twice(store: Store, clock: ManualClock) -> None:
@@ -188,7 +188,7 @@ async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualCloc
     assert kept.claim
     assert done.claim
     await store.complete(done.claim, an_answer())
-    (delivery,) = await store.claim_deliveries(1)
+    (delivery,) = await claimed(store, 1)
     for _ in range(4):
         clock.advance(45)
         await asyncio.to_thread(store.renew, [kept.claim.token, delivery.token])
@@ -233,7 +233,7 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: Manua
     job = await store.job(receipt.request_id)
     assert job.state is JobState.CANCELLED
     assert job.failure == Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
-    assert len(await store.claim_deliveries(1)) == 1
+    assert len(await claimed(store, 1)) == 1
 
 
 async def test_an_answer_that_came_before_the_cancellation_counts(store: Store) -> None:
@@ -273,15 +273,15 @@ async def test_the_webhook_is_due_with_the_result_and_not_before(store: Store) -
     assert await store.next_due(Topic.DELIVERY) is None
     await store.complete(receipt.claim, an_answer())
     assert await store.next_due(Topic.DELIVERY) == 0.0
-    (delivery,) = await store.claim_deliveries(5)
+    (delivery,) = await claimed(store, 5)
     assert (delivery.request_id, delivery.url, delivery.attempt) == (receipt.request_id, "https://example.com/hook", 1)
-    assert await store.claim_deliveries(5) == []
+    assert await claimed(store, 5) == []
 
 
 async def test_a_cancelled_waiting_job_has_its_webhook_too(store: Store) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"))
     await store.cancel(receipt.request_id)
-    (delivery,) = await store.claim_deliveries(1)
+    (delivery,) = await claimed(store, 1)
     assert delivery.request_id == receipt.request_id
 
 
@@ -289,26 +289,26 @@ async def test_a_failed_delivery_is_due_again_after_its_wait(store: Store, clock
     receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
-    (delivery,) = await store.claim_deliveries(1)
-    assert await store.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
-    assert not await store.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    (delivery,) = await claimed(store, 1)
+    assert await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
+    assert not await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     assert await store.next_due(Topic.DELIVERY) == 300.0
     clock.advance(299)
-    assert await store.claim_deliveries(1) == []
+    assert await claimed(store, 1) == []
     clock.advance(1)
-    (again,) = await store.claim_deliveries(1)
+    (again,) = await claimed(store, 1)
     assert again.attempt == 2
 
 
 async def test_the_longest_due_delivery_goes_first(store: Store, clock: ManualClock) -> None:
     order = []
-    for _ in range(3):
-        receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
+    for host in ("c", "a", "b"):
+        receipt = await store.submit(a_job(webhook=f"https://{host}.example/hook"), start=True)
         assert receipt.claim
         await store.complete(receipt.claim, an_answer())
         order.append(receipt.request_id)
         clock.advance(1)
-    assert [delivery.request_id for delivery in await store.claim_deliveries(3)] == order
+    assert [delivery.request_id for delivery in await claimed(store, 3)] == order
 
 
 async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Stores, clock: ManualClock) -> None:
@@ -330,7 +330,7 @@ async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Sto
     with pytest.raises(UnknownRequest):
         await store.output(old.claim.key, 0)
     assert (await store.job(waiting.request_id)).state is JobState.QUEUED
-    assert len(await store.claim_deliveries(5)) == 1
+    assert len(await claimed(store, 5)) == 1
 
 
 async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> None:
@@ -377,10 +377,10 @@ async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(sto
     await store.complete(receipt.claim, an_answer())
     clock.advance(10_000)
     assert await store.prune(10) == 0
-    (delivery,) = await store.claim_deliveries(1)
+    (delivery,) = await claimed(store, 1)
     assert await store.prune(10) == 0
     assert (await store.result(receipt.request_id)).response is not None
-    await store.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     assert await store.prune(10) == 1
     assert (await store.result(receipt.request_id)).response is None
 
@@ -434,12 +434,12 @@ async def test_closing_hands_back_what_is_still_held(stores: Stores) -> None:
     done = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert done.claim
     await store.complete(done.claim, an_answer())
-    await store.claim_deliveries(1)
+    await claimed(store, 1)
     await store.close()
     heir = await stores.open()
     (claim,) = await heir.claim(1)
     assert (claim.request_id, claim.attempt) == (receipt.request_id, 1)
-    assert len(await heir.claim_deliveries(1)) == 1
+    assert len(await claimed(heir, 1)) == 1
 
 
 async def test_close_is_repeatable(store: Store) -> None:

@@ -1,25 +1,49 @@
 import asyncio
 import base64
 import json
+import sqlite3
 import threading
-from contextlib import asynccontextmanager, suppress
-from email.utils import formatdate
+from contextlib import asynccontextmanager, closing, suppress
 
 import httpx
 import pytest
 from nacl.signing import VerifyKey
 
-from queue_middleware.delivery import DeliveryEngine, follow_up, retry_after
-from queue_middleware.errors import OutboundError, OutboundRefused, StoreBusy, UnknownRequest
-from queue_middleware.events import Delivered, DeliveryFailed, Outage, announce_to
+from queue_middleware import delivery as module
+from queue_middleware.circuit import AT_ONCE, THRESHOLD
+from queue_middleware.delivery import DeliveryEngine
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, StoreBusy
+from queue_middleware.events import (
+    CircuitClosed,
+    CircuitOpened,
+    Delivered,
+    DeliveryDead,
+    DeliveryFailed,
+    Outage,
+    announce_to,
+)
 from queue_middleware.guard import Guard
-from queue_middleware.models import DeliveryState, ErrorType, Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
+from queue_middleware.models import (
+    DeliveryState,
+    ErrorType,
+    Failure,
+    NewJob,
+    Progress,
+    RetryPolicy,
+    Standing,
+    StoredRequest,
+    StoredResponse,
+    WebhookKind,
+)
 from queue_middleware.outbound import Answer, Outbound
 from queue_middleware.settings import Settings
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.signing import Signer
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
+from queue_middleware.webhooks import Which
 
 URL = "https://receiver.example/hook"
 JSON = ((b"content-type", b"application/json"),)
@@ -52,6 +76,8 @@ class Receiver:
         self.busy = self.most_busy = 0
 
     async def post(self, url, headers, body):
+        if not isinstance(body, bytes):
+            body = b"".join([chunk async for chunk in body.chunks()])
         self.posts.append((url, dict(headers), body))
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         self.busy += 1
@@ -81,12 +107,14 @@ class Ear:
 
 
 class Faulty:
-    """A store one verb of which fails some times before it works."""
+    """A store one verb of which, or of its outbox, fails some times before it works."""
 
-    def __init__(self, store: SQLiteStore, verb: str, *errors: Exception) -> None:
+    def __init__(self, store: object, verb: str, *errors: Exception) -> None:
         self._store, self._verb, self._errors = store, verb, list(errors)
 
     def __getattr__(self, name):
+        if name == "outbox":
+            return Faulty(self._store.outbox, self._verb, *self._errors)
         return self._fail_or(getattr(self._store, name)) if name == self._verb else getattr(self._store, name)
 
     def _fail_or(self, verb):
@@ -102,10 +130,12 @@ class Bench:
     """A store on a file, an engine on it, and hands to make webhooks due."""
 
     def __init__(self, store: SQLiteStore, clock: Clock) -> None:
-        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer([KeyPair.generate()])
+        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
 
-    def engine(self, receiver: Receiver, store: object = None, **options) -> DeliveryEngine:
-        settings = Settings(webhook_schedule=SCHEDULE)
+    def engine(
+        self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options
+    ) -> DeliveryEngine:
+        settings = Settings(webhook_schedule=schedule)
         announce = announce_to([self.ear])
         return DeliveryEngine(
             store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
@@ -136,9 +166,10 @@ class Bench:
             assert await self.store.complete(claim, outcome or StoredResponse(200, JSON, b'{"a": 1}', len(parts)))
         return receipt
 
-    async def submit(self, url: str = URL) -> str:
+    async def submit(self, url: str = URL, events: tuple[WebhookKind, ...] = ()) -> str:
         request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
-        return (await self.store.submit(NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url))).request_id
+        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, events=events)
+        return (await self.store.submit(new)).request_id
 
     def pass_time(self, seconds: float) -> None:
         self.clock.now += round(seconds * 1000)
@@ -306,11 +337,13 @@ async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_
     assert "not public" in event.attempt.error
 
 
-@pytest.mark.parametrize("verb", ["result", "output"])
-async def test_a_result_that_is_gone_is_dead(bench, verb):
+@pytest.mark.parametrize("table", ["payload", "response_part"])
+async def test_a_result_that_is_gone_is_dead(bench, table):
     receiver = Receiver()
-    async with bench.running(receiver, Faulty(bench.store, verb, UnknownRequest("gone"))):
-        await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
+    await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
+    with closing(sqlite3.connect(bench.store.path)) as connection, connection:
+        connection.execute(f"DELETE FROM {table}")
+    async with bench.running(receiver):
         event = await bench.ear.next()
     assert (event.attempt.error, event.next_in) == ("the result is gone", None)
     assert receiver.posts == []
@@ -319,22 +352,22 @@ async def test_a_result_that_is_gone_is_dead(bench, verb):
 async def test_several_are_sent_at_once_but_not_too_many(bench):
     receiver = Receiver()
     receiver.gate.clear()
-    for _ in range(7):
-        await bench.finish()
-    async with bench.running(receiver, limit=3):
+    for number in range(7):
+        await bench.finish(url=f"https://r{number}.example/")
+    async with bench.running(receiver, limit=4):
         for _ in range(3):
             await receiver.arrived.acquire()
         receiver.gate.set()
         for _ in range(7):
             assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == 3
+    assert receiver.most_busy == 3, "a fourth is kept for hosts that are well"
 
 
 async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
     receiver = Receiver()
     receiver.gate.clear()
-    async with bench.running(receiver, limit=2):
-        await bench.finish()
+    async with bench.running(receiver, limit=4):
+        await bench.finish(url="https://slow.example/")
         await receiver.arrived.acquire()
         quick = Receiver()
         receiver.post, slow = quick.post, receiver.post
@@ -411,7 +444,7 @@ def no_pause(monkeypatch):
     monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 0.0)
 
 
-@pytest.mark.parametrize("verb", ["claim_deliveries", "next_due", "settle"])
+@pytest.mark.parametrize("verb", ["claim", "next_due", "settle"])
 async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
     receiver = Receiver()
     await bench.finish()
@@ -461,7 +494,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench):
             signed_in.append(threading.current_thread())
             return super().sign(message)
 
-    bench.signer = Noting([KeyPair.generate()])
+    bench.signer = Noting(KeyRing.of(KeyPair.generate()))
     async with bench.running(Receiver()):
         await bench.finish()
         await bench.ear.next()
@@ -471,50 +504,202 @@ async def test_large_results_are_signed_outside_the_event_loop(bench):
     assert [thread is main for thread in signed_in] == [True, True, False, False]
 
 
-NOW = 1_700_000_000.0
+# --- hosts
+
+
+async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_back(bench):
+    down = OutboundError("no connection: Connection refused")
+    receiver = Receiver(*[down] * THRESHOLD, OK)
+    for _ in range(THRESHOLD):
+        await bench.finish()
+    async with bench.running(receiver):
+        failed = [await bench.ear.next() for _ in range(THRESHOLD)]
+        assert {type(event) for event in failed} == {DeliveryFailed}
+        opened = await bench.ear.next()
+        assert (type(opened), opened.host) == (CircuitOpened, "receiver.example")
+        await bench.finish()
+        bench.pass_time(4)
+        assert len(receiver.posts) == THRESHOLD, "what was submitted meanwhile waits"
+        bench.pass_time(opened.pause)
+        assert [type(await bench.ear.next()) for _ in range(2)] == [Delivered, CircuitClosed]
+        for _ in range(THRESHOLD):
+            assert isinstance(await bench.ear.next(), Delivered)
+    assert await bench.states() == {DeliveryState.DELIVERED: THRESHOLD + 1}
 
 
 @pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (b"0", 0),
-        (b"120", 120),
-        (b" 7 ", 7),
-        (b"999999999", 86400),
-        (b"-5", 0),
-        (b"soon", 0),
-        (b"", 0),
-        (b"1.5", 0),
-        (b"9" * 5000, 0),
-        (formatdate(NOW + 90, usegmt=True).encode(), 90),
-        (formatdate(NOW - 90, usegmt=True).encode(), 0),
-        (formatdate(NOW + 10**7, usegmt=True).encode(), 86400),
-        (b"Tue, 14 Nov 2023 22:14:20 -0000", 60),
-        (b"Tue, 99 Nov 2023 22:14:20 GMT", 0),
-    ],
+    "answer", [OutboundRefused("not public"), OutboundBusy("too many names"), RuntimeError("a mistake of ours")]
 )
-def test_retry_after(value, seconds):
-    assert retry_after(((b"retry-after", value),), NOW) == seconds
-    assert retry_after((), NOW) == 0
+async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
+    async with bench.running(Receiver(answer)):
+        for _ in range(THRESHOLD + 1):
+            await bench.finish()
+            while not isinstance(await bench.ear.next(), DeliveryFailed):
+                pass
+    (found,) = await bench.store.outbox.receivers([Standing.NEW])
+    assert found.failures == 0
 
 
-@pytest.mark.parametrize(
-    ("status", "headers", "least", "most"),
-    [
-        (500, (), 4, 6),
-        (500, ((b"retry-after", b"60"),), 4, 6),
-        (404, (), 4, 6),
-        (429, (), 4, 6),
-        (429, ((b"retry-after", b"60"),), 60, 60),
-        (503, ((b"retry-after", b"60"),), 60, 60),
-        (503, ((b"retry-after", b"1"),), 4, 6),
-    ],
-)
-def test_the_wait_after_an_answer(status, headers, least, most):
-    for _ in range(50):
-        assert least <= follow_up(Answer(status, headers, b""), 1, (5.0,), NOW) <= most
+async def test_many_go_at_once_to_a_host_that_is_well(bench):
+    receiver = Receiver()
+    async with bench.running(receiver):
+        await bench.finish()
+        await bench.ear.next()
+        receiver.gate.clear()
+        for _ in range(AT_ONCE[Standing.GOOD] + 5):
+            await bench.finish()
+        for _ in range(AT_ONCE[Standing.GOOD] + 1):
+            await receiver.arrived.acquire()
+        receiver.gate.set()
+        for _ in range(AT_ONCE[Standing.GOOD] + 5):
+            assert isinstance(await bench.ear.next(), Delivered)
+    assert receiver.most_busy == AT_ONCE[Standing.GOOD]
 
 
-@pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
-def test_there_is_nothing_to_wait_for(status, attempt):
-    assert follow_up(Answer(status, ((b"retry-after", b"60"),), b""), attempt, (5.0,), NOW) is None
+async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
+    """The claim has seen the host as busy, so it gives out nothing for it; and then nobody would ask again."""
+    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    many = AT_ONCE[Standing.GOOD]
+
+    class Slow:
+        """A store whose claims are answered late."""
+
+        outbox = property(lambda self: self)
+
+        def __getattr__(self, name):
+            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+
+        async def claim(self, room):
+            claimed = await bench.store.outbox.claim(room)
+            if room.busy.get("receiver.example") == many:
+                asked.set()
+                await gate.wait()
+            return claimed
+
+    async with bench.running(receiver, Slow()):
+        await bench.finish()
+        assert isinstance(await bench.ear.next(), Delivered)
+        await receiver.arrived.acquire()
+        receiver.gate.clear()
+        for _ in range(many):
+            await bench.finish()
+            await receiver.arrived.acquire()
+        await bench.finish()
+        await asked.wait()
+        receiver.gate.set()
+        for _ in range(many):
+            assert isinstance(await bench.ear.next(), Delivered)
+        gate.set()
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
+async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
+    receiver = Receiver()
+    async with bench.running(receiver, limit=8):
+        await bench.finish()
+        await bench.ear.next()
+        receiver.gate.clear()
+        for number in range(20):
+            await bench.finish(url=f"https://hangs{number}.example/")
+        for _ in range(1 + 6):
+            await receiver.arrived.acquire()
+        quick = Receiver()
+        receiver.post, slow = quick.post, receiver.post
+        for _ in range(10):
+            await bench.finish()
+            assert (await bench.ear.next()).delivery.host == "receiver.example"
+        assert receiver.most_busy == 6
+        receiver.post = slow
+
+
+async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order_of_the_schedule(bench):
+    """Submitted one by one over the hour; when it is back, what has been due the longest comes first."""
+    receiver = Receiver(OutboundError("no connection: Connection refused"))
+    ids = []
+    async with bench.running(receiver, schedule=Settings().webhook_schedule) as engine:
+        for _ in range(60):
+            ids.append(await bench.finish())
+            bench.pass_time(60)
+            await idle(bench, engine)
+        receiver.answers = [OK]
+        receiver.posts.clear()
+        order = [record.request_id for record in sorted(await records(bench), key=lambda record: (record.due_at, record.id))]
+        assert sorted(order) == sorted(ids)
+        overdue = [record for record in await records(bench) if record.due_at <= bench.clock.now]
+        assert len(overdue) > 40
+        while (await bench.states()).get(DeliveryState.PENDING):
+            bench.pass_time(30)
+            await idle(bench, engine)
+    sent = [headers[b"webhook-id"].decode() for _, headers, _ in receiver.posts]
+    assert sent == order
+    assert await bench.states() == {DeliveryState.DELIVERED: 60}
+
+
+async def records(bench):
+    return await bench.store.outbox.records(Which(), limit=1000)
+
+
+async def idle(bench, engine):
+    """Wait until nothing that is due now can be sent."""
+    async with asyncio.timeout(10):
+        while engine._running or (await bench.store.next_due(Topic.DELIVERY) or 1) <= 0:
+            await asyncio.sleep(0)
+    while not bench.ear.heard.empty():
+        bench.ear.heard.get_nowait()
+
+
+async def test_those_that_are_given_up_with_their_host_are_told_of(bench):
+    receiver = Receiver(OutboundError("no connection: Connection refused"))
+    async with bench.running(receiver) as engine:
+        for _ in range(THRESHOLD):
+            await bench.finish()
+        await idle(bench, engine)
+        late = [await bench.finish() for _ in range(3)]
+        bench.pass_time(1.2 * sum(SCHEDULE) + 1)
+        dead = set()
+        while not dead.issuperset(late):
+            event = await bench.ear.next()
+            if isinstance(event, DeliveryDead):
+                dead.add(event.delivery.request_id)
+            if isinstance(event, DeliveryFailed):
+                bench.pass_time(300)
+    assert (await bench.states())[DeliveryState.DEAD] >= 3
+
+
+# --- news before the end
+
+
+async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
+    receiver = Receiver()
+    async with bench.running(receiver):
+        request_id = await bench.submit(events=tuple(WebhookKind))
+        (claim,) = await bench.store.claim(1)
+        await bench.ear.next()
+        await bench.store.log(claim, [], Progress(0.5, "half of it"))
+        await bench.ear.next()
+        await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
+        await bench.ear.next()
+    sent = [json.loads(body) for _, _, body in receiver.posts]
+    same = {"error": None, "gateway_request_id": request_id, "payload": None, "request_id": request_id, "status": "IN_PROGRESS"}
+    when = {"timestamp": "2023-11-14T22:13:20.000Z"}
+    assert sent == [
+        {**same, **when, "type": "request.started"},
+        {**same, **when, "type": "request.progress", "progress": {"fraction": 0.5, "stage": "half of it"}},
+        {**same, "payload": [1], "status": "OK"},
+    ]
+    ids = [headers[b"webhook-id"].decode() for _, headers, _ in receiver.posts]
+    assert ids == [f"{request_id}_1", f"{request_id}_2", request_id]
+    for _, headers, body in receiver.posts:
+        assert headers[b"x-fal-webhook-request-id"].decode() == request_id
+        await _verified(bench, headers, body)
+        message = b".".join((headers[b"webhook-id"], headers[b"webhook-timestamp"], body))
+        VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(headers[b"webhook-signature"].split(b",")[1]))
+
+
+# --- how many at once
+
+
+def test_most_of_the_files_are_left_to_the_application(monkeypatch):
+    for soft, places in ((20_000, 256), (1024, 256), (256, 64), (2, 1), (module.resource.RLIM_INFINITY, 256)):
+        monkeypatch.setattr(module.resource, "getrlimit", lambda _, soft=soft: (soft, soft))
+        assert module._affordable() == places

@@ -10,8 +10,9 @@ import jsonschema_rs
 import pytest
 
 from queue_middleware import errors
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import jwks
 from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
-from queue_middleware.signing import KeyPair, Signer
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
 from queue_middleware.wire.links import Links
@@ -105,7 +106,7 @@ BODIES = [
     ("Unknown", fal.NOT_FOUND),
     ("CancelRequested", fal.CANCEL_REQUESTED),
     ("AlreadyCompleted", fal.ALREADY_COMPLETED),
-    ("Keys", json.dumps(Signer([KeyPair(bytes(32))]).jwks()).encode()),
+    ("Keys", json.dumps(jwks((KeyPair(bytes(32)),))).encode()),
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer()))),
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
     ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),

@@ -1,16 +1,19 @@
 import asyncio
+import errno
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
-import httpcore
+import h11
 import pytest
 import trustme
 
+from queue_middleware import outbound as outbound_module
 from queue_middleware.errors import OutboundError, OutboundRefused
 from queue_middleware.guard import Guard
-from queue_middleware.outbound import MAX_KEPT, Outbound, resolve
+from queue_middleware.http11 import MAX_KEPT, Connection, Stream
+from queue_middleware.outbound import Origin, Outbound
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
@@ -51,7 +54,7 @@ class Receiver:
             writer.close()
 
 
-class Wire(httpcore.AsyncNetworkBackend):
+class Wire:
     """A network that answers everything and notes who was connected to."""
 
     def __init__(self, unreachable: tuple[str, ...] = ()) -> None:
@@ -60,24 +63,31 @@ class Wire(httpcore.AsyncNetworkBackend):
         self.sent = b""
         self.unreachable = unreachable
 
-    async def connect_tcp(self, host, port, timeout=None, local_address=None, socket_options=None):
-        self.connected.append((host, port))
-        if host in self.unreachable:
-            raise httpcore.ConnectError("unreachable")
-        return _Stream(self)
+    async def __call__(self, address: str, origin: Origin, context: ssl.SSLContext | None) -> Connection:
+        self.connected.append((address, origin.port))
+        if address in self.unreachable:
+            raise OSError(errno.ENETUNREACH, "unreachable")
+        self.names.append(origin.host if context else None)
+        connection = Connection()
+        connection.connection_made(_Transport(self, connection))
+        return connection
 
 
-class _Stream(httpcore.AsyncMockStream):
-    def __init__(self, wire: Wire) -> None:
-        super().__init__([OK.replace(b"\r\nX-Who", b"\r\nConnection: close\r\nX-Who")])
-        self.wire = wire
+class _Transport(asyncio.Transport):
+    def __init__(self, wire: Wire, connection: Connection) -> None:
+        super().__init__()
+        self.wire, self.connection = wire, connection
 
-    async def start_tls(self, ssl_context, server_hostname=None, timeout=None):
-        self.wire.names.append(server_hostname)
-        return self
+    def write(self, data: bytes) -> None:
+        self.wire.sent += data
+        answer = OK.replace(b"\r\nX-Who", b"\r\nConnection: close\r\nX-Who")
+        asyncio.get_running_loop().call_soon(self.connection.data_received, answer)
 
-    async def write(self, buffer, timeout=None):
-        self.wire.sent += buffer
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.connection.connection_lost(None)
 
 
 class Names:
@@ -208,7 +218,7 @@ async def test_nobody_listens():
 
 async def test_a_good_name_is_connected_to_by_its_checked_address():
     wire, names = Wire(), Names(["93.184.215.14"])
-    async with Outbound(Guard(), resolver=names, backend=wire) as outbound:
+    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
     assert names.asked == [("example.com", 443)]
     assert wire.connected == [("93.184.215.14", 443)]
@@ -218,7 +228,7 @@ async def test_a_good_name_is_connected_to_by_its_checked_address():
 
 async def test_an_ipv6_literal_keeps_its_brackets_in_host():
     wire = Wire()
-    async with Outbound(Guard(), resolver=resolve, backend=wire) as outbound:
+    async with Outbound(Guard(), connect=wire) as outbound:
         await outbound.post("https://[2606:4700:4700::1111]:8443/", (), b"")
     assert wire.connected == [("2606:4700:4700::1111", 8443)]
     assert b"host: [2606:4700:4700::1111]:8443\r\n" in wire.sent
@@ -237,7 +247,7 @@ async def test_an_ipv6_literal_keeps_its_brackets_in_host():
 )
 async def test_one_bad_address_is_enough(addresses):
     wire = Wire()
-    async with Outbound(Guard(), resolver=Names(addresses), backend=wire) as outbound:
+    async with Outbound(Guard(), resolver=Names(addresses), connect=wire) as outbound:
         with pytest.raises(OutboundRefused, match=r"example\.com has an address that is not public"):
             await outbound.post("https://example.com/", (), b"")
     assert wire.connected == []
@@ -245,7 +255,7 @@ async def test_one_bad_address_is_enough(addresses):
 
 async def test_rebinding_between_two_calls():
     wire, names = Wire(), Names(["93.184.215.14"], ["127.0.0.1"])
-    async with Outbound(Guard(), resolver=names, backend=wire) as outbound:
+    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
         await outbound.post("https://example.com/", (), b"")
         with pytest.raises(OutboundRefused):
             await outbound.post("https://example.com/", (), b"")
@@ -254,15 +264,15 @@ async def test_rebinding_between_two_calls():
 
 async def test_the_next_address_is_tried():
     wire, names = Wire(unreachable=("2606:4700:4700::1111",)), Names(["2606:4700:4700::1111", "1.1.1.1"])
-    async with Outbound(Guard(), resolver=names, backend=wire) as outbound:
+    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
     assert [host for host, _ in wire.connected] == ["2606:4700:4700::1111", "1.1.1.1"]
 
 
 @pytest.mark.parametrize("answer", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), []])
 async def test_a_name_without_an_address(answer):
-    async with Outbound(Guard(), resolver=Names(answer), backend=Wire()) as outbound:
-        with pytest.raises(OutboundError, match=r"cannot be (resolved|reached)"):
+    async with Outbound(Guard(), resolver=Names(answer), connect=Wire()) as outbound:
+        with pytest.raises(OutboundError, match="cannot be resolved"):
             await outbound.post("https://example.com/", (), b"")
 
 
@@ -270,14 +280,14 @@ async def test_a_resolver_that_hangs():
     async def hang(host: str, port: int) -> list[str]:
         return await asyncio.Future()
 
-    async with Outbound(Guard(), timeout=0.1, resolver=hang, backend=Wire()) as outbound:
+    async with Outbound(Guard(), timeout=0.1, resolver=hang, connect=Wire()) as outbound:
         with pytest.raises(OutboundError, match=r"not resolved in time|no answer within"):
             await outbound.post("https://example.com/", (), b"")
 
 
 async def test_the_text_of_the_url_is_looked_at_again():
     names = Names(["93.184.215.14"])
-    async with Outbound(Guard(), resolver=names, backend=Wire()) as outbound:
+    async with Outbound(Guard(), resolver=names, connect=Wire()) as outbound:
         for url in ("http://example.com/", "https://127.0.0.1/", "https://localhost/", "file:///etc/passwd"):
             with pytest.raises(OutboundRefused):
                 await outbound.post(url, (), b"")
@@ -305,3 +315,195 @@ async def test_tls_checks_the_name_not_the_address():
         assert (await outbound.post(f"https://receiver.example:{port}/", (), b"")).status == 200
         with pytest.raises(OutboundError, match=r"the certificate is not good: Hostname mismatch"):
             await outbound.post(f"https://other.example:{port}/", (), b"")
+
+
+async def test_connections_that_nobody_uses_are_closed(monkeypatch):
+    monkeypatch.setattr(outbound_module, "_KEPT_FOR", 0.01)
+    receiver, gone = Receiver(OK), asyncio.Event()
+
+    async def serve(reader, writer):
+        writer.write(OK)
+        await reader.read()
+        gone.set()
+
+    receiver.reply = serve
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+async def test_closing_leaves_nothing_to_be_done():
+    receiver = Receiver(OK)
+    async with receiver.running() as port:
+        async with Outbound(LOCAL) as outbound:
+            await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+        assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
+
+
+async def test_a_connection_that_was_closed_meanwhile_is_replaced():
+    """The other side may close a connection that is kept just when we use it: nothing was done, so we say it again."""
+    receiver = Receiver(OK)
+
+    async def once(reader, writer):
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")  # the next request is read and not answered
+
+    receiver.reply = once
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        for _ in range(3):
+            assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).status == 200
+    assert receiver.connections == 3
+
+
+async def test_what_was_begun_is_not_said_again():
+    receiver = Receiver(OK)
+
+    async def half(reader, writer):
+        writer.write(OK)
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 2")
+
+    receiver.reply = half
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
+        with pytest.raises(OutboundError, match="without an HTTP answer"):
+            await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
+    assert receiver.connections == 1
+
+
+async def test_a_connection_that_says_something_unasked_is_not_used_again():
+    receiver = Receiver(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        for _ in range(2):
+            assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).body == b"hi"
+    assert receiver.connections == 2
+
+
+async def test_early_hints_are_no_answer():
+    receiver = Receiver(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK)
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).status == 200
+
+
+async def test_a_body_that_is_not_in_memory():
+    receiver = Receiver(OK)
+
+    async def chunks():
+        for _ in range(64):
+            yield b"x" * 65536
+
+    body = Stream(64 * 65536, chunks)
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        for _ in range(2):
+            assert (await outbound.post(f"http://127.0.0.1:{port}/", (), body)).status == 200
+    assert [len(request.partition(b"\r\n\r\n")[2]) for request in receiver.requests] == [body.length] * 2
+    assert receiver.connections == 1
+
+
+async def test_no_more_is_read_from_a_body_than_the_other_side_takes():
+    taken = 0
+    served = asyncio.Event()
+
+    async def hang(reader, writer):
+        await served.wait()
+        writer.close()
+
+    async def chunks():
+        nonlocal taken
+        for _ in range(1000):
+            taken += 1
+            yield b"x" * 65536
+
+    server = await asyncio.start_server(hang, "127.0.0.1", 0, limit=65536)
+    port = server.sockets[0].getsockname()[1]
+    async with Outbound(LOCAL, timeout=0.2) as outbound:
+        with pytest.raises(OutboundError, match="no answer within"):
+            await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(1000 * 65536, chunks))
+    served.set()
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0.01)
+    assert taken < 200  # what the system's buffers hold; the rest was never asked for
+
+
+async def test_an_answer_before_the_whole_body_is_an_answer():
+    taken = 0
+    served = asyncio.Event()
+
+    async def refuse(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+        await served.wait()
+        writer.close()
+
+    async def chunks():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield b"x" * 65536
+            await asyncio.sleep(0)
+
+    server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=65536)
+    port = server.sockets[0].getsockname()[1]
+    async with Outbound(LOCAL) as outbound:
+        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(10**9, chunks))
+    served.set()
+    server.close()
+    await server.wait_closed()
+    await asyncio.sleep(0.01)
+    assert answer.status == 413
+
+
+async def test_a_body_of_another_length_than_announced_is_not_sent_on():
+    async def chunks():
+        yield b"too long"
+
+    async with Receiver(OK).running() as port, Outbound(LOCAL) as outbound:
+        with pytest.raises(h11.LocalProtocolError):
+            await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(3, chunks))
+
+
+async def test_headers_that_never_end():
+    async def pour(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\n")
+        try:
+            while True:
+                writer.write(b"x: " + b"y" * 4096 + b"\r\n")
+                await writer.drain()
+        except ConnectionError:
+            pass
+
+    async with Receiver(pour).running() as port, Outbound(LOCAL) as outbound:
+        with pytest.raises(OutboundError, match="without an HTTP answer"):
+            await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+
+
+async def test_a_cancelled_call_leaves_no_connection():
+    gone = asyncio.Event()
+
+    async def hang(reader, writer):
+        await reader.read()
+        gone.set()
+
+    receiver = Receiver(hang)
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        call = asyncio.create_task(outbound.post(f"http://127.0.0.1:{port}/", (), b""))
+        async with asyncio.timeout(5):
+            while not receiver.requests:
+                await asyncio.sleep(0.001)
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        async with asyncio.timeout(5):
+            await gone.wait()
+
+
+@pytest.mark.parametrize("value", [b"a\r\nx-forged: 1", b"a\nb", b"a\x00b"])
+async def test_a_header_cannot_be_smuggled(value):
+    receiver = Receiver(OK)
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        with pytest.raises(h11.LocalProtocolError):
+            await outbound.post(f"http://127.0.0.1:{port}/", ((b"x-name", value),), b"")
+    assert receiver.requests == []

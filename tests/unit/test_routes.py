@@ -19,6 +19,8 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
         ("GET", f"/{ID}/status", Route(Verb.STATUS, ID)),
         ("GET", f"/requests/{ID}/status", Route(Verb.STATUS, ID)),
         ("GET", f"/requests/{ID}/status/", Route(Verb.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status/stream", Route(Verb.STREAM, ID)),
+        ("HEAD", f"/requests/{ID}/status/stream/", Route(Verb.STREAM, ID)),
         ("GET", f"/{ID}/response", Route(Verb.RESPONSE, ID)),
         ("GET", f"/requests/{ID}/response", Route(Verb.RESPONSE, ID)),
         ("HEAD", f"/requests/{ID}/response/", Route(Verb.RESPONSE, ID)),
@@ -52,6 +54,8 @@ def test_routes(method: str, path: str, route: Route) -> None:
         f"/{ID}/status//",
         f"/x/requests/{ID}/status",
         f"/requests/{ID}/status/x",
+        f"/requests/{ID}/status/stream/x",
+        f"/requests/{ID}/stream",
     ],
 )
 def test_what_is_no_route(path: str) -> None:
@@ -64,7 +68,7 @@ def test_what_is_no_route(path: str) -> None:
 def test_methods(verb: Verb, method: str) -> None:
     fixed = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json", Verb.DOCUMENT: "/openapi.json"}
     path = fixed.get(verb, f"/requests/{ID}/{verb}")
-    if method in METHODS[verb] or (method == "HEAD" and verb in (Verb.RESPONSE, Verb.KEYS, Verb.DOCUMENT)):
+    if method in METHODS[verb] or (method == "HEAD" and METHODS[verb] == ("GET",)):
         assert find_route(method, path).verb is verb
     else:
         with pytest.raises(MethodNotAllowed) as refusal:

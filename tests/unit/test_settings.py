@@ -1,10 +1,19 @@
 from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
 
 from queue_middleware.errors import SettingsError
 from queue_middleware.settings import Options, Settings
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+def test_secrets_are_not_in_its_representation() -> None:
+    settings = Settings.load({"signing_key": "ab" * 32, "webhook_secret": SECRET}, {})
+    assert "abab" not in repr(settings)
+    assert "MfKQ" not in repr(settings)
 
 
 def test_defaults_are_valid() -> None:
@@ -43,6 +52,10 @@ def test_keyword_wins_over_environment_wins_over_default() -> None:
             ("https://app.example.com", "http://localhost:3000"),
         ),
         ("cors_origins", ["*"], ("*",)),
+        ("webhook_secret", "", ()),
+        ("webhook_secret", f"{SECRET}, {SECRET}", (SECRET, SECRET)),
+        ("webhook_secret", [SECRET], (SECRET,)),
+        ("signing_key", Path("/run/secrets/key"), "/run/secrets/key"),
         ("allow_network_filesystem", "yes", True),
         ("allow_network_filesystem", False, False),
     ],

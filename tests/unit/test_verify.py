@@ -9,31 +9,12 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import KeysUnavailable, VerificationError
-from queue_middleware.signing import KeyPair, Signer
+from queue_middleware.keypair import KeyPair
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.wire.webhook import signed_message, webhook_headers
+from tests.sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
 
-NOW = 1_700_000_000
-BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
-
-
-class Sender:
-    """A service with keys that can be changed, and the place where it publishes them."""
-
-    def __init__(self) -> None:
-        self.signer = Signer([KeyPair.generate()])
-        self.answer: httpx.Response | Exception | None = None
-        self.fetched = 0
-
-    def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.fetched += 1
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer or httpx.Response(200, json=self.signer.jwks())
-
-    def webhook(self, at: int = NOW, body: bytes = BODY, user: str = "user") -> dict[str, str]:
-        signature = self.signer.sign(signed_message("id", user, str(at), body))
-        return {name.decode(): value.decode() for name, value in webhook_headers("id", user, str(at), signature)}
+OTHER = "whsec_" + base64.b64encode(b"another secret of 32 characters.").decode()
 
 
 class Clock:
@@ -56,9 +37,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def verifier(sender, clock) -> WebhookVerifier:
-    transport = httpx.MockTransport(sender)
-    client, sync_client = httpx.AsyncClient(transport=transport), httpx.Client(transport=transport)
-    return WebhookVerifier("https://sender.example/jwks.json", client=client, sync_client=sync_client, clock=clock)
+    return WebhookVerifier(JWKS_URL, client=sender.client, sync_client=sender.sync_client, clock=clock)
 
 
 async def test_a_good_webhook(sender, verifier):
@@ -107,7 +86,8 @@ async def test_a_parsed_body_is_a_mistake_of_the_receiver(sender, verifier, body
 
 @pytest.mark.parametrize("padded", [[False], [True], [False, True]])
 async def test_keys_with_and_without_padding(sender, verifier, padded):
-    sender.answer = httpx.Response(200, json={"keys": [sender.signer.active.jwk(padded=one) for one in padded]})
+    (key,) = sender.signer.ring.published(NOW)
+    sender.answer = httpx.Response(200, json={"keys": [key.jwk(padded=one) for one in padded]})
     await verifier.verify(sender.webhook(), BODY)
 
 
@@ -122,7 +102,8 @@ async def test_every_key_is_tried_and_strange_ones_are_passed_over(sender, verif
         {"x": "ü" * 43},
         {},
     ]
-    keys = [*strange, KeyPair.generate().jwk(padded=False), {"x": sender.signer.active.jwk(padded=False)["x"]}]
+    (key,) = sender.signer.ring.published(NOW)
+    keys = [*strange, KeyPair.generate().jwk(padded=False), {"x": key.jwk(padded=False)["x"]}]
     sender.answer = httpx.Response(200, json={"keys": keys})
     await verifier.verify(sender.webhook(), BODY)
 
@@ -196,7 +177,7 @@ async def test_a_clock_that_is_set_back_does_not_prolong_them(sender, verifier, 
 
 async def test_a_new_key_is_found(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
-    sender.signer = Signer([KeyPair.generate()])
+    sender.signer = a_signer()
     clock.now += 30
     await verifier.verify(sender.webhook(), BODY)
     assert sender.fetched == 2
@@ -274,7 +255,7 @@ def test_fals_own_address_is_the_default():
 
 def test_as_fal_documents_it_for_python():
     """Receivers decode `x` as it stands, which fails without padding, and try every key."""
-    signer = Signer([KeyPair.generate()])
+    signer = a_signer()
     message = f"id\nuser\n{NOW}\n{hashlib.sha256(BODY).hexdigest()}".encode()
     headers = dict(webhook_headers("id", "user", str(NOW), signer.sign(signed_message("id", "user", str(NOW), BODY))))
     outcomes = []
@@ -286,3 +267,175 @@ def test_as_fal_documents_it_for_python():
         except (ValueError, BadSignatureError):
             outcomes.append(False)
     assert outcomes == [False, True]
+
+
+# --- Standard Webhooks
+
+
+async def test_the_headers_of_standard_webhooks_alone(sender, verifier):
+    webhook = await verifier.verify(sender.standard(), BODY)
+    assert (webhook.webhook_id, webhook.request_id, webhook.user_id, webhook.timestamp) == ("id_1", "id", "", NOW)
+    assert verifier.verify_sync(sender.standard(), BODY) == webhook
+    assert sender.fetched == 1
+
+
+async def test_both_spellings_together_tell_everything(sender, verifier):
+    webhook = await verifier.verify({**sender.webhook(), **sender.standard()}, BODY)
+    assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "user")
+
+
+async def test_fals_headers_alone_tell_no_other_id(sender, verifier):
+    assert (await verifier.verify(sender.webhook(), BODY)).webhook_id == "id"
+
+
+async def test_what_no_good_signature_covers_is_not_told(sender, verifier):
+    """Of two spellings one may have been tampered with; the other is told, and nothing of this one."""
+    fal, other = sender.webhook(), sender.standard()
+    told = await verifier.verify({**fal, **other, "webhook-id": "another"}, BODY)
+    assert (told.webhook_id, told.request_id, told.user_id) == ("id", "id", "user")
+    told = await verifier.verify({**fal, **other, "x-fal-webhook-user-id": "somebody"}, BODY)
+    assert (told.webhook_id, told.request_id, told.user_id) == ("id_1", "id", "")
+    told = await verifier.verify({**fal, **other, "x-fal-webhook-timestamp": "soon"}, BODY)
+    assert (told.webhook_id, told.user_id) == ("id_1", "")
+    with pytest.raises(VerificationError, match="none of the keys"):
+        await verifier.verify({**fal, **other, "webhook-id": "another", "x-fal-webhook-user-id": "somebody"}, BODY)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_changed("webhook-id", ""), "webhook-id is missing"),
+        (_changed("webhook-timestamp", ""), "webhook-timestamp is missing"),
+        (_changed("webhook-signature", ""), "webhook-signature is missing"),
+        (_changed("webhook-timestamp", "1.7e9"), "webhook-timestamp is not a number"),
+        (_changed("webhook-timestamp", str(NOW - 301)), "more than 300 s"),
+        (_changed("webhook-id", "\ud800"), "not text"),
+        (_changed("webhook-id", "other"), "none of the keys"),
+        (_changed("webhook-timestamp", str(NOW - 1)), "none of the keys"),
+        (_changed("webhook-signature", "v1a"), "neither 'v1a,' nor 'v1,'"),
+        (_changed("webhook-signature", "v1a,!!!"), "neither 'v1a,' nor 'v1,'"),
+        (_changed("webhook-signature", "v1a," + "A" * 84), "neither 'v1a,' nor 'v1,'"),
+        (_changed("webhook-signature", "v2," + "A" * 86 + "=="), "neither 'v1a,' nor 'v1,'"),
+        (_changed("webhook-signature", "v1a," + "A" * 86 + "=="), "none of the keys"),
+        (_changed("webhook-signature", " ".join(["v1a," + "A" * 86 + "=="] * 17)), "more than 16 signatures"),
+        (lambda headers: [*headers.items(), ("Webhook-Id", "other")], "webhook-id came twice"),
+    ],
+)
+async def test_a_bad_standard_webhook_is_told_why(sender, verifier, change, reason):
+    with pytest.raises(VerificationError, match=reason) as caught:
+        await verifier.verify(change(sender.standard()), BODY)
+    assert caught.value.status == 401
+
+
+async def test_one_good_signature_among_others_is_enough(sender, verifier):
+    headers = sender.standard(versions="v1a")
+    others = "v1,c2hvcnQ= v1a,bm9wZQ== v9,x " + "v1a," + "A" * 86 + "=="
+    headers["webhook-signature"] = f"{others} {headers['webhook-signature']}"
+    await verifier.verify(headers, BODY)
+
+
+# --- shared secrets
+
+
+async def test_a_shared_secret_needs_no_key_set(sender, clock):
+    verifier = WebhookVerifier(secrets=SECRET, clock=clock, client=sender.client)
+    webhook = await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)
+    assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "")
+    assert verifier.verify_sync(sender.standard(), BODY).webhook_id == "id_1"
+    assert sender.fetched == 0
+
+
+@pytest.mark.parametrize("secrets", [[OTHER, SECRET], f"{OTHER},{SECRET}", f"{SECRET} {OTHER}"])
+def test_secrets_in_rotation(sender, clock, secrets):
+    WebhookVerifier(secrets=secrets, clock=clock).verify_sync(sender.standard(), BODY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        (lambda sender: sender.webhook(), "webhook-id is missing"),
+        (lambda sender: sender.standard(versions="v1a"), "none of the secrets, or"),
+        (lambda sender: {**sender.standard(), "webhook-id": "other"}, "none of the secrets, or"),
+        (lambda sender: sender.standard(at=NOW - 301), "more than 300 s"),
+    ],
+)
+def test_a_webhook_without_the_secret_is_refused(sender, clock, headers, reason):
+    with pytest.raises(VerificationError, match=reason):
+        WebhookVerifier(secrets=SECRET, clock=clock).verify_sync(headers(sender), BODY)
+    with pytest.raises(VerificationError, match=r"none of the secrets, or"):
+        WebhookVerifier(secrets=OTHER, clock=clock).verify_sync(sender.standard(), BODY)
+
+
+def test_a_malformed_secret_is_the_receivers_mistake():
+    with pytest.raises(ValueError, match="a webhook secret is whsec_"):
+        WebhookVerifier(secrets="secret")
+
+
+async def test_keys_and_secrets_together(sender, clock):
+    verifier = WebhookVerifier(JWKS_URL, secrets=SECRET, client=sender.client, clock=clock)
+    assert (await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)).user_id == "user"
+    sender.signer = a_signer()  # its keys are unknown; the secret is the same, so there is no need to ask
+    clock.now += 60
+    at = int(clock.now)
+    assert (await verifier.verify({**sender.webhook(at), **sender.standard(at, versions="v1")}, BODY)).user_id == ""
+    assert sender.fetched == 1
+    sender.answer = httpx.ConnectError("down")
+    clock.now += 86400
+    at = int(clock.now)
+    await verifier.verify(sender.standard(at, versions="v1"), BODY)
+    with pytest.raises(KeysUnavailable):
+        await verifier.verify(sender.webhook(at), BODY)
+    sender.answer = None
+    clock.now += 2
+    with pytest.raises(VerificationError, match=r"none of the keys of https://.* or the secrets, or"):
+        await verifier.verify({**sender.webhook(at), "x-fal-webhook-signature": "00" * 64}, BODY)
+
+
+# --- whose it is
+
+
+async def test_only_ones_own_webhooks(sender, clock):
+    """Anybody can ask fal to send a webhook, well signed, to anybody."""
+    verifier = WebhookVerifier(user_id="user", client=sender.client, clock=clock)
+    assert (await verifier.verify({**sender.webhook(), **sender.standard()}, BODY)).user_id == "user"
+    with pytest.raises(VerificationError, match="another user's"):
+        await verifier.verify(sender.webhook(user="somebody"), BODY)
+    with pytest.raises(VerificationError, match="x-fal-webhook-request-id is missing"):
+        await verifier.verify(sender.standard(), BODY)
+
+
+def test_a_user_cannot_be_known_by_a_secret():
+    with pytest.raises(ValueError, match="jwks_url"):
+        WebhookVerifier(secrets=SECRET, user_id="user")
+
+
+@pytest.mark.parametrize(
+    ("body", "request_id"),
+    [
+        (b'{"request_id": "r"}', "r"),
+        (b'{"request_id": null}', "id_1"),
+        (b'{"request_id": 7}', "id_1"),
+        (b"[]", "id_1"),
+        (b"\xff", "id_1"),
+    ],
+)
+def test_the_request_of_a_standard_webhook_is_that_of_its_body(sender, clock, body, request_id):
+    webhook = WebhookVerifier(secrets=SECRET, clock=clock).verify_sync(sender.standard(body=body), body)
+    assert (webhook.request_id, webhook.webhook_id) == (request_id, "id_1")
+
+
+# --- as fal itself does
+
+
+def test_webhooks_of_fal_itself(sender, clock):
+    """Its key set is at the address that is the default; only `x` is documented, and how it is padded is not known."""
+    asked: list[str] = []
+    (key,) = sender.signer.ring.published(NOW)
+
+    def rest_fal_ai(request: httpx.Request) -> httpx.Response:
+        asked.append(str(request.url))
+        return httpx.Response(200, json={"keys": [{"kty": "OKP", "crv": "Ed25519", "x": key.jwk(padded=True)["x"]}]})
+
+    client = httpx.Client(transport=httpx.MockTransport(rest_fal_ai))
+    webhook = WebhookVerifier(user_id="user", sync_client=client, clock=clock).verify_sync(sender.webhook(), BODY)
+    assert (webhook.request_id, asked) == ("id", [FAL_JWKS_URL])

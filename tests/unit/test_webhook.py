@@ -3,8 +3,17 @@ import json
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Result, StoredResponse
-from queue_middleware.wire.webhook import NOT_JSON, signed_message, webhook_body, webhook_headers
+from queue_middleware.models import ErrorType, Failure, Job, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.wire.webhook import (
+    NOT_JSON,
+    host_of,
+    named_body,
+    news_body,
+    signed_message,
+    webhook_body,
+    webhook_frame,
+    webhook_headers,
+)
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -145,3 +154,53 @@ def test_the_headers():
         (b"x-fal-webhook-timestamp", b"1700000000"),
         (b"x-fal-webhook-signature", b"0a" * 64),
     )
+
+
+def test_the_frame_around_the_payload_is_the_same_bytes():
+    result = answered(b'{"seed": 1}')
+    before, payload, after = webhook_frame(result)
+    assert payload is result.response.body
+    assert before + payload + after == webhook_body(result)
+
+
+@pytest.mark.parametrize(("status", "word"), [(200, "OK"), (500, "ERROR")])
+def test_what_is_too_large_is_named_with_where_to_fetch_it(status, word):
+    result = answered(b'{"seed": 1}', status)
+    sent = json.loads(named_body(result, 10, "https://s.example/fal/queue/requests/1/response"))
+    assert sent["payload"] is None
+    assert sent["payload_error"] == (
+        "Response payload has 11 bytes, more than 10. Fetch it from https://s.example/fal/queue/requests/1/response"
+    )
+    assert (sent["status"], sent["error"]) == (word, None if word == "OK" else "Invalid status code: 500")
+    assert list(sent) == sorted(sent)
+
+
+def test_news_have_fals_keys_and_their_own():
+    sent = news_body(WebhookKind.PROGRESS, ID, '{"at": 1800000000123, "fraction": 0.5, "stage": "h\\u00e4lf"}')
+    assert sent.decode("ascii") == (
+        f'{{"error": null, "gateway_request_id": "{ID}", "payload": null, '
+        f'"progress": {{"fraction": 0.5, "stage": "h\\u00e4lf"}}, "request_id": "{ID}", "status": "IN_PROGRESS", '
+        '"timestamp": "2027-01-15T08:00:00.123Z", "type": "request.progress"}'
+    )
+    assert "progress" not in json.loads(news_body(WebhookKind.STARTED, ID, '{"at": 0}'))
+
+
+@pytest.mark.parametrize(
+    ("url", "host"),
+    [
+        ("https://Example.COM/Hook?a=b", "example.com"),
+        ("https://example.com.", "example.com"),
+        ("https://example.com:443/", "example.com"),
+        ("https://example.com:/", "example.com"),
+        ("http://example.com:443/", "example.com:443"),
+        ("http://example.com:80", "example.com"),
+        ("https://example.com:8443/x:y", "example.com:8443"),
+        ("https://[2606:4700::1111]:8443/", "[2606:4700::1111]:8443"),
+        ("https://[2606:4700::1111]", "[2606:4700::1111]"),
+        ("HTTPS://example.com?x", "example.com"),
+        ("https://user:word@example.com/", "example.com"),
+        ("what is this", "what is this"),
+    ],
+)
+def test_by_what_name_a_receiver_is_known(url, host):
+    assert host_of(url) == host

@@ -22,6 +22,7 @@ from .access import Access
 from .address import base_url, host_of, split_address
 from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
+from .streams import StatusStream
 from .submission import Submissions
 
 
@@ -38,6 +39,7 @@ class FalQueue:
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
             Verb.STATUS: self._status,
+            Verb.STREAM: self._stream,
             Verb.RESPONSE: self._response,
             Verb.CANCEL: self._cancel,
             Verb.KEYS: self._keys,
@@ -82,6 +84,13 @@ class FalQueue:
         lines = await self._runtime.logs(job.key) if fal.wants_logs(call.scope["query_string"]) else None
         await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), lines))
 
+    async def _stream(self, call: Call) -> None:
+        links = self._links(call)
+        lines = fal.wants_logs(call.scope["query_string"])
+        async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
+            call.request_id = follower.glance.job.request_id
+            await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
+
     async def _response(self, call: Call) -> None:
         result = await self._result(call)
         call.request_id = result.job.request_id
@@ -124,7 +133,8 @@ class FalQueue:
             await call.answer(202, fal.CANCEL_REQUESTED)
 
     async def _keys(self, call: Call) -> None:
-        await call.answer(200, json.dumps(self._runtime.keys()).encode(), ((b"cache-control", b"public, max-age=3600"),))
+        keys = await self._runtime.keys()
+        await call.answer(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, call: Call) -> None:
         await call.answer(200, openapi.document(self._links(call).base))

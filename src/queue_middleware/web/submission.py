@@ -93,6 +93,7 @@ class Submissions:
             webhook=knobs.webhook,
             max_queue_length=knobs.max_queue_length,
             short_lived=not knobs.store_io,
+            events=knobs.events,
         )
         if HINT in body or HINT in values or HINT in query or HINT in request.raw_path:
             return self._with_task(call, new, knobs)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import hmac
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -216,12 +218,12 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
     return _json({"tasks": [task_value(record) for record in page.tasks], "pagination": pagination})
 
 
-def completion_body(record: TaskRecord) -> bytes:
-    """What `onCompleteUrl` is told."""
+def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
+    """What `onCompleteUrl` is told. `excuse`: why the result is not carried, and where it is to be had."""
     told = ("id", "status", "error", "retryCount", "createdAt", "completedAt")
     value = task_value(record)
     task = {"result": result_of(record), **{name: value.get(name) for name in told}}
-    return _json({"event": f"task.{record.status}", "task": task})
+    return _json({"event": f"task.{record.status}", "task": {**task, **({"resultError": excuse} if excuse else {})}})
 
 
 def error_body(text: str) -> bytes:
@@ -247,14 +249,17 @@ def error_of(record: TaskRecord) -> str | None:
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
 
 
-def signature_header(timestamp: str, codes: list[bytes]) -> bytes:
-    """`X-AsyncQueue-Signature`: one code for each secret, the active one's first."""
-    return ",".join([f"t={timestamp}", *(f"v1={code.hex()}" for code in codes)]).encode("ascii")
+def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
+    """`X-AsyncQueue-Signature: t=…,v1=…`: HMAC-SHA256 over `t.body`, once for each secret; nothing where there is none.
 
-
-def signed_message(timestamp: str, body: bytes) -> bytes:
-    """What is signed with HMAC-SHA256."""
-    return timestamp.encode("ascii") + b"." + body
+    The key is the secret as a text, as its receivers have it, and not what Standard Webhooks reads from it.
+    """
+    message = timestamp.encode("ascii") + b"." + body
+    codes = [hmac.new(secret.encode(), message, hashlib.sha256).hexdigest() for secret in secrets]
+    if not codes:
+        return ()
+    spelled = ",".join([f"t={timestamp}", *(f"v1={code}" for code in codes)])
+    return ((b"x-asyncqueue-signature", spelled.encode("ascii")),)
 
 
 def _joined(response: StoredResponse) -> dict[str, str]:

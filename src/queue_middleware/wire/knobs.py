@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, Value
+from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, Value, WebhookKind
 
 MOST_ATTEMPTS = 10
 """fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
@@ -29,6 +29,7 @@ class Knobs(Value, frozen=True):
     store_io: bool = True
     callback_timeout: float | None = None
     """Seconds for which it waits for its callback, if it does."""
+    events: tuple[WebhookKind, ...] = ()
 
 
 def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: int) -> Knobs:
@@ -44,6 +45,7 @@ def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: in
         max_queue_length=_length(parameters.get("fal_max_queue_length")),
         callback_timeout=_callback_timeout(parameters.get("fal_callback_timeout")),
         store_io=_text(said, b"x-fal-store-io").lower() not in ("0", "false", "no"),
+        events=_events(parameters),
     )
 
 
@@ -79,6 +81,19 @@ def _length(text: str | None) -> int | None:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         raise BadRequest(f"fal_max_queue_length is {text[:64]!r}; it takes a whole number from 0")
     return int(text)
+
+
+def _events(parameters: Mapping[str, str]) -> tuple[WebhookKind, ...]:
+    """`fal_webhook_events=started,progress,completed`: what is told besides the end, which is always told. Not fal's."""
+    text = parameters.get("fal_webhook_events")
+    if text is None:
+        return ()
+    if "fal_webhook" not in parameters:
+        raise BadRequest("fal_webhook_events says what a webhook is told; there is no fal_webhook")
+    words = {word.strip() for word in text.split(",")}
+    if strange := words - set(WebhookKind):
+        raise BadRequest(f"fal_webhook_events holds {min(strange)[:64]!r}; it takes {', '.join(WebhookKind)}, with commas")
+    return tuple(kind for kind in (WebhookKind.STARTED, WebhookKind.PROGRESS) if kind in words)
 
 
 def _policy(said: Mapping[bytes, bytes], max_attempts: int) -> RetryPolicy:

@@ -13,19 +13,23 @@ from typing import Any
 from .failures import STATUS
 from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, Verb
 
-_KNOBS = ("fal_webhook", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry", "retry_config", "store_io")
+_KNOBS = (
+    "fal_webhook", "fal_webhook_events", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry",
+    "retry_config", "store_io",
+)  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 _SUMMARIES: dict[Verb, str] = {
     Verb.SUBMIT: "Submit a call. Method, path, query, headers and body are those of the call.",
     Verb.STATUS: "Where a request stands.",
+    Verb.STREAM: "Where a request stands, as it changes, until it is done.",
     Verb.RESPONSE: "The answer of a request that is done.",
     Verb.CANCEL: "Cancel a request.",
     Verb.KEYS: "The keys of the webhooks' signatures.",
     Verb.DOCUMENT: "This document.",
 }
 
-_PARAMETERS: dict[Verb, tuple[str, ...]] = {Verb.SUBMIT: _KNOBS, Verb.STATUS: ("logs",)}
+_PARAMETERS: dict[Verb, tuple[str, ...]] = {Verb.SUBMIT: _KNOBS, Verb.STATUS: ("logs",), Verb.STREAM: ("logs",)}
 """Beside those in the path."""
 
 _ANYWHERE: dict[int | str, str] = {500: "Failed", 503: "Unavailable"}
@@ -44,6 +48,7 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
         **_ANYWHERE,
     },
     Verb.STATUS: {200: "Done", 202: "NotDone", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
+    Verb.STREAM: {200: "Events", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
     Verb.RESPONSE: {
         "default": "Answer",
         400: "AnswerOrRefusal",

@@ -27,6 +27,7 @@ class Verb(StrEnum):
 
     SUBMIT = "submit"
     STATUS = "status"
+    STREAM = "status/stream"
     RESPONSE = "response"
     CANCEL = "cancel"
     KEYS = "keys"
@@ -36,6 +37,7 @@ class Verb(StrEnum):
 METHODS: dict[Verb, tuple[str, ...]] = {
     Verb.SUBMIT: ("GET", "POST", "PUT", "PATCH", "DELETE"),
     Verb.STATUS: ("GET", "POST"),
+    Verb.STREAM: ("GET",),
     Verb.RESPONSE: ("GET",),
     Verb.CANCEL: ("PUT", "POST"),
     Verb.KEYS: ("GET",),
@@ -50,6 +52,7 @@ FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": 
 
 OF_REQUEST: dict[str, Verb] = {
     "status": Verb.STATUS,
+    "status/stream": Verb.STREAM,
     "response": Verb.RESPONSE,
     "cancel": Verb.CANCEL,
 }

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
 
 import msgspec
 
-from queue_middleware.models import ErrorType, Failure, Headers, JobState, Result, StoredResponse
+from queue_middleware.models import ErrorType, Failure, Headers, JobState, Result, StoredResponse, WebhookKind
 
 from .failures import STATUS, failure_body
 
@@ -35,6 +39,11 @@ def webhook_body(result: Result) -> bytes:
     `result.response.body` must hold the whole answer, earlier parts included. Raises `ValueError` where the job has neither an
     answer nor a failure, because then there is nothing true to say.
     """
+    return b"".join(webhook_frame(result))
+
+
+def webhook_frame(result: Result) -> tuple[bytes, bytes, bytes]:
+    """The same in three pieces, of which the second is the payload: the application's own bytes where it is carried."""
     if result.response is not None:
         return _answered(result.job.request_id, result.response)
     if result.job.state is JobState.CANCELLED:
@@ -51,9 +60,60 @@ def user_id(identity: str | None) -> str:
     return quote(identity, safe=_PLAIN) if identity else ANONYMOUS
 
 
+def named_body(result: Result, most: int, where: str) -> bytes:
+    """For an answer that is too large to be carried: the same without it, and with where it is to be had."""
+    response = result.response
+    if response is None:
+        raise ValueError(f"request {result.job.request_id} has no answer")
+    excuse = f"Response payload has {response.size} bytes, more than {most}. Fetch it from {where}"
+    return b"".join(_envelope(result.job.request_id, _error_of(response.status), b"null", excuse))
+
+
+def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
+    """What is told before the end, for those who asked: fal's envelope with the status of then, `type` and `timestamp`.
+
+    `data` is JSON: `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to
+    follow here; type and timestamp are those that Standard Webhooks recommends.
+    """
+    found = json.loads(data)
+    at = datetime.fromtimestamp(found["at"] / 1000, UTC)
+    told: dict[str, Any] = {
+        "error": None,
+        "gateway_request_id": request_id,
+        "payload": None,
+        "request_id": request_id,
+        "status": "IN_PROGRESS",
+        "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "type": f"request.{kind}",
+    }
+    if kind is WebhookKind.PROGRESS:
+        told["progress"] = {"fraction": found["fraction"], "stage": found["stage"]}
+    return json.dumps(told, sort_keys=True).encode("ascii")
+
+
+@lru_cache(maxsize=512)
+def host_of(url: str) -> str:
+    """By what name a receiver is known: the host in lower case, and the port where it is not that of the scheme."""
+    found = _AUTHORITY.match(url.lower())
+    if found is None:
+        return url.lower()
+    scheme, name, port = found.groups()
+    name = name.removesuffix(".")
+    return name if port in (None, "", _PORTS[scheme]) else f"{name}:{port}"
+
+
+_AUTHORITY = re.compile(r"(https?)://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?::([0-9]*))?")
+_PORTS = {"http": "80", "https": "443"}
+
+
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
     """What fal signs with Ed25519: four lines, the last the SHA-256 of the raw body in hex, no newline at the end."""
-    return "\n".join((request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())).encode()
+    return digest_message(request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())
+
+
+def digest_message(request_id: str, user_id: str, timestamp: str, digest: str) -> bytes:
+    """The same from the SHA-256 of a body that is not there in one piece."""
+    return "\n".join((request_id, user_id, timestamp, digest)).encode()
 
 
 def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: bytes) -> Headers:
@@ -66,25 +126,25 @@ def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: by
     )
 
 
-def _answered(request_id: str, response: StoredResponse) -> bytes:
-    error = None if 200 <= response.status < 300 else _invalid(response.status)
+def _answered(request_id: str, response: StoredResponse) -> tuple[bytes, bytes, bytes]:
+    error = _error_of(response.status)
     if _is_json(response):
         return _envelope(request_id, error, response.body)
     return _envelope(request_id, error, b"null", NOT_JSON)
 
 
-def _envelope(request_id: str, error: str | None, payload: bytes, payload_error: str | None = None) -> bytes:
-    request = json.dumps(request_id).encode("ascii")
-    excuse = f', "payload_error": {json.dumps(payload_error)}'.encode("ascii") if payload_error else b""
-    return b"".join(
-        (
-            b'{"error": ', json.dumps(error).encode("ascii"),
-            b', "gateway_request_id": ', request,
-            b', "payload": ', payload, excuse,
-            b', "request_id": ', request,
-            b', "status": ', b'"ERROR"}' if error else b'"OK"}',
-        )
-    )  # fmt: skip
+def _envelope(
+    request_id: str, error: str | None, payload: bytes, payload_error: str | None = None
+) -> tuple[bytes, bytes, bytes]:
+    request = json.dumps(request_id)
+    excuse = f', "payload_error": {json.dumps(payload_error)}' if payload_error else ""
+    before = f'{{"error": {json.dumps(error)}, "gateway_request_id": {request}, "payload": '
+    after = f'{excuse}, "request_id": {request}, "status": "{"ERROR" if error else "OK"}"}}'
+    return before.encode("ascii"), payload, after.encode("ascii")
+
+
+def _error_of(status: int) -> str | None:
+    return None if 200 <= status < 300 else _invalid(status)
 
 
 def _invalid(status: int) -> str:

@@ -1,11 +1,11 @@
-"""What docs/how-to/fal-clients.md tells people to set, for tests that set exactly that."""
+"""What the pages of docs/how-to tell people to set and to write, for tests that do exactly that."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-PAGE = Path(__file__).parents[3] / "docs" / "how-to" / "fal-clients.md"
+HOW_TO = Path(__file__).parents[3] / "docs" / "how-to"
 _SECTION = re.compile(r"^##+ (.+)\n((?:(?!##+ ).*\n)*)", re.MULTILINE)
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _EXPORT = re.compile(r"^export (\w+)=(.+)$", re.MULTILINE)
@@ -16,8 +16,8 @@ def recipe(name: str) -> dict[str, str]:
     return dict(_EXPORT.findall(block(name, "sh")))
 
 
-def block(name: str, language: str) -> str:
+def block(name: str, language: str, page: str = "fal-clients.md") -> str:
     """The only block of this language in the section of this heading; backticks of the heading left out."""
-    sections = {heading.replace("`", ""): text for heading, text in _SECTION.findall(PAGE.read_text())}
+    sections = {heading.replace("`", ""): text for heading, text in _SECTION.findall((HOW_TO / page).read_text())}
     (code,) = [code for kind, code in _BLOCK.findall(sections[name]) if kind == language]
     return code

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, LogLevel, LogLine, PollConfig, StoredRequest, TaskSpec
+from queue_middleware.models import Headers, LogLevel, LogLine, PollConfig, StoredRequest, TaskSpec, WebhookKind
 
 PART = 256 * 1024
 """Bytes of a body in one row."""
@@ -78,6 +78,16 @@ def decode_spec(data: bytes) -> TaskSpec:
 def decode_poll(data: bytes) -> PollConfig:
     """The inverse of `encode`."""
     return _polls.decode(data)
+
+
+def encode_events(events: tuple[WebhookKind, ...]) -> str:
+    """What a webhook is to be told besides the end."""
+    return ",".join(events)
+
+
+def decode_events(text: str) -> tuple[WebhookKind, ...]:
+    """The inverse of `encode_events`."""
+    return tuple(WebhookKind(word) for word in text.split(","))
 
 
 def cut(body: bytes) -> list[Any]:

@@ -29,10 +29,12 @@ class Connection(aiosqlite.Connection):
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
 
-    def __init__(self, path: Path, lock: TurnLock | None) -> None:
+    def __init__(self, path: Path, lock: TurnLock | None, committed: Callable[[], None] | None = None) -> None:
+        """For reading only without a lock. `committed` is called after every transaction, in the connection's thread."""
         super().__init__(lambda: open_connection(path, read_only=lock is None), 64)
         self._thread.daemon = True
         self._lock = lock
+        self._committed = committed
 
     async def open(self) -> Self:
         """Start the thread and open the file."""
@@ -56,7 +58,10 @@ class Connection(aiosqlite.Connection):
     def transact(self, connection: sqlite3.Connection, work: Callable[[], T]) -> T:
         """In the connection's thread: run `work` between BEGIN IMMEDIATE and COMMIT, in our turn."""
         assert self._lock is not None, "a reading connection has no transactions"  # noqa: S101
-        return in_transaction(connection, self._lock, work)
+        result = in_transaction(connection, self._lock, work)
+        if self._committed is not None:
+            self._committed()
+        return result
 
     async def close(self) -> None:
         """Close in our turn: the last connection's close is a checkpoint."""

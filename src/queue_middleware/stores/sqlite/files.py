@@ -1,4 +1,4 @@
-"""The database file and its companions: the turn locks and the sign of life. Blocking."""
+"""The database file and its companions: the turn locks, the bells and the sign of life. Blocking."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from queue_middleware.errors import StoreError
 
 from . import reading
+from .bells import Bells
 from .connection import open_connection
 from .locks import LifeSign, TurnLock, sweep_life_signs
 from .migrations import migrate
@@ -32,13 +33,15 @@ class Files:
 
     def __init__(self, path: Path, owner: str) -> None:
         """Create or migrate the file. Raises `StoreError` with nothing left open."""
-        self._held: list[TurnLock | LifeSign] = []
+        self._held: list[TurnLock | LifeSign | Bells] = []
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.turn = self._lock(path)
             self.renewal_turn = self._lock(path)
             with self.turn:
                 _create(path)
+            self.bells = Bells(path, owner)
+            self._held.append(self.bells)
             self.life = LifeSign(path, owner)
             self._held.append(self.life)
         except (OSError, sqlite3.Error) as error:

@@ -23,9 +23,11 @@ from queue_middleware.models import (
 )
 from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.store import Topic
+from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
-from .codec import decode_request, encode_headers
+from .codec import decode_events, decode_request, encode_headers
+from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -69,11 +71,11 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             "limit": limit,
         },
     )
-    rows.sort(key=lambda row: (row[7], row[0]))
+    rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
-    tasks = taskrows.tasks(transaction, [row[0] for row in rows if row[9]])
-    for key, tail, token, attempt, max_attempts, retries, webhook, priority, client, _ in rows:
+    tasks = taskrows.tasks(transaction, [row[0] for row in rows if row[10]])
+    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
@@ -89,7 +91,11 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         task = tasks.get(key)
         if task is not None:
             policy = policy.replace(backoff=task.spec.backoff)
-        claims.append(Claim(key, request_id, token, attempt, policy, request, webhook, task))
+        claim = Claim(key, request_id, token, attempt, policy, request, webhook, task=task)
+        if events is not None:
+            claim = claim.replace(events=decode_events(events))
+            tell_start(transaction, claim)
+        claims.append(claim)
     return claims
 
 
@@ -152,7 +158,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
 
 def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
-    deliveries = [(key, webhook, transaction.now) for key, webhook in ended if webhook is not None]
+    deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         execute_rows(transaction.connection, "insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
@@ -173,7 +179,8 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = transaction.all("held", (transaction.owner,))
     for key, token, _ in held:
         _put_back(transaction, key, token, None)
-    if transaction.change("release_deliveries", (transaction.now, transaction.owner)):
+    everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
     return [len(held) for _ in batch]
 
@@ -221,7 +228,7 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
         transaction.change("want_cancelled", (key,))
         transaction.topics.add(Topic.CANCEL)
         return Cancelled.RUNNING
-    end_waiting(transaction, key, CANCELLED)
+    end_waiting(transaction, [key], CANCELLED)
     if state == JobState.WAITING:
         taskrows.wait_no_longer(transaction, key)
     return Cancelled.WAITING
@@ -230,19 +237,20 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail the waiting jobs whose start deadline has passed."""
     overdue = transaction.all("overdue", (transaction.now,))
-    for key, _ in overdue:
-        end_waiting(transaction, key, OVERDUE)
+    end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
-def end_waiting(transaction: Transaction, key: int, failure: Failure) -> None:
-    """Fail a job that waits for its turn, or for somebody outside."""
-    row = transaction.one("end_waiting", (_end_state(failure), transaction.now, failure.error_type, failure.detail, key))
-    if row is not None:
+def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+    """Fail jobs that wait for their turn, or for somebody outside."""
+    end = (_end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
+    ended = transaction.all("end_waiting", end)
+    if ended:
         transaction.tallies.forget()
-        transaction.change("drop_request", (key,))
-        transaction.change("drop_request_parts", (key,))
-        make_due(transaction, [(key, row[0])])
+        for key, _ in ended:
+            transaction.change("drop_request", (key,))
+            transaction.change("drop_request_parts", (key,))
+        make_due(transaction, ended)
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:

@@ -10,6 +10,7 @@ from queue_middleware.models import Claim, LogLine, Progress
 
 from .codec import decode_lines
 from .jobs import NotTogether
+from .news import tell_progress
 from .queries import SQL, execute_rows
 from .transaction import Transaction
 
@@ -24,6 +25,9 @@ def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
     held = execute_rows(transaction.connection, "report", rows)
     held += execute_rows(transaction.connection, "log", _rows(batch))
     if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
+        for claim, _, _, progress in batch:
+            if claim.events and progress is not None:
+                tell_progress(transaction, claim, progress)
         return [True] * len(batch)
     if len(batch) > 1:
         raise NotTogether

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from queue_middleware.models import StoredResponse
@@ -28,20 +27,19 @@ def _claim(transaction: Transaction, limit: int) -> list[Poll]:
     if not keys:
         return []
     tasks = taskrows.tasks(transaction, keys)
-    tails = dict(transaction.all("delivery_jobs", (json.dumps(keys),)))
     polls: list[Poll] = []
     for key in keys:
         row = transaction.one("claim_poll", {"key": key, "lease_until": transaction.now + _LEASE})
         answer = transaction.one("response", (key,))
         assert row is not None  # noqa: S101
         assert answer is not None  # noqa: S101
-        token, number, troubles, status, started_at, waits_until, poll, credentials = row
+        token, number, troubles, status, started_at, waits_until, poll, credentials, tail = row
         config = decode_poll(poll) if poll else tasks[key].spec.poll
         assert config is not None, "nothing says how it is polled"  # noqa: S101
         polls.append(
             Poll(
                 key=key,
-                request_id=format_request_id(key, tails[key]),
+                request_id=format_request_id(key, tail),
                 token=token,
                 number=number,
                 troubles=troubles,

@@ -22,24 +22,27 @@ SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 INSERT INTO short_lived (job_id)
 SELECT * FROM (VALUES {rows}(?)) WHERE column1 IS NOT NULL;
 
--- name: queued_by_priority
-SELECT priority, count(*) FROM job WHERE state = 'queued' GROUP BY priority;
+-- name: insert_news_wanted
+INSERT INTO news_wanted (job_id, events)
+SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
--- name: count_delayed
-SELECT count(*) FROM job WHERE state = 'delayed';
+-- name: waiting
+SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority;
 
 -- name: waiting_of_client
-SELECT count(*) FROM job WHERE state IN ('queued', 'delayed') AND client = ?;
+SELECT jobs FROM waiting_client WHERE client = ?;
 
 -- name: promote
-UPDATE job SET state = 'queued', due_at = NULL WHERE state = 'delayed' AND due_at <= ?;
+-- Not all at once: everybody waits for the end of the transaction.
+UPDATE job SET state = 'queued', due_at = NULL
+WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? ORDER BY due_at LIMIT 500);
 
 -- name: claim
 -- A job whose start deadline has passed is left for `expire`.
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, tail, token, attempt, max_attempts, retries, webhook, priority, client, task;
+RETURNING id, tail, token, attempt, max_attempts, retries, webhook, (SELECT events FROM news_wanted WHERE job_id = id), priority, client, task;
 
 -- name: requests
 SELECT job_id, head, body, parts FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
@@ -67,8 +70,8 @@ SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS N
 UPDATE job SET token = NULL WHERE id = ?;
 
 -- name: insert_deliveries
-INSERT INTO delivery (job_id, url, due_at)
-SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
+INSERT INTO delivery (job_id, url, host, since, due_at)
+SELECT column1, column2, column3, column4, column4 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: drop_request
 -- What was sent may hold credentials; nobody needs it once the job has ended. An answer has already taken its place.
@@ -115,7 +118,7 @@ UPDATE job SET cancelling = 1 WHERE id = ?;
 
 -- name: end_waiting
 UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL
-WHERE id = ? AND state IN ('queued', 'delayed', 'waiting') RETURNING webhook;
+WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 'waiting') RETURNING id, webhook;
 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
@@ -146,12 +149,16 @@ WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM 
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, state, attempt, priority, progress, stage, started_at, finished_at, status, error_type, error, client, task
+SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    (SELECT position FROM place WHERE place.id = job.id)
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
--- name: in_front
-SELECT (SELECT count(*) FROM job WHERE state = 'queued' AND priority < :priority)
-    + (SELECT count(*) FROM job WHERE state = 'queued' AND priority = :priority AND id < :id);
+-- name: glance
+-- Positions cost more than all the rest; who has asked a moment ago does without.
+SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    CASE WHEN :positions THEN (SELECT position FROM place WHERE place.id = job.id) END,
+    (SELECT max(number) FROM log WHERE job_id = job.id)
+FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
 
 -- name: response
 SELECT head, body, parts FROM payload WHERE job_id = ?;
@@ -160,29 +167,99 @@ SELECT head, body, parts FROM payload WHERE job_id = ?;
 SELECT data FROM response_part WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
-UPDATE delivery SET state = 'pending', due_at = ?, owner = NULL, token = NULL, lease_until = NULL
-WHERE state = 'sending' AND owner = ?;
+-- The attempt is not charged: it was ended by us.
+UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :now, owner = NULL, token = NULL, lease_until = NULL
+WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
+
+-- name: due_good
+SELECT host, standing, next_at, (SELECT count(*) FROM (
+    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' AND due_at <= :now LIMIT :most))
+FROM receiver WHERE standing = 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+
+-- name: due_others
+SELECT host, standing, next_at, (SELECT count(*) FROM (
+    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' AND due_at <= :now LIMIT :most))
+FROM receiver WHERE standing <> 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: claim_deliveries
-UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
-WHERE id IN (SELECT id FROM delivery WHERE state = 'pending' AND due_at <= :now ORDER BY due_at LIMIT :limit)
-RETURNING id, token, url, attempt, job_id, due_at;
+-- CROSS JOIN: from the hosts to their rows, never the other way round.
+UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
+    lease_until = :lease_until
+WHERE id IN (SELECT due.id FROM json_each(:hosts) AS chosen CROSS JOIN delivery AS due ON due.id IN (
+    SELECT id FROM delivery WHERE host = chosen.value AND state = 'pending' AND due_at <= :now ORDER BY due_at, id LIMIT :count))
+RETURNING due_at, id, token, url, host, attempt, spent, kind, number, data, job_id, (SELECT tail FROM job WHERE job.id = job_id);
 
--- name: delivery_jobs
-SELECT id, tail FROM job WHERE id IN (SELECT value FROM json_each(?));
+-- name: hold_for_probe
+UPDATE receiver SET held_until = :until WHERE standing = 'open' AND host IN (SELECT value FROM json_each(:hosts));
+
+-- name: look_again
+UPDATE receiver SET used_at = :now, next_at = (
+    SELECT max(min(due_at), ifnull(held_until, 0)) FROM delivery WHERE host = receiver.host AND state = 'pending')
+WHERE host IN (SELECT value FROM json_each(:hosts));
 
 -- name: settle
-UPDATE delivery SET state = :state, due_at = :due_at, owner = NULL, token = NULL, lease_until = NULL
-WHERE id = :id AND state = 'sending' AND token = :token;
+-- Columns: id, token, state, due_at. What has failed is not tried again where there is newer news of the same request.
+UPDATE delivery SET state = CASE
+        WHEN column3 = 'pending' AND number > 0
+            AND EXISTS (SELECT 1 FROM delivery AS later WHERE later.job_id = delivery.job_id AND later.state = 'waiting')
+        THEN 'superseded' ELSE column3 END,
+    due_at = column4, owner = NULL, token = NULL, lease_until = NULL
+FROM (VALUES {rows}(?, ?, ?, ?)) AS outcome
+WHERE delivery.id = column1 AND delivery.token = column2 AND delivery.state = 'sending';
 
--- name: insert_attempt
-INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, answer) VALUES (?, ?, ?, ?, ?, ?, ?);
+-- name: insert_attempts
+INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, answer)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+
+-- name: receivers_of
+SELECT host, standing, failures, failing_since, held_until FROM receiver WHERE host IN (SELECT value FROM json_each(?));
+
+-- name: judge_receiver
+UPDATE receiver SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until WHERE host = :host;
+
+-- name: give_up
+-- What has been due for longer than its whole schedule would have taken, at a host that has just failed again.
+UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE id IN (
+    SELECT id FROM delivery WHERE host = :host AND state = 'pending' AND due_at <= :now AND since <= :before ORDER BY due_at, id LIMIT :limit)
+RETURNING id, url, attempt, job_id, (SELECT tail FROM job WHERE job.id = job_id);
+
+-- name: announce_start
+INSERT INTO delivery (job_id, number, kind, data, url, host, since, due_at)
+SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started', :data, :url, :host, :now, :now
+WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started');
+
+-- name: change_progress
+-- What was not sent yet says the latest.
+UPDATE delivery SET data = :data WHERE job_id = :key AND kind = 'progress' AND state IN ('waiting', 'pending') AND attempt = 0;
+
+-- name: announce_progress
+INSERT INTO delivery (job_id, number, kind, data, url, host, since, due_at)
+SELECT :key, 1 + count(*), 'progress', :data, :url, :host,
+    max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0)),
+    max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0))
+FROM delivery WHERE job_id = :key;
+
+-- name: redeliver
+-- A new round of the whole schedule.
+UPDATE delivery SET state = 'pending', spent = attempt, since = :now, due_at = :now
+WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'delivered', 'superseded', 'dead')
+RETURNING host;
+
+-- name: probe_now
+UPDATE receiver SET held_until = :now WHERE held_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_work
 SELECT min(due_at) FROM job WHERE state = 'delayed';
 
 -- name: next_delivery
-SELECT min(due_at) FROM delivery WHERE state = 'pending';
+SELECT min(at) FROM (
+    SELECT min(next_at) AS at FROM receiver WHERE standing = 'good' AND next_at > :after
+    UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
+
+-- name: results
+SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    NULL
+FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
 SELECT state, count(*) FROM job GROUP BY state;
@@ -190,18 +267,57 @@ SELECT state, count(*) FROM job GROUP BY state;
 -- name: count_all_deliveries
 SELECT state, count(*) FROM delivery GROUP BY state;
 
--- name: prune
+-- name: count_receivers
+SELECT standing, count(*) FROM receiver GROUP BY standing;
+
+-- name: receivers
+SELECT host, standing, failures, failing_since, held_until, (SELECT count(*) FROM (
+    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' LIMIT :most))
+FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER BY host LIMIT :limit;
+
+-- name: unused_receivers
+SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+
+-- name: forget_receivers
+DELETE FROM receiver WHERE host IN (SELECT value FROM json_each(?)) AND next_at IS NULL;
+
+-- name: delivery
+SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+FROM delivery JOIN job ON job.id = job_id WHERE delivery.id = :id;
+
+-- name: deliveries_of_request
+SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+FROM delivery JOIN job ON job.id = job_id WHERE job_id = :key ORDER BY delivery.id;
+
+-- name: dead_deliveries
+SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+FROM delivery JOIN job ON job.id = job_id
+WHERE delivery.state = 'dead' AND delivery.id > :after AND since >= :since AND since < :until AND (:host IS NULL OR host = :host)
+ORDER BY delivery.id LIMIT :limit;
+
+-- name: all_deliveries
+SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+FROM delivery JOIN job ON job.id = job_id
+WHERE delivery.id > :after AND since >= :since AND since < :until AND (:host IS NULL OR host = :host)
+ORDER BY delivery.id LIMIT :limit;
+
+-- name: attempts
+SELECT at, duration, status, error, answer FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
+
+-- name: outlived
 -- The id holds the time of submission, so the oldest come first without an index; a webhook still on its way keeps its result.
-DELETE FROM job WHERE id IN (
-    SELECT id FROM job WHERE id < :first_kept AND finished_at <= :before
-        AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('pending', 'sending'))
-    LIMIT :limit);
+SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+ORDER BY id LIMIT :limit;
+
+-- name: prune
+DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
 -- Failures have no answer, but they need not be looked at again.
 SELECT short_lived.job_id FROM short_lived JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
 WHERE finished_at <= CASE WHEN parts > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('pending', 'sending'))
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('waiting', 'pending', 'sending'))
 LIMIT :limit;
 
 -- name: drop_answers

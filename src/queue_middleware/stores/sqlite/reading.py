@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.lifecycle import FINAL, IN_QUEUE
+from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
     Counts,
     DeliveryState,
     ErrorType,
     Failure,
+    Glance,
     Job,
     JobState,
     Progress,
     Result,
+    Standing,
     StoredResponse,
 )
-from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
 from queue_middleware.store import Topic
 
 from .codec import decode_headers
@@ -33,13 +36,23 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
     row = _one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    key, state, attempt, priority, fraction, stage, started_at, finished_at, status, error_type, error, client, task = row
+    return _job(row)
+
+
+def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool) -> list[Glance]:
+    """Several jobs as they stand, those that there are."""
+    rows = connection.execute(SQL["glance"], {"keys": json.dumps(keys), "positions": positions}).fetchall()
+    return [Glance(_job(row[:-1]), row[-1] or 0) for row in rows]
+
+
+def _job(row: tuple[Any, ...]) -> Job:
+    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client, task, position = row
     return Job(
         key=key,
-        request_id=request_id.lower(),
+        request_id=format_request_id(key, tail),
         state=JobState(state),
         attempt=attempt,
-        position=_position(connection, state, priority, key),
+        position=position,
         progress=None if fraction is None else Progress(fraction, stage),
         created_at=key >> SEQUENCE_BITS,
         started_at=started_at,
@@ -49,13 +62,6 @@ def job(connection: sqlite3.Connection, request_id: str) -> Job:
         client=client,
         is_task=task == LISTED,
     )
-
-
-def _position(connection: sqlite3.Connection, state: str, priority: int, key: int) -> int | None:
-    if state not in IN_QUEUE:
-        return None
-    row = _one(connection, "in_front", {"priority": priority, "id": key})
-    return int(row[0]) if row else 0
 
 
 def result(connection: sqlite3.Connection, request_id: str) -> Result:
@@ -68,9 +74,24 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
         connection.execute("COMMIT")
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
-    if row is None or found.status is None:
+    return _result(found, row)
+
+
+def _result(found: Job, answer: tuple[Any, ...] | None) -> Result:
+    if answer is None or found.status is None:
         return Result(found, None)
-    return Result(found, StoredResponse(found.status, decode_headers(row[0]), row[1], row[2]))
+    head, body, parts = answer
+    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts))
+
+
+def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
+    """Finished jobs with their answers, by key; without those that are gone."""
+    found: dict[int, Result] = {}
+    for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
+        one = _job(tuple(row))
+        if one.state in FINAL:
+            found[one.key] = _result(one, None if head is None else (head, body, parts))
+    return found
 
 
 def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
@@ -108,7 +129,7 @@ _NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "
 
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
-    row = _one(connection, _NEXT[topic])
+    row = _one(connection, _NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
     return None if row is None or row[0] is None else int(row[0])
 
 
@@ -117,6 +138,7 @@ def counts(connection: sqlite3.Connection) -> Counts:
     return Counts(
         {JobState(state): count for state, count in connection.execute(SQL["count_jobs"]).fetchall()},
         {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
+        {Standing(standing): count for standing, count in connection.execute(SQL["count_receivers"]).fetchall()},
     )
 
 

@@ -1,29 +1,63 @@
-"""The operation that deletes what is old enough, inside a transaction that the writer opened."""
+"""Deleting what is old enough: found on the reading connection, without a turn to write, then deleted inside a transaction."""
 
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Sequence
+from typing import Any
 
 from queue_middleware.lifecycle import LARGE, SHORT, SHORT_IF_LARGE
+from queue_middleware.models import Value
 from queue_middleware.request_id import SEQUENCE_BITS
 
+from .queries import SQL
 from .transaction import Transaction
 
 
-def prune(transaction: Transaction, batch: Sequence[tuple[int, int]]) -> list[int]:
-    """Delete finished jobs, and answers that were not to be stored. Batch: retention in milliseconds, and at most how many."""
-    return [_prune_jobs(transaction, retention, limit) + _prune_answers(transaction, limit) for retention, limit in batch]
+class Outlived(Value, frozen=True):
+    """Keys of finished jobs that are no longer kept, the oldest first, and of jobs whose answers were not to be stored.
+
+    And the hosts of receivers that nobody has called for as long.
+    """
+
+    jobs: list[int]
+    answers: list[int]
+    receivers: list[str]
 
 
-def _prune_jobs(transaction: Transaction, retention: int, limit: int) -> int:
-    before = transaction.now - retention
-    return transaction.change("prune", {"first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit})
+def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: int, limit: int) -> Outlived:
+    """At most so many of each kind; `retention` in milliseconds, jobs only with keys behind `behind`."""
+    before = now - retention
+    jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
+    answers = {"before": now - SHORT, "before_if_large": now - SHORT_IF_LARGE, "large": LARGE, "limit": limit}
+    return Outlived(
+        _keys(connection, "outlived", jobs),
+        _keys(connection, "short_lived", answers),
+        _keys(connection, "unused_receivers", {"before": before, "limit": limit}),
+    )
 
 
-def _prune_answers(transaction: Transaction, limit: int) -> int:
-    ages = {"before": transaction.now - SHORT, "before_if_large": transaction.now - SHORT_IF_LARGE, "large": LARGE}
-    keys = [row[0] for row in transaction.all("short_lived", {**ages, "limit": limit})]
+def _keys(connection: sqlite3.Connection, name: str, parameters: dict[str, int]) -> list[Any]:
+    return [row[0] for row in connection.execute(SQL[name], parameters).fetchall()]
+
+
+def prune(transaction: Transaction, batch: Sequence[Outlived]) -> list[int]:
+    """Delete them; how many jobs and answers."""
+    return [_prune(transaction, found) for found in batch]
+
+
+def _prune(transaction: Transaction, found: Outlived) -> int:
+    if found.receivers:
+        transaction.change("forget_receivers", (json.dumps(found.receivers),))
+    return _prune_jobs(transaction, found.jobs) + _prune_answers(transaction, found.answers)
+
+
+def _prune_jobs(transaction: Transaction, keys: list[int]) -> int:
+    return transaction.change("prune", (json.dumps(keys),)) if keys else 0
+
+
+def _prune_answers(transaction: Transaction, keys: list[int]) -> int:
     if keys:
         for name in ("drop_answers", "drop_answer_parts", "drop_short_lived"):
             transaction.change(name, (json.dumps(keys),))

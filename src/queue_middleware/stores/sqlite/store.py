@@ -12,12 +12,11 @@ from contextlib import AsyncExitStack
 
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
-    Attempt,
     Cancelled,
     Claim,
     Counts,
-    Delivery,
     Failure,
+    Glance,
     Job,
     LogLine,
     NewJob,
@@ -32,12 +31,13 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import deliveries, jobs, logs, reading, retention, submissions
+from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .locks import dead_owners
+from .outbox import SQLiteOutbox
 from .queries import SQL
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
@@ -49,6 +49,8 @@ _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
+_LINGER = 5.0
+"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -68,10 +70,12 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
+        self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
+        self._pruned = 0
         self._opened: AsyncExitStack | None = None
         self._disk_checked = -_DISK_WATCH
         self._disk_complaint: str | None = None
@@ -88,7 +92,7 @@ class SQLiteStore:
         async with AsyncExitStack() as stack:
             self._files = await asyncio.to_thread(Files, self.path, self.owner)
             stack.callback(self._files.close)
-            self._connection = await Connection(self.path, self._files.turn).open()
+            self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
@@ -138,9 +142,21 @@ class SQLiteStore:
 
     # --- news
 
-    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
         self._listeners[topic].append(listener)
+        if topic is Topic.STATUS:
+            self._files.bells.hang(lambda: self._tell({Topic.STATUS}))
+        return lambda: self._unsubscribe(topic, listener)
+
+    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+        self._listeners[topic].remove(listener)
+        if topic is Topic.STATUS:
+            asyncio.get_running_loop().call_later(_LINGER, self._want_quiet)
+
+    def _want_quiet(self) -> None:
+        if not self._listeners[Topic.STATUS]:
+            self._files.bells.take_down()
 
     def _tell(self, topics: set[Topic]) -> None:
         for topic in topics:
@@ -148,7 +164,10 @@ class SQLiteStore:
                 listener()
 
     async def _watch(self) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own."""
+        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
+
+        Whoever listens to `STATUS` hears of it sooner, by a bell.
+        """
         seen = None
         while True:
             await asyncio.sleep(_WATCH)
@@ -166,6 +185,8 @@ class SQLiteStore:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
+        elif self._listeners[Topic.STATUS]:
+            transaction.topics.add(Topic.STATUS)
         return transaction
 
     # --- the submitter's verbs
@@ -190,6 +211,10 @@ class SQLiteStore:
     async def job(self, request_id: str) -> Job:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.job(connection, request_id))
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """See `store.Store`."""
+        return await self._reader.call(lambda connection: reading.glance(connection, keys, positions))
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store`."""
@@ -275,22 +300,18 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        return await self._writer.submit(retention.prune, (round(self._settings.retention * 1000), limit))
+        kept = round(self._settings.retention * 1000)
+        now = self._clock()
+        found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
+        # The next batch need not pass again by all those that are kept, for instance because they wait.
+        self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
+        return await self._writer.submit(retention.prune, found) if any((found.jobs, found.answers, found.receivers)) else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
         return await self._reader.call(reading.counts)
 
-    # --- the delivery engine's verbs
-
-    async def claim_deliveries(self, limit: int) -> list[Delivery]:
-        """See `store.Store`."""
-        return await self._writer.submit(deliveries.claim, limit)
-
-    async def settle(self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None) -> bool:
-        """See `store.Store`."""
-        wait = None if retry_in is None else round(retry_in * 1000)
-        return await self._writer.submit(deliveries.settle, (delivery, attempt, delivered, wait))
+    # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""

@@ -124,7 +124,7 @@ def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[Non
 def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail what has waited for too long."""
     late = transaction.all("waited_too_long", {"now": transaction.now})
+    end_waiting(transaction, [key for key, _ in late], UNANSWERED)
     for key, _ in late:
-        end_waiting(transaction, key, UNANSWERED)
         taskrows.wait_no_longer(transaction, key)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in late] for _ in batch]

@@ -70,7 +70,8 @@ SELECT job_id FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
 -- name: claim_poll
 -- Until its lease has run out it is not due again.
 UPDATE task SET polls = polls + 1, token = random() & 9223372036854775807, lease_until = :lease_until, poll_at = :lease_until
-WHERE job_id = :key RETURNING token, polls, troubles, answered, answered_at, waits_until, poll, credentials;
+WHERE job_id = :key RETURNING token, polls, troubles, answered, answered_at, waits_until, poll, credentials,
+    (SELECT tail FROM job WHERE id = job_id);
 
 -- name: settle_poll
 UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles, token = NULL, lease_until = NULL

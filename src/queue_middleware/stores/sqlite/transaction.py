@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
+from queue_middleware.models import JobState
 from queue_middleware.store import Topic
 
 from .queries import SQL, execute_rows
@@ -14,7 +15,7 @@ from .queries import SQL, execute_rows
 
 @dataclass(slots=True)
 class Tallies:
-    """How many jobs wait, kept up by our own writes and counted again after anybody else's. Lives in the writer's thread."""
+    """How many jobs wait, kept up by our own writes and read again after anybody else's. Lives in the writer's thread."""
 
     version: int = -1
     queued: Counter[int] = field(default_factory=Counter)
@@ -31,14 +32,15 @@ class Tallies:
         if version == self.version:
             return False
         self.version = version
-        self.queued = Counter(dict(connection.execute(SQL["queued_by_priority"]).fetchall()))
-        (self.delayed,) = connection.execute(SQL["count_delayed"]).fetchone()
+        waiting = connection.execute(SQL["waiting"]).fetchall()
+        self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
+        self.delayed = sum(jobs for state, _, jobs in waiting if state == JobState.DELAYED)
         self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
         self.clients.clear()
         return True
 
     def forget(self) -> None:
-        """Count again next time."""
+        """Read again next time."""
         self.version = -1
 
     @property
@@ -50,8 +52,8 @@ class Tallies:
         """Waiting jobs of one client."""
         count = self.clients.get(client)
         if count is None:
-            (count,) = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
-            self.clients[client] = count
+            row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
+            self.clients[client] = count = row[0] if row else 0
         return count
 
     def enter(self, priority: int, client: str) -> None:

@@ -26,7 +26,7 @@ from queue_middleware.stores.sqlite.files import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 from queue_middleware.stores.sqlite.queries import SQL, execute_rows
-from tests.nouns import a_job, an_answer
+from tests.nouns import a_job, an_answer, claimed
 
 
 def make(folder: Path, **options: Any) -> SQLiteStore:
@@ -143,11 +143,19 @@ def test_rows_of_every_count(count: int) -> None:
 QUERY_PLANS = [
     ("claim", "job_queued"),
     ("promote", "job_delayed"),
-    ("waiting_of_client", "job_waiting"),
+    ("waiting_of_client", "waiting_client USING PRIMARY KEY"),
+    ("waiting", "waiting USING PRIMARY KEY (state=? AND level=?)"),
+    ("job", "job_queued (priority=? AND id>? AND id<?)"),
     ("overdue", "job_start_by"),
     ("held", "job_running"),
     ("claim_deliveries", "delivery_due"),
-    ("next_delivery", "delivery_due"),
+    ("due_good", "receiver_good"),
+    ("due_others", "receiver_others"),
+    ("next_delivery", "receiver_good"),
+    ("next_delivery", "receiver_others"),
+    ("look_again", "delivery_due"),
+    ("give_up", "delivery_due"),
+    ("dead_deliveries", "delivery_dead"),
     ("next_work", "job_delayed"),
 ]
 
@@ -160,7 +168,8 @@ def test_hot_queries_use_their_index(name: str, index: str) -> None:
     values: Any = dict.fromkeys(names) if names else [None] * SQL[name].count("?")
     plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
     assert index in plan
-    assert not re.search(r"SCAN \w+(?! USING)\b(?! USING)", plan)
+    # The list of a JSON parameter and the rows of a subquery have no index; they are as short as what is asked for.
+    assert not re.search(r"SCAN (?!chosen|json_each|\()\w+\b(?! USING)", plan), plan
     connection.close()
 
 
@@ -271,7 +280,7 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     assert [claim.request_id for claim in await store.claim(5)] == [good.request_id]
     job = await store.job(broken.request_id)
     assert job.state is JobState.FAILED
-    assert len(await store.claim_deliveries(1)) == 1
+    assert len(await claimed(store, 1)) == 1
     await store.close()
 
 

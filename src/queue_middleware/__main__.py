@@ -1,0 +1,8 @@
+"""`python -m queue_middleware` is the command `queue-middleware`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

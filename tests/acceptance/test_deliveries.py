@@ -1,0 +1,224 @@
+"""A thousand receivers of which many are bad; a thousand deliveries in the middle of which the process is killed."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import socket
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import anyio
+import httpx
+import pytest
+from nacl.signing import VerifyKey
+
+from queue_middleware.delivery import DeliveryEngine
+from queue_middleware.events import CircuitOpened, Event, announce_to
+from queue_middleware.guard import Guard
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
+from queue_middleware.models import Standing
+from queue_middleware.outbound import Outbound
+from queue_middleware.settings import Settings
+from queue_middleware.signing import Signer
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.verify import WebhookVerifier
+from tests.nouns import a_job, an_answer
+from tests.queueing import eventually
+from tests.receiver import Webhook, receiving
+
+from .servers import serving, uvicorn
+from .test_restarts import count_rows
+
+pytestmark = pytest.mark.slow
+
+EACH = 3
+"""Webhooks for each receiver."""
+GOOD = [f"good{number}.test" for number in range(700)]
+BAD = [f"{kind}{number}.test" for kind in ("hangs", "refuses", "fails") for number in range(100)]
+PATIENCE = 60.0
+
+
+class Town:
+    """All receivers on one port, told apart by the name in `Host`; those that refuse are on another, where nobody listens."""
+
+    def __init__(self) -> None:
+        self.arrived: list[float] = []
+        self.all_are_here = asyncio.Event()
+        self.port = 0
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[Town]:
+        server = await asyncio.get_running_loop().create_server(lambda: _House(self), "127.0.0.1", 0, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        with socket.socket() as nobody:
+            nobody.bind(("127.0.0.1", 0))
+            self.nobody = nobody.getsockname()[1]
+            yield self
+        server.close()
+
+    def url(self, host: str) -> str:
+        return f"http://{host}:{self.nobody if host.startswith('refuses') else self.port}/hook"
+
+    def expect(self, count: int) -> None:
+        self.missing = count
+        self.arrived.clear()
+        self.all_are_here.clear()
+
+    def answer(self, host: bytes) -> bytes | None:
+        if host.startswith(b"hangs"):
+            return None
+        if host.startswith(b"fails"):
+            return b"HTTP/1.1 500 Oops\r\ncontent-length: 0\r\n\r\n"
+        self.arrived.append(time.perf_counter())
+        if len(self.arrived) == self.missing:
+            self.all_are_here.set()
+        return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
+
+
+class _House(asyncio.Protocol):
+    def __init__(self, town: Town) -> None:
+        self._town = town
+        self._read = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._read += data
+        head, end, body = self._read.partition(b"\r\n\r\n")
+        if not end or len(body) < int(head.split(b"content-length: ")[1].split(b"\r\n")[0]):
+            return
+        self._read = b""
+        answer = self._town.answer(head.split(b"host: ")[1])
+        if answer is not None:
+            self._transport.write(answer)  # type: ignore[attr-defined]
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.opened: Counter[str] = Counter()
+
+    def on_event(self, event: Event) -> None:
+        if isinstance(event, CircuitOpened):
+            self.opened[event.host.rstrip("0123456789:").removesuffix(".test").rstrip("0123456789")] += 1
+
+
+async def fill(store: SQLiteStore, town: Town, hosts: list[str]) -> None:
+    """Results are stored, their webhooks are due, those of good and bad receivers mixed."""
+
+    async def one(host: str) -> None:
+        receipt = await store.submit(a_job(webhook=town.url(host)), start=True)
+        assert receipt.claim
+        await store.complete(receipt.claim, an_answer(b'"' + b"x" * 8192 + b'"'))
+
+    mixed = sorted(hosts * EACH, key=lambda host: host[::-1])
+    for start in range(0, len(mixed), 256):
+        await asyncio.gather(*(one(host) for host in mixed[start : start + 256]))
+
+
+async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None) -> float:
+    """Seconds from the start until 99 of 100 webhooks for good receivers have arrived; all of them do."""
+    settings = Settings(
+        database=str(folder / "queue.sqlite3"), min_free_disk=0, webhook_timeout=5.0, max_queued_per_client=10**6
+    )
+    store = SQLiteStore(settings)
+    await store.open()
+    try:
+        await fill(store, town, hosts)
+        town.expect(len(GOOD) * EACH)
+
+        async def resolve(host: str, port: int) -> list[str]:
+            return ["127.0.0.1"]
+
+        async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
+            signer = Signer(KeyRing.of(KeyPair.generate()))
+            engine = DeliveryEngine(store, outbound, signer, settings, announce_to([ear] if ear else []), grace=0.0)
+            gc.collect()
+            began = time.perf_counter()
+            task = asyncio.create_task(engine.run())
+            async with asyncio.timeout(PATIENCE):
+                await town.all_are_here.wait()
+            times = sorted(arrived - began for arrived in town.arrived)
+            if ear is not None:
+                # By then the others have failed as often as it takes: each is tried one at a time.
+                await eventually(lambda: sum(ear.opened.values()) >= 1, PATIENCE)
+                assert len(await store.outbox.receivers([Standing.GOOD])) == len(GOOD)
+            engine.stop()
+            await task
+    finally:
+        await store.close()
+    return times[int(0.99 * len(times))]
+
+
+@contextmanager
+def little_memory(most: int) -> Iterator[None]:
+    """The process grows by no more than that."""
+    status = Path("/proc/self/statm")
+    before = int(status.read_text().split()[1]) * 4096 if status.exists() else 0
+    yield
+    after = int(status.read_text().split()[1]) * 4096 if status.exists() else 0
+    assert after - before < most, f"grown by {(after - before) / 2**20:.0f} MiB"
+
+
+async def test_bad_receivers_hold_up_nobody(tmp_path: Path) -> None:
+    """Of 1,000 receivers 100 hang, 100 refuse and 100 answer 500; the other 700 hardly notice."""
+    ratios = []
+    async with Town().open() as town:
+        for number in range(2):
+            for name in ("alone", "mixed"):
+                (tmp_path / f"{name}{number}").mkdir()
+            alone = await p99(tmp_path / f"alone{number}", town, GOOD)
+            with little_memory(64 * 2**20):
+                mixed = await p99(tmp_path / f"mixed{number}", town, [*GOOD, *BAD], Ear())
+            ratios.append(mixed / alone)
+    assert min(ratios) <= 2.0, ratios
+
+
+async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path: Path) -> None:
+    count = 1000
+    async with receiving(pause=0.05) as receiver, serving(uvicorn(), tmp_path, concurrency=64) as server:
+        async with server.client() as client, anyio.create_task_group() as tasks:
+            acknowledged: set[str] = set()
+
+            async def submit(numbers: range) -> None:
+                for number in numbers:
+                    answer = await client.post(f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number})
+                    acknowledged.add(answer.raise_for_status().json()["request_id"])
+
+            for first in range(8):
+                tasks.start_soon(submit, range(first, count, 8))
+        assert len(acknowledged) == count
+        await eventually(lambda: count_rows(server.database, "job WHERE finished_at IS NULL") == 0)
+        before = len(receiver.arrived)
+        assert before < count, "the blow is to fall in the middle"
+        await server.kill_all()
+        sending = count_rows(server.database, "delivery WHERE state = 'sending'")
+        assert sending > 0
+        await server.start()
+        await eventually(lambda: receiver.arrived.keys() >= acknowledged, PATIENCE)
+        await eventually(lambda: count_rows(server.database, "delivery WHERE state <> 'delivered'") == 0, PATIENCE)
+        assert count_rows(server.database, "delivery") == count
+
+        jwks = f"{server.url}/fal/queue/.well-known/jwks.json"
+        async with httpx.AsyncClient(trust_env=False) as client:
+            keys = (await client.get(jwks)).json()["keys"]
+        verifier = WebhookVerifier(jwks)
+        for request_id, webhooks in receiver.arrived.items():
+            for webhook in webhooks:
+                assert (await verifier.verify(webhook.headers, webhook.body)).request_id == request_id
+                _verify_standard(keys[0]["x"], webhook)
+        twice = sum(len(webhooks) > 1 for webhooks in receiver.arrived.values())
+        assert twice <= sending, "only what was on its way is sent again"
+
+
+def _verify_standard(x: str, webhook: Webhook) -> None:
+    key = VerifyKey(base64.urlsafe_b64decode(x + "=" * (-len(x) % 4)))
+    signature = base64.b64decode(webhook.headers["webhook-signature"].removeprefix("v1a,"))
+    signed = f"{webhook.headers['webhook-id']}.{webhook.headers['webhook-timestamp']}.".encode() + webhook.body
+    key.verify(signed, signature)

@@ -1,0 +1,212 @@
+"""The status stream over real sockets: the end of every server, changes in other processes, and a thousand listeners."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+
+from tests.queueing import eventually
+
+from .servers import Command, Server, gunicorn, has_gunicorn_asgi, hypercorn, serving, uvicorn, uvicorn_worker
+
+pytestmark = pytest.mark.slow
+
+needs_asgi_worker = pytest.mark.skipif(not has_gunicorn_asgi(), reason="this gunicorn has no ASGI worker of its own")
+
+UVICORN_WORKER = ("--worker-class", uvicorn_worker())
+ASGI_WORKER = ("--worker-class", "asgi")
+LISTENERS = 1000
+
+
+class Stream:
+    """One connection that listens, as bytes come in."""
+
+    def __init__(self, socket: anyio.abc.SocketStream, request_id: str) -> None:
+        self.request_id = request_id
+        self.ended_at = 0.0
+        self._socket = socket
+        self._received = b""
+
+    async def open(self) -> None:
+        """Ask, and wait for the head and the first event."""
+        path = f"/fal/queue/requests/{self.request_id}/status/stream"
+        await self._socket.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
+        while not self.events:
+            self._received += await self._socket.receive()
+        assert self._received.startswith(b"HTTP/1.1 200 ")
+
+    async def read(self) -> None:
+        """Read to the end."""
+        with anyio.fail_after(60):
+            try:
+                while True:
+                    self._received += await self._socket.receive()
+            except anyio.EndOfStream:
+                self.ended_at = time.monotonic()
+
+    @property
+    def events(self) -> list[dict[str, Any]]:
+        lines = self._received.split(b"\n")
+        return [
+            json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: ") and line.endswith(b"}")
+        ]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the answer came to its proper end and was not just cut off."""
+        return self._received.endswith(b"\r\n0\r\n\r\n")
+
+
+@asynccontextmanager
+async def listening(server: Server, ids: list[str]) -> AsyncIterator[list[Stream]]:
+    async with AsyncExitStack() as stack:
+        streams = []
+        for request_id in ids:
+            socket = await anyio.connect_tcp("127.0.0.1", server.port)
+            stream = Stream(await stack.enter_async_context(socket), request_id)
+            await stream.open()
+            streams.append(stream)
+        yield streams
+
+
+async def submitted(server: Server, count: int) -> list[str]:
+    """The ids of so many requests that wait at the gate, or for those in front of it."""
+    ids: list[str] = []
+    numbers = iter(range(count))
+
+    async def submit() -> None:
+        for _ in numbers:
+            ids.append(await queue.submit("POST", "/gated"))  # noqa: PERF401
+
+    async with server.queue() as queue, anyio.create_task_group() as tasks:
+        for _ in range(20):
+            tasks.start_soon(submit)
+    return ids
+
+
+async def read_all(streams: list[Stream]) -> None:
+    async with anyio.create_task_group() as tasks:
+        for stream in streams:
+            tasks.start_soon(stream.read)
+
+
+@pytest.mark.parametrize(
+    ("command", "workers", "how", "most"),
+    [
+        pytest.param(uvicorn(), 1, signal.SIGTERM, 0.5, id="uvicorn"),
+        pytest.param(uvicorn(), 1, signal.SIGINT, 0.5, id="uvicorn-sigint"),
+        pytest.param(uvicorn("--loop", "asyncio", "--http", "h11"), 1, signal.SIGTERM, 0.5, id="uvicorn-pure-python"),
+        # Their supervisors look for signals every now and then.
+        pytest.param(uvicorn("--workers", "2"), 2, signal.SIGTERM, 1.5, id="uvicorn-2-workers"),
+        pytest.param(gunicorn(*UVICORN_WORKER), 1, signal.SIGTERM, 1.5, id="gunicorn-uvicorn"),
+        pytest.param(gunicorn(*ASGI_WORKER), 1, signal.SIGTERM, 1.5, id="gunicorn-asgi", marks=needs_asgi_worker),
+        pytest.param(hypercorn(), 1, signal.SIGTERM, 1.5, id="hypercorn"),
+        pytest.param(hypercorn("--workers", "0"), 1, signal.SIGTERM, 0.5, id="hypercorn-0-workers"),
+        pytest.param(hypercorn("--workers", "2"), 2, signal.SIGTERM, 1.5, id="hypercorn-2-workers"),
+    ],
+)
+async def test_a_server_that_is_asked_to_end_is_not_held_up_by_open_streams(
+    command: Command, workers: int, how: signal.Signals, most: float, tmp_path: Path
+) -> None:
+    async with serving(command, tmp_path, workers, shutdown_timeout="100ms") as server:
+        async with listening(server, await submitted(server, 4)) as streams:
+            began = time.monotonic()
+            assert server.process is not None
+            server.process.send_signal(how)
+            await read_all(streams)
+            assert max(stream.ended_at for stream in streams) - began < most
+            assert all(stream.events[-1]["status"] in ("IN_QUEUE", "IN_PROGRESS") for stream in streams)
+            assert all(stream.is_whole for stream in streams)
+            await server.ended()
+        assert time.monotonic() - began < 8
+        assert len(server.lines("closed")) == workers
+        assert server.complaints() == []
+
+
+async def test_what_one_process_does_is_heard_in_another_at_once(tmp_path: Path) -> None:
+    async with serving(uvicorn("--workers", "4"), tmp_path, workers=4) as server:
+        ids = await submitted(server, 4)
+        await eventually(lambda: len(server.lines("entered")) == 4)
+        # Each connection belongs to any of the processes, so most of these listen where nothing runs.
+        async with listening(server, ids * 4) as streams:
+            await anyio.sleep(0.1)
+            async with anyio.create_task_group() as tasks:
+                for stream in streams:
+                    tasks.start_soon(stream.read)
+                (tmp_path / "gate").touch()
+            assert all(stream.events[-1]["status"] == "COMPLETED" for stream in streams)
+            assert all(stream.is_whole for stream in streams)
+            heard = [stream.ended_at for stream in streams]
+            assert max(heard) - min(heard) < 1
+        assert server.complaints() == []
+
+
+def memory(pid: int) -> int:
+    """Bytes of memory that a process has in use."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def work(pid: int) -> float:
+    """Seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+async def share(pid: int, seconds: float) -> float:
+    """The share of a processor that a process uses."""
+    began, before = time.monotonic(), work(pid)
+    await anyio.sleep(seconds)
+    return (work(pid) - before) / (time.monotonic() - began)
+
+
+@pytest.fixture
+async def crowd(tmp_path: Path) -> AsyncIterator[tuple[Server, list[str]]]:
+    """A server with a thousand requests, of which eight run."""
+    options = {"max_queued_per_client": LISTENERS, "shutdown_timeout": "100ms"}
+    async with serving(uvicorn("--log-level", "warning"), tmp_path, **options) as server:
+        yield server, await submitted(server, LISTENERS)
+
+
+async def test_a_thousand_idle_listeners_cost_little_and_each_hears_its_end(crowd: tuple[Server, list[str]]) -> None:
+    server, ids = crowd
+    assert server.process is not None
+    pid = server.process.pid
+    without = await share(pid, 3)
+    lean = memory(pid)
+    async with listening(server, ids) as streams:
+        await anyio.sleep(1)
+        full = memory(pid)
+        assert (full - lean) / LISTENERS < 40 * 1024  # most of it is the server's, for the connection
+        assert await share(pid, 5) < without + 0.03
+        assert memory(pid) - full < 2**20
+        (server.directory / "gate").touch()
+        await read_all(streams)
+        for stream in streams:
+            assert stream.events[-1]["status"] == "COMPLETED"
+            assert stream.events[-1]["request_id"] == stream.request_id
+            assert stream.is_whole
+        assert memory(pid) - full < 16 * 2**20  # a thousand requests were run meanwhile
+    assert await share(pid, 3) < without + 0.03
+    assert server.complaints() == []
+
+
+async def test_a_thousand_listeners_do_not_hold_up_the_end(crowd: tuple[Server, list[str]]) -> None:
+    server, ids = crowd
+    async with listening(server, ids) as streams:
+        began = time.monotonic()
+        assert server.process is not None
+        server.process.send_signal(signal.SIGTERM)
+        await read_all(streams)
+        assert max(stream.ended_at for stream in streams) - began < 0.5
+        assert all(stream.is_whole for stream in streams)
+        await server.ended()
+    assert server.complaints() == []

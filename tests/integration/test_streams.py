@@ -1,0 +1,404 @@
+"""The status stream around a real queue: what a client hears, from the first event to the end, and what is left of it then."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import sqlite3
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+from asgi_lifespan import LifespanManager
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+
+from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.store import Topic
+from queue_middleware.web import streams
+from tests.asgi import call, http_scope
+from tests.listening import Listener, listening
+from tests.queueing import Queue, client_of, connected, eventually
+
+
+class Stage:
+    """An application whose handlers go on when the test says so, and a queue around it."""
+
+    def __init__(self, database: Path, **options: Any) -> None:
+        self.go = asyncio.Event()
+        self.answers = [200]
+        self.on_stage: list[str] = []
+        routes = [Route("/{name}", self.play, methods=["GET", "POST"])]
+        options = {"min_free_disk": 0, "shutdown_timeout": 0.2, "concurrency": 1, **options}
+        self.app = QueueMiddleware(Starlette(routes=routes), database=database, **options)
+
+    async def play(self, request: Request) -> Response:
+        self.on_stage.append(request.path_params["name"])
+        await self.go.wait()
+        return PlainTextResponse("ünd Schluß", self.answers.pop() if len(self.answers) > 1 else self.answers[0])
+
+    def followers(self) -> int:
+        return len(self.app._runtime._watch._watched)
+
+    def is_listened_to(self) -> bool:
+        return bool(self.app._runtime._store._listeners[Topic.STATUS])
+
+
+@pytest.fixture
+def stage(database: Path) -> Stage:
+    return Stage(database)
+
+
+async def polled(queue: Queue, request_id: str, query: str = "") -> dict[str, Any]:
+    return (await queue.client.get(f"/fal/queue/requests/{request_id}/status{query}")).json()
+
+
+async def test_from_the_queue_to_the_end(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        first = await queue.submit("POST", "/first")
+        second = await queue.submit("POST", "/second")
+        third = await queue.submit("POST", "/third")
+        async with listening(stage.app, third) as listener:
+            event = await listener.event()
+            assert (event["status"], event["queue_position"]) == ("IN_QUEUE", 1)
+            assert event == await polled(queue, third)
+            assert listener.headers == {
+                "content-type": "text/event-stream",
+                "cache-control": "no-store",
+                "x-accel-buffering": "no",
+                "x-fal-request-id": third,
+            }
+            assert listener.start is not None
+            assert listener.start["status"] == 200
+            await queue.cancel(second)
+            event = await listener.event()
+            assert (event["status"], event["queue_position"]) == ("IN_QUEUE", 0)
+            assert event == await polled(queue, third)
+            await queue.cancel(first)
+            event = await listener.event()
+            assert (event["status"], "queue_position" in event) == ("IN_PROGRESS", False)
+            assert event == await polled(queue, third)
+            stage.go.set()
+            event = await listener.event()
+            told = time.monotonic()
+            assert event == await polled(queue, third)
+            assert event["status"] == "COMPLETED"
+            assert await listener.next() == b""
+            assert time.monotonic() - told > 0.04
+        assert all(write.isascii() for write in listener.writes)
+        assert not stage.is_listened_to()
+
+
+async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
+    stage.go.set()
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await queue.reaches(request_id, "COMPLETED")
+        async with listening(stage.app, request_id.upper()) as listener:
+            assert await listener.event() == await polled(queue, request_id)
+            assert await listener.next() == b""
+        assert len(listener.writes) == 1
+        assert listener.headers["x-fal-request-id"] == request_id
+
+
+@pytest.mark.parametrize("end", ["cancelled", "failed", "late"])
+async def test_every_end_is_told(stage: Stage, end: str) -> None:
+    stage.answers = [500]
+    async with connected(stage.app) as queue:
+        await queue.submit("POST", "/in-front")
+        headers = {"x-fal-request-start-timeout": "0.2"} if end == "late" else {}
+        request_id = await queue.submit("POST", "/x", headers=headers)
+        async with listening(stage.app, request_id) as listener:
+            await listener.event()
+            match end:
+                case "cancelled":
+                    await queue.cancel(request_id)
+                case "failed":
+                    stage.go.set()
+            event = await listener.until("COMPLETED")
+            assert event == await polled(queue, request_id)
+            assert event["error"]
+            assert await listener.next() == b""
+
+
+async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path) -> None:
+    stage = Stage(database)
+    stage.answers = [200, 503]
+    stage.go.set()
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        async with listening(stage.app, request_id) as listener:
+            seen = [(await listener.event())["status"]]
+            while seen[-1] != "COMPLETED":
+                seen.append((await listener.event())["status"])
+        assert seen[-3:] in (
+            ["IN_QUEUE", "IN_PROGRESS", "COMPLETED"],
+            ["IN_PROGRESS", "IN_QUEUE", "COMPLETED"],
+            ["IN_QUEUE", "COMPLETED"],
+        )
+        assert stage.on_stage == ["x", "x"]
+
+
+async def test_progress_is_a_change(database: Path) -> None:
+    step = asyncio.Event()
+
+    async def work(request: Request) -> Response:
+        for number in range(3):
+            current_job.report_progress(number / 4, f"stage {number}")
+            await step.wait()
+            step.clear()
+        return PlainTextResponse("")
+
+    app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        request_id = await queue.submit("GET", "/")
+        async with listening(app, request_id) as listener:
+            for number in range(3):
+                while (event := await listener.event()).get("progress") is None:
+                    pass
+                assert event["progress"] == {"fraction": number / 4, "stage": f"stage {number}"}
+                step.set()
+            assert (await listener.event())["status"] == "COMPLETED"
+
+
+async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await eventually(lambda: stage.on_stage)
+        async with listening(stage.app, request_id) as listener:
+            assert (await listener.event())["status"] == "IN_PROGRESS"
+            for _ in range(5):
+                await queue.cancel(await queue.submit("POST", "/other"))
+            await asyncio.sleep(0.1)
+            stage.go.set()
+            assert (await listener.event())["status"] == "COMPLETED"
+        assert len(listener.writes) == 2
+
+
+async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert streams.PING == 15.0
+    monkeypatch.setattr(streams, "PING", 0.02)
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await eventually(lambda: stage.on_stage)
+        async with listening(stage.app, request_id) as listener:
+            await listener.event()
+            assert [await listener.next() for _ in range(3)] == [b": ping\n\n"] * 3
+
+
+async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await eventually(lambda: stage.on_stage)
+        async with listening(stage.app, request_id) as one, listening(stage.app, request_id) as other:
+            for listener in (one, other):
+                assert (await listener.event())["status"] == "IN_PROGRESS"
+            assert stage.followers() == 1
+            stage.go.set()
+            for listener in (one, other):
+                assert (await listener.event())["status"] == "COMPLETED"
+        assert one.writes == other.writes
+
+
+async def test_what_another_process_does_is_heard(database: Path) -> None:
+    """Two queues on one file do not know of each other, whether in one process or in two."""
+    working, listened_to = Stage(database), Stage(database, concurrency=1)
+    async with connected(working.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await eventually(lambda: working.on_stage)
+        async with connected(listened_to.app), listening(listened_to.app, request_id) as listener:
+            assert (await listener.event())["status"] == "IN_PROGRESS"
+            working.go.set()
+            assert (await listener.event())["status"] == "COMPLETED"
+            assert await listener.next() == b""
+
+
+# --- no stream
+
+
+@pytest.mark.parametrize(
+    ("request_id", "status", "body"),
+    [
+        ("0192f0c0-0000-7000-8000-000000000000", 404, b'{"status": "NOT_FOUND"}'),
+        ("nonsense", 400, b"is not a UUID"),
+    ],
+)
+async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str, status: int, body: bytes) -> None:
+    async with connected(stage.app):
+        answer = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (answer.status, answer.headers[b"content-type"]) == (status, b"application/json")
+        assert body in answer.body
+        assert stage.followers() == 0
+        assert not stage.is_listened_to()
+
+
+async def test_head_has_the_headers_and_no_events(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        answer = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (answer.status, answer.body) == (200, b"")
+        assert answer.headers[b"content-type"] == b"text/event-stream"
+
+
+async def test_other_methods_are_refused(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        answer = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
+        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+
+
+# --- the end
+
+
+async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        await eventually(lambda: stage.on_stage)
+        before = len(asyncio.all_tasks())
+        async with listening(stage.app, request_id) as listener:
+            await listener.event()
+            assert (stage.followers(), stage.is_listened_to()) == (1, True)
+            listener.hang_up()
+            await eventually(lambda: listener.ended)
+            assert (stage.followers(), stage.is_listened_to()) == (0, False)
+        await eventually(lambda: len(asyncio.all_tasks()) == before)
+        gc.collect()
+        assert not [each for each in gc.get_objects() if isinstance(each, streams.StatusStream)]
+        # The queue goes on.
+        stage.go.set()
+        await queue.reaches(request_id, "COMPLETED")
+
+
+async def test_a_server_that_raises_for_a_client_that_has_gone(stage: Stage) -> None:
+    """ASGI 2.4 lets `send` raise OSError."""
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message["type"] == "http.response.body":
+                raise ConnectionResetError("gone")
+
+        async with asyncio.timeout(5):
+            await stage.app(http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()), receive, send)
+        assert stage.followers() == 0
+
+
+async def test_a_slow_client_meets_the_latest_state_only(database: Path) -> None:
+    stage = Stage(database)
+    async with connected(stage.app) as queue:
+        ids = [await queue.submit("POST", f"/{number}") for number in range(12)]
+        room = asyncio.Event()
+        writes: list[bytes] = []
+
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        async def send(message: Any) -> None:
+            if message.get("body"):
+                writes.append(message["body"])
+                if len(writes) == 1:
+                    await room.wait()
+
+        scope = http_scope("GET", f"/fal/queue/requests/{ids[-1]}/status/stream".encode())
+        listening = asyncio.create_task(stage.app(scope, receive, send))
+        await eventually(lambda: writes)
+        stage.go.set()
+        await queue.reaches(ids[-1], "COMPLETED")
+        room.set()
+        async with asyncio.timeout(10):
+            await listening
+        assert len(writes) <= 3  # the first, perhaps the one that was being made, and the last
+        assert b"COMPLETED" in writes[-1]
+
+
+async def test_a_request_that_retention_takes_ends_its_stream(database: Path) -> None:
+    """It cannot happen to one that is not over, but who knows what an operator deletes by hand."""
+    stage = Stage(database)
+    async with connected(stage.app) as queue:
+        await queue.submit("POST", "/in-front")
+        request_id = await queue.submit("POST", "/x")
+        async with listening(stage.app, request_id) as listener:
+            await listener.event()
+            connection = sqlite3.connect(database, isolation_level=None)
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("DELETE FROM job WHERE state = 'queued'")
+            connection.close()
+            assert await listener.next() == b""
+
+
+async def test_the_end_of_the_queue_ends_every_stream_at_once(stage: Stage) -> None:
+    manager = LifespanManager(stage.app, shutdown_timeout=20)
+    await manager.__aenter__()
+    async with client_of(stage.app) as client:
+        request_id = await Queue(client).submit("POST", "/x")
+        async with listening(stage.app, request_id) as listener:
+            await listener.event()
+            began = time.monotonic()
+            closing = asyncio.create_task(manager.__aexit__(None, None, None))
+            assert await listener.next() == b""
+            assert time.monotonic() - began < 0.5
+            assert listener.ended
+            refused = await client.get(f"/fal/queue/requests/{request_id}/status/stream")
+            assert refused.status_code == 503
+            await closing
+    assert len(listener.writes) == 1
+
+
+async def test_a_sign_to_end_is_heard_before_the_server_acts_on_it(stage: Stage) -> None:
+    """The server's handler hears it too, and streams end though nobody has told the lifespan anything."""
+    heard: list[int] = []
+
+    def server(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+
+    before = signal.signal(signal.SIGTERM, server)
+    try:
+        async with connected(stage.app) as queue:
+            request_id = await queue.submit("POST", "/x")
+            await eventually(lambda: stage.on_stage)
+            assert signal.getsignal(signal.SIGTERM) is server  # untouched as long as nobody listens
+            async with listening(stage.app, request_id) as listener:
+                await listener.event()
+                began = time.monotonic()
+                signal.raise_signal(signal.SIGTERM)
+                assert await listener.next() == b""
+                assert time.monotonic() - began < 0.5
+            assert heard == [signal.SIGTERM]
+            answer = await queue.client.get(f"/fal/queue/requests/{request_id}/status/stream")
+            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+            # Everything else goes on until the server says so.
+            assert (await polled(queue, request_id))["status"] == "IN_PROGRESS"
+        assert signal.getsignal(signal.SIGTERM) is server
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+async def test_many_listeners_of_many_requests(database: Path) -> None:
+    stage = Stage(database, concurrency=2, max_queued_per_client=1000)
+    async with connected(stage.app) as queue:
+        ids = [await queue.submit("POST", f"/{number}") for number in range(150)]
+        listeners = [Listener() for _ in ids]
+        calls = [
+            asyncio.create_task(
+                listener.run(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+            )
+            for listener, request_id in zip(listeners, ids, strict=True)
+        ]
+        for listener in listeners:
+            await listener.event()
+        stage.go.set()
+        await asyncio.gather(*calls)
+        for listener, request_id in zip(listeners, ids, strict=True):
+            assert listener.events[-1]["status"] == "COMPLETED"
+            assert {event["request_id"] for event in listener.events} == {request_id}
+            positions = [event["queue_position"] for event in listener.events if "queue_position" in event]
+            assert positions == sorted(positions, reverse=True)
+        assert not stage.is_listened_to()

@@ -1,0 +1,185 @@
+"""Webhooks from the submission to the receiver, and what operators can do about them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from pathlib import Path
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
+from queue_middleware.events import DeliveryDead, Event, Redelivered
+from queue_middleware.models import DeliveryState, Standing
+from tests.queueing import connected, eventually
+from tests.receiver import Receiver, Webhook, receiving
+
+
+async def work(request: Request) -> Response:
+    """Says how far it is as often as it is told to."""
+    for step in range(steps := int(request.query_params.get("steps", 0))):
+        current_job.report_progress((step + 1) / steps, "painting")
+        await asyncio.sleep(0.02)
+    return JSONResponse({"size": "x" * int(request.query_params.get("size", 0))})
+
+
+APP = Starlette(routes=[Route("/work", work, methods=["POST"])])
+
+
+def wrapped(database: Path, **options: object) -> QueueMiddleware:
+    always = {"database": database, "min_free_disk": 0, "shutdown_timeout": 2, "outbound_allow": "127.0.0.1"}
+    return QueueMiddleware(APP, **{**always, **options})  # type: ignore[arg-type]
+
+
+def told(receiver: Receiver, request_id: str) -> list[dict[str, object]]:
+    return [webhook.content for webhook in receiver.of(request_id)]
+
+
+async def delivered(app: QueueMiddleware, count: int) -> None:
+    async def all_of_them() -> bool:
+        return (await app.counts()).deliveries == {DeliveryState.DELIVERED: count}
+
+    await eventually(all_of_them)
+
+
+async def test_the_end_alone_is_told_unless_more_is_asked_for(database: Path) -> None:
+    app = wrapped(database)
+    async with receiving() as receiver, connected(app) as queue:
+        request_id = await queue.submit("POST", f"/work?steps=3&fal_webhook={receiver.url}/")
+        await delivered(app, 1)
+        assert [one["status"] for one in told(receiver, request_id)] == ["OK"]
+
+
+async def test_start_progress_and_end_come_in_order(database: Path) -> None:
+    app = wrapped(database)
+    async with receiving() as receiver, connected(app) as queue:
+        asked = f"fal_webhook={receiver.url}/&fal_webhook_events=started,progress,completed"
+        request_id = await queue.submit("POST", f"/work?steps=40&{asked}")
+        await eventually(lambda: [one["status"] for one in told(receiver, request_id)][-1:] == ["OK"])
+        sent = told(receiver, request_id)
+    kinds = [one.get("type") for one in sent]
+    assert kinds[0] == "request.started"
+    assert kinds[-1] is None
+    assert set(kinds[1:-1]) == {"request.progress"}
+    fractions = [one["progress"]["fraction"] for one in sent[1:-1]]  # type: ignore[index]
+    assert fractions == sorted(fractions)
+    assert len(fractions) <= 4, "40 reports in 0.8 s, and two a second are told"
+    assert len({webhook.headers["webhook-id"] for webhook in receiver.of(request_id)}) == len(sent)
+
+
+async def test_a_receiver_that_refuses_the_news_is_told_of_the_end_all_the_same(database: Path) -> None:
+    app = wrapped(database, webhook_schedule="1h")
+
+    def refuse_news(webhook: Webhook) -> int:
+        return 200 if webhook.content["status"] == "OK" else 500
+
+    async with receiving(refuse_news) as receiver, connected(app) as queue:
+        request_id = await queue.submit(
+            "POST", f"/work?steps=2&fal_webhook={receiver.url}/&fal_webhook_events=started,progress"
+        )
+        await eventually(lambda: any(one["status"] == "OK" for one in told(receiver, request_id)))
+
+
+@pytest.mark.parametrize(
+    ("query", "sentence"),
+    [
+        (
+            "fal_webhook=https://a.example/&fal_webhook_events=finished",
+            "holds 'finished'; it takes started, progress, completed",
+        ),
+        ("fal_webhook=https://a.example/&fal_webhook_events=", "holds ''"),
+        ("fal_webhook_events=started", "there is no fal_webhook"),
+    ],
+)
+async def test_a_wish_that_is_not_understood_is_refused(database: Path, query: str, sentence: str) -> None:
+    async with connected(wrapped(database)) as queue:
+        answer = await queue.client.post(f"/fal/queue/submit/work?{query}")
+    assert answer.status_code == 400
+    assert sentence in answer.json()["detail"]
+
+
+async def test_a_large_result_is_fetched_from_where_the_webhook_says(database: Path) -> None:
+    app = wrapped(database, webhook_max_payload="1 KiB")
+    async with receiving() as receiver, connected(app) as queue:
+        request_id = await queue.submit("POST", f"/work?size=5000&fal_webhook={receiver.url}/")
+        await delivered(app, 1)
+        (sent,) = told(receiver, request_id)
+        assert sent["payload"] is None
+        where = str(sent["payload_error"]).rpartition(" ")[2]
+        assert (await queue.client.get(where)).json() == {"size": "x" * 5000}
+
+
+async def test_a_megabyte_arrives_whole(database: Path) -> None:
+    app = wrapped(database)
+    async with receiving() as receiver, connected(app) as queue:
+        request_id = await queue.submit("POST", f"/work?size={2**20}&fal_webhook={receiver.url}/")
+        await delivered(app, 1)
+        (sent,) = told(receiver, request_id)
+    assert sent["payload"] == {"size": "x" * 2**20}
+
+
+# --- operators
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.heard: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.heard.append(event)
+
+
+async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
+    database: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    ear, well = Ear(), False
+    app = wrapped(database, webhook_schedule="", observers=[ear])
+    async with receiving(lambda _: 200 if well else 500) as receiver, connected(app) as queue:
+        with caplog.at_level(logging.WARNING, "queue_middleware"):
+            ids = [await queue.submit("POST", f"/work?fal_webhook={receiver.url}/") for _ in range(3)]
+
+            async def dead() -> bool:
+                return (await app.counts()).deliveries == {DeliveryState.DEAD: 3}
+
+            await eventually(dead)
+        assert {event.delivery.request_id for event in ear.heard if isinstance(event, DeliveryDead)} == set(ids)
+        assert "webhook given up" in caplog.text
+        assert receiver.url not in caplog.text
+
+        records = await app.deliveries(dead_only=True)
+        assert [record.request_id for record in records] == ids
+        assert records[0].url == f"{receiver.url}/"
+        (attempt,) = await app.delivery_attempts(records[0].id)
+        assert (attempt.status, attempt.error) == (500, "answered 500")
+        (found,) = await app.receivers()
+        assert (found.host, found.standing, found.failures) == (records[0].host, Standing.FAILING, 3)
+
+        well = True
+        assert await app.redeliver(request_id=ids[0]) == 1
+        assert await app.redeliver(host=records[0].host) == 2
+        await delivered(app, 3)
+        assert await app.redeliver(host=records[0].host) == 0
+        assert await app.redeliver(delivery_id=records[1].id) == 1
+        await eventually(lambda: len(receiver.of(ids[1])) == 3)
+        assert [event.count for event in ear.heard if isinstance(event, Redelivered)] == [1, 2, 1]
+        assert await app.receivers() == []
+        assert {one.headers["webhook-id"] for one in receiver.of(ids[1])} == {ids[1]}
+
+
+async def test_the_operators_verbs_say_what_is_wrong(database: Path) -> None:
+    app = wrapped(database)
+    for verb in (app.counts, app.deliveries, app.receivers, lambda: app.redeliver(host="a"), lambda: app.delivery_attempts(1)):
+        with pytest.raises(NotRunning):
+            await verb()  # type: ignore[operator]
+    async with connected(app):
+        with pytest.raises(BadRequest, match="say which webhooks"):
+            await app.redeliver()
+        with pytest.raises(UnknownRequest):
+            await app.redeliver(delivery_id=1)
+        assert json.loads(json.dumps(dict((await app.counts()).receivers))) == {}

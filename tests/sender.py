@@ -1,0 +1,63 @@
+"""A service that signs webhooks, for tests of those who receive them: keys that can be changed, and the set of them."""
+
+from __future__ import annotations
+
+import httpx
+
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
+from queue_middleware.secret import Secret
+from queue_middleware.signing import Signer
+from queue_middleware.wire import standard
+from queue_middleware.wire import webhook as fal
+
+NOW = 1_700_000_000
+JWKS_URL = "https://sender.example/fal/queue/.well-known/jwks.json"
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
+
+
+def a_signer() -> Signer:
+    return Signer(KeyRing.of(KeyPair.generate()), [Secret.parse(SECRET)])
+
+
+class Sender:
+    """Call it with a request for its key set, as httpx's `MockTransport` does."""
+
+    def __init__(self) -> None:
+        self.signer = a_signer()
+        self.answer: httpx.Response | Exception | None = None
+        self.fetched = 0
+        self.asked: list[str] = []
+
+    def __call__(self, request: httpx.Request) -> httpx.Response:
+        self.fetched += 1
+        self.asked.append(str(request.url))
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer or httpx.Response(200, json=self.signer.jwks())
+
+    @property
+    def client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.MockTransport(self))
+
+    @property
+    def sync_client(self) -> httpx.Client:
+        return httpx.Client(transport=httpx.MockTransport(self))
+
+    def webhook(self, at: float = NOW, body: bytes = BODY, user: str = "user") -> dict[str, str]:
+        """Fal's headers."""
+        timestamp = str(int(at))
+        signature = self.signer.sign(fal.signed_message("id", user, timestamp, body))
+        return {name.decode(): value.decode() for name, value in fal.webhook_headers("id", user, timestamp, signature)}
+
+    def standard(
+        self, at: float = NOW, body: bytes = BODY, webhook_id: str = "id_1", *, versions: str = "v1a v1"
+    ) -> dict[str, str]:
+        """Those of Standard Webhooks."""
+        timestamp = str(int(at))
+        message = standard.signed_message(webhook_id, timestamp, body)
+        signatures = self.signer.sign_each(message) if "v1a" in versions.split() else []
+        codes = self.signer.codes(message) if "v1" in versions.split() else []
+        headers = standard.webhook_headers(webhook_id, timestamp, signatures, codes)
+        return {name.decode(): value.decode() for name, value in headers}

@@ -1,0 +1,93 @@
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import httpx
+import pytest
+from fastapi import Depends, FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Route
+
+from queue_middleware.receivers.fastapi import verified_webhook
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
+from tests.sender import BODY, JWKS_URL, NOW, Sender
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+@pytest.fixture
+def verifier(sender) -> WebhookVerifier:
+    return WebhookVerifier(JWKS_URL, client=sender.client, clock=lambda: NOW)
+
+
+@pytest.fixture
+async def site(verifier) -> AsyncIterator[httpx.AsyncClient]:
+    app = FastAPI()
+    dependency = verified_webhook(verifier, max_body=1000)
+
+    @app.post("/done")
+    async def done(webhook: Annotated[VerifiedWebhook, Depends(dependency)]) -> dict[str, object]:
+        return {"id": webhook.webhook_id, "payload": webhook.json()["payload"]}
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://site") as client:
+        yield client
+
+
+async def test_the_handler_gets_what_was_verified(sender, site):
+    for headers in (sender.webhook(), sender.standard(), {**sender.webhook(), **sender.standard()}):
+        answer = await site.post("/done", headers=headers, content=BODY)
+        assert answer.status_code == 200
+        assert answer.json()["payload"] == {"ä": 1}
+
+
+async def test_a_bad_webhook_does_not_reach_the_handler(sender, site):
+    answer = await site.post("/done", headers=sender.webhook(), content=BODY + b" ")
+    assert answer.status_code == 401
+    assert "changed on its way" in answer.json()["detail"]
+    assert (await site.post("/done", content=BODY)).status_code == 401
+
+
+async def test_without_keys_the_sender_is_asked_to_come_again(sender, site):
+    sender.answer = httpx.ConnectError("down")
+    assert (await site.post("/done", headers=sender.webhook(), content=BODY)).status_code == 503
+
+
+async def test_a_header_that_came_twice_is_seen(sender, site):
+    headers = [*sender.webhook().items(), ("x-fal-webhook-request-id", "id")]
+    answer = await site.post("/done", headers=headers, content=BODY)
+    assert answer.json() == {"detail": "the header x-fal-webhook-request-id came twice"}
+
+
+async def test_a_stranger_cannot_fill_the_memory(sender, site):
+    async def long() -> AsyncIterator[bytes]:
+        for _ in range(11):
+            yield b"x" * 100
+
+    answer = await site.post("/done", headers=sender.webhook(), content=long())
+    assert (answer.status_code, answer.json()) == (413, {"detail": "the webhook is larger than 1000 bytes"})
+    assert sender.fetched == 0
+    body = BODY + b" " * (1000 - len(BODY))
+    assert (await site.post("/done", headers=sender.webhook(body=body), content=body)).status_code == 200
+
+
+async def test_the_documentation_of_the_application_does_not_mention_it(site):
+    """A dependency on the request has no parameters of its own."""
+    operation = (await site.get("/openapi.json")).json()["paths"]["/done"]["post"]
+    assert "parameters" not in operation
+    assert "requestBody" not in operation
+
+
+async def test_in_starlette_it_is_called(sender, verifier):
+    verified = verified_webhook(verifier)
+
+    async def done(request: Request) -> JSONResponse:
+        return JSONResponse((await verified(request)).request_id)
+
+    transport = httpx.ASGITransport(Starlette(routes=[Route("/done", done, methods=["POST"])]))
+    async with httpx.AsyncClient(transport=transport, base_url="http://site") as client:
+        assert (await client.post("/done", headers=sender.webhook(), content=BODY)).json() == "id"
+        assert (await client.post("/done", headers=sender.webhook(), content=b"")).status_code == 401

@@ -1,0 +1,79 @@
+import httpx
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from queue_middleware.receivers.flask import verified_webhook
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
+from tests.sender import BODY, JWKS_URL, NOW, Sender
+
+
+@pytest.fixture
+def sender() -> Sender:
+    return Sender()
+
+
+@pytest.fixture
+def site(sender) -> FlaskClient:
+    app = Flask(__name__)
+    verified = verified_webhook(WebhookVerifier(JWKS_URL, sync_client=sender.sync_client, clock=lambda: NOW), max_body=1000)
+
+    @app.post("/done")
+    @verified
+    def done(webhook: VerifiedWebhook) -> dict[str, object]:
+        """What the view is for."""
+        return {"id": webhook.webhook_id, "payload": webhook.json()["payload"]}
+
+    @app.post("/of/<user>/done")
+    @verified
+    def of(webhook: VerifiedWebhook, user: str) -> str:
+        return f"{user}: {webhook.request_id}"
+
+    @app.post("/async/done")
+    @verified
+    async def later(webhook: VerifiedWebhook) -> str:
+        return webhook.request_id
+
+    return app.test_client()
+
+
+def test_the_view_gets_what_was_verified(sender, site):
+    for headers in (sender.webhook(), sender.standard(), {**sender.webhook(), **sender.standard()}):
+        answer = site.post("/done", headers=headers, data=BODY)
+        assert answer.status_code == 200
+        assert answer.json["payload"] == {"ä": 1}
+    assert sender.fetched == 1
+
+
+@pytest.mark.parametrize(("path", "text"), [("/of/you/done", "you: id"), ("/async/done", "id")])
+def test_views_of_other_kinds(sender, site, path, text):
+    assert site.post(path, headers=sender.webhook(), data=BODY).text == text
+
+
+def test_a_bad_webhook_does_not_reach_the_view(sender, site):
+    answer = site.post("/done", headers=sender.webhook(), data=BODY + b" ")
+    assert answer.status_code == 401
+    assert "changed on its way" in answer.text
+    assert site.post("/done", data=BODY).status_code == 401
+
+
+def test_without_keys_the_sender_is_asked_to_come_again(sender, site):
+    sender.answer = httpx.ConnectError("down")
+    assert site.post("/done", headers=sender.webhook(), data=BODY).status_code == 503
+
+
+def test_a_form_is_read_as_it_came(sender, site):
+    """Flask must not take the body for a form before it was verified."""
+    headers = {**sender.webhook(), "content-type": "application/x-www-form-urlencoded"}
+    assert site.post("/of/you/done", headers=headers, data=BODY).text == "you: id"
+
+
+def test_a_stranger_cannot_fill_the_memory(sender, site):
+    body = BODY + b" " * (1000 - len(BODY))
+    assert site.post("/done", headers=sender.webhook(body=body), data=body).status_code == 200
+    assert site.post("/done", headers=sender.webhook(body=body), data=body + b" ").status_code == 413
+
+
+def test_the_view_keeps_its_name(site):
+    view = site.application.view_functions["done"]
+    assert (view.__name__, view.__doc__) == ("done", "What the view is for.")

@@ -1,0 +1,127 @@
+import pytest
+
+from queue_middleware.circuit import (
+    AT_ONCE,
+    STANDING,
+    THRESHOLD,
+    Health,
+    Outcome,
+    Waiting,
+    judge,
+    outcome_of,
+    pause_after,
+    share,
+)
+from queue_middleware.models import Standing
+from queue_middleware.webhooks import Room
+
+NOW = 1_800_000_000_000
+
+
+def test_the_law_knows_every_standing_and_every_outcome():
+    assert set(STANDING) == {(standing, outcome) for standing in Standing for outcome in Outcome}
+    assert set(AT_ONCE) == set(Standing)
+
+
+@pytest.mark.parametrize(
+    ("status", "seconds", "outcome"),
+    [
+        (200, 0.1, Outcome.PROMPT),
+        (204, 2.0, Outcome.PROMPT),
+        (200, 2.1, Outcome.SLOW),
+        (404, 0.1, Outcome.PROMPT),
+        (410, 0.1, Outcome.PROMPT),
+        (301, 9.0, Outcome.SLOW),
+        (429, 0.1, Outcome.FAILED),
+        (500, 0.1, Outcome.FAILED),
+        (503, 0.1, Outcome.FAILED),
+        (None, 0.1, Outcome.FAILED),
+    ],
+)
+def test_what_an_answer_says_about_the_host(status, seconds, outcome):
+    assert outcome_of(status, seconds) is outcome
+
+
+def test_failures_count_up_to_the_threshold():
+    health = Health(Standing.GOOD)
+    for number in range(1, THRESHOLD):
+        health = judge(health, Outcome.FAILED, NOW + number, probe=False)
+        assert health == Health(Standing.FAILING, number, NOW + 1)
+    health = judge(health, Outcome.FAILED, NOW + 100, probe=False)
+    assert (health.standing, health.failures, health.failing_since) == (Standing.OPEN, THRESHOLD, NOW + 1)
+    assert NOW + 100 + 5000 <= health.held_until <= NOW + 100 + 10_000
+
+
+@pytest.mark.parametrize(("outcome", "standing"), [(Outcome.PROMPT, Standing.GOOD), (Outcome.SLOW, Standing.SLOW)])
+@pytest.mark.parametrize("before", [Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 9, NOW, NOW + 1)])
+def test_one_answer_and_everything_is_forgiven(before, outcome, standing):
+    assert judge(before, outcome, NOW, probe=False) == Health(standing)
+
+
+def test_of_a_host_that_is_left_alone_only_the_probe_counts():
+    before = Health(Standing.OPEN, 7, NOW, NOW + 500)
+    assert judge(before, Outcome.FAILED, NOW, probe=False) == before
+    after = judge(before, Outcome.FAILED, NOW, probe=True)
+    assert (after.standing, after.failures, after.failing_since) == (Standing.OPEN, 8, NOW)
+    assert after.held_until > NOW + 500
+
+
+def test_an_attempt_that_never_reached_the_host_says_nothing():
+    for before in (Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 7, NOW, NOW + 500)):
+        assert judge(before, None, NOW, probe=False) == before
+    assert judge(Health(Standing.OPEN, 7, NOW, NOW + 500), None, NOW, probe=True).held_until == NOW
+
+
+@pytest.mark.parametrize(("failures", "longest"), [(5, 10), (6, 20), (9, 160), (10, 300), (1000, 300)])
+def test_the_pause_grows_to_five_minutes(failures, longest):
+    for _ in range(20):
+        assert longest / 2 <= pause_after(failures) <= longest
+
+
+def good(host, due=1):
+    return Waiting(host, Standing.GOOD, due)
+
+
+def new(host, due=1):
+    return Waiting(host, Standing.NEW, due)
+
+
+def test_each_gets_what_it_may_have():
+    waiting = [
+        good("g", 40),
+        new("n", 5),
+        Waiting("s", Standing.SLOW, 9),
+        Waiting("f", Standing.FAILING, 9),
+        Waiting("o", Standing.OPEN, 9),
+    ]
+    shares = share(Room(100, 100), waiting)
+    assert shares.of_host == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
+    assert (shares.full, shares.held_back) == (False, {"g", "n", "s", "f"})
+
+
+def test_what_is_on_its_way_counts():
+    shares = share(Room(100, 100, {"g": 15, "n": 1}), [good("g", 3), new("n")])
+    assert shares.of_host == {"g": 1}
+    assert shares.held_back == {"g", "n"}
+
+
+def test_nobody_gets_more_than_there_is():
+    assert share(Room(100, 100), [good("g", 3)]).of_host == {"g": 3}
+    assert share(Room(100, 100), [good("g", 0)]).of_host == {}
+
+
+def test_first_come_first_served_until_the_room_is_used_up():
+    shares = share(Room(5, 5), [good("a", 4), good("b", 4), good("c", 4)])
+    assert shares.of_host == {"a": 4, "b": 1}
+    assert shares.full
+
+
+def test_strangers_get_their_share_and_no_more():
+    shares = share(Room(5, 2), [new("a"), new("b"), new("c"), good("g", 4)])
+    assert shares.of_host == {"a": 1, "b": 1, "g": 3}
+    assert shares.full
+
+
+def test_more_may_be_on_the_way_than_is_allowed_now():
+    """A host that was well had sixteen; then it failed."""
+    assert share(Room(5, 5, {"f": 16}), [Waiting("f", Standing.FAILING, 9)]).of_host == {}

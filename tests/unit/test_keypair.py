@@ -1,0 +1,54 @@
+import base64
+
+import pytest
+from nacl.signing import VerifyKey
+
+from queue_middleware.errors import SettingsError
+from queue_middleware.keypair import KeyPair
+
+SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
+PUBLIC = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032 §7.1, test 1
+
+
+def test_signs_like_rfc_8032():
+    key = KeyPair.from_hex(SEED)
+    assert key.public.hex() == PUBLIC
+    assert key.sign(b"").hex() == (
+        "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e065224901555fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
+    )
+
+
+def test_key_id_is_the_thumbprint_of_rfc_8037():
+    assert KeyPair.from_hex(SEED).kid == "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k"  # appendix A.3
+
+
+def test_the_public_half_as_a_web_key():
+    key = KeyPair.from_hex(SEED.upper())
+    assert key.jwk(padded=False) == {
+        "kty": "OKP",
+        "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo",
+        "use": "sig",
+        "alg": "EdDSA",
+        "kid": key.kid,
+    }
+    assert base64.urlsafe_b64decode(key.jwk(padded=True)["x"]).hex() == PUBLIC
+
+
+def test_new_keys_differ_and_can_be_written_down():
+    first, second = KeyPair.generate(), KeyPair.generate()
+    assert first.kid != second.kid
+    again = KeyPair.from_hex(first.seed_hex())
+    VerifyKey(first.public).verify(b"message", again.sign(b"message"))
+
+
+def test_its_text_does_not_tell_the_private_half():
+    key = KeyPair.generate()
+    assert key.seed_hex() not in f"{key!r} {key}"
+
+
+@pytest.mark.parametrize("text", ["", "abc", SEED[:-1], SEED + "0", "g" + SEED[1:], f" {SEED}", SEED + "\n", "٣" * 64])
+def test_a_malformed_seed_is_refused_and_not_repeated(text):
+    with pytest.raises(SettingsError, match="64 hex digits") as caught:
+        KeyPair.from_hex(text)
+    assert SEED[:10] not in caught.value.detail

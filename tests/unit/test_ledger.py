@@ -1,0 +1,102 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from queue_middleware.errors import BadRequest
+from queue_middleware.events import Redelivered
+from queue_middleware.ledger import UNWELL, Ledger
+from queue_middleware.models import DeliveryState, Standing, WebhookKind
+from queue_middleware.webhooks import DeliveryRecord, Which
+
+
+def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRecord:
+    return DeliveryRecord(number, "id", kind, "a.example", "https://a.example/", DeliveryState.DEAD, 8, 0, 0)
+
+
+class Outbox:
+    """Notes what it is asked, and has `pages` of records."""
+
+    def __init__(self, *pages: list[DeliveryRecord]) -> None:
+        self.pages = list(pages)
+        self.asked: list[tuple[Which, int, int]] = []
+        self.again: list[list[int]] = []
+        self.standings: list[Standing] = []
+
+    async def records(self, which, *, after, limit):
+        self.asked.append((which, after, limit))
+        return self.pages.pop(0) if self.pages else []
+
+    async def redeliver(self, ids):
+        self.again.append(list(ids))
+        return len(ids)
+
+    async def receivers(self, standings, limit):
+        self.standings = list(standings)
+        return []
+
+
+async def test_everything_that_is_meant_is_delivered_again_in_batches():
+    outbox, heard = Outbox([record(1), record(2)], [record(5)]), []
+    count = await Ledger(outbox, heard.append).redeliver(host="a.example")
+    assert count == 3
+    assert outbox.again == [[1, 2], [5]]
+    assert [after for _, after, _ in outbox.asked] == [0, 2, 5]
+    assert heard == [Redelivered(3)]
+
+
+@pytest.mark.parametrize(
+    ("selection", "dead"),
+    [
+        ({"host": "a.example"}, True),
+        ({"since": datetime(2027, 1, 1, tzinfo=UTC)}, True),
+        ({"host": "a.example", "dead_only": False}, False),
+        ({"request_id": "id"}, False),
+        ({"delivery_id": 1}, False),
+        ({"delivery_id": 1, "dead_only": True}, True),
+    ],
+)
+async def test_only_what_was_given_up_unless_it_is_named(selection, dead):
+    outbox = Outbox()
+    assert await Ledger(outbox, lambda _: None).redeliver(**selection) == 0
+    assert outbox.asked[0][0].dead is dead
+
+
+async def test_times_are_milliseconds():
+    outbox = Outbox()
+    since, until = datetime(2027, 1, 15, 8, 0, tzinfo=UTC), datetime(2027, 1, 15, 8, 0, 1, tzinfo=UTC)
+    await Ledger(outbox, lambda _: None).deliveries(since=since, until=until, after=7, limit=9)
+    assert outbox.asked == [(Which(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
+
+
+async def test_how_a_request_went_on_is_not_told_again_unless_it_is_named():
+    outbox = Outbox([record(1, WebhookKind.STARTED), record(2)])
+    await Ledger(outbox, lambda _: None).redeliver(request_id="id")
+    assert outbox.again == [[2]]
+    outbox = Outbox([record(1, WebhookKind.STARTED)])
+    await Ledger(outbox, lambda _: None).redeliver(delivery_id=1)
+    assert outbox.again == [[1]]
+
+
+@pytest.mark.parametrize(
+    ("selection", "sentence"),
+    [
+        ({}, "say which webhooks"),
+        ({"dead_only": True}, "say which webhooks"),
+        ({"hots": "a.example"}, "not selected by 'hots'"),
+        ({"since": "yesterday"}, "since is 'yesterday'; it takes a datetime"),
+        ({"until": datetime(2027, 1, 1)}, "until is .*; it takes a datetime with its time zone"),
+    ],
+)
+async def test_what_is_not_understood_is_refused(selection, sentence):
+    outbox = Outbox()
+    with pytest.raises(BadRequest, match=sentence):
+        await Ledger(outbox, lambda _: None).redeliver(**selection)
+    assert outbox.asked == outbox.again == []
+
+
+async def test_those_that_are_not_well_are_shown_unless_others_are_wanted():
+    outbox = Outbox()
+    await Ledger(outbox, lambda _: None).receivers()
+    assert outbox.standings == list(UNWELL)
+    await Ledger(outbox, lambda _: None).receivers([Standing.GOOD])
+    assert outbox.standings == [Standing.GOOD]

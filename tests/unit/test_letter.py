@@ -1,0 +1,162 @@
+import asyncio
+import base64
+import json
+from collections.abc import Mapping
+
+import pytest
+from nacl.signing import VerifyKey
+
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.http11 import Stream
+from queue_middleware.keypair import KeyPair
+from queue_middleware.keyring import KeyRing
+from queue_middleware.letter import ResultGone, Scribe
+from queue_middleware.models import PART, ErrorType, Failure, Job, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.settings import Settings
+from queue_middleware.signing import Signer
+from queue_middleware.webhooks import Delivery
+from queue_middleware.wire.webhook import signed_message
+
+ID = "018f3b1e-0000-7000-8000-000000000001"
+JSON = ((b"content-type", b"application/json"),)
+NOW = 1_700_000_000.0
+SIGNER = Signer(KeyRing.of(KeyPair.generate()))
+DELIVERY = Delivery(1, 1, "https://a.example/", "a.example", 1, 7, ID)
+
+
+class Parts:
+    """In place of the store: the parts of one answer."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+        self.read: list[int] = []
+
+    async def output(self, key: int, number: int) -> bytes:
+        assert key == 7
+        self.read.append(number)
+        if number >= len(self.parts):
+            raise UnknownRequest("the result is no longer kept")
+        return self.parts[number]
+
+
+def scribe(store: Parts | None = None, **options: object) -> Scribe:
+    return Scribe(store or Parts(), SIGNER, Settings.load(options, {}), lambda: NOW)
+
+
+def answered(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
+    job = Job(7, ID, JobState.COMPLETED, 1, None, None, 0, 0, 0, status, None)
+    return Result(job, StoredResponse(status, headers, body, parts))
+
+
+def assert_signed(headers: tuple[tuple[bytes, bytes], ...], body: bytes, webhook_id: str = ID) -> None:
+    found: Mapping[bytes, bytes] = dict(headers)
+    key = VerifyKey(SIGNER.active.public)
+    timestamp = found[b"x-fal-webhook-timestamp"].decode()
+    assert found[b"x-fal-webhook-request-id"].decode() == ID
+    assert found[b"webhook-id"].decode() == webhook_id
+    key.verify(signed_message(ID, "anonymous", timestamp, body), bytes.fromhex(found[b"x-fal-webhook-signature"].decode()))
+    message = b".".join((found[b"webhook-id"], found[b"webhook-timestamp"], body))
+    key.verify(message, base64.b64decode(found[b"webhook-signature"].removeprefix(b"v1a,")))
+    assert timestamp == found[b"webhook-timestamp"].decode() == "1700000000"
+
+
+async def poured(body: bytes | Stream) -> bytes:
+    assert isinstance(body, Stream)
+    whole = b"".join([chunk async for chunk in body.chunks()])
+    assert len(whole) == body.length
+    return whole
+
+
+async def test_a_small_result_is_one_signed_body():
+    headers, body = await scribe().write(DELIVERY, answered(b'{"a": 1}'))
+    assert isinstance(body, bytes)
+    assert_signed(headers, body)
+
+
+@pytest.mark.parametrize("size", [PART + 1, 3 * PART, 3 * PART + 17])
+async def test_a_large_result_is_signed_whole_and_sent_in_parts(size):
+    payload = b'"' + b"x" * (size - 2) + b'"'
+    pieces = [payload[start : start + PART] for start in range(0, size, PART)]
+    store = Parts(*pieces[:-1])
+    headers, body = await scribe(store).write(DELIVERY, answered(pieces[-1], len(pieces) - 1))
+    for _ in range(2):  # a connection that was closed meanwhile makes it begin anew
+        whole = await poured(body)
+        assert json.loads(whole)["payload"] == json.loads(payload)
+        assert_signed(headers, whole)
+    assert max(len(chunk) for chunk in [chunk async for chunk in body.chunks()]) <= PART
+
+
+async def test_large_results_are_put_together_one_at_a_time():
+    class Watched(Parts):
+        busy = most = 0
+
+        async def output(self, key: int, number: int) -> bytes:
+            self.busy += 1
+            self.most = max(self.most, self.busy)
+            await asyncio.sleep(0)
+            self.busy -= 1
+            return await super().output(key, number)
+
+    store = Watched(b'"' + b"x" * (PART - 1))
+    writer = scribe(store)
+    await asyncio.gather(*(writer.write(DELIVERY, answered(b'"', 1)) for _ in range(5)))
+    assert (len(store.read), store.most) == (5, 1)
+
+
+async def test_a_large_result_that_is_no_json_is_small_again():
+    headers, body = await scribe(Parts(b"<" * PART)).write(DELIVERY, answered(b">", 1))
+    assert isinstance(body, bytes)
+    assert json.loads(body)["payload"] is None
+    assert_signed(headers, body)
+
+
+async def test_a_part_that_is_gone_while_it_is_signed_or_sent():
+    with pytest.raises(ResultGone):
+        await scribe(Parts()).write(DELIVERY, answered(b"1]", 1))
+    store = Parts(b"[" + b" " * (PART - 1))
+    _, body = await scribe(store).write(DELIVERY, answered(b"1]", 1))
+    store.parts = ()
+    with pytest.raises(ResultGone):
+        await poured(body)
+
+
+@pytest.mark.parametrize("result", [None, Result(answered(b"").job, None)])
+async def test_a_result_that_is_gone(result):
+    with pytest.raises(ResultGone):
+        await scribe().write(DELIVERY, result)
+
+
+async def test_a_failure_is_told():
+    job = Job(7, ID, JobState.FAILED, 1, None, None, 0, 0, 0, None, Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
+    headers, body = await scribe(webhook_max_payload=0).write(DELIVERY, Result(job, None))
+    assert json.loads(body)["payload"]["detail"] == "too slow"
+    assert_signed(headers, body)
+
+
+@pytest.mark.parametrize(
+    ("options", "where"),
+    [
+        ({}, f"/fal/queue/requests/{ID}/response"),
+        ({"public_url": "https://s.example/base", "prefix": "/q"}, f"https://s.example/base/q/requests/{ID}/response"),
+    ],
+)
+async def test_above_the_limit_a_result_is_named_and_not_even_read(options, where):
+    store = Parts()
+    headers, body = await scribe(store, webhook_max_payload=PART, **options).write(DELIVERY, answered(b"]", 1))
+    sent = json.loads(body)
+    assert (sent["payload"], sent["status"]) == (None, "OK")
+    assert sent["payload_error"] == f"Response payload has {PART + 1} bytes, more than {PART}. Fetch it from {where}"
+    assert store.read == []
+    assert_signed(headers, body)
+
+
+async def test_at_the_limit_it_is_carried():
+    _, body = await scribe(webhook_max_payload=8).write(DELIVERY, answered(b'{"a": 1}'))
+    assert json.loads(body)["payload"] == {"a": 1}
+
+
+async def test_news_have_an_id_of_their_own():
+    delivery = DELIVERY.replace(kind=WebhookKind.STARTED, number=1, data='{"at": 0}')
+    headers, body = await scribe().write(delivery, None)
+    assert json.loads(body)["type"] == "request.started"
+    assert_signed(headers, body, f"{ID}_1")

@@ -1,0 +1,61 @@
+from email.utils import formatdate
+
+import pytest
+
+from queue_middleware.verdict import follow_up, retry_after, trouble
+
+NOW = 1_700_000_000.0
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"0", 0),
+        (b"120", 120),
+        (b" 7 ", 7),
+        (b"999999999", 86400),
+        (b"-5", 0),
+        (b"soon", 0),
+        (b"", 0),
+        (b"1.5", 0),
+        (b"9" * 5000, 0),
+        (formatdate(NOW + 90, usegmt=True).encode(), 90),
+        (formatdate(NOW - 90, usegmt=True).encode(), 0),
+        (formatdate(NOW + 10**7, usegmt=True).encode(), 86400),
+        (b"Tue, 14 Nov 2023 22:14:20 -0000", 60),
+        (b"Tue, 99 Nov 2023 22:14:20 GMT", 0),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after(((b"retry-after", value),), NOW) == seconds
+    assert retry_after((), NOW) == 0
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "least", "most"),
+    [
+        (500, (), 4, 6),
+        (500, ((b"retry-after", b"60"),), 4, 6),
+        (404, (), 4, 6),
+        (429, (), 4, 6),
+        (429, ((b"retry-after", b"60"),), 60, 60),
+        (503, ((b"retry-after", b"60"),), 60, 60),
+        (503, ((b"retry-after", b"1"),), 4, 6),
+    ],
+)
+def test_the_wait_after_an_answer(status, headers, least, most):
+    for _ in range(50):
+        assert least <= follow_up(status, headers, 1, (5.0,), NOW) <= most
+
+
+@pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
+def test_there_is_nothing_to_wait_for(status, attempt):
+    assert follow_up(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [(200, None), (299, None), (302, "answered 302; redirects are not followed"), (404, "answered 404"), (500, "answered 500")],
+)
+def test_what_is_wrong_with_an_answer(status, said):
+    assert trouble(status) == said
