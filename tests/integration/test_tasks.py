@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from queue_middleware import current_job
+from queue_middleware import QueueMiddleware, current_job
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.provider import Asked, Told, providing
-from tests.queueing import Queue, eventually, serving
+from tests.queueing import Queue, client_of, connected, eventually, serving
 from tests.receiver import receiving
 
 ENDED = {"completed", "failed", "timeout", "cancelled"}
@@ -448,6 +448,39 @@ async def test_an_answer_that_is_too_long(database: Path) -> None:
     ):
         task = await tasks.run(provider.url, maxRetries=0)
     assert (task["status"], task["error"]) == ("failed", "the answer is larger than 1000 bytes")
+
+
+# --- long polls
+
+
+async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", body="{callback_url}", maxWaitTime=60)
+        task_id = created["task"]["id"]
+        await tasks.reaches(task_id, "waiting")
+        async with asyncio.TaskGroup() as group:
+            polls = [group.create_task(tasks.call("GET", f"/tasks/{task_id}?wait=20", 200)) for _ in range(3)]
+            await eventually(lambda: sum(poll.done() for poll in polls) == 0)
+            await tasks.call_back(created["callbackUrl"], {"done": 1})
+        assert {poll.result()["task"]["status"] for poll in polls} == {"completed"}
+        assert (await tasks.call("GET", f"/tasks/{task_id}?wait=20", 200))["task"]["status"] == "completed"
+
+
+async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path) -> None:
+    async with tasking(database) as tasks:
+        task_id = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+        assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"
+        assert "wait" in (await tasks.call("GET", f"/tasks/{task_id}?wait=soon", 400))["error"]
+
+
+async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
+    middleware = QueueMiddleware(http_only(_echo), database=database, min_free_disk=0, shutdown_timeout=2)
+    async with asyncio.timeout(20), client_of(middleware) as client:
+        async with connected(middleware) as queue:
+            task_id = (await Tasks(queue).create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+            poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
+            await eventually(lambda: middleware._runtime._watch._watched)
+        assert (await poll).json()["task"]["status"] == "delayed"
 
 
 # --- whose they are

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
+from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import Cancelled, Headers
 from queue_middleware.runtime import Runtime
 from queue_middleware.tasks import TaskRecord, TaskStatus
@@ -22,6 +23,8 @@ from .guesses import Guesses
 from .intake import Intake
 
 BELOW = "/v1/"
+LONGEST_POLL = 25.0
+"""Seconds; some servers and proxies wait no longer than 30."""
 _LARGE = 1024 * 1024
 _NO_TASK = "Task not found"
 _NO_CALLBACK = "Invalid or expired callback ID"
@@ -87,7 +90,26 @@ class TaskQueue:
         await call.answer(200, wire.page_body(page, limit, offset))
 
     async def _read(self, call: Call, route: TaskRoute) -> None:
-        await self._answer_with(call, await self._mine(call, route))
+        seconds = _whole(_parameters(call), "wait", 0, 0, 10**6)
+        record = await self._mine(call, route)
+        if seconds and record.job.state not in FINAL:
+            record = await self._changed(call, record, min(seconds, LONGEST_POLL))
+        await self._answer_with(call, record)
+
+    async def _changed(self, call: Call, record: TaskRecord, seconds: float) -> TaskRecord:
+        """The task once it is called something else than now, or after so many seconds, or when the process is to end."""
+        task_id = record.job.request_id
+        try:
+            async with asyncio.timeout(seconds), self._runtime.follow(task_id, call.send) as follower:
+                began = record = await self._runtime.task(task_id)
+                while record.status is began.status and record.job.state not in FINAL:
+                    await follower.news(seconds)
+                    if follower.ended:
+                        break
+                    record = await self._runtime.task(task_id)
+        except TimeoutError:
+            return await self._runtime.task(task_id)
+        return record
 
     async def _cancel(self, call: Call, route: TaskRoute) -> None:
         record = await self._mine(call, route)

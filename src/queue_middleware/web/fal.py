@@ -88,6 +88,7 @@ class FalQueue:
         links = self._links(call)
         lines = fal.wants_logs(call.scope["query_string"])
         async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
+            _check_owner(call, follower.glance.job)
             call.request_id = follower.glance.job.request_id
             await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
 

@@ -83,8 +83,6 @@ _STATUS = {
     JobState.WAITING: "IN_PROGRESS",
 }
 
-_UNDER_WAY = frozenset({JobState.RUNNING, JobState.WAITING})
-
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
 ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
 NOT_FOUND = b'{"status": "NOT_FOUND"}'
@@ -133,7 +131,7 @@ def _metrics(job: Job) -> dict[str, float]:
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:
     if job.position is not None:
         yield "queue_position", job.position
-    if job.state in _UNDER_WAY and job.progress is not None:
+    if job.state in (JobState.RUNNING, JobState.WAITING) and job.progress is not None:
         yield "progress", {"fraction": job.progress.fraction, "stage": job.progress.stage}
     if job.failure is not None:
         yield "error", job.failure.detail
