@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from .backoff import exponential
 from .cadence import next_question
+from .callback_id import CallbackIds
 from .errors import OutboundError, OutboundRefused
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
@@ -65,6 +66,7 @@ class Poller:
         store: Store,
         room: WaitingRoom,
         inquiry: Inquiry,
+        ids: CallbackIds,
         announce: Announce,
         *,
         clock: Callable[[], float] = time.time,
@@ -74,6 +76,7 @@ class Poller:
         self._store = store
         self._room = room
         self._inquiry = inquiry
+        self._ids = ids
         self._announce = announce
         self._clock = clock
         self._limit = limit
@@ -156,8 +159,7 @@ class Poller:
 
     async def _hear(self, poll: Poll) -> _Heard:
         """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""
-        start = Start(poll.task.spec.target, poll.start.status, poll.start.headers, poll.start.body)
-        plan = make_plan(poll.config, start)
+        plan = make_plan(poll.config, await self._start(poll))
         url, is_result = plan.url, False
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._get(poll, url)
@@ -170,9 +172,19 @@ class Poller:
             url, is_result = reading.url, is_result or isinstance(reading, Fetch)
         return _Heard(Trouble(f"more than {MOST_REDIRECTS} redirects"))
 
+    async def _start(self, poll: Poll) -> Start:
+        """The answer to the first call, whole."""
+        earlier = [await self._store.output(poll.key, number) for number in range(poll.start.parts)]
+        body = b"".join((*earlier, poll.start.body))
+        return Start(poll.task.spec.target, poll.start.status, poll.start.headers, body)
+
     async def _get(self, poll: Poll, url: str) -> StoredResponse:
         answer = await self._inquiry.get(url, question_headers(poll.config, poll.task.spec.target, poll.credentials, url))
-        return answer.replace(headers=kept_headers(answer.headers))
+        headers, body = kept_headers(answer.headers), answer.body
+        if secret := self._ids.callback_of(poll.task):
+            # Providers like to repeat where they were told to call; the id is to be stored nowhere.
+            body = body.replace(secret.encode(), b"*" * len(secret))
+        return answer.replace(headers=headers, body=body)
 
     # --- what follows
 

@@ -144,7 +144,7 @@ class Runtime:
             worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
-            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._announce)
+            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
             janitor = Janitor(store, settings, self._announce)
             watch = Watch(store, self._announce)
             departure = Departure(watch.stop)

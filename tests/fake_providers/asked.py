@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from .loopback import KEY, Call, Provider, Refused, Reply
+from .loopback import Call, Provider, Refused, Reply
 
 
 @dataclass
@@ -17,7 +17,7 @@ class Runway(Provider):
     phases: ClassVar[Sequence[str]] = ("PENDING", "THROTTLED", "RUNNING", "SUCCEEDED")
 
     def check_key(self, call: Call) -> None:
-        if call.headers.get("authorization") != f"Bearer {KEY}":
+        if call.headers.get("authorization") != f"Bearer {self.key}":
             raise Refused(401, {"error": "The API key is invalid."})
         if call.headers.get("x-runway-version") != "2024-11-06":
             raise Refused(400, {"error": "The X-Runway-Version header is missing or unknown."})
@@ -45,7 +45,7 @@ class ElevenLabs(Provider):
     phases: ClassVar[Sequence[str]] = ("dubbing", "dubbing", "dubbed")
 
     def check_key(self, call: Call) -> None:
-        if call.headers.get("xi-api-key") != KEY:
+        if call.headers.get("xi-api-key") != self.key:
             raise Refused(401, {"detail": {"status": "invalid_api_key", "message": "Invalid API key"}})
 
     async def begin(self, call: Call) -> Reply:

@@ -14,11 +14,9 @@ from typing import Any, ClassVar
 import httpx
 
 from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import KeyRing
-from queue_middleware.signing import Signer
 from queue_middleware.wire import webhook
 
-from .loopback import KEY, Call, Job, Provider, Refused, Reply
+from .loopback import Call, Job, Provider, Refused, Reply
 
 
 @dataclass
@@ -26,16 +24,16 @@ class Fal(Provider):
     """`ends` is the HTTP status of the application's answer: `200`, `422`, `500`. A prompt is required."""
 
     phases: ClassVar[Sequence[str]] = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
-    signer: Signer = field(default_factory=lambda: Signer(KeyRing.of(KeyPair.generate())))
+    pair: KeyPair = field(default_factory=KeyPair.generate)
 
     def check_key(self, call: Call) -> None:
         if call.path.startswith("/.well-known/"):
             return
-        if call.headers.get("authorization") != f"Key {KEY}":
+        if call.headers.get("authorization") != f"Key {self.key}":
             raise Refused(401, {"detail": "invalid key credentials"})
 
     def statuses(self) -> list[str]:
-        return list(self.phases)  # a failed request is COMPLETED too
+        return [*self.phases[:-1][: self.patience], self.phases[-1]]  # a failed request is COMPLETED too
 
     async def begin(self, call: Call) -> Reply:
         job = self.take(json.loads(call.body or b"{}"), next(iter(call.query.get("fal_webhook", [])), None))
@@ -49,14 +47,14 @@ class Fal(Provider):
     async def ask(self, call: Call) -> Reply:
         match call.path.split("/")[1:]:
             case [".well-known", "jwks.json"]:
-                return Reply(200, self.signer.jwks())
+                return Reply(200, {"keys": [self.pair.jwk(padded=False)]})
             case [_, _, "requests", job_id, "status"]:
                 status = self.next_status(self.job(job_id))
                 body = {"status": status, "request_id": job_id, "logs": None, "metrics": {}}
                 return Reply(200 if status == "COMPLETED" else 202, body)
             case [_, _, "requests", job_id]:
                 job = self.job(job_id)
-                if job.phase < len(self.phases):
+                if job.phase < len(self.statuses()):
                     return Reply(400, {"detail": "Request is still in progress"})
                 return self.result(job)
         raise Refused(404, {"detail": "Not found"})
@@ -79,7 +77,7 @@ class Fal(Provider):
         body = json.dumps({**content, "status": "ERROR" if error else "OK"}, sort_keys=True).encode()
         now = str(int(time.time()))
         message = webhook.signed_message(job.id, "github|1", now, body + b"!" * forged)
-        headers = webhook.webhook_headers(job.id, "github|1", now, self.signer.sign(message))
+        headers = webhook.webhook_headers(job.id, "github|1", now, self.pair.sign(message))
         plain = {name.decode(): value.decode() for name, value in headers}
         return await self.client.post(job.webhook, content=body, headers={"content-type": "application/json", **plain})
 

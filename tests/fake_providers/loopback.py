@@ -83,12 +83,14 @@ class Job:
 class Provider:
     """The bones of all of them.
 
-    `ends` is the status with which all jobs end. `interruptions` are given instead of the next answers to questions; None lets
-    one pass.
+    `ends` is the status with which all jobs end, `patience` how many questions it takes to get there; None for one in each
+    phase. `interruptions` are given instead of the next answers to questions; None lets one pass.
     """
 
     phases: ClassVar[Sequence[str]]
     ends: str = ""
+    key: str = KEY
+    patience: int | None = None
     url: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -107,7 +109,7 @@ class Provider:
             return refused.reply
 
     def check_key(self, call: Call) -> None:
-        if call.headers.get("authorization") != f"Bearer {KEY}":
+        if call.headers.get("authorization") != f"Bearer {self.key}":
             raise Refused(401, {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token"})
 
     async def begin(self, call: Call) -> Reply:
@@ -130,7 +132,7 @@ class Provider:
         return self.jobs[job_id]
 
     def statuses(self) -> list[str]:
-        return [*self.phases[:-1], self.ends or self.phases[-1]]
+        return [*self.phases[:-1][: self.patience], self.ends or self.phases[-1]]
 
     def status(self, job: Job) -> str:
         """Where it stands."""

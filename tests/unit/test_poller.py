@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from queue_middleware.cadence import first_question
+from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundError, StoreBusy
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, announce_to
 from queue_middleware.guard import Guard
@@ -110,6 +111,7 @@ class Bench:
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear = store, clock, Ear()
+        self.ids = CallbackIds([b"a secret of this service"])
         self.client = httpx.AsyncClient(trust_env=False, timeout=5)
 
     @asynccontextmanager
@@ -120,6 +122,7 @@ class Bench:
                 "store": self.store,
                 "room": self.store.waiting,
                 "inquiry": inquiry or Inquiry(outbound, settings),
+                "ids": self.ids,
                 "announce": announce_to([self.ear]),
                 "clock": lambda: self.clock.now / 1000,
                 **options,
@@ -142,7 +145,8 @@ class Bench:
     ) -> Claim:
         """A task whose first call was answered, and that waits for its provider from now on."""
         given = {"callback": False, "target": "http://127.0.0.1:9/start", "poll": config, **spec}
-        receipt = await self.store.submit(a_job(task=a_task(**given), webhook="https://example.com/"), start=True)
+        job = a_job(task=self.ids.new_task(a_task(**given).spec, listed=True), webhook="https://example.com/")
+        receipt = await self.store.submit(job, start=True)
         claim = receipt.claim
         assert claim is not None
         assert claim.task is not None
@@ -545,6 +549,37 @@ async def test_one_that_takes_too_long_is_trouble(bench, monkeypatch):
         bench.pass_time(5)
         assert (await bench.ear.next()).reason == "no whole answer within 0.02 s"
         wire.gate.set()
+
+
+async def test_a_callback_url_that_the_provider_repeats_is_not_kept(bench):
+    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), callback=True)
+    assert claim.task is not None
+    secret = bench.ids.callback_of(claim.task)
+    assert secret is not None
+    body = b'{"status": "broken", "error": "nobody at %s"}' % secret.encode()
+    async with bench.asking(Scripted(an_answer(body))):
+        await bench.until_over(claim)
+    assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, f"nobody at {'*' * 64}")
+    response = (await bench.store.waiting.record(claim.request_id)).response
+    assert response is not None
+    assert secret.encode() not in response.body
+
+
+async def test_a_first_answer_in_parts_is_read_whole(bench):
+    receipt = await bench.store.submit(
+        a_job(task=bench.ids.new_task(a_task(callback=False, target="http://127.0.0.1:9/x", poll=ASKED).spec)), start=True
+    )
+    claim = receipt.claim
+    assert claim is not None
+    assert claim.task is not None
+    assert await bench.store.append(claim, 0, b'{"padding": "')
+    assert await bench.store.append(claim, 1, b'x", ')
+    last = StoredResponse(200, (), b'"id": 7}', 2)
+    assert await bench.store.waiting.conclude(claim, claim.task, last, a_wait(60.0, poll_in=5.0))
+    inquiry = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(inquiry):
+        await bench.until_over(claim)
+    assert [url for url, _ in inquiry.calls] == ["http://127.0.0.1:9/status/7"]
 
 
 async def test_hop_by_hop_headers_are_not_kept(bench):

@@ -15,7 +15,7 @@ from queue_middleware.errors import BadRequest
 from queue_middleware.models import Backoff, Headers, PollConfig, StoredResponse, Value
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 
-from .pollconfig import read_poll_config, shown_poll_config
+from .pollconfig import is_relative, read_poll_config, shown_poll_config
 from .providers import find_provider
 from .templates import read_json
 
@@ -65,7 +65,7 @@ def read_task(body: bytes) -> TaskRequest:
     method = (_text(fields, "method") or "POST").upper()
     if method not in METHODS:
         raise BadRequest(f"method is {method[:20]!r}; it takes {', '.join(METHODS)}")
-    poll = _poll(fields)
+    poll = _poll(fields, target)
     sent = b"" if method == "GET" else (_text(fields, "body") or "").encode()
     return TaskRequest(
         target=target,
@@ -85,12 +85,15 @@ def read_task(body: bytes) -> TaskRequest:
     )
 
 
-def _poll(fields: Mapping[str, Any]) -> PollConfig | None:
-    provider, config = _text(fields, "provider"), fields.get("pollConfig")
-    known = find_provider(provider) if provider else None
-    if config is not None:
-        return read_poll_config(config)
-    return known.poll if known else None
+def _poll(fields: Mapping[str, Any], target: str) -> PollConfig | None:
+    name, given = _text(fields, "provider"), fields.get("pollConfig")
+    provider = find_provider(name) if name else None
+    if given is None and provider is None:
+        return None
+    config = provider.poll if given is None and provider is not None else read_poll_config(given)
+    if target.startswith("/") and is_relative(config):
+        raise BadRequest("targetUrl is a path of this application, so the templates of pollConfig have to be whole addresses")
+    return config
 
 
 def _wait(fields: Mapping[str, Any], poll: PollConfig | None) -> float:

@@ -13,7 +13,7 @@ from queue_middleware.models import PollConfig, Word
 
 from .templates import check_path, check_template
 
-LEAST_INTERVAL = 1.0
+LEAST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
 LONGEST_DURATION = 7 * 86400.0
 _MOST_VALUES = 32
@@ -86,6 +86,11 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise BadRequest(f"pollConfig.headers: {name[:64]!r} is no header that can be set here")
         if not value.isprintable() or not value.isascii() or len(value) > 2048:
             raise BadRequest(f"pollConfig.headers: the value of {name} takes up to 2048 printable characters of ASCII")
+
+
+def is_relative(config: PollConfig) -> bool:
+    """Whether one of its templates needs a `targetUrl` that it can be relative to."""
+    return any(not template.startswith(("{", "http")) for template in (config.url_template, config.result_url_template or "{"))
 
 
 def shown_poll_config(config: PollConfig) -> dict[str, Any]:
