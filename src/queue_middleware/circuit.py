@@ -27,6 +27,7 @@ AT_ONCE: dict[Standing, int] = {
 """Attempts at one host at once, of one process. A probe is the only one over all processes."""
 MOST_AT_ONCE = max(AT_ONCE.values())
 
+LEAST_PATIENCE = 3600.0
 _FIRST_PAUSE = 10.0
 _LONGEST_PAUSE = 300.0
 
@@ -86,6 +87,11 @@ def judge(health: Health, outcome: Outcome | None, now: int, *, probe: bool) -> 
 def pause_after(failures: int) -> float:
     """Seconds for which a host is left alone after so many failures in a row."""
     return exponential(failures - THRESHOLD + 1, first=_FIRST_PAUSE, longest=_LONGEST_PAUSE)
+
+
+def patience(schedule: tuple[float, ...]) -> float:
+    """Seconds that webhooks wait for a host that is left alone: as all attempts may take, each wait a fifth longer."""
+    return max(sum(schedule) * 1.2, LEAST_PATIENCE)
 
 
 class Waiting(Value, frozen=True):

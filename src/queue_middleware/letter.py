@@ -118,10 +118,11 @@ class Scribe:
         user, timestamp = webhook.user_id(result.job.identity if result else None), str(int(self._clock()))
         signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
-        second, codes = self._signer.sign_each(message), self._signer.codes(message)
         return (
             *_OURS,
             *webhook.webhook_headers(delivery.request_id, user, timestamp, signature),
-            *standard.webhook_headers(delivery.webhook_id, timestamp, second, codes),
+            *standard.webhook_headers(
+                delivery.webhook_id, timestamp, self._signer.sign_each(message), self._signer.codes(message)
+            ),
             *(asyncqueue.signature_headers(self._secrets, timestamp, body) if result and result.job.is_task else ()),
         )

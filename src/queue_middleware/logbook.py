@@ -54,7 +54,7 @@ class Logbook:
     _closed = False
     _timer: asyncio.TimerHandle | None = None
     _writing: asyncio.Future[bool] | None = None
-    _written: Sequence[LogLine] = ()
+    _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
 
     def __init__(self, claim: Claim, shelf: Shelf) -> None:
@@ -146,27 +146,33 @@ class Logbook:
 
     def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         if lines or progress is not None:
-            self._written = lines
-            self._writing = asyncio.ensure_future(self._shelf.store.log(self._claim, lines, progress))
+            try:
+                told = self._shelf.store.log(self._claim, lines, progress)
+            except Exception as error:  # lines that cannot even be spelled must not cost the job its end
+                self._shelf.announce(Outage("logs", error, 0))
+                return
+            self._written = lines, progress
+            self._writing = asyncio.ensure_future(told)
             self._writing.add_done_callback(self._look)
 
     def _look(self, writing: asyncio.Future[bool]) -> None:
         """See what became of a write, once."""
         if self._writing is not writing or writing.cancelled():
             return
-        lines, self._written, self._writing = self._written, (), None
+        (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
             self._shelf.announce(Outage("logs", error, _PAUSE))
-            self._put_back(lines)
+            self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
             self._shelf.announce(Outage("logs", error, 0))
         elif not writing.result():
             self.discard()
 
-    def _put_back(self, lines: Sequence[LogLine]) -> None:
+    def _put_back(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         with self._lock:
             self._lines[:0] = lines
+            self._progress = self._progress or progress
             if self._report is not None:
                 self._report = self._report[0] + len(lines), self._report[1]
             self._expected = True

@@ -70,7 +70,8 @@ def size_of(line: LogLine) -> int:
 def clean(value: object, most: int) -> str:
     """The text of `value`, at most so many characters and a remark about those that are left out; valid Unicode."""
     try:
-        text = value if type(value) is str else str(value)
+        # Plain: the text of a subclass of str may be itself (Django's SafeString), which cannot be stored.
+        text = value if type(value) is str else str.__str__(str(value))
         if len(text) > most:
             half = most // 2
             text = f"{text[:half]} … [{len(text) - 2 * half} characters left out] … {text[-half:]}"

@@ -106,7 +106,7 @@ class Store(Protocol):
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """The lines of a job whose number is larger than `after`, in order; none when retention has taken them.
 
-        Asked after the job was seen at its end, they are all.
+        Asked after the job was seen at its end, they are all, unless the database failed when the last ones were told.
         """
 
     async def cancel(self, request_id: str) -> Cancelled:

@@ -117,7 +117,7 @@ class Settled(Value, frozen=True):
     pause: float = 0.0
     """Seconds until the host is probed, where it is `OPEN`."""
     given_up: tuple[Delivery, ...] = ()
-    """Others of the same host that are dead now, because it has been failing for as long as their whole schedule."""
+    """Others of the same host that are dead now, because it has been failing for as long as `circuit.patience`."""
 
     def __bool__(self) -> bool:
         return self.held

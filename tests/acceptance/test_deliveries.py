@@ -9,12 +9,13 @@ import socket
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 
 import anyio
 import httpx
 import pytest
+from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.delivery import DeliveryEngine
@@ -212,13 +213,17 @@ async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path
         for request_id, webhooks in receiver.arrived.items():
             for webhook in webhooks:
                 assert (await verifier.verify(webhook.headers, webhook.body)).request_id == request_id
-                _verify_standard(keys[0]["x"], webhook)
+                assert any(_is_signed(key["x"], webhook) for key in keys)
         twice = sum(len(webhooks) > 1 for webhooks in receiver.arrived.values())
         assert twice <= sending, "only what was on its way is sent again"
 
 
-def _verify_standard(x: str, webhook: Webhook) -> None:
+def _is_signed(x: str, webhook: Webhook) -> bool:
+    """Whether it is, by this key, as Standard Webhooks wants it."""
     key = VerifyKey(base64.urlsafe_b64decode(x + "=" * (-len(x) % 4)))
-    signature = base64.b64decode(webhook.headers["webhook-signature"].removeprefix("v1a,"))
     signed = f"{webhook.headers['webhook-id']}.{webhook.headers['webhook-timestamp']}.".encode() + webhook.body
-    key.verify(signed, signature)
+    for word in webhook.headers["webhook-signature"].split():
+        with suppress(BadSignatureError):
+            key.verify(signed, base64.b64decode(word.removeprefix("v1a,")))
+            return True
+    return False

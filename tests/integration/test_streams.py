@@ -19,7 +19,6 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
-from queue_middleware.store import Topic
 from queue_middleware.web import streams
 from tests.asgi import call, http_scope
 from tests.listening import Listener, listening
@@ -46,7 +45,7 @@ class Stage:
         return len(self.app._runtime._watch._watched)
 
     def is_listened_to(self) -> bool:
-        return bool(self.app._runtime._store._listeners[Topic.STATUS])
+        return self.app._runtime._store._listeners.status_is_wanted
 
 
 @pytest.fixture
@@ -159,11 +158,73 @@ async def test_progress_is_a_change(database: Path) -> None:
         request_id = await queue.submit("GET", "/")
         async with listening(app, request_id) as listener:
             for number in range(3):
-                while (event := await listener.event()).get("progress") is None:
-                    pass
-                assert event["progress"] == {"fraction": number / 4, "stage": f"stage {number}"}
+                event = await listener.event()
+                while event.get("progress") != {"fraction": number / 4, "stage": f"stage {number}"}:
+                    event = await listener.event()
                 step.set()
             assert (await listener.event())["status"] == "COMPLETED"
+
+
+async def test_log_lines_come_as_increments(database: Path) -> None:
+    step = asyncio.Event()
+
+    async def work(request: Request) -> Response:
+        for number in range(4):
+            current_job.log(f"{number} one")
+            current_job.log(f"{number} two ü")
+            await step.wait()
+            step.clear()
+        current_job.log("last words")
+        return PlainTextResponse("")
+
+    app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        request_id = await queue.submit("GET", "/")
+        async with listening(app, request_id, b"logs=1") as listener, listening(app, request_id) as other:
+            heard: list[str] = []
+            for number in range(4):
+                while f"{number} two ü" not in heard:
+                    heard += [line["message"] for line in (await listener.event())["logs"]]
+                step.set()
+            await listener.until("COMPLETED")
+            await other.until("COMPLETED")
+            assert await listener.next() == b""
+        lines = [line for event in listener.events for line in event["logs"]]
+        assert lines == (await polled(queue, request_id, "?logs=1"))["logs"]
+        assert [line["message"] for line in lines] == [f"{n} {word}" for n in range(4) for word in ("one", "two ü")] + [
+            "last words"
+        ]
+        assert all(write.isascii() for write in listener.writes)
+        # Who wants no lines is not woken by them.
+        assert {event["logs"] for event in other.events} == {None}
+        assert len(other.writes) <= 3
+
+        async with listening(app, request_id, b"logs=1") as late:
+            assert (await late.event())["logs"] == lines
+
+
+async def test_the_queue_form_has_its_own_urls(stage: Stage) -> None:
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        place = "/fal/queue/run/acme/studio/requests"
+        async with listening(stage.app, request_id, path=place) as listener:
+            event = await listener.event()
+            assert event["status_url"] == f"http://service.test{place}/{request_id}/status"
+            assert event["response_url"] == f"http://service.test{place}/{request_id}"
+
+
+async def test_pages_of_other_origins_may_listen(database: Path) -> None:
+    stage = Stage(database, cors_origins="https://page.example")
+    stage.go.set()
+    async with connected(stage.app) as queue:
+        request_id = await queue.submit("POST", "/x")
+        scope = http_scope(
+            "GET", f"/fal/queue/requests/{request_id}/status/stream".encode(), headers=[(b"origin", b"https://page.example")]
+        )
+        listener = Listener()
+        await listener.run(stage.app, scope)
+        assert listener.headers["access-control-allow-origin"] == "https://page.example"
+        assert listener.events[-1]["status"] == "COMPLETED"
 
 
 async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:

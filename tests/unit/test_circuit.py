@@ -2,6 +2,7 @@ import pytest
 
 from queue_middleware.circuit import (
     AT_ONCE,
+    LEAST_PATIENCE,
     STANDING,
     THRESHOLD,
     Health,
@@ -9,6 +10,7 @@ from queue_middleware.circuit import (
     Waiting,
     judge,
     outcome_of,
+    patience,
     pause_after,
     share,
 )
@@ -76,6 +78,11 @@ def test_an_attempt_that_never_reached_the_host_says_nothing():
 def test_the_pause_grows_to_five_minutes(failures, longest):
     for _ in range(20):
         assert longest / 2 <= pause_after(failures) <= longest
+
+
+def test_patience_is_that_of_the_schedule_and_an_hour_at_least():
+    assert patience((5.0, 300.0, 36000.0)) == 1.2 * 36305
+    assert patience((5.0,)) == patience(()) == LEAST_PATIENCE == 3600
 
 
 def good(host, due=1):

@@ -203,6 +203,39 @@ async def test_lines_that_could_not_be_stored_are_told_again_in_front() -> None:
     assert [(type(event), event.where) for event in desk.announced if isinstance(event, Outage)] == [(Outage, "logs")] * 2
 
 
+async def test_the_last_report_outlives_an_outage() -> None:
+    desk = Desk()
+    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.book.report(Progress(0.5))
+    await eventually(lambda: len(desk.shelf.calls) == 2 and desk.book._writing is None)
+    assert desk.shelf.calls == [("log", ("50%",), Progress(0.5))] * 2
+
+
+async def test_a_later_report_takes_the_place_of_one_that_could_not_be_stored() -> None:
+    desk = Desk()
+    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.shelf.open.clear()
+    desk.book.report(Progress(0.5))
+    await eventually(lambda: desk.shelf.calls)
+    desk.book.report(Progress(0.6))
+    desk.shelf.open.set()
+    await eventually(lambda: len(desk.shelf.calls) == 2 and desk.book._writing is None)
+    assert desk.shelf.calls[1] == ("log", ("50%", "60%"), Progress(0.6))
+
+
+async def test_lines_that_cannot_even_be_spelled_do_not_cost_the_job_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+
+    def refuse(*_: object) -> Awaitable[bool]:
+        raise TypeError("such objects are unsupported")
+
+    monkeypatch.setattr(desk.shelf, "log", refuse)
+    desk.write("poison")
+    assert await desk.end()
+    assert [call[0] for call in desk.shelf.calls] == ["end"]
+    assert [event.where for event in desk.announced if isinstance(event, Outage)] == ["logs"]
+
+
 async def test_lines_that_can_never_be_stored_are_given_up() -> None:
     desk = Desk()
     desk.shelf.failures = [StoreError("broken")]

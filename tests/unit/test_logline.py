@@ -73,6 +73,19 @@ def test_what_has_no_text_does_not_raise() -> None:
     assert line.message == line.labels["mute"] == "[Mute has no text: LookupError]"
 
 
+class Safe(str):
+    """As Django's `SafeString`: its text is itself."""
+
+    def __str__(self) -> str:
+        return self
+
+
+def test_a_text_that_is_more_than_a_text_becomes_plain() -> None:
+    line = make_line(AT, LogLevel.INFO, Safe("x"), {Safe("who"): Safe("me")})
+    texts = [line.message, *line.labels.keys(), *line.labels.values()]
+    assert [(type(text), text) for text in texts] == [(str, "x"), (str, "who"), (str, "me")]
+
+
 def test_surrogates_can_be_stored() -> None:
     assert clean("caf\udce9 \N{SNOWMAN}", 100) == "caf\\udce9 \N{SNOWMAN}"
 

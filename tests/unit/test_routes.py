@@ -3,6 +3,7 @@
 import pytest
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
+from queue_middleware.wire import routes
 from queue_middleware.wire.routes import METHODS, Route, Verb, find_host_route, find_route
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
@@ -141,6 +142,20 @@ def test_what_is_no_route_of_an_app(path: str) -> None:
         find_host_route("GET", path)
     with pytest.raises(UnknownRoute):
         find_route("GET", f"/run{path}")
+
+
+def test_a_path_of_many_words_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    class Asked(dict[str, Verb]):
+        def get(self, word: str, default: Verb | None = None) -> Verb | None:  # type: ignore[override]
+            asked.append(word)
+            return super().get(word, default)
+
+    monkeypatch.setattr(routes, "OF_APP", Asked(routes.OF_APP))
+    path = "/x" + "/requests" * 1000
+    assert find_host_route("POST", f"/o/a{path}") == Route(Verb.SUBMIT, target=path, app="/o/a")
+    assert len("".join(asked)) < 50 * 1000
 
 
 def test_the_keys_are_at_the_root_of_a_host_too() -> None:

@@ -68,6 +68,7 @@ OF_ID: dict[str, Verb] = {
 
 OF_APP: dict[str, Verb] = {"": Verb.RESPONSE, **OF_REQUEST}
 """What may stand behind `/{owner}/{alias}/requests/{id}` and a slash."""
+_MOST_WORDS = max(word.count("/") + 1 for word in OF_APP)
 
 
 class Route(Value, frozen=True):
@@ -145,7 +146,8 @@ def _request_route(app: str, rest: str) -> Route | None:
     for place, segment in enumerate(segments):
         if segment != "requests":
             continue
-        request_id, *words = segments[place + 1 :] or [""]
+        # One word more than any route has is enough to see that it is none; a path can hold thousands of them.
+        request_id, *words = segments[place + 1 : place + 3 + _MOST_WORDS] or [""]
         verb = OF_APP.get("/".join(words))
         if place == 0 and (verb is None or len(segments) == 1):
             raise UnknownRoute(f"there is no queue route {app + rest[:200]!r}")

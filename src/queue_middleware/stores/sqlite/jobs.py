@@ -85,8 +85,10 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         try:
             request = decode_request(head, body)
         except msgspec.DecodeError:
-            # Nobody will ever be able to run it, and it must not stand in everybody's way.
+            # Nobody will ever be able to run it, and it must not stand in everybody's way. Who claims takes fewer than he
+            # asked for to mean that no more are waiting, so he is told to look again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
+            transaction.topics.add(Topic.WORK)
             continue
         task = tasks.get(key)
         if task is not None:

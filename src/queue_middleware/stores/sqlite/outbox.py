@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
-from queue_middleware.circuit import Outcome
+from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
 from queue_middleware.models import Standing, WebhookKind
 from queue_middleware.settings import Settings
@@ -34,8 +34,7 @@ class SQLiteOutbox:
     """`outbox.Outbox` on the connections of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read) -> None:
-        # As long as all attempts of the schedule take; each wait may be a fifth longer than it says.
-        self._patience = round(sum(settings.webhook_schedule) * 1200)
+        self._patience = round(patience(settings.webhook_schedule) * 1000)
         self._write = write
         self._read = read
 

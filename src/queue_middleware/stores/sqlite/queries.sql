@@ -257,8 +257,7 @@ SELECT min(at) FROM (
     UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
 
 -- name: results
-SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
-    NULL
+SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
@@ -279,7 +278,7 @@ FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER 
 SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
 
 -- name: forget_receivers
-DELETE FROM receiver WHERE host IN (SELECT value FROM json_each(?)) AND next_at IS NULL;
+DELETE FROM receiver WHERE next_at IS NULL AND host IN (SELECT value FROM json_each(?));
 
 -- name: delivery
 SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
@@ -314,8 +313,8 @@ ORDER BY id LIMIT :limit;
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
--- Failures have no answer, but they need not be looked at again.
-SELECT short_lived.job_id FROM short_lived JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
+-- Failures have no answer, but they need not be looked at again. CROSS, or the planner goes through all jobs there are.
+SELECT short_lived.job_id FROM short_lived CROSS JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
 WHERE finished_at <= CASE WHEN parts > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('waiting', 'pending', 'sending'))
 LIMIT :limit;

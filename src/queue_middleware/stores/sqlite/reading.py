@@ -88,7 +88,7 @@ def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, 
     """Finished jobs with their answers, by key; without those that are gone."""
     found: dict[int, Result] = {}
     for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
-        one = _job(tuple(row))
+        one = _job((*row, None))
         if one.state in FINAL:
             found[one.key] = _result(one, None if head is None else (head, body, parts))
     return found

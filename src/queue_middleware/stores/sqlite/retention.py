@@ -16,14 +16,12 @@ from .transaction import Transaction
 
 
 class Outlived(Value, frozen=True):
-    """Keys of finished jobs that are no longer kept, the oldest first, and of jobs whose answers were not to be stored.
-
-    And the hosts of receivers that nobody has called for as long.
-    """
+    """Keys of finished jobs that are no longer kept, the oldest first, of jobs whose answers are not stored, and hosts."""
 
     jobs: list[int]
     answers: list[int]
-    receivers: list[str]
+    hosts: list[str]
+    """Receivers that nothing went to for as long."""
 
 
 def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: int, limit: int) -> Outlived:
@@ -31,26 +29,24 @@ def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: i
     before = now - retention
     jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
     answers = {"before": now - SHORT, "before_if_large": now - SHORT_IF_LARGE, "large": LARGE, "limit": limit}
+    hosts = {"before": before, "limit": limit}
     return Outlived(
-        _keys(connection, "outlived", jobs),
-        _keys(connection, "short_lived", answers),
-        _keys(connection, "unused_receivers", {"before": before, "limit": limit}),
+        _found(connection, "outlived", jobs),
+        _found(connection, "short_lived", answers),
+        _found(connection, "unused_receivers", hosts),
     )
 
 
-def _keys(connection: sqlite3.Connection, name: str, parameters: dict[str, int]) -> list[Any]:
+def _found(connection: sqlite3.Connection, name: str, parameters: dict[str, int]) -> list[Any]:
     return [row[0] for row in connection.execute(SQL[name], parameters).fetchall()]
 
 
 def prune(transaction: Transaction, batch: Sequence[Outlived]) -> list[int]:
     """Delete them; how many jobs and answers."""
-    return [_prune(transaction, found) for found in batch]
-
-
-def _prune(transaction: Transaction, found: Outlived) -> int:
-    if found.receivers:
-        transaction.change("forget_receivers", (json.dumps(found.receivers),))
-    return _prune_jobs(transaction, found.jobs) + _prune_answers(transaction, found.answers)
+    for found in batch:
+        if found.hosts:
+            transaction.change("forget_receivers", (json.dumps(found.hosts),))
+    return [_prune_jobs(transaction, found.jobs) + _prune_answers(transaction, found.answers) for found in batch]
 
 
 def _prune_jobs(transaction: Transaction, keys: list[int]) -> int:

@@ -36,6 +36,7 @@ from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
+from .listeners import Listeners
 from .locks import dead_owners
 from .outbox import SQLiteOutbox
 from .queries import SQL
@@ -47,10 +48,6 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
-_WATCH = 0.05
-"""Seconds between two looks for the commits of other processes."""
-_LINGER = 5.0
-"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -73,7 +70,6 @@ class SQLiteStore:
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
-        self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tallies = Tallies()
         self._pruned = 0
         self._opened: AsyncExitStack | None = None
@@ -96,8 +92,10 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
-            self._writer = Writer(self._connection, self._begin, self._tell, self._tallies.forget)
-            self._watcher = asyncio.get_running_loop().create_task(self._watch(), name="queue-store-watcher")
+            self._listeners = Listeners(self._files.bells)
+            self._writer = Writer(self._connection, self._begin, self._listeners.tell, self._tallies.forget)
+            watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
+            self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -144,48 +142,13 @@ class SQLiteStore:
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
-        self._listeners[topic].append(listener)
-        if topic is Topic.STATUS:
-            self._files.bells.hang(lambda: self._tell({Topic.STATUS}))
-        return lambda: self._unsubscribe(topic, listener)
-
-    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
-        self._listeners[topic].remove(listener)
-        if topic is Topic.STATUS:
-            asyncio.get_running_loop().call_later(_LINGER, self._want_quiet)
-
-    def _want_quiet(self) -> None:
-        if not self._listeners[Topic.STATUS]:
-            self._files.bells.take_down()
-
-    def _tell(self, topics: set[Topic]) -> None:
-        for topic in topics:
-            for listener in self._listeners[topic]:
-                listener()
-
-    async def _watch(self) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
-
-        Whoever listens to `STATUS` hears of it sooner, by a bell.
-        """
-        seen = None
-        while True:
-            await asyncio.sleep(_WATCH)
-            if not self._writer.idle:
-                continue  # a transaction looks for itself
-            try:
-                version = await self._connection.call(_data_version)
-            except QueueError:
-                continue
-            if version != seen:
-                seen = version
-                self._tell(set(Topic))
+        return self._listeners.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
-        elif self._listeners[Topic.STATUS]:
+        elif self._listeners.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
 
@@ -305,7 +268,7 @@ class SQLiteStore:
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if any((found.jobs, found.answers, found.receivers)) else 0
+        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
@@ -321,7 +284,3 @@ class SQLiteStore:
 
 def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
     return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
-
-
-def _data_version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA data_version").fetchone()[0])

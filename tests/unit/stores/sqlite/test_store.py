@@ -14,19 +14,22 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreError
 from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite import SQLiteStore, jobs, listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.files import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 from queue_middleware.stores.sqlite.queries import SQL, execute_rows
 from tests.nouns import a_job, an_answer, claimed
+from tests.queueing import eventually
 
 
 def make(folder: Path, **options: Any) -> SQLiteStore:
@@ -173,6 +176,15 @@ def test_hot_queries_use_their_index(name: str, index: str) -> None:
     connection.close()
 
 
+def test_a_queue_whose_answers_are_all_stored_is_not_searched_for_others() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    names = dict.fromkeys(re.findall(r":(\w+)", SQL["short_lived"]))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['short_lived']}", names)]
+    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN short_lived"]
+    connection.close()
+
+
 async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -> None:
     store = make(tmp_path, min_free_disk=2**62)
     await store.open()
@@ -281,6 +293,23 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     job = await store.job(broken.request_id)
     assert job.state is JobState.FAILED
     assert len(await claimed(store, 1)) == 1
+    await store.close()
+
+
+async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(*_: object) -> None:
+        raise msgspec.DecodeError("of another release")
+
+    monkeypatch.setattr(listeners, "_WATCH", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(jobs, "decode_request", unreadable)
+    store = make(tmp_path)
+    await store.open()
+    await store.submit(a_job())
+    await store.submit(a_job())
+    told: list[Topic] = []
+    store.subscribe(Topic.WORK, lambda: told.append(Topic.WORK))
+    assert await store.claim(1) == []
+    await eventually(lambda: told)
     await store.close()
 
 
