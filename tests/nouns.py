@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+from itertools import count
 from typing import Any
 
-from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse, Task, TaskSpec
 from queue_middleware.store import Store
+from queue_middleware.tasks import Resolution, Wait
 from queue_middleware.webhooks import Attempt, Delivery, Room
 
 
@@ -31,6 +34,30 @@ def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
 
 def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
     return StoredResponse(status, ((b"content-type", b"application/json"),), body).replace(**changes)
+
+
+_numbers = count()
+
+
+def a_task(listed: bool = True, **spec: Any) -> Task:
+    """Each with ids of its own."""
+    seed = b"%d" % next(_numbers)
+    given = {"base": "https://service.test/fal/queue", "wait": 30.0, "callback": True, "target": "/work", "method": "POST"}
+    return Task(
+        spec=TaskSpec(**{**given, **spec}),
+        salt=hashlib.sha256(b"salt" + seed).digest()[:16],
+        callback=hashlib.sha256(b"callback" + seed).digest(),
+        signal=hashlib.sha256(b"signal" + seed).digest(),
+        listed=listed,
+    )
+
+
+def a_wait(seconds: float = 30.0, **changes: Any) -> Wait:
+    return Wait(seconds, **changes)
+
+
+def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> Resolution:
+    return Resolution(an_answer(body), failure)
 
 
 def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:

@@ -11,12 +11,16 @@ from examples.stage.watch import Disappointed, Watcher
 
 
 async def play(watcher: Watcher) -> None:
-    """Six requests for two places: some wait, four succeed, one is refused by the service, one is cancelled in the middle."""
+    """Seven requests for two places: some wait, five succeed, one is refused by the service, one is cancelled in the middle.
+
+    One leaves its place at once: somebody else does the work, and calls back.
+    """
     sheet = await watcher.submit("contact sheet, 200", "/contact-sheet", {"frames": 200}, expected=499)
     await watcher.submit("enlarge x4", "/enlarge", {"scale": 4, "rounds": 30})
     await watcher.submit("enlarge x3", "/enlarge", {"scale": 3, "rounds": 30})
     await watcher.submit("enlarge x40 (mistake)", "/enlarge", {"scale": 40}, expected=422)
     await watcher.submit("enlarge x2", "/enlarge", {"scale": 2, "rounds": 30})
+    await watcher.submit("retouch", "/retouch", {})
     await watcher.submit("contact sheet, 6", "/contact-sheet", {"frames": 6})
     async with asyncio.TaskGroup() as group:
         for watched in watcher.requests:
@@ -44,6 +48,7 @@ def commands(watcher: Watcher) -> Sequence[str]:
         f"curl -X PUT '{request['cancel_url']}'",
         f"curl -o enlarged.jpg '{watcher.service}{picture}'",
         f"{post} -d '{{\"scale\": 2}}' '{watcher.service}/enlarge'    # the same endpoint without the queue",
+        f"{post} -d '{{}}' '{queue}/submit/retouch?fal_webhook={watcher.receiver}/webhook'    # waits for the retoucher",
         f"curl '{watcher.receiver}/webhooks'",
         f"curl '{watcher.service}{JWKS}'",
     )
@@ -55,6 +60,7 @@ DEMONSTRATION = Demonstration(
     receiver="examples.fastapi_app.receiver:app",
     play=play,
     commands=commands,
+    neighbours={"RETOUCHER": "examples.fastapi_app.retoucher:app"},
 )
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
+import httpx
 from anyio import to_thread
 from fastapi import FastAPI, HTTPException
 from fastapi.staticfiles import StaticFiles
@@ -28,6 +29,8 @@ PICTURES.mkdir(parents=True, exist_ok=True)
 # Nothing else is needed to see, in a request's status, what was logged while it ran; by default Python keeps INFO back.
 log = logging.getLogger("examples")
 log.setLevel(logging.INFO)
+
+RETOUCHER = os.environ.get("RETOUCHER", "http://127.0.0.1:8002")
 
 api = FastAPI(title="Darkroom")
 api.mount("/pictures", StaticFiles(directory=PICTURES))
@@ -47,6 +50,12 @@ class ContactSheet(BaseModel):
 
     photograph: str = Field("astronaut", pattern="^[a-z]+$")
     frames: int = Field(12, ge=1, le=200)
+
+
+class Retouch(BaseModel):
+    """Work for somebody else."""
+
+    photograph: str = Field("astronaut", pattern="^[a-z]+$")
 
 
 @api.post("/enlarge")
@@ -81,6 +90,19 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
         sheets[outcome] += 1
         log.info("sheet %s after %d frames", outcome, len(frames))
     return {"picture": f"/pictures/{name}", "frames": len(frames)}
+
+
+@api.post("/retouch", status_code=202)
+async def retouch(order: Retouch) -> dict[str, str]:
+    """Somebody else does the work, and this handler ends at once. What he sends when he calls back is the request's answer."""
+    if not current_job:
+        raise HTTPException(409, "queue this: directly, nobody would be there to wait for the retoucher")
+    current_job.report_progress(0.5, "waiting for the retoucher")
+    job = {"photograph": order.photograph, "webhook": current_job.callback_url}
+    async with httpx.AsyncClient(trust_env=False) as client:
+        answer = await client.post(f"{RETOUCHER}/jobs", json=job)
+    answer.raise_for_status()
+    return dict(answer.json())
 
 
 @api.get("/sheets")

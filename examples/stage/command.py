@@ -8,9 +8,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import httpx
@@ -24,13 +24,17 @@ JWKS = "/fal/queue/.well-known/jwks.json"
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What is shown: two applications, the play itself, and what a visitor may want to try afterwards."""
+    """What is shown: two applications, the play itself, and what a visitor may want to try afterwards.
+
+    `neighbours` are applications that the service calls: name of the variable in which it finds the URL → application.
+    """
 
     title: str
     service: str
     receiver: str
     play: Callable[[Watcher], Awaitable[None]]
     commands: Callable[[Watcher], Sequence[str]]
+    neighbours: Mapping[str, str] = field(default_factory=dict)
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
         """Run it; returns the exit status."""
@@ -75,12 +79,16 @@ def _run(demonstration: Demonstration, options: argparse.Namespace, folder: Path
         "QUEUE_SHUTDOWN_TIMEOUT": "2s",  # whoever leaves does not want to wait for the last picture
         "DARKROOM_PICTURES": str(folder / "pictures"),
     }
+    for name, app in demonstration.neighbours.items():
+        queue[name] = stack.enter_context(serving(app, folder / f"{name.lower()}.log", {}))
     service = stack.enter_context(serving(demonstration.service, folder / "service.log", queue))
     keys = options.jwks_url or service + JWKS
     receiver = stack.enter_context(serving(demonstration.receiver, folder / "receiver.log", {"JWKS_URL": keys}))
     display.line(demonstration.title, "bold")
     display.line(f"  service   {service}    its queue: {service}/fal/queue")
     display.line(f"  receiver  {receiver}    trusts the keys of {keys}")
+    for name in demonstration.neighbours:
+        display.line(f"  {name.lower():<9} {queue[name]}    somebody else's, who calls back")
     display.line(f"  database  {database}{'' if options.database else '    (removed at the end; --database keeps one)'}\n")
     status = asyncio.run(_show(demonstration, options, service, receiver, display))
     if status:

@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol, TypeVar
 
-from .backoff import exponential
+from .backoff import exponential, grown
 from .bridges import Call, in_wsgi_bridge
+from .errand import Errand
 from .errors import QueueError
-from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck
+from .events import Announce, AttemptFailed, AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck, Waiting
 from .jobcontext import enter
 from .lifecycle import CANCELLED, Again, judge
 from .logbook import Logbook, Shelf
-from .models import Claim, ErrorType, Failure, StoredResponse
-from .replay import AnswerTooLarge, App, Replay, build_scope
+from .models import Claim, ErrorType, Failure, JobState, StoredResponse
+from .replay import AnswerTooLarge, App, NoAnswer, Replay, build_scope
 from .settings import Settings
-from .store import Store, Told
+from .store import Store
+from .target import Targets
 
 POLITE = 0.1
 """Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
@@ -29,6 +32,12 @@ TAIL = 300.0
 """Seconds that a call may go on after its answer (background tasks) before its slot is given to others."""
 PAUSE = 1.0
 """Seconds between two tries to reach a database that does not answer."""
+
+
+_Held = bool | JobState | None
+"""Whether a claim was still held; of one that may wait, where its job stands, or None."""
+
+T = TypeVar("T")
 
 
 class Abort(StrEnum):
@@ -51,6 +60,7 @@ class Surroundings:
     loop: asyncio.AbstractEventLoop
     """Kept, because asking for it costs a system call in Python 3.11."""
     shelf: Shelf
+    targets: Targets
     state: Mapping[str, Any] | None = None
     """The lifespan's state, of which each replay gets a shallow copy."""
     host: asyncio.Task[Any] | None = None
@@ -82,6 +92,8 @@ class Attempt:
     _outcome: StoredResponse | Failure
     _logbook: Logbook | None = None
     _settling: asyncio.Task[None] | None = None
+    _errand: Errand | None = None
+    _expecting: asyncio.Task[bool] | None = None
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
         self.claim = claim
@@ -92,6 +104,10 @@ class Attempt:
         self._vacate = vacate
         self._since = around.loop.time()
         self._deadline = self._since + around.settings.request_timeout
+        if claim.task is not None:
+            self._errand = Errand(claim, claim.task, around.targets, around.store.waiting)
+            self.claim = claim = self._errand.claim
+            self._deadline = self._since + self._limit()
         self._replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
 
     async def run(self) -> None:
@@ -124,10 +140,13 @@ class Attempt:
         claim = self.claim
         scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
         try:
-            self._application = Call(self._around.app(scope, self._replay.receive, self._replay.send))
+            app = self._around.app if self._errand is None else self._errand.begin(self._replay)
+            self._application = Call(app(scope, self._replay.receive, self._replay.send))
             await self._application
         except AnswerTooLarge:
             return None
+        except NoAnswer as error:
+            return error
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
                 self._forget()  # whoever finds it unfinished runs it again
@@ -174,11 +193,46 @@ class Attempt:
             shelf = self._around.shelf
             with shelf.opening:
                 self._logbook = self._logbook or Logbook(self.claim, shelf)
+                if self._errand is not None:
+                    self._logbook.hide(self._errand.secret)
         return None if self._settled else self._logbook
 
     def _behind_lines(self, verb: Callable[..., Awaitable[bool]]) -> Callable[..., Awaitable[bool]]:
         """A verb that gives the claim away, after everything that was said has been stored."""
         return verb if self._logbook is None else self._logbook.before(verb, wait=True)
+
+    # --- waiting for somebody outside
+
+    def _limit(self) -> float:
+        """Seconds for the attempt."""
+        limit = self._errand and self._errand.task.spec.timeout
+        return limit or self._around.settings.request_timeout
+
+    def callback_url(self) -> str:
+        """See `jobcontext.Replaying`."""
+        with self._around.shelf.opening:
+            if self._settled:
+                raise RuntimeError("the request has its answer; ask for callback_url before you give it")
+            if self._errand is None:
+                self._errand = Errand.on_demand(self.claim, self._around.targets, self._store.waiting)
+            errand = self._errand
+            is_new = not errand.asked
+            url = errand.callback_url(self._replay)
+            if self._logbook is not None:
+                self._logbook.hide(errand.secret)
+            if is_new and threading.get_ident() == self._around.shelf.thread:
+                self._expect(errand)
+            elif is_new:
+                self._loop.call_soon_threadsafe(self._expect, errand)
+            return url
+
+    def _expect(self, errand: Errand) -> None:
+        self._expecting = self._loop.create_task(self._insist(None, errand.expect))
+
+    async def _expected(self) -> None:
+        """Before the claim is given back: who was told the callback URL has to find the job by it."""
+        if self._expecting is not None:
+            await asyncio.wait((self._expecting,))
 
     # --- settling
 
@@ -200,13 +254,15 @@ class Attempt:
         except QueueError as error:
             self._on_told(error)
 
-    def _finish(self, told: Told | None = None) -> Awaitable[bool]:
+    def _finish(self, told: Callable[[_Held | QueueError], None] | None = None) -> Awaitable[_Held]:
         outcome = self._outcome
+        if self._errand is not None:
+            return self._errand.conclude(outcome, told)
         if isinstance(outcome, Failure):
             return self._store.fail(self.claim, outcome, told)
         return self._store.complete(self.claim, outcome, told)
 
-    def _on_told(self, held: bool | QueueError) -> None:
+    def _on_told(self, held: _Held | QueueError) -> None:
         if isinstance(held, QueueError):
             self._settling = self._loop.create_task(self._finish_after(held))
         else:
@@ -216,9 +272,11 @@ class Attempt:
         finish = self._finish if self._logbook is None else self._logbook.before(self._finish)
         self._on_finished(await self._insist(error, finish))
 
-    def _on_finished(self, held: bool) -> None:
+    def _on_finished(self, held: _Held) -> None:
         claim = self.claim
-        if held:
+        if held is JobState.WAITING:
+            self._announce(Waiting(claim.request_id, claim.attempt))
+        elif held:
             self._announce(Finished(claim.request_id, claim.attempt, self._outcome, self._loop.time() - self._since))
         else:
             self._lost()
@@ -227,8 +285,9 @@ class Attempt:
 
     async def _repeat(self, outcome: StoredResponse | Failure, again: Again) -> None:
         claim = self.claim
-        delay = exponential(claim.attempt) if again.after is None else again.after
+        delay = self._pause() if again.after is None else again.after
         retry = self._behind_lines(self._store.retry)
+        await self._expected()
         if await self._insist(None, lambda: retry(claim, delay)):
             reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
@@ -237,8 +296,13 @@ class Attempt:
         self._is_telling = False
         self._leave()
 
+    def _pause(self) -> float:
+        kind = self.claim.retry.backoff
+        return exponential(self.claim.attempt) if kind is None else grown(kind, self.claim.attempt)
+
     async def _release(self) -> None:
         release = self._behind_lines(self._store.release)
+        await self._expected()
         await self._insist(None, lambda: release(self.claim))
         self._is_telling = False
         self._leave()
@@ -253,8 +317,7 @@ class Attempt:
         if self._reason is Abort.CANCELLED:
             self._settle(CANCELLED)
         elif self._reason is Abort.TIMEOUT:
-            limit = self._around.settings.request_timeout
-            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s"))
+            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {self._limit():g} s"))
         elif not self._settled:
             self._settled = True
             if self._reason is Abort.SHUTDOWN:
@@ -264,7 +327,7 @@ class Attempt:
                 self._lost()
         return self._settling
 
-    async def _insist(self, error: QueueError | None, verb: Callable[[], Awaitable[bool]]) -> bool:
+    async def _insist(self, error: QueueError | None, verb: Callable[[], Awaitable[T]]) -> T | Literal[False]:
         """Do it, whatever state the database is in: work that was done is not thrown away for an outage.
 
         False also when the worker has ended meanwhile: then whoever comes next takes the job over.

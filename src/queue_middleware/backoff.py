@@ -6,6 +6,7 @@ import random
 import re
 
 from .errors import SettingsError
+from .models import Backoff
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
@@ -34,3 +35,8 @@ def scheduled(schedule: tuple[float, ...], attempt: int, jitter: float = 0.2) ->
 def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> float:
     """Seconds after attempt number `attempt`: 1, 2, 4, … up to `longest`, each between half and whole of that."""
     return min(first * 2.0 ** (attempt - 1), longest) * random.uniform(0.5, 1.0)  # noqa: S311
+
+
+def grown(kind: Backoff, attempt: int) -> float:
+    """Seconds after a task's attempt number `attempt`: 1, 2, 4, 8, 16, … or 1, 2, 3, 4, 5, … (AsyncQueue contract, "Tasks")."""
+    return float(attempt) if kind is Backoff.LINEAR else 2.0 ** (attempt - 1)

@@ -5,14 +5,18 @@ QueueError
 ├── RotationRefused                  the signing keys are not changed
 ├── BadRequest              400      a malformed path, id, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
-├── NotAllowed              403      this path may not be queued
+├── Unauthorized            401      no key, or none that we know
+├── NotAllowed              403      this path may not be queued, this host may not be called
+├── Forbidden               403      somebody else's task
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or somebody else's
 ├── MethodNotAllowed        405      with `Allow`
+├── AlreadyEnded            409      a callback, a signal or a cancellation that came too late
 ├── TooLarge                413      body
 ├── UriTooLong              414
 ├── InvalidWebhook          422      a webhook URL that is never going to be called
 ├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
+├── TooManyGuesses          429      this address has named too many ids that there are not; with `Retry-After`
 ├── HeadersTooLarge         431
 ├── StoreError              500      the database answered with something unexpected
 ├── Unavailable             503      with `Retry-After`
@@ -65,8 +69,25 @@ class StillInProgress(BadRequest):
     """The result was asked for before the request was completed (fal queue contract, section 5)."""
 
 
+class Unauthorized(QueueError):
+    """Nobody says who he is, or he says it with a key that we do not know."""
+
+    status = 401
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """`WWW-Authenticate` (RFC 9110 §11.6.1)."""
+        return ((b"www-authenticate", b"Key, Bearer"),)
+
+
 class NotAllowed(QueueError):
-    """The path is not one of those that may be queued."""
+    """The path is not one of those that may be queued, or the host none of those that may be called."""
+
+    status = 403
+
+
+class Forbidden(QueueError):
+    """The task is somebody else's."""
 
     status = 403
 
@@ -96,6 +117,12 @@ class MethodNotAllowed(QueueError):
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """`Allow` (RFC 9110 §15.5.6)."""
         return ((b"allow", self.allow.encode()),)
+
+
+class AlreadyEnded(QueueError):
+    """What somebody says about a task, or wants of it, comes too late: it has ended otherwise."""
+
+    status = 409
 
 
 class TooLarge(QueueError):
@@ -139,6 +166,12 @@ class _TryLater(QueueError):
 
 class TooManyQueued(_TryLater):
     """The client has too many waiting requests, or the queue is longer than it accepts."""
+
+    status = 429
+
+
+class TooManyGuesses(_TryLater):
+    """An address has named more ids that there are not than somebody who knows one ever would."""
 
     status = 429
 

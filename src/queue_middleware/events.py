@@ -57,6 +57,20 @@ class Finished(Value, frozen=True):
     seconds: float
 
 
+class Waiting(Value, frozen=True):
+    """A request was answered, and now waits for a callback, a signal or a poll."""
+
+    request_id: str
+    attempt: int
+
+
+class NotLast(Value, frozen=True):
+    """Somebody outside has said how far he is with a request. `status` is his word for it."""
+
+    request_id: str
+    status: str | None
+
+
 class ClaimLost(Value, frozen=True):
     """An attempt of this process does not count: its lease ran out and somebody else took the request."""
 
@@ -98,6 +112,24 @@ class DeliveryFailed(Value, frozen=True):
     delivery: Delivery
     attempt: Attempt
     next_in: float | None
+
+
+class Polled(Value, frozen=True):
+    """A provider was asked and is not done; `status` is his word for it. He is asked again in `wait` seconds."""
+
+    request_id: str
+    number: int
+    status: str | None
+    wait: float
+
+
+class PollFailed(Value, frozen=True):
+    """Question `number` to a provider came to nothing, so nothing is known; it is asked again in `wait` seconds."""
+
+    request_id: str
+    number: int
+    reason: str
+    wait: float
 
 
 class DeliveryDead(Value, frozen=True):
@@ -148,7 +180,8 @@ class Warned(Value, frozen=True):
 
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered | KeysChanged | Outage | Warned
+    | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
+    | Redelivered | KeysChanged | Outage | Warned
 )  # fmt: skip
 
 

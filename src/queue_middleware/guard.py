@@ -14,6 +14,7 @@ import httpx
 from .errors import InvalidWebhook, OutboundRefused, SettingsError
 
 MAX_URL = 2048
+WEBHOOK = "the webhook URL"
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -71,19 +72,19 @@ class Guard:
         for entry in allow:
             self._open(entry.strip().strip("[]").lower())
 
-    def check_url(self, url: str) -> None:
-        """Look at the text alone: no name is resolved. Raises `InvalidWebhook` with the reason."""
-        parsed = parse_url(url)
+    def check_url(self, url: str, noun: str = WEBHOOK) -> None:
+        """Look at the text alone: no name is resolved. Raises `InvalidWebhook`, whose reason calls it `noun`."""
+        parsed = parse_url(url, noun)
         host = parsed.raw_host.decode("ascii").lower().removesuffix(".")
         literal = _literal(host)
         if self._allows(host, literal):
             return
         if literal is not None and _is_denied(literal):
-            raise InvalidWebhook(f"the webhook URL names {host}, which is not a public address")
+            raise InvalidWebhook(f"{noun} names {host}, which is not a public address")
         if literal is None and _is_local(host):
-            raise InvalidWebhook(f"the webhook URL names {host}, a host of the local network")
+            raise InvalidWebhook(f"{noun} names {host}, a host of the local network")
         if parsed.scheme != "https":
-            raise InvalidWebhook("the webhook URL must begin with https://; plain http is for hosts named in outbound_allow")
+            raise InvalidWebhook(f"{noun} must begin with https://; plain http is for hosts named in outbound_allow")
 
     def check_address(self, host: str, address: str) -> None:
         """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
@@ -110,35 +111,35 @@ class Guard:
         return address is not None and any(address in network for network in self._networks)
 
 
-def parse_url(url: str) -> httpx.URL:
+def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
     """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
     if len(url) > MAX_URL:
-        raise InvalidWebhook(f"the webhook URL is longer than {MAX_URL} characters")
+        raise InvalidWebhook(f"{noun} is longer than {MAX_URL} characters")
     if _UNCLEAN.search(url):
-        raise InvalidWebhook("the webhook URL contains a space, a backslash or a control character")
+        raise InvalidWebhook(f"{noun} contains a space, a backslash or a control character")
     authority = _URL.match(url)
     if authority is None:
-        raise InvalidWebhook("the webhook URL must begin with https://")
+        raise InvalidWebhook(f"{noun} must begin with https://")
     if "@" in authority[1]:
-        raise InvalidWebhook("the webhook URL must not contain a user name or password")
+        raise InvalidWebhook(f"{noun} must not contain a user name or password")
     try:
         parsed = httpx.URL(url)
     except httpx.InvalidURL as error:
-        raise InvalidWebhook(f"the webhook URL cannot be read: {error}") from None
+        raise InvalidWebhook(f"{noun} cannot be read: {error}") from None
     port = _PORT.search(authority[1])
     if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
-        raise InvalidWebhook("the webhook URL has a port that does not exist")
-    _check_host(parsed.raw_host.decode("ascii"))
+        raise InvalidWebhook(f"{noun} has a port that does not exist")
+    _check_host(parsed.raw_host.decode("ascii"), noun)
     return parsed
 
 
-def _check_host(host: str) -> None:
+def _check_host(host: str, noun: str) -> None:
     literal = _literal(host)
     if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))):
-        raise InvalidWebhook("the webhook URL has no valid host name")
+        raise InvalidWebhook(f"{noun} has no valid host name")
     if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
-        raise InvalidWebhook("the webhook URL spells an address in an unusual way; write four decimal numbers")
+        raise InvalidWebhook(f"{noun} spells an address in an unusual way; write four decimal numbers")
 
 
 def _literal(host: str) -> _Address | None:

@@ -21,14 +21,16 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
-def replayed_headers(headers: Headers) -> Headers:
-    """Those request headers that the application will see at the replay."""
+def replayed_headers(headers: Headers) -> tuple[Headers, bytes]:
+    """Those request headers that the application will see at the replay, and all their values in one text to search in."""
     kept = [pair for pair in headers if _is_replayed(pair[0])]
     if named := _named_by_connection(headers):
         kept = [pair for pair in kept if pair[0] not in named]
-    if _holds_bad_value(kept):
+    # One search over all of them: nearly always there is nothing to find.
+    values = b" ".join([value for _, value in kept])
+    if _BAD_VALUE.search(values):
         kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
-    return tuple(kept)
+    return tuple(kept), values
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
@@ -37,7 +39,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
     Raises `TypeError` for what is not bytes and `ValueError` for what is no header, as servers do: it could not be sent later.
     """
     given = [(_lower_token(_octets(name)), _octets(value)) for name, value in headers]
-    if _holds_bad_value(given):
+    if _BAD_VALUE.search(b" ".join([value for _, value in given])):
         raise ValueError("a response header holds a line break or a null byte")
     kept = [pair for pair in given if pair[0] not in _BY_SERVER]
     if named := _named_by_connection(given):
@@ -65,11 +67,6 @@ def _lower_token(name: bytes) -> bytes:
     if not _TOKEN.fullmatch(lower):
         raise ValueError(f"{name!r} is no name of a header")
     return lower
-
-
-def _holds_bad_value(headers: Iterable[tuple[bytes, bytes]]) -> bool:
-    # One search over all of them: nearly always there is nothing to find.
-    return _BAD_VALUE.search(b" ".join([value for _, value in headers])) is not None
 
 
 def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:

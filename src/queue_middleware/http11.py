@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -34,6 +35,46 @@ class Broken(Exception):
         self.untouched = untouched
 
 
+class Arrivals:
+    """The body of an answer on its way to whoever wants all of it. What is not fetched is not read far ahead."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._chunks: deque[bytes] = deque()
+        self._size = 0
+        self._news = asyncio.Event()
+        self.is_whole = False
+        """Whether the end has arrived."""
+
+    def put(self, data: bytes) -> None:
+        """A piece has arrived."""
+        self._chunks.append(data)
+        self._size += len(data)
+        self._news.set()
+        if self._size >= MAX_READ:
+            self._connection.read(on=False)
+
+    def end(self, *, is_whole: bool) -> None:
+        """Nothing more arrives."""
+        self.is_whole = self.is_whole or is_whole
+        self._news.set()
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """The pieces. Raises `Broken` where the body breaks off."""
+        while True:
+            while self._chunks:
+                chunk = self._chunks.popleft()
+                self._size -= len(chunk)
+                yield chunk
+            if self._connection.is_over:
+                break
+            self._news.clear()
+            self._connection.read(on=True)
+            await self._news.wait()
+        if not self.is_whole:
+            raise Broken(untouched=False)
+
+
 class Connection(asyncio.Protocol):
     """Made by `loop.create_connection`. `send`, `over`, and if it can be recycled again; `abort` at the end in any case."""
 
@@ -50,6 +91,7 @@ class Connection(asyncio.Protocol):
         """Exchanges so far."""
         self.kept = bytearray()
         """The beginning of the answer's body."""
+        self._arrivals: Arrivals | None = None
 
     # --- what the transport tells
 
@@ -94,6 +136,19 @@ class Connection(asyncio.Protocol):
         """Whether another exchange can begin."""
         return self._transport is not None and not self._transport.is_closing()
 
+    def fetch_all(self) -> Arrivals:
+        """Of the next answer all of the body is wanted; it will be in here."""
+        self._arrivals = Arrivals(self)
+        return self._arrivals
+
+    def read(self, *, on: bool) -> None:
+        """Go on reading, or wait. Repeatable."""
+        if self._transport is not None and not self._transport.is_closing():
+            if on:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
     async def send(self, request: h11.Request, body: bytes | Stream) -> tuple[int, Headers]:
         """Status and headers of the answer, which may come before all is sent. Raises `Broken`."""
         self._head, self._end = self._loop.create_future(), self._loop.create_future()
@@ -137,6 +192,7 @@ class Connection(asyncio.Protocol):
         if self._http.trailing_data[0]:
             return False  # an answer to something we have not asked yet
         self._http.start_next_cycle()
+        self._arrivals = None
         return True
 
     def abort(self) -> None:
@@ -163,6 +219,8 @@ class Connection(asyncio.Protocol):
         if isinstance(event, h11.Response):
             if self._head is not None and not self._head.done():
                 self._head.set_result(event)
+        elif isinstance(event, h11.Data) and self._arrivals is not None:
+            self._arrivals.put(bytes(event.data))
         elif isinstance(event, h11.Data):
             self.kept += event.data[: MAX_KEPT - len(self.kept)]
             self._seen += len(event.data)
@@ -171,13 +229,15 @@ class Connection(asyncio.Protocol):
                 return False
         elif not isinstance(event, h11.InformationalResponse):
             if isinstance(event, h11.EndOfMessage):
-                self._over()
+                self._over(is_whole=True)
             return False
         return True
 
-    def _over(self) -> None:
+    def _over(self, *, is_whole: bool = False) -> None:
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
+        if self._arrivals is not None:
+            self._arrivals.end(is_whole=is_whole)
 
     def _break(self) -> None:
         """No answer will come; one whose body breaks off is an answer all the same."""

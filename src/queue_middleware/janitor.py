@@ -1,11 +1,11 @@
-"""Tidies up: takes over from lost workers, fails what did not start in time, deletes what is old enough."""
+"""Tidies up: takes over from lost workers, fails what came too late, deletes what is old enough."""
 
 from __future__ import annotations
 
 import asyncio
 
 from .events import Announce, Finished, Outage, Rescued
-from .lifecycle import OVERDUE
+from .lifecycle import OVERDUE, UNANSWERED
 from .settings import Settings
 from .store import Store
 
@@ -32,6 +32,7 @@ class Janitor:
             try:
                 await self.rescue()
                 await self.expire()
+                await self.time_out()
                 if ticks % _PRUNE_EVERY == 0:
                     await self.prune()
             except Exception as error:
@@ -53,6 +54,12 @@ class Janitor:
         while expired := await self._store.expire():
             for rescue in expired:
                 self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+
+    async def time_out(self) -> None:
+        """Fail what has waited for somebody outside for too long."""
+        while late := await self._store.waiting.time_out():
+            for rescue in late:
+                self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, in batches that leave room for others."""

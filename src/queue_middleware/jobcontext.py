@@ -33,6 +33,9 @@ class Replaying(Protocol):
     def logbook(self) -> Book | None:
         """Where it writes; None when it is over. Called from any thread."""
 
+    def callback_url(self) -> str:
+        """Where somebody outside may say how it ended; from now on that is waited for. Called from any thread."""
+
 
 _replaying: ContextVar[Replaying | None] = ContextVar("queue_middleware_replaying", default=None)
 
@@ -79,6 +82,17 @@ class CurrentJob:
         """1 for the first."""
         replaying = _replaying.get()
         return replaying.claim.attempt if replaying else None
+
+    @property
+    def callback_url(self) -> str | None:
+        """A secret URL for somebody outside who goes on with the work; the same however often it is asked for.
+
+        Asking is a promise: after a 2xx answer of the handler, best a 202, the request is not completed but waits until JSON is
+        posted there, which becomes its answer, at most `callback_timeout` seconds. Raises `RuntimeError` when the handler has
+        already answered.
+        """
+        replaying = _replaying.get()
+        return replaying.callback_url() if replaying else None
 
     def report_progress(self, fraction: float, stage: str | None = None) -> None:
         """Say how far the work is: `fraction` from 0 to 1, and a word for what is being done. Returns at once.

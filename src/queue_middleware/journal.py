@@ -16,6 +16,7 @@ from .events import (
     Event,
     KeysChanged,
     Outage,
+    PollFailed,
     Raised,
     Redelivered,
     Rescued,
@@ -64,8 +65,11 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     Rescued: (logging.WARNING, lambda e: f"{e.request_id}: its worker was lost, now {e.state}"),
     Raised: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
     Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
+    PollFailed: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: question {e.number} to the provider came to nothing ({e.reason}), again in {e.wait:.1f} s",
+    ),
     DeliveryFailed: (logging.WARNING, _undelivered),
-    KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     DeliveryDead: (
         logging.WARNING,
         lambda e: f"{e.delivery.request_id}: webhook given up, delivery {e.delivery.id} is kept: {e.reason}",
@@ -76,6 +80,7 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     ),
     CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
+    KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }

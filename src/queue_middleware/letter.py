@@ -13,8 +13,9 @@ from .models import PART, Headers, JobState, Result, WebhookKind
 from .settings import Settings
 from .signing import Signer
 from .store import Store
+from .tasks import TaskRecord
 from .webhooks import Delivery
-from .wire import standard, webhook
+from .wire import asyncqueue, standard, webhook
 
 _OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", b"queue-middleware"))
 
@@ -33,6 +34,7 @@ class Scribe:
     def __init__(self, store: Store, signer: Signer, settings: Settings, clock: Callable[[], float]) -> None:
         self._store = store
         self._signer = signer
+        self._secrets = settings.webhook_secret
         self._most = settings.webhook_max_payload
         self._base = f"{settings.public_url or ''}{settings.prefix}"
         self._clock = clock
@@ -44,16 +46,39 @@ class Scribe:
             return self._signed(delivery, webhook.news_body(delivery.kind, delivery.request_id, delivery.data or "{}"))
         if result is None or (result.response is None and result.job.state is JobState.COMPLETED):
             raise ResultGone
+        if result.job.is_task:
+            return await self._of_task(delivery, result)
         response = result.response
         if response is not None and self._most is not None and response.size > self._most:
             where = f"{self._base}/requests/{delivery.request_id}/response"
-            return self._signed(delivery, webhook.named_body(result, self._most, where))
+            return self._signed(delivery, webhook.named_body(result, self._most, where), result)
         if response is None or (response.parts == 0 and len(response.body) <= PART):
-            return self._signed(delivery, webhook.webhook_body(result))
+            return self._signed(delivery, webhook.webhook_body(result), result)
         async with self._large:
             whole = await self._whole(result)
             # Checking and signing megabytes would hold up everything else in this event loop.
             return await asyncio.to_thread(self._signed_stream, delivery, whole, result)
+
+    async def _of_task(self, delivery: Delivery, result: Result) -> tuple[Headers, bytes]:
+        """What `onCompleteUrl` is told. Its result is a text within JSON, so a long one is in memory while it is sent."""
+        try:
+            record = await self._store.waiting.record(delivery.request_id)
+        except UnknownRequest:
+            raise ResultGone from None
+        response = record.response
+        if response is None or (response.parts == 0 and len(response.body) <= PART):
+            return self._signed_task(delivery, result, record)
+        if self._most is not None and response.size > self._most:
+            where = f"{self._base}/v1/tasks/{delivery.request_id}"
+            return self._signed_task(delivery, result, record.replace(response=None), f"Fetch the result from {where}")
+        async with self._large:
+            whole = await self._whole(result.replace(response=response))
+            return await asyncio.to_thread(self._signed_task, delivery, result, record.replace(response=whole.response))
+
+    def _signed_task(
+        self, delivery: Delivery, result: Result, record: TaskRecord, excuse: str | None = None
+    ) -> tuple[Headers, bytes]:
+        return self._signed(delivery, asyncqueue.completion_body(record, excuse), result)
 
     async def _whole(self, result: Result) -> Result:
         """The result with its body in one piece."""
@@ -72,13 +97,13 @@ class Scribe:
                 raise ResultGone from None
         yield response.body
 
-    def _signed(self, delivery: Delivery, body: bytes) -> tuple[Headers, bytes]:
-        return self._headers(delivery, hashlib.sha256(body).hexdigest(), body), body
+    def _signed(self, delivery: Delivery, body: bytes, result: Result | None = None) -> tuple[Headers, bytes]:
+        return self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result), body
 
     def _signed_stream(self, delivery: Delivery, whole: Result, result: Result) -> tuple[Headers, bytes | Stream]:
         before, payload, after = webhook.webhook_frame(whole)
         body = b"".join((before, payload, after))
-        headers = self._headers(delivery, hashlib.sha256(body).hexdigest(), body)
+        headers = self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result)
         if whole.response is None or payload is not whole.response.body:
             return headers, body  # it is no JSON, so it is not carried
         return headers, Stream(len(body), partial(self._pour, before, result, after))
@@ -89,8 +114,8 @@ class Scribe:
             yield piece
         yield after
 
-    def _headers(self, delivery: Delivery, digest: str, body: bytes) -> Headers:
-        user, timestamp = webhook.ANONYMOUS, str(int(self._clock()))
+    def _headers(self, delivery: Delivery, digest: str, body: bytes, result: Result | None) -> Headers:
+        user, timestamp = webhook.user_id(result.job.identity if result else None), str(int(self._clock()))
         signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
         return (
@@ -99,4 +124,5 @@ class Scribe:
             *standard.webhook_headers(
                 delivery.webhook_id, timestamp, self._signer.sign_each(message), self._signer.codes(message)
             ),
+            *(asyncqueue.signature_headers(self._secrets, timestamp, body) if result and result.job.is_task else ()),
         )

@@ -20,6 +20,14 @@ class JobEvent(StrEnum):
     DUE = "due"
     EXPIRE = "expire"
     CANCEL = "cancel"
+    WAIT = "wait"
+    """It was answered, and somebody outside goes on with it."""
+    RESOLVE = "resolve"
+    """Who was at work outside is done."""
+    REJECT = "reject"
+    """Who was at work outside has failed."""
+    TIME_OUT = "time_out"
+    """Nobody has called back."""
 
 
 JOB: dict[tuple[JobState, JobEvent], JobState] = {
@@ -36,11 +44,22 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.LOSE): JobState.QUEUED,
     # The request to cancel a running job is only noted; the attempt ends itself, and then it is cancelled.
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.WAIT): JobState.WAITING,
+    (JobState.WAITING, JobEvent.RESOLVE): JobState.COMPLETED,
+    (JobState.WAITING, JobEvent.REJECT): JobState.FAILED,
+    (JobState.WAITING, JobEvent.TIME_OUT): JobState.FAILED,
+    (JobState.WAITING, JobEvent.CANCEL): JobState.CANCELLED,
+    # The call's answer was lost, and is to be repeated, when somebody outside says that he has long been at work.
+    # While it runs his word is only kept; the attempt ends itself, and then it counts.
+    (JobState.QUEUED, JobEvent.RESOLVE): JobState.COMPLETED,
+    (JobState.QUEUED, JobEvent.REJECT): JobState.FAILED,
+    (JobState.DELAYED, JobEvent.RESOLVE): JobState.COMPLETED,
+    (JobState.DELAYED, JobEvent.REJECT): JobState.FAILED,
 }
 """Everything that is not in this table does not happen: the store changes nothing and says so."""
 
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
-WAITING = frozenset({JobState.QUEUED, JobState.DELAYED})
+IN_QUEUE = frozenset({JobState.QUEUED, JobState.DELAYED})
 
 
 class DeliveryEvent(StrEnum):
@@ -80,17 +99,21 @@ DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died")
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
+UNANSWERED = Failure(ErrorType.WAIT_TIMEOUT, "nobody called back in time")
 UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
-
-MOST_ATTEMPTS = 10
-"""fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
 
 RETRIED_STATUS: dict[int, RetryCause] = {503: RetryCause.SERVER_ERROR, 504: RetryCause.SERVER_ERROR}
 RETRIED_FAILURE: dict[ErrorType, RetryCause] = {
     ErrorType.RUNNER_INCOMPLETE_RESPONSE: RetryCause.SERVER_ERROR,
     ErrorType.RUNNER_DISCONNECTED: RetryCause.CONNECTION_ERROR,
     ErrorType.REQUEST_TIMEOUT: RetryCause.TIMEOUT,
+    ErrorType.RUNNER_CONNECTION_ERROR: RetryCause.CONNECTION_ERROR,
 }
+RETRIED_TASK_FAILURE: dict[ErrorType, RetryCause] = {
+    **RETRIED_FAILURE,
+    ErrorType.RUNNER_SERVER_ERROR: RetryCause.SERVER_ERROR,
+}
+"""A task's attempt that ended without an answer, or with a 5xx, is repeated (AsyncQueue contract, "Tasks")."""
 
 _LONGEST_RETRY_AFTER = 3600
 
@@ -112,14 +135,14 @@ class Again:
 
 def judge(outcome: StoredResponse | Failure, attempt: int, policy: RetryPolicy) -> Again | None:
     """Whether an attempt that ended like this is repeated (fal queue contract, section 8); None means it stands."""
-    again = _reason(outcome)
+    again = _reason(outcome) if policy.backoff is None else _task_reason(outcome)
     return again if again and attempts_left(attempt, again.cause, policy) else None
 
 
 def attempts_left(attempt: int, cause: RetryCause, policy: RetryPolicy) -> bool:
     """Whether there is another attempt after attempt number `attempt`, for this cause."""
     allowed = 1 + policy.extra[cause] if cause in policy.extra else policy.max_attempts
-    return attempt < min(allowed, MOST_ATTEMPTS)
+    return attempt < allowed
 
 
 def _reason(outcome: StoredResponse | Failure) -> Again | None:
@@ -141,6 +164,13 @@ def _reason_of_error(response: StoredResponse) -> Again | None:
     if wanted == b"1" or (response.status == 429 and after is not None):
         return Again(cause or RetryCause.SERVER_ERROR, after)
     return Again(cause, after) if cause else None
+
+
+def _task_reason(outcome: StoredResponse | Failure) -> Again | None:
+    if isinstance(outcome, Failure):
+        cause = RETRIED_TASK_FAILURE.get(outcome.error_type)
+        return Again(cause) if cause else None
+    return Again(RetryCause.SERVER_ERROR, _retry_after(outcome)) if outcome.status >= 500 else None
 
 
 def _header(response: StoredResponse, name: bytes) -> bytes | None:

@@ -7,12 +7,15 @@ import contextlib
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
 from .events import Announce, Outage
 from .logline import dropped_line, now, progress_line, size_of
 from .models import Claim, LogLine, Progress
 from .store import Store
+
+T = TypeVar("T")
 
 GATHER = 0.1
 """Seconds for which lines are gathered before they are written."""
@@ -52,6 +55,7 @@ class Logbook:
     _timer: asyncio.TimerHandle | None = None
     _writing: asyncio.Future[bool] | None = None
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
+    _secret: str | None = None
 
     def __init__(self, claim: Claim, shelf: Shelf) -> None:
         self._claim = claim
@@ -63,8 +67,18 @@ class Logbook:
 
     # --- from any thread
 
+    def hide(self, secret: str | None) -> None:
+        """Of a text that is a secret asterisks are written, wherever it stands."""
+        self._secret = secret
+
+    def _hidden(self, text: str) -> str:
+        return text if self._secret is None else text.replace(self._secret, "*" * len(self._secret))
+
     def write(self, line: LogLine) -> None:
         """Take a line, unless there are too many. Those of a repeated attempt say so."""
+        if self._secret is not None:
+            labels = {name: self._hidden(text) for name, text in line.labels.items()}
+            line = line.replace(message=self._hidden(line.message), labels=labels)
         if self._claim.attempt > 1:
             line = line.replace(labels={**line.labels, "attempt": str(self._claim.attempt)})
         with self._lock:
@@ -77,6 +91,8 @@ class Logbook:
 
     def report(self, progress: Progress) -> None:
         """Take a report. Of those between two writes the last is kept, and becomes a line if it says something new."""
+        if progress.stage is not None:
+            progress = progress.replace(stage=self._hidden(progress.stage))
         with self._lock:
             if self._closed:
                 return
@@ -164,19 +180,19 @@ class Logbook:
 
     # --- the end
 
-    def before(self, end: Callable[..., Awaitable[bool]], *, wait: bool = False) -> Callable[..., Awaitable[bool]]:
+    def before(self, end: Callable[..., Awaitable[T]], *, wait: bool = False) -> Callable[..., Awaitable[T]]:
         """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored.
 
         Like `end` it may be said again when it raises; that is the way of lines that could not be stored.
         """
 
-        async def lines_and_end(*arguments: object) -> bool:
+        async def lines_and_end(*arguments: object) -> T:
             await self._hand_over()
             if wait:
                 await self._all_stored()
-            held = await end(*arguments)
+            result = await end(*arguments)
             await self._all_stored()
-            return held
+            return result
 
         return lines_and_end
 

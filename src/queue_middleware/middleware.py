@@ -15,6 +15,7 @@ from .models import Counts, Standing
 from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
+from .web.access import Access, Authenticate
 from .web.address import is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
@@ -26,16 +27,26 @@ class QueueMiddleware:
 
     `app = QueueMiddleware(app)` around everything else is recommended; `app.add_middleware(QueueMiddleware, …)` works too, and
     then a replay does not pass through the middlewares that were added later. Options are those of `Settings`, each also read
-    from the environment as `QUEUE_<NAME>`; `observers` hear every event. Nothing is opened before the application starts.
+    from the environment as `QUEUE_<NAME>`. Nothing is opened before the application starts.
+
+    `observers` hear every event. `authenticate` is asked who sends a request to the queue: from a Starlette `HTTPConnection` to
+    a name, or None for a stranger, who is answered 401.
 
     Raises `SettingsError` for an option that is unknown or wrong.
     """
 
-    def __init__(self, app: App, *, observers: Iterable[Observer] = (), **options: Unpack[Options]) -> None:
+    def __init__(
+        self,
+        app: App,
+        *,
+        observers: Iterable[Observer] = (),
+        authenticate: Authenticate | None = None,
+        **options: Unpack[Options],
+    ) -> None:
         self.app = app
         self.settings = Settings.load(options)
         self._runtime = Runtime(app, self.settings, observers)
-        self._queue: ASGIApp = FalQueue(self._runtime)
+        self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
         self._prefix = self.settings.prefix

@@ -29,6 +29,8 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
+    WAITING = "waiting"
+    """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
@@ -88,8 +90,14 @@ class ErrorType(StrEnum):
     RUNNER_DISCONNECTED = "runner_disconnected"
     RUNNER_INCOMPLETE_RESPONSE = "runner_incomplete_response"
     RUNNER_SERVER_ERROR = "runner_server_error"
+    RUNNER_CONNECTION_ERROR = "runner_connection_error"
+    RUNNER_CONNECTION_REFUSED = "runner_connection_refused"
     CLIENT_CANCELLED = "client_cancelled"
     START_TIMEOUT = "start_timeout"
+    WAIT_TIMEOUT = "wait_timeout"
+    """Nobody called back in time."""
+    PROVIDER_FAILED = "provider_failed"
+    """Who was at work outside said that it failed."""
 
 
 class LogLevel(StrEnum):
@@ -119,6 +127,13 @@ class StoredRequest(Value, frozen=True):
     body: bytes
 
 
+class Backoff(StrEnum):
+    """How the waits between a task's attempts grow."""
+
+    EXPONENTIAL = "exponential"
+    LINEAR = "linear"
+
+
 class RetryPolicy(Value, frozen=True):
     """How often one request may be run."""
 
@@ -126,6 +141,84 @@ class RetryPolicy(Value, frozen=True):
     """All attempts together, the first included."""
     extra: Mapping[RetryCause, int] = msgspec.field(default_factory=dict)
     """Extra attempts allowed for one cause, where the submitter said so."""
+    backoff: Backoff | None = None
+    """Set where AsyncQueue's rules of what is repeated hold, and not fal's."""
+
+
+Word = str | bool | int | float
+"""A status, as JSON may spell it."""
+
+
+class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """How a service is asked whether it is done, and how its answers are read (AsyncQueue contract, provider polling).
+
+    Statuses are compared without regard to upper and lower case.
+    """
+
+    url_template: str
+    """Where to ask: `{startResult.body.<path>}`, relative to the `targetUrl`."""
+    status_path: str
+    """Where the status stands in the answer, with dots; empty: the HTTP status is the status."""
+    done_values: tuple[Word, ...]
+    fail_values: tuple[Word, ...]
+    running_values: tuple[Word, ...] = ()
+    """With these, every status that is in none of the lists, and none at all, means done. Without, it means not yet."""
+    interval: float = 5.0
+    """Seconds between two questions; `Retry-After` of an answer counts instead."""
+    max_duration: float = 600.0
+    """Seconds after which it is a time-out."""
+    result_path: str = ""
+    """Which part of the answer is the result; empty: all of it."""
+    result_url_template: str | None = None
+    """Where the result is to be fetched from, if it is not in the answer."""
+    error_path: str = "error"
+    """Where the reason of a failure stands."""
+    progress_path: str | None = None
+    """Where a number from 0 to 1 stands that says how far it is."""
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
+    """Sent with every question, over the task's own."""
+    forward_auth: bool = True
+    """Whether the task's own headers, without those about its body, are sent to the host of the `targetUrl`."""
+
+
+class TaskSpec(Value, frozen=True):
+    """What is asked of a job beyond a plain submission (AsyncQueue contract, "Tasks"). It never changes."""
+
+    base: str
+    """URL of the prefix, as the submitter reached it; callbacks arrive below it."""
+    wait: float
+    """Seconds for which it waits, once it waits."""
+    callback: bool = False
+    """The place of the callback URL stands somewhere in the request."""
+    signal: bool = False
+    target: str = ""
+    """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that waits."""
+    method: str = ""
+    outside: bool = False
+    """The target is another host, and not the wrapped application."""
+    timeout: float | None = None
+    """Seconds for one attempt; None for the queue's `request_timeout`."""
+    backoff: Backoff | None = None
+    provider: str | None = None
+    poll: PollConfig | None = None
+
+
+class Task(Value, frozen=True):
+    """What is stored beside a job that may wait. Of its two secret ids it holds only the hashes."""
+
+    spec: TaskSpec
+    salt: bytes
+    """16 random bytes, from which the ids are derived."""
+    callback: bytes
+    """SHA-256 of the callback id."""
+    signal: bytes | None = None
+    """SHA-256 of the signal token, where there is one."""
+    listed: bool = False
+    """Whether it was made as a task, and is read as one."""
+
+
+OWNED = "id:"
+"""Stands in front of an identity, to tell it from an address."""
 
 
 class NewJob(Value, frozen=True):
@@ -133,7 +226,7 @@ class NewJob(Value, frozen=True):
 
     request: StoredRequest
     client: str
-    """Who the per-client limit counts: the identity, or the address."""
+    """Who the per-client limit counts: `OWNED` and the identity that the request belongs to, or else the address."""
     retry: RetryPolicy
     priority: int = Priority.NORMAL
     start_timeout: float | None = None
@@ -143,6 +236,9 @@ class NewJob(Value, frozen=True):
     """Refused when more than this many are waiting."""
     short_lived: bool = False
     """Its answer is not to be stored for longer than it takes to fetch it."""
+    due_at: int | None = None
+    """Not to be started before."""
+    task: Task | None = None
     events: tuple[WebhookKind, ...] = ()
     """What the webhook is to be told besides the end."""
 
@@ -159,6 +255,7 @@ class Claim(Value, frozen=True):
     request: StoredRequest
     webhook: str | None
     events: tuple[WebhookKind, ...] = ()
+    task: Task | None = None
 
 
 class Receipt(Value, frozen=True):
@@ -234,6 +331,15 @@ class Job(Value, frozen=True):
     status: int | None
     """HTTP status of the application's answer; only when completed."""
     failure: Failure | None
+    client: str = ""
+    """See `NewJob.client`."""
+    is_task: bool = False
+    """Whether it was made as a task, and its end is told as one's."""
+
+    @property
+    def identity(self) -> str | None:
+        """Whom it belongs to; None where nobody was asked who he is."""
+        return self.client[len(OWNED) :] if self.client.startswith(OWNED) else None
 
 
 class Glance(Value, frozen=True):

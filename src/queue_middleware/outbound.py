@@ -11,20 +11,22 @@ import asyncio
 import ipaddress
 import os
 import ssl
-from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Self
+from typing import Self, TypeVar
 
 import h11
 import httpx
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
-from .guard import Guard, parse_url
-from .http11 import Broken, Connection, Stream
+from .guard import WEBHOOK, Guard, parse_url
+from .http11 import Arrivals, Broken, Connection, Stream
 from .models import Headers, Value
 from .names import Names
+
+T = TypeVar("T")
 
 CONNECT_TIMEOUT = 5.0
 _REST = 1.0
@@ -68,6 +70,15 @@ class Answer:
     status: int
     headers: Headers
     body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An answer that is still arriving. `chunks` raises `OutboundError` where it breaks off."""
+
+    status: int
+    headers: Headers
+    chunks: AsyncIterator[bytes]
 
 
 class Outbound:
@@ -121,13 +132,13 @@ class Outbound:
         """
         if self._kept is None:
             raise OutboundError("the HTTP client is not open")
-        origin, host, target = self._target(url)
+        origin, host, target = self._target(url, WEBHOOK)
         length = len(body) if isinstance(body, bytes) else body.length
         own = (b"host", host), (b"content-length", b"%d" % length)
         request = h11.Request(method=b"POST", target=target, headers=[*own, *headers])
         with _told(self._timeout):
             async with asyncio.timeout(self._timeout) as limit:
-                connection, status, answered = await self._exchange(origin, request, body)
+                connection, (status, answered) = await self._exchange(origin, lambda kept: kept.send(request, body))
         if not connection.is_over:
             await self._wait_for_the_rest(connection, limit.when() or 0.0)
         answer = Answer(status, answered, bytes(connection.kept))
@@ -147,23 +158,55 @@ class Outbound:
             connection.abort()
             raise
 
-    def _read_target(self, url: str) -> tuple[Origin, bytes, bytes]:
+    @asynccontextmanager
+    async def open(
+        self, method: str, url: str, headers: Headers, body: bytes, timeout: float, noun: str = "the URL"
+    ) -> AsyncIterator[Opened]:
+        """Send, and hand out the answer while it arrives; whoever reads it bounds how much he reads, and for how long.
+
+        `timeout` is seconds until its head has come. Raises `OutboundRefused` and `OutboundError` as `post` does; they call the
+        URL `noun`.
+        """
+        if self._kept is None:
+            raise OutboundError("the HTTP client is not open")
+        origin, host, target = self._target(url, noun)
+        has_body = bool(body) or method in ("POST", "PUT", "PATCH")
+        own = (b"host", host), *([(b"content-length", b"%d" % len(body))] if has_body else ())
+        request = h11.Request(method=method, target=target, headers=[*own, *headers])
+
+        async def send(kept: Connection) -> tuple[Arrivals, int, Headers]:
+            return kept.fetch_all(), *await kept.send(request, body)
+
+        with _told(timeout):
+            async with asyncio.timeout(timeout):
+                connection, (arrivals, status, answered) = await self._exchange(origin, send)
+        try:
+            yield Opened(status, answered, _chunks(arrivals))
+        except BaseException:
+            connection.abort()
+            raise
+        if arrivals.is_whole and connection.recycle():
+            self._keep(connection, origin)
+        else:
+            connection.abort()
+
+    def _read_target(self, url: str, noun: str) -> tuple[Origin, bytes, bytes]:
         """Where it goes, how it names the host, and what it asks for. Raises `OutboundRefused`."""
         try:
-            self._guard.check_url(url)
-            parsed = parse_url(url)
+            self._guard.check_url(url, noun)
+            parsed = parse_url(url, noun)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail) from None
         tls = parsed.scheme == "https"
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
         return origin, parsed.netloc, parsed.raw_path
 
-    async def _exchange(self, origin: Origin, request: h11.Request, body: bytes | Stream) -> tuple[Connection, int, Headers]:
+    async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         """Send over a connection that was kept; should it have been closed by then, over another."""
         while True:
             connection = self._take(origin) or await self._connect(origin)
             try:
-                return connection, *await connection.send(request, body)
+                return connection, await send(connection)
             except Broken as broken:
                 connection.abort()
                 if connection.used == 1 or not broken.untouched:
@@ -251,6 +294,14 @@ class Outbound:
         for address in addresses:
             self._guard.check_address(host, address)
         return addresses
+
+
+async def _chunks(arrivals: Arrivals) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in arrivals.chunks():
+            yield chunk
+    except Broken:
+        raise OutboundError("the connection ended in the middle of the answer") from None
 
 
 def _is_literal(host: str) -> bool:

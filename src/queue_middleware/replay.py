@@ -66,6 +66,14 @@ class AnswerTooLarge(Exception):
     """Raised out of `send` when the answer outgrows its limit; the application is meant to unwind."""
 
 
+class NoAnswer(Exception):
+    """Raised by what is called in the application's place: there is no answer, and this is why."""
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.detail)
+        self.failure = failure
+
+
 class Replay:
     """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` is told its end, once."""
 
@@ -79,6 +87,7 @@ class Replay:
     _held = 0
     _size = 0
     _parts = 0
+    _secret: bytes | None = None
 
     def __init__(
         self,
@@ -92,6 +101,13 @@ class Replay:
         self._flush = flush
         self._done = done
         self._pieces: list[bytes] = []
+
+    def hide(self, secret: str) -> None:
+        """Of an ASCII text that is a secret nothing is kept of the answer but as many asterisks, wherever it stands."""
+        self._secret = secret.encode("ascii")
+
+    def _hidden(self, data: bytes) -> bytes:
+        return data if self._secret is None else data.replace(self._secret, b"*" * len(self._secret))
 
     def disconnect(self) -> None:
         """Tell the application that its client has gone, and listen to it no longer."""
@@ -137,7 +153,10 @@ class Replay:
         if self._status not in _WITHOUT_BODY and self._declared is not None and self._declared != self._size:
             detail = f"the application announced {self._declared} bytes and sent {self._size}"
             return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
-        return StoredResponse(self._status or 0, self._headers, b"".join(self._pieces), self._parts)
+        headers, body = self._headers, b"".join(self._pieces)
+        if self._secret is not None:
+            headers, body = tuple((name, self._hidden(value)) for name, value in headers), self._hidden(body)
+        return StoredResponse(self._status or 0, headers, body, self._parts)
 
     def _keep(self, body: bytes) -> Failure | None:
         """Hold a piece of the answer; a failure where the answer has become too large."""
@@ -155,8 +174,10 @@ class Replay:
 
     async def _store_parts(self) -> None:
         """Store what is held but for its end, in parts of one size."""
-        data = b"".join(self._pieces)
-        while len(data) > FLUSH:
+        data = self._hidden(b"".join(self._pieces))
+        # Of a secret that ends in the next piece the beginning is not to be stored.
+        least = FLUSH if self._secret is None else FLUSH + len(self._secret)
+        while len(data) > least:
             await self._flush(self._parts, data[:FLUSH])
             self._parts += 1
             data = data[FLUSH:]
@@ -169,6 +190,8 @@ class Replay:
 
     def unfinished(self, error: BaseException | None) -> Failure:
         """What an attempt is worth whose call ended before its answer was complete."""
+        if isinstance(error, NoAnswer):
+            return error.failure
         if error is not None and self._status is None:
             return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the application raised {type(error).__name__}")
         if error is not None:

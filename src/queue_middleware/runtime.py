@@ -4,30 +4,40 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
+from pathlib import Path
 from typing import Any
 
+from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
 from .departure import Departure
-from .errors import NotRunning
+from .errors import NotRunning, SettingsError
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
-from .guard import Guard
+from .guard import WEBHOOK, Guard
 from .heartbeat import Heartbeat
+from .inquiry import Inquiry
 from .janitor import Janitor
 from .journal import Journal
 from .keyfile import keys_of_option
 from .keywatch import KeyWatch
 from .ledger import Ledger
-from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
 from .outbound import Outbound
+from .poller import Poller
+from .privatefile import read_or_make
+from .provenance import Provenance
+from .reception import Reception
 from .replay import App
 from .settings import Settings
 from .store import Store
 from .stores.sqlite import SQLiteStore
+from .target import Targets
+from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .watch import Follower, Watch
 from .worker import Worker
 
@@ -47,6 +57,7 @@ class Runtime:
     def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = ()) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
+        self._provenance = Provenance(settings.callback_keys)
         keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
         self._app = app
         self._announce: Announce = announce_to((Journal(), *observers))
@@ -128,9 +139,12 @@ class Runtime:
             keywatch = KeyWatch(settings, store.path, self._announce)
             signer = await keywatch.open()
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
-            worker = Worker(self._app, store, settings, self._announce)
+            self._ids = CallbackIds(await asyncio.to_thread(_secrets, settings, store.path))
+            targets = Targets(self._app, outbound, self._ids, settings)
+            worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
+            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
             janitor = Janitor(store, settings, self._announce)
             watch = Watch(store, self._announce)
             departure = Departure(watch.stop)
@@ -142,11 +156,12 @@ class Runtime:
                 stack.enter_context(Capture(store, asyncio.get_running_loop()))
             async with asyncio.TaskGroup() as group:
                 working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, janitor, watch, keywatch):
+                for loop in (delivery, poller, janitor, watch, keywatch):
                     group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
                 self._store: Store = store
                 self._ledger = Ledger(store.outbox, self._announce)
                 self._worker = worker
+                self._reception = Reception(store.waiting, self._provenance, self._announce)
                 self._watch = watch
                 self._departure = departure
                 self._signer, self._keywatch = signer, keywatch
@@ -161,6 +176,7 @@ class Runtime:
                 await working
                 # After the worker: what it finished while draining may still be sent.
                 delivery.stop()
+                poller.stop()
                 janitor.stop()
                 keywatch.stop()
             self._announce(Stopped(worker.handed_back))
@@ -188,9 +204,9 @@ class Runtime:
         if self._why_not:
             raise NotRunning(self._why_not, 5)
 
-    def check_webhook(self, url: str) -> None:
-        """Raise `InvalidWebhook` for a URL that would never be called."""
-        self.guard.check_url(url)
+    def check_webhook(self, url: str, noun: str = WEBHOOK) -> None:
+        """Raise `InvalidWebhook` for a URL that would never be called; its reason calls it `noun`."""
+        self.guard.check_url(url, noun)
 
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
@@ -239,6 +255,29 @@ class Runtime:
         """See `store.Store.cancel`."""
         return await self._store.cancel(request_id)
 
+    # --- the faces' verbs for what waits
+
+    def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
+        """What is to be submitted with a job that may wait."""
+        return self._ids.new_task(spec, listed=listed)
+
+    def secrets_of(self, task: Task) -> tuple[str, str]:
+        """Callback id and signal token of a new task."""
+        return self._ids.make(SecretId.CALLBACK, task.salt), self._ids.make(SecretId.SIGNAL, task.salt)
+
+    async def task(self, request_id: str) -> TaskRecord:
+        """See `waitingroom.WaitingRoom.record`."""
+        return await self._store.waiting.record(request_id)
+
+    async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
+        """See `waitingroom.WaitingRoom.page`."""
+        return await self._store.waiting.page(client, status, limit=limit, offset=offset)
+
+    @property
+    def reception(self) -> Reception:
+        """For callbacks and signals."""
+        return self._reception
+
     @property
     def ledger(self) -> Ledger:
         """The operator's view of the webhooks. Raises `NotRunning`."""
@@ -254,3 +293,15 @@ class Runtime:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""
         await self._keywatch.look()
         return self._signer.jwks()
+
+
+def _secrets(settings: Settings, database: Path) -> tuple[bytes, ...]:
+    """From which the ids of callbacks are made."""
+    if settings.callback_secret:
+        return settings.callback_secret
+    path = database.with_name(f"{database.name}.secret")
+    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
+    try:
+        return Settings.load({"callback_secret": text}, {}).callback_secret
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.detail}") from None

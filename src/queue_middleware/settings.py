@@ -103,6 +103,41 @@ def _origins(value: object) -> tuple[str, ...]:
     return origins
 
 
+def _keys(value: object) -> tuple[str, ...]:
+    keys = _words(value)
+    for key in keys:
+        # Not repeated: it may be nearly the secret.
+        if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
+            raise SettingsError("an API key is a text of 8 to 512 characters of ASCII, without spaces and commas")
+    return keys
+
+
+def _hosts_or_suffixes(value: object) -> tuple[str, ...]:
+    words = tuple(word.lower().removesuffix(".") for word in _words(value))
+    for word in words:
+        if not re.fullmatch(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", word):
+            raise SettingsError(f"{word!r} is not a host or '*.suffix'; write no scheme and no port, e.g. 'queue.fal.run'")
+    return words
+
+
+def _secrets(value: object) -> tuple[bytes, ...]:
+    words = _words(value)
+    if not all(re.fullmatch(r"[0-9a-fA-F]{64}", word) for word in words):
+        raise SettingsError("a callback secret is 64 hex digits; make one with: openssl rand -hex 32")
+    return tuple(map(bytes.fromhex, words))
+
+
+def _key_sources(value: object) -> tuple[tuple[str, str], ...]:
+    sources = tuple(word.partition("=") for word in _words(value))
+    for host, _, source in sources:
+        if not re.fullmatch(r"[a-z0-9.-]+", host) or not re.match(r"https?://|whsec_", source):
+            raise SettingsError(
+                "callback_keys takes hosts, each with the URL of a key set or a whsec_ secret, e.g. "
+                "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
+            )
+    return tuple((host, source) for host, _, source in sources)
+
+
 def _crash(value: object) -> str:
     if value not in ("retry", "fail"):
         raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
@@ -128,6 +163,11 @@ class Options(TypedDict, total=False):
     public_url: str | None
     paths: str | Sequence[str]
     outbound_allow: str | Sequence[str]
+    api_keys: str | Sequence[str]
+    task_targets: str | Sequence[str]
+    callback_timeout: float | str
+    callback_secret: str | None
+    callback_keys: str | Sequence[str]
     webhook_schedule: str | Sequence[float | str]
     webhook_max_payload: int | str | None
     webhook_timeout: float | str
@@ -180,6 +220,22 @@ class Settings:
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
     outbound_allow: tuple[str, ...] = _option((), _words)
     """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
+    api_keys: tuple[str, ...] = _option((), _keys, told=False)
+    """Keys of those who may use the queue, as `Authorization: Key …`, `Authorization: Bearer …` or `X-API-Key`.
+
+    With them, or with `authenticate`, a request belongs to who submitted it. The part in front of a colon is his name.
+    """
+    task_targets: tuple[str, ...] = _option((), _hosts_or_suffixes)
+    """Hosts and `*.suffix` that tasks may call; without it they may call the wrapped application only."""
+    callback_timeout: float = _option(3600.0, _seconds, least=0.01)
+    """Seconds for which a plain submission waits for its callback; tasks say `maxWaitTime`."""
+    callback_secret: tuple[bytes, ...] = _option((), _secrets, told=False)
+    """From which callback URLs are made: 64 hex digits; of several, with commas, the first is used for new ones.
+
+    Without it one is made and kept beside the database with mode 0600.
+    """
+    callback_keys: tuple[tuple[str, str], ...] = _option((), _key_sources, told=False)
+    """By what callbacks from these targets have to be signed: `host=URL of a key set`, or `host=whsec_…`."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
     """Waits between delivery attempts, each ± 20 %."""
     webhook_max_payload: int | None = _option(None, parse_size, least=0)

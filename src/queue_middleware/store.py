@@ -27,8 +27,10 @@ from .models import (
     StoredResponse,
 )
 from .outbox import Outbox
+from .waitingroom import WaitingRoom
 
 Told = Callable[[bool | QueueError], None]
+"""Called in the event loop with what a verb has done, or why it could not."""
 
 
 class Topic(StrEnum):
@@ -40,12 +42,18 @@ class Topic(StrEnum):
     """A running job is to be cancelled, or was taken from its owner."""
     DELIVERY = "delivery"
     """A webhook may be due."""
+    POLL = "poll"
+    """A provider may be due to be asked."""
     STATUS = "status"
     """A job may have changed in something that its submitter can see."""
 
 
 class Store(Protocol):
     """One process's view of the shared queue. Its owner name is random for each start."""
+
+    @property
+    def waiting(self) -> WaitingRoom:
+        """What waits for somebody outside, and all tasks."""
 
     @property
     def outbox(self) -> Outbox:
@@ -161,4 +169,4 @@ class Store(Protocol):
     # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
-        """Seconds until a delayed job (`WORK`) or a webhook (`DELIVERY`) is due; None when there is none."""
+        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None when there is none."""

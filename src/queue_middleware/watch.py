@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from .events import Announce, Outage
-from .lifecycle import FINAL, WAITING
+from .lifecycle import FINAL, IN_QUEUE
 from .models import Glance
 from .store import Store, Topic
 
@@ -39,7 +39,7 @@ class _Watched:
     def learn(self, glance: Glance) -> None:
         """Take over how it stands, and wake those to whom that is new."""
         known = self.glance
-        if known is not None and glance.job.position is None and glance.job.state in WAITING:
+        if known is not None and glance.job.position is None and glance.job.state in IN_QUEUE:
             glance = glance.replace(job=glance.job.replace(position=known.job.position))
         self.glance = glance
         changed = known is None or known.job != glance.job
@@ -170,7 +170,7 @@ class Watch:
         others: list[_Watched] = []
         for watched in self._watched.values():
             if watched.glance is not None and watched.glance.job.state not in FINAL:
-                (waiting if watched.glance.job.state in WAITING else others).append(watched)
+                (waiting if watched.glance.job.state in IN_QUEUE else others).append(watched)
         # Of one that was not waiting and does so now no position is known; there are few of those.
         await self._look_at(others, positions=True)
         await self._look_at(waiting, positions=self._may_look_at_positions(len(waiting)))

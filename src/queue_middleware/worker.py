@@ -14,6 +14,7 @@ from .models import Claim
 from .replay import App
 from .settings import Settings
 from .store import Store, Topic
+from .target import Targets
 
 
 class Worker:
@@ -23,10 +24,10 @@ class Worker:
     can begin at once.
     """
 
-    def __init__(self, app: App, store: Store, settings: Settings, announce: Announce) -> None:
+    def __init__(self, app: App, store: Store, targets: Targets, settings: Settings, announce: Announce) -> None:
         self._loop = asyncio.get_running_loop()
         shelf = Shelf(store, announce, self._loop, settings.max_logs)
-        self._around = Surroundings(app, store, settings, announce, self._loop, shelf)
+        self._around = Surroundings(app, store, settings, announce, self._loop, shelf, targets)
         self._store = store
         self._settings = settings
         self._announce = announce

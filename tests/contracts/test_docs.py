@@ -15,13 +15,17 @@ from typing import Any
 
 import anyio
 import httpx
+import msgspec
 import pytest
 from asgi_lifespan import LifespanManager
 
 from queue_middleware import Settings, cli, errors
 from queue_middleware.keyring import LAW
+from queue_middleware.models import PollConfig
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
+from queue_middleware.wire.pollconfig import shown_poll_config
+from queue_middleware.wire.providers import PROVIDERS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -177,6 +181,36 @@ def test_every_page_of_the_docs_can_be_reached_from_the_readme(page: Path) -> No
         targets = (target.partition("#")[0] for target in _LINK.findall(_FENCE.sub("", path.read_text())))
         waiting.extend((path.parent / target).resolve() for target in targets if target and not re.match(r"[a-z]+:", target))
     assert page in seen
+
+
+# --- providers
+
+
+def test_the_table_of_providers_is_the_real_one() -> None:
+    text = (ROOT / "docs/reference/providers.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| (\d+) s \| (\d+) s \| `(\S+)` \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == list(PROVIDERS)
+    for provider, interval, limit, url, result, ends in rows:
+        config = PROVIDERS[provider].poll
+        assert (float(interval), float(limit), url) == (config.interval, config.max_duration, config.url_template)
+        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole answer")
+        done, failed = (tuple(re.findall(r"`([^`]+)`", part)) for part in ends.split(";"))
+        assert done == tuple(map(str, config.done_values))
+        assert failed == config.fail_values
+
+
+def test_every_field_of_a_poll_config_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/reference/providers.md").read_text().split("## `pollConfig`")[1].split("## ")[0]
+    rows = {field: default for names, default in re.findall(r"^\| (`.+?`) \| (.+?) \|", text, re.MULTILINE)
+            for field in re.findall(r"`(\w+)`", names)}  # fmt: skip
+    shown = shown_poll_config(PollConfig("", "", (), ()))
+    assert {field for field, default in rows.items() if default == "required"} == {
+        "urlTemplate", "statusPath", "doneValues", "failValues",
+    }  # fmt: skip
+    assert rows.keys() == {info.encode_name for info in msgspec.structs.fields(PollConfig)}
+    for field, default in rows.items():
+        if default not in ("required", "none"):
+            assert str(shown[field]).lower() in (default.strip('`"'), f"{default}.0")
 
 
 # --- the command and the receivers

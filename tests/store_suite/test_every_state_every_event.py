@@ -9,8 +9,9 @@ import pytest
 from queue_middleware.lifecycle import DELIVERY, JOB, DeliveryEvent, JobEvent
 from queue_middleware.models import Claim, DeliveryState, ErrorType, Failure, JobState, Progress, WebhookKind
 from queue_middleware.store import Store
+from queue_middleware.tasks import Channel
 from queue_middleware.webhooks import Delivery, Which
-from tests.nouns import a_job, an_answer, an_attempt, claimed
+from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 from tests.store_suite.conftest import ManualClock
 
 FAILED = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
@@ -19,9 +20,11 @@ CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 
 async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
     """A job in this state, and a claim on it, which is stale in all states but RUNNING."""
-    receipt = await store.submit(a_job(start_timeout=60.0))
+    receipt = await store.submit(a_job(start_timeout=60.0, task=a_task()))
     (claim,) = await store.claim(1)
     match state:
+        case JobState.WAITING:
+            await _wait(store, None, claim)
         case JobState.QUEUED:
             await store.release(claim)
         case JobState.DELAYED:
@@ -56,6 +59,15 @@ async def _cancel(store: Store, clock: ManualClock, claim: Claim) -> None:
     await store.fail(claim, CANCELLED)  # how the attempt ends itself, once it is told
 
 
+async def _wait(store: Store, clock: object, claim: Claim) -> None:
+    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+
+
+async def _time_out(store: Store, clock: ManualClock, claim: Claim) -> None:
+    clock.advance(30)
+    await store.waiting.time_out()
+
+
 HAPPENS: dict[JobEvent, Callable[[Store, ManualClock, Claim], Awaitable[object]]] = {
     JobEvent.CLAIM: lambda store, _, __: store.claim(1),
     JobEvent.COMPLETE: lambda store, _, claim: store.complete(claim, an_answer()),
@@ -66,6 +78,10 @@ HAPPENS: dict[JobEvent, Callable[[Store, ManualClock, Claim], Awaitable[object]]
     JobEvent.DUE: _become_due,
     JobEvent.EXPIRE: _expire,
     JobEvent.CANCEL: _cancel,
+    JobEvent.WAIT: _wait,
+    JobEvent.RESOLVE: lambda store, _, claim: store.waiting.resolve(claim.key, Channel.CALLBACK, a_word()),
+    JobEvent.REJECT: lambda store, _, claim: store.waiting.resolve(claim.key, Channel.POLL, a_word(failure=FAILED)),
+    JobEvent.TIME_OUT: _time_out,
 }
 
 

@@ -9,7 +9,7 @@ import random
 import pytest
 
 from queue_middleware.errors import TooManyQueued
-from queue_middleware.lifecycle import FINAL, WAITING
+from queue_middleware.lifecycle import FINAL, IN_QUEUE
 from queue_middleware.models import Claim, JobState, Priority
 from queue_middleware.store import Store
 from tests.nouns import a_job, an_answer
@@ -85,7 +85,7 @@ async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: 
         jobs = [seen[request_id] for _, _, request_id in sorted(chance.submitted)]
         in_front = 0
         for job in jobs:
-            assert job.position == (in_front if job.state in WAITING else None)
+            assert job.position == (in_front if job.state in IN_QUEUE else None)
             in_front += job.state is JobState.QUEUED
         most = max(most, in_front)
         for job in jobs[number % 7 :: 7]:

@@ -17,7 +17,7 @@ from queue_middleware.models import (
     RetryPolicy,
 )
 from queue_middleware.store import Store, Topic
-from tests.nouns import a_job, an_answer, an_attempt, claimed
+from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed
 from tests.store_suite.conftest import ManualClock, Stores
 
 
@@ -419,6 +419,8 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
             await here.submit(a_job())
         elif topic is Topic.CANCEL:
             await here.cancel(receipt.request_id)
+        elif topic is Topic.POLL:
+            await here.waiting.conclude(receipt.claim, a_task(), an_answer(), a_wait(poll_in=5.0))
         else:
             await here.complete(receipt.claim, an_answer())
         for event in told.values():

@@ -4,7 +4,6 @@ from queue_middleware.lifecycle import (
     DELIVERY,
     FINAL,
     JOB,
-    MOST_ATTEMPTS,
     RETRIED_FAILURE,
     Again,
     DeliveryEvent,
@@ -75,12 +74,12 @@ def test_failures(error_type: ErrorType) -> None:
 
 
 def test_the_submitters_numbers_are_extra_attempts_for_one_cause() -> None:
-    policy = RetryPolicy(3, {RetryCause.TIMEOUT: 1, RetryCause.SERVER_ERROR: 0, RetryCause.CONNECTION_ERROR: 50})
+    policy = RetryPolicy(3, {RetryCause.TIMEOUT: 1, RetryCause.SERVER_ERROR: 0})
     assert attempts_left(1, RetryCause.TIMEOUT, policy)
     assert not attempts_left(2, RetryCause.TIMEOUT, policy)
     assert not attempts_left(1, RetryCause.SERVER_ERROR, policy)
-    assert attempts_left(MOST_ATTEMPTS - 1, RetryCause.CONNECTION_ERROR, policy)
-    assert not attempts_left(MOST_ATTEMPTS, RetryCause.CONNECTION_ERROR, policy)
+    assert attempts_left(2, RetryCause.CONNECTION_ERROR, policy)
+    assert not attempts_left(3, RetryCause.CONNECTION_ERROR, policy)
 
 
 def test_an_ordinary_answer_is_judged_without_looking_for_retry_after() -> None:

@@ -133,3 +133,48 @@ def test_settings_do_not_change() -> None:
 
 def test_the_keywords_that_editors_complete_are_the_options() -> None:
     assert set(get_type_hints(Options)) == {option.name for option in fields(Settings)}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "parsed"),
+    [
+        ("api_keys", "alice:0123456789, bob-0123456789", ("alice:0123456789", "bob-0123456789")),
+        ("task_targets", "queue.fal.run, *.Replicate.com.", ("queue.fal.run", "*.replicate.com")),
+        ("callback_secret", "0" * 64 + "," + "f" * 64, (b"\0" * 32, b"\xff" * 32)),
+        (
+            "callback_keys",
+            "queue.fal.run=https://rest.fal.ai/.well-known/jwks.json, api.replicate.com=whsec_b25l",
+            (("queue.fal.run", "https://rest.fal.ai/.well-known/jwks.json"), ("api.replicate.com", "whsec_b25l")),
+        ),
+        ("callback_timeout", "10m", 600.0),
+    ],
+)
+def test_options_of_tasks(option: str, value: str, parsed: object) -> None:
+    assert getattr(Settings.load({option: value}, {}), option) == parsed
+    assert getattr(Settings.load({}, {f"QUEUE_{option.upper()}": value}), option) == parsed
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("api_keys", "short"),
+        ("api_keys", "two words here"),
+        ("task_targets", "https://queue.fal.run"),
+        ("task_targets", "*.*"),
+        ("callback_secret", "00ff"),
+        ("callback_keys", "api.replicate.com"),
+        ("callback_keys", "queue.fal.run=secret"),
+        ("callback_timeout", "0"),
+    ],
+)
+def test_options_of_tasks_that_are_refused(option: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.load({option: value}, {})
+    if option not in ("task_targets", "callback_timeout"):
+        assert value not in str(refusal.value), "it may be nearly the secret"
+
+
+def test_secrets_are_not_shown() -> None:
+    shown = repr(Settings.load({"api_keys": "alice:0123456789", "callback_secret": "0" * 64}, {}))
+    assert "0123456789" not in shown
+    assert "callback_secret" not in shown

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from typing import Any
 from urllib.parse import quote
 
 from starlette.types import Scope
 
 from queue_middleware.models import Value
+from queue_middleware.settings import Settings
+from queue_middleware.wire.links import origin
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 
@@ -102,3 +105,23 @@ def host_of(scope: Scope) -> str:
             return host
     name, port = scope.get("server") or ("localhost", None)
     return f"{name}:{port}" if port else str(name)
+
+
+def base_url(scope: Scope, settings: Settings) -> str:
+    """The URL of our prefix, as this client sees it."""
+    base = settings.public_url or origin(scope.get("scheme", "http"), host_of(scope), scope.get("root_path", ""))
+    return base + settings.prefix
+
+
+def client_address(scope: Scope) -> tuple[str, int] | None:
+    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
+    client: Any = scope.get("client")
+    if client and isinstance(client[0], str) and isinstance(client[1], int):
+        return client[0], client[1]
+    return None
+
+
+def server_address(scope: Scope) -> tuple[str, int | None] | None:
+    """The same of the server, which may have no port."""
+    server: Any = scope.get("server")
+    return (str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None

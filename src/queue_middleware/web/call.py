@@ -20,7 +20,7 @@ class ClientGone(Exception):
 class Call:
     """What is known of a request while it is served."""
 
-    __slots__ = ("address", "body_is_unread", "receive", "request_id", "route", "scope", "send", "size", "started")
+    __slots__ = ("address", "body_is_unread", "identity", "receive", "request_id", "route", "scope", "send", "size", "started")
 
     address: Address
     route: Route
@@ -31,6 +31,8 @@ class Call:
         self.receive = receive
         self.send = send
         self.request_id = ""
+        self.identity: str | None = None
+        """Who sends it; None where nobody is asked."""
         self.body_is_unread = False
         self.started = False
         self.size = 0

@@ -7,19 +7,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
-from queue_middleware.models import Cancelled, Result
+from queue_middleware.models import Cancelled, Job, Result
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
-from queue_middleware.wire.links import Links
-from queue_middleware.wire.routes import Verb, find_host_route, find_route
+from queue_middleware.wire.links import Links, origin
+from queue_middleware.wire.routes import OPEN, Verb, find_host_route, find_route
 
-from .address import host_of, split_address
+from .access import Access
+from .address import base_url, host_of, split_address
+from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
 from .streams import StatusStream
 from .submission import Submissions
@@ -28,8 +29,10 @@ from .submission import Submissions
 class FalQueue:
     """Everything under the prefix, and at the root of the hosts that are the queue's."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, access: Access) -> None:
         self._runtime = runtime
+        self._access = access
+        self._tasks = TaskQueue(runtime, access)
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
         self._submissions = Submissions(runtime)
@@ -48,13 +51,18 @@ class FalQueue:
         call = Call(scope, receive, send)
         try:
             call.address = address = split_address(scope, self._settings.prefix)
+            if address.rest.startswith(BELOW) and not address.at_host:
+                return await self._tasks.serve(call)
             call.route = (find_host_route if address.at_host else find_route)(scope["method"], address.rest)
             if self._app is not None and call.route.app:
                 self._check_app(self._app, call.route.app)
             self._runtime.check_running()
+            if self._access.is_asked and call.route.verb not in OPEN:
+                call.body_is_unread = call.route.verb is Verb.SUBMIT
+                call.identity = await self._access.identify(scope)
             await self._verbs[call.route.verb](call)
         except ClientGone:
-            return
+            return None
         except UnknownRequest:
             call.name_request()
             await call.answer(404, fal.NOT_FOUND)
@@ -70,6 +78,7 @@ class FalQueue:
 
     async def _status(self, call: Call) -> None:
         job = await self._runtime.job(call.route.request_id)
+        _check_owner(call, job)
         call.request_id = job.request_id
         # Behind the job: a job that was at its end by then has all its lines.
         lines = await self._runtime.logs(job.key) if fal.wants_logs(call.scope["query_string"]) else None
@@ -79,17 +88,23 @@ class FalQueue:
         links = self._links(call)
         lines = fal.wants_logs(call.scope["query_string"])
         async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
+            _check_owner(call, follower.glance.job)
             call.request_id = follower.glance.job.request_id
             await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
 
     async def _response(self, call: Call) -> None:
-        result = await self._runtime.result(call.route.request_id)
+        result = await self._result(call)
         call.request_id = result.job.request_id
         if result.job.failure is not None:
             failure = result.job.failure
             await call.answer(STATUS[failure.error_type], failure_body(failure), failure_headers(failure))
         else:
             await self._replay_answer(call, result)
+
+    async def _result(self, call: Call) -> Result:
+        if call.identity is not None:  # also before there is one: whose it is comes first
+            _check_owner(call, await self._runtime.job(call.route.request_id))
+        return await self._runtime.result(call.route.request_id)
 
     async def _replay_answer(self, call: Call, result: Result) -> None:
         """Status, headers and body as the application gave them; a streamed answer leaves as it is read."""
@@ -109,6 +124,8 @@ class FalQueue:
         await call.send({"type": "http.response.body", "body": response.body})
 
     async def _cancel(self, call: Call) -> None:
+        if call.identity is not None:
+            _check_owner(call, await self._runtime.job(call.route.request_id))
         outcome = await self._runtime.cancel(call.route.request_id)
         call.request_id = call.route.request_id.lower()
         if outcome is Cancelled.FINISHED:
@@ -133,14 +150,12 @@ class FalQueue:
         if call.address.at_host:
             # The host is the one that he insists on; what `public_url` knows better is only the scheme.
             scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
-            return Links(f"{scheme}://{host_of(scope)}{_root(scope)}{app}", response_end="")
-        origin = f"{scope.get('scheme', 'http')}://{host_of(scope)}{_root(scope)}" if public is None else public
-        if app:
-            return Links(f"{origin}{self._settings.prefix}/run{app}", response_end="")
-        return Links(origin + self._settings.prefix)
+            return Links(origin(scheme, host_of(scope), scope.get("root_path", "")) + app, response_end="")
+        base = base_url(scope, self._settings)
+        return Links(f"{base}/run{app}", response_end="") if app else Links(base)
 
 
-def _root(scope: Scope) -> str:
-    """What the server or a mount took for itself, percent-encoded."""
-    root: str = scope.get("root_path", "")
-    return quote(root.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") if root else ""
+def _check_owner(call: Call, job: Job) -> None:
+    """Foreign and unknown ones look the same."""
+    if call.identity is not None and job.identity != call.identity:
+        raise UnknownRequest("somebody else's")

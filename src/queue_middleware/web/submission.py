@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import re
 from fnmatch import translate
-from typing import Any
 from urllib.parse import unquote
 
-from queue_middleware.errors import HeadersTooLarge, NotAllowed, TooLarge, Unavailable
+from queue_middleware.errors import HeadersTooLarge, NotAllowed
 from queue_middleware.headers import replayed_headers
-from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
+from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest, TaskSpec
 from queue_middleware.runtime import Runtime
+from queue_middleware.settings import Settings
 from queue_middleware.wire import fal
 from queue_middleware.wire.knobs import Knobs, read_knobs
+from queue_middleware.wire.placeholder import HINT, holds_place
 
-from .call import Call, ClientGone
+from .access import client_of
+from .address import base_url, client_address, server_address
+from .call import Call
+from .intake import Intake
 
 _LARGEST_HEADERS = 32 * 1024
-_INTAKE = 256 * 2**20
-"""Bytes of submissions that may be in memory at once, on their way to the database."""
+
+
+class PathRules:
+    """Which paths may be queued."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._prefix = settings.prefix
+        self._patterns = [re.compile(translate(pattern)) for pattern in settings.paths]
+
+    def check(self, target: str) -> None:
+        """Judge a percent-encoded path. Raises `BadRequest`, `NotAllowed`."""
+        fal.check_target(target, self._prefix)
+        if self._patterns and not any(pattern.match(unquote(target)) for pattern in self._patterns):
+            raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
 
 
 class Submissions:
@@ -27,8 +43,8 @@ class Submissions:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._settings = runtime.settings
-        self._paths = [re.compile(translate(pattern)) for pattern in runtime.settings.paths]
-        self._intake = 0
+        self._paths = PathRules(runtime.settings)
+        self._intake = Intake(runtime.settings.max_request_body)
 
     async def take(self, call: Call) -> Receipt:
         """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored."""
@@ -40,74 +56,53 @@ class Submissions:
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
         try:
-            body = await self._body(call, headers)
-            call.body_is_unread = False
-            return await self._runtime.submit(_new_job(call, headers, query, knobs, body))
+            body = await self._intake.read(call, headers)
+            return await self._runtime.submit(self._new_job(call, headers, query, knobs, body))
         finally:
-            self._intake -= call.size
+            self._intake.done(call)
 
     def _check(self, headers: Headers, target: str, query: bytes) -> None:
         size = sum([len(name) + len(value) + 4 for name, value in headers])
         if size > _LARGEST_HEADERS:
             raise HeadersTooLarge(f"the headers take {size} bytes, the most is {_LARGEST_HEADERS}")
         fal.check_length(target, query)
-        fal.check_target(target, self._settings.prefix)
-        if self._paths and not any(pattern.match(unquote(target)) for pattern in self._paths):
-            raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
+        self._paths.check(target)
 
-    async def _body(self, call: Call, headers: Headers) -> bytes:
-        """The whole body; refused as soon as it is known to be too large, or to be too much together with others'."""
-        most = self._settings.max_request_body
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > most):
-                raise TooLarge(f"the body has {value[:15].decode()} bytes or more, the most is {most}")
-        pieces: list[bytes] = []
-        while True:
-            message = await call.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGone
-            piece = message.get("body", b"")
-            pieces.append(piece)
-            call.size += len(piece)
-            self._intake += len(piece)
-            if call.size > most:
-                raise TooLarge(f"the body is larger than {most} bytes")
-            if self._intake > _INTAKE and self._intake > 2 * most:
-                raise Unavailable("too many large submissions at once", 5)
-            if not message.get("more_body", False):
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-
-def _new_job(call: Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
-    scope = call.scope
-    client = _address(scope.get("client"))
-    server = scope.get("server")
-    return NewJob(
-        request=StoredRequest(
+    def _new_job(self, call: Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
+        scope = call.scope
+        client = client_address(scope)
+        replayed, values = replayed_headers(headers)
+        request = StoredRequest(
             method=scope["method"],
             root_path=scope.get("root_path", ""),
             raw_path=(call.address.root + call.route.target).encode("latin-1"),
             query=query,
-            headers=replayed_headers(headers),
+            headers=replayed,
             client=client,
-            server=(str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None,
+            server=server_address(scope),
             scheme=scope.get("scheme", "http"),
             http_version=scope.get("http_version", "1.1"),
             body=body,
-        ),
-        client=client[0] if client else "",
-        retry=knobs.retry,
-        priority=knobs.priority,
-        start_timeout=knobs.start_timeout,
-        webhook=knobs.webhook,
-        max_queue_length=knobs.max_queue_length,
-        short_lived=not knobs.store_io,
-        events=knobs.events,
-    )
+        )
+        new = NewJob(
+            request=request,
+            client=client_of(call.identity, client[0] if client else ""),
+            retry=knobs.retry,
+            priority=knobs.priority,
+            start_timeout=knobs.start_timeout,
+            webhook=knobs.webhook,
+            max_queue_length=knobs.max_queue_length,
+            short_lived=not knobs.store_io,
+            events=knobs.events,
+        )
+        if HINT in body or HINT in values or HINT in query or HINT in request.raw_path:
+            return self._with_task(call, new, knobs)
+        return new
 
-
-def _address(client: Any) -> tuple[str, int] | None:
-    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
-    if client and isinstance(client[0], str) and isinstance(client[1], int):
-        return client[0], client[1]
-    return None
+    def _with_task(self, call: Call, new: NewJob, knobs: Knobs) -> NewJob:
+        """Where the callback URL is wanted, the job will wait for its callback."""
+        if not holds_place(new.request):
+            return new
+        wait = self._settings.callback_timeout if knobs.callback_timeout is None else knobs.callback_timeout
+        spec = TaskSpec(base_url(call.scope, self._settings), wait, callback=True)
+        return new.replace(task=self._runtime.new_task(spec))

@@ -13,15 +13,26 @@ STATUS: dict[ErrorType, int] = {
     ErrorType.RUNNER_DISCONNECTED: 503,
     ErrorType.RUNNER_INCOMPLETE_RESPONSE: 502,
     ErrorType.RUNNER_SERVER_ERROR: 500,
+    ErrorType.RUNNER_CONNECTION_ERROR: 503,
+    ErrorType.RUNNER_CONNECTION_REFUSED: 503,
+    ErrorType.WAIT_TIMEOUT: 504,
+    ErrorType.PROVIDER_FAILED: 500,
     ErrorType.CLIENT_CANCELLED: 499,
 }
 """The HTTP status a failed request is answered with, and that its webhook names."""
 
 
+_FALS_WORD: dict[ErrorType, ErrorType] = {
+    ErrorType.START_TIMEOUT: ErrorType.REQUEST_TIMEOUT,
+    ErrorType.WAIT_TIMEOUT: ErrorType.REQUEST_TIMEOUT,
+    ErrorType.PROVIDER_FAILED: ErrorType.RUNNER_SERVER_ERROR,
+}
+"""For what fal has no word of its own."""
+
+
 def error_type(failure: Failure) -> str:
     """The word on the wire. A start deadline that passed is `request_timeout` there; `failure_headers` tells it apart."""
-    word = ErrorType.REQUEST_TIMEOUT if failure.error_type is ErrorType.START_TIMEOUT else failure.error_type
-    return word.value
+    return _FALS_WORD.get(failure.error_type, failure.error_type).value
 
 
 def failure_body(failure: Failure) -> bytes:

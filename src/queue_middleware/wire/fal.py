@@ -76,7 +76,12 @@ def check_length(target: str, query: bytes) -> None:
 
 # --- what we answer
 
-_STATUS = {JobState.QUEUED: "IN_QUEUE", JobState.DELAYED: "IN_QUEUE", JobState.RUNNING: "IN_PROGRESS"}
+_STATUS = {
+    JobState.QUEUED: "IN_QUEUE",
+    JobState.DELAYED: "IN_QUEUE",
+    JobState.RUNNING: "IN_PROGRESS",
+    JobState.WAITING: "IN_PROGRESS",
+}
 
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
 ALREADY_COMPLETED = b'{"status": "ALREADY_COMPLETED"}'
@@ -126,7 +131,7 @@ def _metrics(job: Job) -> dict[str, float]:
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:
     if job.position is not None:
         yield "queue_position", job.position
-    if job.state is JobState.RUNNING and job.progress is not None:
+    if job.state in (JobState.RUNNING, JobState.WAITING) and job.progress is not None:
         yield "progress", {"fraction": job.progress.fraction, "stage": job.progress.stage}
     if job.failure is not None:
         yield "error", job.failure.detail

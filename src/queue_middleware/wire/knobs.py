@@ -11,6 +11,9 @@ from typing import Any
 from queue_middleware.errors import BadRequest
 from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, Value, WebhookKind
 
+MOST_ATTEMPTS = 10
+"""fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
+
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 """Clients send what their language prints for a float, which may be long."""
 
@@ -24,6 +27,8 @@ class Knobs(Value, frozen=True):
     webhook: str | None = None
     max_queue_length: int | None = None
     store_io: bool = True
+    callback_timeout: float | None = None
+    """Seconds for which it waits for its callback, if it does."""
     events: tuple[WebhookKind, ...] = ()
 
 
@@ -38,6 +43,7 @@ def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: in
         start_timeout=_start_timeout(said),
         webhook=parameters.get("fal_webhook"),
         max_queue_length=_length(parameters.get("fal_max_queue_length")),
+        callback_timeout=_callback_timeout(parameters.get("fal_callback_timeout")),
         store_io=_text(said, b"x-fal-store-io").lower() not in ("0", "false", "no"),
         events=_events(parameters),
     )
@@ -45,7 +51,7 @@ def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: in
 
 @lru_cache(maxsize=16)
 def _default_policy(max_attempts: int) -> RetryPolicy:
-    return RetryPolicy(max_attempts)
+    return RetryPolicy(min(max_attempts, MOST_ATTEMPTS))
 
 
 def _text(said: Mapping[bytes, bytes], name: bytes) -> str:
@@ -57,6 +63,10 @@ def _start_timeout(said: Mapping[bytes, bytes]) -> float | None:
     names = (b"x-fal-request-start-timeout", b"x-fal-request-timeout")
     given = [_seconds(name.decode(), _text(said, name)) for name in names if name in said]
     return given[0] if given else None
+
+
+def _callback_timeout(text: str | None) -> float | None:
+    return None if text is None else _seconds("fal_callback_timeout", text)
 
 
 def _seconds(name: str, text: str) -> float:
@@ -90,7 +100,7 @@ def _policy(said: Mapping[bytes, bytes], max_attempts: int) -> RetryPolicy:
     if _text(said, b"x-fal-no-retry").lower() in ("1", "true", "yes"):
         return RetryPolicy(1)
     text = _text(said, b"x-fal-retry-config")
-    return RetryPolicy(max_attempts, _retries(text)) if text else _default_policy(max_attempts)
+    return _default_policy(max_attempts).replace(extra=_retries(text)) if text else _default_policy(max_attempts)
 
 
 def _retries(text: str) -> dict[RetryCause, int]:
@@ -108,4 +118,4 @@ def _count(entry: Any) -> int:
     count = entry.get("retries") if isinstance(entry, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise BadRequest("x-fal-retry-config: retries takes a whole number from 0")
-    return count
+    return min(count, MOST_ATTEMPTS - 1)

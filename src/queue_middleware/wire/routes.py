@@ -45,6 +45,9 @@ METHODS: dict[Verb, tuple[str, ...]] = {
 }
 """The seeds disagree about status and cancel; both spellings are served."""
 
+OPEN = frozenset({Verb.KEYS, Verb.DOCUMENT})
+"""What everybody may see, also where keys are asked for."""
+
 FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": Verb.DOCUMENT}
 
 OF_REQUEST: dict[str, Verb] = {

@@ -8,6 +8,7 @@ import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 
@@ -22,6 +23,9 @@ NOT_JSON = (
 CANCELLED = "Request was cancelled"
 ANONYMOUS = "anonymous"
 """The user id where there is no identity; never empty, because receivers take an empty header for a missing one."""
+
+_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+"""What a header carries as it is."""
 
 REQUEST_ID = b"x-fal-webhook-request-id"
 USER_ID = b"x-fal-webhook-user-id"
@@ -49,6 +53,11 @@ def webhook_frame(result: Result) -> tuple[bytes, bytes, bytes]:
         raise ValueError(f"request {result.job.request_id} has neither an answer nor a failure")
     failure = result.job.failure
     return _envelope(result.job.request_id, _invalid(STATUS[failure.error_type]), failure_body(failure))
+
+
+def user_id(identity: str | None) -> str:
+    """Whom a request belongs to, percent-encoded where it is more than a header carries; never empty."""
+    return quote(identity, safe=_PLAIN) if identity else ANONYMOUS
 
 
 def named_body(result: Result, most: int, where: str) -> bytes:

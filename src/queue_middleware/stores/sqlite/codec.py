@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest, WebhookKind
+from queue_middleware.models import Headers, LogLevel, LogLine, PollConfig, StoredRequest, TaskSpec, WebhookKind
 
 PART = 256 * 1024
 """Bytes of a body in one row."""
@@ -18,6 +18,8 @@ _requests = msgspec.msgpack.Decoder(
 )
 _headers = msgspec.msgpack.Decoder(Headers)
 _lines = msgspec.msgpack.Decoder(list[tuple[int, LogLevel, str, dict[str, str], str]])
+_specs = msgspec.msgpack.Decoder(TaskSpec)
+_polls = msgspec.msgpack.Decoder(PollConfig)
 
 
 def encode_request(request: StoredRequest) -> bytes:
@@ -61,6 +63,21 @@ def decode_lines(data: bytes, last: int) -> list[LogLine]:
     """The inverse of `encode_lines`; `last` is the number of the last line."""
     fields = _lines.decode(data)
     return [LogLine(*line, number) for number, line in enumerate(fields, start=last - len(fields) + 1)]
+
+
+def encode(value: TaskSpec | PollConfig) -> bytes:
+    """By the names of its fields, so that later releases may add some."""
+    return _encoder.encode(value)
+
+
+def decode_spec(data: bytes) -> TaskSpec:
+    """The inverse of `encode`."""
+    return _specs.decode(data)
+
+
+def decode_poll(data: bytes) -> PollConfig:
+    """The inverse of `encode`."""
+    return _polls.decode(data)
 
 
 def encode_events(events: tuple[WebhookKind, ...]) -> str:

@@ -25,6 +25,7 @@ from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.store import Topic
 from queue_middleware.wire.webhook import host_of
 
+from . import taskrows
 from .codec import decode_events, decode_request, encode_headers
 from .news import tell_start
 from .queries import execute_rows
@@ -73,7 +74,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
-    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client in rows:
+    tasks = taskrows.tasks(transaction, [row[0] for row in rows if row[10]])
+    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
         transaction.tallies.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
@@ -88,7 +90,10 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
             continue
-        claim = Claim(key, request_id, token, attempt, policy, request, webhook)
+        task = tasks.get(key)
+        if task is not None:
+            policy = policy.replace(backoff=task.spec.backoff)
+        claim = Claim(key, request_id, token, attempt, policy, request, webhook, task=task)
         if events is not None:
             claim = claim.replace(events=decode_events(events))
             tell_start(transaction, claim)
@@ -128,7 +133,7 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
             transaction.payloads.append((key, encode_headers(outcome.headers), outcome.body, outcome.parts))
         if has_parts:
             transaction.change("drop_request_parts", (key,))
-    _make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
+    make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     return [True] * len(batch)
 
 
@@ -142,7 +147,18 @@ def _end_state(failure: Failure) -> JobState:
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def _make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
+def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> bool:
+    """End an attempt by the last word that came while it was running, if one did."""
+    word = taskrows.early(transaction, key)
+    if word is None:
+        return False
+    channel, resolution = word
+    finish(transaction, [(key, token, webhook, resolution.failure or resolution.response, True)])
+    taskrows.put_word(transaction, key, channel, resolution)
+    return True
+
+
+def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
     deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
@@ -175,7 +191,9 @@ def _put_back(transaction: Transaction, key: int, token: int, delay: int | None)
     row = transaction.one("running_claim", (key, token))
     if row is None:
         return False
-    cancelling, webhook = row
+    cancelling, webhook, task = row
+    if task and finish_early(transaction, key, token, webhook):
+        return True
     if cancelling:
         return finish(transaction, [(key, token, webhook, CANCELLED, True)])[0]
     transaction.change("drop_response_parts", (key,))
@@ -212,18 +230,21 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
         transaction.change("want_cancelled", (key,))
         transaction.topics.add(Topic.CANCEL)
         return Cancelled.RUNNING
-    _end_waiting(transaction, [key], CANCELLED)
+    end_waiting(transaction, [key], CANCELLED)
+    if state == JobState.WAITING:
+        taskrows.wait_no_longer(transaction, key)
     return Cancelled.WAITING
 
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail the waiting jobs whose start deadline has passed."""
     overdue = transaction.all("overdue", (transaction.now,))
-    _end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
+    end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
-def _end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+    """Fail jobs that wait for their turn, or for somebody outside."""
     end = (_end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
     ended = transaction.all("end_waiting", end)
     if ended:
@@ -231,7 +252,7 @@ def _end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure
         for key, _ in ended:
             transaction.change("drop_request", (key,))
             transaction.change("drop_request_parts", (key,))
-        _make_due(transaction, ended)
+        make_due(transaction, ended)
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:
@@ -242,9 +263,12 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) ->
 def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Rescue]:
     lost = {"now": transaction.now, "dead": json.dumps(dead)}
     rescued: list[Rescue] = []
-    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook in transaction.all("lost_jobs", lost):
+    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in transaction.all("lost_jobs", lost):
         policy = _policy(max_attempts, retries)
-        if cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
+        if task and finish_early(transaction, key, token, webhook):
+            transaction.change("forget_token", (key,))
+            rescued.append(Rescue(format_request_id(key, tail), taskrows.state(transaction, key)))
+        elif cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
             outcome = CANCELLED if cancelling else LOST
             finish(transaction, [(key, token, webhook, outcome, True)])
             transaction.change("forget_token", (key,))

@@ -1,4 +1,4 @@
-"""The named blocks of `queries.sql`, and how one block serves a batch of rows."""
+"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ few texts fill the statement cache, and nearly every batch is one statement."""
 
 
 def _load() -> dict[str, str]:
-    text = (files(__package__) / "queries.sql").read_text(encoding="utf-8")
+    text = "\n".join((files(__package__) / name).read_text(encoding="utf-8") for name in ("queries.sql", "tasks.sql"))
     blocks = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     pairs = zip(blocks[::2], blocks[1::2], strict=True)
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";") for name, body in pairs}

@@ -42,7 +42,7 @@ WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? ORDER BY
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, tail, token, attempt, max_attempts, retries, webhook, (SELECT events FROM news_wanted WHERE job_id = id), priority, client;
+RETURNING id, tail, token, attempt, max_attempts, retries, webhook, (SELECT events FROM news_wanted WHERE job_id = id), priority, client, task;
 
 -- name: requests
 SELECT job_id, head, body, parts FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
@@ -84,7 +84,7 @@ DELETE FROM request_part WHERE job_id = ?;
 DELETE FROM response_part WHERE job_id = ?;
 
 -- name: running_claim
-SELECT cancelling, webhook FROM job WHERE id = ? AND state = 'running' AND token = ?;
+SELECT cancelling, webhook, task FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: delay
 UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
@@ -118,7 +118,7 @@ UPDATE job SET cancelling = 1 WHERE id = ?;
 
 -- name: end_waiting
 UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL
-WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed') RETURNING id, webhook;
+WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 'waiting') RETURNING id, webhook;
 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
@@ -138,7 +138,7 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now
     OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
 
 -- name: lost_jobs
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook FROM job
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task FROM job
 WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_deliveries
@@ -149,13 +149,13 @@ WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM 
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error,
+SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     (SELECT position FROM place WHERE place.id = job.id)
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
 -- name: glance
 -- Positions cost more than all the rest; who has asked a moment ago does without.
-SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error,
+SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     CASE WHEN :positions THEN (SELECT position FROM place WHERE place.id = job.id) END,
     (SELECT max(number) FROM log WHERE job_id = job.id)
 FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
@@ -257,7 +257,7 @@ SELECT min(at) FROM (
     UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
 
 -- name: results
-SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error
+SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs

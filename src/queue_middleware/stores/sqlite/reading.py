@@ -27,6 +27,7 @@ from queue_middleware.store import Topic
 
 from .codec import decode_headers
 from .queries import SQL
+from .taskrows import LISTED
 
 
 def job(connection: sqlite3.Connection, request_id: str) -> Job:
@@ -45,7 +46,7 @@ def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool)
 
 
 def _job(row: tuple[Any, ...]) -> Job:
-    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, position = row
+    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client, task, position = row
     return Job(
         key=key,
         request_id=format_request_id(key, tail),
@@ -58,6 +59,8 @@ def _job(row: tuple[Any, ...]) -> Job:
         finished_at=finished_at,
         status=status,
         failure=Failure(ErrorType(error_type), error) if error_type else None,
+        client=client,
+        is_task=task == LISTED,
     )
 
 
@@ -121,9 +124,12 @@ def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
     return bool(connection.execute(SQL["overdue"], (now,)).fetchall())
 
 
+_NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
+
+
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
-    """When the next delayed job or pending delivery is due, in milliseconds since 1970."""
-    row = _one(connection, "next_work") if topic is Topic.WORK else _one(connection, "next_delivery", {"after": -1})
+    """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
+    row = _one(connection, _NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
     return None if row is None or row[0] is None else int(row[0])
 
 

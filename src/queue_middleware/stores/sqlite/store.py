@@ -29,6 +29,7 @@ from queue_middleware.models import (
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
+from queue_middleware.waitingroom import WaitingRoom
 
 from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
@@ -40,6 +41,7 @@ from .locks import dead_owners
 from .outbox import SQLiteOutbox
 from .queries import SQL
 from .transaction import Tallies, Transaction
+from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
 
 _OLDEST = (3, 37, 0)
@@ -66,6 +68,7 @@ class SQLiteStore:
         self._settings = settings
         self._clock = clock
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
@@ -127,8 +130,10 @@ class SQLiteStore:
             )
         ]
 
-    def _write(self, operation: Operation[P, R], payload: P) -> Awaitable[R]:
-        return self._writer.submit(operation, payload)
+    def _write(
+        self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None
+    ) -> Awaitable[R]:
+        return self._writer.submit(operation, payload, size, heard)
 
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         return await self._reader.call(work)

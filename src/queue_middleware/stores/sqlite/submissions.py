@@ -18,6 +18,7 @@ from .codec import cut, encode_events
 from .jobs import promote
 from .news import tell_start
 from .queries import execute_rows
+from .taskrows import put_task
 from .transaction import Transaction
 
 
@@ -38,8 +39,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
-    short_lived: list[tuple[int]] = []
-    news_wanted: list[tuple[int, str]] = []
+    unusual: list[tuple[int, NewJob]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits):
             results.append(refusal)
@@ -47,32 +47,40 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         tail = make_tail(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
         request_id = format_request_id(key, tail)
-        starts = start and not tallies.queued.total()
+        starts = start and not tallies.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
-        if new.events:
-            news_wanted.append((key, encode_events(new.events)))
-        if new.short_lived:
-            short_lived.append((key,))
+        if new.events or new.short_lived or new.task is not None:
+            unusual.append((key, new))
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
             results.append(Receipt(request_id, 0, claim))
         else:
             results.append(Receipt(request_id, _enter(transaction, new)))
         key += 1
     execute_rows(transaction.connection, "insert_jobs", jobs)
     execute_rows(transaction.connection, "insert_request_parts", parts)
-    execute_rows(transaction.connection, "insert_short_lived", short_lived)
     transaction.payloads += payloads
     tallies.last_key = key - 1
-    if news_wanted:
-        execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
+    if unusual:
+        _put_beside(transaction, unusual)
         for result in results:
             if isinstance(result, Receipt) and result.claim is not None:
                 tell_start(transaction, result.claim)
     return results
+
+
+def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
+    """What only few jobs have lies in tables of its own, beside their rows."""
+    news_wanted = [(key, encode_events(new.events)) for key, new in stored if new.events]
+    execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
+    short_lived = [(key,) for key, new in stored if new.short_lived]
+    execute_rows(transaction.connection, "insert_short_lived", short_lived)
+    for key, new in stored:
+        if new.task is not None:
+            put_task(transaction, key, new)
 
 
 def _enter(transaction: Transaction, new: NewJob) -> int:

@@ -2,7 +2,7 @@
 CREATE TABLE job (
     id          INTEGER PRIMARY KEY,  -- milliseconds << 15 | sequence: grows with time, so inserts append
     tail        BLOB    NOT NULL CHECK (length(tail) = 10),  -- with the id's milliseconds: the public UUIDv7
-    state       TEXT    NOT NULL CHECK (state IN ('queued', 'delayed', 'running', 'completed', 'failed', 'cancelled')),
+    state       TEXT    NOT NULL CHECK (state IN ('queued', 'delayed', 'running', 'waiting', 'completed', 'failed', 'cancelled')),
     priority    INTEGER NOT NULL,
     client      TEXT    NOT NULL,
     attempt     INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),

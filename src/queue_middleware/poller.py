@@ -1,0 +1,257 @@
+"""The loop that asks providers whether the work of a task is done: claims what is due, asks several at once, settles each."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from .backoff import exponential
+from .cadence import next_question
+from .callback_id import CallbackIds
+from .errors import OutboundError, OutboundRefused, UnknownRequest
+from .events import Announce, Finished, Outage, Polled, PollFailed
+from .headers import kept_headers
+from .inquiry import Inquiry
+from .models import ErrorType, Failure, StoredResponse, Value
+from .store import Store, Topic
+from .tasks import Channel, Poll, Resolution, Resolved
+from .waitingroom import WaitingRoom
+from .wire.questions import question_headers
+from .wire.readings import (
+    MOST_REDIRECTS,
+    Done,
+    Failed,
+    Fetch,
+    Moved,
+    Reading,
+    Running,
+    Trouble,
+    make_plan,
+    read_result,
+    read_status,
+)
+from .wire.templates import Start, Unfillable
+
+LIMIT = 8
+"""Questions at once in this process; an answer may be as large as the largest result."""
+LONGEST = 45.0
+"""Seconds for one question with all its redirects and its result: less than the lease of a poll."""
+
+_GRACE = 3.0
+_LONGEST_WAIT = 30.0
+_SHORTEST_WAIT = 0.01
+
+T = TypeVar("T")
+
+
+class _Heard(Value, frozen=True):
+    """What a question came to, and the answer that said so, where there was one."""
+
+    reading: Reading
+    answer: StoredResponse | None = None
+
+
+class Poller:
+    """Asks until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
+
+    `clock` gives Unix seconds, the store's. `grace` is how many seconds questions under way get when it stops; one that is not
+    settled then is asked again after its lease, by whoever runs then.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        room: WaitingRoom,
+        inquiry: Inquiry,
+        ids: CallbackIds,
+        announce: Announce,
+        *,
+        clock: Callable[[], float] = time.time,
+        limit: int = LIMIT,
+        grace: float = _GRACE,
+    ) -> None:
+        self._store = store
+        self._room = room
+        self._inquiry = inquiry
+        self._ids = ids
+        self._announce = announce
+        self._clock = clock
+        self._limit = limit
+        self._grace = grace
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        store.subscribe(Topic.POLL, self._wake.set)
+
+    async def run(self) -> None:
+        """Work until `stop`; ends when the questions under way are settled or were given up."""
+        async with asyncio.TaskGroup() as group:
+            outages = 0
+            while not self._stopping.is_set():
+                try:
+                    wait = await self._claim(group)
+                    outages = 0
+                except Exception as error:
+                    outages += 1
+                    await self._outage(error, outages)
+                else:
+                    await _wait(self._wake, wait)
+            await self._drain()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` ends soon."""
+        self._stopping.set()
+        self._wake.set()
+
+    async def _claim(self, group: asyncio.TaskGroup) -> float | None:
+        """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
+        # Before looking: what becomes due while we look must not be missed.
+        self._wake.clear()
+        if self._stopping.is_set():
+            return 0.0
+        free = self._limit - len(self._running)
+        if free == 0:
+            return None  # the first question that ends wakes us
+        # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
+        due = await self._store.next_due(Topic.POLL)
+        if due is None or due > 0:
+            return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
+        claimed = await self._room.claim_polls(free)
+        for poll in claimed:
+            task = group.create_task(self._ask(poll), name=f"poll {poll.request_id}")
+            self._running.add(task)
+            task.add_done_callback(self._ended)
+        return 0.0 if claimed else _SHORTEST_WAIT
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._wake.set()
+
+    async def _drain(self) -> None:
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=self._grace)
+            for task in late:
+                task.cancel()
+
+    # --- one question
+
+    async def _ask(self, poll: Poll) -> None:
+        """One question, from the call to what follows from it. It raises nothing: the others must not end with it."""
+        began = time.monotonic()
+        try:
+            async with asyncio.timeout(LONGEST):
+                heard = await self._hear(poll)
+        except Unfillable as nowhere:
+            heard = _Heard(Failed(str(nowhere)), poll.start)
+        except OutboundRefused as refused:
+            heard = _Heard(Failed(f"the provider may not be asked: {refused.detail}"))
+        except OutboundError as failed:
+            heard = _Heard(Trouble(failed.detail))
+        except TimeoutError:
+            heard = _Heard(Trouble(f"no whole answer within {LONGEST:g} s"))
+        except Exception as unexpected:
+            self._announce(Outage("poller", unexpected, 0.0))
+            heard = _Heard(Trouble(f"not asked: {type(unexpected).__name__}"))
+        await self._settle(poll, heard, time.monotonic() - began)
+
+    async def _hear(self, poll: Poll) -> _Heard:
+        """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""
+        plan = make_plan(poll.config, await self._start(poll))
+        url, is_result = plan.url, False
+        for _ in range(MOST_REDIRECTS + 1):
+            answer = await self._get(poll, url)
+            if is_result:
+                reading = read_result(url, answer, poll.troubles)
+            else:
+                reading = read_status(poll.config, plan, url, answer, poll.troubles)
+            if not isinstance(reading, Fetch | Moved):
+                return _Heard(reading, answer)
+            url, is_result = reading.url, is_result or isinstance(reading, Fetch)
+        return _Heard(Trouble(f"more than {MOST_REDIRECTS} redirects"))
+
+    async def _start(self, poll: Poll) -> Start:
+        """The answer to the first call, whole."""
+        earlier = [await self._store.output(poll.key, number) for number in range(poll.start.parts)]
+        body = b"".join((*earlier, poll.start.body))
+        return Start(poll.task.spec.target, poll.start.status, poll.start.headers, body)
+
+    async def _get(self, poll: Poll, url: str) -> StoredResponse:
+        answer = await self._inquiry.get(url, question_headers(poll.config, poll.task.spec.target, poll.credentials, url))
+        headers, body = kept_headers(answer.headers), answer.body
+        if secret := self._ids.callback_of(poll.task):
+            # Providers like to repeat where they were told to call; the id is to be stored nowhere.
+            body = body.replace(secret.encode(), b"*" * len(secret))
+        return answer.replace(headers=headers, body=body)
+
+    # --- what follows
+
+    async def _settle(self, poll: Poll, heard: _Heard, took: float) -> None:
+        """End the task, or have it asked again."""
+        reading, now, spec = heard.reading, self._clock(), poll.task.spec
+        troubles = poll.troubles + 1 if isinstance(reading, Trouble) else 0
+        interval, wishes = poll.config.interval, heard.answer.headers if heard.answer else ()
+        if (spec.callback or spec.signal) and not troubles:
+            # One who is expected to call by himself is asked once more, at the end.
+            interval, wishes = math.inf, ()
+        wait = next_question(interval, poll.waits_until / 1000 - now, troubles, wishes, now)
+        last_word = _last_word(reading, heard.answer, is_last=wait is None)
+        if last_word is not None:
+            resolved = await self._insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
+            if resolved is Resolved.ENDED:
+                self._announce(Finished(poll.request_id, 0, last_word.failure or last_word.response, took))
+            return
+        event = reading.status if isinstance(reading, Running) else None
+        held = await self._insist(lambda: self._room.settle_poll(poll, next_in=wait, event=event, troubles=troubles))
+        if held and isinstance(reading, Trouble):
+            self._announce(PollFailed(poll.request_id, poll.number, reading.error, wait or 0.0))
+        elif held:
+            self._announce(Polled(poll.request_id, poll.number, event, wait or 0.0))
+
+    async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T | None:
+        """Tell the store, over outages too: a result that was paid for is not thrown away for one."""
+        outages = 0
+        while True:
+            try:
+                return await verb()
+            except UnknownRequest:
+                return None  # it had ended, and retention has taken it
+            except Exception as error:
+                if self._stopping.is_set():
+                    return None
+                outages += 1
+                await self._outage(error, outages)
+
+    async def _outage(self, error: Exception, number: int) -> None:
+        pause = exponential(number, longest=_LONGEST_WAIT)
+        self._announce(Outage("poller", error, pause))
+        await _wait(self._stopping, pause)
+
+
+def _last_word(reading: Reading, answer: StoredResponse | None, *, is_last: bool) -> Resolution | None:
+    """How the task ends; None as long as it does not. After the last question it is a time-out."""
+    heard = answer or StoredResponse(504, (), b"")
+    if isinstance(reading, Done):
+        return Resolution(reading.response)
+    if isinstance(reading, Failed):
+        return Resolution(heard, Failure(ErrorType.PROVIDER_FAILED, reading.error))
+    return Resolution(heard, Failure(ErrorType.WAIT_TIMEOUT, _too_late(reading))) if is_last else None
+
+
+def _too_late(reading: Reading) -> str:
+    text = "the provider was not done in time"
+    if isinstance(reading, Trouble):
+        return f"{text}; the last question came to nothing: {reading.error}" + (f": {reading.said}" if reading.said else "")
+    if isinstance(reading, Running) and reading.status is not None:
+        return f"{text}; the last status was {reading.status}"
+    return text
+
+
+async def _wait(event: asyncio.Event, seconds: float | None) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        pass

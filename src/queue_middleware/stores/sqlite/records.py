@@ -1,0 +1,94 @@
+"""What is asked about tasks without changing them; each runs on the reading connection, and leaves no cursor open."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.lifecycle import FINAL
+from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, StoredResponse
+from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
+from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+
+from .codec import decode_headers, decode_spec
+from .queries import SQL
+from .taskrows import task
+
+_BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
+
+
+def find(connection: sqlite3.Connection, secret: SecretId, digest: bytes) -> Waiter:
+    """Whose secret id this is the hash of."""
+    row = _one(connection, _BY[secret], (digest,))
+    if row is None:
+        raise UnknownRequest("there is no such id")
+    key, tail, state, *columns, resolved_by = row
+    channel = None if resolved_by is None else Channel(resolved_by)
+    return Waiter(key, format_request_id(key, tail), JobState(state), task(columns), channel)
+
+
+def record(connection: sqlite3.Connection, request_id: str) -> TaskRecord:
+    """One task, from one snapshot."""
+    first, tail = parse_request_id(request_id)
+    connection.execute("BEGIN")
+    try:
+        row = _one(connection, "record", {"first": first, "tail": tail})
+        if row is None:
+            raise UnknownRequest(f"there is no task {request_id}")
+        found = _record(row)
+        answer = _one(connection, "last_word", (found.job.key,)) if found.job.state in FINAL else None
+    finally:
+        connection.execute("COMMIT")
+    if answer is None:
+        return found
+    # What a provider says when he has failed comes with a 200 too: it is a call to us.
+    return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(answer[0]), answer[1], answer[2]))
+
+
+def page(connection: sqlite3.Connection, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
+    """Some of one client's tasks."""
+    asked = {"client": client, "word": status, "limit": limit, "offset": offset}
+    rows = connection.execute(SQL["page"], asked).fetchall()
+    counted = _one(connection, "count_page", asked)
+    return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
+
+
+def anybody_late(connection: sqlite3.Connection, now: int) -> bool:
+    """Whether there may be something that has waited for too long."""
+    return _one(connection, "waited_too_long", {"now": now}) is not None
+
+
+def _record(row: tuple[Any, ...]) -> TaskRecord:
+    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client = row[:12]
+    spec, priority, max_attempts, due_at, webhook, resolved_by, event, word = row[12:]
+    return TaskRecord(
+        job=Job(
+            key=key,
+            request_id=format_request_id(key, tail),
+            state=JobState(state),
+            attempt=attempt,
+            position=None,
+            progress=None if fraction is None else Progress(fraction, stage),
+            created_at=key >> SEQUENCE_BITS,
+            started_at=started_at,
+            finished_at=finished_at,
+            status=status,
+            failure=Failure(ErrorType(error_type), error) if error_type else None,
+            client=client,
+            is_task=True,
+        ),
+        spec=decode_spec(spec),
+        status=TaskStatus(word),
+        priority=priority,
+        max_attempts=max_attempts,
+        due_at=due_at,
+        webhook=webhook,
+        resolved_by=None if resolved_by is None else Channel(resolved_by),
+        event=event,
+    )
+
+
+def _one(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
+    rows = connection.execute(SQL[name], parameters).fetchall()
+    return rows[0] if rows else None

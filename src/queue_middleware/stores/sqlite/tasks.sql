@@ -1,0 +1,94 @@
+-- name: insert_task
+INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: mark_task
+UPDATE job SET task = ? WHERE id = ?;
+
+-- name: put_off
+UPDATE job SET state = 'delayed', due_at = ? WHERE id = ?;
+
+-- name: tasks
+SELECT job_id, spec, salt, callback, signal, client FROM task WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- name: task_by_callback
+SELECT job_id, tail, state, spec, salt, callback, signal, task.client, resolved_by
+FROM task JOIN job ON job.id = task.job_id WHERE callback = ?;
+
+-- name: task_by_signal
+SELECT job_id, tail, state, spec, salt, callback, signal, task.client, resolved_by
+FROM task JOIN job ON job.id = task.job_id WHERE signal = ?;
+
+-- name: put_early
+INSERT INTO early (job_id, channel, status, head, body, error_type, error) VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: early
+SELECT channel, status, head, body, error_type, error FROM early WHERE job_id = ?;
+
+-- name: early_channel
+SELECT channel FROM early WHERE job_id = ?;
+
+-- name: drop_early
+DELETE FROM early WHERE job_id = ?;
+
+-- name: concluded_by
+SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'waiting');
+
+-- name: begin_wait
+-- The token stays, so that who ended the attempt can ask again.
+UPDATE job SET state = 'waiting', owner = NULL, lease_until = NULL WHERE id = ?;
+
+-- name: wait
+UPDATE task SET answered = ?, answered_at = ?, waits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
+
+-- name: wait_no_longer
+UPDATE task SET waits_until = NULL, poll_at = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
+
+-- name: resolved_by
+UPDATE task SET resolved_by = ? WHERE job_id = ?;
+
+-- name: outcome_so_far
+SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.id = ?;
+
+-- name: state
+SELECT state FROM job WHERE id = ?;
+
+-- name: end_outside
+UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
+WHERE id = ? AND state IN ('queued', 'delayed', 'waiting') RETURNING webhook;
+
+-- name: note
+UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
+
+-- name: waited_too_long
+-- One with a poll to come, or under way, is left to the poller for a minute.
+SELECT job_id, tail FROM task JOIN job ON job.id = task.job_id
+WHERE waits_until <= :now AND (poll_at IS NULL OR waits_until <= :now - 60000) ORDER BY waits_until LIMIT 500;
+
+-- name: due_polls
+SELECT job_id FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
+
+-- name: claim_poll
+-- Until its lease has run out it is not due again.
+UPDATE task SET polls = polls + 1, token = random() & 9223372036854775807, lease_until = :lease_until, poll_at = :lease_until
+WHERE job_id = :key RETURNING token, polls, troubles, answered, answered_at, waits_until, poll, credentials,
+    (SELECT tail FROM job WHERE id = job_id);
+
+-- name: settle_poll
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles, token = NULL, lease_until = NULL
+WHERE job_id = :key AND token = :token;
+
+-- name: next_poll
+SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL;
+
+-- name: record
+SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
+
+-- name: page
+SELECT * FROM task_record WHERE client = :client AND (:word IS NULL OR word = :word) ORDER BY id DESC LIMIT :limit OFFSET :offset;
+
+-- name: count_page
+SELECT count(*) FROM task_record WHERE client = :client AND (:word IS NULL OR word = :word);
+
+-- name: last_word
+-- Also of one that failed: then it is what the provider said.
+SELECT head, body, parts FROM payload WHERE job_id = ?;

@@ -1,0 +1,91 @@
+"""The port of those who wait for somebody outside, on SQLite: each verb is one call."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse, Task
+from queue_middleware.tasks import Channel, Poll, Resolution, Resolved, SecretId, TaskPage, TaskRecord, TaskStatus, Wait, Waiter
+from queue_middleware.waitingroom import Heard
+
+from . import polls, records, tasks
+from .writer import Operation, P, R
+
+T = TypeVar("T")
+
+Write = Callable[..., Awaitable[Any]]
+"""See `writer.Writer.submit`."""
+Read = Callable[[Callable[[sqlite3.Connection], T]], Awaitable[T]]
+
+
+class SQLiteWaitingRoom:
+    """`waitingroom.WaitingRoom` on one SQLite file."""
+
+    def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int]) -> None:
+        self._submit = write
+        self._read = read
+        self._clock = clock
+
+    async def _write(self, operation: Operation[P, R], payload: P, size: int = 0) -> R:
+        result: R = await self._submit(operation, payload, size)
+        return result
+
+    # --- the attempt's verbs
+
+    def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
+        """See `waitingroom.WaitingRoom`."""
+        return self._submit(tasks.expect, (claim, task))
+
+    def conclude(
+        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
+    ) -> Awaitable[JobState | None]:
+        """See `waitingroom.WaitingRoom`."""
+        size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
+        return self._submit(tasks.conclude, (claim, task, outcome, wait), size, heard)
+
+    # --- verbs of those outside
+
+    async def find(self, secret: SecretId, digest: bytes) -> Waiter:
+        """See `waitingroom.WaitingRoom`."""
+        waiter: Waiter = await self._read(lambda connection: records.find(connection, secret, digest))
+        return waiter
+
+    async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
+        """See `waitingroom.WaitingRoom`."""
+        return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
+
+    async def note(self, key: int, event: str) -> None:
+        """See `waitingroom.WaitingRoom`."""
+        await self._write(tasks.note, (key, event))
+
+    # --- the poller's verbs
+
+    async def claim_polls(self, limit: int) -> list[Poll]:
+        """See `waitingroom.WaitingRoom`."""
+        return await self._write(polls.claim, limit)
+
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
+        """See `waitingroom.WaitingRoom`."""
+        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, troubles))
+
+    # --- the janitor's verb
+
+    async def time_out(self) -> list[Rescue]:
+        """See `waitingroom.WaitingRoom`."""
+        if not await self._read(lambda connection: records.anybody_late(connection, self._clock())):
+            return []
+        return await self._write(tasks.time_out, None)
+
+    # --- the owner's verbs
+
+    async def record(self, request_id: str) -> TaskRecord:
+        """See `waitingroom.WaitingRoom`."""
+        record: TaskRecord = await self._read(lambda connection: records.record(connection, request_id))
+        return record
+
+    async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
+        """See `waitingroom.WaitingRoom`."""
+        page: TaskPage = await self._read(lambda connection: records.page(connection, client, status, limit, offset))
+        return page

@@ -1,0 +1,152 @@
+"""From a task that is asked for to a stored job: judged, and aimed at the application or at a host outside."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
+from queue_middleware.guard import parse_url
+from queue_middleware.headers import replayed_headers
+from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest, Task, TaskSpec
+from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
+from queue_middleware.runtime import Runtime
+from queue_middleware.target import callback_url, may_call
+from queue_middleware.tasks import TaskRecord, TaskStatus
+from queue_middleware.wire import fal
+from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
+from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
+
+from .access import client_of
+from .address import base_url, client_address, host_of, server_address
+from .call import Call
+from .submission import PathRules
+
+_NOUN = "targetUrl"
+_SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
+"""As long as a callback URL may well be; what is judged is the target with it in its places."""
+
+
+class Commissions:
+    """Takes tasks for one queue."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._paths = PathRules(runtime.settings)
+
+    async def take(self, call: Call, body: bytes) -> tuple[TaskRecord, dict[str, str]]:
+        """Store a task. What it is like now, and what only its maker is told. Raises what is wrong with it."""
+        asked = read_task(body)
+        if asked.on_complete is not None:
+            with _as_bad_request():
+                self._runtime.check_webhook(asked.on_complete, "onCompleteUrl")
+        outside = not asked.target.startswith("/")
+        request = self._outside(call, asked) if outside else self._inside(call, asked)
+        spec = TaskSpec(
+            base=base_url(call.scope, self._settings),
+            wait=asked.wait,
+            callback=holds_place(request) or (outside and holds_place_in(asked.target)),
+            signal=asked.signal,
+            target=asked.target,
+            method=asked.method,
+            outside=outside,
+            timeout=asked.timeout,
+            backoff=asked.backoff,
+            provider=asked.provider,
+            poll=asked.poll,
+        )
+        task = self._runtime.new_task(spec, listed=True)
+        new = self._new_job(call, asked, request, task)
+        receipt = await self._runtime.submit(new)
+        return _created(receipt.request_id, new, spec), self._told(task)
+
+    def _inside(self, call: Call, asked: TaskRequest) -> StoredRequest:
+        """A call of the wrapped application."""
+        path, _, query = asked.target.partition("#")[0].partition("?")
+        fal.check_length(path, query.encode())
+        self._paths.check(path)
+        if not asked.target.isascii():
+            raise BadRequest(f"{_NOUN} holds characters that a URL spells with %")
+        host = (b"host", host_of(call.scope).encode("latin-1"))
+        headers = (host, *(pair for pair in asked.headers if pair[0] != b"host"))
+        raw_path = (call.address.root + path).encode("ascii")
+        return self._request(call, asked, headers, raw_path, query.encode("ascii"))
+
+    def _outside(self, call: Call, asked: TaskRequest) -> StoredRequest:
+        """A call of another host: one of those that the service's owner allows, and that the guard would connect to."""
+        with _as_bad_request():
+            filled = fill_address(asked.target, _SAMPLE)
+            parsed = parse_url(filled, _NOUN)
+            if not may_call(parsed.host, self._settings.task_targets):
+                raise NotAllowed(f"tasks may not call {parsed.host}; the option 'task_targets' names the hosts that they may")
+            self._runtime.guard.check_url(filled, _NOUN)
+        # The address is in the specification; here stands only what the journal may name.
+        return self._request(call, asked, asked.headers, f"{parsed.scheme}://{parsed.host}".encode(), b"")
+
+    def _request(self, call: Call, asked: TaskRequest, headers: Headers, raw_path: bytes, query: bytes) -> StoredRequest:
+        return StoredRequest(
+            method=asked.method,
+            root_path=call.scope.get("root_path", ""),
+            raw_path=raw_path,
+            query=query,
+            headers=replayed_headers(headers)[0],
+            client=client_address(call.scope),
+            server=server_address(call.scope),
+            scheme=call.scope.get("scheme", "http"),
+            http_version=call.scope.get("http_version", "1.1"),
+            body=asked.body,
+        )
+
+    def _new_job(self, call: Call, asked: TaskRequest, request: StoredRequest, task: Task) -> NewJob:
+        address = client_address(call.scope)
+        return NewJob(
+            request=request,
+            client=client_of(call.identity, address[0] if address else ""),
+            retry=RetryPolicy(1 + asked.retries, backoff=asked.backoff),
+            priority=PRIORITIES - asked.priority,
+            webhook=asked.on_complete,
+            due_at=asked.due_at,
+            task=task,
+        )
+
+    def _told(self, task: Task) -> dict[str, str]:
+        callback_id, token = self._runtime.secrets_of(task)
+        told: dict[str, str] = {}
+        if task.spec.callback:
+            told |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base, callback_id)}
+        if task.spec.signal:
+            told["signalToken"] = token
+        return told
+
+
+def _created(request_id: str, new: NewJob, spec: TaskSpec) -> TaskRecord:
+    """As it was stored; it may have been started since."""
+    key, _ = parse_request_id(request_id)
+    created_at = key >> SEQUENCE_BITS
+    put_off = new.due_at is not None and new.due_at > created_at
+    job = Job(
+        key=key,
+        request_id=request_id,
+        state=JobState.DELAYED if put_off else JobState.QUEUED,
+        attempt=0,
+        position=None,
+        progress=None,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        status=None,
+        failure=None,
+        client=new.client,
+    )
+    status = TaskStatus.DELAYED if put_off else TaskStatus.PENDING
+    return TaskRecord(job, spec, status, new.priority, new.retry.max_attempts, new.due_at, new.webhook)
+
+
+@contextmanager
+def _as_bad_request() -> Iterator[None]:
+    """AsyncQueue has one status for all that is wrong with a field."""
+    try:
+        yield
+    except InvalidWebhook as error:
+        raise BadRequest(error.detail) from None

@@ -1,0 +1,34 @@
+"""How often an address has named an id that there is not. Who knows one is never counted, whoever sits behind his address."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+
+from queue_middleware.errors import TooManyGuesses
+
+MOST = 30
+WINDOW = 60.0
+_ADDRESSES = 10_000
+"""Of more than so many the ones that were seen first are forgotten; an id has 256 bits, so this is not what keeps it."""
+
+
+class Guesses:
+    """Failed look-ups of the last minute, by address, in this process."""
+
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
+        self._clock = clock or asyncio.get_running_loop().time
+        self._failed: dict[str, deque[float]] = {}
+
+    def count(self, address: str) -> None:
+        """One more. Raises `TooManyGuesses` above `MOST` in `WINDOW` seconds."""
+        now = self._clock()
+        times = self._failed.setdefault(address, deque(maxlen=MOST + 1))
+        while times and times[0] <= now - WINDOW:
+            times.popleft()
+        times.append(now)
+        if len(self._failed) > _ADDRESSES:
+            del self._failed[next(iter(self._failed))]
+        if len(times) > MOST:
+            raise TooManyGuesses("Rate limit exceeded", max(1, round(times[0] + WINDOW - now)))

@@ -1,0 +1,54 @@
+"""The routes of AsyncQueue below `/v1`: which path means what, with which method."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from queue_middleware.errors import MethodNotAllowed, UnknownRoute
+from queue_middleware.models import Value
+
+
+class TaskVerb(StrEnum):
+    """What a route does."""
+
+    CREATE = "create"
+    LIST = "list"
+    READ = "read"
+    CANCEL = "cancel"
+    CALLBACK = "callback"
+    SIGNAL = "signal"
+    PROVIDERS = "providers"
+
+
+_ROUTES: dict[tuple[str, ...], dict[str, TaskVerb]] = {
+    ("tasks",): {"POST": TaskVerb.CREATE, "GET": TaskVerb.LIST},
+    ("tasks", "*"): {"GET": TaskVerb.READ},
+    ("tasks", "*", "cancel"): {"POST": TaskVerb.CANCEL},
+    ("callbacks", "*"): {"POST": TaskVerb.CALLBACK},
+    ("signals", "*"): {"POST": TaskVerb.SIGNAL},
+    ("providers",): {"GET": TaskVerb.PROVIDERS},
+}
+
+OPEN = frozenset({TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS})
+"""What needs no key: an id that is secret, or nothing that is."""
+
+
+class TaskRoute(Value, frozen=True):
+    """Where a path leads."""
+
+    verb: TaskVerb
+    id: str = ""
+    """Of a task, a callback or a signal, as it was given."""
+
+
+def find_task_route(method: str, path: str) -> TaskRoute:
+    """The route of a percent-encoded path behind `/v1`. Raises `UnknownRoute`, `MethodNotAllowed`."""
+    words = path.removesuffix("/").split("/")[1:]
+    route = _ROUTES.get(tuple(word if place != 1 else "*" for place, word in enumerate(words)))
+    if route is None or "" in words:
+        # Not repeated: it may hold a secret.
+        raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")
+    allowed = {**route, "HEAD": route["GET"]} if "GET" in route else route
+    if method not in allowed:
+        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(route)} is", ", ".join(route))
+    return TaskRoute(allowed[method], words[1] if len(words) > 1 else "")

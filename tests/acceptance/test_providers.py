@@ -1,0 +1,51 @@
+"""Polled tasks on a real server that is restarted and killed in the middle: the provider is asked on, and the end is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware.wire.pollconfig import shown_poll_config
+from queue_middleware.wire.providers import PROVIDERS
+from tests.fake_providers import KEY, Replicate, providing
+from tests.queueing import eventually
+from tests.receiver import receiving
+
+from .servers import Server, serving, uvicorn
+
+pytestmark = pytest.mark.slow
+
+CONFIG = {**shown_poll_config(PROVIDERS["replicate"].poll), "interval": 0.2}
+
+
+async def create(server: Server, target: str, receiver: str, **task: Any) -> str:
+    async with server.client() as client:
+        given = {"targetUrl": target, "headers": {"Authorization": f"Bearer {KEY}"}, "onCompleteUrl": f"{receiver}/done"}
+        answer = await client.post("/fal/queue/v1/tasks", json={**given, **task})
+    assert answer.status_code == 201, answer.text
+    return answer.json()["task"]["id"]
+
+
+@pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
+async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path) -> None:
+    async with (
+        providing(Replicate(ends="processing")) as provider,
+        receiving() as receiver,
+        serving(uvicorn(), tmp_path, task_targets="127.0.0.1") as server,
+    ):
+        target = f"{provider.url}/v1/models/a/b/predictions"
+        task_id = await create(server, target, receiver.url, body='{"input": {}}', pollConfig=CONFIG)
+        await eventually(lambda: len(provider.questions) >= 3)
+        await (server.stop() if blow == "SIGTERM" else server.kill_all())
+        provider.ends = ""
+        asked = len(provider.questions)
+        await server.start()
+        (webhook,) = await eventually(lambda: receiver.of(task_id), 90)
+        complaints = server.complaints()
+    assert len(provider.jobs) == 1  # it was ordered once
+    assert len(provider.questions) > asked
+    assert webhook.content["event"] == "task.completed"
+    assert webhook.content["task"]["result"]["body"].startswith('["https://replicate.delivery/')
+    assert not complaints

@@ -1,0 +1,191 @@
+"""A stand-in for a provider, on loopback: the bones of all of them.
+
+Work does not take time here: a job goes one phase further each time it is asked for, and the tests say when a webhook is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import h11
+import httpx
+
+
+@dataclass
+class Call:
+    """One request as it arrived."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def path(self) -> str:
+        return urlsplit(self.target).path
+
+    @property
+    def query(self) -> dict[str, list[str]]:
+        return parse_qs(urlsplit(self.target).query)
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Reply:
+    """What it is answered with; anything that is not bytes is sent as JSON."""
+
+    status: int
+    body: Any = b""
+    headers: Sequence[tuple[str, str]] = ()
+
+    def content(self) -> bytes:
+        return self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+
+    def head(self) -> list[tuple[str, str]]:
+        kind = [] if isinstance(self.body, bytes) else [("content-type", "application/json")]
+        return [*kind, *self.headers, ("content-length", str(len(self.content()))), ("connection", "close")]
+
+
+HANG_UP = Reply(0)
+"""In place of an answer: the connection is closed."""
+
+KEY = "secret-of-a-customer"
+
+
+class Refused(Exception):
+    """Carries the reply."""
+
+    def __init__(self, status: int, body: Any) -> None:
+        self.reply = Reply(status, body)
+
+
+@dataclass
+class Job:
+    """A piece of work. `phase` counts the questions that were asked about it."""
+
+    id: str
+    order: Any
+    phase: int = 0
+    webhook: str | None = None
+
+
+@dataclass
+class Provider:
+    """The bones of all of them.
+
+    `ends` is the status with which all jobs end, `patience` how many questions it takes to get there; None for one in each
+    phase. `interruptions` are given instead of the next answers to questions; None lets one pass.
+    """
+
+    phases: ClassVar[Sequence[str]]
+    ends: str = ""
+    key: str = KEY
+    patience: int | None = None
+    url: str = ""
+    jobs: dict[str, Job] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    interruptions: deque[Reply | None] = field(default_factory=deque)
+    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
+
+    async def answer(self, call: Call) -> Reply:
+        """What this call is answered with."""
+        self.calls.append(call)
+        try:
+            self.check_key(call)
+            if call.method == "GET" and self.interruptions and (instead := self.interruptions.popleft()) is not None:
+                return instead
+            return await (self.ask(call) if call.method == "GET" else self.begin(call))
+        except Refused as refused:
+            return refused.reply
+
+    def check_key(self, call: Call) -> None:
+        if call.headers.get("authorization") != f"Bearer {self.key}":
+            raise Refused(401, {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token"})
+
+    async def begin(self, call: Call) -> Reply:
+        """Take an order."""
+        raise NotImplementedError
+
+    async def ask(self, call: Call) -> Reply:
+        """Say how far it is, or give the result."""
+        raise NotImplementedError
+
+    def take(self, order: Any, webhook: str | None = None) -> Job:
+        number = len(self.jobs) + 1
+        job = Job(hashlib.sha256(f"{type(self).__name__} {number}".encode()).hexdigest(), order, webhook=webhook)
+        self.jobs[job.id] = job
+        return job
+
+    def job(self, job_id: str) -> Job:
+        if job_id not in self.jobs:
+            raise Refused(404, {"detail": "Not found"})
+        return self.jobs[job_id]
+
+    def statuses(self) -> list[str]:
+        return [*self.phases[:-1][: self.patience], self.ends or self.phases[-1]]
+
+    def status(self, job: Job) -> str:
+        """Where it stands."""
+        statuses = self.statuses()
+        return statuses[min(job.phase, len(statuses) - 1)]
+
+    def next_status(self, job: Job) -> str:
+        """Where it stands, and one phase further for the next who asks."""
+        status = self.status(job)
+        job.phase += 1
+        return status
+
+    def end(self, job: Job) -> None:
+        """Do all the work at once."""
+        job.phase = len(self.statuses())
+
+    @property
+    def questions(self) -> list[Call]:
+        return [call for call in self.calls if call.method == "GET"]
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        connection, body = h11.Connection(h11.SERVER), b""
+        try:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await reader.read(65536))
+                elif isinstance(event, h11.Request):
+                    request = event
+                elif isinstance(event, h11.Data):
+                    body += event.data
+            if isinstance(event, h11.EndOfMessage):
+                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+                reply = await self.answer(Call(request.method.decode(), request.target.decode(), headers, bytes(body)))
+                if reply is not HANG_UP:
+                    writer.write(connection.send(h11.Response(status_code=reply.status, headers=reply.head())) or b"")
+                    writer.write(
+                        (connection.send(h11.Data(reply.content())) or b"") + (connection.send(h11.EndOfMessage()) or b"")
+                    )
+                    await writer.drain()
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass  # the caller was killed in the middle: that is what some tests do
+        finally:
+            writer.close()
+
+
+P = TypeVar("P", bound=Provider)
+
+
+@asynccontextmanager
+async def providing(provider: P) -> AsyncIterator[P]:
+    """The provider for as long as the block lasts."""
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=256)
+    async with server, provider.client:
+        provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield provider

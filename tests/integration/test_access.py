@@ -1,0 +1,136 @@
+"""Who may ask the queue what: keys, the service's own `authenticate`, and requests that belong to somebody."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.requests import HTTPConnection
+
+from queue_middleware import QueueMiddleware
+from queue_middleware.errors import SettingsError
+from tests.asgi import Message, Receive, Send, answer, http_only
+from tests.queueing import Queue, eventually, serving
+from tests.receiver import receiving
+
+KEYS = "alice:0123456789,bob:0123456789"
+ALICE, BOB = {"authorization": "Key alice:0123456789"}, {"x-api-key": "bob:0123456789"}
+REQUEST_ROUTES = [
+    ("GET", "/requests/{id}/status"),
+    ("GET", "/{id}/get"),
+    ("GET", "/requests/{id}/response"),
+    ("PUT", "/requests/{id}/cancel"),
+    ("GET", "/requests/{id}/status/stream"),
+    ("GET", "/run/o/a/requests/{id}"),
+    ("GET", "/run/o/a/requests/{id}/status"),
+]
+
+
+async def well(scope: Message, receive: Receive, send: Send) -> None:
+    await answer(send, b'"well"', 200, [(b"content-type", b"application/json")])
+
+
+async def ask(queue: Queue, method: str, route: str, **headers: str) -> tuple[int, Any]:
+    told = await queue.client.request(method, f"/fal/queue{route}", headers=headers)
+    return told.status_code, told.json()
+
+
+@pytest.mark.parametrize(("method", "route"), [("POST", "/submit/work"), ("POST", "/run/o/a/work"), *REQUEST_ROUTES])
+async def test_without_a_key_every_route_answers_401_in_fals_shape(database: Path, method: str, route: str) -> None:
+    async with serving(http_only(well), database, api_keys=KEYS) as queue:
+        route = route.format(id="00000000-0000-7000-8000-000000000000")
+        status, body = await ask(queue, method, route)
+        assert (status, list(body)) == (401, ["detail"])
+        assert await ask(queue, method, route, authorization="Key wrong") == (401, {"detail": "invalid key credentials"})
+
+
+async def test_what_everybody_may_see(database: Path) -> None:
+    async with serving(http_only(well), database, api_keys=KEYS) as queue:
+        for route in ("/.well-known/jwks.json", "/openapi.json", "/v1/providers"):
+            assert (await ask(queue, "GET", route))[0] == 200
+        assert (await queue.client.get("/anything/else")).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "route"), REQUEST_ROUTES)
+async def test_foreign_and_unknown_requests_look_the_same(database: Path, method: str, route: str) -> None:
+    async with serving(http_only(well), database, api_keys=KEYS) as queue:
+        hers = (await queue.client.post("/fal/queue/submit/work", headers=ALICE)).json()["request_id"]
+        unknown = "00000000-0000-7000-8000-000000000000"
+        assert await ask(queue, method, route.format(id=hers), **BOB) == (404, {"status": "NOT_FOUND"})
+        assert await ask(queue, method, route.format(id=unknown), **BOB) == (404, {"status": "NOT_FOUND"})
+
+
+async def test_ones_own_requests(database: Path) -> None:
+    async with serving(http_only(well), database, api_keys=KEYS) as queue:
+        hers = (await queue.client.post("/fal/queue/submit/work", headers=ALICE)).json()["request_id"]
+
+        async def over() -> bool:
+            return (await ask(queue, "GET", f"/requests/{hers}/status", **ALICE))[0] == 200
+
+        await eventually(over)
+        assert await ask(queue, "GET", f"/requests/{hers}/response", **ALICE) == (200, "well")
+
+
+async def test_without_keys_an_id_is_all_that_is_needed(database: Path) -> None:
+    async with serving(http_only(well), database) as queue:
+        request_id = await queue.submit("POST", "/work", headers=ALICE)
+        assert (await queue.response(request_id)).status_code == 200
+
+
+async def test_limits_count_the_identity_and_not_the_address(database: Path) -> None:
+    options = {"api_keys": KEYS, "max_queued_per_client": 1, "concurrency": 1}
+
+    async def never(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+
+    async with serving(http_only(never), database, **options) as queue:
+        running = (await queue.client.post("/fal/queue/submit/work", headers=ALICE)).json()["request_id"]
+
+        async def begun() -> bool:
+            return (await ask(queue, "GET", f"/requests/{running}/status", **ALICE))[1]["status"] == "IN_PROGRESS"
+
+        await eventually(begun)
+        told = [(await queue.client.post("/fal/queue/submit/work", headers=ALICE)).status_code for _ in range(2)]
+        assert told == [200, 429]
+        assert (await queue.client.post("/fal/queue/submit/work", headers=BOB)).status_code == 200
+
+
+async def test_webhooks_name_their_owner_and_may_be_verified_as_asyncqueues(database: Path) -> None:
+    secret = "whsec_" + "bm90IHNvIHZlcnkgc2VjcmV0IGFmdGVyIGFsbA=="
+    options = {"api_keys": KEYS, "outbound_allow": "127.0.0.1", "webhook_secret": secret}
+    async with serving(http_only(well), database, **options) as queue, receiving() as receiver:
+        told = await queue.client.post(f"/fal/queue/submit/work?fal_webhook={receiver.url}", headers=ALICE)
+        plain = told.json()["request_id"]
+        asked = {"targetUrl": "/work", "onCompleteUrl": receiver.url}
+        task = (await queue.client.post("/fal/queue/v1/tasks", headers=BOB, json=asked)).json()["task"]["id"]
+        (first,) = await eventually(lambda: receiver.of(plain))
+        (second,) = await eventually(lambda: receiver.of(task))
+    assert (first.headers["x-fal-webhook-user-id"], second.headers["x-fal-webhook-user-id"]) == ("alice", "bob")
+    assert "x-asyncqueue-signature" not in first.headers
+    time, code = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", second.headers["x-asyncqueue-signature"]).groups()
+    assert code == hmac.new(secret.encode(), time.encode() + b"." + second.body, hashlib.sha256).hexdigest()
+    assert second.headers["x-fal-webhook-signature"]
+    assert "v1," in second.headers["webhook-signature"]
+
+
+async def test_a_service_may_ask_itself_who_it_is(database: Path) -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return connection.headers.get("x-user")
+
+    async with serving(http_only(well), database, authenticate=authenticate) as queue:
+        assert (await ask(queue, "POST", "/submit/work"))[0] == 401
+        status, told = await ask(queue, "POST", "/submit/work", **{"x-user": "carol"})
+        assert status == 200
+        route = f"/requests/{told['request_id']}/status"
+        assert (await ask(queue, "GET", route, **{"x-user": "dave"}))[0] == 404
+        assert (await ask(queue, "GET", route, **{"x-user": "carol"}))[0] in (200, 202)
+
+
+def test_keys_that_are_none_are_refused_when_it_is_made() -> None:
+    with pytest.raises(SettingsError, match="api_keys"):
+        QueueMiddleware(http_only(well), api_keys="short")

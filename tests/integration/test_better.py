@@ -1,0 +1,216 @@
+"""Where we are better than the original: each of the twelve points of the AsyncQueue contract, by its number."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.fake_providers import KEY, Fal, Replicate
+from tests.fake_providers import providing as standing_in
+from tests.integration.test_tasks import tasking
+from tests.provider import Asked, Told, providing
+from tests.queueing import eventually
+from tests.receiver import receiving
+
+HOOK = "{asyncqueue_callback_url}"
+REPLICATE = {"headers": {"Authorization": f"Bearer {KEY}"}, "maxWaitTime": 60}
+ORDER = json.dumps({"input": {"prompt": "a cat"}, "webhook": HOOK})
+
+
+async def test_1_a_callback_before_the_answer_is_kept_and_used(database: Path) -> None:
+    may_answer = asyncio.Event()
+
+    async def slow(asked: Asked) -> Told:
+        await may_answer.wait()
+        return Told(201)
+
+    async with tasking(database) as tasks, providing(slow) as provider:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}")
+        await eventually(lambda: provider.calls)
+        await tasks.call_back(created["callbackUrl"], {"early": True})
+        assert (await tasks.read(created["task"]["id"]))["status"] == "processing"
+        may_answer.set()
+        task = await tasks.reaches(created["task"]["id"], "completed")
+    assert json.loads(task["result"]["body"]) == {"early": True}
+
+
+async def test_2_a_repeated_callback_is_answered_200_and_the_first_stays(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}")
+        await tasks.reaches(created["task"]["id"], "waiting")
+        for number in range(3):
+            assert await tasks.call_back(created["callbackUrl"], {"number": number}) == {"ok": True}
+        task = await tasks.read(created["task"]["id"])
+    assert json.loads(task["result"]["body"]) == {"number": 0}
+
+
+async def test_3_of_several_events_the_last_completes_it(database: Path) -> None:
+    async with tasking(database) as tasks, standing_in(Replicate()) as provider:
+        created = await tasks.create(f"{provider.url}/v1/predictions", body=ORDER, provider="replicate", **REPLICATE)
+        task_id = created["task"]["id"]
+        await tasks.reaches(task_id, "waiting")
+        (job,) = provider.jobs.values()
+        for event, word in (("start", "starting"), ("output", "processing")):
+            await tasks.call_back(job.webhook, provider.prediction(job, word))
+            task = await tasks.read(task_id)
+            assert (task["status"], task["lastEvent"], event in provider.EVENTS) == ("waiting", word, True)
+        await tasks.call_back(job.webhook, provider.prediction(job, "succeeded"))
+        task = await tasks.read(task_id)
+    assert (task["status"], json.loads(task["result"]["body"])["status"]) == ("completed", "succeeded")
+
+
+@pytest.mark.parametrize(
+    ("payload", "error"),
+    [
+        (
+            {"request_id": "r", "status": "ERROR", "error": "Invalid status code: 422", "payload": {}},
+            "Invalid status code: 422",
+        ),
+        ({"id": "p", "input": {}, "created_at": "", "status": "failed", "error": "CUDA out of memory"}, "CUDA out of memory"),
+    ],
+    ids=["fal", "replicate"],
+)
+async def test_4_a_failure_fails_it(database: Path, payload: dict[str, object], error: str) -> None:
+    async with tasking(database) as tasks, providing() as provider, receiving() as receiver:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}", onCompleteUrl=receiver.url)
+        await tasks.reaches(created["task"]["id"], "waiting")
+        await tasks.call_back(created["callbackUrl"], payload)
+        task = await tasks.reaches(created["task"]["id"], "failed")
+        (webhook,) = await eventually(lambda: receiver.of(task["id"]))
+    assert (task["error"], json.loads(task["result"]["body"])) == (error, payload)
+    assert (webhook.content["event"], webhook.content["task"]["error"]) == ("task.failed", error)
+
+
+async def test_5_only_failed_look_ups_are_counted(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}")
+        for number in range(30):
+            await tasks.call_back(f"/fal/queue/v1/callbacks/no-id-{number}", {}, 404)
+        await tasks.call_back("/fal/queue/v1/callbacks/no-id", {}, 429)
+        for _ in range(40):
+            await tasks.call_back(created["callbackUrl"], {"honest": True})
+
+
+async def test_6_the_completion_webhook_is_repeated_over_a_restart_until_it_is_accepted(database: Path) -> None:
+    refusing = True
+    async with receiving(lambda webhook: 500 if refusing else 200) as receiver:
+        async with tasking(database, webhook_schedule="1ms") as tasks, providing() as provider:
+            task = await tasks.run(provider.url, onCompleteUrl=receiver.url)
+            await eventually(lambda: receiver.of(task["id"]))
+        async with tasking(database, webhook_schedule=",".join(["50ms"] * 50)):
+            refusing = False
+            await eventually(lambda: len(receiver.of(task["id"])) >= 2)
+    first, *_, last = receiver.of(task["id"])
+    assert first.body == last.body
+    assert first.headers["webhook-id"] == last.headers["webhook-id"] == task["id"]
+
+
+async def test_7_a_lost_callback_is_made_up_for_by_polling(database: Path) -> None:
+    async with tasking(database) as tasks, standing_in(Replicate()) as provider:
+        asked = {**REPLICATE, "maxWaitTime": 0.6}
+        created = await tasks.create(f"{provider.url}/v1/predictions", body=ORDER, provider="replicate", **asked)
+        task = await tasks.reaches(created["task"]["id"], "waiting")
+        (job,) = provider.jobs.values()
+        provider.end(job)  # and its webhook never arrives
+        task = await tasks.reaches(created["task"]["id"], "completed")
+        assert len(provider.questions) == 1
+    assert json.loads(task["result"]["body"]) == [f"https://replicate.delivery/{job.id}/out-0.webp"]
+
+
+async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    said: list[str] = []
+
+    class Listener:
+        def on_event(self, event: object) -> None:
+            said.append(repr(event))
+
+    async def echo(asked: Asked) -> Told:
+        """Providers repeat what they were told; this one everywhere."""
+        return Told(202, asked.body, (("content-type", "application/json"), ("x-hook", asked.target)))
+
+    async with (
+        tasking(database, observers=[Listener()]) as tasks,
+        providing(echo) as provider,
+        receiving() as receiver,
+    ):
+        created = await tasks.create(
+            f"{provider.url}/?hook={HOOK}", body=f'{{"hook": "{HOOK}"}}', waitForSignal=True, onCompleteUrl=receiver.url
+        )
+        callback_id, token = created["task"]["callbackId"], created["signalToken"]
+        await tasks.reaches(created["task"]["id"], "waiting")
+        assert callback_id in provider.calls[0].target
+        failed = {"status": "failed", "webhook": created["callbackUrl"], "error": f"no answer from {created['callbackUrl']}"}
+        await tasks.call_back(created["callbackUrl"], failed)
+        (webhook,) = await eventually(lambda: receiver.of(created["task"]["id"]))
+        told = json.dumps(await tasks.read(created["task"]["id"]))
+        late = await tasks.call("POST", f"/signals/{token}", 409, json={"status": "completed"})
+    ours = [record.getMessage() for record in caplog.records if record.name.startswith("queue_middleware")]
+    with closing(sqlite3.connect(database)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = [repr(row) for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
+    for secret in (callback_id, token):
+        for where in ("".join(ours), "".join(rows), "".join(said), told, json.dumps(late), webhook.body.decode()):
+            assert secret not in where
+    assert "no answer from" in told
+    assert "*" * 64 in told
+
+
+async def test_9_the_callback_route_answers_next_to_nothing(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}")
+        assert await tasks.call_back(created["callbackUrl"], {}) == {"ok": True}
+
+
+@pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
+async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(status, b'{"detail": "no"}')) as provider:
+        created = await tasks.create(f"{provider.url}/?hook={HOOK}", maxWaitTime=3600)
+        task = await tasks.reaches(created["task"]["id"], "failed")
+        await tasks.call_back(created["callbackUrl"], {}, 409)
+    assert (task["error"], task["result"]["body"]) == (f"the target answered {status}", '{"detail": "no"}')
+    assert len(provider.calls) == 1
+
+
+async def test_11_where_keys_are_known_a_callback_has_to_be_signed(database: Path) -> None:
+    async with (
+        standing_in(Fal()) as fal,
+        tasking(database, callback_keys=f"127.0.0.1={fal.url}/.well-known/jwks.json") as tasks,
+    ):
+        created = await tasks.create(
+            f"{fal.url}/o/a?fal_webhook={HOOK}",
+            body='{"prompt": "cat"}',
+            headers={"Authorization": f"Key {KEY}"},
+            maxWaitTime=60,
+        )
+        await tasks.reaches(created["task"]["id"], "waiting")
+        await tasks.call_back(created["callbackUrl"], {"request_id": "r", "status": "OK"}, 401)
+        assert (await tasks.read(created["task"]["id"]))["status"] == "waiting"
+        (job,) = fal.jobs.values()
+        fal.client = httpx.AsyncClient(transport=tasks.queue.client._transport)
+        assert (await fal.call_back(job, forged=True)).status_code == 401
+        assert (await fal.call_back(job)).status_code == 200
+        await tasks.reaches(created["task"]["id"], "completed")
+
+
+async def test_12_a_202_with_a_location_is_followed(database: Path) -> None:
+    jobs = iter([Told(202, b"", (("retry-after", "1"),)), Told(200, b'{"rows": 3}')])
+
+    async def accepting(asked: Asked) -> Told:
+        if asked.method == "POST":
+            return Told(202, b"", (("location", "/jobs/7"), ("retry-after", "1")))
+        return next(jobs)
+
+    async with tasking(database) as tasks, providing(accepting) as provider:
+        created = await tasks.create(f"{provider.url}/start", maxWaitTime=60, headers={"Authorization": "Key k"})
+        await tasks.reaches(created["task"]["id"], "polling")
+        task = await tasks.reaches(created["task"]["id"], "completed")
+    assert json.loads(task["result"]["body"]) == {"rows": 3}
+    assert [(asked.target, asked.headers["authorization"]) for asked in provider.calls[1:]] == [("/jobs/7", "Key k")] * 2

@@ -1,0 +1,466 @@
+"""Callback URLs in plain submissions and in handlers, against the whole middleware."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import sqlite3
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote
+
+import pytest
+
+from queue_middleware import current_job
+from tests.asgi import Message, Receive, Send, answer, http_only
+from tests.queueing import Queue, eventually, serving
+from tests.receiver import receiving
+
+URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
+
+
+class Starter:
+    """An application that starts work for somebody outside, and remembers how it was called."""
+
+    def __init__(self, status: int = 202, body: bytes = b'{"started": true}') -> None:
+        self.calls: list[dict[str, Any]] = []
+        self.status = status
+        self.body = body
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        body = (await receive())["body"]
+        self.calls.append({**scope, "body": body})
+        await answer(send, self.body, self.status)
+
+    async def called(self) -> dict[str, Any]:
+        await eventually(lambda: self.calls)
+        return self.calls[-1]
+
+
+def path_in(text: str | bytes) -> str:
+    """The path of the callback URL in a text."""
+    found = URL.search(text if isinstance(text, str) else text.decode())
+    assert found, text
+    return f"/fal/queue/v1/callbacks/{found[1]}"
+
+
+async def call_back(queue: Queue, path: str, payload: Any = None, status: int = 200, **request: Any) -> dict[str, Any]:
+    told = await queue.client.post(path, **(request or {"json": payload or {"status": "OK"}}))
+    assert told.status_code == status, told.text
+    return told.json()
+
+
+# --- where it may stand
+
+
+async def test_in_a_json_body(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", json={"webhook": "{callback_url}", "prompt": 'a "cat"'})
+        call = await starter.called()
+        given = json.loads(call["body"])
+        assert dict(call["headers"])[b"content-length"] == b"%d" % len(call["body"])
+        assert given["prompt"] == 'a "cat"'
+        assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
+        assert await call_back(queue, path_in(given["webhook"]), {"images": ["cat.png"]}) == {"ok": True}
+        result = await queue.response(request_id)
+    assert (result.status_code, result.json()) == (200, {"images": ["cat.png"]})
+
+
+@pytest.mark.parametrize(
+    "place", ["{callback_url}", "{asyncqueue_callback_url}", "%7Bcallback_url%7D", "%7basyncqueue_callback_url%7d"]
+)
+async def test_in_a_query(database: Path, place: str) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", f"/start?a=1&hook={place}&b=%2F")
+        query = (await starter.called())["query_string"].decode()
+        assert query.startswith("a=1&hook=http%3A%2F%2Fservice.test%2F")
+        assert query.endswith("&b=%2F")
+        await call_back(queue, path_in(parse_qs(query)["hook"][0]))
+
+
+async def test_in_a_path(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("GET", "/start/%7Bcallback_url%7D/end")
+        call = await starter.called()
+        assert call["raw_path"].startswith(b"/start/http%3A%2F%2F")
+        assert call["path"] == unquote(call["raw_path"].decode())
+        await call_back(queue, path_in(call["path"]))
+
+
+async def test_in_a_header(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", "/start", headers={"x-webhook": "url={callback_url}; v=1"})
+        value = dict((await starter.called())["headers"])[b"x-webhook"].decode()
+        assert value == f"url=http://service.test{path_in(value)}; v=1"
+        await call_back(queue, path_in(value))
+
+
+async def test_in_a_form(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", "/start", data={"hook": "{callback_url}", "a": "1"})
+        body = (await starter.called())["body"].decode()
+        await call_back(queue, path_in(parse_qs(body)["hook"][0]))
+
+
+async def test_several_places_hold_the_same(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        body = {"webhook": "{callback_url}", "again": ["{asyncqueue_callback_url}"]}
+        await queue.submit("POST", "/start?hook={callback_url}", json=body)
+        call = await starter.called()
+    given = json.loads(call["body"])
+    assert given["webhook"] == given["again"][0] == parse_qs(call["query_string"].decode())["hook"][0]
+
+
+@pytest.mark.parametrize("text", ["callback_url", "{callback_url", "{my_callback_url}", "{ callback_url }"])
+async def test_what_only_looks_like_it_stays_and_nobody_waits(database: Path, text: str) -> None:
+    starter = Starter(200)
+    async with serving(http_only(starter), database) as queue:
+        result = await queue.run("POST", "/start", json={"text": text}, headers={"x-text": text})
+    assert result.status_code == 200
+    assert json.loads(starter.calls[0]["body"])["text"] == text
+
+
+async def test_below_a_public_url(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database, public_url="https://api.example.com/base") as queue:
+        await queue.submit("POST", "/start", content="{callback_url}")
+        body = (await starter.called())["body"].decode()
+        assert body.startswith("https://api.example.com/base/fal/queue/v1/callbacks/")
+        await call_back(queue, body.removeprefix("https://api.example.com/base"))
+
+
+async def test_every_attempt_is_told_the_same(database: Path) -> None:
+    starter = Starter(503)
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", "/start", content="{callback_url}")
+        await eventually(lambda: len(starter.calls) == 2)
+        starter.status = 202
+    first, second, *_ = (call["body"] for call in starter.calls)
+    assert first == second
+
+
+# --- handlers that ask for it
+
+
+async def test_a_handler_asks_and_answers_202(database: Path) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        asked.extend([current_job.callback_url or "", current_job.callback_url or ""])
+        await answer(send, b"", 202)
+
+    async with serving(http_only(app), database, outbound_allow="127.0.0.1") as queue, receiving() as receiver:
+        request_id = await queue.submit("POST", f"/start?fal_webhook={receiver.url}/done")
+        await eventually(lambda: asked)
+        assert asked[0] == asked[1]
+        assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
+        await call_back(queue, path_in(asked[0]), {"picture": 7})
+        assert (await queue.response(request_id)).json() == {"picture": 7}
+        await eventually(lambda: receiver.of(request_id))
+    assert receiver.of(request_id)[0].content["payload"] == {"picture": 7}
+
+
+async def test_a_handler_asks_from_a_thread(database: Path) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.to_thread(lambda: asked.append(current_job.callback_url or ""))
+        await answer(send, b"", 202)
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await eventually(lambda: asked)
+        await call_back(queue, path_in(asked[0]))
+        assert (await queue.response(request_id)).status_code == 200
+
+
+async def test_a_handler_that_asks_and_then_answers_otherwise_is_done(database: Path) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        assert current_job.callback_url
+        await answer(send, b"no", 422)
+
+    async with serving(http_only(app), database) as queue:
+        assert (await queue.run("POST", "/start")).status_code == 422
+
+
+async def test_a_repeated_attempt_that_asks_is_told_the_same(database: Path) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        asked.append(current_job.callback_url or "")
+        await answer(send, b"", 503 if len(asked) == 1 else 202)
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await eventually(lambda: len(asked) == 2)
+        assert asked[0] == asked[1]
+        await call_back(queue, path_in(asked[0]))
+        assert (await queue.response(request_id)).status_code == 200
+
+
+async def test_an_attempt_that_failed_after_asking_needs_no_other_when_the_callback_comes(database: Path) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        asked.append(current_job.callback_url or "")
+        await answer(send, b"", 503, [(b"retry-after", b"3600")])
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await queue.reaches(request_id, "IN_QUEUE")
+        await eventually(lambda: asked)
+        await eventually(lambda: _state(database) == "delayed")
+        await call_back(queue, path_in(asked[0]), {"late": "but here"})
+        assert (await queue.response(request_id)).json() == {"late": "but here"}
+    assert len(asked) == 1
+
+
+def _state(database: Path) -> str:
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        return connection.execute("SELECT state FROM job").fetchone()[0]
+
+
+async def test_who_asks_after_his_answer_is_told_that_it_is_too_late(database: Path) -> None:
+    told: list[str] = []
+    ended = threading.Event()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await answer(send)
+        try:
+            assert current_job.callback_url is None
+        except RuntimeError as error:
+            told.append(str(error))
+        ended.set()
+
+    async with serving(http_only(app), database) as queue:
+        await queue.run("POST", "/start")
+        await eventually(ended.is_set)
+    assert "before you give it" in told[0]
+
+
+async def test_outside_a_replay_there_is_none() -> None:
+    assert current_job.callback_url is None
+
+
+# --- when it comes
+
+
+async def test_it_comes_before_the_answer(database: Path) -> None:
+    """Contract, "Where we are better", 1."""
+    may_answer = asyncio.Event()
+    bodies: list[bytes] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        bodies.append((await receive())["body"])
+        await may_answer.wait()
+        await answer(send, b"", 202)
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        await eventually(lambda: bodies)
+        await call_back(queue, path_in(bodies[0]), {"early": True})
+        assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
+        may_answer.set()
+        assert (await queue.response(request_id)).json() == {"early": True}
+
+
+async def test_it_never_comes(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start?fal_callback_timeout=0.2", content="{callback_url}")
+        told = await queue.reaches(request_id, "COMPLETED")
+        assert (told["error"], told["error_type"]) == ("nobody called back in time", "request_timeout")
+        assert (await queue.response(request_id)).status_code == 504
+        await call_back(queue, path_in(starter.calls[0]["body"]), status=409)
+
+
+async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        await eventually(lambda: _state(database) == "waiting")
+        assert (await queue.cancel(request_id)).status_code == 202
+        assert (await queue.response(request_id)).status_code == 499
+        await call_back(queue, path, status=409)
+
+
+@pytest.mark.parametrize("malformed", ["abc", "0" * 64, "A" * 64, "0" * 63, "%00" * 64])
+async def test_an_id_that_there_is_not(database: Path, malformed: str) -> None:
+    async with serving(http_only(Starter()), database) as queue:
+        told = await queue.client.post(f"/fal/queue/v1/callbacks/{malformed}", json={})
+        assert (told.status_code, told.json()) == (404, {"error": "Invalid or expired callback ID"})
+
+
+async def test_a_hundred_at_once(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        await asyncio.gather(*[call_back(queue, path, {"number": number}) for number in range(100)])
+        first = (await queue.response(request_id)).json()
+        await call_back(queue, path, {"number": 101})
+        assert (await queue.response(request_id)).json() == first
+
+
+async def test_a_megabyte(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        payload = {"data": "x" * 2**20}
+        await call_back(queue, path, payload)
+        assert (await queue.response(request_id)).json() == payload
+
+
+async def test_more_than_a_submission_may_have(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database, max_request_body=1000) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        await call_back(queue, path, status=413, json={"data": "x" * 1000})
+        await call_back(queue, path, {"small": True})
+        assert (await queue.response(request_id)).json() == {"small": True}
+
+
+@pytest.mark.parametrize("body", [b"", b"picture=7", b"{", b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
+async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path, body: bytes) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not JSON"}
+        await call_back(queue, path, content=b'"a text is JSON too"')
+        assert (await queue.response(request_id)).json() == "a text is JSON too"
+
+
+async def test_only_posts(database: Path) -> None:
+    async with serving(http_only(Starter()), database) as queue:
+        told = await queue.client.get(f"/fal/queue/v1/callbacks/{'0' * 64}")
+        assert (told.status_code, told.headers["allow"]) == (405, "POST")
+
+
+async def test_a_restart_in_between(database: Path) -> None:
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        request_id = await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        await eventually(lambda: _state(database) == "waiting")
+    async with serving(http_only(starter), database) as queue:
+        await call_back(queue, path, {"after": "the restart"})
+        assert (await queue.response(request_id)).json() == {"after": "the restart"}
+    assert len(starter.calls) == 1
+
+
+async def test_another_secret_is_configured_meanwhile(database: Path) -> None:
+    old, new = "0" * 64, "1" * 64
+    starter = Starter(503)
+    async with serving(http_only(starter), database, callback_secret=old) as queue:
+        kept = await queue.submit("POST", "/start", content="{callback_url}")
+        lost = await queue.submit("POST", "/start", content="{callback_url}")
+        await eventually(lambda: len(starter.calls) == 2)
+    starter.status = 202
+    async with serving(http_only(starter), database, callback_secret=f"{new},{old}") as queue:
+        await eventually(lambda: len({call["body"] for call in starter.calls}) == 2 and len(starter.calls) >= 4)
+        await queue.cancel(kept)
+        await queue.cancel(lost)
+        anew = await queue.submit("POST", "/start", content="{callback_url}")
+        await eventually(lambda: len({call["body"] for call in starter.calls}) == 3)
+        await queue.cancel(anew)
+
+
+# --- secrets
+
+
+async def test_the_secret_is_kept_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Contract, "Where we are better", 8: a provider that repeats it, a handler that logs it, an answer that holds it."""
+    caplog.set_level(logging.DEBUG, logger="queue_middleware")
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        url = current_job.callback_url or ""
+        asked.append(url)
+        logging.getLogger("app").warning("calling the provider with %s", url)
+        current_job.report_progress(0.5, f"told {url}")
+        body = json.dumps({"webhook": url, "padding": "x" * 600_000, "again": url}).encode()
+        await send({"type": "http.response.start", "status": 202, "headers": [(b"x-hook", url.encode())]})
+        for start in range(0, len(body), 1000):
+            await send({"type": "http.response.body", "body": body[start : start + 1000], "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await eventually(lambda: asked)
+        path = path_in(asked[0])
+        secret = path.rpartition("/")[2]
+        await eventually(lambda: _state(database) == "waiting")
+        assert secret.encode() not in _everything_in(database)
+        prediction = {"id": "p", "input": {}, "created_at": "", "webhook": asked[0]}
+        await call_back(queue, path, {**prediction, "status": "starting"})
+        await call_back(queue, path, {**prediction, "status": "failed", "error": f"could not reach {asked[0]}"})
+        told = await queue.reaches(request_id, "COMPLETED")
+        assert told["error"].startswith("could not reach http://service.test/fal/queue/v1/callbacks/****")
+        logs = await queue.client.get(f"/fal/queue/requests/{request_id}/status?logs=1")
+        assert secret not in logs.text
+        assert "calling the provider with" in logs.text
+    assert secret.encode() not in _everything_in(database)
+    assert secret not in "".join(record.getMessage() for record in caplog.records if record.name != "app")
+
+
+def _everything_in(database: Path) -> bytes:
+    """The file, its log, and what lies beside them."""
+    with closing(sqlite3.connect(database)) as connection:
+        tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = [repr(row).encode() for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
+    return b"".join([*rows, *(path.read_bytes() for path in database.parent.iterdir() if path.is_file())])
+
+
+async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
+    """Servers write the path of the scope to their access logs when the answer begins."""
+    starter = Starter()
+    seen: list[str] = []
+
+    def logging_server(app: Any) -> Any:
+        async def server(scope: Message, receive: Receive, send: Send) -> None:
+            async def logged(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    seen.append(scope["path"] + scope["raw_path"].decode())
+                await send(message)
+
+            await app(scope, receive, logged)
+
+        return server
+
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        queue.client._transport.app = logging_server(queue.client._transport.app)
+        await call_back(queue, path)
+        await call_back(queue, path[:-1] + "x", status=404)
+    assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 2
+
+
+async def test_guesses_are_limited_by_address_and_nobody_else_is(database: Path) -> None:
+    """Contract, "Where we are better", 5."""
+    starter = Starter()
+    async with serving(http_only(starter), database) as queue:
+        await queue.submit("POST", "/start", content="{callback_url}")
+        path = path_in((await starter.called())["body"])
+        guesses = [queue.client.post(f"/fal/queue/v1/callbacks/{number:064x}", json={}) for number in range(31)]
+        told = sorted([answer.status_code for answer in await asyncio.gather(*guesses)])
+        assert told == [404] * 30 + [429]
+        refused = await queue.client.post(f"/fal/queue/v1/callbacks/{'0' * 64}", json={})
+        assert (refused.status_code, refused.json()) == (429, {"error": "Rate limit exceeded"})
+        assert 1 <= int(refused.headers["retry-after"]) <= 60
+        for _ in range(40):
+            await call_back(queue, path)

@@ -1,0 +1,332 @@
+"""Tasks for providers through the whole middleware: asked, called back, both at once, and signed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware.wire.pollconfig import shown_poll_config
+from queue_middleware.wire.providers import PROVIDERS
+from tests.asgi import answer, http_only
+from tests.fake_providers import (
+    HANG_UP,
+    KEY,
+    Accepted,
+    ElevenLabs,
+    Fal,
+    Luma,
+    Provider,
+    Replicate,
+    Reply,
+    Runway,
+    Stability,
+    providing,
+)
+from tests.queueing import Queue, eventually, serving
+
+BEARER = {"Authorization": f"Bearer {KEY}"}
+OF_FAL = {"Authorization": f"Key {KEY}"}
+PLACE = "{asyncqueue_callback_url}"
+ENDS = ("completed", "failed", "timeout", "cancelled")
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    await answer(send, b"the application itself")
+
+
+class Tasks:
+    """The tasks of one service as a client sees them."""
+
+    def __init__(self, queue: Queue) -> None:
+        self.client = queue.client
+
+    async def create(self, status: int = 201, **task: Any) -> dict[str, Any]:
+        made = await self.client.post("/fal/queue/v1/tasks", json=task)
+        assert made.status_code == status, made.text
+        return made.json()
+
+    async def read(self, created: dict[str, Any]) -> dict[str, Any]:
+        return (await self.client.get(f"/fal/queue/v1/tasks/{created['task']['id']}")).json()["task"]
+
+    async def reaches(self, created: dict[str, Any], *statuses: str) -> dict[str, Any]:
+        async def arrived() -> dict[str, Any] | None:
+            task = await self.read(created)
+            assert task["status"] in statuses or task["status"] not in ENDS, task
+            return task if task["status"] in statuses else None
+
+        return await eventually(arrived)
+
+    async def run(self, **task: Any) -> dict[str, Any]:
+        """From its creation to its end."""
+        return await self.reaches(await self.create(**task), *ENDS)
+
+
+@asynccontextmanager
+async def tasks(database: Path, *providers: Provider, **options: Any) -> AsyncIterator[Tasks]:
+    """A service that may call what is on this machine; the providers find it under the name that it gives itself."""
+    given = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1", **options}
+    async with serving(http_only(app), database, **given) as queue:
+        for provider in providers:
+            await provider.client.aclose()
+            provider.client = queue.client
+        yield Tasks(queue)
+
+
+def quickly(provider: str, **changes: Any) -> dict[str, Any]:
+    """The template of a provider, as a client who has read `GET /v1/providers` could send it, but more impatient."""
+    return {**shown_poll_config(PROVIDERS[provider].poll), "interval": 0.1, **changes}
+
+
+# --- asked
+
+RUNWAY = {**BEARER, "X-Runway-Version": "2024-11-06"}
+ASKED = {
+    "fal": (Fal(), "/fal-ai/flux/dev", OF_FAL, '{"prompt": "a cat"}', '"prompt": "a cat"'),
+    "replicate": (Replicate(), "/v1/models/a/b/predictions", BEARER, '{"input": {}}', "out-0.webp"),
+    "runwayml": (Runway(), "/v1/image_to_video", RUNWAY, "{}", ".mp4?_jwt=x"),
+    "luma": (Luma(), "/dream-machine/v1/generations", BEARER, "{}", "https://storage.cdn-luma.com/"),
+    "elevenlabs-dubbing": (ElevenLabs(), "/v1/dubbing", {"xi-api-key": KEY}, "form", '"status": "dubbed"'),
+    "stability-video": (Stability(), "/v2beta/image-to-video", BEARER, "form", '"finish_reason": "SUCCESS"'),
+}
+
+
+@pytest.mark.parametrize("name", ASKED)
+async def test_a_task_is_asked_for_until_it_is_done(name: str, database: Path) -> None:
+    fake, path, headers, body, result = ASKED[name]
+    async with providing(type(fake)()) as provider, tasks(database) as service:
+        task = await service.run(targetUrl=provider.url + path, headers=headers, body=body, pollConfig=quickly(name))
+    assert task["status"] == "completed", task
+    assert task["result"]["statusCode"] == 200
+    assert result in task["result"]["body"]
+
+
+async def test_a_named_provider_is_asked_as_its_template_says(database: Path) -> None:
+    async with providing(Luma()) as provider, tasks(database) as service:
+        created = await service.create(
+            targetUrl=f"{provider.url}/dream-machine/v1/generations", headers=BEARER, body="{}", provider="luma"
+        )
+        assert created["task"]["provider"] == "luma"
+        assert created["task"]["pollConfig"] == json.loads(json.dumps(shown_poll_config(PROVIDERS["luma"].poll)))
+        assert created["task"]["maxWaitTime"] == 600
+        await service.reaches(created, "polling")
+        listed = (await service.client.get("/fal/queue/v1/providers")).json()["providers"]
+    assert {each["id"]: each["pollConfig"] for each in listed}["luma"] == created["task"]["pollConfig"]
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"provider": "nobody"}, "provider is 'nobody'; it takes one of fal, replicate, "),
+        ({"pollConfig": {"urlTemplate": "/x"}}, "pollConfig: Object missing required field `statusPath`"),
+        (
+            {"pollConfig": quickly("luma", urlTemplate="https://{startResult.body.host}/")},
+            "pollConfig.urlTemplate must name its host",
+        ),
+        ({"provider": "luma", "targetUrl": "/start"}, "targetUrl is a path of this application, so the templates"),
+        ({"pollConfig": quickly("luma", interval=0)}, "pollConfig.interval is 0; it takes seconds from 0.1"),
+    ],
+)
+async def test_what_is_wrong_is_told_before_anything_is_stored(change: dict[str, Any], text: str, database: Path) -> None:
+    async with tasks(database) as service:
+        refused = await service.create(400, **{"targetUrl": "http://127.0.0.1:9/x", **change})
+    assert refused["error"].startswith(text)
+
+
+async def test_a_refusal_of_the_first_call_is_its_answer(database: Path) -> None:
+    async with providing(Runway()) as provider, tasks(database) as service:
+        task = await service.run(targetUrl=f"{provider.url}/v1/image_to_video", body="{}", provider="runwayml")
+    assert task["result"]["statusCode"] == 401
+    assert provider.questions == []
+
+
+async def test_an_answer_without_an_id_fails_the_task(database: Path) -> None:
+    config = quickly("runwayml", urlTemplate="/v1/tasks/{startResult.body.uuid}")
+    async with providing(Runway()) as provider, tasks(database) as service:
+        task = await service.run(targetUrl=f"{provider.url}/v1/image_to_video", headers=RUNWAY, body="{}", pollConfig=config)
+    assert (task["status"], task["error"]) == (
+        "failed",
+        "the answer to the first call has no body.uuid that could be in an address",
+    )
+
+
+async def test_patience_ends(database: Path) -> None:
+    config = quickly("replicate", maxDuration=0.35)
+    async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
+        task = await service.run(
+            targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body='{"input": {}}', pollConfig=config
+        )
+    assert task["status"] == "timeout"
+    assert task["error"] == "the provider was not done in time; the last status was processing"
+
+
+async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
+    async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
+        created = await service.create(
+            targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body='{"input": {}}', pollConfig=quickly("replicate")
+        )
+        await eventually(lambda: len(provider.questions) >= 2)
+        cancelled = await service.client.post(f"/fal/queue/v1/tasks/{created['task']['id']}/cancel")
+        assert cancelled.json()["task"]["status"] == "cancelled"
+        # Another task is asked for several times after that; the cancelled one is not.
+        asked = len(provider.questions)
+        await service.run(
+            targetUrl=f"{provider.url}/v1/predictions",
+            headers=BEARER,
+            body='{"input": {}}',
+            pollConfig=quickly("replicate", maxDuration=0.4),
+        )
+    gone = next(iter(provider.jobs))
+    assert sum(call.path.endswith(gone) for call in provider.questions[asked + 1 :]) == 0
+
+
+@pytest.mark.parametrize(("ends", "result"), [("200", '{"rows": 3}'), ("303", "a,b\r\n1,2\r\n")])
+async def test_202_with_a_location_needs_no_configuration(ends: str, result: str, database: Path) -> None:
+    async with providing(Accepted(ends=ends, pace="1", patience=0)) as provider, tasks(database) as service:
+        created = await service.create(targetUrl=f"{provider.url}/work", headers=BEARER, body="{}")
+        await service.reaches(created, "polling")
+        task = await service.reaches(created, *ENDS)
+    assert (task["status"], task["result"]["body"]) == ("completed", result)
+    assert all(call.headers["authorization"] == BEARER["Authorization"] for call in provider.questions)
+
+
+# --- called back, and asked
+
+
+async def test_the_provider_is_asked_at_half_of_the_time_when_his_callback_was_lost(database: Path) -> None:
+    async with providing(Fal(patience=0)) as provider, tasks(database, provider) as service:
+        created = await service.create(
+            targetUrl=f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACE}",
+            headers=OF_FAL,
+            body='{"prompt": "a cat"}',
+            provider="fal",
+            maxWaitTime=0.6,
+        )
+        task = await service.reaches(created, *ENDS)  # without a word to the callback URL
+        (job,) = provider.jobs.values()
+        late = await provider.call_back(job)
+    assert task["status"] == "completed", task
+    assert json.loads(task["result"]["body"])["prompt"] == "a cat"
+    assert len(provider.questions) == 2  # the status, the result
+    assert late.status_code == 409
+
+
+async def test_at_the_end_he_is_asked_a_last_time(database: Path) -> None:
+    async with providing(Replicate(ends="processing")) as provider, tasks(database, provider) as service:
+        task = await service.run(
+            targetUrl=f"{provider.url}/v1/predictions",
+            headers=BEARER,
+            body=json.dumps({"input": {}, "webhook": PLACE}),
+            provider="replicate",
+            maxWaitTime=0.4,
+        )
+    assert (task["status"], len(provider.questions)) == ("timeout", 2)
+
+
+async def test_of_several_events_only_the_last_is_the_end(database: Path) -> None:
+    async with providing(Replicate()) as provider, tasks(database, provider) as service:
+        order = json.dumps({"input": {}, "webhook": PLACE})
+        created = await service.create(targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body=order)
+        await service.reaches(created, "waiting")
+        (job,) = provider.jobs.values()
+        for event, news in [("start", "starting"), ("output", "processing")]:
+            assert (await provider.call_back(job, event)).status_code == 200
+            assert (await service.read(created))["lastEvent"] == news
+            assert (await service.read(created))["status"] == "waiting"
+        assert (await provider.call_back(job)).status_code == 200
+        task = await service.reaches(created, "completed")
+        assert (await provider.call_back(job)).status_code == 200  # he repeats himself
+        assert (await provider.call_back(job, "output")).status_code == 200  # or comes late with old news
+        assert await service.read(created) == task
+    assert json.loads(task["result"]["body"])["output"] == [f"https://replicate.delivery/{job.id}/out-0.webp"]
+
+
+@pytest.mark.parametrize(
+    ("fake", "path", "headers", "order", "error"),
+    [
+        (Fal(), f"/fal-ai/flux/dev?fal_webhook={PLACE}", OF_FAL, {}, "Invalid status code: 422"),
+        (Replicate(ends="failed"), "/v1/predictions", BEARER, {"input": {}, "webhook": PLACE}, "CUDA out of memory"),
+    ],
+)
+async def test_a_failure_that_is_called_back_fails_the_task(
+    fake: Any, path: str, headers: dict[str, str], order: Any, error: str, database: Path
+) -> None:
+    async with providing(type(fake)(ends=fake.ends)) as provider, tasks(database, provider) as service:
+        created = await service.create(targetUrl=provider.url + path, headers=headers, body=json.dumps(order))
+        await service.reaches(created, "waiting")
+        (job,) = provider.jobs.values()
+        assert (await provider.call_back(job)).status_code == 200
+        task = await service.reaches(created, "failed")
+    assert task["error"] == error
+
+
+async def test_luma_tells_every_state_and_the_last_ends_it(database: Path) -> None:
+    async with providing(Luma()) as provider, tasks(database, provider) as service:
+        order = json.dumps({"prompt": "a cat", "callback_url": PLACE})
+        created = await service.create(targetUrl=f"{provider.url}/dream-machine/v1/generations", headers=BEARER, body=order)
+        await service.reaches(created, "waiting")
+        (job,) = provider.jobs.values()
+        for state in ("queued", "dreaming", "completed"):
+            assert (await provider.call_back(job, state)).status_code == 200
+        task = await service.reaches(created, "completed")
+    assert json.loads(task["result"]["body"])["state"] == "completed"
+
+
+# --- signed
+
+
+async def test_a_callback_has_to_be_signed_where_the_key_is_known(database: Path) -> None:
+    provider = Replicate()
+    async with providing(provider), tasks(database, provider, callback_keys=f"127.0.0.1={provider.secret}") as service:
+        order = json.dumps({"input": {}, "webhook": PLACE})
+        created = await service.create(targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body=order)
+        await service.reaches(created, "waiting")
+        (job,) = provider.jobs.values()
+        forged = await provider.call_back(job, secret="whsec_" + "A" * 44)
+        assert (forged.status_code, list(forged.json())) == (401, ["error"])
+        unsigned = await service.client.post(job.webhook or "", json={"status": "succeeded"})
+        assert unsigned.status_code == 401
+        assert (await service.read(created))["status"] == "waiting"
+        assert (await provider.call_back(job)).status_code == 200
+        await service.reaches(created, "completed")
+
+
+async def test_fal_signs_with_the_keys_that_it_publishes(database: Path) -> None:
+    async with providing(Fal()) as provider:
+        keys = f"127.0.0.1={provider.url}/.well-known/jwks.json"
+        async with tasks(database, provider, callback_keys=keys) as service:
+            target = f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACE}"
+            created = await service.create(targetUrl=target, headers=OF_FAL, body='{"prompt": "x"}')
+            await service.reaches(created, "waiting")
+            (job,) = provider.jobs.values()
+            assert (await provider.call_back(job, forged=True)).status_code == 401
+            assert (await provider.call_back(job)).status_code == 200
+            await service.reaches(created, "completed")
+
+
+# --- hosts
+
+
+async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> None:
+    elsewhere = Accepted(location="http://localhost:9/jobs/{id}", pace="1")
+    async with providing(elsewhere) as provider, tasks(database, outbound_allow="127.0.0.1, localhost") as service:
+        task = await service.run(targetUrl=f"{provider.url}/work", headers=BEARER, body="{}")
+    assert task["status"] == "failed"
+    assert task["error"] == "the provider may not be asked: the option 'task_targets' does not allow to call localhost"
+
+
+async def test_trouble_is_not_the_end(database: Path) -> None:
+    async with providing(Replicate()) as provider, tasks(database) as service:
+        provider.interruptions.extend([Reply(503), Reply(404), HANG_UP])
+        task = await service.run(
+            targetUrl=f"{provider.url}/v1/predictions",
+            headers=BEARER,
+            body='{"input": {}}',
+            pollConfig=quickly("replicate"),
+        )
+    assert task["status"] == "completed"
+    assert len(provider.questions) == 3 + 3

@@ -1,0 +1,572 @@
+"""AsyncQueue's tasks, against the whole middleware and a provider on loopback (AsyncQueue contract)."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from queue_middleware import QueueMiddleware, current_job
+from tests.asgi import Message, Receive, Send, answer, http_only
+from tests.provider import Asked, Told, providing
+from tests.queueing import Queue, client_of, connected, eventually, serving
+from tests.receiver import receiving
+
+ENDED = {"completed", "failed", "timeout", "cancelled"}
+OPEN = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1"}
+
+
+class Tasks:
+    """The tasks of one service as a client sees them."""
+
+    def __init__(self, queue: Queue, **headers: str) -> None:
+        self.queue = queue
+        self.headers = headers
+
+    async def call(self, method: str, path: str, status: int, **request: Any) -> dict[str, Any]:
+        told = await self.queue.client.request(method, f"/fal/queue/v1{path}", headers=self.headers, **request)
+        assert told.status_code == status, told.text
+        return told.json()
+
+    async def create(self, target: str, **fields: Any) -> dict[str, Any]:
+        return await self.call("POST", "/tasks", 201, json={"targetUrl": target, **fields})
+
+    async def refused(self, status: int = 400, **fields: Any) -> str:
+        return (await self.call("POST", "/tasks", status, json=fields))["error"]
+
+    async def read(self, task_id: str) -> dict[str, Any]:
+        return (await self.call("GET", f"/tasks/{task_id}", 200))["task"]
+
+    async def reaches(self, task_id: str, *statuses: str) -> dict[str, Any]:
+        """Wait until the task has one of these statuses; the end is a failure unless it was waited for."""
+
+        async def arrived() -> dict[str, Any] | None:
+            task = await self.read(task_id)
+            assert task["status"] in statuses or task["status"] not in ENDED, task
+            return task if task["status"] in statuses else None
+
+        return await eventually(arrived)
+
+    async def run(self, target: str, **fields: Any) -> dict[str, Any]:
+        created = await self.create(target, **fields)
+        return await self.reaches(created["task"]["id"], *ENDED)
+
+    async def call_back(self, url: str, payload: Any, status: int = 200) -> dict[str, Any]:
+        told = await self.queue.client.post(urlsplit(url).path, json=payload)
+        assert told.status_code == status, told.text
+        return told.json()
+
+
+@asynccontextmanager
+async def tasking(database: Path, app: Any = None, **options: Any) -> AsyncIterator[Tasks]:
+    async with serving(http_only(app or _echo), database, **{**OPEN, **options}) as queue:
+        yield Tasks(queue)
+
+
+async def _echo(scope: Message, receive: Receive, send: Send) -> None:
+    """Answers with what it was called with."""
+    body = (await receive())["body"]
+    headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    query = scope["query_string"].decode()
+    told = {"method": scope["method"], "path": scope["path"], "query": query, "headers": headers, "body": body.decode()}
+    await answer(send, json.dumps(told).encode(), 200, [(b"content-type", b"application/json")])
+
+
+# --- targets
+
+
+async def test_a_task_calls_the_application_itself(database: Path) -> None:
+    async with tasking(database) as tasks:
+        task = await tasks.run("/work?size=2", body='{"prompt": "cat"}', headers={"X-Own": "1"})
+    told = json.loads(task["result"]["body"])
+    assert (told["method"], told["path"], told["query"], told["body"]) == ("POST", "/work", "size=2", '{"prompt": "cat"}')
+    assert (told["headers"]["x-own"], told["headers"]["content-type"]) == ("1", "application/json")
+    assert told["headers"]["x-fal-request-id"] == task["id"]
+    assert (task["status"], task["error"], task["retryCount"]) == ("completed", None, 0)
+    assert (task["result"]["statusCode"], task["result"]["headers"]) == (200, {"content-type": "application/json"})
+    assert task["result"]["duration"] >= 0
+    assert task["createdAt"] <= task["startedAt"] <= task["completedAt"]
+
+
+async def test_a_task_calls_a_host_outside(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        task = await tasks.run(f"{provider.url}/v1/predictions?a=1", body="{}", headers={"Authorization": "Key secret"})
+    (asked,) = provider.calls
+    assert (asked.method, asked.target, asked.body) == ("POST", "/v1/predictions?a=1", b"{}")
+    assert asked.headers["authorization"] == "Key secret"
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["content-length"] == "2"
+    assert asked.headers["host"] == urlsplit(provider.url).netloc
+    assert not [name for name in asked.headers if name.startswith("x-fal")]
+    assert json.loads(task["result"]["body"]) == {"id": "p1", "status": "starting"}
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
+async def test_methods(database: Path, method: str) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        await tasks.run(provider.url, method=method, body='"sent"')
+    (asked,) = provider.calls
+    assert (asked.method, asked.body) == (method, b"" if method == "GET" else b'"sent"')
+
+
+@pytest.mark.parametrize("status", [200, 201, 204, 400, 404, 429])
+async def test_answers_that_complete_a_task(database: Path, status: int) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(status, b"" if status == 204 else b"{}")) as provider:
+        task = await tasks.run(provider.url)
+    assert (task["status"], task["result"]["statusCode"]) == ("completed", status)
+    assert len(provider.calls) == 1
+
+
+async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(database: Path) -> None:
+    async with AsyncExitStack() as stack:
+        last = await stack.enter_async_context(providing())
+        second = await stack.enter_async_context(
+            providing(lambda asked: Told(303, b"", (("location", last.url.replace("127.0.0.1", "localhost") + "/end"),)))
+        )
+        first = await stack.enter_async_context(
+            providing(lambda asked: Told(307, b"", (("location", f"{second.url}/next#x"),)))
+        )
+        tasks = await stack.enter_async_context(
+            tasking(database, task_targets="127.0.0.1, localhost", outbound_allow="127.0.0.0/8, localhost, ::1")
+        )
+        task = await tasks.run(f"{first.url}/start", body="{}", headers={"Authorization": "Key secret", "X-Own": "1"})
+    assert task["status"] == "completed"
+    assert [(asked.method, asked.target, asked.body) for asked in (*first.calls, *second.calls, *last.calls)] == [
+        ("POST", "/start", b"{}"),
+        ("POST", "/next", b"{}"),
+        ("GET", "/end", b""),
+    ]
+    assert "authorization" not in second.calls[0].headers
+    assert last.calls[0].headers["x-own"] == "1"
+    assert "content-type" not in last.calls[0].headers
+
+
+@pytest.mark.parametrize(
+    "location", ["http://elsewhere.test/", "http://10.0.0.1/", "ftp://127.0.0.1/", "http://user@127.0.0.1/"]
+)
+async def test_a_redirect_to_where_tasks_may_not_go_fails_it_at_once(database: Path, location: str) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(302, b"", (("location", location),))) as provider:
+        task = await tasks.run(provider.url)
+    assert (task["status"], task["result"]) == ("failed", None)
+    assert len(provider.calls) == 1
+
+
+async def test_redirects_come_to_an_end(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(302, b"", (("location", "/again"),))) as provider:
+        task = await tasks.run(provider.url)
+    assert (task["status"], task["error"]) == ("failed", "more than 10 redirects")
+    assert len(provider.calls) == 11
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "word"),
+    [
+        ("https://elsewhere.test/", 403, "task_targets"),
+        ("http://127.0.0.2/", 403, "task_targets"),
+        ("https://127.0.0.1@elsewhere.test/", 400, "user name"),
+        ("https://{callback_url}/", 400, "targetUrl"),
+        ("ftp://127.0.0.1/", 400, "https://"),
+        ("127.0.0.1/", 400, "https://"),
+        ("https://127.0.0.1/" + "x" * 2048, 400, "longer"),
+        ("/../x", 400, "'..'"),
+        ("/fal/queue/v1/tasks", 400, "cannot be queued"),
+        ("/work\u00f6", 400, "%"),
+        ("/secret", 403, "paths"),
+        ("/" + "x" * 2048, 414, "longer"),
+    ],
+)
+async def test_targets_that_are_refused(database: Path, target: str, status: int, word: str) -> None:
+    async with tasking(database, paths="/work*, /x*") as tasks:
+        assert word in await tasks.refused(status, targetUrl=target)
+
+
+async def test_without_task_targets_nobody_is_called(database: Path) -> None:
+    async with tasking(database, task_targets=()) as tasks, providing() as provider:
+        assert "task_targets" in await tasks.refused(403, targetUrl=provider.url)
+    assert not provider.calls
+
+
+async def test_a_target_that_the_guard_does_not_like(database: Path) -> None:
+    async with tasking(database, outbound_allow=()) as tasks:
+        assert await tasks.refused(400, targetUrl="https://127.0.0.1/") == (
+            "targetUrl names 127.0.0.1, which is not a public address"
+        )
+
+
+# --- repetitions
+
+
+async def test_a_5xx_is_repeated_and_stands_in_the_end(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(500, b"broken")) as provider:
+        task = await tasks.run(provider.url, maxRetries=1, retryBackoff="linear")
+    assert (task["status"], task["retryCount"], task["error"]) == ("failed", 1, "the target answered 500")
+    assert task["result"]["body"] == "broken"
+    assert len(provider.calls) == 2
+
+
+async def test_retry_after_is_honoured(database: Path) -> None:
+    answers = [Told(503, b"", (("retry-after", "0"),)), Told()]
+    async with tasking(database) as tasks, providing(lambda asked: answers.pop(0)) as provider:
+        task = await tasks.run(provider.url)
+    assert (task["status"], task["retryCount"]) == ("completed", 1)
+
+
+async def test_nobody_there(database: Path) -> None:
+    async with providing() as provider:
+        pass
+    async with tasking(database) as tasks:
+        task = await tasks.run(provider.url, maxRetries=0)
+    assert (task["status"], task["error"]) == ("failed", "the target: no connection: Connection refused")
+
+
+async def test_an_answer_that_breaks_off_is_none(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(body=b"x" * 100, cut=50)) as provider:
+        task = await tasks.run(provider.url, maxRetries=0)
+    assert task["status"] == "failed"
+    assert "in the middle" in task["error"]
+
+
+async def test_the_time_for_an_attempt(database: Path) -> None:
+    async def never(asked: Asked) -> Told:
+        await asyncio.Event().wait()
+        return Told()
+
+    async with tasking(database, request_timeout=1) as tasks, providing(never) as provider:
+        task = await tasks.run(provider.url, maxRetries=0, timeout=0.1)
+    assert (task["status"], task["error"]) == ("failed", "the attempt took longer than 0.1 s")
+
+
+async def test_an_application_that_raises_is_a_5xx(database: Path) -> None:
+    calls: list[int] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        calls.append(1)
+        raise ValueError
+
+    async with tasking(database, app) as tasks:
+        task = await tasks.run("/work", maxRetries=1, retryBackoff="linear")
+    assert (task["status"], task["error"], len(calls)) == ("failed", "the application raised ValueError", 2)
+
+
+# --- waiting
+
+
+async def test_a_callback_completes_it(database: Path) -> None:
+    async with tasking(database) as tasks, providing() as provider:
+        created = await tasks.create(
+            f"{provider.url}/run?fal_webhook={{asyncqueue_callback_url}}",
+            body='{"hook": "{asyncqueue_callback_url}"}',
+            maxWaitTime=60,
+        )
+        url = created["callbackUrl"]
+        assert url == f"http://service.test/fal/queue/v1/callbacks/{created['task']['callbackId']}"
+        assert (created["task"]["status"], created["task"]["maxWaitTime"]) == ("pending", 60)
+        assert "signalToken" not in created
+        task = await tasks.reaches(created["task"]["id"], "waiting")
+        assert "callbackId" not in task
+        (asked,) = provider.calls
+        assert asked.json()["hook"] == url
+        assert dict(httpx.QueryParams(urlsplit(asked.target).query))["fal_webhook"] == url
+        payload = {"request_id": "r", "status": "OK", "payload": {"images": []}}
+        assert await tasks.call_back(url, payload) == {"ok": True}
+        task = await tasks.read(created["task"]["id"])
+    assert (task["status"], task["error"]) == ("completed", None)
+    assert json.loads(task["result"].pop("body")) == payload
+    assert task["result"] == {"statusCode": 200, "headers": {"content-type": "application/json"}, "duration": 0}
+
+
+async def test_a_signal_completes_it(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", waitForSignal=True, maxWaitTime=60)
+        token = created["signalToken"]
+        await tasks.reaches(created["task"]["id"], "waiting")
+        assert "status" in (await tasks.call("POST", f"/signals/{token}", 400, json={"status": "perhaps"}))["error"]
+        told = await tasks.call("POST", f"/signals/{token}", 200, json={"status": "completed", "approvedBy": "me"})
+        assert told == {"ok": True, "task": {"id": created["task"]["id"]}}
+        await tasks.call("POST", f"/signals/{token}", 200, json={"status": "failed"})
+        task = await tasks.read(created["task"]["id"])
+        assert (task["status"], task["waitForSignal"]) == ("completed", True)
+        assert json.loads(task["result"]["body"]) == {"status": "completed", "approvedBy": "me"}
+        unknown = await tasks.call("POST", f"/signals/{'0' * 64}", 404, json={"status": "completed"})
+        assert unknown == {"error": "Invalid or expired signal token"}
+
+
+async def test_a_signal_fails_it(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", waitForSignal=True)
+        await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "failed", "error": "not approved"})
+        task = await tasks.reaches(created["task"]["id"], "failed")
+    assert task["error"] == "not approved"
+
+
+async def test_callback_and_signal_together(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", body="{callback_url}", waitForSignal=True)
+        await tasks.reaches(created["task"]["id"], "waiting")
+        await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "completed"})
+        await tasks.call_back(created["callbackUrl"], {}, 409)
+
+
+async def test_a_task_whose_handler_asks_for_its_callback(database: Path) -> None:
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        asked.append(current_job.callback_url or "")
+        await answer(send, b"", 202)
+
+    async with tasking(database, app) as tasks:
+        created = await tasks.create("/work")
+        await tasks.reaches(created["task"]["id"], "waiting")
+        await tasks.call_back(asked[0], {"done": 1})
+        assert (await tasks.read(created["task"]["id"]))["status"] == "completed"
+
+
+async def test_its_time_is_over(database: Path) -> None:
+    async with tasking(database) as tasks:
+        task = await tasks.run("/work", body="{callback_url}", maxWaitTime=0.1)
+    assert (task["status"], task["error"], task["result"]) == ("timeout", "nobody called back in time", None)
+
+
+# --- time, priority
+
+
+async def test_it_is_put_off(database: Path) -> None:
+    soon = datetime.now(UTC) + timedelta(seconds=0.4)
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", delayUntil=soon.isoformat())
+        assert created["task"]["status"] == "delayed"
+        task = await tasks.reaches(created["task"]["id"], "completed")
+    assert datetime.fromisoformat(task["startedAt"]) >= soon.replace(microsecond=soon.microsecond // 1000 * 1000)
+
+
+async def test_high_priority_goes_first(database: Path) -> None:
+    order: list[str] = []
+    hold = asyncio.Event()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        order.append(scope["path"])
+        await hold.wait()
+        await answer(send)
+
+    async with tasking(database, app, concurrency=1) as tasks:
+        await tasks.create("/first")
+        await eventually(lambda: order)
+        for name, priority in (("low", 1), ("usual", 5), ("high", 10)):
+            await tasks.create(f"/{name}", priority=priority)
+        fal = await tasks.queue.submit("POST", "/fal")
+        hold.set()
+        await tasks.queue.reaches(fal, "COMPLETED")
+        await eventually(lambda: len(order) == 5)
+    assert order == ["/first", "/high", "/usual", "/fal", "/low"]
+
+
+# --- reading, cancelling, listing
+
+
+async def test_cancelling(database: Path) -> None:
+    async with tasking(database) as tasks:
+        delayed = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+        waiting = (await tasks.create("/work", waitForSignal=True, maxWaitTime=60))["task"]["id"]
+        await tasks.reaches(waiting, "waiting")
+        for task_id in (delayed, waiting):
+            told = await tasks.call("POST", f"/tasks/{task_id}/cancel", 200)
+            assert told["task"]["status"] == "cancelled"
+            again = await tasks.call("POST", f"/tasks/{task_id}/cancel", 409)
+            assert again == {"error": "the task has already ended: cancelled"}
+
+
+async def test_cancelling_a_call_that_is_under_way(database: Path) -> None:
+    stopped = asyncio.Event()
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            stopped.set()
+
+    async with tasking(database, app) as tasks:
+        task_id = (await tasks.create("/work"))["task"]["id"]
+        await tasks.reaches(task_id, "processing")
+        await tasks.call("POST", f"/tasks/{task_id}/cancel", 200)
+        await tasks.reaches(task_id, "cancelled")
+    assert stopped.is_set()
+
+
+async def test_what_there_is_not(database: Path) -> None:
+    async with tasking(database) as tasks:
+        for path in ("/tasks/00000000-0000-7000-8000-000000000000", "/tasks/00000000-0000-7000-8000-000000000000/cancel"):
+            method = "POST" if path.endswith("cancel") else "GET"
+            assert await tasks.call(method, path, 404) == {"error": "Task not found"}
+        assert "UUID" in (await tasks.call("GET", "/tasks/7", 400))["error"]
+        plain = await tasks.queue.submit("POST", "/work")
+        assert await tasks.call("GET", f"/tasks/{plain}", 404) == {"error": "Task not found"}
+        for path in ("/", "/nothing", "/tasks/1/2", "/tasks//cancel", "/callbacks/"):
+            await tasks.call("GET", path, 404)
+        await tasks.call("DELETE", "/tasks", 405)
+
+
+async def test_a_task_is_a_request_too(database: Path) -> None:
+    """One lifecycle: fal's routes show it."""
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", body="{callback_url}", maxWaitTime=60)
+        task_id = created["task"]["id"]
+        await tasks.reaches(task_id, "waiting")
+        assert (await tasks.queue.status(task_id))["status"] == "IN_PROGRESS"
+        await tasks.call_back(created["callbackUrl"], {"done": 1})
+        assert (await tasks.queue.response(task_id)).json() == {"done": 1}
+
+
+async def test_bodies_that_are_no_text(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(body=b"\x89PNG\xff")) as provider:
+        task = await tasks.run(provider.url)
+    assert base64.b64decode(task["result"]["body"]) == b"\x89PNG\xff"
+    assert task["result"]["bodyEncoding"] == "base64"
+
+
+async def test_long_answers(database: Path) -> None:
+    body = b'"' + b"x" * 3_000_000 + b'"'
+    async with tasking(database) as tasks, providing(lambda asked: Told(body=body)) as provider, receiving() as receiver:
+        task = await tasks.run(provider.url, onCompleteUrl=receiver.url)
+        assert task["result"]["body"].encode() == body
+        (webhook,) = await eventually(lambda: receiver.of(task["id"]))
+    assert webhook.content["task"]["result"]["body"].encode() == body
+
+
+async def test_an_answer_that_is_too_long(database: Path) -> None:
+    async with (
+        tasking(database, max_response_body=1000) as tasks,
+        providing(lambda asked: Told(body=b"x" * 2000)) as provider,
+    ):
+        task = await tasks.run(provider.url, maxRetries=0)
+    assert (task["status"], task["error"]) == ("failed", "the answer is larger than 1000 bytes")
+
+
+# --- long polls
+
+
+async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", body="{callback_url}", maxWaitTime=60)
+        task_id = created["task"]["id"]
+        await tasks.reaches(task_id, "waiting")
+        async with asyncio.TaskGroup() as group:
+            polls = [group.create_task(tasks.call("GET", f"/tasks/{task_id}?wait=20", 200)) for _ in range(3)]
+            await eventually(lambda: sum(poll.done() for poll in polls) == 0)
+            await tasks.call_back(created["callbackUrl"], {"done": 1})
+        assert {poll.result()["task"]["status"] for poll in polls} == {"completed"}
+        assert (await tasks.call("GET", f"/tasks/{task_id}?wait=20", 200))["task"]["status"] == "completed"
+
+
+async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path) -> None:
+    async with tasking(database) as tasks:
+        task_id = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+        assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"
+        assert "wait" in (await tasks.call("GET", f"/tasks/{task_id}?wait=soon", 400))["error"]
+
+
+async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
+    middleware = QueueMiddleware(http_only(_echo), database=database, min_free_disk=0, shutdown_timeout=2)
+    async with asyncio.timeout(20), client_of(middleware) as client:
+        async with connected(middleware) as queue:
+            task_id = (await Tasks(queue).create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+            poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
+            await eventually(lambda: middleware._runtime._watch._watched)
+        assert (await poll).json()["task"]["status"] == "delayed"
+
+
+# --- whose they are
+
+KEYS = {"api_keys": "alice:0123456789,bob:0123456789,anonymous-key-without-name"}
+
+
+async def test_keys(database: Path) -> None:
+    async with tasking(database, **KEYS) as tasks, receiving() as receiver:
+        nobody = await tasks.call("POST", "/tasks", 401, json={"targetUrl": "/work"})
+        assert "Authorization" in nobody["error"]
+        alice, bob = (
+            Tasks(tasks.queue, authorization="Bearer alice:0123456789"),
+            Tasks(tasks.queue, **{"x-api-key": "bob:0123456789"}),
+        )
+        wrong = Tasks(tasks.queue, authorization="Key alice:0123456780")
+        assert await wrong.call("GET", "/tasks", 401) == {"error": "invalid key credentials"}
+        hers = await alice.run("/work", onCompleteUrl=receiver.url)
+        assert await bob.call("GET", f"/tasks/{hers['id']}", 403) == {"error": "this task is somebody else's"}
+        await bob.call("POST", f"/tasks/{hers['id']}/cancel", 403)
+        his = (await bob.create("/work", body="{callback_url}"))["callbackUrl"]
+        await tasks.call_back(his, {"no key": "needed"})
+        assert [task["id"] for task in (await alice.call("GET", "/tasks", 200))["tasks"]] == [hers["id"]]
+        (webhook,) = await eventually(lambda: receiver.of(hers["id"]))
+        assert webhook.headers["x-fal-webhook-user-id"] == "alice"
+
+
+async def test_pages(database: Path) -> None:
+    async with tasking(database, **KEYS) as tasks:
+        alice = Tasks(tasks.queue, authorization="Key alice:0123456789")
+        made = [(await alice.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"] for _ in range(3)]
+        done = await alice.run("/work")
+        page = await alice.call("GET", "/tasks?limit=2&offset=1", 200)
+        assert [task["id"] for task in page["tasks"]] == [made[2], made[1]]
+        assert page["pagination"] == {"total": 4, "limit": 2, "offset": 1, "hasMore": True}
+        assert "result" not in page["tasks"][0]
+        page = await alice.call("GET", "/tasks?status=completed", 200)
+        assert [task["id"] for task in page["tasks"]] == [done["id"]]
+        assert page["pagination"] == {"total": 1, "limit": 20, "offset": 0, "hasMore": False}
+        for query in ("status=gone", "limit=0", "limit=101", "offset=-1", "limit=x"):
+            await alice.call("GET", f"/tasks?{query}", 400)
+
+
+async def test_without_keys_nobody_can_list(database: Path) -> None:
+    async with tasking(database) as tasks:
+        assert "api_keys" in (await tasks.call("GET", "/tasks", 403))["error"]
+
+
+# --- what is asked for
+
+
+@pytest.mark.parametrize(
+    ("fields", "word"),
+    [
+        ({}, "targetUrl is missing"),
+        ({"targetUrl": 7}, "targetUrl takes a text"),
+        ({"targetUrl": "/", "method": "HEAD"}, "method is 'HEAD'"),
+        ({"targetUrl": "/", "headers": []}, "headers takes"),
+        ({"targetUrl": "/", "headers": {"a b": "c"}}, "headers holds 'a b'"),
+        ({"targetUrl": "/", "headers": {"a": "c\nd"}}, "headers holds 'a'"),
+        ({"targetUrl": "/", "headers": {"a": 1}}, "headers holds 'a'"),
+        ({"targetUrl": "/", "body": {"a": 1}}, "body takes a text"),
+        ({"targetUrl": "/", "timeout": 0}, "timeout is '0'"),
+        ({"targetUrl": "/", "timeout": "30"}, "timeout is '30'"),
+        ({"targetUrl": "/", "maxWaitTime": 10**9}, "maxWaitTime is"),
+        ({"targetUrl": "/", "delayUntil": "tomorrow"}, "delayUntil is 'tomorrow'"),
+        ({"targetUrl": "/", "maxRetries": 11}, "maxRetries is '11'"),
+        ({"targetUrl": "/", "maxRetries": True}, "maxRetries is 'True'"),
+        ({"targetUrl": "/", "retryBackoff": "random"}, "retryBackoff is 'random'"),
+        ({"targetUrl": "/", "priority": 0}, "priority is '0'"),
+        ({"targetUrl": "/", "waitForSignal": "yes"}, "waitForSignal takes"),
+        ({"targetUrl": "/", "onCompleteUrl": "http://10.0.0.1/"}, "onCompleteUrl names 10.0.0.1"),
+        ({"targetUrl": "/", "provider": "nobody"}, "provider is 'nobody'"),
+        ({"targetUrl": "/", "pollConfig": {"urlTemplate": "x"}}, "pollConfig: "),
+    ],
+)
+async def test_what_is_wrong_is_named(database: Path, fields: dict[str, Any], word: str) -> None:
+    async with tasking(database) as tasks:
+        assert word in await tasks.refused(**fields)
+
+
+async def test_what_is_no_task(database: Path) -> None:
+    async with tasking(database) as tasks:
+        assert (await tasks.call("POST", "/tasks", 400, content=b"{"))["error"] == "a task is a JSON object"
+        assert (await tasks.call("POST", "/tasks", 400, json=[1]))["error"] == "a task is a JSON object"
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(tasks.queue.client._transport.app), base_url="http://service.test")
+    async with client:
+        told = await client.post("/fal/queue/v1/tasks", json={"targetUrl": "/"})
+    assert (told.status_code, list(told.json())) == (503, ["error"])

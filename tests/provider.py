@@ -1,0 +1,87 @@
+"""A provider on a free loopback port: it takes calls, keeps them, and answers as a test says."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import h11
+
+
+@dataclass
+class Asked:
+    """One call as it arrived."""
+
+    method: str
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+
+@dataclass
+class Told:
+    """What it is answered. `cut`: the connection ends after so many bytes of the body."""
+
+    status: int = 200
+    body: bytes = b'{"id": "p1", "status": "starting"}'
+    headers: tuple[tuple[str, str], ...] = (("content-type", "application/json"),)
+    cut: int | None = None
+
+
+Answer = Callable[[Asked], Told | Awaitable[Told]]
+
+
+@dataclass
+class Provider:
+    url: str
+    answer: Answer
+    calls: list[Asked] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one call."""
+        connection, body = h11.Connection(h11.SERVER), b""
+        try:
+            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
+                if event is h11.NEED_DATA:
+                    connection.receive_data(await reader.read(65536))
+                elif isinstance(event, h11.Request):
+                    request = event
+                elif isinstance(event, h11.Data):
+                    body += event.data
+            if isinstance(event, h11.EndOfMessage):
+                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
+                asked = Asked(request.method.decode(), request.target.decode(), headers, body)
+                self.calls.append(asked)
+                told = self.answer(asked)
+                await _tell(connection, writer, await told if isinstance(told, Awaitable) else told)
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass  # whoever called was stopped in the middle: that is what some tests do
+        finally:
+            writer.close()
+
+
+async def _tell(connection: h11.Connection, writer: asyncio.StreamWriter, told: Told) -> None:
+    headers = [*told.headers, ("content-length", str(len(told.body))), ("connection", "close")]
+    writer.write(connection.send(h11.Response(status_code=told.status, headers=headers)) or b"")
+    if told.cut is not None:
+        writer.write(told.body[: told.cut])
+    else:
+        writer.write((connection.send(h11.Data(told.body)) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+    await writer.drain()
+
+
+@asynccontextmanager
+async def providing(answer: Answer = lambda asked: Told()) -> AsyncIterator[Provider]:
+    """A provider for as long as the block lasts."""
+    provider = Provider("", answer)
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield provider

@@ -1,0 +1,100 @@
+import pytest
+from starlette.requests import HTTPConnection
+
+from queue_middleware.errors import Unauthorized
+from queue_middleware.models import NewJob
+from queue_middleware.web.access import Access, client_of, name_of
+from queue_middleware.wire.webhook import user_id
+from tests.asgi import Message, http_scope
+
+KEYS = ("alice:0123456789", "key-without-a-name")
+
+
+def sent(*headers: tuple[bytes, bytes]) -> Message:
+    return http_scope("GET", b"/", headers=headers)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        (b"authorization", b"Key alice:0123456789"),
+        (b"authorization", b"key  alice:0123456789 "),
+        (b"authorization", b"Bearer alice:0123456789"),
+        (b"x-api-key", b"alice:0123456789"),
+    ],
+)
+async def test_a_key_in_each_spelling(header: tuple[bytes, bytes]) -> None:
+    assert await Access(KEYS).identify(sent(header)) == "alice"
+
+
+@pytest.mark.parametrize(
+    ("headers", "word"),
+    [
+        ((), "a key is needed"),
+        (((b"authorization", b"Basic alice:0123456789"),), "a key is needed"),
+        (((b"authorization", b"Key alice:0123456780"),), "invalid key credentials"),
+        (((b"authorization", b"Key alice"),), "invalid key credentials"),
+        (((b"authorization", b"Key \xff\xfe"),), "invalid key credentials"),
+        (((b"x-api-key", b""),), "invalid key credentials"),
+    ],
+)
+async def test_strangers(headers: tuple[tuple[bytes, bytes], ...], word: str) -> None:
+    with pytest.raises(Unauthorized, match=word) as refusal:
+        await Access(KEYS).identify(sent(*headers))
+    assert (refusal.value.status, refusal.value.headers) == (401, ((b"www-authenticate", b"Key, Bearer"),))
+
+
+def test_a_name_is_never_the_key() -> None:
+    assert name_of("alice:0123456789") == "alice"
+    for key in ("key-without-a-name", "two words:x", ":0123456789", "alice:"):
+        name = name_of(key)
+        assert name.startswith("key-")
+        assert key not in name
+        assert name == name_of(key)
+
+
+async def test_a_service_may_ask_itself() -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return connection.headers.get("x-user")
+
+    access = Access((), authenticate)
+    assert access.is_asked
+    assert await access.identify(sent((b"x-user", b"bob"))) == "bob"
+    with pytest.raises(Unauthorized):
+        await access.identify(sent())
+
+
+async def test_both_may_be_asked() -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return "by cookie" if connection.cookies else None
+
+    access = Access(KEYS, authenticate)
+    assert await access.identify(sent((b"x-api-key", b"alice:0123456789"))) == "alice"
+    assert await access.identify(sent((b"x-api-key", b"wrong"), (b"cookie", b"a=b"))) == "by cookie"
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257, 7, object()])
+async def test_what_is_no_name_is_the_services_mistake(name: object) -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return name  # type: ignore[return-value]
+
+    with pytest.raises(TypeError, match="authenticate returned"):
+        await Access((), authenticate).identify(sent())
+
+
+def test_nobody_is_asked_where_there_is_nothing_to_ask_by() -> None:
+    assert not Access().is_asked
+
+
+def test_identities_and_addresses_are_told_apart() -> None:
+    assert client_of(None, "192.0.2.7") == "192.0.2.7"
+    assert client_of("192.0.2.7", "x") == "id:192.0.2.7"
+    assert NewJob.__doc__
+
+
+@pytest.mark.parametrize(
+    ("identity", "header"),
+    [(None, "anonymous"), ("", "anonymous"), ("alice@example.com", "alice@example.com"), ("a b%ä\n", "a%20b%25%C3%A4%0A")],
+)
+def test_the_name_in_a_webhook_is_never_empty_and_always_a_header(identity: str | None, header: str) -> None:
+    assert user_id(identity) == header

@@ -1,0 +1,52 @@
+import pytest
+
+from queue_middleware.errors import TooManyGuesses
+from queue_middleware.web.guesses import MOST, WINDOW, Guesses
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_thirty_in_a_minute_and_then_no_more() -> None:
+    clock = Clock()
+    guesses = Guesses(clock)
+    for _ in range(MOST):
+        guesses.count("192.0.2.7")
+        clock.now += 1
+    with pytest.raises(TooManyGuesses) as refusal:
+        guesses.count("192.0.2.7")
+    assert (refusal.value.status, refusal.value.headers) == (429, ((b"retry-after", b"30"),))
+    guesses.count("192.0.2.8")
+
+
+def test_after_a_minute_they_are_forgotten() -> None:
+    clock = Clock()
+    guesses = Guesses(clock)
+    for _ in range(MOST):
+        guesses.count("192.0.2.7")
+    clock.now += WINDOW
+    guesses.count("192.0.2.7")
+
+
+def test_who_goes_on_stays_refused() -> None:
+    clock = Clock()
+    guesses = Guesses(clock)
+    refused = 0
+    for _ in range(300):
+        try:
+            guesses.count("192.0.2.7")
+        except TooManyGuesses:
+            refused += 1
+        clock.now += 1
+    assert refused == 270
+
+
+def test_memory_is_bounded() -> None:
+    guesses = Guesses(Clock())
+    for number in range(10_500):
+        guesses.count(str(number))
+    assert len(guesses._failed) == 10_000

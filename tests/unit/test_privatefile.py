@@ -1,0 +1,58 @@
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from queue_middleware.errors import SettingsError
+from queue_middleware.privatefile import read_or_make
+
+
+def test_it_is_made_once_and_for_us_alone(tmp_path: Path) -> None:
+    path = tmp_path / "secret"
+    assert read_or_make(path, lambda: "first\n") == "first"
+    assert read_or_make(path, lambda: "second\n") == "first"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_all_who_start_together_agree(tmp_path: Path) -> None:
+    path, read, gate = tmp_path / "secret", [], threading.Barrier(8)
+
+    def start(number: int) -> None:
+        gate.wait()
+        read.append(read_or_make(path, lambda: str(number)))
+
+    threads = [threading.Thread(target=start, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(set(read)) == 1
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_what_others_can_read_is_refused(tmp_path: Path, mode: int) -> None:
+    path = tmp_path / "secret"
+    path.write_text("text")
+    path.chmod(mode)
+    with pytest.raises(SettingsError, match="chmod 600") as refusal:
+        read_or_make(path, lambda: "")
+    assert "text" not in str(refusal.value)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    with pytest.raises(SettingsError, match="cannot be used"):
+        read_or_make(folder, lambda: "")
+    device = tmp_path / "device"
+    device.symlink_to("/dev/null")
+    with pytest.raises(SettingsError, match="is not a file"):
+        read_or_make(device, lambda: "")
+
+
+def test_a_folder_that_there_is_not(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="No such file"):
+        read_or_make(tmp_path / "nowhere" / "secret", lambda: "")

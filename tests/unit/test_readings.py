@@ -1,0 +1,254 @@
+"""What an answer of a provider means, whether he was asked or has called."""
+
+import json
+
+import pytest
+
+from queue_middleware.models import PollConfig, StoredResponse
+from queue_middleware.waiting import FOLLOW
+from queue_middleware.wire.providers import PROVIDERS
+from queue_middleware.wire.readings import (
+    Done,
+    Failed,
+    Fetch,
+    Moved,
+    Plan,
+    Running,
+    Trouble,
+    make_plan,
+    read_callback,
+    read_result,
+    read_status,
+)
+from queue_middleware.wire.templates import Start, Unfillable
+
+URL = "https://api.example/status/1"
+HERE = Plan(URL, None)
+CONFIG = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",), error_path="why")
+REPLICATE, FAL, RUNWAY, STABILITY = (PROVIDERS[name].poll for name in ("replicate", "fal", "runwayml", "stability-video"))
+
+
+def answer(body=b"", status=200, *headers) -> StoredResponse:
+    return StoredResponse(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
+
+
+def status_of(config, body, status=200, failures=0, *headers):
+    return read_status(config, HERE, URL, answer(body, status, *headers), failures)
+
+
+# --- asked for
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reading"),
+    [
+        ({"status": "busy"}, 200, Running("busy")),
+        ({"status": "busy"}, 202, Running("busy")),
+        ({"status": 3}, 200, Running("3")),
+        ({}, 200, Running()),
+        ({"status": None}, 200, Running()),
+        (b"no json", 200, Running()),
+        (b"", 204, Running()),
+        ({"status": "DONE"}, 200, "done"),
+        ({"status": "done"}, 202, "done"),
+        ({"status": "broken", "why": "out of paint"}, 200, Failed("out of paint")),
+        ({"status": "broken", "why": {"code": 7}}, 200, Failed('{"code":7}')),
+        ({"status": "broken", "why": None, "detail": "no paint"}, 200, Failed("no paint")),
+        ({"status": "Broken"}, 200, Failed("the provider says Broken")),
+        ({"status": "broken", "why": "x" * 600}, 200, Failed("x" * 499 + "…")),
+    ],
+)
+def test_statuses(body, status, reading):
+    expected = Done(answer(body, status)) if reading == "done" else reading
+    assert status_of(CONFIG, body, status) == expected
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "final"),
+    [
+        (500, 0, False),
+        (503, 99, False),
+        (408, 99, False),
+        (425, 99, False),
+        (429, 99, False),
+        (404, 0, False),  # what was just made may not be seen everywhere yet
+        (404, 1, False),
+        (404, 2, True),
+        (400, 0, True),
+        (401, 0, True),
+        (403, 0, True),
+        (410, 0, True),
+        (304, 0, True),
+    ],
+)
+def test_a_question_that_is_refused(status, failures, final):
+    reading = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
+    text = f"the question for the status was answered {status}"
+    assert reading == (Failed(f"{text}: because") if final else Trouble(text, "because"))
+
+
+def test_redirects():
+    def redirected(status, location=b"/elsewhere"):
+        return status_of(CONFIG, b"", status, 0, (b"location", location))
+
+    for status in (301, 302, 307, 308):
+        assert redirected(status) == Moved("https://api.example/elsewhere")
+    assert redirected(303) == Fetch("https://api.example/elsewhere")
+    assert redirected(303, b"https://cdn.example/x") == Fetch("https://cdn.example/x")
+    assert isinstance(redirected(302, b"https://[bad"), Failed)
+    assert read_result(URL, answer(b"", 302, (b"location", b"/cdn")), 0) == Fetch("https://api.example/cdn")
+    assert read_result(URL, answer(b"", 303, (b"location", b"/cdn")), 0) == Fetch("https://api.example/cdn")
+
+
+@pytest.mark.parametrize(
+    ("output", "kind", "body"),
+    [
+        ("https://cdn.example/a.png", b"text/plain; charset=utf-8", b"https://cdn.example/a.png"),
+        (["a", "b"], b"application/json", b'["a","b"]'),
+        (None, b"application/json", b"null"),
+        ({"ä": 1.5}, b"application/json", '{"ä":1.5}'.encode()),
+        ("", b"text/plain; charset=utf-8", b""),
+    ],
+)
+def test_the_result_is_the_part_that_its_path_names(output, kind, body):
+    reading = status_of(REPLICATE, {"status": "succeeded", "output": output})
+    assert reading == Done(StoredResponse(200, ((b"content-type", kind),), body))
+
+
+def test_without_that_part_nothing_is_thrown_away():
+    assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Done(answer({"status": "succeeded", "id": "x"}))
+
+
+def test_progress():
+    assert status_of(RUNWAY, {"status": "RUNNING", "progress": 0.25}) == Running("RUNNING", 0.25)
+    assert status_of(RUNWAY, {"status": "RUNNING", "progress": 1}) == Running("RUNNING", 1.0)
+    for odd in (True, 1.5, -1, "0.5", None):
+        assert status_of(RUNWAY, {"status": "RUNNING", "progress": odd}) == Running("RUNNING")
+
+
+def test_the_result_may_stand_elsewhere():
+    plan = make_plan(FAL, Start(URL, 200, (), b'{"status_url": "https://q.example/s", "response_url": "https://q.example/r"}'))
+    assert plan == Plan("https://q.example/s", "https://q.example/r")
+    assert read_status(FAL, plan, URL, answer({"status": "COMPLETED"}), 0) == Fetch("https://q.example/r")
+    assert read_status(FAL, plan, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
+    with pytest.raises(Unfillable, match="response_url"):
+        make_plan(FAL, Start(URL, 200, (), b'{"status_url": "https://q.example/s"}'))
+
+
+@pytest.mark.parametrize(
+    ("status", "failures", "final"),
+    [
+        (422, 0, True),
+        (400, 0, True),
+        (404, 0, True),
+        (500, 0, False),
+        (503, 1, False),
+        (500, 2, True),
+        (504, 2, True),
+        (429, 9, False),
+    ],
+)
+def test_a_result_that_is_no_2xx_is_the_failure(status, failures, final):
+    text = f"the result was answered {status}"
+    expected = Failed(f"{text}: no prompt") if final else Trouble(text, "no prompt")
+    assert read_result(URL, answer({"detail": "no prompt"}, status), failures) == expected
+
+
+def test_a_result_may_have_any_form():
+    assert read_result(URL, answer(b"\x89PNG", 200, (b"content-type", b"image/png")), 0) == Done(
+        StoredResponse(200, ((b"content-type", b"image/png"),), b"\x89PNG")
+    )
+    assert read_result(URL, answer([{"loc": ["body"], "msg": "x"}], 201), 0) == Done(
+        answer([{"loc": ["body"], "msg": "x"}], 201)
+    )
+    assert isinstance(read_result(URL, answer(b"", 202), 0), Trouble)
+
+
+def test_the_http_status_may_be_the_status():
+    assert status_of(STABILITY, {"id": "x", "status": "in-progress"}, 202) == Running("202")
+    done = {"video": "AAAA", "finish_reason": "SUCCESS", "seed": 1}
+    assert status_of(STABILITY, done) == Done(answer(done))
+    errors = {"id": "x", "name": "content_moderation", "errors": ["flagged"]}
+    assert status_of(STABILITY, errors, 403) == Failed('the question for the status was answered 403: ["flagged"]')
+
+
+# --- 202 with Location
+
+
+def test_where_a_location_leads():
+    assert make_plan(FOLLOW, Start(URL, 202, ((b"location", b"../jobs/1"),), b"")).url == "https://api.example/jobs/1"
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "reading"),
+    [
+        (b"", 202, Running()),
+        ({"status": "Succeeded"}, 202, Running("Succeeded")),
+        ({"status": "Running"}, 200, Running("Running")),
+        ({"status": "InProgress"}, 200, Running("InProgress")),
+        ({"status": "queued"}, 200, Running("queued")),
+        ({"status": "Failed", "error": {"message": "no"}}, 200, Failed('{"message":"no"}')),
+        ({"status": "cancelled"}, 200, Failed("the provider says cancelled")),
+        ({"status": "Succeeded"}, 200, "done"),
+        ({"status": "shipped"}, 200, "done"),
+        ({"rows": 3}, 200, "done"),
+        (b"a,b\r\n1,2", 200, "done"),
+        (b"", 204, "done"),
+    ],
+)
+def test_following_needs_no_configuration(body, status, reading):
+    expected = Done(answer(body, status)) if reading == "done" else reading
+    assert status_of(FOLLOW, body, status) == expected
+
+
+# --- called
+
+
+def called(payload, config=None, target=None):
+    return read_callback(payload, config, target)
+
+
+OF_REPLICATE = {"id": "p", "input": {"text": "x"}, "created_at": "2025-01-01T00:00:00Z", "logs": "", "error": None}
+
+
+def test_any_payload_of_a_stranger_is_the_result():
+    for payload in ({}, [], "text", 3, None, {"status": "processing"}, {"status": "rejected"}, {"state": {"failed": 1}}):
+        assert called(payload) is None
+
+
+def test_a_failure_payload_is_a_failure():
+    failed = {"request_id": "1", "status": "ERROR", "error": "Invalid status code: 422", "payload": {"detail": "no prompt"}}
+    assert called(failed) == Failed("Invalid status code: 422")
+    assert called({**OF_REPLICATE, "status": "failed", "error": "out of memory"}) == Failed("out of memory")
+    assert called({**OF_REPLICATE, "status": "canceled"}) == Failed("the provider says canceled")
+    assert called({"id": "g", "state": "failed", "created_at": "2025", "failure_reason": "moderated"}) == Failed("moderated")
+    assert called({"status": "FAILED", "failure": "no"}, RUNWAY) == Failed("no")
+    # of strangers too, if they say so themselves
+    assert called({"status": "Failed", "reason": "out of paint"}) == Failed("out of paint")
+    assert called({"state": "error"}) == Failed("the provider says error")
+    assert called({"state": "cancelled"}, CONFIG) == Failed("the provider says cancelled")
+
+
+def test_only_the_last_of_several_events_is_the_end():
+    for status in ("starting", "processing"):
+        assert called({**OF_REPLICATE, "status": status}) == Running(status)
+    last = {**OF_REPLICATE, "status": "succeeded", "output": ["https://x"]}
+    assert called(last) is None
+    assert called({"id": "g", "state": "dreaming", "created_at": "2025"}) == Running("dreaming")
+
+
+def test_the_tasks_own_configuration_comes_first_then_the_host_then_the_looks():
+    payload = {**OF_REPLICATE, "status": "failed"}
+    assert called(payload, PollConfig("/x", "status", ("failed",), ("succeeded",))) is None
+    assert called({"status": "FAILED"}, None, "https://api.dev.runwayml.com/v1/image_to_video") == Failed(
+        "the provider says FAILED"
+    )
+    assert called({"status": "waiting"}, CONFIG) == Running("waiting")
+
+
+def test_a_payload_without_a_status_is_the_only_one():
+    assert called({"output": 1}, CONFIG) is None
+    assert called({"output": 1}, None, "https://queue.fal.run/fal-ai/x") is None
+    assert called({"status": "x"}, STABILITY) is None
+    assert called({"status": "anything"}, FOLLOW) is None
+    assert called({"status": "running"}, FOLLOW) == Running("running")

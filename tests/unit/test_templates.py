@@ -1,0 +1,142 @@
+"""Addresses with blanks: what is refused, what they become, and that nothing a provider answers changes where they lead."""
+
+import json
+
+import pytest
+
+from queue_middleware.errors import BadRequest
+from queue_middleware.wire.templates import MISSING, Start, Unfillable, check_path, check_template, fill, read_json, read_path
+
+BODY = {
+    "id": "abc-123",
+    "number": 7,
+    "status_url": "https://queue.example/requests/7/status",
+    "here": "../up/there",
+    "urls": {"get": "https://api.example/v1/p/abc"},
+    "items": [{"key": "first"}, {"key": "sec/ond"}],
+    "evil": "x/../../admin?a=b#c d@e",
+    "dots": "..",
+    "null": None,
+    "true": True,
+    "object": {},
+    "empty": "",
+    "file": "file:///etc/passwd",
+    "host": "//evil.example/x",
+    "user": "https://user@api.example/x",
+    "umlaut": "ä&b",
+}
+
+
+def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1") -> Start:
+    headers = ((b"Location", b"/jobs/9"), (b"x-job", b"a b"))
+    return Start(url, 202, headers, json.dumps(body).encode())
+
+
+@pytest.mark.parametrize(
+    ("template", "address"),
+    [
+        ("{startResult.body.status_url}", "https://queue.example/requests/7/status"),
+        ("{startResult.body.urls.get}?logs=1", "https://api.example/v1/p/abc?logs=1"),
+        ("{startResult.body.here}", "https://api.example:8443/v1/models/up/there"),
+        ("{startResult.headers.location}", "https://api.example:8443/jobs/9"),
+        ("{startResult.headers.LOCATION}/result", "https://api.example:8443/jobs/9/result"),
+        ("/v1/tasks/{startResult.body.id}", "https://api.example:8443/v1/tasks/abc-123"),
+        ("tasks/{startResult.body.id}", "https://api.example:8443/v1/models/m/tasks/abc-123"),
+        ("https://other.example/{startResult.body.number}", "https://other.example/7"),
+        ("https://other.example/{startResult.body.items.1.key}/x", "https://other.example/sec%2Fond/x"),
+        ("/q?id={startResult.body.umlaut}&s={startResult.statusCode}", "https://api.example:8443/q?id=%C3%A4%26b&s=202"),
+        (
+            "/p/{startResult.body.evil}/end",
+            "https://api.example:8443/p/x%2F..%2F..%2Fadmin%3Fa%3Db%23c%20d%40e/end",
+        ),
+        ("/q?j={startResult.headers.x-job}", "https://api.example:8443/q?j=a%20b"),
+        # Another host, as the provider says: whoever calls has to ask whether it is allowed.
+        ("{startResult.body.host}", "https://evil.example/x"),
+        ("{startResult.body.user}", "https://user@api.example/x"),
+    ],
+)
+def test_blanks_are_filled_in(template, address):
+    check_template("urlTemplate", template)
+    assert fill(template, start()) == address
+
+
+@pytest.mark.parametrize(
+    "blank", ["id2", "id.x", "null", "true", "object", "items", "items.5.key", "items.x", "empty", "urls.get.0", "dots"]
+)
+def test_what_cannot_stand_in_an_address_is_told(blank):
+    with pytest.raises(Unfillable, match=f"body.{blank}"):
+        fill(f"/x/{{startResult.body.{blank}}}", start())
+
+
+@pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b'"text"', b"\xff", b"[" * 100_000])
+def test_an_answer_without_json_has_nothing(body):
+    with pytest.raises(Unfillable, match=r"no body\.id"):
+        fill("/x/{startResult.body.id}", Start("https://a.example/", 200, (), body))
+
+
+@pytest.mark.parametrize("name", ["file", "long", "space"])
+def test_what_is_no_address_of_the_web_is_told(name):
+    body = {**BODY, "long": "https://a.example/" + "x" * 2050, "space": "https://a.example/a b"}
+    with pytest.raises(Unfillable, match="no address"):
+        fill(f"{{startResult.body.{name}}}", start(body))
+
+
+def test_without_a_target_on_the_web_a_relative_address_leads_nowhere():
+    with pytest.raises(Unfillable, match="no address"):
+        fill("/v1/{startResult.body.id}", start(url="/local"))
+
+
+@pytest.mark.parametrize(
+    ("template", "words"),
+    [
+        ("", "1 to 2048"),
+        ("/" + "x" * 2048, "1 to 2048"),
+        ("/{id}", r"\{id\} is unknown; write \{startResult.body"),
+        ("/{startResult.body}", "unknown"),
+        ("/{startResult.body.}", "unknown"),
+        ("/{startResult.body.a b}", "unknown"),
+        ("/{startResult.status}", "unknown"),
+        ("/{pollResult.body.id}", "unknown"),
+        ("/{startResult.body.id", "brace"),
+        ("/startResult.body.id}", "brace"),
+        ("/{{startResult.body.id}}", "brace"),
+        ("/a b", "space"),
+        ("/a\r\nx: y", "space"),
+        ("https://{startResult.body.host}/x", "plain letters"),
+        ("https://api.{startResult.body.host}", "plain letters"),
+        ("https://me@api.example/", "plain letters"),
+        ("https:///x", "plain letters"),
+        ("{startResult.body.base}.example/", "only a path or a query"),
+        ("{startResult.body.base}{startResult.body.id}", "only a path or a query"),
+        ("//evil.example/{startResult.body.id}", "must begin with https://"),
+        ("ftp://a.example/", "must begin with https://"),
+        ("javascript:alert(1)", "must begin with https://"),
+    ],
+)
+def test_templates_that_are_refused(template, words):
+    with pytest.raises(BadRequest, match=words) as refusal:
+        check_template("pollConfig.urlTemplate", template)
+    assert "pollConfig.urlTemplate" in refusal.value.detail
+
+
+def test_paths():
+    value = {"a": [{"b": None}, 2], "0": "zero"}
+    assert read_path(value, "") is value
+    assert read_path(value, "a.0.b") is None
+    assert read_path(value, "a.1") == 2
+    assert read_path(value, "0") == "zero"
+    for nothing in ("b", "a.2", "a.-1", "a.0.c", "a.1.x", "a.x", "0.0"):
+        assert read_path(value, nothing) is MISSING
+    assert read_path(MISSING, "a") is MISSING
+    assert read_json(b"{") is MISSING
+
+
+@pytest.mark.parametrize("path", [".", "a.", ".a", "a..b", "a b", "{a}", "a" * 257, ".".join("a" * 17)])
+def test_paths_that_are_refused(path):
+    with pytest.raises(BadRequest, match=r"resultPath is .*output\.0\.url"):
+        check_path("resultPath", path)
+
+
+def test_paths_that_are_good():
+    for path in ("", "a", "output.0.url", "assets.video", "a-b_c.d"):
+        check_path("resultPath", path)

@@ -1,0 +1,65 @@
+"""What an answer leaves a job waiting for."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_middleware.models import ErrorType, Failure, PollConfig, StoredResponse
+from queue_middleware.tasks import Wait
+from queue_middleware.waiting import FOLLOW, wait_after
+from tests.nouns import a_request, a_task
+
+NOW = 1_700_000_000.0
+POLLS = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
+KEY = (b"authorization", b"Key secret")
+REQUEST = a_request(headers=((b"host", b"x"), KEY, (b"content-type", b"application/json"), (b"x-version", b"2")))
+CREDENTIALS = (KEY, (b"x-version", b"2"))
+LOCATION = ((b"location", b"/jobs/1"),)
+
+
+def after(status: int = 200, headers: tuple = (), asked: bool = False, **spec: object) -> Wait | None:
+    given = {"callback": False, "outside": True, "wait": 100.0, **spec}
+    return wait_after(StoredResponse(status, headers, b""), a_task(**given).spec, REQUEST, NOW, asked=asked)
+
+
+def test_without_anything_to_wait_for_the_answer_is_the_end():
+    assert after() is None
+    assert after(202) is None
+    assert after(201, LOCATION) is None
+
+
+@pytest.mark.parametrize("status", [302, 400, 404, 500])
+def test_who_refuses_has_begun_nothing(status):
+    assert after(status, LOCATION, callback=True, poll=POLLS) is None
+
+
+def test_a_failure_is_the_end():
+    failure = Failure(ErrorType.RUNNER_CONNECTION_ERROR, "no connection")
+    assert wait_after(failure, a_task(poll=POLLS).spec, REQUEST, NOW) is None
+
+
+def test_for_a_word():
+    assert after(callback=True) == Wait(100.0)
+    assert after(signal=True) == Wait(100.0)
+    assert after(asked=True) == Wait(100.0)
+
+
+def test_for_a_poll():
+    assert after(poll=POLLS) == Wait(100.0, 5.0, None, CREDENTIALS)
+    assert after(poll=POLLS.replace(forward_auth=False)) == Wait(100.0, 5.0)
+    assert after(headers=((b"retry-after", b"30"),), poll=POLLS) == Wait(100.0, 30.0, None, CREDENTIALS)
+    assert after(headers=((b"retry-after", b"3000"),), poll=POLLS) == Wait(100.0, 100.0, None, CREDENTIALS)
+
+
+def test_for_a_word_and_for_a_poll_at_half_of_the_time():
+    assert after(poll=POLLS, callback=True) == Wait(100.0, 50.0, None, CREDENTIALS)
+    assert after(poll=POLLS, asked=True) == Wait(100.0, 50.0, None, CREDENTIALS)
+
+
+def test_where_the_answer_says_where_to_ask():
+    assert after(202, LOCATION) == Wait(600.0, 5.0, FOLLOW, CREDENTIALS)
+    assert after(202, LOCATION, wait=3600.0) == Wait(3600.0, 5.0, FOLLOW, CREDENTIALS)
+    assert after(202, (*LOCATION, (b"retry-after", b"7"))) == Wait(600.0, 7.0, FOLLOW, CREDENTIALS)
+    assert after(202, LOCATION, callback=True) == Wait(100.0, 50.0, FOLLOW, CREDENTIALS)
+    assert after(202, LOCATION, poll=POLLS) == Wait(100.0, 5.0, None, CREDENTIALS)  # the task's own word counts
+    assert after(202, LOCATION, outside=False) is None  # of the application itself it is an answer like any other
