@@ -11,7 +11,7 @@ from typing import TypeVar
 from .backoff import exponential
 from .cadence import next_question
 from .callback_id import CallbackIds
-from .errors import OutboundError, OutboundRefused
+from .errors import OutboundError, OutboundRefused, UnknownRequest
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .inquiry import Inquiry
@@ -192,10 +192,11 @@ class Poller:
         """End the task, or have it asked again."""
         reading, now, spec = heard.reading, self._clock(), poll.task.spec
         troubles = poll.troubles + 1 if isinstance(reading, Trouble) else 0
-        asked = heard.answer.headers if heard.answer else ()
-        # One who is expected to call by himself is asked once more, at the end.
-        interval = math.inf if spec.callback or spec.signal else poll.config.interval
-        wait = next_question(interval, poll.waits_until / 1000 - now, troubles, asked, now)
+        interval, wishes = poll.config.interval, heard.answer.headers if heard.answer else ()
+        if (spec.callback or spec.signal) and not troubles:
+            # One who is expected to call by himself is asked once more, at the end.
+            interval, wishes = math.inf, ()
+        wait = next_question(interval, poll.waits_until / 1000 - now, troubles, wishes, now)
         last_word = _last_word(reading, heard.answer, is_last=wait is None)
         if last_word is not None:
             resolved = await self._insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
@@ -215,6 +216,8 @@ class Poller:
         while True:
             try:
                 return await verb()
+            except UnknownRequest:
+                return None  # it had ended, and retention has taken it
             except Exception as error:
                 if self._stopping.is_set():
                     return None

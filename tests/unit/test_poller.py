@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
-from queue_middleware.errors import OutboundError, StoreBusy
+from queue_middleware.errors import OutboundError, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
@@ -443,7 +443,8 @@ async def test_a_time_out_says_what_went_wrong_last(bench):
 @pytest.mark.parametrize("done_after", [1, 2, math.inf])
 async def test_one_who_is_to_call_back_is_asked_at_half_and_at_the_end(bench, done_after):
     claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), 600.0, callback=True)
-    busy, done = an_answer(b'{"status": "busy"}'), an_answer(b'{"status": "done"}')
+    wishes = ((b"retry-after", b"7"),)
+    busy, done = an_answer(b'{"status": "busy"}', headers=wishes), an_answer(b'{"status": "done"}')
     wire = Scripted(*([busy] * (1 if done_after == 2 else 0)), busy if done_after is math.inf else done)
     async with bench.asking(wire):
         heard, took = await bench.until_over(claim)
@@ -512,6 +513,16 @@ async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, ver
         last = Finished if verb == "resolve" else Polled
         assert [type(await bench.ear.next()) for _ in range(3)] == [Outage, Outage, last]
     assert len(wire.calls) == 1
+
+
+async def test_what_retention_has_taken_meanwhile_is_let_go(bench):
+    await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    bench.pass_time(5)
+    gone = Faulty(bench.store.waiting, "resolve", UnknownRequest("the request is no longer kept"))
+    wire = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(wire, room=gone):
+        await wire.arrived.acquire()
+    assert bench.ear.heard.empty()
 
 
 async def test_it_stops_although_the_database_does_not_answer(bench):
