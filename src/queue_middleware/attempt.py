@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -189,8 +190,10 @@ class Attempt:
 
     def logbook(self) -> Logbook | None:
         """See `jobcontext.Replaying`. Made by the first word; none when the attempt is over, for then nobody would close it."""
+        shelf = self._around.shelf
+        if os.getpid() != shelf.process:
+            return None
         if self._logbook is None and not self._settled:
-            shelf = self._around.shelf
             with shelf.opening:
                 self._logbook = self._logbook or Logbook(self.claim, shelf)
                 if self._errand is not None:

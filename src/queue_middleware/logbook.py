@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,8 @@ class Shelf:
     size: int
     """Bytes of one logbook."""
     thread: int = field(default_factory=threading.get_ident)
+    process: int = field(default_factory=os.getpid)
+    """In a process that was forked from it, a thread that is not there may hold the locks of shelf and logbooks for ever."""
     opening: threading.RLock = field(default_factory=threading.RLock)
     """Two threads of one attempt may want its logbook at once."""
 

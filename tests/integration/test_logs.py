@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import logging
+import os
+import signal
 import sqlite3
 import sys
 import threading
@@ -26,6 +28,8 @@ from starlette.routing import Route
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
+from queue_middleware.jobcontext import replaying
+from queue_middleware.logbook import Logbook
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.queueing import Queue, eventually, serving
 
@@ -123,6 +127,41 @@ async def test_tasks_and_threads_of_a_handler_are_heard(database: Path) -> None:
             "a thread that was told",
             "callback",
         ]
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_forked_child_says_nothing_and_waits_for_nobody(database: Path) -> None:
+    async def endpoint(request: Request) -> Response:
+        log.warning("parent")
+        attempt = replaying()
+        assert attempt is not None
+        book = attempt.logbook()
+        assert isinstance(book, Logbook)
+        held, over = threading.Event(), threading.Event()
+
+        def write() -> None:
+            with book._lock:
+                held.set()
+                over.wait()
+
+        writing = threading.Thread(target=write)
+        writing.start()
+        held.wait()
+        child = os.fork()
+        if child == 0:
+            signal.signal(signal.SIGALRM, signal.SIG_DFL)
+            signal.alarm(5)  # it ends us, should we wait for a thread that is not here
+            log.warning("child")
+            current_job.log("child")
+            os._exit(0)
+        over.set()
+        writing.join()
+        return PlainTextResponse(str(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
+
+    async with serving(app_of(endpoint), database) as queue:
+        request_id = await queue.submit("GET", "/endpoint")
+        assert (await queue.response(request_id)).text == "0"
+        assert await messages(queue, request_id) == ["parent"]
 
 
 async def test_two_requests_at_once_keep_their_words_apart(database: Path) -> None:
