@@ -145,9 +145,9 @@ class Poller:
             async with asyncio.timeout(LONGEST):
                 heard = await self._hear(poll)
         except Unfillable as nowhere:
-            heard = _Heard(Failed(str(nowhere)), poll.start)
+            heard = _Heard(_cannot_ask(poll, str(nowhere)), poll.start)
         except OutboundRefused as refused:
-            heard = _Heard(Failed(f"the provider may not be asked: {refused.detail}"))
+            heard = _Heard(_cannot_ask(poll, f"the provider may not be asked: {refused.detail}"))
         except OutboundError as failed:
             heard = _Heard(Trouble(failed.detail))
         except TimeoutError:
@@ -180,25 +180,32 @@ class Poller:
 
     async def _get(self, poll: Poll, url: str) -> StoredResponse:
         answer = await self._inquiry.get(url, question_headers(poll.config, poll.task.spec.target, poll.credentials, url))
-        headers, body = kept_headers(answer.headers), answer.body
-        if secret := self._ids.callback_of(poll.task):
-            # Providers like to repeat where they were told to call; the id is to be stored nowhere.
-            body = body.replace(secret.encode(), b"*" * len(secret))
-        return answer.replace(headers=headers, body=body)
+        return answer.replace(headers=kept_headers(answer.headers), body=self._hidden(poll, answer.body))
+
+    def _hidden(self, poll: Poll, data: bytes) -> bytes:
+        """Providers like to repeat where they were told to call; the id is to be stored nowhere."""
+        secret = self._ids.callback_of(poll.task)
+        return data if secret is None else data.replace(secret.encode(), b"*" * len(secret))
+
+    def _kept(self, poll: Poll, word: Resolution) -> Resolution:
+        """Not before the end: a `Location` that holds the id has to be followed as it is."""
+        headers = tuple((name, self._hidden(poll, value)) for name, value in word.response.headers)
+        return word.replace(response=word.response.replace(headers=headers))
 
     # --- what follows
 
     async def _settle(self, poll: Poll, heard: _Heard, took: float) -> None:
         """End the task, or have it asked again."""
-        reading, now, spec = heard.reading, self._clock(), poll.task.spec
+        reading, now = heard.reading, self._clock()
         troubles = poll.troubles + 1 if isinstance(reading, Trouble) else 0
         interval, wishes = poll.config.interval, heard.answer.headers if heard.answer else ()
-        if (spec.callback or spec.signal) and not troubles:
+        if _awaits_word(poll) and not troubles:
             # One who is expected to call by himself is asked once more, at the end.
             interval, wishes = math.inf, ()
         wait = next_question(interval, poll.waits_until / 1000 - now, troubles, wishes, now)
         last_word = _last_word(reading, heard.answer, is_last=wait is None)
         if last_word is not None:
+            last_word = self._kept(poll, last_word)
             resolved = await self._insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
             if resolved is Resolved.ENDED:
                 self._announce(Finished(poll.request_id, 0, last_word.failure or last_word.response, took))
@@ -228,6 +235,15 @@ class Poller:
         pause = exponential(number, longest=_LONGEST_WAIT)
         self._announce(Outage("poller", error, pause))
         await _wait(self._stopping, pause)
+
+
+def _awaits_word(poll: Poll) -> bool:
+    return poll.task.spec.callback or poll.task.spec.signal
+
+
+def _cannot_ask(poll: Poll, error: str) -> Reading:
+    """Who is expected to call by himself may still do so, whether he can be asked or not."""
+    return Trouble(error) if _awaits_word(poll) else Failed(error)
 
 
 def _last_word(reading: Reading, answer: StoredResponse | None, *, is_last: bool) -> Resolution | None:

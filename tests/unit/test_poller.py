@@ -576,6 +576,32 @@ async def test_a_callback_url_that_the_provider_repeats_is_not_kept(bench):
     assert secret.encode() not in response.body
 
 
+async def test_nor_in_headers_but_a_redirect_that_holds_it_is_followed(bench):
+    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), callback=True)
+    secret = bench.ids.callback_of(claim.task)
+    elsewhere = b"http://127.0.0.1:9/status?hook=" + secret.encode()
+    moved = StoredResponse(302, ((b"location", elsewhere),), b"")
+    done = StoredResponse(200, ((b"link", b"<%s>" % elsewhere),), b'{"status": "done"}')
+    wire = Scripted(moved, done)
+    async with bench.asking(wire):
+        await bench.until_over(claim)
+    assert wire.calls[1][0] == elsewhere.decode()
+    response = (await bench.store.waiting.record(claim.request_id)).response
+    assert response.headers == ((b"link", b"<http://127.0.0.1:9/status?hook=%s>" % (b"*" * 64)),)
+
+
+@pytest.mark.parametrize("answer", [StoredResponse(202, ((b"location", b"https://evil.example/"),), b""), an_answer(b"{}", 202)])
+async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, answer):
+    """A question that is impossible at half of the time must not throw the callback away."""
+    claim = await bench.wait_for(FOLLOW, answer, 600.0, callback=True)
+    async with bench.asking():
+        bench.pass_time(300)
+        assert isinstance(await bench.ear.next(), PollFailed)
+        assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
+        await bench.store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"called"'))
+    assert await bench.result(claim) == b'"called"'
+
+
 async def test_a_first_answer_in_parts_is_read_whole(bench):
     receipt = await bench.store.submit(
         a_job(task=bench.ids.new_task(a_task(callback=False, target="http://127.0.0.1:9/x", poll=ASKED).spec)), start=True
