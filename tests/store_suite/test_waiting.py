@@ -216,11 +216,15 @@ async def test_a_word_ends_what_waits_for_another_attempt(store: Store, delay: f
     assert (await store.counts()).jobs == {JobState.COMPLETED: 1}
 
 
-async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: Store) -> None:
+@pytest.mark.parametrize("is_early", [False, True])
+async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: Store, is_early: bool) -> None:
     claim = await running(store)
     await store.append(claim, 0, b"part")
+    if is_early:
+        await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"done"'))
     await store.waiting.conclude(claim, claim.task, an_answer(b"end", parts=1), a_wait())
-    await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"done"'))
+    if not is_early:
+        await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"done"'))
     assert (await store.result(claim.request_id)).response == an_answer(b'"done"')
     with pytest.raises(UnknownRequest):
         await store.output(claim.key, 0)

@@ -97,8 +97,9 @@ def early(transaction: Transaction, key: int) -> tuple[Channel, Resolution] | No
 
 
 def put_word(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> None:
-    """Note what ended a job; of one that failed what was said is kept too."""
+    """Note what ended a job; of one that failed what was said is kept too, and nothing of what the call had answered."""
     response = resolution.response
+    transaction.change("drop_response_parts", (key,))
     if resolution.failure is not None:
         transaction.payloads.append((key, encode_headers(response.headers), response.body, response.parts))
     transaction.change("resolved_by", (channel, key))
