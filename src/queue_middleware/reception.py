@@ -37,7 +37,7 @@ class Reception:
 
     async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """What a provider says. Raises `VerificationError`, `BadRequest` for what is no JSON, and `AlreadyEnded`."""
-        waiter = await self._find(SecretId.CALLBACK, callback_id)
+        waiter = await self.find(SecretId.CALLBACK, callback_id)
         spec = waiter.task.spec
         await self._provenance.check(spec.target, headers, body)
         # Providers like to repeat where they were told to call; the id is to be stored nowhere.
@@ -54,7 +54,7 @@ class Reception:
 
     async def signal(self, token: str, body: bytes) -> Waiter:
         """What somebody says who was given the token: `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
-        waiter = await self._find(SecretId.SIGNAL, token)
+        waiter = await self.find(SecretId.SIGNAL, token)
         body = body.replace(token.encode(), b"*" * len(token))
         said = _parsed(body)
         status = said.get("status") if isinstance(said, dict) else None
@@ -65,7 +65,8 @@ class Reception:
             await self._resolve(waiter, Channel.SIGNAL, body, _failure(failed))
         return waiter
 
-    async def _find(self, secret: SecretId, text: str) -> Waiter:
+    async def find(self, secret: SecretId, text: str) -> Waiter:
+        """Who waits for this id."""
         if not is_callback_id(text):
             raise UnknownRequest("there is no such id")
         wanted = digest(text)

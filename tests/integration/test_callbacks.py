@@ -447,7 +447,29 @@ async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
         queue.client._transport.app = logging_server(queue.client._transport.app)
         await call_back(queue, path)
         await call_back(queue, path[:-1] + "x", status=404)
-    assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 2
+        for method, address in (("GET", path), ("POST", path + "/"), ("POST", path + "/more"), ("PUT", path)):
+            await queue.client.request(method, address, json={})
+    await call_back(queue, path, status=503)
+    assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 7
+
+
+@pytest.mark.parametrize("kind", ["callbacks", "signals"])
+async def test_of_a_stranger_nothing_is_read(database: Path, kind: str) -> None:
+    """Nobody needs a key here, so the room for bodies must be for those who have an id."""
+    told: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body was asked for")
+
+    async def send(message: Message) -> None:
+        told.append(message)
+
+    async with serving(http_only(Starter()), database) as queue:
+        path = f"/fal/queue/v1/{kind}/{'0' * 64}"
+        scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
+        await queue.client._transport.app(scope, receive, send)
+    assert told[0]["status"] == 404
+    assert (b"connection", b"close") in told[0]["headers"]
 
 
 async def test_guesses_are_limited_by_address_and_nobody_else_is(database: Path) -> None:

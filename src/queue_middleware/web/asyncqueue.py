@@ -7,11 +7,13 @@ import json
 from collections.abc import Awaitable, Callable
 from urllib.parse import parse_qsl
 
+from starlette.types import Scope
+
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
 from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import Cancelled, Headers
 from queue_middleware.runtime import Runtime
-from queue_middleware.tasks import TaskRecord, TaskStatus
+from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.providers import providers_body
 from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
@@ -53,6 +55,7 @@ class TaskQueue:
     async def serve(self, call: Call) -> None:
         """Answer a request whose path below the prefix begins with `BELOW`."""
         call.body_is_unread = call.scope["method"] == "POST"
+        _hide_path(call.scope)
         try:
             route = find_task_route(call.scope["method"], call.address.rest.removeprefix("/v1"))
             self._runtime.check_running()
@@ -141,20 +144,23 @@ class TaskQueue:
     # --- from outside
 
     async def _callback(self, call: Call, route: TaskRoute) -> None:
-        _hide_path(call, "callbacks")
-        body = await self._intake.read(call, _headers(call))
+        reception = self._runtime.reception
         try:
-            await self._runtime.reception.callback(route.id, _headers(call), body)
+            # Before its body: a stranger's takes no room here.
+            await reception.find(SecretId.CALLBACK, route.id)
+            body = await self._intake.read(call, _headers(call))
+            await reception.callback(route.id, _headers(call), body)
         except UnknownRequest:
             self._count_guess(call)
             raise UnknownRequest(_NO_CALLBACK) from None
         await call.answer(200, b'{"ok": true}')
 
     async def _signal(self, call: Call, route: TaskRoute) -> None:
-        _hide_path(call, "signals")
-        body = await self._intake.read(call, _headers(call))
+        reception = self._runtime.reception
         try:
-            waiter = await self._runtime.reception.signal(route.id, body)
+            await reception.find(SecretId.SIGNAL, route.id)
+            body = await self._intake.read(call, _headers(call))
+            waiter = await reception.signal(route.id, body)
         except UnknownRequest:
             self._count_guess(call)
             raise UnknownRequest(_NO_SIGNAL) from None
@@ -174,11 +180,16 @@ def _headers(call: Call) -> Headers:
     return tuple(call.scope["headers"])
 
 
-def _hide_path(call: Call, word: str) -> None:
-    """Servers write the path of the scope to their access logs when the answer begins, and an id in it is a secret."""
-    scope = call.scope
-    scope["path"] = f"{scope['path'].partition(f'/v1/{word}/')[0]}/v1/{word}/hidden"
-    scope["raw_path"] = scope["path"].encode()
+def _hide_path(scope: Scope) -> None:
+    """Servers write the path of the scope to their access logs when the answer begins, and an id in it is a secret.
+
+    Whatever the answer is going to be: a provider may look at the address with GET first, or call while we are stopping.
+    """
+    for word in ("callbacks", "signals"):
+        before, found, _ = scope["path"].partition(f"/v1/{word}/")
+        if found:
+            scope["path"] = f"{before}{found}hidden"
+            scope["raw_path"] = scope["path"].encode()
 
 
 def _parameters(call: Call) -> dict[str, str]:
@@ -189,6 +200,6 @@ def _whole(asked: dict[str, str], name: str, default: int, least: int, most: int
     text = asked.get(name, "")
     if not text:
         return default
-    if not (text.isascii() and text.isdigit()) or not least <= int(text[:20]) <= most:
+    if not (text.isascii() and text.isdigit() and len(text) <= 20) or not least <= int(text) <= most:
         raise BadRequest(f"{name} is {text[:64]!r}; it takes a whole number from {least} to {most}")
     return int(text)
