@@ -130,6 +130,10 @@ def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
     if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
         raise InvalidWebhook(f"{noun} has a port that does not exist")
     _check_host(parsed.raw_host.decode("ascii"), noun)
+    try:
+        parsed.host  # noqa: B018  # whoever reads it later need not know that it can fail
+    except UnicodeError:
+        raise InvalidWebhook(f"{noun} has no valid host name") from None
     return parsed
 
 

@@ -5,6 +5,7 @@ A host outside looks like an application from here, so that time-outs, cancellin
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin
@@ -24,7 +25,8 @@ _NOUN = "the target"
 _PATIENCE = 86400.0
 """Seconds until the head of an answer; an attempt's own time limit is shorter."""
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
-_CREDENTIALS = frozenset({b"authorization", b"cookie", b"proxy-authorization", b"x-api-key"})
+_CREDENTIAL = re.compile(rb"auth|cookie|key|token|secret|passw|credential|session|signature")
+"""In names of headers. Providers have their own: `xi-api-key`, `x-goog-api-key`, `x-auth-token`."""
 _OF_BODY = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-location"})
 
 _LOST_SECRET = Failure(
@@ -112,7 +114,7 @@ class _Outside:
         async with self._outbound.open(self._method, self._address, self._headers, self._body, _PATIENCE, _NOUN) as answer:
             location = dict(answer.headers).get(b"location")
             if answer.status in _FOLLOWED and location is not None:
-                self._follow(answer.status, urljoin(self._address, location.decode("latin-1")))
+                self._follow(answer.status, _joined(self._address, location.decode("latin-1")))
                 return False
             await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
             async for chunk in answer.chunks:
@@ -125,7 +127,7 @@ class _Outside:
         before, after = parse_url(self._address, _NOUN), parse_url(address, _NOUN)
         dropped: set[bytes] = set()
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
-            dropped |= _CREDENTIALS
+            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
             dropped |= _OF_BODY
@@ -137,6 +139,13 @@ def may_call(host: str, hosts: Sequence[str]) -> bool:
     """Whether a host is among those that tasks may call."""
     host = host.lower().removesuffix(".")
     return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in hosts)
+
+
+def _joined(address: str, location: str) -> str:
+    try:
+        return urljoin(address, location)
+    except ValueError:
+        raise _refusal("the target redirects to what is no URL") from None
 
 
 def _with_ours(headers: Headers) -> Headers:

@@ -148,7 +148,9 @@ def _time(fields: Mapping[str, Any], name: str) -> int | None:
         return None
     try:
         time = datetime.fromisoformat(text)
-        return round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+        milliseconds = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
+        _iso(milliseconds)  # what cannot be told again is not taken
+        return milliseconds
     except (ValueError, OverflowError):
         raise BadRequest(f"{name} is {text[:64]!r}; it takes a time in ISO 8601, e.g. '2026-01-31T08:00:00Z'") from None
 
