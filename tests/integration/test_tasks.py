@@ -152,7 +152,8 @@ async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(d
 
 
 @pytest.mark.parametrize(
-    "location", ["http://elsewhere.test/", "http://10.0.0.1/", "ftp://127.0.0.1/", "http://user@127.0.0.1/", "http://[x", "https://xn--a/"]
+    "location",
+    ["http://elsewhere.test/", "http://10.0.0.1/", "ftp://127.0.0.1/", "http://user@127.0.0.1/", "http://[x", "https://xn--a/"],
 )
 async def test_a_redirect_to_where_tasks_may_not_go_fails_it_at_once(database: Path, location: str) -> None:
     async with tasking(database) as tasks, providing(lambda asked: Told(302, b"", (("location", location),))) as provider:

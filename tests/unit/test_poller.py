@@ -590,10 +590,10 @@ async def test_nor_in_headers_but_a_redirect_that_holds_it_is_followed(bench):
     assert response.headers == ((b"link", b"<http://127.0.0.1:9/status?hook=%s>" % (b"*" * 64)),)
 
 
-@pytest.mark.parametrize("answer", [StoredResponse(202, ((b"location", b"https://evil.example/"),), b""), an_answer(b"{}", 202)])
-async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, answer):
+@pytest.mark.parametrize("headers", [((b"location", b"https://evil.example/"),), ()])
+async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, headers):
     """A question that is impossible at half of the time must not throw the callback away."""
-    claim = await bench.wait_for(FOLLOW, answer, 600.0, callback=True)
+    claim = await bench.wait_for(FOLLOW, StoredResponse(202, headers, b""), 600.0, callback=True)
     async with bench.asking():
         bench.pass_time(300)
         assert isinstance(await bench.ear.next(), PollFailed)
