@@ -50,8 +50,8 @@ class Janitor:
             self._announce(Rescued(rescue.request_id, rescue.state))
 
     async def expire(self) -> None:
-        """Fail what did not start before its deadline."""
-        while expired := await self._store.expire():
+        """Fail what did not start before its deadline, in batches that leave room for others."""
+        while not self._stopping.is_set() and (expired := await self._store.expire()):
             for rescue in expired:
                 self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
 

@@ -7,6 +7,8 @@ import gc
 import signal
 import sqlite3
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -36,6 +38,15 @@ class Stage:
         options = {"min_free_disk": 0, "shutdown_timeout": 0.2, "concurrency": 1, **options}
         self.app = QueueMiddleware(Starlette(routes=routes), database=database, **options)
 
+    @asynccontextmanager
+    async def queue(self) -> AsyncIterator[Queue]:
+        """The queue, running. Whoever is still on stage at the end goes at once."""
+        async with connected(self.app) as queue:
+            try:
+                yield queue
+            finally:
+                self.go.set()
+
     async def play(self, request: Request) -> Response:
         self.on_stage.append(request.path_params["name"])
         await self.go.wait()
@@ -58,7 +69,7 @@ async def polled(queue: Queue, request_id: str, query: str = "") -> dict[str, An
 
 
 async def test_from_the_queue_to_the_end(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         first = await queue.submit("POST", "/first")
         second = await queue.submit("POST", "/second")
         third = await queue.submit("POST", "/third")
@@ -95,7 +106,7 @@ async def test_from_the_queue_to_the_end(stage: Stage) -> None:
 
 async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
     stage.go.set()
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await queue.reaches(request_id, "COMPLETED")
         async with listening(stage.app, request_id.upper()) as listener:
@@ -108,7 +119,7 @@ async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
 @pytest.mark.parametrize("end", ["cancelled", "failed", "late"])
 async def test_every_end_is_told(stage: Stage, end: str) -> None:
     stage.answers = [500]
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         await queue.submit("POST", "/in-front")
         headers = {"x-fal-request-start-timeout": "0.2"} if end == "late" else {}
         request_id = await queue.submit("POST", "/x", headers=headers)
@@ -129,7 +140,7 @@ async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path) -> None
     stage = Stage(database)
     stage.answers = [200, 503]
     stage.go.set()
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         async with listening(stage.app, request_id) as listener:
             seen = [(await listener.event())["status"]]
@@ -204,7 +215,7 @@ async def test_log_lines_come_as_increments(database: Path) -> None:
 
 
 async def test_the_queue_form_has_its_own_urls(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         place = "/fal/queue/run/acme/studio/requests"
         async with listening(stage.app, request_id, path=place) as listener:
@@ -216,7 +227,7 @@ async def test_the_queue_form_has_its_own_urls(stage: Stage) -> None:
 async def test_pages_of_other_origins_may_listen(database: Path) -> None:
     stage = Stage(database, cors_origins="https://page.example")
     stage.go.set()
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         scope = http_scope(
             "GET", f"/fal/queue/requests/{request_id}/status/stream".encode(), headers=[(b"origin", b"https://page.example")]
@@ -228,7 +239,7 @@ async def test_pages_of_other_origins_may_listen(database: Path) -> None:
 
 
 async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         async with listening(stage.app, request_id) as listener:
@@ -244,7 +255,7 @@ async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
 async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert streams.PING == 15.0
     monkeypatch.setattr(streams, "PING", 0.02)
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         async with listening(stage.app, request_id) as listener:
@@ -253,7 +264,7 @@ async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest
 
 
 async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         async with listening(stage.app, request_id) as one, listening(stage.app, request_id) as other:
@@ -269,10 +280,10 @@ async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
 async def test_what_another_process_does_is_heard(database: Path) -> None:
     """Two queues on one file do not know of each other, whether in one process or in two."""
     working, listened_to = Stage(database), Stage(database, concurrency=1)
-    async with connected(working.app) as queue:
+    async with working.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: working.on_stage)
-        async with connected(listened_to.app), listening(listened_to.app, request_id) as listener:
+        async with listened_to.queue(), listening(listened_to.app, request_id) as listener:
             assert (await listener.event())["status"] == "IN_PROGRESS"
             working.go.set()
             assert (await listener.event())["status"] == "COMPLETED"
@@ -290,7 +301,7 @@ async def test_what_another_process_does_is_heard(database: Path) -> None:
     ],
 )
 async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str, status: int, body: bytes) -> None:
-    async with connected(stage.app):
+    async with stage.queue():
         answer = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
         assert (answer.status, answer.headers[b"content-type"]) == (status, b"application/json")
         assert body in answer.body
@@ -299,7 +310,7 @@ async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id
 
 
 async def test_head_has_the_headers_and_no_events(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         answer = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
         assert (answer.status, answer.body) == (200, b"")
@@ -307,7 +318,7 @@ async def test_head_has_the_headers_and_no_events(stage: Stage) -> None:
 
 
 async def test_other_methods_are_refused(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         answer = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
         assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
@@ -317,7 +328,7 @@ async def test_other_methods_are_refused(stage: Stage) -> None:
 
 
 async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         before = len(asyncio.all_tasks())
@@ -337,7 +348,7 @@ async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
 
 async def test_a_server_that_raises_for_a_client_that_has_gone(stage: Stage) -> None:
     """ASGI 2.4 lets `send` raise OSError."""
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
 
         async def receive() -> Any:
@@ -354,7 +365,7 @@ async def test_a_server_that_raises_for_a_client_that_has_gone(stage: Stage) -> 
 
 async def test_a_slow_client_meets_the_latest_state_only(database: Path) -> None:
     stage = Stage(database)
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(12)]
         room = asyncio.Event()
         writes: list[bytes] = []
@@ -383,7 +394,7 @@ async def test_a_slow_client_meets_the_latest_state_only(database: Path) -> None
 async def test_a_request_that_retention_takes_ends_its_stream(database: Path) -> None:
     """It cannot happen to one that is not over, but who knows what an operator deletes by hand."""
     stage = Stage(database)
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         await queue.submit("POST", "/in-front")
         request_id = await queue.submit("POST", "/x")
         async with listening(stage.app, request_id) as listener:
@@ -422,7 +433,7 @@ async def test_a_sign_to_end_is_heard_before_the_server_acts_on_it(stage: Stage)
 
     before = signal.signal(signal.SIGTERM, server)
     try:
-        async with connected(stage.app) as queue:
+        async with stage.queue() as queue:
             request_id = await queue.submit("POST", "/x")
             await eventually(lambda: stage.on_stage)
             assert signal.getsignal(signal.SIGTERM) is server  # untouched as long as nobody listens
@@ -444,7 +455,7 @@ async def test_a_sign_to_end_is_heard_before_the_server_acts_on_it(stage: Stage)
 
 async def test_many_listeners_of_many_requests(database: Path) -> None:
     stage = Stage(database, concurrency=2, max_queued_per_client=1000)
-    async with connected(stage.app) as queue:
+    async with stage.queue() as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(150)]
         listeners = [Listener() for _ in ids]
         calls = [

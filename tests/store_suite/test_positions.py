@@ -10,12 +10,12 @@ import pytest
 
 from queue_middleware.errors import TooManyQueued
 from queue_middleware.lifecycle import FINAL, IN_QUEUE
-from queue_middleware.models import Claim, JobState, Priority
+from queue_middleware.models import Claim, DeliveryState, JobState, Priority
 from queue_middleware.store import Store
 from tests.nouns import a_job, an_answer
 from tests.store_suite.conftest import ManualClock, Stores
 
-_STEPS = 120
+_STEPS = 100
 
 
 class Chance:
@@ -133,3 +133,20 @@ async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: Store, cloc
     claims = await store.claim(600)
     claims += await store.claim(600)
     assert len({claim.key for claim in claims}) == 700
+
+
+async def test_many_that_are_too_late_are_failed_a_batch_at_a_time(store: Store, clock: ManualClock) -> None:
+    late = [store.submit(a_job(start_timeout=10.0, webhook="https://example.com/")) for _ in range(600)]
+    await asyncio.gather(*late)
+    good = await store.submit(a_job())
+    clock.advance(11)
+    (claim,) = await store.claim(5)  # whoever waits behind them need not wait for their end
+    assert claim.request_id == good.request_id
+    batches = []
+    while expired := await store.expire():
+        batches.append(len(expired))
+    assert sum(batches) == 600
+    assert max(batches) < 600
+    counts = await store.counts()
+    assert counts.jobs == {JobState.FAILED: 600, JobState.RUNNING: 1}
+    assert counts.deliveries == {DeliveryState.PENDING: 600}
