@@ -207,9 +207,10 @@ class Attempt:
     # --- waiting for somebody outside
 
     def _limit(self) -> float:
-        """Seconds for the attempt."""
-        limit = self._errand and self._errand.task.spec.timeout
-        return limit or self._around.settings.request_timeout
+        """Seconds for the attempt: what a task wishes, but no more than the owner of the service gives to anybody."""
+        most = self._around.settings.request_timeout
+        wanted = self._errand and self._errand.task.spec.timeout
+        return min(wanted, most) if wanted else most
 
     def callback_url(self) -> str:
         """See `jobcontext.Replaying`."""

@@ -9,6 +9,7 @@ from .errors import SettingsError
 from .models import Backoff
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_MOST_DOUBLED = 64
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 
 
@@ -34,7 +35,9 @@ def scheduled(schedule: tuple[float, ...], attempt: int, jitter: float = 0.2) ->
 
 def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> float:
     """Seconds after attempt number `attempt`: 1, 2, 4, … up to `longest`, each between half and whole of that."""
-    return min(first * 2.0 ** (attempt - 1), longest) * random.uniform(0.5, 1.0)  # noqa: S311
+    # Beyond that it is the longest anyhow, and a number that has no end would end in an OverflowError.
+    doubled = 2.0 ** min(attempt - 1, _MOST_DOUBLED)
+    return min(first * doubled, longest) * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 def grown(kind: Backoff, attempt: int) -> float:

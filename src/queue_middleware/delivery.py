@@ -110,14 +110,16 @@ class DeliveryEngine:
         self._wake.clear()
         if self._stopping.is_set():
             return 0.0
-        room = self._slots.room()
-        if room is None:
+        if self._slots.room() is None:
             self._full = True
             return None  # the first attempt that ends wakes us
         # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.DELIVERY)
         if due is None or due > 0:
             return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
+        # From here on places that become free are counted: those from before are in this room already.
+        room = self._slots.room()
+        assert room is not None  # noqa: S101 - attempts are begun by nobody else
         self._left.clear()
         claimed = await self._outbox.claim(room)
         self._full, self._held_back = claimed.full, claimed.held_back

@@ -37,10 +37,15 @@ class Names:
     def _ask(self, host: str, port: int) -> asyncio.Future[Sequence[str]]:
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Sequence[str]] = loop.create_future()
+        # A daemon: the process does not wait for it at its end.
+        thread = threading.Thread(target=_look_up, args=(loop, answer, host, port), name="queue-names", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError:
+            raise OutboundBusy("there is no thread to look up a name") from None
+        # Only now: for an answer that nobody looks for, whoever asks next would wait in vain, and so on for ever.
         self._asked[host, port] = answer
         answer.add_done_callback(lambda done: self._answered((host, port), done))
-        # A daemon: the process does not wait for it at its end.
-        threading.Thread(target=_look_up, args=(loop, answer, host, port), name="queue-names", daemon=True).start()
         return answer
 
     def _answered(self, asked: tuple[str, int], answer: asyncio.Future[Sequence[str]]) -> None:

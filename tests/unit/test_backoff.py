@@ -40,3 +40,8 @@ def test_scheduled_waits_vary_by_a_fifth_and_end_with_the_schedule(attempt: int)
 def test_exponential_waits_double_up_to_the_longest(attempt: int) -> None:
     whole = min(2.0 ** (attempt - 1), 60.0)
     assert whole / 2 <= exponential(attempt) <= whole
+
+
+def test_exponential_waits_have_no_last_attempt() -> None:
+    """A host that is probed every five minutes has failed more than 1,024 times after four days."""
+    assert 30 <= exponential(100_000) <= 60

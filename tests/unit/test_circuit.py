@@ -132,3 +132,10 @@ def test_strangers_get_their_share_and_no_more():
 def test_more_may_be_on_the_way_than_is_allowed_now():
     """A host that was well had sixteen; then it failed."""
     assert share(Room(5, 5, {"f": 16}), [Waiting("f", Standing.FAILING, 9)]).of_host == {}
+
+
+def test_a_host_may_be_down_for_weeks():
+    down = Health(Standing.OPEN, 5000, NOW - 10**9, NOW)
+    still = judge(down, Outcome.FAILED, NOW, probe=True)
+    assert still.standing is Standing.OPEN
+    assert NOW + 150_000 <= (still.held_until or 0) <= NOW + 300_000

@@ -593,6 +593,45 @@ async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
+async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
+    """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
+    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    many = AT_ONCE[Standing.GOOD]
+
+    class Slow:
+        """A store that takes its time to say when something is due."""
+
+        late = False
+
+        def __getattr__(self, name):
+            return getattr(bench.store, name)
+
+        async def next_due(self, topic):
+            due = await bench.store.next_due(topic)
+            if self.late and due is not None and due <= 0:
+                asked.set()
+                await gate.wait()
+            return due
+
+    store = Slow()
+    async with bench.running(receiver, store):
+        await bench.finish()
+        assert isinstance(await bench.ear.next(), Delivered)
+        await receiver.arrived.acquire()
+        receiver.gate.clear()
+        for _ in range(many):
+            await bench.finish()
+            await receiver.arrived.acquire()
+        store.late = True
+        await bench.finish()
+        await asked.wait()
+        receiver.gate.set()
+        for _ in range(many):
+            assert isinstance(await bench.ear.next(), Delivered)
+        gate.set()
+        assert isinstance(await bench.ear.next(), Delivered)
+
+
 async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
     receiver = Receiver()
     async with bench.running(receiver, limit=8):

@@ -91,6 +91,18 @@ async def test_there_is_an_end_to_the_threads(monkeypatch):
     assert await names.resolve("c.example", 443)
 
 
+async def test_a_name_that_no_thread_was_left_for_can_be_asked_for_again(monkeypatch):
+    system = System(monkeypatch)
+    system.gate.set()
+    names = Names()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", lambda self: (_ for _ in ()).throw(RuntimeError("can't start new thread")))
+        with pytest.raises(OutboundBusy, match="no thread"):
+            await names.resolve("a.example", 443)
+    async with asyncio.timeout(10):
+        assert await names.resolve("a.example", 443)
+
+
 def test_an_answer_after_the_end_of_the_loop_is_dropped(monkeypatch):
     system = System(monkeypatch)
 
