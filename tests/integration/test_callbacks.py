@@ -17,7 +17,7 @@ import pytest
 
 from queue_middleware import current_job
 from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import Queue, eventually, serving
+from tests.queueing import Queue, client_of, eventually, serving
 from tests.receiver import receiving
 
 URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
@@ -444,12 +444,13 @@ async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
     async with serving(http_only(starter), database) as queue:
         await queue.submit("POST", "/start", content="{callback_url}")
         path = path_in((await starter.called())["body"])
-        queue.client._transport.app = logging_server(queue.client._transport.app)
+        queue.client._transport.app = app = logging_server(queue.client._transport.app)
         await call_back(queue, path)
         await call_back(queue, path[:-1] + "x", status=404)
         for method, address in (("GET", path), ("POST", path + "/"), ("POST", path + "/more"), ("PUT", path)):
             await queue.client.request(method, address, json={})
-    await call_back(queue, path, status=503)
+    async with client_of(app) as client:
+        await call_back(Queue(client), path, status=503)
     assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 7
 
 
