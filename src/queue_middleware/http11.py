@@ -155,6 +155,8 @@ class Connection(asyncio.Protocol):
         self._untouched, self._seen = True, 0
         self.used += 1
         self.kept.clear()
+        if not self.is_open:
+            raise Broken(untouched=True)  # TLS can bring the end together with its handshake; h11 sends nothing after it
         head = self._http.send(request) or b""
         if isinstance(body, bytes):
             # In one piece: h11 hands the body through, and two writes may be two packets.
@@ -219,6 +221,7 @@ class Connection(asyncio.Protocol):
         if isinstance(event, h11.Response):
             if self._head is not None and not self._head.done():
                 self._head.set_result(event)
+                self.resume_writing()  # whoever pours need not: the other side has answered, and may read no more
         elif isinstance(event, h11.Data) and self._arrivals is not None:
             self._arrivals.put(bytes(event.data))
         elif isinstance(event, h11.Data):

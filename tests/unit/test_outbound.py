@@ -507,3 +507,41 @@ async def test_a_header_cannot_be_smuggled(value):
         with pytest.raises(h11.LocalProtocolError):
             await outbound.post(f"http://127.0.0.1:{port}/", ((b"x-name", value),), b"")
     assert receiver.requests == []
+
+
+async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
+    """TLS can bring it together with the handshake; it is the host's failure, not ours."""
+
+    async def connect(address, origin, context):
+        connection = Connection()
+        transport = _Transport(Wire(), connection)
+        connection.connection_made(transport)
+        connection.eof_received()
+        transport.is_closing = lambda: True
+        return connection
+
+    async with Outbound(LOCAL, connect=connect) as outbound:
+        with pytest.raises(OutboundError, match="without an HTTP answer"):
+            await outbound.post("http://127.0.0.1:9/", (), b"x")
+
+
+async def test_an_answer_counts_though_the_other_side_takes_no_more():
+    """It comes while the wire is full, and the wire never empties."""
+    class Full(_Transport):
+        def write(self, data: bytes) -> None:
+            if connection._room is None:
+                connection.pause_writing()
+                answer = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
+                asyncio.get_running_loop().call_soon(connection.data_received, answer)
+
+    connection = Connection()
+    connection.connection_made(Full(Wire(), connection))
+
+    async def chunks():
+        while True:
+            yield b"x" * 1024
+
+    request = h11.Request(method=b"POST", target=b"/", headers=[(b"host", b"a"), (b"content-length", b"1000000000")])
+    async with asyncio.timeout(2):
+        status, _ = await connection.send(request, Stream(10**9, chunks))
+    assert status == 410
