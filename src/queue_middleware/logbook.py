@@ -202,8 +202,8 @@ class Logbook:
     async def _hand_over(self) -> None:
         self._close()
         await self._quiet()  # in order: what is on its way may have to be told again
-        lines, _ = self._take()
-        self._submit(lines, None)
+        # The progress too: a request that now waits for somebody outside shows it until he calls.
+        self._submit(*self._take())
 
     async def _all_stored(self) -> None:
         await self._quiet()

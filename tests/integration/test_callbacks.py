@@ -17,7 +17,7 @@ import pytest
 
 from queue_middleware import current_job
 from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import Queue, client_of, eventually, serving
+from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
 from tests.receiver import receiving
 
 URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
@@ -168,6 +168,23 @@ async def test_a_handler_asks_and_answers_202(database: Path) -> None:
         assert (await queue.response(request_id)).json() == {"picture": 7}
         await eventually(lambda: receiver.of(request_id))
     assert receiver.of(request_id)[0].content["payload"] == {"picture": 7}
+
+
+async def test_while_it_waits_the_last_report_is_shown(database: Path) -> None:
+    """The handler is gone before reports are written by themselves."""
+    asked: list[str] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        current_job.report_progress(0.5, "somebody else paints")
+        asked.append(current_job.callback_url or "")
+        await answer(send, b"", 202)
+
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await eventually(lambda: stored_jobs(database, "state = 'waiting'"))
+        status = await queue.status(request_id)
+        assert "somebody else paints" in json.dumps(status)
+        await call_back(queue, path_in(asked[0]))
 
 
 async def test_a_handler_asks_from_a_thread(database: Path) -> None:

@@ -527,6 +527,7 @@ async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
 
 async def test_an_answer_counts_though_the_other_side_takes_no_more():
     """It comes while the wire is full, and the wire never empties."""
+
     class Full(_Transport):
         def write(self, data: bytes) -> None:
             if connection._room is None:
