@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import h11
 
@@ -43,9 +43,12 @@ class Provider:
     url: str
     answer: Answer
     calls: list[Asked] = field(default_factory=list)
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one call."""
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        self.serving.add(task)
         connection, body = h11.Connection(h11.SERVER), b""
         try:
             while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
@@ -64,6 +67,7 @@ class Provider:
         except (ConnectionError, h11.RemoteProtocolError):
             pass  # whoever called was stopped in the middle: that is what some tests do
         finally:
+            self.serving.discard(task)
             writer.close()
 
 
@@ -84,4 +88,9 @@ async def providing(answer: Answer = lambda asked: Told()) -> AsyncIterator[Prov
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=1024)
     async with server:
         provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        yield provider
+        try:
+            yield provider
+        finally:
+            # From Python 3.12 on a server waits for its connections, and some answers never come.
+            for task in provider.serving:
+                task.cancel()
