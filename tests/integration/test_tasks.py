@@ -248,6 +248,16 @@ async def test_the_time_for_an_attempt(database: Path) -> None:
     assert (task["status"], task["error"]) == ("failed", "the attempt took longer than 0.1 s")
 
 
+async def test_no_task_has_more_time_than_the_owner_gives(database: Path) -> None:
+    async def never(asked: Asked) -> Told:
+        await asyncio.Event().wait()
+        return Told()
+
+    async with tasking(database, request_timeout=0.1) as tasks, providing(never) as provider:
+        task = await tasks.run(provider.url, maxRetries=0, timeout=30)
+    assert (task["status"], task["error"]) == ("failed", "the attempt took longer than 0.1 s")
+
+
 async def test_an_application_that_raises_is_a_5xx(database: Path) -> None:
     calls: list[int] = []
 
