@@ -159,8 +159,8 @@ def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
     finally:
-        demo.kill()
-        demo.wait()
+        demo.terminate()  # killed, it would leave its servers behind
+        demo.wait(60)
     assert "Traceback" not in log.read_text()
     with pytest.raises(httpx.ConnectError):  # its servers went with it
         httpx.get(f"{service}/sheets", trust_env=False)
