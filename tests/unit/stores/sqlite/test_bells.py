@@ -152,6 +152,8 @@ async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Pat
     one.hang(Ear())
     other.ring()
     assert len(other._others) == 1
+    assert one._mine is not None
+    asyncio.get_running_loop().remove_reader(one._mine[0])
     one._drop_mine()  # as its death would
     other.ring()
     assert other._others == {}
