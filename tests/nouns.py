@@ -6,9 +6,10 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse, Task, TaskSpec
+from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.store import Store
 from queue_middleware.tasks import Resolution, Wait
+from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.webhooks import Attempt, Delivery, Room
 
 

@@ -6,7 +6,7 @@ import random
 import re
 
 from .errors import SettingsError
-from .models import Backoff
+from .taskspec import Backoff
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DOUBLED = 64

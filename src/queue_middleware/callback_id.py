@@ -12,8 +12,8 @@ import os
 import re
 from collections.abc import Sequence
 
-from .models import Task, TaskSpec
 from .tasks import SecretId
+from .taskspec import Task, TaskSpec
 
 _ID = re.compile(r"[0-9a-f]{64}")
 

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from .backoff import exponential
-from .models import Standing, Value
+from .models import Standing
+from .value import Value
 from .webhooks import Room
 
 THRESHOLD = 5

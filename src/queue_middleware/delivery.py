@@ -13,11 +13,12 @@ from .circuit import Outcome, outcome_of
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
 from .letter import ResultGone, Scribe
-from .models import Result, Standing, Value
+from .models import Result, Standing
 from .outbound import Answer, Outbound
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
+from .value import Value
 from .verdict import follow_up, trouble
 from .webhooks import Attempt, Delivery, Room, Settled
 

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
 from collections.abc import Awaitable
+from functools import partial
 from typing import Self
 
-from .models import Claim, Failure, JobState, StoredResponse, Task
+from .models import Claim, Failure, JobState, StoredResponse
 from .replay import App, Replay
-from .target import Targets, callback_url
+from .surroundings import Surroundings
+from .target import callback_url
+from .taskspec import Task
 from .waiting import wait_after
-from .waitingroom import Heard, WaitingRoom
+from .waitingroom import Heard
 
 
 class Errand:
     """For an attempt at a task; `on_demand` for that of a plain submission whose handler asks for its callback URL."""
 
-    def __init__(self, claim: Claim, task: Task, targets: Targets, room: WaitingRoom) -> None:
-        aim = targets.aim(claim.request, task)
+    def __init__(self, claim: Claim, task: Task, around: Surroundings) -> None:
+        aim = around.targets.aim(claim.request, task)
         self.task = task
         self.claim = claim.replace(request=aim.request)
         """With the callback URL in its places."""
@@ -27,13 +32,14 @@ class Errand:
         self.secret = aim.secret
         """The callback id, once somebody here knows it; it is to be kept nowhere."""
         self._template = claim.request
-        self._targets = targets
-        self._room = room
+        self._around = around
+        self._room = around.store.waiting
+        self._expecting: asyncio.Task[bool] | None = None
 
     @classmethod
-    def on_demand(cls, claim: Claim, targets: Targets, room: WaitingRoom) -> Self:
+    def on_demand(cls, claim: Claim, around: Surroundings) -> Self:
         """Of a job that has no task; it will have one."""
-        return cls(claim, targets.expect(claim.request), targets, room)
+        return cls(claim, around.targets.expect(claim.request), around)
 
     def begin(self, replay: Replay) -> App:
         """What is to be called; of the answer the secret is not kept."""
@@ -42,15 +48,26 @@ class Errand:
         return self._app
 
     def callback_url(self, replay: Replay) -> str:
-        """For the handler. Raises `QueueError` where the secret is gone from which it was made."""
-        secret = self.secret = self.secret or self._targets.secret_of(self.task)
+        """For the handler, from any thread. Raises `QueueError` where the secret is gone from which it was made."""
+        secret = self.secret = self.secret or self._around.targets.secret_of(self.task)
         replay.hide(secret)
-        self.asked = True
+        if not self.asked:
+            self.asked = True
+            if threading.get_ident() == self._around.shelf.thread:
+                self._expect()
+            else:
+                self._around.loop.call_soon_threadsafe(self._expect)
         return callback_url(self.task.spec.base, secret)
 
-    def expect(self) -> Awaitable[bool]:
+    def _expect(self) -> None:
         """Let those outside find the job by its callback URL from now on."""
-        return self._room.expect(self.claim, self.task)
+        verb = partial(self._room.expect, self.claim, self.task)
+        self._expecting = self._around.loop.create_task(self._around.insist(None, verb))
+
+    async def expected(self) -> None:
+        """Wait until they do, where the handler has asked."""
+        if self._expecting is not None:
+            await asyncio.wait((self._expecting,))
 
     def conclude(self, outcome: StoredResponse | Failure, heard: Heard | None) -> Awaitable[JobState | None]:
         """See `waitingroom.WaitingRoom.conclude`."""

@@ -6,7 +6,8 @@ import logging
 from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
-from .models import Failure, JobState, StoredResponse, Value
+from .models import Failure, JobState, StoredResponse
+from .value import Value
 from .webhooks import Attempt, Delivery
 
 _log = logging.getLogger("queue_middleware")

@@ -14,7 +14,7 @@ from typing import Self
 
 from .errors import RotationRefused, SettingsError
 from .keypair import KeyPair
-from .models import Value
+from .value import Value
 
 LEAST_NOTICE = 24 * 3600.0
 """Seconds for which receivers keep a key set, at most; for as long a key is published before it signs."""

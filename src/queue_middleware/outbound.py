@@ -8,10 +8,8 @@ is followed), nor a proxy of the environment (none is read) leads around it.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import os
 import ssl
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,44 +18,20 @@ from typing import Self, TypeVar
 import h11
 import httpx
 
+from .dialler import Connect, Dialler, Origin, Resolver, connect
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
-from .models import Headers, Value
+from .models import Headers
 from .names import Names
 
 T = TypeVar("T")
 
-CONNECT_TIMEOUT = 5.0
 _REST = 1.0
 """Seconds for the rest of an answer after its status: it is for the operator, and leaves the connection fit for another."""
 _KEPT_FOR = 5.0
 """Seconds for which a connection is kept that nobody uses."""
 _MOST_KEPT = 64
-
-Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
-
-
-class Origin(Value, frozen=True):
-    """Where a connection leads. With `tls` it is encrypted, and the certificate is that of `host`."""
-
-    tls: bool
-    host: str
-    port: int
-
-
-Connect = Callable[[str, Origin, ssl.SSLContext | None], Awaitable[Connection]]
-"""A connection to an address that was found good. Raises `OSError`."""
-
-
-async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) -> Connection:
-    """By the event loop, over TCP."""
-    name = origin.host if context is not None else None
-    _, connection = await asyncio.get_running_loop().create_connection(
-        Connection, address, origin.port, ssl=context, server_hostname=name
-    )
-    return connection
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +86,9 @@ class Outbound:
     async def __aenter__(self) -> Self:
         self._kept, self._count = {}, 0
         self._loop = asyncio.get_running_loop()
-        self._resolve = self._resolver or Names().resolve
         # Made once: the certificates would otherwise be read anew for every connection. Nothing of the environment.
-        self._context = self._ssl_context or httpx.create_ssl_context(trust_env=False)
+        context = self._ssl_context or httpx.create_ssl_context(trust_env=False)
+        self._dialler = Dialler(self._guard, self._resolver or Names().resolve, self._connect_to, context, self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -204,7 +178,7 @@ class Outbound:
     async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         """Send over a connection that was kept; should it have been closed by then, over another."""
         while True:
-            connection = self._take(origin) or await self._connect(origin)
+            connection = self._take(origin) or await self._dialler.dial(origin)
             try:
                 return connection, await send(connection)
             except Broken as broken:
@@ -258,43 +232,6 @@ class Outbound:
             self._sweeping.cancel()
         self._sweeping = self._loop.call_later(_KEPT_FOR, self._sweep)
 
-    # --- making one
-
-    async def _connect(self, origin: Origin) -> Connection:
-        """Resolve once, check every address, connect to a checked one."""
-        trouble = f"the name {origin.host} was not resolved in time"
-        try:
-            async with asyncio.timeout(min(CONNECT_TIMEOUT, self._timeout)) as limit:
-                addresses = await self._checked(origin.host, origin.port)
-                trouble = "no connection was made in time"
-                return await self._connect_to_one(addresses, origin, limit.when() or 0.0)
-        except TimeoutError:
-            raise OutboundError(trouble) from None
-        except OSError as error:
-            raise OutboundError(f"no connection: {_reason(error)}") from error
-
-    async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
-        context = self._context if origin.tls else None
-        for left in range(len(addresses), 0, -1):
-            now = self._loop.time()
-            try:
-                # Each gets its share of what is left, so one that never answers does not use it all up.
-                async with asyncio.timeout_at(now + max(deadline - now, 0.0) / left):
-                    return await self._connect_to(addresses[-left], origin, context)
-            except OSError as error:
-                if left == 1 or isinstance(error, ssl.SSLError):  # an address that speaks TLS was the right one
-                    raise
-        raise OutboundError(f"the name {origin.host} cannot be resolved")
-
-    async def _checked(self, host: str, port: int) -> Sequence[str]:
-        try:
-            addresses = [host] if _is_literal(host) else await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise OutboundError(f"the name {host} cannot be resolved") from None
-        for address in addresses:
-            self._guard.check_address(host, address)
-        return addresses
-
 
 async def _chunks(arrivals: Arrivals) -> AsyncIterator[bytes]:
     try:
@@ -302,14 +239,6 @@ async def _chunks(arrivals: Arrivals) -> AsyncIterator[bytes]:
             yield chunk
     except Broken:
         raise OutboundError("the connection ended in the middle of the answer") from None
-
-
-def _is_literal(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
 
 
 @contextmanager
@@ -321,12 +250,3 @@ def _told(timeout: float) -> Iterator[None]:
         raise OutboundError(f"no answer within {timeout:g} s") from None
     except Broken as broken:
         raise OutboundError(str(broken)) from broken
-
-
-def _reason(error: OSError) -> str:
-    """The system's words for it, or TLS's; asyncio's own repeat the address."""
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not good: {error.verify_message}"
-    if isinstance(error, ssl.SSLError):
-        return "TLS failed"
-    return os.strerror(error.errno) if error.errno else "the other side cannot be reached"

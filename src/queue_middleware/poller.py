@@ -15,9 +15,10 @@ from .errors import OutboundError, OutboundRefused, UnknownRequest
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .inquiry import Inquiry
-from .models import ErrorType, Failure, StoredResponse, Value
+from .models import ErrorType, Failure, StoredResponse
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
+from .value import Value
 from .waitingroom import WaitingRoom
 from .wire.questions import question_headers
 from .wire.readings import (

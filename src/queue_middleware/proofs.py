@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from .errors import VerificationError
-from .models import Value
+from .value import Value
 from .wire import standard
 from .wire import webhook as fal
 

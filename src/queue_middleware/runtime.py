@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import os
-import secrets
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
-from pathlib import Path
 from typing import Any
 
 from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
 from .departure import Departure
-from .errors import NotRunning, SettingsError
+from .errors import NotRunning
 from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
 from .journal import Journal
-from .keyfile import keys_of_option
+from .keyfile import callback_secrets, keys_of_option
 from .keywatch import KeyWatch
 from .ledger import Ledger
-from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result, Task, TaskSpec
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
 from .outbound import Outbound
 from .poller import Poller
-from .privatefile import read_or_make
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
@@ -38,6 +35,7 @@ from .store import Store
 from .stores.sqlite import SQLiteStore
 from .target import Targets
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
+from .taskspec import Task, TaskSpec
 from .watch import Follower, Watch
 from .worker import Worker
 
@@ -139,7 +137,7 @@ class Runtime:
             keywatch = KeyWatch(settings, store.path, self._announce)
             signer = await keywatch.open()
             outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
-            self._ids = CallbackIds(await asyncio.to_thread(_secrets, settings, store.path))
+            self._ids = CallbackIds(await asyncio.to_thread(callback_secrets, settings.callback_secret, store.path))
             targets = Targets(self._app, outbound, self._ids, settings)
             worker = Worker(self._app, store, targets, settings, self._announce)
             worker.adopt(state, context)
@@ -293,15 +291,3 @@ class Runtime:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""
         await self._keywatch.look()
         return self._signer.jwks()
-
-
-def _secrets(settings: Settings, database: Path) -> tuple[bytes, ...]:
-    """From which the ids of callbacks are made."""
-    if settings.callback_secret:
-        return settings.callback_secret
-    path = database.with_name(f"{database.name}.secret")
-    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
-    try:
-        return Settings.load({"callback_secret": text}, {}).callback_secret
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error.detail}") from None

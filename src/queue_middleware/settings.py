@@ -3,152 +3,33 @@
 from __future__ import annotations
 
 import difflib
-import math
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
-from .backoff import parse_duration, parse_schedule
 from .errors import SettingsError
+from .optiontexts import (
+    parse_app,
+    parse_crash,
+    parse_flag,
+    parse_hosts,
+    parse_hosts_or_suffixes,
+    parse_integer,
+    parse_key_sources,
+    parse_keys,
+    parse_origins,
+    parse_prefix,
+    parse_public_url,
+    parse_seconds,
+    parse_secrets,
+    parse_size,
+    parse_text,
+    parse_waits,
+    parse_words,
+)
 from .secret import secret_words
-
-_SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
-
-
-def parse_size(value: object) -> int:
-    """Bytes of `1048576`, `"10 MiB"` or `"2GB"`."""
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
-    if not match or match[2] not in _SIZES:
-        raise SettingsError(f"{value!r} is not a size; write bytes or a number with KiB, MiB or GiB, e.g. '10 MiB'")
-    return int(match[1]) * _SIZES[match[2]]
-
-
-def _seconds(value: object) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
-            raise SettingsError(f"{value!r} is not a duration")
-        return float(value)
-    return parse_duration(str(value))
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        return int(value)
-    raise SettingsError(f"{value!r} is not a whole number")
-
-
-def _words(value: object) -> tuple[str, ...]:
-    if isinstance(value, str):
-        return tuple(word for part in value.split(",") if (word := part.strip()))
-    if isinstance(value, Iterable):
-        return tuple(str(word) for word in value)
-    raise SettingsError(f"{value!r} is not a list of words")
-
-
-def _schedule(value: object) -> tuple[float, ...]:
-    if isinstance(value, str):
-        return parse_schedule(value)
-    waits = tuple(_seconds(wait) for wait in value) if isinstance(value, Iterable) else (_seconds(value),)
-    if any(wait < 0 for wait in waits):
-        raise SettingsError(f"{value!r} holds a wait below zero")
-    return waits
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str | os.PathLike) or not str(value):
-        raise SettingsError(f"{value!r} is not a text")
-    return str(value)
-
-
-def _flag(value: object) -> bool:
-    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
-    if (flag := words.get(str(value).strip().lower())) is None:
-        raise SettingsError(f"{value!r} is neither true nor false")
-    return flag
-
-
-def _prefix(value: object) -> str:
-    prefix = "/" + str(value).strip("/")
-    if prefix == "/" or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
-        raise SettingsError(f"{value!r} is not a prefix; write a path of plain words, e.g. '/fal/queue'")
-    return prefix
-
-
-def _hosts(value: object) -> tuple[str, ...]:
-    hosts = tuple(word.lower().removesuffix(".") for word in _words(value))
-    for host in hosts:
-        if not re.fullmatch(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
-            raise SettingsError(f"{host!r} is not the name of a host; write e.g. 'queue.example.com', with a port or without")
-    return hosts
-
-
-def _app(value: object) -> str:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*", str(value)):
-        raise SettingsError(f"{value!r} is not an app; write its owner and its alias, e.g. 'acme/pictures'")
-    return str(value)
-
-
-def _origins(value: object) -> tuple[str, ...]:
-    origins = tuple(word.lower().removesuffix("/") for word in _words(value))
-    for origin in origins:
-        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
-            raise SettingsError(f"{origin!r} is not an origin; write e.g. 'https://app.example.com', or '*' for all")
-    return origins
-
-
-def _keys(value: object) -> tuple[str, ...]:
-    keys = _words(value)
-    for key in keys:
-        # Not repeated: it may be nearly the secret.
-        if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
-            raise SettingsError("an API key is a text of 8 to 512 characters of ASCII, without spaces and commas")
-    return keys
-
-
-def _hosts_or_suffixes(value: object) -> tuple[str, ...]:
-    words = tuple(word.lower().removesuffix(".") for word in _words(value))
-    for word in words:
-        if not re.fullmatch(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", word):
-            raise SettingsError(f"{word!r} is not a host or '*.suffix'; write no scheme and no port, e.g. 'queue.fal.run'")
-    return words
-
-
-def _secrets(value: object) -> tuple[bytes, ...]:
-    words = _words(value)
-    if not all(re.fullmatch(r"[0-9a-fA-F]{64}", word) for word in words):
-        raise SettingsError("a callback secret is 64 hex digits; make one with: openssl rand -hex 32")
-    return tuple(map(bytes.fromhex, words))
-
-
-def _key_sources(value: object) -> tuple[tuple[str, str], ...]:
-    sources = tuple(word.partition("=") for word in _words(value))
-    for host, _, source in sources:
-        if not re.fullmatch(r"[a-z0-9.-]+", host) or not re.match(r"https?://|whsec_", source):
-            raise SettingsError(
-                "callback_keys takes hosts, each with the URL of a key set or a whsec_ secret, e.g. "
-                "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
-            )
-    return tuple((host, source) for host, _, source in sources)
-
-
-def _crash(value: object) -> str:
-    if value not in ("retry", "fail"):
-        raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
-    return str(value)
-
-
-def _public_url(value: object) -> str:
-    text = str(value).rstrip("/")
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
-        raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
-    return text
 
 
 class Options(TypedDict, total=False):
@@ -202,83 +83,83 @@ class Settings:
     lists are sequences, or texts with commas. Raises `SettingsError` for what it does not understand.
     """
 
-    database: str = _option("queue.sqlite3", _text)
+    database: str = _option("queue.sqlite3", parse_text)
     """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
-    prefix: str = _option("/fal/queue", _prefix)
+    prefix: str = _option("/fal/queue", parse_prefix)
     """Where the queue's routes live."""
-    fal_hosts: tuple[str, ...] = _option((), _hosts)
+    fal_hosts: tuple[str, ...] = _option((), parse_hosts)
     """Hosts that are the queue's alone: at their root are the URLs of queue.fal.run, `/{owner}/{alias}/…`."""
-    queue_app: str | None = _option(None, _app)
+    queue_app: str | None = _option(None, parse_app)
     """The one `owner/alias` that such URLs may name; without it they may name any."""
-    cors_origins: tuple[str, ...] = _option((), _origins)
+    cors_origins: tuple[str, ...] = _option((), parse_origins)
     """Origins whose pages may call the queue's routes from a browser, e.g. `https://app.example.com`; `*` for all."""
-    concurrency: int = _option(8, _integer, least=1)
+    concurrency: int = _option(8, parse_integer, least=1)
     """Replays at once in this process."""
-    public_url: str | None = _option(None, _public_url)
+    public_url: str | None = _option(None, parse_public_url)
     """Base of the URLs that we hand out; without it they are built from the request."""
-    paths: tuple[str, ...] = _option((), _words)
+    paths: tuple[str, ...] = _option((), parse_words)
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
-    outbound_allow: tuple[str, ...] = _option((), _words)
+    outbound_allow: tuple[str, ...] = _option((), parse_words)
     """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
-    api_keys: tuple[str, ...] = _option((), _keys, told=False)
+    api_keys: tuple[str, ...] = _option((), parse_keys, told=False)
     """Keys of those who may use the queue, as `Authorization: Key …`, `Authorization: Bearer …` or `X-API-Key`.
 
     With them, or with `authenticate`, a request belongs to who submitted it. The part in front of a colon is his name.
     """
-    task_targets: tuple[str, ...] = _option((), _hosts_or_suffixes)
+    task_targets: tuple[str, ...] = _option((), parse_hosts_or_suffixes)
     """Hosts and `*.suffix` that tasks may call; without it they may call the wrapped application only."""
-    callback_timeout: float = _option(3600.0, _seconds, least=0.01)
+    callback_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for which a plain submission waits for its callback; tasks say `maxWaitTime`."""
-    callback_secret: tuple[bytes, ...] = _option((), _secrets, told=False)
+    callback_secret: tuple[bytes, ...] = _option((), parse_secrets, told=False)
     """From which callback URLs are made: 64 hex digits; of several, with commas, the first is used for new ones.
 
     Without it one is made and kept beside the database with mode 0600.
     """
-    callback_keys: tuple[tuple[str, str], ...] = _option((), _key_sources, told=False)
+    callback_keys: tuple[tuple[str, str], ...] = _option((), parse_key_sources, told=False)
     """By what callbacks from these targets have to be signed: `host=URL of a key set`, or `host=whsec_…`."""
-    webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), _schedule)
+    webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), parse_waits)
     """Waits between delivery attempts, each ± 20 %."""
     webhook_max_payload: int | None = _option(None, parse_size, least=0)
     """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
-    webhook_timeout: float = _option(15.0, _seconds, least=0.1)
+    webhook_timeout: float = _option(15.0, parse_seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
     webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)
     """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
-    signing_key: str | None = _option(None, _text, told=False)
+    signing_key: str | None = _option(None, parse_text, told=False)
     """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.
 
     Without it a key is made and kept beside the database with mode 0600.
     """
-    request_timeout: float = _option(3600.0, _seconds, least=0.01)
+    request_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for one attempt of a replay."""
-    max_attempts: int = _option(3, _integer, least=1)
+    max_attempts: int = _option(3, parse_integer, least=1)
     """Attempts of a replay: after a lost lease, 503, 504, 429 with Retry-After, a time-out or an incomplete answer."""
-    on_crash: str = _option("retry", _crash)
+    on_crash: str = _option("retry", parse_crash)
     """`retry` or `fail`: what happens to a request whose process died in the middle of it."""
-    lease: float = _option(60.0, _seconds, least=0.5)
+    lease: float = _option(60.0, parse_seconds, least=0.5)
     """Seconds after which the work of a process that does not answer is given to another; renewed at a quarter."""
     max_request_body: int = _option(10 * 2**20, parse_size, least=0)
     """Bytes; more is answered 413 while it streams in."""
     max_response_body: int = _option(64 * 2**20, parse_size, least=0)
     """Bytes; a longer answer of the application ends the request as failed."""
-    capture_logs: bool = _option(True, _flag)
+    capture_logs: bool = _option(True, parse_flag)
     """Keep what the application logs with `logging` while it works on a request, for the submitter to read.
 
     What is said with `current_job.log` is kept in any case.
     """
     max_logs: int = _option(2**20, parse_size, least=0)
     """Bytes of log lines kept of one attempt, 10,000 lines at most; 0 keeps none."""
-    max_queued: int = _option(10_000, _integer, least=1)
+    max_queued: int = _option(10_000, parse_integer, least=1)
     """Waiting requests; above it submissions are answered 503."""
-    max_queued_per_client: int = _option(1_000, _integer, least=1)
+    max_queued_per_client: int = _option(1_000, parse_integer, least=1)
     """Waiting requests of one client; above it submissions are answered 429."""
-    retention: float = _option(7 * 86400.0, _seconds, least=0)
+    retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
-    shutdown_timeout: float = _option(20.0, _seconds, least=0)
+    shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
     """Seconds for running requests to end at shutdown; the rest is handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
     """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB."""
-    allow_network_filesystem: bool = _option(False, _flag)
+    allow_network_filesystem: bool = _option(False, parse_flag)
     """Open the database on NFS, SMB or the like all the same. SQLite's locks do not hold there: expect corruption."""
 
     @classmethod

@@ -13,10 +13,12 @@ from urllib.parse import urljoin
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
-from .models import ErrorType, Failure, Headers, StoredRequest, Task, TaskSpec, Value
+from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
 from .replay import App, NoAnswer
 from .settings import Settings
+from .taskspec import Task, TaskSpec
+from .value import Value
 from .wire.links import origin_of
 from .wire.placeholder import fill, fill_address
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from .models import Failure, Headers, Job, JobState, PollConfig, StoredResponse, Task, TaskSpec, Value
+from .models import Failure, Headers, Job, JobState, StoredResponse
+from .taskspec import PollConfig, Task, TaskSpec
+from .value import Value
 
 
 class TaskStatus(StrEnum):

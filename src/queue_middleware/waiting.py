@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .cadence import first_question
-from .models import Failure, Headers, PollConfig, StoredRequest, StoredResponse, TaskSpec
+from .models import Failure, Headers, StoredRequest, StoredResponse
 from .tasks import Wait
+from .taskspec import PollConfig, TaskSpec
 
 COMMON_FAILURES = ("failed", "failure", "error", "errored", "canceled", "cancelled", "aborted")
 """Words that mean the same from everybody. (What says `rejected` may be a decision, and somebody's result.)"""

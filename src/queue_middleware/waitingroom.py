@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from .errors import QueueError
-from .models import Claim, Failure, JobState, Rescue, StoredResponse, Task
+from .models import Claim, Failure, JobState, Rescue, StoredResponse
 from .tasks import Channel, Poll, Resolution, Resolved, SecretId, TaskPage, TaskRecord, TaskStatus, Wait, Waiter
+from .taskspec import Task
 
 Heard = Callable[[JobState | QueueError | None], None]
 """Called in the event loop with the result of `conclude`, or why there is none."""

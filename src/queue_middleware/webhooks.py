@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from .models import DeliveryState, Result, Standing, Value, WebhookKind
+from .models import DeliveryState, Result, Standing, WebhookKind
+from .value import Value
 
 
 class Delivery(Value, frozen=True):

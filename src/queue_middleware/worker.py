@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from contextvars import Context, copy_context
 from typing import Any
 
-from .attempt import GRACE, PAUSE, POLITE, Abort, Attempt, Surroundings
+from .attempt import GRACE, POLITE, Abort, Attempt
 from .events import Announce, Outage
 from .logbook import Shelf
 from .models import Claim
 from .replay import App
 from .settings import Settings
 from .store import Store, Topic
+from .surroundings import PAUSE, Surroundings
 from .target import Targets
 
 

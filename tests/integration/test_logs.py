@@ -432,7 +432,7 @@ async def test_lines_outlive_an_outage_of_the_database(database: Path, monkeypat
             raise StoreBusy("out of reach", 1)
 
     monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Away)
-    monkeypatch.setattr("queue_middleware.attempt.PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
 
     async def endpoint(request: Request) -> Response:
         log.warning("one")

@@ -69,7 +69,7 @@ async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_
 ) -> None:
     """The timer that cancels handlers must not cancel the settlement."""
     monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Full)
-    monkeypatch.setattr("queue_middleware.attempt.PAUSE", 0.3)  # longer than the wait before the cancellation
+    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.3)  # longer than the wait before the cancellation
     entered = asyncio.Event()
 
     async def polite(request: Request) -> Response:
@@ -153,7 +153,7 @@ async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
 async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.attempt.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
     heard: list[Event] = []
     calls = 0
 

@@ -127,7 +127,7 @@ async def test_how_often_is_the_submitters_choice(database: Path, headers: dict[
 
 
 async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.attempt.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
     tidied: list[int | None] = []
 
     async def hang(request: Request) -> Response:
@@ -202,7 +202,7 @@ class Flaky(SQLiteStore):
 
 async def test_finished_work_outlives_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Flaky)
-    monkeypatch.setattr("queue_middleware.attempt.PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
     ear = Ear()
     gate = Gate()

@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Backoff, Cancelled, Claim, ErrorType, Failure, Job, JobState, PollConfig, RetryPolicy
+from queue_middleware.models import Cancelled, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
 from queue_middleware.store import Store, Topic
 from queue_middleware.tasks import Channel, Resolved, SecretId, TaskStatus
+from queue_middleware.taskspec import Backoff, PollConfig
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed
 from tests.store_suite.conftest import ManualClock, Stores
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.models import Backoff, ErrorType, Failure, Job, JobState, StoredResponse, TaskSpec
+from queue_middleware.models import ErrorType, Failure, Job, JobState, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.taskspec import Backoff, TaskSpec
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.taskroutes import OPEN, TaskVerb, find_task_route
 

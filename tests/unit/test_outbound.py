@@ -10,10 +10,11 @@ import pytest
 import trustme
 
 from queue_middleware import outbound as outbound_module
+from queue_middleware.dialler import Origin
 from queue_middleware.errors import OutboundError, OutboundRefused
 from queue_middleware.guard import Guard
 from queue_middleware.http11 import MAX_KEPT, Connection, Stream
-from queue_middleware.outbound import Origin, Outbound
+from queue_middleware.outbound import Outbound
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])

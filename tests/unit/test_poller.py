@@ -17,13 +17,14 @@ from queue_middleware.errors import OutboundError, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
-from queue_middleware.models import Claim, ErrorType, Headers, JobState, PollConfig, StoredResponse
+from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.outbound import Outbound
 from queue_middleware.poller import Poller
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Channel
+from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW
 from queue_middleware.wire.providers import PROVIDERS
 from tests.fake_providers import (

@@ -2,7 +2,7 @@
 
 import pytest
 
-from queue_middleware.models import PollConfig
+from queue_middleware.taskspec import PollConfig
 from queue_middleware.wire.questions import origin_of, question_headers
 
 HOME = "https://api.example/v1/run?webhook={asyncqueue_callback_url}"

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from queue_middleware.models import PollConfig, StoredResponse
+from queue_middleware.models import StoredResponse
+from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW
 from queue_middleware.wire.providers import PROVIDERS
 from queue_middleware.wire.readings import (

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, PollConfig, StoredResponse
+from queue_middleware.models import ErrorType, Failure, StoredResponse
 from queue_middleware.tasks import Wait
+from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW, wait_after
 from tests.nouns import a_request, a_task
 

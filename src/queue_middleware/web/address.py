@@ -9,8 +9,8 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
-from queue_middleware.models import Value
 from queue_middleware.settings import Settings
+from queue_middleware.value import Value
 from queue_middleware.wire.links import origin
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)

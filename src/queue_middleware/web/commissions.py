@@ -8,11 +8,12 @@ from contextlib import contextmanager
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import replayed_headers
-from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest, Task, TaskSpec
+from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.target import callback_url, may_call
 from queue_middleware.tasks import TaskRecord, TaskStatus
+from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.wire import fal
 from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in

@@ -8,9 +8,10 @@ from urllib.parse import unquote
 
 from queue_middleware.errors import HeadersTooLarge, NotAllowed
 from queue_middleware.headers import replayed_headers
-from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest, TaskSpec
+from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
+from queue_middleware.taskspec import TaskSpec
 from queue_middleware.wire import fal
 from queue_middleware.wire.knobs import Knobs, read_knobs
 from queue_middleware.wire.placeholder import HINT, holds_place

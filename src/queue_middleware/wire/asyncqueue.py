@@ -12,8 +12,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Backoff, Headers, PollConfig, StoredResponse, Value
+from queue_middleware.models import Headers, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.taskspec import Backoff, PollConfig
+from queue_middleware.value import Value
 
 from .pollconfig import is_relative, read_poll_config, shown_poll_config
 from .providers import find_provider

@@ -9,7 +9,8 @@ from functools import lru_cache
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, Value, WebhookKind
+from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, WebhookKind
+from queue_middleware.value import Value
 
 MOST_ATTEMPTS = 10
 """fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""

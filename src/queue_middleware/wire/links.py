@@ -6,7 +6,8 @@ import json
 from functools import lru_cache
 from urllib.parse import quote
 
-from queue_middleware.models import StoredRequest, Value
+from queue_middleware.models import StoredRequest
+from queue_middleware.value import Value
 
 
 class Links(Value, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import PollConfig, Word
+from queue_middleware.taskspec import PollConfig, Word
 
 from .templates import check_path, check_template
 

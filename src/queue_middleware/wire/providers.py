@@ -14,7 +14,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import PollConfig, Value
+from queue_middleware.taskspec import PollConfig
+from queue_middleware.value import Value
 
 from .pollconfig import shown_poll_config, spelled, words
 from .templates import read_path

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from urllib.parse import urlsplit
 
-from queue_middleware.models import Headers, PollConfig
+from queue_middleware.models import Headers
+from queue_middleware.taskspec import PollConfig
 
 _NOT_FORWARDED = frozenset(
     {

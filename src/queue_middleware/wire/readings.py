@@ -10,7 +10,9 @@ from urllib.parse import urljoin
 
 import msgspec
 
-from queue_middleware.models import PollConfig, StoredResponse, Value
+from queue_middleware.models import StoredResponse
+from queue_middleware.taskspec import PollConfig
+from queue_middleware.value import Value
 from queue_middleware.waiting import COMMON_FAILURES
 
 from .pollconfig import spelled, words

@@ -6,8 +6,8 @@ import re
 from enum import StrEnum
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.models import Value
 from queue_middleware.request_id import is_request_id
+from queue_middleware.value import Value
 
 NAMESPACES = ("workflows", "comfy")
 """What may stand in front of an owner in the queue form."""

@@ -14,7 +14,8 @@ from urllib.parse import quote, urljoin
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, Value
+from queue_middleware.models import Headers
+from queue_middleware.value import Value
 
 LONGEST = 2048
 """Characters of a template, and of an address that was filled in."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, LogLevel, LogLine, PollConfig, StoredRequest, TaskSpec, WebhookKind
+from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest, WebhookKind
+from queue_middleware.taskspec import PollConfig, TaskSpec
 
 PART = 256 * 1024
 """Bytes of a body in one row."""

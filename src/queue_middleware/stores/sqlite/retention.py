@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_middleware.lifecycle import LARGE, SHORT, SHORT_IF_LARGE
-from queue_middleware.models import Value
 from queue_middleware.request_id import SEQUENCE_BITS
+from queue_middleware.value import Value
 
 from .queries import SQL
 from .transaction import Transaction

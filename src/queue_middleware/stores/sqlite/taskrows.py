@@ -6,8 +6,9 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.models import ErrorType, Failure, JobState, NewJob, StoredResponse, Task
+from queue_middleware.models import ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.tasks import Channel, Resolution
+from queue_middleware.taskspec import Task
 
 from .codec import decode_headers, decode_spec, encode, encode_headers
 from .transaction import Transaction

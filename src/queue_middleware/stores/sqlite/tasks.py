@@ -7,10 +7,11 @@ from typing import Any
 
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.lifecycle import CANCELLED, FINAL, UNANSWERED
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse, Task
+from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
 from queue_middleware.tasks import Channel, Resolution, Resolved, Wait
+from queue_middleware.taskspec import Task
 
 from . import taskrows
 from .codec import encode, encode_headers

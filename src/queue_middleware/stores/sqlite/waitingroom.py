@@ -6,8 +6,9 @@ import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse, Task
+from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
 from queue_middleware.tasks import Channel, Poll, Resolution, Resolved, SecretId, TaskPage, TaskRecord, TaskStatus, Wait, Waiter
+from queue_middleware.taskspec import Task
 from queue_middleware.waitingroom import Heard
 
 from . import polls, records, tasks

@@ -1,0 +1,104 @@
+"""Makes connections to those whom we call: a name is looked up once, and only addresses that the guard allows are used."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import os
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
+
+from .errors import OutboundError
+from .guard import Guard
+from .http11 import Connection
+from .value import Value
+
+CONNECT_TIMEOUT = 5.0
+
+Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
+"""Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
+
+
+class Origin(Value, frozen=True):
+    """Where a connection leads. With `tls` it is encrypted, and the certificate is that of `host`."""
+
+    tls: bool
+    host: str
+    port: int
+
+
+Connect = Callable[[str, Origin, ssl.SSLContext | None], Awaitable[Connection]]
+"""A connection to an address that was found good. Raises `OSError`."""
+
+
+async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) -> Connection:
+    """By the event loop, over TCP."""
+    name = origin.host if context is not None else None
+    _, connection = await asyncio.get_running_loop().create_connection(
+        Connection, address, origin.port, ssl=context, server_hostname=name
+    )
+    return connection
+
+
+class Dialler:
+    """`timeout` is seconds for finding and reaching a host, where that is less than `CONNECT_TIMEOUT`."""
+
+    def __init__(self, guard: Guard, resolver: Resolver, connect: Connect, context: ssl.SSLContext, timeout: float) -> None:
+        self._guard = guard
+        self._resolve = resolver
+        self._connect_to = connect
+        self._context = context
+        self._timeout = min(CONNECT_TIMEOUT, timeout)
+        self._loop = asyncio.get_running_loop()
+
+    async def dial(self, origin: Origin) -> Connection:
+        """Resolve once, check every address, connect to a checked one. Raises `OutboundError`, `OutboundRefused`."""
+        trouble = f"the name {origin.host} was not resolved in time"
+        try:
+            async with asyncio.timeout(self._timeout) as limit:
+                addresses = await self._checked(origin.host, origin.port)
+                trouble = "no connection was made in time"
+                return await self._connect_to_one(addresses, origin, limit.when() or 0.0)
+        except TimeoutError:
+            raise OutboundError(trouble) from None
+        except OSError as error:
+            raise OutboundError(f"no connection: {_reason(error)}") from error
+
+    async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
+        context = self._context if origin.tls else None
+        for left in range(len(addresses), 0, -1):
+            now = self._loop.time()
+            try:
+                # Each gets its share of what is left, so one that never answers does not use it all up.
+                async with asyncio.timeout_at(now + max(deadline - now, 0.0) / left):
+                    return await self._connect_to(addresses[-left], origin, context)
+            except OSError as error:
+                if left == 1 or isinstance(error, ssl.SSLError):  # an address that speaks TLS was the right one
+                    raise
+        raise OutboundError(f"the name {origin.host} cannot be resolved")
+
+    async def _checked(self, host: str, port: int) -> Sequence[str]:
+        try:
+            addresses = [host] if _is_literal(host) else await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            raise OutboundError(f"the name {host} cannot be resolved") from None
+        for address in addresses:
+            self._guard.check_address(host, address)
+        return addresses
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+def _reason(error: OSError) -> str:
+    """The system's words for it, or TLS's; asyncio's own repeat the address."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"the certificate is not good: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return "TLS failed"
+    return os.strerror(error.errno) if error.errno else "the other side cannot be reached"

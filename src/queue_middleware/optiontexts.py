@@ -1,0 +1,162 @@
+"""From what somebody writes for an option to its value. Each raises `SettingsError` for what it does not understand."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Iterable
+
+from .backoff import parse_duration, parse_schedule
+from .errors import SettingsError
+
+_SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
+
+
+def parse_size(value: object) -> int:
+    """Bytes of `1048576`, `"10 MiB"` or `"2GB"`."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
+    if not match or match[2] not in _SIZES:
+        raise SettingsError(f"{value!r} is not a size; write bytes or a number with KiB, MiB or GiB, e.g. '10 MiB'")
+    return int(match[1]) * _SIZES[match[2]]
+
+
+def parse_seconds(value: object) -> float:
+    """Seconds of `20`, `"5s"` or `"30m"`."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise SettingsError(f"{value!r} is not a duration")
+        return float(value)
+    return parse_duration(str(value))
+
+
+def parse_integer(value: object) -> int:
+    """A whole number."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
+        return int(value)
+    raise SettingsError(f"{value!r} is not a whole number")
+
+
+def parse_words(value: object) -> tuple[str, ...]:
+    """Words with commas between them, or a list of words."""
+    if isinstance(value, str):
+        return tuple(word for part in value.split(",") if (word := part.strip()))
+    if isinstance(value, Iterable):
+        return tuple(str(word) for word in value)
+    raise SettingsError(f"{value!r} is not a list of words")
+
+
+def parse_waits(value: object) -> tuple[float, ...]:
+    """Seconds of `"5s, 5m"`, of a list of durations, or of one."""
+    if isinstance(value, str):
+        return parse_schedule(value)
+    waits = tuple(parse_seconds(wait) for wait in value) if isinstance(value, Iterable) else (parse_seconds(value),)
+    if any(wait < 0 for wait in waits):
+        raise SettingsError(f"{value!r} holds a wait below zero")
+    return waits
+
+
+def parse_text(value: object) -> str:
+    """A text, or a path, that is not empty."""
+    if not isinstance(value, str | os.PathLike) or not str(value):
+        raise SettingsError(f"{value!r} is not a text")
+    return str(value)
+
+
+def parse_flag(value: object) -> bool:
+    """Yes or no."""
+    words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
+    if (flag := words.get(str(value).strip().lower())) is None:
+        raise SettingsError(f"{value!r} is neither true nor false")
+    return flag
+
+
+def parse_prefix(value: object) -> str:
+    """`/fal/queue` of that, with slashes around it or without."""
+    prefix = "/" + str(value).strip("/")
+    if prefix == "/" or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
+        raise SettingsError(f"{value!r} is not a prefix; write a path of plain words, e.g. '/fal/queue'")
+    return prefix
+
+
+def parse_hosts(value: object) -> tuple[str, ...]:
+    """Names of hosts, with ports or without."""
+    hosts = tuple(word.lower().removesuffix(".") for word in parse_words(value))
+    for host in hosts:
+        if not re.fullmatch(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
+            raise SettingsError(f"{host!r} is not the name of a host; write e.g. 'queue.example.com', with a port or without")
+    return hosts
+
+
+def parse_app(value: object) -> str:
+    """`owner/alias`."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._~-]*/[A-Za-z0-9][A-Za-z0-9._~-]*", str(value)):
+        raise SettingsError(f"{value!r} is not an app; write its owner and its alias, e.g. 'acme/pictures'")
+    return str(value)
+
+
+def parse_origins(value: object) -> tuple[str, ...]:
+    """Origins as browsers name them, or `*`."""
+    origins = tuple(word.lower().removesuffix("/") for word in parse_words(value))
+    for origin in origins:
+        if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
+            raise SettingsError(f"{origin!r} is not an origin; write e.g. 'https://app.example.com', or '*' for all")
+    return origins
+
+
+def parse_keys(value: object) -> tuple[str, ...]:
+    """Keys that may use the queue."""
+    keys = parse_words(value)
+    for key in keys:
+        # Not repeated: it may be nearly the secret.
+        if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
+            raise SettingsError("an API key is a text of 8 to 512 characters of ASCII, without spaces and commas")
+    return keys
+
+
+def parse_hosts_or_suffixes(value: object) -> tuple[str, ...]:
+    """Names of hosts, and `*.suffix`."""
+    words = tuple(word.lower().removesuffix(".") for word in parse_words(value))
+    for word in words:
+        if not re.fullmatch(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", word):
+            raise SettingsError(f"{word!r} is not a host or '*.suffix'; write no scheme and no port, e.g. 'queue.fal.run'")
+    return words
+
+
+def parse_secrets(value: object) -> tuple[bytes, ...]:
+    """Secrets of 32 bytes, as hex digits."""
+    words = parse_words(value)
+    if not all(re.fullmatch(r"[0-9a-fA-F]{64}", word) for word in words):
+        raise SettingsError("a callback secret is 64 hex digits; make one with: openssl rand -hex 32")
+    return tuple(map(bytes.fromhex, words))
+
+
+def parse_key_sources(value: object) -> tuple[tuple[str, str], ...]:
+    """Pairs of a host and the source of its keys, of `host=source`."""
+    sources = tuple(word.partition("=") for word in parse_words(value))
+    for host, _, source in sources:
+        if not re.fullmatch(r"[a-z0-9.-]+", host) or not re.match(r"https?://|whsec_", source):
+            raise SettingsError(
+                "callback_keys takes hosts, each with the URL of a key set or a whsec_ secret, e.g. "
+                "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
+            )
+    return tuple((host, source) for host, _, source in sources)
+
+
+def parse_crash(value: object) -> str:
+    """`retry` or `fail`."""
+    if value not in ("retry", "fail"):
+        raise SettingsError(f"{value!r} is neither 'retry' nor 'fail'")
+    return str(value)
+
+
+def parse_public_url(value: object) -> str:
+    """The base of a URL, without a slash at its end."""
+    text = str(value).rstrip("/")
+    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
+        raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
+    return text
