@@ -175,6 +175,10 @@ class Account:
         if self._logbook is not None:
             self._logbook.discard()
 
+    def part(self) -> None:
+        """The attempt is over, and knows of nobody any more."""
+        del self._on_told, self.replay
+
     def lost(self) -> None:
         """It is somebody else's by now."""
         self.forget()

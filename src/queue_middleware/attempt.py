@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from enum import StrEnum
-from typing import Protocol
+from typing import Any, Protocol
 
 from .account import Account
 from .bridges import Call, in_wsgi_bridge
@@ -13,7 +13,7 @@ from .events import AttemptStarted, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import CANCELLED
 from .models import Claim, ErrorType, Failure, StoredResponse
-from .replay import AnswerTooLarge, NoAnswer, Replay, build_scope
+from .replay import AnswerTooLarge, App, NoAnswer, Replay, build_scope
 from .surroundings import Surroundings
 
 POLITE = 0.1
@@ -38,6 +38,11 @@ class Vacate(Protocol):
 
     def __call__(self, attempt: Attempt, *, still_running: bool = False) -> None:
         """Called when the task ends, and before that when its slot is no longer held for it."""
+
+
+async def _called(app: App, scope: dict[str, Any], replay: Replay) -> None:
+    """An application may also be a plain function that returns something else to await, or raises."""
+    await app(scope, replay.receive, replay.send)
 
 
 class Attempt:
@@ -88,27 +93,29 @@ class Attempt:
     def _leave(self) -> None:
         if self._has_returned and not self._account.is_telling:
             self._vacate(self)
+            self._part()
+
+    def _part(self) -> None:
+        """What belongs to an attempt knows each other. Parted, it is freed at once, and not by the garbage collector."""
+        self.task = self._application = None
+        self._account.part()
+        self._replay.part()
 
     async def _call(self) -> BaseException | None:
         """Call the application; what it raised, if anything."""
         claim = self.claim
         scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
-        try:
-            app = self._around.app if self._account.errand is None else self._account.errand.begin(self._replay)
-            self._application = Call(app(scope, self._replay.receive, self._replay.send))
-            await self._application
-        except AnswerTooLarge:
+        app = self._around.app if self._account.errand is None else self._account.errand.begin(self._replay)
+        self._application = application = Call(_called(app, scope, self._replay))
+        error = await application
+        if error is None or isinstance(error, AnswerTooLarge):
             return None
-        except NoAnswer as error:
-            return error
-        except BaseException as error:
-            if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
-                self._account.forget()  # whoever finds it unfinished runs it again
-                raise
-            if self._reason is None:
-                self._announce(Raised(claim.request_id, error))
-            return error
-        return None
+        if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
+            self._account.forget()  # whoever finds it unfinished runs it again
+            raise error
+        if self._reason is None and not isinstance(error, NoAnswer):
+            self._announce(Raised(claim.request_id, error))
+        return error
 
     async def _flush(self, number: int, data: bytes) -> None:
         if not await self._around.insist(None, lambda: self._around.store.append(self.claim, number, data)):

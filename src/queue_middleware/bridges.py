@@ -8,7 +8,7 @@ workers, and the application is dead.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine, Generator, Iterator
+from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
@@ -19,16 +19,16 @@ _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
 
 
 class Call:
-    """Awaits a coroutine, and can end it with `CancelledError` when what it waits for now is over, instead of at once.
+    """Awaits a coroutine and gives back what it raised, if anything: a traceback that somebody keeps goes no further than this.
 
-    Once, as `Task.cancel` does: its `finally` blocks may await.
+    It can end the coroutine with `CancelledError` when what that waits for now is over, instead of at once. Once, as
+    `Task.cancel` does: its `finally` blocks may await.
     """
 
     __slots__ = ("_cancel_next", "coroutine")
 
-    def __init__(self, awaitable: Awaitable[None]) -> None:
-        # An application may also be a plain function that returns something else to await.
-        self.coroutine = awaitable if isinstance(awaitable, Coroutine) else _awaiting(awaitable)
+    def __init__(self, coroutine: Coroutine[Any, Any, object]) -> None:
+        self.coroutine = coroutine
         self._cancel_next = False
 
     def cancel_next(self) -> None:
@@ -39,7 +39,7 @@ class Call:
         """Whether what it waits for now is done in a thread, which goes on whatever becomes of the call."""
         return any(frame.f_globals.get("__name__") in _THREADS for frame in _frames(self.coroutine))
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, BaseException | None]:
         coroutine = self.coroutine
         error: BaseException | None = None
         try:
@@ -57,11 +57,9 @@ class Call:
                     self._cancel_next = False
                     error = asyncio.CancelledError()
         except StopIteration:
-            return
-
-
-async def _awaiting(awaitable: Awaitable[None]) -> None:
-    await awaitable
+            return None
+        except BaseException as raised:
+            return raised
 
 
 def in_wsgi_bridge(request_id: str) -> bool:

@@ -114,6 +114,11 @@ class Replay:
         self.silenced = True
         self._over()
 
+    def part(self) -> None:
+        """Nobody listens any more. The application may keep our channels; they keep nothing else."""
+        self.silenced = True
+        self._flush, self._done = _nowhere, _to_nobody
+
     async def receive(self) -> Message:
         """The body, once; then nothing until the answer is complete or nobody wants it any more."""
         if self._body is not None:
@@ -201,6 +206,14 @@ class Replay:
         else:
             detail = "the application returned in the middle of its answer"
         return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
+
+
+async def _nowhere(number: int, data: bytes) -> None:
+    return None
+
+
+def _to_nobody(outcome: StoredResponse | Failure) -> None:
+    return None
 
 
 def _checked_status(status: Any) -> int:

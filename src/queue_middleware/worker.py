@@ -157,33 +157,39 @@ class Worker:
 
     # --- watching
 
+    # What they look at are steps of their own: a variable of one that waits would keep an attempt that is long over.
+
     async def _watch_revocations(self) -> None:
-        """Cancel what is to be cancelled, and stop what is no longer ours."""
         while True:
             await self._revoked.wait()
             self._revoked.clear()
-            before = list(self._running.values())
             try:
-                held = await self._store.held() if before else {}
+                await self._look_for_revocations()
             except Exception as error:
                 self._announce(Outage("revocations", error, PAUSE))
                 self._loop.call_later(PAUSE, self._revoked.set)
-                continue
-            for attempt in before:
-                cancelling = held.get((attempt.claim.key, attempt.claim.token))
-                if cancelling is None:
-                    attempt.abort(Abort.LOST)
-                elif cancelling:
-                    attempt.abort(Abort.CANCELLED)
+
+    async def _look_for_revocations(self) -> None:
+        """Cancel what is to be cancelled, and stop what is no longer ours."""
+        before = list(self._running.values())
+        held = await self._store.held() if before else {}
+        for attempt in before:
+            cancelling = held.get((attempt.claim.key, attempt.claim.token))
+            if cancelling is None:
+                attempt.abort(Abort.LOST)
+            elif cancelling:
+                attempt.abort(Abort.CANCELLED)
 
     async def _watch_deadlines(self) -> None:
         """One clock for all attempts: a timer for each would cost more than many a handler."""
         tick = min(0.25, self._settings.request_timeout / 4)
         while True:
             await asyncio.sleep(tick)
-            now = self._loop.time()
-            for attempt in list(self._running.values()):
-                attempt.check_deadline(now)
+            self._check_deadlines(self._loop.time())
+
+    def _check_deadlines(self, now: float) -> None:
+        for attempt in list(self._running.values()):
+            attempt.check_deadline(now)
 
     # --- ending
 

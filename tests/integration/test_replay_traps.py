@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -87,6 +87,21 @@ async def test_receive_is_silent_until_the_answer_is_complete_and_then_says_disc
         body = {"type": "http.request", "body": b"in", "more_body": False}
         await eventually(lambda: len(seen) == 5)
         assert seen == [body, "all but the end was sent", disconnect, disconnect, disconnect]
+
+
+@pytest.mark.parametrize("refuses", [False, True])
+async def test_an_application_may_be_a_plain_function(database: Path, refuses: bool) -> None:
+    async def answer(send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"x"})
+
+    def app(scope: Message, receive: Receive, send: Send) -> Awaitable[None]:
+        if scope["type"] != "http" or refuses:
+            raise ValueError(scope["type"])
+        return asyncio.ensure_future(answer(send))
+
+    async with serving(app, database) as queue:
+        assert (await queue.run("GET", "/")).status_code == (500 if refuses else 200)
 
 
 async def test_receive_can_be_cancelled(database: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextvars import copy_context
 from typing import Any, TypeVar
 
 import msgspec
@@ -63,6 +64,8 @@ class Writer:
         self._undone = undone
         self._waiting: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
+        # Not that of whoever writes: a timer that was cancelled keeps its context, and so his request, until it would be due.
+        self._context = copy_context()
         self._writing = False
         self._patience: asyncio.TimerHandle | None = None
         self._taking = threading.Lock()
@@ -103,12 +106,12 @@ class Writer:
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience)
+        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
         self._connection.post(self._write_and_tell)
 
     def _lose_patience(self) -> None:
         """Turn away those who wait for a turn that does not come, so that they neither hang nor fill memory."""
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience)
+        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
         for waiting in self._take(sys.maxsize, sys.maxsize):
             _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
 
