@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
 from .models import Headers
+from .value import Value
 
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
@@ -17,20 +18,52 @@ _NOT_REPLAYED = _HOP_BY_HOP | {b"expect", b"content-length", b"accept-encoding",
 """What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
 _BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
 
+_REPLAYED, _SAID, _CONNECTION = 1, 2, 4
+"""What may become of a request header, as bits."""
+
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
-def replayed_headers(headers: Headers) -> tuple[Headers, bytes]:
-    """Those request headers that the application will see at the replay, and all their values in one text to search in."""
-    kept = [pair for pair in headers if _is_replayed(pair[0])]
-    if named := _named_by_connection(headers):
+class RequestHeaders(Value, frozen=True):
+    """What the headers of a submission come to, read once."""
+
+    replayed: Headers
+    """Those that the application will see."""
+    values: bytes
+    """All values of those in one text to search in."""
+    said: Mapping[bytes, bytes]
+    """`x-fal-*`: what is said to us. Of one that is repeated the last counts."""
+    size: int
+    """Bytes of all of them, with what stands between them on the wire."""
+
+
+def read_headers(headers: Headers) -> RequestHeaders:
+    """Read the headers of a submission, names in lower case."""
+    kept: list[tuple[bytes, bytes]] = []
+    values: list[bytes] = []
+    said: dict[bytes, bytes] = {}
+    size = 4 * len(headers)
+    connection = False
+    for pair in headers:
+        name, value = pair
+        size += len(name) + len(value)
+        fate = _fate(name)
+        if fate & _REPLAYED:
+            kept.append(pair)
+            values.append(value)
+        if fate & _SAID:
+            said[name] = value
+        elif fate & _CONNECTION:
+            connection = True
+    if connection:
+        named = _named_by_connection(headers)
         kept = [pair for pair in kept if pair[0] not in named]
     # One search over all of them: nearly always there is nothing to find.
-    values = b" ".join([value for _, value in kept])
-    if _BAD_VALUE.search(values):
+    text = b" ".join(values)
+    if _BAD_VALUE.search(text):
         kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
-    return tuple(kept), values
+    return RequestHeaders(tuple(kept), text, said, size)
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
@@ -38,11 +71,21 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
 
     Raises `TypeError` for what is not bytes and `ValueError` for what is no header, as servers do: it could not be sent later.
     """
-    given = [(_lower_token(_octets(name)), _octets(value)) for name, value in headers]
-    if _BAD_VALUE.search(b" ".join([value for _, value in given])):
+    kept: list[tuple[bytes, bytes]] = []
+    values: list[bytes] = []
+    connection: list[bytes] = []
+    for given_name, given_value in headers:
+        value = given_value if type(given_value) is bytes else bytes(memoryview(given_value))
+        name = _lower_token(given_name if type(given_name) is bytes else bytes(memoryview(given_name)))
+        values.append(value)
+        if name not in _BY_SERVER:
+            kept.append((name, value))
+        elif name == b"connection":
+            connection.append(value)
+    if _BAD_VALUE.search(b" ".join(values)):
         raise ValueError("a response header holds a line break or a null byte")
-    kept = [pair for pair in given if pair[0] not in _BY_SERVER]
-    if named := _named_by_connection(given):
+    if connection:
+        named = _names(connection)
         kept = [pair for pair in kept if pair[0] not in named]
     return tuple(kept)
 
@@ -56,9 +99,10 @@ def declared_length(headers: Headers) -> int | None:
 
 
 @lru_cache(maxsize=512)
-def _is_replayed(name: bytes) -> bool:
-    """Names with `_` are not: servers and gateways mistake it for `-`."""
-    return name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
+def _fate(name: bytes) -> int:
+    """What becomes of a request header. Names with `_` are not replayed: servers and gateways mistake it for `-`."""
+    replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
+    return _REPLAYED * replayed | _SAID * name.startswith(b"x-fal-") | _CONNECTION * (name == b"connection")
 
 
 @lru_cache(maxsize=512)
@@ -69,11 +113,10 @@ def _lower_token(name: bytes) -> bytes:
     return lower
 
 
-def _named_by_connection(headers: Iterable[tuple[bytes, bytes]]) -> frozenset[bytes]:
+def _named_by_connection(headers: Headers) -> frozenset[bytes]:
+    return _names([value for name, value in headers if name == b"connection"])
+
+
+def _names(connection: Iterable[bytes]) -> frozenset[bytes]:
     """`Connection: close, x-private` makes `x-private` a hop-by-hop header too."""
-    values = [value for name, value in headers if name == b"connection"]
-    return frozenset(part.strip().lower() for value in values for part in value.split(b",")) if values else frozenset()
-
-
-def _octets(value: Any) -> bytes:
-    return value if type(value) is bytes else bytes(memoryview(value))
+    return frozenset(part.strip().lower() for value in connection for part in value.split(b","))

@@ -93,7 +93,7 @@ def test_the_longest_call() -> None:
 
 
 def test_no_knobs() -> None:
-    knobs = read_knobs(((b"content-type", b"application/json"),), {}, 3)
+    knobs = read_knobs({}, {}, 3)
     assert (knobs.retry, knobs.priority, knobs.start_timeout, knobs.webhook, knobs.max_queue_length) == (
         RetryPolicy(3),
         Priority.NORMAL,
@@ -104,9 +104,7 @@ def test_no_knobs() -> None:
 
 
 def knobs(**headers: str):
-    return read_knobs(
-        tuple((f"x-fal-{name.replace('_', '-')}".encode(), value.encode()) for name, value in headers.items()), {}, 3
-    )
+    return read_knobs({f"x-fal-{name.replace('_', '-')}".encode(): value.encode() for name, value in headers.items()}, {}, 3)
 
 
 def test_priority_and_words_nobody_knows() -> None:
@@ -170,7 +168,7 @@ def test_malformed_retry_config(value: str) -> None:
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "\u0663", "9" * 16])
 def test_malformed_queue_length(value: str) -> None:
     with pytest.raises(BadRequest, match="fal_max_queue_length"):
-        read_knobs((), {"fal_max_queue_length": value}, 3)
+        read_knobs({}, {"fal_max_queue_length": value}, 3)
 
 
 def test_the_answer_to_a_submission() -> None:

@@ -12,6 +12,7 @@ from starlette.types import Scope
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
 from queue_middleware.wire.links import origin
+from queue_middleware.wire.routes import REMEMBERED
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 
@@ -29,7 +30,7 @@ class Address(Value, frozen=True):
 
 def is_ours(scope: Scope, prefix: str) -> bool:
     """Whether the path is the prefix or below it."""
-    return _start(scope, prefix) is not None
+    return _start(scope["path"], scope.get("root_path", ""), prefix) is not None
 
 
 def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
@@ -51,20 +52,24 @@ def _spellings(host: bytes) -> tuple[bytes, ...]:
 
 def split_address(scope: Scope, prefix: str) -> Address:
     """Take the address apart. What is not below the prefix came to one of our hosts."""
-    start = _start(scope, prefix)
+    path: str = scope["path"]
+    split = _split if len(path) < REMEMBERED else _split.__wrapped__
+    return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
+
+
+@lru_cache(maxsize=1024)
+def _split(path: str, root: str, raw: str, prefix: str) -> Address:
+    start = _start(path, root, prefix)
     at_host = start is None
     if start is None:
         prefix = ""
-        start = _start(scope, "") or 0
-    raw = raw_path(scope)
-    inner = _behind(raw, scope["path"][:start])
+        start = _start(path, root, "") or 0
+    inner = _behind(raw, path[:start])
     return Address(raw[: len(raw) - len(inner)], _behind(inner, prefix), at_host)
 
 
-def _start(scope: Scope, prefix: str) -> int | None:
+def _start(path: str, root: str, prefix: str) -> int | None:
     """Where the prefix begins in the path. `path` holds `root_path` with most servers, and not with some."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
     if root and path.startswith(root):
         if _below(path, prefix, len(root)):
             return len(root)
@@ -101,8 +106,7 @@ def host_of(scope: Scope) -> str:
     """Host and port as the client wrote them, or else those of the server."""
     for name, value in scope["headers"]:
         if name == b"host":
-            host: str = value.decode("latin-1")
-            return host
+            return str(value, "latin-1")
     name, port = scope.get("server") or ("localhost", None)
     return f"{name}:{port}" if port else str(name)
 

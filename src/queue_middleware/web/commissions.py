@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
-from queue_middleware.headers import replayed_headers
+from queue_middleware.headers import read_headers
 from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
@@ -91,7 +91,7 @@ class Commissions:
             root_path=call.scope.get("root_path", ""),
             raw_path=raw_path,
             query=query,
-            headers=replayed_headers(headers)[0],
+            headers=read_headers(headers).replayed,
             client=client_address(call.scope),
             server=server_address(call.scope),
             scheme=call.scope.get("scheme", "http"),

@@ -7,7 +7,7 @@ from fnmatch import translate
 from urllib.parse import unquote
 
 from queue_middleware.errors import HeadersTooLarge, NotAllowed
-from queue_middleware.headers import replayed_headers
+from queue_middleware.headers import RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
@@ -52,33 +52,29 @@ class Submissions:
         headers: Headers = tuple(call.scope["headers"])
         query, parameters = fal.split_query(call.scope["query_string"])
         call.body_is_unread = True
-        self._check(headers, call.route.target, query)
-        knobs = read_knobs(headers, parameters, self._settings.max_attempts)
+        read = read_headers(headers)
+        if read.size > _LARGEST_HEADERS:
+            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {_LARGEST_HEADERS}")
+        fal.check_length(call.route.target, query)
+        self._paths.check(call.route.target)
+        knobs = read_knobs(read.said, parameters, self._settings.max_attempts)
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
         try:
             body = await self._intake.read(call, headers)
-            return await self._runtime.submit(self._new_job(call, headers, query, knobs, body))
+            return await self._runtime.submit(self._new_job(call, read, query, knobs, body))
         finally:
             self._intake.done(call)
 
-    def _check(self, headers: Headers, target: str, query: bytes) -> None:
-        size = sum([len(name) + len(value) + 4 for name, value in headers])
-        if size > _LARGEST_HEADERS:
-            raise HeadersTooLarge(f"the headers take {size} bytes, the most is {_LARGEST_HEADERS}")
-        fal.check_length(target, query)
-        self._paths.check(target)
-
-    def _new_job(self, call: Call, headers: Headers, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
+    def _new_job(self, call: Call, headers: RequestHeaders, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
         scope = call.scope
         client = client_address(scope)
-        replayed, values = replayed_headers(headers)
         request = StoredRequest(
             method=scope["method"],
             root_path=scope.get("root_path", ""),
             raw_path=(call.address.root + call.route.target).encode("latin-1"),
             query=query,
-            headers=replayed,
+            headers=headers.replayed,
             client=client,
             server=server_address(scope),
             scheme=scope.get("scheme", "http"),
@@ -96,7 +92,7 @@ class Submissions:
             short_lived=not knobs.store_io,
             events=knobs.events,
         )
-        if HINT in body or HINT in values or HINT in query or HINT in request.raw_path:
+        if HINT in body or HINT in headers.values or HINT in query or HINT in request.raw_path:
             return self._with_task(call, new, knobs)
         return new
 

@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, Priority, RetryCause, RetryPolicy, WebhookKind
+from queue_middleware.models import Priority, RetryCause, RetryPolicy, WebhookKind
 from queue_middleware.value import Value
 
 MOST_ATTEMPTS = 10
@@ -33,9 +33,11 @@ class Knobs(Value, frozen=True):
     events: tuple[WebhookKind, ...] = ()
 
 
-def read_knobs(headers: Headers, parameters: Mapping[str, str], max_attempts: int) -> Knobs:
-    """Read headers and `fal_*` parameters. Unknown words are ignored, as fal does; malformed numbers raise `BadRequest`."""
-    said = {name: value for name, value in headers if name.startswith(b"x-fal-")}
+def read_knobs(said: Mapping[bytes, bytes], parameters: Mapping[str, str], max_attempts: int) -> Knobs:
+    """Read `x-fal-*` headers and `fal_*` parameters.
+
+    Unknown words are ignored, as fal does; malformed numbers raise `BadRequest`.
+    """
     if not said and not parameters:
         return Knobs(_default_policy(max_attempts))
     return Knobs(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
+from functools import lru_cache
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.request_id import is_request_id
@@ -82,11 +83,20 @@ class Route(Value, frozen=True):
     """In the queue form `/owner/alias`, with its namespace in front if it has one; empty in the gateway form."""
 
 
+REMEMBERED = 512
+"""Characters. What is found out about shorter paths is remembered: the same are asked for again and again."""
+
+
 def find_route(method: str, path: str) -> Route:
     """The route of a percent-encoded path, prefix taken off. Raises `UnknownRoute`, `MethodNotAllowed`.
 
     With and without a slash at the end: no client of fal follows redirects.
     """
+    return _find_route(method, path) if len(path) < REMEMBERED else _find_route.__wrapped__(method, path)
+
+
+@lru_cache(maxsize=1024)
+def _find_route(method: str, path: str) -> Route:
     if path == "/submit" or path.startswith("/submit/"):
         route = Route(Verb.SUBMIT, target=path.removeprefix("/submit") or "/")
     elif path.startswith("/run/"):

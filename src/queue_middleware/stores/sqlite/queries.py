@@ -10,7 +10,7 @@ from importlib.resources import files
 from itertools import chain
 from typing import Any
 
-_SIZES = (1, 4, 16, 64, 128)
+_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Rows of the statements that exist. A batch takes the next larger one and is filled up with rows of NULL, which are skipped:
 few texts fill the statement cache, and nearly every batch is one statement."""
 
