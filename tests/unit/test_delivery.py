@@ -417,6 +417,46 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert event.delivery.attempt == 2
 
 
+async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+    receiver, loop = Receiver(), asyncio.get_running_loop()
+
+    class Cancelling:
+        """A store whose first claim has its attempts cancelled: they are made, and never take a step."""
+
+        outbox = property(lambda self: self)
+        claimed = None
+
+        def __getattr__(self, name):
+            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+
+        async def claim(self, room):
+            claimed = await bench.store.outbox.claim(room)
+            if self.claimed is None:
+                loop.call_soon(cancel_attempts)  # before the first step of those that are made of this claim
+            self.claimed = claimed
+            return claimed
+
+    await bench.finish()
+    async with bench.running(receiver, Cancelling(), limit=1):
+        await until_claimed(bench)
+        bench.clock.now += 61_000
+        await bench.store.rescue(retry=True)
+        event = await bench.ear.next()
+    assert (type(event), event.delivery.attempt, len(receiver.posts)) == (Delivered, 2, 1)
+
+
+def cancel_attempts():
+    for task in asyncio.all_tasks():
+        if task.get_name().startswith("webhook "):
+            task.cancel()
+
+
+async def until_claimed(bench):
+    async with asyncio.timeout(10):
+        while DeliveryState.SENDING not in await bench.states():
+            await asyncio.sleep(0)
+
+
 async def test_a_stop_before_the_start_ends_it_at_once(bench):
     await bench.finish()
     receiver = Receiver()
@@ -441,7 +481,7 @@ async def test_cancelling_it_cancels_its_attempts(bench):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
 
 
 @pytest.mark.parametrize("verb", ["claim", "next_due", "settle"])
@@ -455,7 +495,7 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 3600.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 3600.0)
     async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
         assert (await bench.ear.next()).pause == 3600.0
 
@@ -684,7 +724,7 @@ async def idle(bench, engine):
         while (
             await bench.store.next_due(Topic.DELIVERY) == 0.0
             or DeliveryState.SENDING in await bench.states()
-            or engine._running
+            or engine.tokens()
         ):
             await asyncio.sleep(0)
     while not bench.ear.heard.empty():
@@ -739,6 +779,31 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         await _verified(bench, headers, body)
         message = b".".join((headers[b"webhook-id"], headers[b"webhook-timestamp"], body))
         VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(headers[b"webhook-signature"].split(b",")[1]))
+
+
+async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_there_are_newer(bench):
+    receiver = Receiver(Answer(500, (), b""), OK)
+    receiver.gate.clear()
+    async with bench.running(receiver):
+        await bench.submit(events=(WebhookKind.PROGRESS,))
+        (claim,) = await bench.store.claim(1)
+        await bench.store.log(claim, [], Progress(0.5))
+        await receiver.arrived.acquire()
+        await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
+        receiver.gate.set()
+        failed, delivered = await bench.ear.next(), await bench.ear.next()
+    assert (type(failed), failed.delivery.kind, failed.next_in) == (DeliveryFailed, WebhookKind.PROGRESS, None)
+    assert (type(delivered), delivered.delivery.kind) == (Delivered, WebhookKind.COMPLETED)
+    assert bench.ear.heard.empty(), "nothing was given up: there is better news"
+    assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
+
+
+async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench):
+    async with bench.running(Receiver(Answer(500, (), b""))):
+        await bench.submit(events=(WebhookKind.PROGRESS,))
+        (claim,) = await bench.store.claim(1)
+        await bench.store.log(claim, [], Progress(0.5))
+        assert (await bench.ear.next()).next_in is not None
 
 
 # --- how many at once
