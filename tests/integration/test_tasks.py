@@ -492,7 +492,7 @@ async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
         async with connected(middleware) as queue:
             task_id = (await Tasks(queue).create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
             poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
-            await eventually(lambda: middleware._runtime._watch._watched)
+            await eventually(lambda: middleware._runtime._engine.watch._watched)
         assert (await poll).json()["task"]["status"] == "delayed"
 
 
