@@ -8,7 +8,7 @@ from typing import Any
 
 from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.store import Store
-from queue_middleware.tasks import Resolution, Wait
+from queue_middleware.tasks import Places, Poll, Resolution, Wait
 from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.webhooks import Attempt, Delivery, Room
 
@@ -68,3 +68,8 @@ def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
 async def claimed(store: Store, limit: int = 100) -> list[Delivery]:
     """Deliveries that are given out where there is room for so many, whoever they are for."""
     return (await store.outbox.claim(Room(limit, limit))).deliveries
+
+
+async def claimed_polls(store: Store, limit: int = 100) -> list[Poll]:
+    """Polls that are given out where there is room for so many, whoever is asked."""
+    return (await store.waiting.claim_polls(Places(limit, strangers=limit, each=limit))).polls

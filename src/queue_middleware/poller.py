@@ -6,6 +6,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 
 from .cadence import next_question
 from .callback_id import CallbackIds
@@ -17,6 +18,7 @@ from .models import ErrorType, Failure, StoredResponse
 from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
+from .turns import Turns
 from .value import Value
 from .waitingroom import WaitingRoom
 from .wire.questions import question_headers
@@ -73,8 +75,7 @@ class Poller:
         self._ids = ids
         self._announce = announce
         self._clock = clock
-        self._limit = limit
-        self._busy = 0
+        self._turns = Turns(limit)
         self._rounds = Rounds("poller", self._claim, announce, grace=grace)
         store.subscribe(Topic.POLL, self._rounds.wake)
 
@@ -88,21 +89,22 @@ class Poller:
 
     async def _claim(self) -> float | None:
         """Start what is due. See `rounds.Rounds`."""
-        free = self._limit - self._busy
-        if free == 0:
+        places = self._turns.places()
+        if places is None:
             return None  # the first question that ends wakes us
         # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.POLL)
         if due is None or due > 0:
             return due
-        claimed = await self._room.claim_polls(free)
-        for poll in claimed:
-            self._busy += 1
-            self._rounds.begin(self._ask(poll), f"poll {poll.request_id}", poll.token, self._ended)
-        return 0.0 if claimed else SHORTEST_WAIT
+        # Places that became free meanwhile have woken us, and are in the next claim.
+        claimed = await self._room.claim_polls(places)
+        for poll in claimed.polls:
+            self._turns.begin(poll.token, poll.host)
+            self._rounds.begin(self._ask(poll), f"poll {poll.request_id}", poll.token, partial(self._ended, poll.token))
+        return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _ended(self) -> None:
-        self._busy -= 1
+    def _ended(self, token: int) -> None:
+        self._turns.end(token)
         self._rounds.wake()
 
     # --- one question
@@ -124,7 +126,9 @@ class Poller:
         except Exception as unexpected:
             self._announce(Outage("poller", unexpected, 0.0))
             heard = _Heard(Trouble(f"not asked: {type(unexpected).__name__}"))
-        await self._settle(poll, heard, time.monotonic() - began)
+        took = time.monotonic() - began
+        self._turns.judge(poll.host, took)
+        await self._settle(poll, heard, took)
 
     async def _hear(self, poll: Poll) -> _Heard:
         """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""

@@ -71,6 +71,8 @@ class Scripted:
         self.calls: list[tuple[str, dict[bytes, bytes]]] = []
         self.gate = asyncio.Event()
         self.gate.set()
+        self.held = ""
+        """How the addresses begin that the gate is for."""
         self.arrived = asyncio.Semaphore(0)
         self.busy = self.most_busy = 0
 
@@ -81,7 +83,8 @@ class Scripted:
         self.most_busy = max(self.busy, self.most_busy)
         self.arrived.release()
         try:
-            await self.gate.wait()
+            if url.startswith(self.held):
+                await self.gate.wait()
         finally:
             self.busy -= 1
         if isinstance(answer, Exception):
@@ -479,18 +482,99 @@ async def test_a_callback_that_came_meanwhile_wins(bench):
 # --- the loop
 
 
+def at(host: str) -> PollConfig:
+    return ASKED.replace(url_template=f"https://{host}.example/{{startResult.body.id}}")
+
+
 async def test_no_more_than_its_limit_at_once(bench):
-    claims = [await bench.wait_for(ASKED, an_answer(b'{"id": 7}')) for _ in range(7)]
+    claims = [await bench.wait_for(at(f"h{number}"), an_answer(b'{"id": 7}')) for number in range(7)]
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire, limit=3):
+    async with bench.asking(wire, limit=4):
         bench.pass_time(5)
         for _ in range(3):
             await wire.arrived.acquire()
         wire.gate.set()
         for _ in claims:
             assert isinstance(await bench.ear.next(), Finished)
-    assert wire.most_busy == 3
+    assert wire.most_busy == 3, "a fourth is kept for those who are known to be prompt"
+
+
+async def test_a_provider_that_hangs_leaves_places_to_the_others(bench):
+    wire, slow = Scripted(an_answer(b'{"status": "done"}')), 10
+    wire.held = "https://slow.example/"
+    wire.gate.clear()
+    for _ in range(slow):
+        await bench.wait_for(at("slow"), an_answer(b'{"id": 7}'))
+    async with bench.asking(wire):
+        bench.pass_time(5)
+        for _ in range(4):
+            await wire.arrived.acquire()
+        for number in range(6):
+            claim = await bench.wait_for(at(f"other{number}"), an_answer(b'{"id": 7}'))
+            bench.pass_time(5)
+            assert (await bench.ear.next()).request_id == claim.request_id
+        assert wire.most_busy == 4 + 1
+        wire.gate.set()
+        for _ in range(slow):
+            assert isinstance(await bench.ear.next(), Finished)
+
+
+async def test_providers_that_hang_leave_places_to_one_that_is_prompt(bench):
+    """Eight hosts, each with one question: no host has more than its part, and all of them together had everything."""
+    wire = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(wire):
+        await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+        bench.pass_time(5)
+        assert isinstance(await bench.ear.next(), Finished)
+        await wire.arrived.acquire()
+        wire.held = "https://slow"
+        wire.gate.clear()
+        for number in range(8):
+            await bench.wait_for(at(f"slow{number}"), an_answer(b'{"id": 7}'))
+        bench.pass_time(5)
+        for _ in range(6):
+            await wire.arrived.acquire()
+        for _ in range(3):
+            claim = await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+            bench.pass_time(5)
+            assert (await bench.ear.next()).request_id == claim.request_id
+        wire.gate.set()
+        for _ in range(8):
+            assert isinstance(await bench.ear.next(), Finished)
+
+
+async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+    """As when the loop is ended by a defect and begun again."""
+    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    loop, cancelled = asyncio.get_running_loop(), []
+
+    class Cancelling:
+        """A room whose first polls are cancelled: they are made, and never take a step."""
+
+        def __getattr__(self, name):
+            return getattr(bench.store.waiting, name)
+
+        async def claim_polls(self, places):
+            claimed = await bench.store.waiting.claim_polls(places)
+            if not cancelled:
+                loop.call_soon(self.cancel)
+            return claimed
+
+        def cancel(self):
+            cancelled.extend(task for task in asyncio.all_tasks() if task.get_name().startswith("poll "))
+            for task in cancelled:
+                task.cancel()
+
+    wire = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(wire, room=Cancelling(), limit=1):
+        bench.pass_time(5)
+        async with asyncio.timeout(10):
+            while not cancelled:
+                await asyncio.sleep(0)
+        bench.pass_time(60)  # its lease
+        assert (await bench.ear.next()).request_id == claim.request_id
+    assert len(wire.calls) == 1
 
 
 async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
