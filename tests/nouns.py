@@ -6,7 +6,7 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.store import Store
 from queue_middleware.tasks import Places, Poll, Resolution, Wait
 from queue_middleware.taskspec import Task, TaskSpec
@@ -31,6 +31,13 @@ def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
 
 def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
     return NewJob(a_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
+
+
+def a_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
+    """A job as its submitter sees it."""
+    unknown = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
+    given = {"key": 1, "request_id": "018f3b1e-0000-7000-8000-000000000001", "attempt": 1, "created_at": 0}
+    return Job(state=state, **{**given, **unknown, **changes})
 
 
 def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:

@@ -11,9 +11,10 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.models import Claim, DeliveryState, Failure, Progress, Standing, WebhookKind
 from queue_middleware.store import Store, Topic
 from queue_middleware.webhooks import Claimed, Delivery, Receiver, Room, Settled, Which
+from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 
-from .conftest import ManualClock, Stores
+from .conftest import Stores
 
 GONE = an_attempt(None, "no connection")
 A, B = "https://a.example/hook", "https://b.example/hook"

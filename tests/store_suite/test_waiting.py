@@ -11,8 +11,9 @@ from queue_middleware.models import Cancelled, Claim, ErrorType, Failure, Job, J
 from queue_middleware.store import Store, Topic
 from queue_middleware.tasks import Channel, Places, Resolved, SecretId, TaskStatus
 from queue_middleware.taskspec import Backoff, PollConfig
+from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.store_suite.conftest import Stores
 
 FAILED = Failure(ErrorType.PROVIDER_FAILED, "out of paint")
 POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("done",), ("failed",))

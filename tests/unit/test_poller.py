@@ -27,6 +27,7 @@ from queue_middleware.tasks import Channel
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW
 from queue_middleware.wire.providers import PROVIDERS
+from tests.clock import ManualClock
 from tests.fake_providers import (
     HANG_UP,
     KEY,
@@ -42,72 +43,23 @@ from tests.fake_providers import (
     providing,
 )
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
-from tests.store_suite.conftest import ManualClock
+from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
 BEARER = {"authorization": f"Bearer {KEY}"}
 FAL = {"authorization": f"Key {KEY}"}
 ASKED = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 
 
-class Ear:
-    """Hears events, and lets a test wait for the next one."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
-
-    def on_event(self, event: object) -> None:
-        self.heard.put_nowait(event)
-
-    async def next(self) -> Any:
-        async with asyncio.timeout(10):
-            return await self.heard.get()
-
-
-class Scripted:
-    """In place of `Inquiry`: given answers in turn, the last one stays; holds questions while its gate is closed."""
+class Scripted(Wire[StoredResponse]):
+    """In place of `Inquiry`."""
 
     def __init__(self, *answers: StoredResponse | Exception) -> None:
-        self.answers = list(answers)
+        super().__init__(*answers)
         self.calls: list[tuple[str, dict[bytes, bytes]]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.held = ""
-        """How the addresses begin that the gate is for."""
-        self.arrived = asyncio.Semaphore(0)
-        self.busy = self.most_busy = 0
 
     async def get(self, url: str, headers: Headers) -> StoredResponse:
         self.calls.append((url, dict(headers)))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
-        self.arrived.release()
-        try:
-            if url.startswith(self.held):
-                await self.gate.wait()
-        finally:
-            self.busy -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class Faulty:
-    """Something one verb of which fails some times before it works."""
-
-    def __init__(self, inner: object, verb: str, *errors: Exception) -> None:
-        self._inner, self._verb, self._errors = inner, verb, list(errors)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._fail_or(getattr(self._inner, name)) if name == self._verb else getattr(self._inner, name)
-
-    def _fail_or(self, verb: Any) -> Any:
-        async def call(*arguments: Any, **options: Any) -> Any:
-            if self._errors:
-                raise self._errors.pop(0)
-            return await verb(*arguments, **options)
-
-        return call
+        return await self.answer(url)
 
 
 class Bench:
@@ -128,21 +80,11 @@ class Bench:
                 "inquiry": inquiry or Inquiry(outbound, settings),
                 "ids": self.ids,
                 "announce": announce_to([self.ear]),
-                "clock": lambda: self.clock.now / 1000,
+                "clock": self.clock.seconds,
                 **options,
             }
-            async with self._running(Poller(**given)) as poller:
+            async with looping(Poller(**given)) as poller:
                 yield poller
-
-    @asynccontextmanager
-    async def _running(self, poller: Poller):
-        task = asyncio.create_task(poller.run())
-        try:
-            yield poller
-        finally:
-            poller.stop()
-            async with asyncio.timeout(10):
-                await task
 
     async def wait_for(
         self, config: PollConfig, answer: StoredResponse, seconds: float | None = None, credentials: Headers = (), **spec: Any
@@ -558,13 +500,8 @@ async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_bac
         async def claim_polls(self, places):
             claimed = await bench.store.waiting.claim_polls(places)
             if not cancelled:
-                loop.call_soon(self.cancel)
+                loop.call_soon(lambda: cancelled.extend(cancel_tasks("poll ")))
             return claimed
-
-        def cancel(self):
-            cancelled.extend(task for task in asyncio.all_tasks() if task.get_name().startswith("poll "))
-            for task in cancelled:
-                task.cancel()
 
     wire = Scripted(an_answer(b'{"status": "done"}'))
     async with bench.asking(wire, room=Cancelling(), limit=1):

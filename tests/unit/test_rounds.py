@@ -1,13 +1,13 @@
 """The loop of poller and delivery engine by itself: when it claims, what it insists on, and how it ends."""
 
 import asyncio
-from contextlib import asynccontextmanager
 
 import pytest
 
 from queue_middleware.errors import StoreBusy, UnknownRequest
 from queue_middleware.events import Outage
 from queue_middleware.rounds import Rounds, rest
+from tests.standins import looping
 
 
 class Claims:
@@ -40,20 +40,9 @@ def no_pause(monkeypatch):
     monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
 
 
-@asynccontextmanager
-async def running(rounds):
-    task = asyncio.create_task(rounds.run())
-    try:
-        yield task
-    finally:
-        rounds.stop()
-        async with asyncio.timeout(10):
-            await task
-
-
 async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
     rounds = Rounds("test", claims, heard.append)
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         claims.due = 0.0
         rounds.wake()
@@ -69,7 +58,7 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
         return await claims()
 
     rounds = Rounds("test", claim, heard.append)
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         await claims.made.acquire()
 
@@ -79,7 +68,7 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
     monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
     rounds = Rounds("test", claims, heard.append)
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         for _ in range(3):
             await claims.made.acquire()
         claims.errors = [StoreBusy("busy", 1)]
@@ -99,7 +88,7 @@ async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
 
 async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
     rounds, gate, ended = Rounds("test", claims, heard.append), asyncio.Event(), asyncio.Event()
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "work", 7, ended.set)
         assert rounds.tokens() == [7]
@@ -114,7 +103,7 @@ async def wait_for(gate):
 
 async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
     rounds, ended = Rounds("test", claims, heard.append), asyncio.Event()
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(asyncio.Event()), "work", 7, ended.set)
         (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "work")
@@ -125,7 +114,7 @@ async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its
 
 async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
     rounds, gate, ended = Rounds("test", claims, heard.append, grace=0.01), asyncio.Event(), []
-    async with running(rounds):
+    async with looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "late", 1, lambda: ended.append("late"))
     assert ended == ["late"]
@@ -144,7 +133,7 @@ async def test_after_a_defect_it_can_be_run_again(claims, heard):
     with pytest.raises(ExceptionGroup):
         await task
     assert (sorted(ended), rounds.tokens()) == ([1, 2], [])
-    async with asyncio.timeout(10), running(rounds):
+    async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
 
 

@@ -11,8 +11,8 @@ from queue_middleware.store import Store
 from queue_middleware.stores.sqlite import SQLiteStore, polls
 from queue_middleware.tasks import Places
 from queue_middleware.taskspec import PollConfig
+from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, an_answer
-from tests.store_suite.conftest import ManualClock
 
 
 async def waiting(store: Store, host: str) -> int:
