@@ -6,9 +6,9 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from queue_middleware.models import Failure, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.store import Store
-from queue_middleware.tasks import Resolution, Wait
+from queue_middleware.tasks import Places, Poll, Resolution, Wait
 from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.webhooks import Attempt, Delivery, Room
 
@@ -31,6 +31,13 @@ def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
 
 def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
     return NewJob(a_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
+
+
+def a_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
+    """A job as its submitter sees it."""
+    unknown = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
+    given = {"key": 1, "request_id": "018f3b1e-0000-7000-8000-000000000001", "attempt": 1, "created_at": 0}
+    return Job(state=state, **{**given, **unknown, **changes})
 
 
 def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
@@ -68,3 +75,8 @@ def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
 async def claimed(store: Store, limit: int = 100) -> list[Delivery]:
     """Deliveries that are given out where there is room for so many, whoever they are for."""
     return (await store.outbox.claim(Room(limit, limit))).deliveries
+
+
+async def claimed_polls(store: Store, limit: int = 100) -> list[Poll]:
+    """Polls that are given out where there is room for so many, whoever is asked."""
+    return (await store.waiting.claim_polls(Places(limit, strangers=limit, each=limit))).polls

@@ -11,6 +11,8 @@ from typing import Any, cast
 
 import h11
 
+from tests.hearing import hear
+
 
 @dataclass
 class Asked:
@@ -49,18 +51,10 @@ class Provider:
         """One connection, one call."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self.serving.add(task)
-        connection, body = h11.Connection(h11.SERVER), b""
+        connection = h11.Connection(h11.SERVER)
         try:
-            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await reader.read(65536))
-                elif isinstance(event, h11.Request):
-                    request = event
-                elif isinstance(event, h11.Data):
-                    body += event.data
-            if isinstance(event, h11.EndOfMessage):
-                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-                asked = Asked(request.method.decode(), request.target.decode(), headers, body)
+            if (heard := await hear(connection, reader)) is not None:
+                asked = Asked(heard.method, heard.target, heard.headers, heard.body)
                 self.calls.append(asked)
                 told = self.answer(asked)
                 await _tell(connection, writer, await told if isinstance(told, Awaitable) else told)

@@ -12,6 +12,8 @@ from typing import Any
 import anyio
 import httpx
 from asgi_lifespan import LifespanManager
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from queue_middleware import QueueMiddleware
 
@@ -38,6 +40,17 @@ def client_of(app: Any, **options: Any) -> httpx.AsyncClient:
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     jar = CookieJar(DefaultCookiePolicy(allowed_domains=[]))
     return httpx.AsyncClient(transport=transport, base_url="http://service.test", cookies=jar, timeout=DEADLINE, **options)
+
+
+def mounting(path: str, inner: QueueMiddleware) -> Starlette:
+    """An application that starts the queue of another one which it mounts: `Mount` forwards no lifespan."""
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        async with inner.running():
+            yield
+
+    return Starlette(routes=[Mount(path, inner)], lifespan=lifespan)
 
 
 class Queue:

@@ -12,6 +12,8 @@ from typing import Any
 
 import h11
 
+from tests.hearing import hear
+
 
 @dataclass
 class Webhook:
@@ -46,18 +48,10 @@ class Receiver:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
-        connection, body = h11.Connection(h11.SERVER), b""
+        connection = h11.Connection(h11.SERVER)
         try:
-            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await reader.read(65536))
-                elif isinstance(event, h11.Request):
-                    request = event
-                elif isinstance(event, h11.Data):
-                    body += event.data
-            if isinstance(event, h11.EndOfMessage):
-                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-                webhook = Webhook(request.target.decode(), headers, body)
+            if (heard := await hear(connection, reader)) is not None:
+                webhook = Webhook(heard.target, heard.headers, heard.body)
                 self.arrived.setdefault(webhook.request_id, []).append(webhook)
                 await asyncio.sleep(self.pause)
                 headers = [("content-length", "0"), ("connection", "close")]

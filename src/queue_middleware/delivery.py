@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import time
 from collections import Counter
 from collections.abc import Callable
 
-from .backoff import exponential, scheduled
+from .backoff import scheduled
 from .circuit import Outcome, outcome_of
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
 from .letter import ResultGone, Scribe
 from .models import Result, Standing
 from .outbound import Answer, Outbound
+from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
@@ -28,10 +28,6 @@ _STRANGERS = 0.75
 """Share of them for hosts that are not known to be well: those that are never wait for the others."""
 _FILES = 0.25
 """Share of the files that this process may open."""
-
-_GRACE = 3.0
-_LONGEST_WAIT = 30.0
-_SHORTEST_WAIT = 0.01
 
 
 class _Verdict(Value, frozen=True):
@@ -60,7 +56,7 @@ class DeliveryEngine:
         *,
         clock: Callable[[], float] = time.time,
         limit: int | None = None,
-        grace: float = _GRACE,
+        grace: float = GRACE,
     ) -> None:
         self._store = store
         self._outbox = store.outbox
@@ -70,54 +66,35 @@ class DeliveryEngine:
         self._announce = announce
         self._clock = clock
         self._slots = _Slots(limit or _affordable())
-        self._grace = grace
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._running: dict[asyncio.Task[None], int] = {}
+        self._rounds = Rounds("delivery", self._claim, announce, grace=grace)
         self._full = False
         self._held_back: frozenset[str] = frozenset()
         self._left: set[str] = set()
-        store.subscribe(Topic.DELIVERY, self._wake.set)
+        store.subscribe(Topic.DELIVERY, self._rounds.wake)
 
     async def run(self) -> None:
         """Work until `stop`; ends when the running attempts have ended or were given up."""
-        async with asyncio.TaskGroup() as group:
-            outages = 0
-            while not self._stopping.is_set():
-                try:
-                    wait = await self._claim(group)
-                    outages = 0
-                except Exception as error:
-                    outages += 1
-                    await self._outage(error, outages)
-                else:
-                    await _wait(self._wake, wait)
-            await self._drain()
+        await self._rounds.run()
 
     def stop(self) -> None:
         """Claim nothing more; `run` ends soon."""
-        self._stopping.set()
-        self._wake.set()
+        self._rounds.stop()
 
     def tokens(self) -> list[int]:
         """Of the attempts on their way; called from another thread."""
-        return list(self._running.copy().values())
+        return self._rounds.tokens()
 
     # --- claiming
 
-    async def _claim(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
-        # Before looking: what becomes due while we look must not be missed.
-        self._wake.clear()
-        if self._stopping.is_set():
-            return 0.0
+    async def _claim(self) -> float | None:
+        """Start what is due. See `rounds.Rounds`."""
         if self._slots.room() is None:
             self._full = True
             return None  # the first attempt that ends wakes us
         # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.DELIVERY)
         if due is None or due > 0:
-            return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
+            return due
         # From here on places that become free are counted: those from before are in this room already.
         room = self._slots.room()
         assert room is not None  # noqa: S101 - attempts are begun by nobody else
@@ -125,32 +102,24 @@ class DeliveryEngine:
         claimed = await self._outbox.claim(room)
         self._full, self._held_back = claimed.full, claimed.held_back
         if (self._full and self._left) or not self._held_back.isdisjoint(self._left):
-            self._wake.set()  # a place became free behind the back of this claim
+            self._rounds.wake()  # a place became free behind the back of this claim
         for delivery in claimed.deliveries:
-            self._start(group, delivery, claimed.results.get(delivery.key))
-        return _LONGEST_WAIT if claimed.next_in is None else min(max(claimed.next_in, _SHORTEST_WAIT), _LONGEST_WAIT)
+            self._start(delivery, claimed.results.get(delivery.key))
+        return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _start(self, group: asyncio.TaskGroup, delivery: Delivery, result: Result | None) -> None:
+    def _start(self, delivery: Delivery, result: Result | None) -> None:
         self._slots.take(delivery)
-        task = group.create_task(self._deliver(delivery, result), name=f"webhook {delivery.request_id}")
-        self._running[task] = delivery.token
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.pop(task, None)
+        work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
+        # Its place once more, because one that is cancelled before its first step cannot give it back.
+        self._rounds.begin(work, name, delivery.token, lambda: self._vacate(delivery))
 
     def _vacate(self, delivery: Delivery) -> None:
-        """Its place on the wire is free, whatever the database does with the outcome."""
-        self._slots.give_back(delivery)
+        """Its place on the wire is free, whatever the database does with the outcome. Repeatable."""
+        if not self._slots.give_back(delivery):
+            return
         self._left.add(delivery.host)
         if self._full or delivery.host in self._held_back:
-            self._wake.set()
-
-    async def _drain(self) -> None:
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=self._grace)
-            for task in late:
-                task.cancel()
+            self._rounds.wake()
 
     # --- one attempt
 
@@ -196,19 +165,11 @@ class DeliveryEngine:
 
     async def _settle(self, delivery: Delivery, attempt: Attempt, verdict: _Verdict) -> None:
         """Record, over outages too: as long as this process lives the lease is renewed, so nobody else would do it."""
-        delivered = verdict.error is None
-        outages = 0
-        while True:
-            try:
-                settled = await self._outbox.settle(
-                    delivery, attempt, delivered=delivered, retry_in=verdict.retry_in, outcome=verdict.outcome
-                )
-                break
-            except Exception as error:
-                if self._stopping.is_set():
-                    return
-                outages += 1
-                await self._outage(error, outages)
+        settled = await self._rounds.insist(
+            lambda: self._outbox.settle(
+                delivery, attempt, delivered=verdict.error is None, retry_in=verdict.retry_in, outcome=verdict.outcome
+            )
+        )
         if settled:
             self._tell(delivery, attempt, verdict, settled)
 
@@ -216,7 +177,8 @@ class DeliveryEngine:
         if attempt.error is None:
             self._announce(Delivered(delivery, attempt))
         else:
-            self._announce(DeliveryFailed(delivery, attempt, verdict.retry_in))
+            # Of news that were overtaken by newer ones nothing was lost, and they are not tried again.
+            self._announce(DeliveryFailed(delivery, attempt, None if settled.superseded else verdict.retry_in))
             if verdict.retry_in is None:
                 self._announce(DeliveryDead(delivery, attempt.error))
         for other in settled.given_up:
@@ -228,11 +190,6 @@ class DeliveryEngine:
             elif before is Standing.OPEN:
                 self._announce(CircuitClosed(delivery.host))
 
-    async def _outage(self, error: Exception, number: int) -> None:
-        pause = exponential(number, longest=_LONGEST_WAIT)
-        self._announce(Outage("delivery", error, pause))
-        await _wait(self._stopping, pause)
-
 
 class _Slots:
     """How many attempts are on their way, and where to."""
@@ -241,39 +198,34 @@ class _Slots:
         self._limit = limit
         self._most_strangers = max(1, int(limit * _STRANGERS))
         self._busy: Counter[str] = Counter()
-        self._taken = 0
+        self._taken: set[int] = set()
         self._strangers = 0
 
     def room(self) -> Room | None:
         """What may be begun now; None for nothing."""
-        if self._taken >= self._limit:
+        if len(self._taken) >= self._limit:
             return None
-        return Room(self._limit - self._taken, max(0, self._most_strangers - self._strangers), dict(self._busy))
+        return Room(self._limit - len(self._taken), max(0, self._most_strangers - self._strangers), dict(self._busy))
 
     def take(self, delivery: Delivery) -> None:
         """An attempt begins."""
-        self._taken += 1
+        self._taken.add(delivery.token)
         self._busy[delivery.host] += 1
         self._strangers += delivery.standing is not Standing.GOOD
 
-    def give_back(self, delivery: Delivery) -> None:
-        """It has its answer, or will not get one."""
-        self._taken -= 1
+    def give_back(self, delivery: Delivery) -> bool:
+        """It has its answer, or will not get one. False when that was said before."""
+        if delivery.token not in self._taken:
+            return False
+        self._taken.remove(delivery.token)
         self._busy[delivery.host] -= 1
         if not self._busy[delivery.host]:
             del self._busy[delivery.host]
         self._strangers -= delivery.standing is not Standing.GOOD
+        return True
 
 
 def _affordable() -> int:
     """As many as leave the application enough files to open."""
     most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return LIMIT if most == resource.RLIM_INFINITY else max(1, min(LIMIT, int(most * _FILES)))
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

@@ -6,6 +6,7 @@ import asyncio
 
 from .events import Announce, Finished, Outage, Rescued
 from .lifecycle import OVERDUE, UNANSWERED
+from .rounds import rest
 from .settings import Settings
 from .store import Store
 
@@ -38,7 +39,7 @@ class Janitor:
             except Exception as error:
                 self._announce(Outage("janitor", error, TICK))
             ticks += 1
-            await self._rest()
+            await rest(self._stopping, TICK)
 
     def stop(self) -> None:
         """End. Repeatable."""
@@ -66,10 +67,3 @@ class Janitor:
         while not self._stopping.is_set():
             if await self._store.prune(_BATCH) < _BATCH:
                 return
-
-    async def _rest(self) -> None:
-        try:
-            async with asyncio.timeout(TICK):
-                await self._stopping.wait()
-        except TimeoutError:
-            pass

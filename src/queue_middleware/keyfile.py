@@ -20,7 +20,7 @@ from .errors import RotationRefused, SettingsError
 from .keypair import KeyPair
 from .keyring import NOTICE, KeyRing
 from .optiontexts import parse_secrets
-from .privatefile import read_or_make
+from .privatefile import read_or_make, sync_folder
 
 _KEPT_MODE = 0o600
 _GIVEN_MODE = 0o640
@@ -161,7 +161,7 @@ class KeyFile:
             pass
         finally:
             draft.unlink(missing_ok=True)
-        _sync_folder(self.path.parent)
+        sync_folder(self.path.parent)
 
     def _replace(self, ring: KeyRing) -> KeyRing:
         target = self.path.resolve()
@@ -174,7 +174,7 @@ class KeyFile:
             draft.replace(target)
         finally:
             draft.unlink(missing_ok=True)
-        _sync_folder(target.parent)
+        sync_folder(target.parent)
         return ring
 
     def _draft(self, text: str, mode: int) -> Path:
@@ -206,15 +206,6 @@ class KeyFile:
             raise RotationRefused(f"the signing key {self.path} cannot be replaced: {_reason(error)}") from error
         except SettingsError as error:
             raise RotationRefused(error.detail) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut: receivers cache the public half for a day."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _is_ours(status: os.stat_result) -> bool:

@@ -12,6 +12,7 @@ from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
 from .keyfile import KeyFile, Mark, keys_of_option, path_of_keys
 from .keyring import KeyRing
+from .rounds import rest
 from .secret import parse_secrets
 from .settings import Settings
 from .signing import Signer
@@ -51,11 +52,7 @@ class KeyWatch:
         """Look from time to time, until `stop`."""
         while not self._stopping.is_set():
             await self.look()
-            try:
-                async with asyncio.timeout(LOOK_EVERY):
-                    await self._stopping.wait()
-            except TimeoutError:
-                pass
+            await rest(self._stopping, LOOK_EVERY)
 
     def stop(self) -> None:
         """End. Repeatable."""

@@ -5,19 +5,20 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Callable
+from functools import partial
 
-from .backoff import exponential
 from .cadence import next_question
 from .callback_id import CallbackIds
-from .errors import OutboundError, OutboundRefused, UnknownRequest
+from .errors import OutboundError, OutboundRefused
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .inquiry import Inquiry
 from .models import ErrorType, Failure, StoredResponse
+from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
+from .turns import Turns
 from .value import Value
 from .waitingroom import WaitingRoom
 from .wire.questions import question_headers
@@ -40,12 +41,6 @@ LIMIT = 8
 """Questions at once in this process; an answer may be as large as the largest result."""
 LONGEST = 45.0
 """Seconds for one question with all its redirects and its result: less than the lease of a poll."""
-
-_GRACE = 3.0
-_LONGEST_WAIT = 30.0
-_SHORTEST_WAIT = 0.01
-
-T = TypeVar("T")
 
 
 class _Heard(Value, frozen=True):
@@ -72,7 +67,7 @@ class Poller:
         *,
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,
-        grace: float = _GRACE,
+        grace: float = GRACE,
     ) -> None:
         self._store = store
         self._room = room
@@ -80,62 +75,37 @@ class Poller:
         self._ids = ids
         self._announce = announce
         self._clock = clock
-        self._limit = limit
-        self._grace = grace
-        self._wake = asyncio.Event()
-        self._stopping = asyncio.Event()
-        self._running: set[asyncio.Task[None]] = set()
-        store.subscribe(Topic.POLL, self._wake.set)
+        self._turns = Turns(limit)
+        self._rounds = Rounds("poller", self._claim, announce, grace=grace)
+        store.subscribe(Topic.POLL, self._rounds.wake)
 
     async def run(self) -> None:
         """Work until `stop`; ends when the questions under way are settled or were given up."""
-        async with asyncio.TaskGroup() as group:
-            outages = 0
-            while not self._stopping.is_set():
-                try:
-                    wait = await self._claim(group)
-                    outages = 0
-                except Exception as error:
-                    outages += 1
-                    await self._outage(error, outages)
-                else:
-                    await _wait(self._wake, wait)
-            await self._drain()
+        await self._rounds.run()
 
     def stop(self) -> None:
         """Claim nothing more; `run` ends soon."""
-        self._stopping.set()
-        self._wake.set()
+        self._rounds.stop()
 
-    async def _claim(self, group: asyncio.TaskGroup) -> float | None:
-        """Start what is due. Returns the seconds after which to look again if nothing wakes us before, None for not at all."""
-        # Before looking: what becomes due while we look must not be missed.
-        self._wake.clear()
-        if self._stopping.is_set():
-            return 0.0
-        free = self._limit - len(self._running)
-        if free == 0:
+    async def _claim(self) -> float | None:
+        """Start what is due. See `rounds.Rounds`."""
+        places = self._turns.places()
+        if places is None:
             return None  # the first question that ends wakes us
         # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
         due = await self._store.next_due(Topic.POLL)
         if due is None or due > 0:
-            return _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT)
-        claimed = await self._room.claim_polls(free)
-        for poll in claimed:
-            task = group.create_task(self._ask(poll), name=f"poll {poll.request_id}")
-            self._running.add(task)
-            task.add_done_callback(self._ended)
-        return 0.0 if claimed else _SHORTEST_WAIT
+            return due
+        # Places that became free meanwhile have woken us, and are in the next claim.
+        claimed = await self._room.claim_polls(places)
+        for poll in claimed.polls:
+            self._turns.begin(poll.token, poll.host)
+            self._rounds.begin(self._ask(poll), f"poll {poll.request_id}", poll.token, partial(self._ended, poll.token))
+        return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._wake.set()
-
-    async def _drain(self) -> None:
-        if self._running:
-            _, late = await asyncio.wait(self._running, timeout=self._grace)
-            for task in late:
-                task.cancel()
+    def _ended(self, token: int) -> None:
+        self._turns.end(token)
+        self._rounds.wake()
 
     # --- one question
 
@@ -156,7 +126,9 @@ class Poller:
         except Exception as unexpected:
             self._announce(Outage("poller", unexpected, 0.0))
             heard = _Heard(Trouble(f"not asked: {type(unexpected).__name__}"))
-        await self._settle(poll, heard, time.monotonic() - began)
+        took = time.monotonic() - began
+        self._turns.judge(poll.host, took)
+        await self._settle(poll, heard, took)
 
     async def _hear(self, poll: Poll) -> _Heard:
         """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""
@@ -207,35 +179,16 @@ class Poller:
         last_word = _last_word(reading, heard.answer, is_last=wait is None)
         if last_word is not None:
             last_word = self._kept(poll, last_word)
-            resolved = await self._insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
+            resolved = await self._rounds.insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
             if resolved is Resolved.ENDED:
                 self._announce(Finished(poll.request_id, 0, last_word.failure or last_word.response, took))
             return
         event = reading.status if isinstance(reading, Running) else None
-        held = await self._insist(lambda: self._room.settle_poll(poll, next_in=wait, event=event, troubles=troubles))
+        held = await self._rounds.insist(lambda: self._room.settle_poll(poll, next_in=wait, event=event, troubles=troubles))
         if held and isinstance(reading, Trouble):
             self._announce(PollFailed(poll.request_id, poll.number, reading.error, wait or 0.0))
         elif held:
             self._announce(Polled(poll.request_id, poll.number, event, wait or 0.0))
-
-    async def _insist(self, verb: Callable[[], Awaitable[T]]) -> T | None:
-        """Tell the store, over outages too: a result that was paid for is not thrown away for one."""
-        outages = 0
-        while True:
-            try:
-                return await verb()
-            except UnknownRequest:
-                return None  # it had ended, and retention has taken it
-            except Exception as error:
-                if self._stopping.is_set():
-                    return None
-                outages += 1
-                await self._outage(error, outages)
-
-    async def _outage(self, error: Exception, number: int) -> None:
-        pause = exponential(number, longest=_LONGEST_WAIT)
-        self._announce(Outage("poller", error, pause))
-        await _wait(self._stopping, pause)
 
 
 def _awaits_word(poll: Poll) -> bool:
@@ -264,11 +217,3 @@ def _too_late(reading: Reading) -> str:
     if isinstance(reading, Running) and reading.status is not None:
         return f"{text}; the last status was {reading.status}"
     return text
-
-
-async def _wait(event: asyncio.Event, seconds: float | None) -> None:
-    try:
-        async with asyncio.timeout(seconds):
-            await event.wait()
-    except TimeoutError:
-        pass

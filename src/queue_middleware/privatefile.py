@@ -43,11 +43,11 @@ def _create(path: Path, text: str) -> None:
         pass
     finally:
         draft.unlink(missing_ok=True)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
-def _sync_folder(folder: Path) -> None:
-    """Make the new name survive a power cut: what is made from the secret outlives it."""
+def sync_folder(folder: Path) -> None:
+    """Make a new name in it survive a power cut: what is made from a secret outlives it. Blocking."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

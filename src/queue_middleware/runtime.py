@@ -1,45 +1,30 @@
-"""The composition root: builds everything from the settings, opens in order, closes in reverse, and has the faces' verbs."""
+"""One queue around one application: when it is started and stopped, and the verbs that the faces call."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
-from .callback_id import CallbackIds
-from .capture import Capture
-from .delivery import DeliveryEngine
-from .departure import Departure
+from .engine import Engine
 from .errors import NotRunning
-from .events import Announce, Observer, Outage, Started, Stopped, Submitted, Warned, announce_to
+from .events import Announce, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
-from .heartbeat import Heartbeat
-from .inquiry import Inquiry
-from .janitor import Janitor
 from .journal import Journal
-from .keyfile import callback_secrets, keys_of_option
-from .keywatch import KeyWatch
+from .keyfile import keys_of_option
 from .ledger import Ledger
 from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
-from .outbound import Outbound
-from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
 from .settings import Settings
-from .store import Store
-from .stores.sqlite import SQLiteStore
-from .target import Targets
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .taskspec import Task, TaskSpec
-from .watch import Follower, Watch
-from .worker import Worker
-
-_RESTART_PAUSE = 1.0
+from .watch import Follower
 
 NOT_STARTED = (
     "The queue is not running: this application got no lifespan start-up. Run it under a server that sends it "
@@ -106,7 +91,7 @@ class Runtime:
         """Called in a forked child: what runs here runs in the parent."""
         if not self._why_not:
             self._why_not = FORKED
-            self._store.disown()
+            self._engine.store.disown()
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -128,68 +113,20 @@ class Runtime:
             await self.stop()
 
     async def _live(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
-        settings = self.settings
+        engine = Engine(self._app, self.settings, self.guard, self._provenance, self._announce)
+
+        def started() -> None:
+            self._engine = engine
+            self._why_not = ""
+            ready.set_result(None)
+
         async with AsyncExitStack() as stack:
             stack.callback(self._ended)
-            store = SQLiteStore(settings)
-            await store.open()
-            stack.push_async_callback(store.close)
-            keywatch = KeyWatch(settings, store.path, self._announce)
-            signer = await keywatch.open()
-            outbound = await stack.enter_async_context(Outbound(self.guard, settings.webhook_timeout))
-            self._ids = CallbackIds(await asyncio.to_thread(callback_secrets, settings.callback_secret, store.path))
-            targets = Targets(self._app, outbound, self._ids, settings)
-            worker = Worker(self._app, store, targets, settings, self._announce)
-            worker.adopt(state, context)
-            delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
-            poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
-            janitor = Janitor(store, settings, self._announce)
-            watch = Watch(store, self._announce)
-            departure = Departure(watch.stop)
-            stack.callback(departure.close)
-            heartbeat = Heartbeat(store, settings, self._announce, lambda: worker.tokens() + delivery.tokens())
-            stack.push_async_callback(heartbeat.stop)
-            heartbeat.start()
-            if settings.capture_logs and settings.max_logs:
-                stack.enter_context(Capture(store, asyncio.get_running_loop()))
-            async with asyncio.TaskGroup() as group:
-                working = group.create_task(self._keep(worker.run), name="queue-worker")
-                for loop in (delivery, poller, janitor, watch, keywatch):
-                    group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
-                self._store: Store = store
-                self._ledger = Ledger(store.outbox, self._announce)
-                self._worker = worker
-                self._reception = Reception(store.waiting, self._provenance, self._announce)
-                self._watch = watch
-                self._departure = departure
-                self._signer, self._keywatch = signer, keywatch
-                self._why_not = ""
-                self._announce(Started(str(store.path), settings.concurrency))
-                for message in store.warnings():
-                    self._announce(Warned(message))
-                ready.set_result(None)
-                await self._stop.wait()
-                watch.stop()
-                worker.stop()
-                await working
-                # After the worker: what it finished while draining may still be sent.
-                delivery.stop()
-                poller.stop()
-                janitor.stop()
-                keywatch.stop()
-            self._announce(Stopped(worker.handed_back))
+            await engine.open(stack)
+            await engine.run(state, context, started, self._stop)
 
     def _ended(self) -> None:
         self._why_not = self._why_not or STOPPING
-
-    async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
-        """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""
-        while True:
-            try:
-                return await run()
-            except Exception as error:
-                self._announce(Outage("loop", error, _RESTART_PAUSE))
-                await asyncio.sleep(_RESTART_PAUSE)
 
     def warn(self, message: str) -> None:
         """Tell the operator."""
@@ -208,12 +145,12 @@ class Runtime:
 
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
-        worker = self._worker
+        worker = self._engine.worker
         if not worker.reserve():
-            receipt = await self._store.submit(new)
+            receipt = await self._engine.store.submit(new)
         else:
             try:
-                storing = self._store.submit(new, start=True, begin=worker.begin)
+                storing = self._engine.store.submit(new, start=True, begin=worker.begin)
             except BaseException:
                 worker.begin(None)
                 raise
@@ -223,7 +160,7 @@ class Runtime:
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""
-        return await self._store.job(request_id)
+        return await self._engine.store.job(request_id)
 
     @asynccontextmanager
     async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
@@ -231,63 +168,63 @@ class Runtime:
 
         `send` is that of the connection; see `departure.Departure.listen`.
         """
-        if self._watch.stopped:
+        if self._engine.watch.stopped:
             raise NotRunning(STOPPING, 5)
-        self._departure.listen(send)
-        async with self._watch.follow(request_id, lines=lines) as follower:
+        self._engine.departure.listen(send)
+        async with self._engine.watch.follow(request_id, lines=lines) as follower:
             yield follower
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store.result`."""
-        return await self._store.result(request_id)
+        return await self._engine.store.result(request_id)
 
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store.output`."""
-        return await self._store.output(key, number)
+        return await self._engine.store.output(key, number)
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """See `store.Store.logs`."""
-        return await self._store.logs(key, after)
+        return await self._engine.store.logs(key, after)
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
-        return await self._store.cancel(request_id)
+        return await self._engine.store.cancel(request_id)
 
     # --- the faces' verbs for what waits
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """What is to be submitted with a job that may wait."""
-        return self._ids.new_task(spec, listed=listed)
+        return self._engine.ids.new_task(spec, listed=listed)
 
     def secrets_of(self, task: Task) -> tuple[str, str]:
         """Callback id and signal token of a new task."""
-        return self._ids.make(SecretId.CALLBACK, task.salt), self._ids.make(SecretId.SIGNAL, task.salt)
+        return self._engine.ids.make(SecretId.CALLBACK, task.salt), self._engine.ids.make(SecretId.SIGNAL, task.salt)
 
     async def task(self, request_id: str) -> TaskRecord:
         """See `waitingroom.WaitingRoom.record`."""
-        return await self._store.waiting.record(request_id)
+        return await self._engine.store.waiting.record(request_id)
 
     async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
         """See `waitingroom.WaitingRoom.page`."""
-        return await self._store.waiting.page(client, status, limit=limit, offset=offset)
+        return await self._engine.store.waiting.page(client, status, limit=limit, offset=offset)
 
     @property
     def reception(self) -> Reception:
         """For callbacks and signals."""
-        return self._reception
+        return self._engine.reception
 
     @property
     def ledger(self) -> Ledger:
         """The operator's view of the webhooks. Raises `NotRunning`."""
         self.check_running()
-        return self._ledger
+        return self._engine.ledger
 
     async def counts(self) -> Counts:
         """See `store.Store.counts`. Raises `NotRunning`."""
         self.check_running()
-        return await self._store.counts()
+        return await self._engine.store.counts()
 
     async def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""
-        await self._keywatch.look()
-        return self._signer.jwks()
+        await self._engine.keywatch.look()
+        return self._engine.signer.jwks()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import StrEnum
+
+import msgspec
 
 from .models import Failure, Headers, Job, JobState, StoredResponse
 from .taskspec import PollConfig, Task, TaskSpec
@@ -96,11 +99,33 @@ class Poll(Value, frozen=True):
     config: PollConfig
     start: StoredResponse
     """The answer to the first call. Of one in parts only the last is in `body`."""
-    started_at: int
-    """When it was answered."""
     waits_until: int
     """When the job times out; a poll at that moment or later is the last."""
     credentials: Headers
+    host: str
+    """Whom it goes to first, as far as the templates and the target say."""
+
+
+class Places(Value, frozen=True):
+    """How many questions to providers may be begun now, in this process. `turns` is the law of it."""
+
+    limit: int
+    strangers: int
+    """How many of them to hosts that are not `prompt`."""
+    each: int
+    """How many one host may be asked at once, those under way included."""
+    busy: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """Questions under way, by host."""
+    prompt: frozenset[str] = frozenset()
+    """Hosts that are known to answer promptly."""
+
+
+class ClaimedPolls(Value, frozen=True):
+    """Polls that were given out, and when it is worth asking again, unless a place becomes free before."""
+
+    polls: list[Poll]
+    next_in: float | None = None
+    """Seconds; None where nothing is due later."""
 
 
 class TaskRecord(Value, frozen=True):

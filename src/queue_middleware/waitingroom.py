@@ -13,7 +13,20 @@ from typing import Protocol
 
 from .errors import QueueError
 from .models import Claim, Failure, JobState, Rescue, StoredResponse
-from .tasks import Channel, Poll, Resolution, Resolved, SecretId, TaskPage, TaskRecord, TaskStatus, Wait, Waiter
+from .tasks import (
+    Channel,
+    ClaimedPolls,
+    Places,
+    Poll,
+    Resolution,
+    Resolved,
+    SecretId,
+    TaskPage,
+    TaskRecord,
+    TaskStatus,
+    Wait,
+    Waiter,
+)
 from .taskspec import Task
 
 Heard = Callable[[JobState | QueueError | None], None]
@@ -55,8 +68,12 @@ class WaitingRoom(Protocol):
 
     # --- the poller's verbs
 
-    async def claim_polls(self, limit: int) -> list[Poll]:
-        """Start up to `limit` polls that are due, the longest due first. One not settled within a minute is due again."""
+    async def claim_polls(self, places: Places) -> ClaimedPolls:
+        """Start polls that are due, the longest due first, as far as `turns.Choice` has a place for their hosts.
+
+        A host that has all it may have makes nobody else wait, however much is due there; what has to wait for it may be put
+        off for some seconds. One not settled within a minute is due again.
+        """
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
         """Record a poll that was not the end; the next is due in `next_in` seconds, or there is none and the time decides.

@@ -113,6 +113,8 @@ class Settled(Value, frozen=True):
     """What followed from an attempt. False where the delivery was no longer held, and nothing was changed."""
 
     held: bool
+    superseded: bool = False
+    """It had failed, and is not tried again because there is newer news of the same request."""
     change: tuple[Standing, Standing] | None = None
     """The host's standing before and after, where this attempt has changed it."""
     pause: float = 0.0

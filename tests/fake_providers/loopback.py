@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import httpx
 
+from tests.hearing import hear
+
 
 @dataclass
 class Call:
@@ -155,18 +157,10 @@ class Provider:
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection, one request."""
-        connection, body = h11.Connection(h11.SERVER), b""
+        connection = h11.Connection(h11.SERVER)
         try:
-            while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
-                if event is h11.NEED_DATA:
-                    connection.receive_data(await reader.read(65536))
-                elif isinstance(event, h11.Request):
-                    request = event
-                elif isinstance(event, h11.Data):
-                    body += event.data
-            if isinstance(event, h11.EndOfMessage):
-                headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-                reply = await self.answer(Call(request.method.decode(), request.target.decode(), headers, bytes(body)))
+            if (heard := await hear(connection, reader)) is not None:
+                reply = await self.answer(Call(heard.method, heard.target, heard.headers, heard.body))
                 if reply is not HANG_UP:
                     writer.write(connection.send(h11.Response(status_code=reply.status, headers=reply.head())) or b"")
                     writer.write(

@@ -48,6 +48,12 @@ def path_in(text: str | bytes) -> str:
     return f"/fal/queue/v1/callbacks/{found[1]}"
 
 
+async def begun(queue: Queue, starter: Starter) -> tuple[str, str]:
+    """A request that somebody else is at work on: its id, and the path where he is to call."""
+    request_id = await queue.submit("POST", "/start", content="{callback_url}")
+    return request_id, path_in((await starter.called())["body"])
+
+
 async def call_back(queue: Queue, path: str, payload: Any = None, status: int = 200, **request: Any) -> dict[str, Any]:
     told = await queue.client.post(path, **(request or {"json": payload or {"status": "OK"}}))
     assert told.status_code == status, told.text
@@ -304,8 +310,7 @@ async def test_it_never_comes(database: Path) -> None:
 async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         await eventually(lambda: _state(database) == "waiting")
         assert (await queue.cancel(request_id)).status_code == 202
         assert (await queue.response(request_id)).status_code == 499
@@ -322,8 +327,7 @@ async def test_an_id_that_there_is_not(database: Path, malformed: str) -> None:
 async def test_a_hundred_at_once(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         await asyncio.gather(*[call_back(queue, path, {"number": number}) for number in range(100)])
         first = (await queue.response(request_id)).json()
         await call_back(queue, path, {"number": 101})
@@ -333,8 +337,7 @@ async def test_a_hundred_at_once(database: Path) -> None:
 async def test_a_megabyte(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         payload = {"data": "x" * 2**20}
         await call_back(queue, path, payload)
         assert (await queue.response(request_id)).json() == payload
@@ -343,8 +346,7 @@ async def test_a_megabyte(database: Path) -> None:
 async def test_more_than_a_submission_may_have(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database, max_request_body=1000) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         await call_back(queue, path, status=413, json={"data": "x" * 1000})
         await call_back(queue, path, {"small": True})
         assert (await queue.response(request_id)).json() == {"small": True}
@@ -354,8 +356,7 @@ async def test_more_than_a_submission_may_have(database: Path) -> None:
 async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path, body: bytes) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not JSON"}
         await call_back(queue, path, content=b'"a text is JSON too"')
         assert (await queue.response(request_id)).json() == "a text is JSON too"
@@ -370,8 +371,7 @@ async def test_only_posts(database: Path) -> None:
 async def test_a_restart_in_between(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        request_id = await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        request_id, path = await begun(queue, starter)
         await eventually(lambda: _state(database) == "waiting")
     async with serving(http_only(starter), database) as queue:
         await call_back(queue, path, {"after": "the restart"})
@@ -459,8 +459,7 @@ async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
         return server
 
     async with serving(http_only(starter), database) as queue:
-        await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        _, path = await begun(queue, starter)
         queue.client._transport.app = app = logging_server(queue.client._transport.app)
         await call_back(queue, path)
         await call_back(queue, path[:-1] + "x", status=404)
@@ -494,8 +493,7 @@ async def test_guesses_are_limited_by_address_and_nobody_else_is(database: Path)
     """Contract, "Where we are better", 5."""
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        await queue.submit("POST", "/start", content="{callback_url}")
-        path = path_in((await starter.called())["body"])
+        _, path = await begun(queue, starter)
         guesses = [queue.client.post(f"/fal/queue/v1/callbacks/{number:064x}", json={}) for number in range(31)]
         told = sorted([answer.status_code for answer in await asyncio.gather(*guesses)])
         assert told == [404] * 30 + [429]

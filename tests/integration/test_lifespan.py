@@ -16,11 +16,11 @@ from fastapi import FastAPI
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Mount, Route
+from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import Queue, client_of, connected, eventually, serving
+from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
 from tests.receiver import receiving
 
 
@@ -326,13 +326,7 @@ async def test_nothing_of_ours_blocks_the_event_loop(database: Path) -> None:
 async def test_a_mounted_sub_application(database: Path) -> None:
     """`Mount` forwards no lifespan; the outer application starts the queue."""
     inner = QueueMiddleware(hello, database=database, min_free_disk=0)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with inner.running():
-            yield
-
-    async with connected(Starlette(routes=[Mount("/sub", inner)], lifespan=lifespan)) as outer:
+    async with connected(mounting("/sub", inner)) as outer:
         queue = Queue(outer.client, "/sub/fal/queue")
         submitted = await outer.client.post("/sub/fal/queue/submit/x")
         assert submitted.json()["status_url"].startswith("http://service.test/sub/fal/queue/")

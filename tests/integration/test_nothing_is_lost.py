@@ -21,6 +21,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.nouns import a_job
 from tests.queueing import connected, eventually, serving
+from tests.standins import Memory
 
 
 async def ok(request: Request) -> Response:
@@ -68,7 +69,7 @@ async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer that cancels handlers must not cancel the settlement."""
-    monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Full)
+    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Full)
     monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.3)  # longer than the wait before the cancellation
     entered = asyncio.Event()
 
@@ -154,12 +155,7 @@ async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
-    heard: list[Event] = []
-    calls = 0
-
-    class Ear:
-        def on_event(self, event: Event) -> None:
-            heard.append(event)
+    memory, calls = Memory(), 0
 
     async def hasty(scope: Any, receive: Any, send: Any) -> None:
         nonlocal calls
@@ -172,8 +168,8 @@ async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
         last.cancel()
         await asyncio.wait([last])
 
-    async with connected(QueueMiddleware(hasty, database=database, min_free_disk=0, observers=[Ear()])) as queue:
+    async with connected(QueueMiddleware(hasty, database=database, min_free_disk=0, observers=[memory])) as queue:
         assert (await queue.run("GET", "/")).status_code == 200
         assert calls == 2
-        assert not [event for event in heard if type(event) is ClaimLost]
-        assert len([event for event in heard if type(event) is AttemptFailed]) == 1
+        assert memory.of(ClaimLost) == []
+        assert len(memory.of(AttemptFailed)) == 1

@@ -25,7 +25,7 @@ from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware, current_job
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import DEADLINE, Queue, connected, eventually, serving
+from tests.queueing import DEADLINE, Queue, connected, eventually, mounting, serving
 from tests.receiver import receiving
 
 from .apps import ALPHABET, hang_here, load
@@ -188,13 +188,7 @@ async def test_path_and_raw_path_are_rewritten_together(reporter: Queue) -> None
 
 async def test_the_root_path_of_a_mount_is_kept(database: Path) -> None:
     inner = QueueMiddleware(reporting("path", "root_path"), database=database, min_free_disk=0)
-
-    @asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        async with inner.running():
-            yield
-
-    async with connected(Starlette(routes=[Mount("/svc", inner)], lifespan=lifespan)) as outer:
+    async with connected(mounting("/svc", inner)) as outer:
         queue = Queue(outer.client, "/svc/fal/queue")
         direct = (await outer.client.get("/svc/a/b")).json()
         assert (await queue.run("GET", "/a/b")).json() == direct == {"path": "/svc/a/b", "root_path": "/svc"}

@@ -15,10 +15,11 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
-from queue_middleware.events import DeliveryDead, Event, Redelivered
+from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.models import DeliveryState, Standing
 from tests.queueing import connected, eventually
 from tests.receiver import Receiver, Webhook, receiving
+from tests.standins import Memory
 
 
 async def work(request: Request) -> Response:
@@ -127,18 +128,10 @@ async def test_a_megabyte_arrives_whole(database: Path) -> None:
 # --- operators
 
 
-class Ear:
-    def __init__(self) -> None:
-        self.heard: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.heard.append(event)
-
-
 async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ear, well = Ear(), False
+    ear, well = Memory(), False
     app = wrapped(database, webhook_schedule="", observers=[ear])
     async with receiving(lambda _: 200 if well else 500) as receiver, connected(app) as queue:
         with caplog.at_level(logging.WARNING, "queue_middleware"):

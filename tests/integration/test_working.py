@@ -16,23 +16,11 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.events import AttemptFailed, ClaimLost, Event, Finished, Outage
+from queue_middleware.events import AttemptFailed, ClaimLost, Finished, Outage
 from queue_middleware.models import ErrorType, Failure
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.queueing import client_of, connected, eventually, serving, stored_jobs
-
-
-class Ear:
-    """Remembers what it hears."""
-
-    def __init__(self) -> None:
-        self.heard: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.heard.append(event)
-
-    def of(self, kind: type) -> list[Any]:
-        return [event for event in self.heard if type(event) is kind]
+from tests.standins import Memory
 
 
 class Gate:
@@ -85,7 +73,7 @@ async def test_low_priority_waits_for_all_others(database: Path) -> None:
 
 
 async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
-    ear = Ear()
+    ear = Memory()
     attempts: list[int | None] = []
 
     async def moody(request: Request) -> Response:
@@ -201,10 +189,10 @@ class Flaky(SQLiteStore):
 
 
 async def test_finished_work_outlives_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.runtime.SQLiteStore", Flaky)
+    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Flaky)
     monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
-    ear = Ear()
+    ear = Memory()
     gate = Gate()
     gate.open.set()
     async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[ear])) as queue:
@@ -213,7 +201,7 @@ async def test_finished_work_outlives_an_outage_of_the_database(database: Path, 
 
 
 async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
-    ear = Ear()
+    ear = Memory()
     stopped = asyncio.Event()
 
     async def hang(request: Request) -> Response:
@@ -261,7 +249,7 @@ async def test_a_streamed_answer_is_stored_in_parts_and_read_as_a_stream(databas
 
 
 async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
-    ear = Ear()
+    ear = Memory()
 
     async def fail(request: Request) -> Response:
         raise LookupError("secret")

@@ -12,19 +12,7 @@ import pytest
 from queue_middleware.settings import Settings
 from queue_middleware.store import Store
 from queue_middleware.stores.sqlite import SQLiteStore
-
-
-class ManualClock:
-    """Milliseconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-    def advance(self, seconds: float) -> None:
-        self.now += round(seconds * 1000)
+from tests.clock import ManualClock
 
 
 class Backend(Protocol):

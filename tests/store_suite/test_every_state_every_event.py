@@ -11,8 +11,8 @@ from queue_middleware.models import Claim, DeliveryState, ErrorType, Failure, Jo
 from queue_middleware.store import Store
 from queue_middleware.tasks import Channel
 from queue_middleware.webhooks import Delivery, Which
+from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
-from tests.store_suite.conftest import ManualClock
 
 FAILED = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")

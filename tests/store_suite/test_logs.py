@@ -6,8 +6,9 @@ import asyncio
 
 from queue_middleware.models import ErrorType, Failure, JobState, LogLevel, LogLine, Progress, RetryPolicy
 from queue_middleware.store import Store
+from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.store_suite.conftest import Stores
 
 
 def a_line(message: str = "hello", **changes: object) -> LogLine:

@@ -11,9 +11,10 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.models import Claim, DeliveryState, Failure, Progress, Standing, WebhookKind
 from queue_middleware.store import Store, Topic
 from queue_middleware.webhooks import Claimed, Delivery, Receiver, Room, Settled, Which
+from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 
-from .conftest import ManualClock, Stores
+from .conftest import Stores
 
 GONE = an_attempt(None, "no connection")
 A, B = "https://a.example/hook", "https://b.example/hook"
@@ -405,7 +406,8 @@ async def test_the_last_progress_does_not_wait_and_the_end_follows(store: Store)
 async def test_news_that_have_failed_do_not_hold_up_the_end(store: Store, end: str) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
-    await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)
+    settled = await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)
+    assert not settled.superseded, "there is nothing newer yet"
     if end == "complete":
         await store.complete(claim, an_answer())
     elif end == "fail":
@@ -422,7 +424,7 @@ async def test_news_that_fail_on_their_way_give_way_to_newer(store: Store) -> No
     (started,) = await claimed(store)
     await store.complete(claim, an_answer())
     assert await claimed(store) == []
-    await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)
+    assert (await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)).superseded
     assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
 
 

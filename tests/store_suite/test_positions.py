@@ -12,8 +12,9 @@ from queue_middleware.errors import TooManyQueued
 from queue_middleware.lifecycle import FINAL, IN_QUEUE
 from queue_middleware.models import Claim, DeliveryState, JobState, Priority
 from queue_middleware.store import Store
+from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.store_suite.conftest import Stores
 
 _STEPS = 100
 

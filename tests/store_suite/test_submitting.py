@@ -10,8 +10,9 @@ import pytest
 from queue_middleware.errors import BadRequest, QueueFull, StillInProgress, TooManyQueued, UnknownRequest
 from queue_middleware.models import Cancelled, JobState, Priority
 from queue_middleware.store import Store
+from tests.clock import ManualClock
 from tests.nouns import a_job, a_request, an_answer
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.store_suite.conftest import Stores
 
 
 async def test_what_was_acknowledged_is_there_after_a_restart(stores: Stores) -> None:

@@ -9,10 +9,11 @@ import pytest
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.models import Cancelled, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
 from queue_middleware.store import Store, Topic
-from queue_middleware.tasks import Channel, Resolved, SecretId, TaskStatus
+from queue_middleware.tasks import Channel, Places, Resolved, SecretId, TaskStatus
 from queue_middleware.taskspec import Backoff, PollConfig
-from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.clock import ManualClock
+from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls
+from tests.store_suite.conftest import Stores
 
 FAILED = Failure(ErrorType.PROVIDER_FAILED, "out of paint")
 POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("done",), ("failed",))
@@ -275,7 +276,7 @@ async def test_cancelling_ends_what_waits_at_once(store: Store, clock: ManualClo
     assert len(await claimed(store)) == 1
     clock.advance(60)
     assert await store.waiting.time_out() == []
-    assert await store.waiting.claim_polls(5) == []
+    assert await claimed_polls(store, 5) == []
 
 
 async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: Store) -> None:
@@ -321,45 +322,76 @@ async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, cloc
 async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: Store, clock: ManualClock) -> None:
     claim = await waiting(store, 60.0, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.next_due(Topic.POLL) == 5.0
-    assert await store.waiting.claim_polls(5) == []
-    answered_at = clock.now
+    assert await claimed_polls(store, 5) == []
+    waits_until = clock.now + 60_000
     clock.advance(5)
-    (poll,) = await store.waiting.claim_polls(5)
+    (poll,) = await claimed_polls(store, 5)
     assert (poll.key, poll.request_id, poll.number) == (claim.key, claim.request_id, 1)
     assert (poll.config, poll.credentials, poll.task) == (POLLS, KEYS, claim.task)
     assert poll.start == an_answer(b'{"id": 7}')
-    assert (poll.started_at, poll.waits_until) == (answered_at, answered_at + 60_000)
-    assert await store.waiting.claim_polls(5) == []
+    assert (poll.waits_until, poll.host) == (waits_until, "https://provider.test:443")
+    assert await claimed_polls(store, 5) == []
     assert poll.troubles == 0
     assert await store.waiting.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", troubles=4)
     assert not await store.waiting.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
     assert (await store.waiting.record(claim.request_id)).event == "IN_PROGRESS"
     clock.advance(3)
-    (poll,) = await store.waiting.claim_polls(5)
+    (poll,) = await claimed_polls(store, 5)
     assert (poll.number, poll.troubles) == (2, 4)
 
 
 async def test_the_longest_due_poll_goes_first(store: Store, clock: ManualClock) -> None:
     late, early = await waiting(store, poll_in=9.0, poll=POLLS), await waiting(store, poll_in=8.0, poll=POLLS)
     clock.advance(10)
-    assert [poll.key for poll in await store.waiting.claim_polls(1)] == [early.key]
-    assert [poll.key for poll in await store.waiting.claim_polls(5)] == [late.key]
+    assert [poll.key for poll in await claimed_polls(store, 1)] == [early.key]
+    assert [poll.key for poll in await claimed_polls(store, 5)] == [late.key]
+
+
+def polls_of(host: str) -> PollConfig:
+    return POLLS.replace(url_template=f"https://{host}/{{startResult.body.id}}")
+
+
+async def test_a_host_that_has_all_it_may_have_makes_no_other_wait(store: Store, clock: ManualClock) -> None:
+    slow = [(await waiting(store, 600.0, poll_in=5.0, poll=polls_of("slow.test"))).key for _ in range(4)]
+    clock.advance(6)
+    other = (await waiting(store, 600.0, poll_in=1.0, poll=polls_of("other.test"))).key
+    clock.advance(2)
+    claimed = await store.waiting.claim_polls(Places(4, strangers=4, each=2))
+    assert [poll.key for poll in claimed.polls] == [*slow[:2], other]
+    assert claimed.next_in == 60.0, "when those that were given out are due again"
+    busy = {"https://slow.test:443": 1}
+    claimed = await store.waiting.claim_polls(Places(3, strangers=3, each=2, busy=busy))
+    assert [poll.key for poll in claimed.polls] == slow[2:3]
+
+
+async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_are(store: Store, clock: ManualClock) -> None:
+    strange = [(await waiting(store, 600.0, poll_in=5.0, poll=polls_of(f"strange{n}.test"))).key for n in range(3)]
+    prompt = (await waiting(store, 600.0, poll_in=6.0, poll=polls_of("prompt.test"))).key
+    later = await waiting(store, 600.0, poll_in=17.0, poll=polls_of("prompt.test"))
+    clock.advance(7)
+    places = Places(4, strangers=1, each=4, prompt=frozenset({"https://prompt.test:443"}))
+    claimed = await store.waiting.claim_polls(places)
+    assert [poll.key for poll in claimed.polls] == [strange[0], prompt]
+    assert claimed.next_in == 10.0
+    clock.advance(10)
+    claimed = await store.waiting.claim_polls(places.replace(strangers=0))
+    assert [poll.key for poll in claimed.polls] == [later.key]
 
 
 async def test_a_lost_poll_is_made_again(store: Store, clock: ManualClock) -> None:
     await waiting(store, 600.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    assert len(await store.waiting.claim_polls(5)) == 1
+    assert len(await claimed_polls(store, 5)) == 1
     clock.advance(60)
-    (poll,) = await store.waiting.claim_polls(5)
+    (poll,) = await claimed_polls(store, 5)
     assert poll.number == 2
 
 
 async def test_a_poll_of_what_has_ended_is_not_recorded(store: Store, clock: ManualClock) -> None:
     claim = await waiting(store, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    (poll,) = await store.waiting.claim_polls(5)
+    (poll,) = await claimed_polls(store, 5)
     await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word())
     assert not await store.waiting.settle_poll(poll, next_in=3.0)
     assert await store.waiting.resolve(claim.key, Channel.POLL, a_word()) is Resolved.TOO_LATE
@@ -370,7 +402,7 @@ async def test_a_last_poll_has_a_minute_more(store: Store, clock: ManualClock) -
     claim = await waiting(store, 30.0, poll_in=30.0, poll=POLLS)
     clock.advance(31)
     assert await store.waiting.time_out() == []
-    (poll,) = await store.waiting.claim_polls(5)
+    (poll,) = await claimed_polls(store, 5)
     assert await store.waiting.time_out() == []
     await store.waiting.settle_poll(poll, next_in=None)
     assert [rescue.request_id for rescue in await store.waiting.time_out()] == [claim.request_id]

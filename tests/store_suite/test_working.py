@@ -17,8 +17,9 @@ from queue_middleware.models import (
     RetryPolicy,
 )
 from queue_middleware.store import Store, Topic
+from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed
-from tests.store_suite.conftest import ManualClock, Stores
+from tests.store_suite.conftest import Stores
 
 
 async def test_order_is_priority_then_first_come(store: Store) -> None:

@@ -7,21 +7,20 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.models import ErrorType, Failure, Job, JobState, StoredResponse
+from queue_middleware.models import ErrorType, Failure, JobState, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.taskspec import Backoff, TaskSpec
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.taskroutes import OPEN, TaskVerb, find_task_route
+from tests.nouns import a_view
 
 T0 = 1_736_935_800_000
 ANSWER = StoredResponse(200, ((b"content-type", b"application/json"), (b"x-a", b"1"), (b"x-a", b"2")), b'{"ok": true}')
 
 
 def a_record(**changes: Any) -> TaskRecord:
-    job = Job(
-        key=1, request_id="019d2b00-1234-7000-a000-000000000001", state=JobState.COMPLETED, attempt=2, position=None,
-        progress=None, created_at=T0, started_at=T0 + 1000, finished_at=T0 + 3345, status=200, failure=None,
-    )  # fmt: skip
+    times = {"created_at": T0, "started_at": T0 + 1000, "finished_at": T0 + 3345}
+    job = a_view(request_id="019d2b00-1234-7000-a000-000000000001", attempt=2, status=200, **times)
     spec = TaskSpec("https://service.example", 30.0, target="/work", method="POST", timeout=30.0, backoff=Backoff.LINEAR)
     given = {"job": job, "spec": spec, "status": TaskStatus.COMPLETED, "priority": 2, "max_attempts": 4, "due_at": None}
     return TaskRecord(**{**given, "webhook": None, "response": ANSWER, **changes})

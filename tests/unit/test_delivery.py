@@ -44,6 +44,8 @@ from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks import Which
+from tests.clock import ManualClock
+from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
 URL = "https://receiver.example/hook"
 JSON = ((b"content-type", b"application/json"),)
@@ -51,85 +53,24 @@ OK = Answer(200, (), b"thanks")
 SCHEDULE = (5.0, 300.0)
 
 
-class Clock:
-    """Milliseconds for the store, seconds for the engine; stands still until it is moved."""
-
-    def __init__(self) -> None:
-        self.now = 1_700_000_000_000
-
-    def __call__(self) -> int:
-        return self.now
-
-    def seconds(self) -> float:
-        return self.now / 1000
-
-
-class Receiver:
-    """In place of `Outbound`: answers each post in turn, the last answer stays; holds posts while its gate is closed."""
+class Receiver(Wire[Answer]):
+    """In place of `Outbound`."""
 
     def __init__(self, *answers: Answer | Exception) -> None:
-        self.answers = list(answers) or [OK]
+        super().__init__(*(answers or (OK,)))
         self.posts: list[tuple[str, dict[bytes, bytes], bytes]] = []
-        self.arrived = asyncio.Semaphore(0)
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.busy = self.most_busy = 0
 
     async def post(self, url, headers, body):
         if not isinstance(body, bytes):
             body = b"".join([chunk async for chunk in body.chunks()])
         self.posts.append((url, dict(headers), body))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
-        self.arrived.release()
-        try:
-            await self.gate.wait()
-        finally:
-            self.busy -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class Ear:
-    """Hears events, and lets a test wait for the next one."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[object] = asyncio.Queue()
-
-    def on_event(self, event: object) -> None:
-        self.heard.put_nowait(event)
-
-    async def next(self) -> object:
-        async with asyncio.timeout(10):
-            return await self.heard.get()
-
-
-class Faulty:
-    """A store one verb of which, or of its outbox, fails some times before it works."""
-
-    def __init__(self, store: object, verb: str, *errors: Exception) -> None:
-        self._store, self._verb, self._errors = store, verb, list(errors)
-
-    def __getattr__(self, name):
-        if name == "outbox":
-            return Faulty(self._store.outbox, self._verb, *self._errors)
-        return self._fail_or(getattr(self._store, name)) if name == self._verb else getattr(self._store, name)
-
-    def _fail_or(self, verb):
-        async def call(*arguments, **options):
-            if self._errors:
-                raise self._errors.pop(0)
-            return await verb(*arguments, **options)
-
-        return call
+        return await self.answer(url)
 
 
 class Bench:
     """A store on a file, an engine on it, and hands to make webhooks due."""
 
-    def __init__(self, store: SQLiteStore, clock: Clock) -> None:
+    def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
 
     def engine(
@@ -143,15 +84,11 @@ class Bench:
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
-        engine = self.engine(receiver, store, **options)
-        task = asyncio.create_task(engine.run())
-        try:
-            yield engine
-        finally:
-            receiver.gate.set()
-            engine.stop()
-            async with asyncio.timeout(10):
-                await task
+        async with looping(self.engine(receiver, store, **options)) as engine:
+            try:
+                yield engine
+            finally:
+                receiver.gate.set()
 
     async def finish(
         self, outcome: StoredResponse | Failure | None = None, parts: tuple[bytes, ...] = (), url: str = URL
@@ -171,8 +108,18 @@ class Bench:
         new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, events=events)
         return (await self.store.submit(new)).request_id
 
+    async def occupy(self, receiver: Receiver, many: int) -> None:
+        """Make the host of `URL` one that is well, and keep so many attempts waiting there."""
+        await self.finish()
+        assert isinstance(await self.ear.next(), Delivered)
+        await receiver.arrived.acquire()
+        receiver.gate.clear()
+        for _ in range(many):
+            await self.finish()
+            await receiver.arrived.acquire()
+
     def pass_time(self, seconds: float) -> None:
-        self.clock.now += round(seconds * 1000)
+        self.clock.advance(seconds)
         self.store._listeners.tell({Topic.DELIVERY})
 
     async def states(self) -> dict[str, int]:
@@ -181,7 +128,7 @@ class Bench:
 
 @pytest.fixture
 async def bench(tmp_path):
-    clock = Clock()
+    clock = ManualClock()
     store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3")), clock)
     await store.open()
     yield Bench(store, clock)
@@ -409,12 +356,46 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert receiver.busy == 0
     assert await bench.states() == {DeliveryState.SENDING: 1}
 
-    bench.clock.now += 61_000
+    bench.clock.advance(61)
     await bench.store.rescue(retry=True)
     async with bench.running(Receiver()):
         event = await bench.ear.next()
     assert isinstance(event, Delivered)
     assert event.delivery.attempt == 2
+
+
+async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+    receiver, loop = Receiver(), asyncio.get_running_loop()
+
+    class Cancelling:
+        """A store whose first claim has its attempts cancelled: they are made, and never take a step."""
+
+        outbox = property(lambda self: self)
+        claimed = None
+
+        def __getattr__(self, name):
+            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+
+        async def claim(self, room):
+            claimed = await bench.store.outbox.claim(room)
+            if self.claimed is None:
+                loop.call_soon(cancel_tasks, "webhook ")  # before the first step of those that are made of this claim
+            self.claimed = claimed
+            return claimed
+
+    await bench.finish()
+    async with bench.running(receiver, Cancelling(), limit=1):
+        await until_claimed(bench)
+        bench.clock.advance(61)
+        await bench.store.rescue(retry=True)
+        event = await bench.ear.next()
+    assert (type(event), event.delivery.attempt, len(receiver.posts)) == (Delivered, 2, 1)
+
+
+async def until_claimed(bench):
+    async with asyncio.timeout(10):
+        while DeliveryState.SENDING not in await bench.states():
+            await asyncio.sleep(0)
 
 
 async def test_a_stop_before_the_start_ends_it_at_once(bench):
@@ -441,7 +422,7 @@ async def test_cancelling_it_cancels_its_attempts(bench):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
 
 
 @pytest.mark.parametrize("verb", ["claim", "next_due", "settle"])
@@ -455,7 +436,7 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.delivery.exponential", lambda number, longest: 3600.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 3600.0)
     async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
         assert (await bench.ear.next()).pause == 3600.0
 
@@ -477,7 +458,7 @@ async def test_a_lost_lease_is_not_announced(bench):
     async with bench.running(receiver, limit=1):
         await bench.finish()
         await receiver.arrived.acquire()
-        bench.clock.now += 61_000
+        bench.clock.advance(61)
         await bench.store.rescue(retry=True)
         receiver.gate.set()
         event = await bench.ear.next()
@@ -577,13 +558,7 @@ async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
             return claimed
 
     async with bench.running(receiver, Slow()):
-        await bench.finish()
-        assert isinstance(await bench.ear.next(), Delivered)
-        await receiver.arrived.acquire()
-        receiver.gate.clear()
-        for _ in range(many):
-            await bench.finish()
-            await receiver.arrived.acquire()
+        await bench.occupy(receiver, many)
         await bench.finish()
         await asked.wait()
         receiver.gate.set()
@@ -615,13 +590,7 @@ async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
 
     store = Slow()
     async with bench.running(receiver, store):
-        await bench.finish()
-        assert isinstance(await bench.ear.next(), Delivered)
-        await receiver.arrived.acquire()
-        receiver.gate.clear()
-        for _ in range(many):
-            await bench.finish()
-            await receiver.arrived.acquire()
+        await bench.occupy(receiver, many)
         store.late = True
         await bench.finish()
         await asked.wait()
@@ -684,7 +653,7 @@ async def idle(bench, engine):
         while (
             await bench.store.next_due(Topic.DELIVERY) == 0.0
             or DeliveryState.SENDING in await bench.states()
-            or engine._running
+            or engine.tokens()
         ):
             await asyncio.sleep(0)
     while not bench.ear.heard.empty():
@@ -726,7 +695,7 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         await bench.ear.next()
     sent = [json.loads(body) for _, _, body in receiver.posts]
     same = {"error": None, "gateway_request_id": request_id, "payload": None, "request_id": request_id, "status": "IN_PROGRESS"}
-    when = {"timestamp": "2023-11-14T22:13:20.000Z"}
+    when = {"timestamp": "2027-01-15T08:00:00.000Z"}
     assert sent == [
         {**same, **when, "type": "request.started"},
         {**same, **when, "type": "request.progress", "progress": {"fraction": 0.5, "stage": "half of it"}},
@@ -739,6 +708,31 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         await _verified(bench, headers, body)
         message = b".".join((headers[b"webhook-id"], headers[b"webhook-timestamp"], body))
         VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(headers[b"webhook-signature"].split(b",")[1]))
+
+
+async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_there_are_newer(bench):
+    receiver = Receiver(Answer(500, (), b""), OK)
+    receiver.gate.clear()
+    async with bench.running(receiver):
+        await bench.submit(events=(WebhookKind.PROGRESS,))
+        (claim,) = await bench.store.claim(1)
+        await bench.store.log(claim, [], Progress(0.5))
+        await receiver.arrived.acquire()
+        await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
+        receiver.gate.set()
+        failed, delivered = await bench.ear.next(), await bench.ear.next()
+    assert (type(failed), failed.delivery.kind, failed.next_in) == (DeliveryFailed, WebhookKind.PROGRESS, None)
+    assert (type(delivered), delivered.delivery.kind) == (Delivered, WebhookKind.COMPLETED)
+    assert bench.ear.heard.empty(), "nothing was given up: there is better news"
+    assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
+
+
+async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench):
+    async with bench.running(Receiver(Answer(500, (), b""))):
+        await bench.submit(events=(WebhookKind.PROGRESS,))
+        (claim,) = await bench.store.claim(1)
+        await bench.store.log(claim, [], Progress(0.5))
+        assert (await bench.ear.next()).next_in is not None
 
 
 # --- how many at once

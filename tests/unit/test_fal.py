@@ -17,6 +17,7 @@ from queue_middleware.wire.fal import (
 )
 from queue_middleware.wire.knobs import read_knobs
 from queue_middleware.wire.links import Links
+from tests.nouns import a_view
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 BASE = "https://api.example.com/fal/queue"
@@ -192,20 +193,7 @@ def test_a_host_cannot_break_out_of_the_json() -> None:
 
 
 def job(state: JobState, **changes: object) -> Job:
-    plain = Job(
-        key=1,
-        request_id=ID,
-        state=state,
-        attempt=1,
-        position=None,
-        progress=None,
-        created_at=0,
-        started_at=None,
-        finished_at=None,
-        status=None,
-        failure=None,
-    )
-    return plain.replace(**changes)
+    return a_view(state, request_id=ID, **changes)
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,11 @@ import pytest
 
 from queue_middleware.errors import TooManyGuesses
 from queue_middleware.web.guesses import MOST, WINDOW, Guesses
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Seconds
 
 
 def test_thirty_in_a_minute_and_then_no_more() -> None:
-    clock = Clock()
+    clock = Seconds(1000.0)
     guesses = Guesses(clock)
     for _ in range(MOST):
         guesses.count("192.0.2.7")
@@ -24,7 +18,7 @@ def test_thirty_in_a_minute_and_then_no_more() -> None:
 
 
 def test_after_a_minute_they_are_forgotten() -> None:
-    clock = Clock()
+    clock = Seconds(1000.0)
     guesses = Guesses(clock)
     for _ in range(MOST):
         guesses.count("192.0.2.7")
@@ -33,7 +27,7 @@ def test_after_a_minute_they_are_forgotten() -> None:
 
 
 def test_who_goes_on_stays_refused() -> None:
-    clock = Clock()
+    clock = Seconds(1000.0)
     guesses = Guesses(clock)
     refused = 0
     for _ in range(300):
@@ -46,7 +40,7 @@ def test_who_goes_on_stays_refused() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    guesses = Guesses(Clock())
+    guesses = Guesses(Seconds(1000.0))
     for number in range(10_500):
         guesses.count(str(number))
     assert len(guesses._failed) == 10_000

@@ -11,22 +11,15 @@ from queue_middleware.errors import RotationRefused, SettingsError
 from queue_middleware.keyfile import KeyFile, keys_of_option, path_of_keys
 from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import NOTICE, KeyRing, Standing
+from tests.clock import Seconds
 
 NOW = 1_800_000_000.0
 FIRST = KeyPair(bytes(32))
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Seconds:
+    return Seconds(NOW)
 
 
 @pytest.fixture

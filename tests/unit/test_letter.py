@@ -11,11 +11,12 @@ from queue_middleware.http11 import Stream
 from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
 from queue_middleware.letter import ResultGone, Scribe
-from queue_middleware.models import PART, ErrorType, Failure, Job, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.webhooks import Delivery
 from queue_middleware.wire.webhook import signed_message
+from tests.nouns import a_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -44,7 +45,7 @@ def scribe(store: Parts | None = None, **options: object) -> Scribe:
 
 
 def answered(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
-    job = Job(7, ID, JobState.COMPLETED, 1, None, None, 0, 0, 0, status, None)
+    job = a_view(key=7, request_id=ID, status=status)
     return Result(job, StoredResponse(status, headers, body, parts))
 
 
@@ -127,7 +128,7 @@ async def test_a_result_that_is_gone(result):
 
 
 async def test_a_failure_is_told():
-    job = Job(7, ID, JobState.FAILED, 1, None, None, 0, 0, 0, None, Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
+    job = a_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
     headers, body = await scribe(webhook_max_payload=0).write(DELIVERY, Result(job, None))
     assert json.loads(body)["payload"]["detail"] == "too slow"
     assert_signed(headers, body)

@@ -19,7 +19,7 @@ from queue_middleware.wire.links import Links
 from queue_middleware.wire.openapi import document
 from queue_middleware.wire.routes import METHODS, Verb, find_route
 from queue_middleware.wire.webhook import webhook_body
-from tests.nouns import an_answer
+from tests.nouns import a_view, an_answer
 
 LINE = LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)
 
@@ -86,8 +86,7 @@ def check(name: str, body: bytes) -> None:
 
 
 def job(state: JobState, **changes: Any) -> Job:
-    nothing = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
-    return Job(key=1, request_id=ID, state=state, attempt=1, created_at=0, **{**nothing, **changes})
+    return a_view(state, request_id=ID, **changes)
 
 
 FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")

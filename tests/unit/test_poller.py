@@ -27,6 +27,7 @@ from queue_middleware.tasks import Channel
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW
 from queue_middleware.wire.providers import PROVIDERS
+from tests.clock import ManualClock
 from tests.fake_providers import (
     HANG_UP,
     KEY,
@@ -42,69 +43,23 @@ from tests.fake_providers import (
     providing,
 )
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
-from tests.store_suite.conftest import ManualClock
+from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
 BEARER = {"authorization": f"Bearer {KEY}"}
 FAL = {"authorization": f"Key {KEY}"}
 ASKED = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 
 
-class Ear:
-    """Hears events, and lets a test wait for the next one."""
-
-    def __init__(self) -> None:
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
-
-    def on_event(self, event: object) -> None:
-        self.heard.put_nowait(event)
-
-    async def next(self) -> Any:
-        async with asyncio.timeout(10):
-            return await self.heard.get()
-
-
-class Scripted:
-    """In place of `Inquiry`: given answers in turn, the last one stays; holds questions while its gate is closed."""
+class Scripted(Wire[StoredResponse]):
+    """In place of `Inquiry`."""
 
     def __init__(self, *answers: StoredResponse | Exception) -> None:
-        self.answers = list(answers)
+        super().__init__(*answers)
         self.calls: list[tuple[str, dict[bytes, bytes]]] = []
-        self.gate = asyncio.Event()
-        self.gate.set()
-        self.arrived = asyncio.Semaphore(0)
-        self.busy = self.most_busy = 0
 
     async def get(self, url: str, headers: Headers) -> StoredResponse:
         self.calls.append((url, dict(headers)))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
-        self.arrived.release()
-        try:
-            await self.gate.wait()
-        finally:
-            self.busy -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
-class Faulty:
-    """Something one verb of which fails some times before it works."""
-
-    def __init__(self, inner: object, verb: str, *errors: Exception) -> None:
-        self._inner, self._verb, self._errors = inner, verb, list(errors)
-
-    def __getattr__(self, name: str) -> Any:
-        return self._fail_or(getattr(self._inner, name)) if name == self._verb else getattr(self._inner, name)
-
-    def _fail_or(self, verb: Any) -> Any:
-        async def call(*arguments: Any, **options: Any) -> Any:
-            if self._errors:
-                raise self._errors.pop(0)
-            return await verb(*arguments, **options)
-
-        return call
+        return await self.answer(url)
 
 
 class Bench:
@@ -125,21 +80,11 @@ class Bench:
                 "inquiry": inquiry or Inquiry(outbound, settings),
                 "ids": self.ids,
                 "announce": announce_to([self.ear]),
-                "clock": lambda: self.clock.now / 1000,
+                "clock": self.clock.seconds,
                 **options,
             }
-            async with self._running(Poller(**given)) as poller:
+            async with looping(Poller(**given)) as poller:
                 yield poller
-
-    @asynccontextmanager
-    async def _running(self, poller: Poller):
-        task = asyncio.create_task(poller.run())
-        try:
-            yield poller
-        finally:
-            poller.stop()
-            async with asyncio.timeout(10):
-                await task
 
     async def wait_for(
         self, config: PollConfig, answer: StoredResponse, seconds: float | None = None, credentials: Headers = (), **spec: Any
@@ -479,22 +424,98 @@ async def test_a_callback_that_came_meanwhile_wins(bench):
 # --- the loop
 
 
+def at(host: str) -> PollConfig:
+    return ASKED.replace(url_template=f"https://{host}.example/{{startResult.body.id}}")
+
+
 async def test_no_more_than_its_limit_at_once(bench):
-    claims = [await bench.wait_for(ASKED, an_answer(b'{"id": 7}')) for _ in range(7)]
+    claims = [await bench.wait_for(at(f"h{number}"), an_answer(b'{"id": 7}')) for number in range(7)]
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire, limit=3):
+    async with bench.asking(wire, limit=4):
         bench.pass_time(5)
         for _ in range(3):
             await wire.arrived.acquire()
         wire.gate.set()
         for _ in claims:
             assert isinstance(await bench.ear.next(), Finished)
-    assert wire.most_busy == 3
+    assert wire.most_busy == 3, "a fourth is kept for those who are known to be prompt"
+
+
+async def test_a_provider_that_hangs_leaves_places_to_the_others(bench):
+    wire, slow = Scripted(an_answer(b'{"status": "done"}')), 10
+    wire.held = "https://slow.example/"
+    wire.gate.clear()
+    for _ in range(slow):
+        await bench.wait_for(at("slow"), an_answer(b'{"id": 7}'))
+    async with bench.asking(wire):
+        bench.pass_time(5)
+        for _ in range(4):
+            await wire.arrived.acquire()
+        for number in range(6):
+            claim = await bench.wait_for(at(f"other{number}"), an_answer(b'{"id": 7}'))
+            bench.pass_time(5)
+            assert (await bench.ear.next()).request_id == claim.request_id
+        assert wire.most_busy == 4 + 1
+        wire.gate.set()
+        for _ in range(slow):
+            assert isinstance(await bench.ear.next(), Finished)
+
+
+async def test_providers_that_hang_leave_places_to_one_that_is_prompt(bench):
+    """Eight hosts, each with one question: no host has more than its part, and all of them together had everything."""
+    wire = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(wire):
+        await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+        bench.pass_time(5)
+        assert isinstance(await bench.ear.next(), Finished)
+        await wire.arrived.acquire()
+        wire.held = "https://slow"
+        wire.gate.clear()
+        for number in range(8):
+            await bench.wait_for(at(f"slow{number}"), an_answer(b'{"id": 7}'))
+        bench.pass_time(5)
+        for _ in range(6):
+            await wire.arrived.acquire()
+        for _ in range(3):
+            claim = await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+            bench.pass_time(5)
+            assert (await bench.ear.next()).request_id == claim.request_id
+        wire.gate.set()
+        for _ in range(8):
+            assert isinstance(await bench.ear.next(), Finished)
+
+
+async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+    """As when the loop is ended by a defect and begun again."""
+    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    loop, cancelled = asyncio.get_running_loop(), []
+
+    class Cancelling:
+        """A room whose first polls are cancelled: they are made, and never take a step."""
+
+        def __getattr__(self, name):
+            return getattr(bench.store.waiting, name)
+
+        async def claim_polls(self, places):
+            claimed = await bench.store.waiting.claim_polls(places)
+            if not cancelled:
+                loop.call_soon(lambda: cancelled.extend(cancel_tasks("poll ")))
+            return claimed
+
+    wire = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.asking(wire, room=Cancelling(), limit=1):
+        bench.pass_time(5)
+        async with asyncio.timeout(10):
+            while not cancelled:
+                await asyncio.sleep(0)
+        bench.pass_time(60)  # its lease
+        assert (await bench.ear.next()).request_id == claim.request_id
+    assert len(wire.calls) == 1
 
 
 async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.poller.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
     claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
@@ -505,7 +526,7 @@ async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
 
 @pytest.mark.parametrize("verb", ["resolve", "settle_poll"])
 async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, verb):
-    monkeypatch.setattr("queue_middleware.poller.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
     await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, verb, StoreBusy("busy", 1), StoreBusy("busy", 1))

@@ -8,16 +8,9 @@ from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KEPT, NOTICE, KeyRing
 from queue_middleware.secret import Secret
 from queue_middleware.signing import Signer
+from tests.clock import Seconds
 
 NOW = 1_800_000_000.0
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def by(pair: KeyPair, signature: bytes) -> bool:
@@ -33,7 +26,7 @@ def published(signer: Signer) -> set[str]:
 
 
 def test_a_rotation_from_beginning_to_end():
-    first, second, clock = KeyPair.generate(), KeyPair.generate(), Clock()
+    first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first), clock=clock)
     assert by(first, signer.sign(b"message"))
     signer.ring = signer.ring.rotated(second, clock.now)
@@ -54,7 +47,7 @@ def test_a_rotation_from_beginning_to_end():
 
 
 def test_another_ring_counts_at_once():
-    first, second, clock = KeyPair.generate(), KeyPair.generate(), Clock()
+    first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first), clock=clock)
     assert signer.active.kid == first.kid
     signer.ring = KeyRing.of(second)
@@ -62,7 +55,7 @@ def test_another_ring_counts_at_once():
 
 
 def test_a_clock_that_is_set_back_brings_the_old_key_back():
-    first, second, clock = KeyPair.generate(), KeyPair.generate(), Clock()
+    first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first).rotated(second, NOW), clock=clock)
     clock.now += NOTICE
     assert signer.active.kid == second.kid

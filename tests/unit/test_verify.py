@@ -12,17 +12,10 @@ from queue_middleware.errors import KeysUnavailable, VerificationError
 from queue_middleware.keypair import KeyPair
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.wire.webhook import signed_message, webhook_headers
+from tests.clock import Seconds
 from tests.sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
 
 OTHER = "whsec_" + base64.b64encode(b"another secret of 32 characters.").decode()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = float(NOW)
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -31,8 +24,8 @@ def sender() -> Sender:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
+def clock() -> Seconds:
+    return Seconds(NOW)
 
 
 @pytest.fixture

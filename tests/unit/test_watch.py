@@ -16,25 +16,14 @@ from queue_middleware.events import Event, Outage
 from queue_middleware.models import Glance, Job, JobState, Progress
 from queue_middleware.store import Topic
 from queue_middleware.watch import Follower, Watch
+from tests.nouns import a_view
 
 DEADLINE = 5.0
 
 
 def a_job(key: int, **changes: object) -> Job:
-    job = Job(
-        key=key,
-        request_id=str(UUID(int=key)),
-        state=JobState.QUEUED,
-        attempt=0,
-        position=key,
-        progress=None,
-        created_at=0,
-        started_at=None,
-        finished_at=None,
-        status=None,
-        failure=None,
-    )
-    return job.replace(**changes)
+    given = {"state": JobState.QUEUED, "attempt": 0, "position": key, **changes}
+    return a_view(key=key, request_id=str(UUID(int=key)), **given)
 
 
 class Shelf:

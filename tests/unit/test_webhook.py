@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.wire.webhook import (
     NOT_JSON,
     host_of,
@@ -14,6 +14,7 @@ from queue_middleware.wire.webhook import (
     webhook_frame,
     webhook_headers,
 )
+from tests.nouns import a_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -28,7 +29,7 @@ def failed(failure, state=JobState.FAILED):
 
 
 def job(state, status=None, failure=None):
-    return Job(1, ID, state, 1, None, None, 0, 0, 0, status, failure)
+    return a_view(state, request_id=ID, status=status, failure=failure)
 
 
 def test_a_success_has_fals_bytes():

@@ -42,6 +42,11 @@ def question_headers(config: PollConfig, home: str, given: Headers, url: str) ->
     return (*headers, *own.items(), *(pair for pair in _ALWAYS if pair[0] not in said))
 
 
+def host_asked(config: PollConfig, home: str) -> str:
+    """Origin of the first address that is asked; that of the `targetUrl` where only the answer to the first call says it."""
+    return origin_of(config.url_template) or origin_of(home)
+
+
 def _trusted(config: PollConfig, home: str) -> set[str]:
     written = (config.url_template, config.result_url_template or "")
     return ({origin_of(home)} | {origin_of(template) for template in written if not template.startswith("{")}) - {""}

@@ -12,7 +12,8 @@ from urllib.parse import quote
 
 import msgspec
 
-from queue_middleware.models import ErrorType, Failure, Headers, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.lifecycle import CANCELLED
+from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
 from .failures import STATUS, failure_body
 
@@ -20,7 +21,6 @@ NOT_JSON = (
     "Response payload is not JSON serializable. "
     "Either return a JSON serializable object or use the queue endpoint to retrieve the response."
 )
-CANCELLED = "Request was cancelled"
 ANONYMOUS = "anonymous"
 """The user id where there is no identity; never empty, because receivers take an empty header for a missing one."""
 
@@ -47,8 +47,7 @@ def webhook_frame(result: Result) -> tuple[bytes, bytes, bytes]:
     if result.response is not None:
         return _answered(result.job.request_id, result.response)
     if result.job.state is JobState.CANCELLED:
-        failure = result.job.failure or Failure(ErrorType.CLIENT_CANCELLED, CANCELLED)
-        return _envelope(result.job.request_id, CANCELLED, failure_body(failure))
+        return _envelope(result.job.request_id, CANCELLED.detail, failure_body(result.job.failure or CANCELLED))
     if result.job.failure is None:
         raise ValueError(f"request {result.job.request_id} has neither an answer nor a failure")
     failure = result.job.failure

@@ -116,7 +116,19 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
     # The end of one that told of something earlier makes the next of its request due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
-    return _judge(transaction, batch)
+    settled = _judge(transaction, batch)
+    news = [
+        row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
+    ]
+    return _with_overtaken(transaction, batch, settled, news) if news else settled
+
+
+def _with_overtaken(
+    transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], news: Sequence[int]
+) -> list[Settled]:
+    """Of news that are to be tried again only the database knows whether there are newer ones."""
+    overtaken = {row[0] for row in transaction.all("superseded", (json.dumps(news),))}
+    return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
 
 
 def _settlement_row(

@@ -81,7 +81,6 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         if parts:
             body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
         policy = _policy(max_attempts, retries)
-        request_id = format_request_id(key, tail)
         try:
             request = decode_request(head, body)
         except msgspec.DecodeError:
@@ -93,7 +92,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         task = tasks.get(key)
         if task is not None:
             policy = policy.replace(backoff=task.spec.backoff)
-        claim = Claim(key, request_id, token, attempt, policy, request, webhook, task=task)
+        claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, task=task)
         if events is not None:
             claim = claim.replace(events=decode_events(events))
             tell_start(transaction, claim)

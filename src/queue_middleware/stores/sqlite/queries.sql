@@ -207,6 +207,9 @@ UPDATE delivery SET state = CASE
 FROM (VALUES {rows}(?, ?, ?, ?)) AS outcome
 WHERE delivery.id = column1 AND delivery.token = column2 AND delivery.state = 'sending';
 
+-- name: superseded
+SELECT id FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND state = 'superseded';
+
 -- name: insert_attempts
 INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, answer)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;

@@ -12,56 +12,34 @@ from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
     Counts,
     DeliveryState,
-    ErrorType,
-    Failure,
     Glance,
     Job,
     JobState,
-    Progress,
     Result,
     Standing,
     StoredResponse,
 )
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
+from queue_middleware.request_id import parse_request_id
 from queue_middleware.store import Topic
 
 from .codec import decode_headers
+from .jobrow import job_of, one
 from .queries import SQL
-from .taskrows import LISTED
 
 
 def job(connection: sqlite3.Connection, request_id: str) -> Job:
     """One job as it stands."""
     first, tail = parse_request_id(request_id)
-    row = _one(connection, "job", {"first": first, "tail": tail})
+    row = one(connection, "job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
-    return _job(row)
+    return job_of(*row)
 
 
 def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool) -> list[Glance]:
     """Several jobs as they stand, those that there are."""
     rows = connection.execute(SQL["glance"], {"keys": json.dumps(keys), "positions": positions}).fetchall()
-    return [Glance(_job(row[:-1]), row[-1] or 0) for row in rows]
-
-
-def _job(row: tuple[Any, ...]) -> Job:
-    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client, task, position = row
-    return Job(
-        key=key,
-        request_id=format_request_id(key, tail),
-        state=JobState(state),
-        attempt=attempt,
-        position=position,
-        progress=None if fraction is None else Progress(fraction, stage),
-        created_at=key >> SEQUENCE_BITS,
-        started_at=started_at,
-        finished_at=finished_at,
-        status=status,
-        failure=Failure(ErrorType(error_type), error) if error_type else None,
-        client=client,
-        is_task=task == LISTED,
-    )
+    return [Glance(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
 def result(connection: sqlite3.Connection, request_id: str) -> Result:
@@ -69,7 +47,7 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
     connection.execute("BEGIN")
     try:
         found = job(connection, request_id)
-        row = _one(connection, "response", (found.key,))
+        row = one(connection, "response", (found.key,))
     finally:
         connection.execute("COMMIT")
     if found.state not in FINAL:
@@ -88,15 +66,15 @@ def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, 
     """Finished jobs with their answers, by key; without those that are gone."""
     found: dict[int, Result] = {}
     for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
-        one = _job((*row, None))
-        if one.state in FINAL:
-            found[one.key] = _result(one, None if head is None else (head, body, parts))
+        finished = job_of(*row)
+        if finished.state in FINAL:
+            found[finished.key] = _result(finished, None if head is None else (head, body, parts))
     return found
 
 
 def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
     """One part of an answer."""
-    row = _one(connection, "response_part", (key, number))
+    row = one(connection, "response_part", (key, number))
     if row is None:
         raise UnknownRequest("the result is no longer kept")
     return bytes(row[0])
@@ -115,7 +93,7 @@ def owners(connection: sqlite3.Connection) -> list[str]:
 
 def leases_ran_out(connection: sqlite3.Connection, now: int) -> bool:
     """Whether somebody's lease has passed."""
-    row = _one(connection, "leases_ran_out", {"now": now})
+    row = one(connection, "leases_ran_out", {"now": now})
     return row is not None and bool(row[0])
 
 
@@ -129,7 +107,7 @@ _NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "
 
 def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
-    row = _one(connection, _NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
+    row = one(connection, _NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
     return None if row is None or row[0] is None else int(row[0])
 
 
@@ -140,8 +118,3 @@ def counts(connection: sqlite3.Connection) -> Counts:
         {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
         {Standing(standing): count for standing, count in connection.execute(SQL["count_receivers"]).fetchall()},
     )
-
-
-def _one(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
-    rows = connection.execute(SQL[name], parameters).fetchall()
-    return rows[0] if rows else None

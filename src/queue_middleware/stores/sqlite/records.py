@@ -7,11 +7,12 @@ from typing import Any
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.lifecycle import FINAL
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, StoredResponse
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, parse_request_id
+from queue_middleware.models import JobState, StoredResponse
+from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
 
 from .codec import decode_headers, decode_spec
+from .jobrow import job_of, one
 from .queries import SQL
 from .taskrows import task
 
@@ -20,7 +21,7 @@ _BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
 
 def find(connection: sqlite3.Connection, secret: SecretId, digest: bytes) -> Waiter:
     """Whose secret id this is the hash of."""
-    row = _one(connection, _BY[secret], (digest,))
+    row = one(connection, _BY[secret], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
@@ -33,11 +34,11 @@ def record(connection: sqlite3.Connection, request_id: str) -> TaskRecord:
     first, tail = parse_request_id(request_id)
     connection.execute("BEGIN")
     try:
-        row = _one(connection, "record", {"first": first, "tail": tail})
+        row = one(connection, "record", {"first": first, "tail": tail})
         if row is None:
             raise UnknownRequest(f"there is no task {request_id}")
         found = _record(row)
-        answer = _one(connection, "last_word", (found.job.key,)) if found.job.state in FINAL else None
+        answer = one(connection, "last_word", (found.job.key,)) if found.job.state in FINAL else None
     finally:
         connection.execute("COMMIT")
     if answer is None:
@@ -50,34 +51,19 @@ def page(connection: sqlite3.Connection, client: str, status: TaskStatus | None,
     """Some of one client's tasks."""
     asked = {"client": client, "word": status, "limit": limit, "offset": offset}
     rows = connection.execute(SQL["page"], asked).fetchall()
-    counted = _one(connection, "count_page", asked)
+    counted = one(connection, "count_page", asked)
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 
 def anybody_late(connection: sqlite3.Connection, now: int) -> bool:
     """Whether there may be something that has waited for too long."""
-    return _one(connection, "waited_too_long", {"now": now}) is not None
+    return one(connection, "waited_too_long", {"now": now}) is not None
 
 
 def _record(row: tuple[Any, ...]) -> TaskRecord:
-    key, tail, state, attempt, fraction, stage, started_at, finished_at, status, error_type, error, client = row[:12]
     spec, priority, max_attempts, due_at, webhook, resolved_by, event, word = row[12:]
     return TaskRecord(
-        job=Job(
-            key=key,
-            request_id=format_request_id(key, tail),
-            state=JobState(state),
-            attempt=attempt,
-            position=None,
-            progress=None if fraction is None else Progress(fraction, stage),
-            created_at=key >> SEQUENCE_BITS,
-            started_at=started_at,
-            finished_at=finished_at,
-            status=status,
-            failure=Failure(ErrorType(error_type), error) if error_type else None,
-            client=client,
-            is_task=True,
-        ),
+        job=job_of(*row[:12]),
         spec=decode_spec(spec),
         status=TaskStatus(word),
         priority=priority,
@@ -87,8 +73,3 @@ def _record(row: tuple[Any, ...]) -> TaskRecord:
         resolved_by=None if resolved_by is None else Channel(resolved_by),
         event=event,
     )
-
-
-def _one(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
-    rows = connection.execute(SQL[name], parameters).fetchall()
-    return rows[0] if rows else None

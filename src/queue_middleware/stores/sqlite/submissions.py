@@ -66,9 +66,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     tallies.last_key = key - 1
     if unusual:
         _put_beside(transaction, unusual)
-        for result in results:
-            if isinstance(result, Receipt) and result.claim is not None:
-                tell_start(transaction, result.claim)
+        _tell_starts(transaction, results)
     return results
 
 
@@ -81,6 +79,12 @@ def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) 
     for key, new in stored:
         if new.task is not None:
             put_task(transaction, key, new)
+
+
+def _tell_starts(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
+    for result in results:
+        if isinstance(result, Receipt) and result.claim is not None:
+            tell_start(transaction, result.claim)
 
 
 def _enter(transaction: Transaction, new: NewJob) -> int:

@@ -65,12 +65,18 @@ SELECT job_id, tail FROM task JOIN job ON job.id = task.job_id
 WHERE waits_until <= :now AND (poll_at IS NULL OR waits_until <= :now - 60000) ORDER BY waits_until LIMIT 500;
 
 -- name: due_polls
-SELECT job_id FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
+SELECT job_id, spec, poll FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
+
+-- name: put_off_polls
+UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
+
+-- name: next_poll_after
+SELECT min(poll_at) FROM task WHERE poll_at > ?;
 
 -- name: claim_poll
 -- Until its lease has run out it is not due again.
 UPDATE task SET polls = polls + 1, token = random() & 9223372036854775807, lease_until = :lease_until, poll_at = :lease_until
-WHERE job_id = :key RETURNING token, polls, troubles, answered, answered_at, waits_until, poll, credentials,
+WHERE job_id = :key RETURNING token, polls, troubles, answered, waits_until, credentials,
     (SELECT tail FROM job WHERE id = job_id);
 
 -- name: settle_poll

@@ -7,7 +7,20 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.tasks import Channel, Poll, Resolution, Resolved, SecretId, TaskPage, TaskRecord, TaskStatus, Wait, Waiter
+from queue_middleware.tasks import (
+    Channel,
+    ClaimedPolls,
+    Places,
+    Poll,
+    Resolution,
+    Resolved,
+    SecretId,
+    TaskPage,
+    TaskRecord,
+    TaskStatus,
+    Wait,
+    Waiter,
+)
 from queue_middleware.taskspec import Task
 from queue_middleware.waitingroom import Heard
 
@@ -63,9 +76,9 @@ class SQLiteWaitingRoom:
 
     # --- the poller's verbs
 
-    async def claim_polls(self, limit: int) -> list[Poll]:
+    async def claim_polls(self, places: Places) -> ClaimedPolls:
         """See `waitingroom.WaitingRoom`."""
-        return await self._write(polls.claim, limit)
+        return await self._write(polls.claim, places)
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
         """See `waitingroom.WaitingRoom`."""

@@ -7,29 +7,16 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.connection import Connection, open_connection
-from queue_middleware.stores.sqlite.locks import TurnLock
-
-
-@pytest.fixture
-async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
-    lock = TurnLock(tmp_path / "lock")
-    connection = await Connection(tmp_path / "file", lock).open()
-    await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())
-    await connection.call(lambda c: c.execute("CREATE TABLE t (x INTEGER)"))
-    yield connection
-    await connection.close()
-    lock.close()
 
 
 def insert(connection: sqlite3.Connection) -> None:
-    connection.execute("INSERT INTO t VALUES (1)")
+    connection.execute("INSERT INTO t VALUES (NULL)")
 
 
 def count(connection: sqlite3.Connection) -> int:

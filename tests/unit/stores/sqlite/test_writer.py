@@ -63,17 +63,11 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
-    lock = TurnLock(tmp_path / "lock")
-    connection = await Connection(tmp_path / "file", lock).open()
-    await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())
-    await connection.call(lambda c: c.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)"))
+async def bench(tmp_path: Path, connection: Connection) -> AsyncIterator[Bench]:
     bench = Bench(connection, tmp_path / "file")
     yield bench
     bench.go_on.set()
     await bench.writer.close()
-    await connection.close()
-    lock.close()
 
 
 async def test_what_waits_together_is_committed_together(bench: Bench) -> None:

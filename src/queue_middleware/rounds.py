@@ -1,0 +1,113 @@
+"""The loop of those who do what falls due: from claim to claim, several at once, over outages, to an end in order."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TypeVar
+
+from .backoff import exponential
+from .errors import UnknownRequest
+from .events import Announce, Outage
+
+GRACE = 3.0
+"""Seconds that work under way gets when the loop stops."""
+SHORTEST_WAIT = 0.01
+_LONGEST_WAIT = 30.0
+
+T = TypeVar("T")
+
+
+class Rounds:
+    """Claims until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
+
+    `claim` begins what is due, with `begin`, and gives the seconds until more is; None where nothing says when, or there is no
+    room. It is called again then, when `wake` was called, and after half a minute in any case. `where` is the name under which
+    outages are announced. Work that has not ended `grace` seconds after `stop` is cancelled.
+    """
+
+    def __init__(
+        self, where: str, claim: Callable[[], Awaitable[float | None]], announce: Announce, *, grace: float = GRACE
+    ) -> None:
+        self._where = where
+        self._claim = claim
+        self._announce = announce
+        self._grace = grace
+        self._wake = asyncio.Event()
+        self._stopping = asyncio.Event()
+        self._running: dict[asyncio.Task[None], int] = {}
+
+    async def run(self) -> None:
+        """Work until `stop`; ends when what is under way has ended or was given up."""
+        async with asyncio.TaskGroup() as self._group:
+            outages = 0
+            while not self._stopping.is_set():
+                # Before looking: what becomes due while we look must not be missed.
+                self._wake.clear()
+                try:
+                    due = await self._claim()
+                    outages = 0
+                except Exception as error:
+                    outages += 1
+                    await self._outage(error, outages)
+                else:
+                    await rest(self._wake, _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT))
+            await self._drain()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` ends soon."""
+        self._stopping.set()
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Claim again: something may be due, or a place has become free."""
+        self._wake.set()
+
+    def begin(self, work: Coroutine[None, None, None], name: str, token: int, ended: Callable[[], None]) -> None:
+        """Do this, which must not raise, in a task of its own. `ended` is called at its end, were it before its first step."""
+        task = self._group.create_task(work, name=name)
+        self._running[task] = token
+
+        def forget(task: asyncio.Task[None]) -> None:
+            self._running.pop(task, None)
+            ended()
+
+        task.add_done_callback(forget)
+
+    def tokens(self) -> list[int]:
+        """Of what is under way; may be called from another thread."""
+        return list(self._running.copy().values())
+
+    async def insist(self, verb: Callable[[], Awaitable[T]]) -> T | None:
+        """Tell the store, over outages too; None where it keeps nothing of this any more, or does not answer until `stop`."""
+        outages = 0
+        while True:
+            try:
+                return await verb()
+            except UnknownRequest:
+                return None  # it had ended, and retention has taken it
+            except Exception as error:
+                if self._stopping.is_set():
+                    return None
+                outages += 1
+                await self._outage(error, outages)
+
+    async def _outage(self, error: Exception, number: int) -> None:
+        pause = exponential(number, longest=_LONGEST_WAIT)
+        self._announce(Outage(self._where, error, pause))
+        await rest(self._stopping, pause)
+
+    async def _drain(self) -> None:
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=self._grace)
+            for task in late:
+                task.cancel()
+
+
+async def rest(until: asyncio.Event, seconds: float) -> None:
+    """Wait for the event, at most so many seconds."""
+    try:
+        async with asyncio.timeout(seconds):
+            await until.wait()
+    except TimeoutError:
+        pass

@@ -1,0 +1,49 @@
+"""What is SQLite's own about polls; what every store owes is in tests/store_suite."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from queue_middleware.settings import Settings
+from queue_middleware.store import Store
+from queue_middleware.stores.sqlite import SQLiteStore, polls
+from queue_middleware.tasks import Places
+from queue_middleware.taskspec import PollConfig
+from tests.clock import ManualClock
+from tests.nouns import a_job, a_task, a_wait, an_answer
+
+
+async def waiting(store: Store, host: str) -> int:
+    poll = PollConfig(f"https://{host}/x", "status", ("done",), ())
+    receipt = await store.submit(a_job(task=a_task(poll=poll)), start=True)
+    assert receipt.claim is not None
+    assert receipt.claim.task is not None
+    await store.waiting.conclude(receipt.claim, receipt.claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    return receipt.claim.key
+
+
+async def test_one_host_with_more_due_than_a_claim_looks_at_hides_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polls, "_LOOKED_AT", 4)
+    clock = ManualClock()
+    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock)
+    await store.open()
+    slow = [await waiting(store, "slow.test") for _ in range(10)]
+    other = await waiting(store, "other.test")
+    clock.advance(5)
+    places = Places(3, strangers=3, each=2, busy={"https://slow.test:443": 2})
+    for _ in range(10):
+        claimed = await store.waiting.claim_polls(places)
+        if claimed.polls:
+            break
+        assert claimed.next_in == 0.0, "others stand behind those that were looked at"
+    assert [poll.key for poll in claimed.polls] == [other]
+    claimed = await store.waiting.claim_polls(Places(2, strangers=2, each=2))
+    assert {poll.key for poll in claimed.polls} < set(slow), "some stayed, for places that become free"
+    clock.advance(15)
+    claimed = await store.waiting.claim_polls(Places(20, strangers=20, each=20))
+    assert len(claimed.polls) == 4, "those that were put off are due again"
+    await store.close()
