@@ -142,7 +142,13 @@ def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
     log = tmp_path / "output"
     with log.open("wb") as output:
         demo = subprocess.Popen(
-            command(FASTAPI), cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            command(FASTAPI),
+            cwd=ROOT,
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            preexec_fn=hear_ctrl_c,
         )
     try:
         text = wait_for(log, "jwks.json'", demo)
@@ -164,6 +170,11 @@ def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
     assert "Traceback" not in log.read_text()
     with pytest.raises(httpx.ConnectError):  # its servers went with it
         httpx.get(f"{service}/sheets", trust_env=False)
+
+
+def hear_ctrl_c() -> None:
+    """As in a terminal. Tests that run in the background of a shell are deaf to it, and so would be what they start."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(log: Path, text: str, process: subprocess.Popen[bytes], seconds: float = 90) -> str:
