@@ -21,6 +21,16 @@ _BUSY_TIMEOUT = 5.0
 """Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
 
 
+_SETTINGS = (
+    "synchronous = FULL",
+    "foreign_keys = ON",
+    "wal_autocheckpoint = 250",
+    "trusted_schema = OFF",
+    # A statement that can fail halfway keeps the pages it changes: every group would make a file for them and delete it.
+    "temp_store = MEMORY",
+)
+
+
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
@@ -106,7 +116,7 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
 
 
 def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
-    for pragma in ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 250", "trusted_schema = OFF"):
+    for pragma in _SETTINGS:
         connection.execute(f"PRAGMA {pragma}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
