@@ -6,8 +6,32 @@ from pathlib import Path
 
 import pytest
 
+from queue_middleware import janitor
+from queue_middleware.verdict import retry_after
+from tests.blank import lay_blank
+
+
+@pytest.fixture(autouse=True)
+def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The janitor looks around so often that no test waits a second for a deadline that has passed."""
+    monkeypatch.setattr(janitor, "TICK", 0.05)
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is no pause between two attempts at a request."""
+    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.account.grown", lambda kind, attempt: 0.0)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a provider calls a second is a twentieth of one."""
+    monkeypatch.setattr("queue_middleware.cadence.SHORTEST", 0.01)
+    monkeypatch.setattr("queue_middleware.cadence.retry_after", lambda headers, now: retry_after(headers, now) / 20)
+
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a test's queue may live; nothing is there yet."""
-    return tmp_path / "queue.sqlite3"
+    """The file of a test's queue; nobody has used it yet."""
+    return lay_blank(tmp_path / "queue.sqlite3")

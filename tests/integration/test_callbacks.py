@@ -139,6 +139,7 @@ async def test_below_a_public_url(database: Path) -> None:
         await call_back(queue, body.removeprefix("https://api.example.com/base"))
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_every_attempt_is_told_the_same(database: Path) -> None:
     starter = Starter(503)
     async with serving(http_only(starter), database) as queue:
@@ -210,6 +211,7 @@ async def test_a_handler_that_asks_and_then_answers_otherwise_is_done(database: 
         assert (await queue.run("POST", "/start")).status_code == 422
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_repeated_attempt_that_asks_is_told_the_same(database: Path) -> None:
     asked: list[str] = []
 

@@ -184,6 +184,7 @@ async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
     assert sum(call.path.endswith(gone) for call in provider.questions[asked + 1 :]) == 0
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("ends", "result"), [("200", '{"rows": 3}'), ("303", "a,b\r\n1,2\r\n")])
 async def test_202_with_a_location_needs_no_configuration(ends: str, result: str, database: Path) -> None:
     async with providing(Accepted(ends=ends, pace="1", patience=0)) as provider, tasks(database) as service:
@@ -311,6 +312,7 @@ async def test_fal_signs_with_the_keys_that_it_publishes(database: Path) -> None
 # --- hosts
 
 
+@pytest.mark.usefixtures("soon")
 async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> None:
     elsewhere = Accepted(location="http://localhost:9/jobs/{id}", pace="1")
     async with providing(elsewhere) as provider, tasks(database, outbound_allow="127.0.0.1, localhost") as service:
