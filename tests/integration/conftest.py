@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from queue_middleware import janitor
-from queue_middleware.verdict import retry_after
+from queue_middleware.cadence import next_question
 from tests.blank import lay_blank
 
 
@@ -26,9 +27,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a provider calls a second is a twentieth of one."""
-    monkeypatch.setattr("queue_middleware.cadence.SHORTEST", 0.01)
-    monkeypatch.setattr("queue_middleware.cadence.retry_after", lambda headers, now: retry_after(headers, now) / 20)
+    """A provider is asked again after a twentieth of the time for which he is to be left alone."""
+
+    def sooner(*arguments: Any) -> float | None:
+        wait = next_question(*arguments)
+        return None if wait is None else wait / 20
+
+    monkeypatch.setattr("queue_middleware.cadence.next_question", sooner)
+    monkeypatch.setattr("queue_middleware.poller.next_question", sooner)
 
 
 @pytest.fixture

@@ -95,6 +95,7 @@ ASKED = {
 }
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("name", ASKED)
 async def test_a_task_is_asked_for_until_it_is_done(name: str, database: Path) -> None:
     fake, path, headers, body, result = ASKED[name]
@@ -164,6 +165,7 @@ async def test_patience_ends(database: Path) -> None:
     assert task["error"] == "the provider was not done in time; the last status was processing"
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
     async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
         created = await service.create(
@@ -321,6 +323,7 @@ async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> 
     assert task["error"] == "the provider may not be asked: the option 'task_targets' does not allow to call localhost"
 
 
+@pytest.mark.usefixtures("soon")
 async def test_trouble_is_not_the_end(database: Path) -> None:
     async with providing(Replicate()) as provider, tasks(database) as service:
         provider.interruptions.extend([Reply(503), Reply(404), HANG_UP])
