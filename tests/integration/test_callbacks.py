@@ -150,7 +150,7 @@ async def test_every_attempt_is_told_the_same(database: Path) -> None:
     starter = Starter(503)
     async with serving(http_only(starter), database) as queue:
         await queue.submit("POST", "/start", content="{callback_url}")
-        await eventually(lambda: len(starter.calls) == 2)
+        await eventually(lambda: len(starter.calls) >= 2)
         starter.status = 202
     first, second, *_ = (call["body"] for call in starter.calls)
     assert first == second
