@@ -6,7 +6,11 @@ import asyncio
 import ipaddress
 import os
 import ssl
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from functools import cache
+
+import httpx
 
 from .errors import OutboundError
 from .guard import Guard
@@ -14,6 +18,7 @@ from .http11 import Connection
 from .value import Value
 
 CONNECT_TIMEOUT = 5.0
+_READING = threading.Lock()
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
@@ -40,10 +45,27 @@ async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) 
     return connection
 
 
-class Dialler:
-    """`timeout` is seconds for finding and reaching a host, where that is less than `CONNECT_TIMEOUT`."""
+@cache
+def _public_trust() -> ssl.SSLContext:
+    """The public authorities, and nothing of the environment."""
+    return httpx.create_ssl_context(trust_env=False)
 
-    def __init__(self, guard: Guard, resolver: Resolver, connect: Connect, context: ssl.SSLContext, timeout: float) -> None:
+
+def public_trust() -> ssl.SSLContext:
+    """Whom we trust without a context of one's own. Blocking the first time, for the tenth of a second that reading takes."""
+    with _READING:  # several may be the first, and one reading is enough
+        return _public_trust()
+
+
+class Dialler:
+    """`timeout` is seconds for finding and reaching a host, where that is less than `CONNECT_TIMEOUT`.
+
+    Without a `context`, `public_trust` is asked when the first connection needs it: a queue that calls nobody starts without.
+    """
+
+    def __init__(
+        self, guard: Guard, resolver: Resolver, connect: Connect, context: ssl.SSLContext | None, timeout: float
+    ) -> None:
         self._guard = guard
         self._resolve = resolver
         self._connect_to = connect
@@ -65,7 +87,7 @@ class Dialler:
             raise OutboundError(f"no connection: {_reason(error)}") from error
 
     async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
-        context = self._context if origin.tls else None
+        context = await self._trust() if origin.tls else None
         for left in range(len(addresses), 0, -1):
             now = self._loop.time()
             try:
@@ -76,6 +98,11 @@ class Dialler:
                 if left == 1 or isinstance(error, ssl.SSLError):  # an address that speaks TLS was the right one
                     raise
         raise OutboundError(f"the name {origin.host} cannot be resolved")
+
+    async def _trust(self) -> ssl.SSLContext:
+        if self._context is None:
+            self._context = await asyncio.to_thread(public_trust)
+        return self._context
 
     async def _checked(self, host: str, port: int) -> Sequence[str]:
         try:

@@ -16,7 +16,6 @@ from functools import lru_cache
 from typing import Self, TypeVar
 
 import h11
-import httpx
 
 from .dialler import Connect, Dialler, Origin, Resolver, connect
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
@@ -86,9 +85,8 @@ class Outbound:
     async def __aenter__(self) -> Self:
         self._kept, self._count = {}, 0
         self._loop = asyncio.get_running_loop()
-        # Made once: the certificates would otherwise be read anew for every connection. Nothing of the environment.
-        context = self._ssl_context or httpx.create_ssl_context(trust_env=False)
-        self._dialler = Dialler(self._guard, self._resolver or Names().resolve, self._connect_to, context, self._timeout)
+        resolver = self._resolver or Names().resolve
+        self._dialler = Dialler(self._guard, resolver, self._connect_to, self._ssl_context, self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:

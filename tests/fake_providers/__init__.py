@@ -2,9 +2,9 @@
 
 from .asked import Accepted, ElevenLabs, Runway, Stability
 from .callers import Fal, Luma, Replicate
-from .loopback import HANG_UP, KEY, Call, Job, Provider, Reply, providing
+from .loopback import HANG_UP, KEY, Call, Job, Provider, Reply, loopback_client, providing
 
 __all__ = [
     "HANG_UP", "KEY", "Accepted", "Call", "ElevenLabs", "Fal", "Job", "Luma", "Provider", "Replicate", "Reply", "Runway",
-    "Stability", "providing",
+    "Stability", "loopback_client", "providing",
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import ssl
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -19,6 +20,11 @@ import h11
 import httpx
 
 from tests.hearing import hear
+
+
+def loopback_client(timeout: float) -> httpx.AsyncClient:
+    """For http on this machine. It trusts no authority: reading in the public ones takes longer than most tests."""
+    return httpx.AsyncClient(trust_env=False, timeout=timeout, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @dataclass
@@ -97,7 +103,7 @@ class Provider:
     jobs: dict[str, Job] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     interruptions: deque[Reply | None] = field(default_factory=deque)
-    client: httpx.AsyncClient = field(default_factory=lambda: httpx.AsyncClient(trust_env=False, timeout=10))
+    client: httpx.AsyncClient = field(default_factory=lambda: loopback_client(10))
 
     async def answer(self, call: Call) -> Reply:
         """What this call is answered with."""

@@ -82,7 +82,7 @@ async def test_without_keys_an_id_is_all_that_is_needed(database: Path) -> None:
 
 
 async def test_limits_count_the_identity_and_not_the_address(database: Path) -> None:
-    options = {"api_keys": KEYS, "max_queued_per_client": 1, "concurrency": 1}
+    options = {"api_keys": KEYS, "max_queued_per_client": 1, "concurrency": 1, "shutdown_timeout": 0.1}
 
     async def never(scope: Message, receive: Receive, send: Send) -> None:
         await receive()

@@ -200,6 +200,7 @@ async def test_11_where_keys_are_known_a_callback_has_to_be_signed(database: Pat
         await tasks.reaches(created["task"]["id"], "completed")
 
 
+@pytest.mark.usefixtures("soon")
 async def test_12_a_202_with_a_location_is_followed(database: Path) -> None:
     jobs = iter([Told(202, b"", (("retry-after", "1"),)), Told(200, b'{"rows": 3}')])
 

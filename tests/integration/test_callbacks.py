@@ -41,6 +41,12 @@ class Starter:
         return self.calls[-1]
 
 
+@pytest.fixture
+def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is not there will not come either."""
+    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOK", 0.01)
+
+
 def path_in(text: str | bytes) -> str:
     """The path of the callback URL in a text."""
     found = URL.search(text if isinstance(text, str) else text.decode())
@@ -145,11 +151,12 @@ async def test_below_a_public_url(database: Path) -> None:
         await call_back(queue, body.removeprefix("https://api.example.com/base"))
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_every_attempt_is_told_the_same(database: Path) -> None:
     starter = Starter(503)
     async with serving(http_only(starter), database) as queue:
         await queue.submit("POST", "/start", content="{callback_url}")
-        await eventually(lambda: len(starter.calls) == 2)
+        await eventually(lambda: len(starter.calls) >= 2)
         starter.status = 202
     first, second, *_ = (call["body"] for call in starter.calls)
     assert first == second
@@ -216,6 +223,7 @@ async def test_a_handler_that_asks_and_then_answers_otherwise_is_done(database: 
         assert (await queue.run("POST", "/start")).status_code == 422
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_repeated_attempt_that_asks_is_told_the_same(database: Path) -> None:
     asked: list[str] = []
 
@@ -317,6 +325,7 @@ async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
         await call_back(queue, path, status=409)
 
 
+@pytest.mark.usefixtures("short_look")
 @pytest.mark.parametrize("malformed", ["abc", "0" * 64, "A" * 64, "0" * 63, "%00" * 64])
 async def test_an_id_that_there_is_not(database: Path, malformed: str) -> None:
     async with serving(http_only(Starter()), database) as queue:
@@ -470,6 +479,7 @@ async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
     assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 7
 
 
+@pytest.mark.usefixtures("short_look")
 @pytest.mark.parametrize("kind", ["callbacks", "signals"])
 async def test_of_a_stranger_nothing_is_read(database: Path, kind: str) -> None:
     """Nobody needs a key here, so the room for bodies must be for those who have an id."""
@@ -489,6 +499,7 @@ async def test_of_a_stranger_nothing_is_read(database: Path, kind: str) -> None:
     assert (b"connection", b"close") in told[0]["headers"]
 
 
+@pytest.mark.usefixtures("short_look")
 async def test_guesses_are_limited_by_address_and_nobody_else_is(database: Path) -> None:
     """Contract, "Where we are better", 5."""
     starter = Starter()

@@ -24,6 +24,12 @@ from tests.queueing import Queue, client_of, connected, eventually, mounting, se
 from tests.receiver import receiving
 
 
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Where a test's queue may live; nothing is there yet."""
+    return tmp_path / "queue.sqlite3"
+
+
 @http_only
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
     await answer(send, b"hello from " + scope["path"].encode())

@@ -105,6 +105,7 @@ def _attempts(database: Path) -> int:
         connection.close()
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_time_limit_of_the_application_does_not_double_its_bytes(database: Path) -> None:
     async def chunks() -> Any:
         for _ in range(7):

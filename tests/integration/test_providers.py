@@ -95,6 +95,7 @@ ASKED = {
 }
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize("name", ASKED)
 async def test_a_task_is_asked_for_until_it_is_done(name: str, database: Path) -> None:
     fake, path, headers, body, result = ASKED[name]
@@ -164,6 +165,7 @@ async def test_patience_ends(database: Path) -> None:
     assert task["error"] == "the provider was not done in time; the last status was processing"
 
 
+@pytest.mark.usefixtures("soon")
 async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
     async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
         created = await service.create(
@@ -184,6 +186,7 @@ async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
     assert sum(call.path.endswith(gone) for call in provider.questions[asked + 1 :]) == 0
 
 
+@pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("ends", "result"), [("200", '{"rows": 3}'), ("303", "a,b\r\n1,2\r\n")])
 async def test_202_with_a_location_needs_no_configuration(ends: str, result: str, database: Path) -> None:
     async with providing(Accepted(ends=ends, pace="1", patience=0)) as provider, tasks(database) as service:
@@ -311,6 +314,7 @@ async def test_fal_signs_with_the_keys_that_it_publishes(database: Path) -> None
 # --- hosts
 
 
+@pytest.mark.usefixtures("soon")
 async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> None:
     elsewhere = Accepted(location="http://localhost:9/jobs/{id}", pace="1")
     async with providing(elsewhere) as provider, tasks(database, outbound_allow="127.0.0.1, localhost") as service:
@@ -319,6 +323,7 @@ async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> 
     assert task["error"] == "the provider may not be asked: the option 'task_targets' does not allow to call localhost"
 
 
+@pytest.mark.usefixtures("soon")
 async def test_trouble_is_not_the_end(database: Path) -> None:
     async with providing(Replicate()) as provider, tasks(database) as service:
         provider.interruptions.extend([Reply(503), Reply(404), HANG_UP])

@@ -208,6 +208,7 @@ async def test_a_target_that_the_guard_does_not_like(database: Path) -> None:
 # --- repetitions
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_a_5xx_is_repeated_and_stands_in_the_end(database: Path) -> None:
     async with tasking(database) as tasks, providing(lambda asked: Told(500, b"broken")) as provider:
         task = await tasks.run(provider.url, maxRetries=1, retryBackoff="linear")
@@ -249,6 +250,7 @@ async def test_the_time_for_an_attempt(database: Path, owners: float, wanted: fl
     assert (task["status"], task["error"]) == ("failed", "the attempt took longer than 0.1 s")
 
 
+@pytest.mark.usefixtures("at_once")
 async def test_an_application_that_raises_is_a_5xx(database: Path) -> None:
     calls: list[int] = []
 
@@ -470,7 +472,8 @@ async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=20", 200))["task"]["status"] == "completed"
 
 
-async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path) -> None:
+async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_middleware.web.asyncqueue.LONGEST_POLL", 0.05)
     async with tasking(database) as tasks:
         task_id = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"

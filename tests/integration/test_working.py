@@ -268,11 +268,11 @@ async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
         assert finished.outcome == Failure(ErrorType.RUNNER_SERVER_ERROR, "the application raised LookupError")
 
 
-async def test_what_the_application_answers_directly_is_untouched(database: Path) -> None:
+async def test_what_the_application_answers_directly_is_untouched(tmp_path: Path) -> None:
     async def echo(request: Request) -> Response:
         return JSONResponse({"body": (await request.body()).decode()})
 
-    app = QueueMiddleware(Starlette(routes=[Route("/", echo, methods=["POST"])]), database=database)
+    app = QueueMiddleware(Starlette(routes=[Route("/", echo, methods=["POST"])]), database=tmp_path / "queue.sqlite3")
     async with client_of(app) as client:
         assert (await client.post("/", content=b"x")).json() == {"body": "x"}
-    assert not database.exists()
+    assert not list(tmp_path.iterdir())

@@ -12,6 +12,7 @@ import pytest
 from queue_middleware.settings import Settings
 from queue_middleware.store import Store
 from queue_middleware.stores.sqlite import SQLiteStore
+from tests.blank import lay_blank
 from tests.clock import ManualClock
 
 
@@ -23,7 +24,7 @@ class SQLiteBackend:
     """All stores of one test share one file."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = str(folder / "queue.sqlite3")
+        self._database = str(lay_blank(folder / "queue.sqlite3"))
 
     def make(self, clock: Callable[[], int], **options: Any) -> Store:
         return SQLiteStore(Settings.load({"database": self._database, "min_free_disk": 0, **options}, {}), clock)

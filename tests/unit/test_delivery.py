@@ -44,6 +44,7 @@ from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks import Which
+from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
@@ -129,7 +130,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3")), clock)
+    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3"))), clock)
     await store.open()
     yield Bench(store, clock)
     await store.close()

@@ -216,11 +216,13 @@ def test_a_refusal_does_not_tell_the_address():
 @pytest.mark.parametrize("network", ["2000::/3", "::/0", "0.0.0.0/0"])
 def test_no_special_network_is_public(network):
     """Whatever Python's own tables call private, reserved, link-local or multicast, the guard refuses too."""
+    guard = Guard()
     for address in _edges(ipaddress.ip_network(network)):
-        special = address.is_private or address.is_reserved or address.is_multicast or address.is_link_local
-        if special and not address.is_global:
+        if address.is_global:
+            continue
+        if address.is_private or address.is_reserved or address.is_multicast or address.is_link_local:
             with pytest.raises(OutboundRefused):
-                Guard().check_address("example.com", str(address))
+                guard.check_address("example.com", str(address))
 
 
 def _edges(network):

@@ -2,13 +2,16 @@ import asyncio
 import errno
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from functools import cache
 
 import h11
 import pytest
 import trustme
 
+from queue_middleware import dialler
 from queue_middleware import outbound as outbound_module
 from queue_middleware.dialler import Origin
 from queue_middleware.errors import OutboundError, OutboundRefused
@@ -316,6 +319,41 @@ async def test_tls_checks_the_name_not_the_address():
         assert (await outbound.post(f"https://receiver.example:{port}/", (), b"")).status == 200
         with pytest.raises(OutboundError, match=r"the certificate is not good: Hostname mismatch"):
             await outbound.post(f"https://other.example:{port}/", (), b"")
+
+
+async def test_without_a_context_the_public_authorities_are_trusted():
+    serving = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    trustme.CA().issue_cert("receiver.example").configure_cert(serving)
+    async with (
+        Receiver(OK).running(serving) as port,
+        Outbound(Guard(["receiver.example"]), resolver=Names(["127.0.0.1"])) as outbound,
+    ):
+        with pytest.raises(OutboundError, match=r"the certificate is not good: (self-signed|unable to get local issuer)"):
+            await outbound.post(f"https://receiver.example:{port}/", (), b"")
+
+
+async def test_the_public_authorities_are_read_once_and_when_they_are_needed(monkeypatch):
+    read: list[bool] = []
+
+    def read_slowly(trust_env: bool) -> ssl.SSLContext:
+        read.append(trust_env)
+        together.wait(5)
+        return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+    together = threading.Event()
+    monkeypatch.setattr(dialler.httpx, "create_ssl_context", read_slowly)
+    monkeypatch.setattr(dialler, "_public_trust", cache(dialler._public_trust.__wrapped__))
+    async with Outbound(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
+        await outbound.post("http://receiver.example/", (), b"")
+        assert read == []
+        async with asyncio.TaskGroup() as group:
+            for number in range(3):
+                group.create_task(outbound.post(f"https://receiver.example:{8000 + number}/", (), b""))
+            await asyncio.sleep(0)  # now all three are in their threads
+            together.set()
+    async with Outbound(Guard(), connect=Wire(), resolver=Names(["93.184.215.14"])) as another:
+        await another.post("https://example.com/", (), b"")
+    assert read == [False]
 
 
 async def test_connections_that_nobody_uses_are_closed(monkeypatch):

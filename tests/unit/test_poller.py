@@ -8,7 +8,6 @@ import re
 from contextlib import asynccontextmanager
 from typing import Any
 
-import httpx
 import pytest
 
 from queue_middleware.cadence import first_question
@@ -27,6 +26,7 @@ from queue_middleware.tasks import Channel
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import FOLLOW
 from queue_middleware.wire.providers import PROVIDERS
+from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.fake_providers import (
     HANG_UP,
@@ -40,6 +40,7 @@ from tests.fake_providers import (
     Reply,
     Runway,
     Stability,
+    loopback_client,
     providing,
 )
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
@@ -68,7 +69,7 @@ class Bench:
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear = store, clock, Ear()
         self.ids = CallbackIds([b"a secret of this service"])
-        self.client = httpx.AsyncClient(trust_env=False, timeout=5)
+        self.client = loopback_client(5)
 
     @asynccontextmanager
     async def asking(self, inquiry: Any = None, largest: int = 2**20, **options: Any):
@@ -144,7 +145,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock)
+    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3")), min_free_disk=0), clock)
     await store.open()
     bench = Bench(store, clock)
     async with bench.client:

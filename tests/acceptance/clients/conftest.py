@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from uuid import uuid4
 
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from tests.acceptance.servers import Server, serving
 
@@ -26,15 +27,23 @@ def studio(port: int) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
+def portal() -> Iterator[BlockingPortal]:
+    """An event loop beside those of the tests. They begin with one of their own each, and do so after these tests too."""
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Iterator[Server]:
     """The studio. It paints one picture at a time, so that a test knows who waits for whom."""
     folder = tmp_path_factory.mktemp("service")
     (folder / "gates").mkdir()
-    async with serving(studio, folder, concurrency=1, fal_hosts=f"queue.{SERVICE}") as server:
+    running = serving(studio, folder, concurrency=1, fal_hosts=f"queue.{SERVICE}")
+    with portal.wrap_async_context_manager(running) as server:
         yield server
         raised = server.output.count("the application raised RuntimeError")
         assert server.complaints() == ["Traceback (most recent call last):"] * raised
-        assert await server.stop() in (0, -signal.SIGTERM)
+        assert portal.call(server.stop) in (0, -signal.SIGTERM)
 
 
 @pytest.fixture
@@ -46,9 +55,9 @@ def gate(service: Server) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def network(service: Server) -> AsyncIterator[Edge]:
+def network(service: Server, portal: BlockingPortal) -> Iterator[Edge]:
     """What is between the clients and the service."""
-    async with edge(service.port, service.directory) as made:
+    with portal.wrap_async_context_manager(edge(service.port, service.directory)) as made:
         yield made
 
 
