@@ -13,9 +13,18 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"proxy-connection"}
 )  # fmt: skip
-_NOT_REPLAYED = _HOP_BY_HOP | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+_TO_RUNNER = frozenset({b"x-fal-stop-runner"})
+"""With which an application asks fal for something. There is nothing here to stop, and fal does not pass it on either."""
+_OF_ANSWERS = _TO_RUNNER | {
+    b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units", b"x-fal-served-from",
+    b"x-fal-runner-hints",
+}  # fmt: skip
+"""What only an answer says. An application that repeats what it was sent would say it in the client's words."""
+_NOT_REPLAYED = (
+    _HOP_BY_HOP | _OF_ANSWERS | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+)
 """What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
-_BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
+_NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
@@ -41,7 +50,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
     given = [(_lower_token(_octets(name)), _octets(value)) for name, value in headers]
     if _BAD_VALUE.search(b" ".join([value for _, value in given])):
         raise ValueError("a response header holds a line break or a null byte")
-    kept = [pair for pair in given if pair[0] not in _BY_SERVER]
+    kept = [pair for pair in given if pair[0] not in _NOT_KEPT]
     if named := _named_by_connection(given):
         kept = [pair for pair in kept if pair[0] not in named]
     return tuple(kept)
