@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from queue_middleware.errors import StoreError
@@ -26,6 +27,11 @@ def database_path(database: str) -> Path:
     if scheme != "sqlite":
         raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
     return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether somebody beside the owner may read or write the file. Those that we make are not; others may have made it."""
+    return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 class Files:

@@ -34,7 +34,7 @@ from queue_middleware.waitingroom import WaitingRoom
 from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
-from .files import Files, database_path
+from .files import Files, database_path, open_to_others
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .listeners import Listeners
 from .locks import dead_owners
@@ -120,15 +120,19 @@ class SQLiteStore:
 
     def warnings(self) -> list[str]:
         """What the operator should know about this database, sentence by sentence."""
+        warnings = []
         version = sqlite3.sqlite_version_info
-        if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
-            return []
-        return [
-            (
+        if version < _RESET_MENDED[0] and not any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+            warnings.append(
                 f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
                 "our processes take turns, so write to the file with no other program while the queue runs"
             )
-        ]
+        if open_to_others(self.path):
+            warnings.append(
+                f"the database {self.path} can be read or written by others, and what clients submit is in it; "
+                f"run: chmod 600 {' '.join(f'{self.path}{end}' for end in ('', '-wal', '-shm'))}"
+            )
+        return warnings
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None

@@ -215,6 +215,38 @@ def test_a_sqlite_with_the_reset_bug_is_warned_of(
     assert bool(make(tmp_path).warnings()) == warned
 
 
+async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path) -> None:
+    umask = os.umask(0)
+    try:
+        store = make(tmp_path / "new")
+        await store.open()
+        await store.submit(a_job())
+        for end in ("", "-wal", "-shm"):
+            assert stat.S_IMODE((tmp_path / "new" / f"queue.sqlite3{end}").stat().st_mode) == 0o600
+        await store.close()
+    finally:
+        os.umask(umask)
+
+
+@pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True), (0o602, True)])
+async def test_a_file_that_others_can_read_is_warned_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, warned: bool
+) -> None:
+    """It may be one that was restored from a backup, or made by hand. Who made it so may have had a reason: it stays so."""
+    monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 52, 0))
+    store = make(tmp_path)
+    assert store.warnings() == []
+    store.path.touch()
+    store.path.chmod(0o600)
+    await store.open()
+    store.path.chmod(mode)
+    warnings = store.warnings()
+    assert bool(warnings) == warned
+    assert all(f"run: chmod 600 {store.path} {store.path}-wal {store.path}-shm" in warning for warning in warnings)
+    assert stat.S_IMODE(store.path.stat().st_mode) == mode
+    await store.close()
+
+
 async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
     """Its lease would run for a minute; its lock tells at once."""
     script = f"""
