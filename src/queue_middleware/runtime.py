@@ -143,7 +143,7 @@ class Runtime:
             worker.adopt(state, context)
             delivery = DeliveryEngine(store, outbound, signer, settings, self._announce)
             poller = Poller(store, store.waiting, Inquiry(outbound, settings), self._ids, self._announce)
-            janitor = Janitor(store, settings, self._announce)
+            janitor = Janitor(store, settings, self._announce, store.warnings)
             watch = Watch(store, self._announce)
             departure = Departure(watch.stop)
             stack.callback(departure.close)
@@ -165,8 +165,7 @@ class Runtime:
                 self._signer, self._keywatch = signer, keywatch
                 self._why_not = ""
                 self._announce(Started(str(store.path), settings.concurrency))
-                for message in store.warnings():
-                    self._announce(Warned(message))
+                await janitor.warn()
                 ready.set_result(None)
                 await self._stop.wait()
                 watch.stop()

@@ -21,6 +21,10 @@ _BUSY_TIMEOUT = 5.0
 """Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
 
 
+LARGEST_WAL = 64 * 2**20
+"""Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
+
+
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
@@ -108,6 +112,7 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
 def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
     for pragma in ("synchronous = FULL", "foreign_keys = ON", "wal_autocheckpoint = 250", "trusted_schema = OFF"):
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
 
