@@ -12,7 +12,7 @@ from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
 from .departure import Departure
-from .events import Announce, Outage, Started, Stopped, Warned
+from .events import Announce, Outage, Started, Stopped
 from .guard import Guard
 from .heartbeat import Heartbeat
 from .inquiry import Inquiry
@@ -70,7 +70,8 @@ class Engine:
         stack.callback(self.departure.close)
         self._delivery = DeliveryEngine(store, outbound, self.signer, settings, announce)
         self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
-        self._janitor = Janitor(store, settings, announce)
+        self._janitor = Janitor(store, settings, announce, store.warnings)
+        await self._janitor.warn()
         self._attend(stack)
 
     def _attend(self, stack: AsyncExitStack) -> None:
@@ -98,7 +99,7 @@ class Engine:
             for loop in loops:
                 group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
-            self._tell_started()
+            self._announce(Started(str(self.store.path), self._settings.concurrency))
             await stop.wait()
             self.watch.stop()
             self.worker.stop()
@@ -107,11 +108,6 @@ class Engine:
             for loop in loops:
                 loop.stop()
         self._announce(Stopped(self.worker.handed_back))
-
-    def _tell_started(self) -> None:
-        self._announce(Started(str(self.store.path), self._settings.concurrency))
-        for message in self.store.warnings():
-            self._announce(Warned(message))
 
     async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
         """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""

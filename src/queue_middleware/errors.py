@@ -33,6 +33,7 @@ QueueError
 
 from __future__ import annotations
 
+import random
 from typing import ClassVar
 
 
@@ -156,7 +157,8 @@ class StoreError(QueueError):
 class _TryLater(QueueError):
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
-        self.retry_after = retry_after
+        # Up to half as long again, or all who were refused together would come again together.
+        self.retry_after = random.randint(retry_after, retry_after + (retry_after + 1) // 2)  # noqa: S311
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:

@@ -14,9 +14,18 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"proxy-connection"}
 )  # fmt: skip
-_NOT_REPLAYED = _HOP_BY_HOP | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+_TO_RUNNER = frozenset({b"x-fal-stop-runner"})
+"""With which an application asks fal for something. There is nothing here to stop, and fal does not pass it on either."""
+_OF_ANSWERS = _TO_RUNNER | {
+    b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units", b"x-fal-served-from",
+    b"x-fal-runner-hints",
+}  # fmt: skip
+"""What only an answer says. An application that repeats what it was sent would say it in the client's words."""
+_NOT_REPLAYED = (
+    _HOP_BY_HOP | _OF_ANSWERS | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+)
 """What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
-_BY_SERVER = _HOP_BY_HOP | {b"date", b"server"}
+_NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
 
 _REPLAYED, _SAID, _CONNECTION = 1, 2, 4
 """What may become of a request header, as bits."""
@@ -78,7 +87,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
         value = given_value if type(given_value) is bytes else bytes(memoryview(given_value))
         name = _lower_token(given_name if type(given_name) is bytes else bytes(memoryview(given_name)))
         values.append(value)
-        if name not in _BY_SERVER:
+        if name not in _NOT_KEPT:
             kept.append((name, value))
         elif name == b"connection":
             connection.append(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable, Collection
 
-from .events import Announce, Finished, Outage, Rescued
+from .events import Announce, Finished, Outage, Rescued, Warned
 from .lifecycle import OVERDUE, UNANSWERED
 from .rounds import rest
 from .settings import Settings
@@ -20,8 +21,13 @@ _BATCH = 500
 class Janitor:
     """`run` is its life; it ends soon after `stop`."""
 
-    def __init__(self, store: Store, settings: Settings, announce: Announce) -> None:
+    def __init__(
+        self, store: Store, settings: Settings, announce: Announce, warnings: Callable[[], Collection[str]] = lambda: ()
+    ) -> None:
+        """`warnings`: what the operator should know at the moment, in sentences that stay the same. Blocking."""
         self._store = store
+        self._warnings = warnings
+        self._warned: set[str] = set()
         self._retry = settings.on_crash == "retry"
         self._announce = announce
         self._stopping = asyncio.Event()
@@ -35,6 +41,7 @@ class Janitor:
                 await self.expire()
                 await self.time_out()
                 if ticks % _PRUNE_EVERY == 0:
+                    await self.warn()
                     await self.prune()
             except Exception as error:
                 self._announce(Outage("janitor", error, TICK))
@@ -44,6 +51,14 @@ class Janitor:
     def stop(self) -> None:
         """End. Repeatable."""
         self._stopping.set()
+
+    async def warn(self) -> None:
+        """Tell what the operator should know, each once for as long as it is so. Repeatable."""
+        warnings = await asyncio.to_thread(self._warnings)
+        for message in warnings:
+            if message not in self._warned:
+                self._announce(Warned(message))
+        self._warned = set(warnings)
 
     async def rescue(self) -> None:
         """Take over from those who died or whose lease ran out."""
@@ -57,8 +72,8 @@ class Janitor:
                 self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def time_out(self) -> None:
-        """Fail what has waited for somebody outside for too long."""
-        while late := await self._store.waiting.time_out():
+        """Fail what has waited for somebody outside for too long, in batches as well."""
+        while not self._stopping.is_set() and (late := await self._store.waiting.time_out()):
             for rescue in late:
                 self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
 

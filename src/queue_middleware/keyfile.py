@@ -153,7 +153,7 @@ class KeyFile:
 
     def _create(self, pair: KeyPair) -> None:
         """Put a whole new key there, or leave the one that another process put there first."""
-        draft = self._draft(str(KeyRing.of(pair)), _KEPT_MODE)
+        draft = self._draft(KeyRing.of(pair).written(), _KEPT_MODE)
         try:
             # A link appears whole or not at all and never replaces, so processes that start together agree on one key.
             os.link(draft, self.path)
@@ -167,7 +167,7 @@ class KeyFile:
         target = self.path.resolve()
         status = target.stat()
         ours = _is_ours(status)
-        draft = self._draft(str(ring), _KEPT_MODE if ours else stat.S_IMODE(status.st_mode) & _GIVEN_MODE)
+        draft = self._draft(ring.written(), _KEPT_MODE if ours else stat.S_IMODE(status.st_mode) & _GIVEN_MODE)
         try:
             if not ours:
                 os.chown(draft, status.st_uid, status.st_gid)  # whoever rotates, the service has to read it

@@ -67,7 +67,11 @@ class Key:
         seed, separator, time = word.partition("@")
         return cls(KeyPair.from_hex(seed), _parse_time(time) if separator else None)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """For logs and debuggers: the public name only."""
+        return f"<Key {self.pair.kid}>"
+
+    def written(self) -> str:
         """As it is written down, private half included."""
         seed = self.pair.seed_hex()
         return seed if self.since is None else f"{seed}@{write_time(self.since)}"
@@ -97,9 +101,13 @@ class KeyRing:
         """From the text of an option or a file. Raises `SettingsError`."""
         return cls(map(Key.parse, text.replace(",", " ").split()))
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
+        """For logs and debuggers: the public names only."""
+        return f"<KeyRing {' '.join(key.pair.kid for key in self.keys)}>"
+
+    def written(self) -> str:
         """As it is written to a file: a line for each key, private halves included."""
-        return "".join(f"{key}\n" for key in self.keys)
+        return "".join(f"{key.written()}\n" for key in self.keys)
 
     @property
     def keys(self) -> tuple[Key, ...]:

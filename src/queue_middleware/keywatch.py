@@ -86,7 +86,7 @@ class KeyWatch:
                 self._keep(error.detail)
                 return False
             self._mark, self._trouble = mark, ""
-            changed = str(ring) != str(self._signer.ring)
+            changed = ring.written() != self._signer.ring.written()
             self._signer.ring = ring
             return changed
 

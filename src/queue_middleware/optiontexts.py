@@ -13,14 +13,20 @@ from .errors import SettingsError
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
 
+_LARGEST = 2**53
+"""Numbers that everybody who reads them takes for the same: databases, JSON, other languages."""
+_LONGEST = 36525 * 86400.0
+"""A hundred years, in seconds; times are kept as milliseconds in 64 bits."""
+
+
 def parse_size(value: object) -> int:
     """Bytes of `1048576`, `"10 MiB"` or `"2GB"`."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return _bounded(value)
     match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
     if not match or match[2] not in _SIZES:
         raise SettingsError(f"{value!r} is not a size; write bytes or a number with KiB, MiB or GiB, e.g. '10 MiB'")
-    return int(match[1]) * _SIZES[match[2]]
+    return _bounded(int(match[1][:20]) * _SIZES[match[2]])
 
 
 def parse_seconds(value: object) -> float:
@@ -28,16 +34,16 @@ def parse_seconds(value: object) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if not math.isfinite(value):
             raise SettingsError(f"{value!r} is not a duration")
-        return float(value)
-    return parse_duration(str(value))
+        return _no_longer(float(value))
+    return _no_longer(parse_duration(str(value)))
 
 
 def parse_integer(value: object) -> int:
     """A whole number."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return value
+        return _bounded(value)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        return int(value)
+        return _bounded(int(value.strip()[:20]))
     raise SettingsError(f"{value!r} is not a whole number")
 
 
@@ -53,11 +59,23 @@ def parse_words(value: object) -> tuple[str, ...]:
 def parse_waits(value: object) -> tuple[float, ...]:
     """Seconds of `"5s, 5m"`, of a list of durations, or of one."""
     if isinstance(value, str):
-        return parse_schedule(value)
+        return tuple(map(_no_longer, parse_schedule(value)))
     waits = tuple(parse_seconds(wait) for wait in value) if isinstance(value, Iterable) else (parse_seconds(value),)
     if any(wait < 0 for wait in waits):
         raise SettingsError(f"{value!r} holds a wait below zero")
     return waits
+
+
+def _bounded(number: int) -> int:
+    if number > _LARGEST:
+        raise SettingsError(f"a number above {_LARGEST} is too large")
+    return number
+
+
+def _no_longer(seconds: float) -> float:
+    if seconds > _LONGEST:
+        raise SettingsError(f"{seconds:g} seconds are more than a hundred years")
+    return seconds
 
 
 def parse_text(value: object) -> str:

@@ -19,7 +19,7 @@ from .provenance import Provenance
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, read_callback, reason_of
-from .wire.templates import MISSING, read_json
+from .wire.templates import MISSING, read_json, read_path
 
 _SECOND_LOOK = 0.25
 """Seconds until an unknown id is looked for again: one that a handler has asked for a moment ago may not be on the disk yet."""
@@ -57,7 +57,7 @@ class Reception:
         waiter = await self.find(SecretId.SIGNAL, token)
         body = body.replace(token.encode(), b"*" * len(token))
         said = _parsed(body)
-        status = said.get("status") if isinstance(said, dict) else None
+        status = read_path(said, "status")
         if status not in ("completed", "failed"):
             raise BadRequest("a signal says status: 'completed' or 'failed'")
         if not _is_over(waiter, Channel.SIGNAL):

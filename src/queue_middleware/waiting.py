@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from .cadence import first_question
-from .models import Failure, Headers, StoredRequest, StoredResponse
+from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
 from .tasks import Wait
-from .taskspec import PollConfig, TaskSpec
+from .taskspec import PollConfig, Task, TaskSpec
 
 COMMON_FAILURES = ("failed", "failure", "error", "errored", "canceled", "cancelled", "aborted")
 """Words that mean the same from everybody. (What says `rejected` may be a decision, and somebody's result.)"""
@@ -47,6 +47,19 @@ def wait_after(
     seconds = spec.wait if own is None or awaits_word else max(spec.wait, own.max_duration)
     poll_in = first_question(config.interval, seconds, outcome.headers, now, word_awaited=awaits_word)
     return Wait(seconds, poll_in, own, _credentials(request.headers) if config.forward_auth else ())
+
+
+def end_of_call(outcome: StoredResponse | Failure, task: Task) -> StoredResponse | Failure:
+    """What an outcome that leaves the job waiting for nothing is worth.
+
+    Of a task that was to wait a 3xx that leads nowhere is a failure: nobody has been given anything to do. A 4xx says it.
+    """
+    spec = task.spec
+    if isinstance(outcome, Failure) or not 300 <= outcome.status < 400:
+        return outcome
+    if not task.listed or not (spec.callback or spec.signal or spec.poll):
+        return outcome
+    return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the target answered {outcome.status}, so nobody has begun the work")
 
 
 def _says_where(answer: StoredResponse) -> bool:

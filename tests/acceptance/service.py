@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware
+from queue_middleware import QueueMiddleware, current_job
 
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
@@ -66,8 +67,35 @@ gate = Gate()
 async def gated(request: Request) -> Response:
     """Waits until somebody opens the gate."""
     note("entered", request.headers["x-fal-request-id"])
-    await gate.pass_through()
+    note("attempts", request.headers.get("x-fal-attempt", "1"))
+    try:
+        await gate.pass_through()
+    except asyncio.CancelledError:
+        note("tidied", request.headers["x-fal-request-id"])
+        raise
     return PlainTextResponse("through")
+
+
+async def busy(request: Request) -> Response:
+    """Has no time at its first attempt, and wants to be asked again in an hour."""
+    attempt = request.headers.get("x-fal-attempt", "1")
+    note("busy", attempt)
+    if attempt == "1":
+        return PlainTextResponse("later", 503, {"retry-after": "3600"})
+    return PlainTextResponse(f"attempt {attempt}")
+
+
+async def handed_over(request: Request) -> Response:
+    """Somebody else will finish it."""
+    note("handed_over", f"{current_job.id} {current_job.callback_url}")
+    return Response(status_code=202)
+
+
+async def blocking(request: Request) -> Response:
+    """Holds up its event loop, as no handler should."""
+    note("blocking", request.headers["x-fal-request-id"])
+    time.sleep((await request.json())["seconds"])
+    return PlainTextResponse("blocked")
 
 
 async def health(request: Request) -> Response:
@@ -78,6 +106,9 @@ inner = Starlette(
     routes=[
         Route("/square", square, methods=["POST"]),
         Route("/gated", gated, methods=["POST"]),
+        Route("/busy", busy, methods=["POST"]),
+        Route("/handed-over", handed_over, methods=["POST"]),
+        Route("/blocking", blocking, methods=["POST"]),
         Route("/health", health),
     ],
     lifespan=lifespan,

@@ -79,6 +79,8 @@ async def test_sigterm_in_the_middle_of_work_hands_it_back(command: Command, tmp
         async with server.queue() as queue:
             assert (await queue.response(request_id)).text == "through"
         assert server.lines("entered") == [request_id, request_id]
+        assert server.lines("tidied") == [request_id]  # its `finally` blocks had their time
+        assert server.lines("attempts") == ["1", "1"]  # and no attempt was charged
 
 
 async def test_a_second_sigint_ends_the_process_at_once(tmp_path: Path) -> None:

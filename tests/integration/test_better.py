@@ -8,6 +8,7 @@ import logging
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,6 +22,7 @@ from tests.receiver import receiving
 
 HOOK = "{asyncqueue_callback_url}"
 REPLICATE = {"headers": {"Authorization": f"Bearer {KEY}"}, "maxWaitTime": 60}
+POLLED = {"urlTemplate": "/status", "statusPath": "status", "doneValues": ["done"], "failValues": ["failed"]}
 ORDER = json.dumps({"input": {"prompt": "a cat"}, "webhook": HOOK})
 
 
@@ -177,6 +179,26 @@ async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int
         await tasks.call_back(created["callbackUrl"], {}, 409)
     assert (task["error"], task["result"]["body"]) == (f"the target answered {status}", '{"detail": "no"}')
     assert len(provider.calls) == 1
+
+
+@pytest.mark.parametrize("status", [300, 302, 304])
+@pytest.mark.parametrize("waits_for", [{"waitForSignal": True}, {"pollConfig": POLLED}, {}])
+async def test_10_neither_does_a_redirect_that_leads_nowhere_complete_it(
+    database: Path, status: int, waits_for: dict[str, Any]
+) -> None:
+    query = "" if waits_for else f"?hook={HOOK}"
+    async with tasking(database) as tasks, providing(lambda asked: Told(status, b"")) as provider:
+        created = await tasks.create(f"{provider.url}/{query}", maxWaitTime=3600, **waits_for)
+        task = await tasks.reaches(created["task"]["id"], "failed")
+    assert task["error"] == f"the target answered {status}, so nobody has begun the work"
+    assert len(provider.calls) == 1
+
+
+async def test_a_redirect_that_leads_nowhere_is_an_answer_of_a_task_that_does_not_wait(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda asked: Told(304, b"")) as provider:
+        created = await tasks.create(f"{provider.url}/")
+        task = await tasks.reaches(created["task"]["id"], "completed")
+    assert task["result"]["statusCode"] == 304
 
 
 async def test_11_where_keys_are_known_a_callback_has_to_be_signed(database: Path) -> None:

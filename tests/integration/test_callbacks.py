@@ -183,6 +183,24 @@ async def test_a_handler_asks_and_answers_202(database: Path) -> None:
     assert receiver.of(request_id)[0].content["payload"] == {"picture": 7}
 
 
+async def test_the_submitter_says_how_long_also_where_the_handler_asks(database: Path) -> None:
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        assert current_job.callback_url
+        await answer(send, b"", 202)
+
+    async with serving(http_only(app), database) as queue:
+        late = await queue.response(await queue.submit("POST", "/start?fal_callback_timeout=0.2"))
+        assert (late.status_code, late.json()["detail"]) == (504, "nobody called back in time")
+        patient = await queue.submit("POST", "/start")
+        assert (await queue.status(patient))["status"] == "IN_PROGRESS"
+
+
+async def test_a_time_for_a_callback_that_nobody_asks_for_means_nothing(database: Path) -> None:
+    async with serving(http_only(lambda scope, receive, send: answer(send, b"done", 202)), database) as queue:
+        answered = await queue.run("POST", "/start?fal_callback_timeout=0.2")
+        assert (answered.status_code, answered.text) == (202, "done")
+
+
 async def test_while_it_waits_the_last_report_is_shown(database: Path) -> None:
     """The handler is gone before reports are written by themselves."""
     asked: list[str] = []

@@ -156,7 +156,7 @@ async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch:
 async def test_a_mounted_file(database: Path, tmp_path: Path) -> None:
     pair = KeyPair.generate()
     mounted = tmp_path / "signing-key"
-    mounted.write_text(str(KeyRing.of(pair)))
+    mounted.write_text(KeyRing.of(pair).written())
     mounted.chmod(0o400)
     async with a_service(database, signing_key=mounted) as service:
         assert await service.published() == {pair.kid}

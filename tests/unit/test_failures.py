@@ -49,3 +49,9 @@ def test_refusals(error, word):
     body, headers = refusal(error)
     assert json.loads(body) == {"detail": "x"} | ({"error_type": word} if word else {})
     assert headers == error.headers + (((b"x-fal-error-type", word.encode()),) if word else ())
+
+
+@pytest.mark.parametrize("refused", [errors.QueueFull, errors.TooManyQueued, errors.StoreBusy])
+def test_those_who_are_refused_together_are_told_to_come_back_at_different_times(refused):
+    told = {int(dict(refusal(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
+    assert told == {10, 11, 12, 13, 14, 15}

@@ -237,7 +237,7 @@ def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
     recorded = ["status", "request_id", "response_url", "status_url", "cancel_url", "logs", "metrics"]
     assert list(json.loads(body)) == [*recorded, *(key for key in rest if key != "metrics")]
     assert is_over(job) == (status == "COMPLETED")
-    assert json.loads(status_body(job, LINKS, ()))["logs"] == []
+    assert json.loads(status_body(job, LINKS, ""))["logs"] == []
 
 
 @pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])

@@ -9,14 +9,17 @@ HOST = (b"host", b"a")
 @pytest.mark.parametrize(
     "name",
     [b"connection", b"keep-alive", b"te", b"trailer", b"transfer-encoding", b"upgrade", b"proxy-authorization", b"expect",
-     b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt", b"x_forwarded_for", b"bad name", b""],
+     b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt", b"x_forwarded_for", b"bad name", b"",
+     b"x-fal-stop-runner", b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units",
+     b"x-fal-served-from", b"x-fal-runner-hints"],
 )  # fmt: skip
 def test_headers_that_are_not_replayed(name: bytes) -> None:
     assert read_headers(((name, b"x"), HOST)).replayed == (HOST,)
 
 
 @pytest.mark.parametrize(
-    "name", [b"range", b"if-match", b"if-none-match", b"authorization", b"cookie", b"x-fal-queue-priority"]
+    "name",
+    [b"range", b"if-match", b"if-none-match", b"authorization", b"cookie", b"x-fal-queue-priority", b"x-fal-runner-hint"],
 )
 def test_headers_that_are_part_of_the_question(name: bytes) -> None:
     assert read_headers(((name, b"x"), HOST)).replayed == ((name, b"x"), HOST)
@@ -42,8 +45,11 @@ def test_answers_keep_order_repeats_and_octets() -> None:
         (b"set-cookie", b"b"),
         (b"Date", b"now"),
         (b"server", b"x"),
+        (b"X-Fal-Stop-Runner", b"1"),
+        (b"x-fal-needs-retry", b"0"),
     ]
-    assert kept_headers(headers) == ((b"set-cookie", b"a"), (b"x-a", b"\xff"), (b"set-cookie", b"b"))
+    kept = ((b"set-cookie", b"a"), (b"x-a", b"\xff"), (b"set-cookie", b"b"), (b"x-fal-needs-retry", b"0"))
+    assert kept_headers(headers) == kept
 
 
 @pytest.mark.parametrize("header", [("x", b"y"), (b"x", "y"), (b"x", 2), (b"x", None)])

@@ -90,7 +90,7 @@ def test_at_any_time(begins, timeless, hour):
     assert ring.active(now) == ring.signing(now)[-1]
     assert set(ring.signing(now)) <= set(ring.published(now))
     # Nothing depends on anything but the text.
-    again = KeyRing.parse(str(ring))
+    again = KeyRing.parse(ring.written())
     assert [again.standing(key, now) for key in again.keys] == standings
 
 
@@ -124,7 +124,7 @@ def test_a_rotation_erases_what_is_retired():
     assert at(ring, later) == {"A": "retired", "B": "active", "D": "retired"}
     ring = ring.rotated(C, later)
     assert at(ring, later) == {"B": "active", "C": "next"}
-    assert A.seed_hex() not in str(ring)
+    assert A.seed_hex() not in ring.written()
 
 
 def test_what_is_only_old_is_kept():
@@ -150,8 +150,8 @@ def test_a_notice_that_receivers_would_miss_or_nobody_means_is_refused(notice):
 
 def test_the_text():
     ring = KeyRing.of(A, D).rotated(B, NOW)
-    assert str(ring) == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
-    assert str(KeyRing.parse(str(ring))) == str(ring)
+    assert ring.written() == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
+    assert KeyRing.parse(ring.written()).written() == ring.written()
 
 
 @pytest.mark.parametrize("separator", [",", "\n", ", ", " ", "\r\n"])
@@ -199,3 +199,12 @@ def test_key_set_has_each_key_without_and_with_padding():
     assert [len(entry["x"]) for entry in entries] == [43, 44, 43, 44]
     assert base64.urlsafe_b64decode(entries[1]["x"]) == A.public
     assert all("d" not in entry for entry in entries)
+
+
+def test_what_shows_itself_in_logs_and_debuggers_is_never_a_seed():
+    ring = KeyRing([Key(A), Key(B, NOW + HOUR), Key(D)])
+    for shown in (ring, *ring.keys, *(key.pair for key in ring.keys), [ring, ring.keys]):
+        for text in (str(shown), repr(shown), f"{shown}", f"{shown!s:.9999}"):
+            assert not any(pair.seed_hex() in text for pair in (A, B, D))
+    assert str(ring) == repr(ring) == f"<KeyRing {A.kid} {B.kid} {D.kid}>"
+    assert str(ring.keys[1]) == f"<Key {B.kid}>"

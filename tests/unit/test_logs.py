@@ -5,13 +5,13 @@ import json
 import pytest
 
 from queue_middleware.models import LogLevel, LogLine
-from queue_middleware.wire.logs import logs_json, timestamp
+from queue_middleware.wire.logs import entries_json, timestamp
 
 AT = 1_734_709_037_120_314
 
 
 def test_an_entry_as_fal_writes_it() -> None:
-    assert json.loads(logs_json([LogLine(AT, LogLevel.WARN, "low on ink", {"step": "3"})])) == [
+    assert json.loads(f"[{entries_json([LogLine(AT, LogLevel.WARN, 'low on ink', {'step': '3'})])}]") == [
         {
             "message": "low on ink",
             "timestamp": "2024-12-20T15:37:17.120314",
@@ -22,21 +22,21 @@ def test_an_entry_as_fal_writes_it() -> None:
     ]
 
 
-def test_no_lines_are_an_empty_array() -> None:
-    assert logs_json([]) == "[]"
+def test_no_lines_are_no_entries() -> None:
+    assert entries_json([]) == ""
 
 
 def test_nothing_in_a_line_can_break_the_json_and_all_is_ascii() -> None:
     nasty = 'Grüße "\\\n\x00\u2028\N{SNOWMAN}'
-    text = logs_json([LogLine(AT, LogLevel.INFO, nasty, {nasty: nasty}, source=nasty)] * 2)
+    text = entries_json([LogLine(AT, LogLevel.INFO, nasty, {nasty: nasty}, source=nasty)] * 2)
     assert text.isascii()
     assert "\n" not in text
-    entries = json.loads(text)
+    entries = json.loads(f"[{text}]")
     assert [(entry["message"], entry["labels"][nasty], entry["source"]) for entry in entries] == [(nasty, nasty, nasty)] * 2
 
 
 def test_labels_of_the_handler_do_not_hide_level_and_source() -> None:
-    (entry,) = json.loads(logs_json([LogLine(AT, LogLevel.ERROR, "x", {"level": "mine", "source": "mine", "other": "mine"})]))
+    entry = json.loads(entries_json([LogLine(AT, LogLevel.ERROR, "x", {"level": "mine", "source": "mine", "other": "mine"})]))
     assert entry["labels"] == {"level": "ERROR", "source": "USER", "other": "mine"}
 
 

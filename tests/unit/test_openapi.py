@@ -16,12 +16,13 @@ from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel,
 from queue_middleware.wire import fal
 from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
 from queue_middleware.wire.links import Links
+from queue_middleware.wire.logs import entries_json
 from queue_middleware.wire.openapi import document
 from queue_middleware.wire.routes import METHODS, Verb, find_route
 from queue_middleware.wire.webhook import webhook_body
 from tests.nouns import a_view, an_answer
 
-LINE = LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)
+ENTRY = entries_json([LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)])
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 LINKS = Links("https://api.example.com/fal/queue")
@@ -93,12 +94,12 @@ FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")
 BODIES = [
     ("Submitted", fal.submitted_body(ID, 0, LINKS)),
     ("Waiting", fal.status_body(job(JobState.QUEUED, position=2), LINKS)),
-    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, (LINE,))),
+    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, ENTRY)),
     ("Running", fal.status_body(job(JobState.RUNNING, started_at=1), LINKS)),
     ("Running", fal.status_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
     ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
     ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
-    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, (LINE,))),
+    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, ENTRY)),
     ("Failure", failure_body(FAILED)),
     ("Refusal", refusal(errors.BadRequest("no"))[0]),
     ("Refusal", refusal(errors.QueueFull("no", 5))[0]),

@@ -1,7 +1,10 @@
 import json
+import time
+from typing import Any
 
 import pytest
 
+from queue_middleware.errors import BadRequest
 from queue_middleware.wire.placeholder import fill, fill_address, holds_place, holds_place_in
 from tests.nouns import a_request
 
@@ -66,3 +69,33 @@ def test_a_header_has_it_as_it_is() -> None:
 def test_bytes_that_are_no_text_stay() -> None:
     body = b"\xff\x00{callback_url}\xfe"
     assert fill(a_request(body), URL).body == b"\xff\x00" + URL.encode() + b"\xfe"
+
+
+@pytest.mark.parametrize("content", [b"{callback_url} ", b"%7bcallback_url%7D&", b"{asyncqueue_callback_url}"])
+def test_it_stands_a_hundred_times_at_most(content: bytes) -> None:
+    """Each place grows tenfold at each attempt."""
+    request = a_request(content * 100, headers=FORM)
+    assert holds_place(request)
+    assert fill(request, URL).body.count(ENCODED) == 100
+    with pytest.raises(BadRequest, match="stands 101 times in the request; it may 100 times"):
+        holds_place(request.replace(query=b"a={callback_url}"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"{" * 10_000_000 + b"{callback_url}",
+        b"callback_url" * 800_000 + b"{callback_url}",
+        b'{"a": 1},' * 10**6 + b"{callback_url}",
+    ],
+)
+@pytest.mark.parametrize("headers", [FORM, ()])
+def test_ten_megabytes_hold_up_nobody(body: bytes, headers: Any) -> None:
+    """What takes a tenth of a second here took a second with a pattern."""
+    request = a_request(body, headers=headers)
+    began = time.thread_time()
+    assert holds_place(request)
+    filled = fill(request, URL)
+    took = time.thread_time() - began
+    assert took < 0.5
+    assert filled.body.startswith(body[: -len(b"{callback_url}")])

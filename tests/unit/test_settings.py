@@ -95,6 +95,14 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("cors_origins", "https://app.example.com/page", "is not an origin"),
         ("cors_origins", "https://*.example.com", "is not an origin"),
         ("cors_origins", "null", "is not an origin"),
+        ("retention", "36526d", "retention: 3.15585e\\+09 seconds are more than a hundred years"),
+        ("lease", 1e300, "more than a hundred years"),
+        ("webhook_schedule", "5s, 9999999999h", "more than a hundred years"),
+        ("webhook_schedule", [1e12], "more than a hundred years"),
+        ("max_queued", 2**53 + 1, "max_queued: a number above 9007199254740992 is too large"),
+        ("max_queued", "9" * 5000, "is too large"),
+        ("max_request_body", "9" * 5000 + " GiB", "is too large"),
+        ("max_response_body", 10**30, "is too large"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:

@@ -1,11 +1,23 @@
 """Addresses with blanks: what is refused, what they become, and that nothing a provider answers changes where they lead."""
 
 import json
+import time
 
+import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.wire.templates import MISSING, Start, Unfillable, check_path, check_template, fill, read_json, read_path
+from queue_middleware.wire.templates import (
+    LARGE,
+    MISSING,
+    Start,
+    Unfillable,
+    check_path,
+    check_template,
+    fill,
+    read_json,
+    read_path,
+)
 
 BODY = {
     "id": "abc-123",
@@ -140,3 +152,56 @@ def test_paths_that_are_refused(path):
 def test_paths_that_are_good():
     for path in ("", "a", "output.0.url", "assets.video", "a-b_c.d"):
         check_path("resultPath", path)
+
+
+LARGE_TEXT = "x" * (2 * LARGE)
+
+
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        ("status", "OK"),
+        ("text", LARGE_TEXT),
+        ("deep.list.1.word", "here"),
+        ("deep.list.2", MISSING),
+        ("deep.none", None),
+        ("nothing", MISSING),
+        ("rows.299999.k", 299999),
+        ("status.x", MISSING),
+    ],
+)
+def test_a_large_value_is_read_like_a_small_one(path: str, found: object) -> None:
+    large = {
+        "status": "OK",
+        "text": LARGE_TEXT,
+        "deep": {"list": [LARGE_TEXT, {"word": "here"}], "none": None},
+        "rows": [{"k": number} for number in range(300_000)],
+    }
+    assert read_path(read_json(json.dumps(large, indent=1).encode()), path) == found
+
+
+@pytest.mark.parametrize("end", [b"", b"]", b", tru]", b'"\xff"]', b'"\\ud800"]', b"1]x"])
+def test_a_large_text_that_is_no_json(end: bytes) -> None:
+    assert read_json(b'["' + LARGE_TEXT.encode() + b'", ' + end) is MISSING
+
+
+def test_what_is_nested_too_deeply_is_no_json() -> None:
+    assert read_json(b"[" * LARGE + b"]" * LARGE) is MISSING
+
+
+def test_megabytes_are_read_without_holding_up_the_event_loop() -> None:
+    """Ten times as fast as making objects of all that is in it, for as long as nobody wants them."""
+    body = json.dumps({"rows": [{"k": number} for number in range(600_000)], "status": "OK"}).encode()
+    began = time.thread_time()
+    assert read_path(read_json(body), "status") == "OK"
+    took = time.thread_time() - began
+    began = time.thread_time()
+    json.loads(body)
+    assert took < (time.thread_time() - began) / 4
+
+
+def test_parts_of_a_large_value_can_be_spelled_again() -> None:
+    rows = [{"k": number} for number in range(100_000)]
+    part = read_path(read_json(json.dumps({"output": {"rows": rows}}).encode()), "output")
+    assert json.loads(msgspec.json.encode(part)) == {"rows": rows}
+    assert json.loads(msgspec.json.encode(read_path(part, "rows"))) == rows

@@ -22,6 +22,7 @@ from .access import Access
 from .address import base_url, host_of, split_address
 from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
+from .logtexts import LogTexts
 from .streams import StatusStream
 from .submission import Submissions
 
@@ -36,6 +37,7 @@ class FalQueue:
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
         self._submissions = Submissions(runtime)
+        self._logs = LogTexts(runtime.logs)
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
             Verb.STATUS: self._status,
@@ -81,8 +83,8 @@ class FalQueue:
         _check_owner(call, job)
         call.request_id = job.request_id
         # Behind the job: a job that was at its end by then has all its lines.
-        lines = await self._runtime.logs(job.key) if fal.wants_logs(call.scope["query_string"]) else None
-        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), lines))
+        entries = await self._logs.of(job) if fal.wants_logs(call.scope["query_string"]) else None
+        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), entries))
 
     async def _stream(self, call: Call) -> None:
         links = self._links(call)
@@ -90,7 +92,9 @@ class FalQueue:
         async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
             _check_owner(call, follower.glance.job)
             call.request_id = follower.glance.job.request_id
-            await StatusStream(call, follower, lambda job, lines: fal.status_body(job, links, lines), self._runtime.logs).run()
+            await StatusStream(
+                call, follower, lambda job, entries: fal.status_body(job, links, entries), self._runtime.logs
+            ).run()
 
     async def _response(self, call: Call) -> None:
         result = await self._result(call)

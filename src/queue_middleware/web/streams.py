@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 
 from starlette.types import Receive
 
@@ -12,16 +12,15 @@ from queue_middleware.watch import Follower
 from queue_middleware.wire.fal import is_over
 
 from .call import Call
+from .logtexts import ReadLines, spell
 
 PING = 15.0
 """Seconds of silence after which a comment shows that the connection lives."""
 _LAST_WORD = 0.05
 """Seconds between the last event and the end: clients of 2024 lose an event that the end follows at once."""
 
-Spell = Callable[[Job, Sequence[LogLine] | None], bytes]
-"""A status as ASCII JSON; of its log lines those that are new here, None where none are wanted."""
-ReadLines = Callable[[int, int], Awaitable[list[LogLine]]]
-"""The lines of a job (key) behind a number."""
+Spell = Callable[[Job, str | None], bytes]
+"""A status as ASCII JSON; of its log entries those that are new here, None where none are wanted."""
 
 
 class StatusStream:
@@ -81,11 +80,11 @@ class StatusStream:
     async def _tell(self, job: Job) -> None:
         """One event, if there is something new in it."""
         lines = await self._new_lines(job)
-        status = self._spell(job, None if lines is None else ())
+        status = self._spell(job, None if lines is None else "")
         if status == self._told and not lines:
             return
         self._told = status
-        await self._write(b"data: %b\n\n" % (self._spell(job, lines) if lines else status))
+        await self._write(b"data: %b\n\n" % (self._spell(job, await spell(lines)) if lines else status))
 
     async def _new_lines(self, job: Job) -> list[LogLine] | None:
         """Read after the job: one that was at its end by then has all its lines."""

@@ -92,14 +92,16 @@ class Submissions:
             short_lived=not knobs.store_io,
             events=knobs.events,
         )
-        if HINT in body or HINT in headers.values or HINT in query or HINT in request.raw_path:
+        wanted = HINT in body or HINT in headers.values or HINT in query or HINT in request.raw_path
+        if wanted or knobs.callback_timeout is not None:
             return self._with_task(call, new, knobs)
         return new
 
     def _with_task(self, call: Call, new: NewJob, knobs: Knobs) -> NewJob:
-        """Where the callback URL is wanted, the job will wait for its callback."""
-        if not holds_place(new.request):
+        """Where the callback URL is wanted, the job will wait for its callback; perhaps also where its handler asks."""
+        is_wanted = holds_place(new.request)
+        if not is_wanted and knobs.callback_timeout is None:
             return new
         wait = self._settings.callback_timeout if knobs.callback_timeout is None else knobs.callback_timeout
-        spec = TaskSpec(base_url(call.scope, self._settings), wait, callback=True)
+        spec = TaskSpec(base_url(call.scope, self._settings), wait, callback=is_wanted)
         return new.replace(task=self._runtime.new_task(spec))

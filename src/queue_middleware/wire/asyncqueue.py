@@ -19,7 +19,7 @@ from queue_middleware.value import Value
 
 from .pollconfig import is_relative, read_poll_config, shown_poll_config
 from .providers import find_provider
-from .templates import read_json
+from .templates import read_json, unfolded
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10
@@ -55,12 +55,18 @@ class TaskRequest(Value, frozen=True):
 
 # --- what is asked for
 
+_FIELDS = (
+    "targetUrl", "method", "headers", "body", "timeout", "maxWaitTime", "delayUntil", "maxRetries", "retryBackoff", "priority",
+    "onCompleteUrl", "waitForSignal", "provider", "pollConfig",
+)  # fmt: skip
+
 
 def read_task(body: bytes) -> TaskRequest:
     """Read the body of `POST /v1/tasks`. Raises `BadRequest`, which names the field, its value, and what it takes."""
-    fields = read_json(body)
-    if not isinstance(fields, dict):
+    given = read_json(body)
+    if not isinstance(given, dict):
         raise BadRequest("a task is a JSON object")
+    fields = {name: unfolded(given[name]) for name in _FIELDS if name in given}
     target = _text(fields, "targetUrl")
     if not target:
         raise BadRequest("targetUrl is missing: the URL, or the path of this application, that the task calls")

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from queue_middleware.errors import BadRequest, UriTooLong
-from queue_middleware.models import Job, JobState, LogLine
+from queue_middleware.models import Job, JobState
 
 from .failures import error_type
 from .links import Links, around_id
-from .logs import logs_json
 
 LONGEST_TARGET = 2048
 """Bytes of path and query of the call that is queued."""
@@ -107,12 +106,12 @@ def submitted_body(request_id: str, position: int, links: Links) -> bytes:
     return _body("IN_QUEUE", request_id, links, rest)
 
 
-def status_body(job: Job, links: Links, lines: Sequence[LogLine] | None = None) -> bytes:
+def status_body(job: Job, links: Links, entries: str | None = None) -> bytes:
     """The answer to a status request (section 3): ASCII JSON, the keys in the recorded order.
 
-    `logs` is the array of `lines`, or null where they were not asked for.
+    `logs` is the array of `entries` (see `logs.entries_json`), or null where they were not asked for.
     """
-    rest = f'{"null" if lines is None else logs_json(lines)}, "metrics": {json.dumps(_metrics(job))}'
+    rest = f'{"null" if entries is None else f"[{entries}]"}, "metrics": {json.dumps(_metrics(job))}'
     rest += "".join(f", {json.dumps(key)}: {json.dumps(value)}" for key, value in _extras(job))
     return _body(_STATUS.get(job.state, "COMPLETED"), job.request_id, links, rest)
 

@@ -10,10 +10,10 @@ from json.encoder import encode_basestring_ascii as quoted
 from queue_middleware.models import LogLine
 
 
-def logs_json(lines: Iterable[LogLine]) -> str:
-    """The array of a status: ASCII JSON. `level` and `source` are told twice, because clients look in different places.
+def entries_json(lines: Iterable[LogLine]) -> str:
+    """What stands in the array of a status: ASCII JSON. `level` and `source` are told twice: clients look in different places.
 
-    Clients poll, and get all lines each time; so what many lines have in common is spelled once.
+    What many lines have in common is spelled once.
     """
     tails: dict[tuple[object, ...], str] = {}
     entries: list[str] = []
@@ -23,7 +23,7 @@ def logs_json(lines: Iterable[LogLine]) -> str:
         if tail is None:
             tail = tails[common] = _tail(line)
         entries.append(f'{{"message": {quoted(line.message)}, "timestamp": "{timestamp(line.at)}{tail}')
-    return f"[{', '.join(entries)}]"
+    return ", ".join(entries)
 
 
 def _tail(line: LogLine) -> str:

@@ -7,58 +7,63 @@ address and in a form, escaped in JSON.
 from __future__ import annotations
 
 import json
-import re
 from urllib.parse import quote
 
+from queue_middleware.errors import BadRequest
 from queue_middleware.models import Headers, StoredRequest
 
 HINT = b"callback_url"
 """Without it there is no place. Nearly all requests are without it, and need no closer look."""
 
-_BODY = re.compile(rb"\{(?:asyncqueue_)?callback_url\}")
-_ADDRESS = re.compile(rb"(?:\{|%7B)(?:asyncqueue_)?callback_url(?:\}|%7D)", re.IGNORECASE)
-"""Clients percent-encode braces in an address, and so do forms."""
+MOST = 100
+"""Places in a request. Each grows at every attempt to a URL of some 150 bytes."""
+
+_WORDS = (b"callback_url", b"asyncqueue_callback_url")
+_PLAIN = tuple(b"{%b}" % word for word in _WORDS)
+_ENCODED = tuple(
+    begin + word + end for word in _WORDS for begin in (b"{", b"%7B", b"%7b") for end in (b"}", b"%7D", b"%7d")
+)  # fmt: skip
+"""Clients percent-encode braces in an address, and so do forms. Texts and no pattern: a body may have megabytes."""
 
 
 def holds_place(request: StoredRequest) -> bool:
-    """Whether the callback URL is wanted anywhere."""
-    if HINT in request.body and _place_of_body(request.headers).search(request.body):
-        return True
-    if _ADDRESS.search(request.raw_path + b"?" + request.query):
-        return True
-    return any(HINT in value and _BODY.search(value) for _, value in request.headers)
+    """Whether the callback URL is wanted anywhere. Raises `BadRequest` where it is wanted too often."""
+    places = _count(_places_of_body(request.headers), request.body)
+    places += _count(_ENCODED, request.raw_path) + _count(_ENCODED, request.query)
+    places += sum(_count(_PLAIN, value) for _, value in request.headers)
+    if places > MOST:
+        raise BadRequest(f"the place of the callback URL stands {places} times in the request; it may {MOST} times")
+    return places > 0
 
 
 def holds_place_in(address: str) -> bool:
     """Whether it is wanted in a URL."""
-    return "callback_url" in address and _ADDRESS.search(address.encode()) is not None
+    return _count(_ENCODED, address.encode()) > 0
 
 
 def fill(request: StoredRequest, url: str) -> StoredRequest:
     """The request with the URL in every place."""
     encoded = _encoded(url)
     return request.replace(
-        raw_path=_put(_ADDRESS, request.raw_path, encoded),
-        query=_put(_ADDRESS, request.query, encoded),
-        headers=tuple((name, _put(_BODY, value, url.encode())) for name, value in request.headers),
+        raw_path=_put(_ENCODED, request.raw_path, encoded),
+        query=_put(_ENCODED, request.query, encoded),
+        headers=tuple((name, _put(_PLAIN, value, url.encode())) for name, value in request.headers),
         body=_fill_body(request, url),
     )
 
 
 def fill_address(address: str, url: str) -> str:
     """A URL with the URL in every place."""
-    return _put(_ADDRESS, address.encode(), _encoded(url)).decode()
+    return _put(_ENCODED, address.encode(), _encoded(url)).decode()
 
 
 def _fill_body(request: StoredRequest, url: str) -> bytes:
-    if HINT not in request.body:
-        return request.body
     spelled = _encoded(url) if _is_form(request.headers) else json.dumps(url)[1:-1].encode("ascii")
-    return _put(_place_of_body(request.headers), request.body, spelled)
+    return _put(_places_of_body(request.headers), request.body, spelled)
 
 
-def _place_of_body(headers: Headers) -> re.Pattern[bytes]:
-    return _ADDRESS if _is_form(headers) else _BODY
+def _places_of_body(headers: Headers) -> tuple[bytes, ...]:
+    return _ENCODED if _is_form(headers) else _PLAIN
 
 
 def _is_form(headers: Headers) -> bool:
@@ -70,5 +75,12 @@ def _encoded(url: str) -> bytes:
     return quote(url, safe="").encode("ascii")
 
 
-def _put(place: re.Pattern[bytes], text: bytes, spelled: bytes) -> bytes:
-    return place.sub(lambda _: spelled, text) if HINT in text.lower() else text
+def _count(places: tuple[bytes, ...], text: bytes) -> int:
+    return sum([text.count(place) for place in places]) if HINT in text else 0
+
+
+def _put(places: tuple[bytes, ...], text: bytes, spelled: bytes) -> bytes:
+    if HINT in text:
+        for place in places:
+            text = text.replace(place, spelled)
+    return text

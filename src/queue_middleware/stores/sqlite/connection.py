@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 _BUSY_TIMEOUT = 5.0
 """Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
-
+LARGEST_WAL = 64 * 2**20
+"""Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
 
 _SETTINGS = (
     "synchronous = FULL",
@@ -28,6 +29,7 @@ _SETTINGS = (
     "trusted_schema = OFF",
     # A statement that can fail halfway keeps the pages it changes: every group would make a file for them and delete it.
     "temp_store = MEMORY",
+    f"journal_size_limit = {LARGEST_WAL}",
 )
 
 

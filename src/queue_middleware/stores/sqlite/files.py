@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import stat
 from pathlib import Path
 
 from queue_middleware.errors import StoreError
 
 from . import reading
 from .bells import Bells
-from .connection import open_connection
+from .connection import LARGEST_WAL, open_connection
 from .locks import LifeSign, TurnLock, sweep_life_signs
 from .migrations import migrate
 
@@ -26,6 +27,17 @@ def database_path(database: str) -> Path:
     if scheme != "sqlite":
         raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
     return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
+
+
+def open_to_others(path: Path) -> bool:
+    """Whether somebody beside the owner may read or write the file. Those that we make are not; others may have made it."""
+    return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
+
+
+def wal_is_stuck(path: Path) -> bool:
+    """Whether the write-ahead log is longer than it is cut to whenever all of it is in the database."""
+    wal = path.with_name(f"{path.name}-wal")
+    return wal.exists() and wal.stat().st_size > LARGEST_WAL
 
 
 class Files:

@@ -33,8 +33,8 @@ from queue_middleware.waitingroom import WaitingRoom
 
 from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
-from .connection import Connection, in_transaction, open_connection
-from .files import Files, database_path
+from .connection import LARGEST_WAL, Connection, in_transaction, open_connection
+from .files import Files, database_path, open_to_others, wal_is_stuck
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .listeners import Listeners
 from .locks import dead_owners
@@ -119,16 +119,25 @@ class SQLiteStore:
             self._files.disown()
 
     def warnings(self) -> list[str]:
-        """What the operator should know about this database, sentence by sentence."""
+        """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
+        warnings = []
         version = sqlite3.sqlite_version_info
-        if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
-            return []
-        return [
-            (
+        if version < _RESET_MENDED[0] and not any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+            warnings.append(
                 f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
                 "our processes take turns, so write to the file with no other program while the queue runs"
             )
-        ]
+        if open_to_others(self.path):
+            warnings.append(
+                f"the database {self.path} can be read or written by others, and what clients submit is in it; "
+                f"run: chmod 600 {' '.join(f'{self.path}{end}' for end in ('', '-wal', '-shm'))}"
+            )
+        if wal_is_stuck(self.path):
+            warnings.append(
+                f"the write-ahead log {self.path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because somebody "
+                "keeps reading an old state of the database: end the backup or the shell that does"
+            )
+        return warnings
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None

@@ -25,7 +25,14 @@ def count(connection: sqlite3.Connection) -> int:
 
 @pytest.mark.parametrize(
     ("pragma", "value"),
-    [("synchronous", 2), ("foreign_keys", 1), ("wal_autocheckpoint", 250), ("trusted_schema", 0), ("temp_store", 2)],
+    [
+        ("synchronous", 2),
+        ("foreign_keys", 1),
+        ("wal_autocheckpoint", 250),
+        ("trusted_schema", 0),
+        ("temp_store", 2),
+        ("journal_size_limit", 64 * 2**20),
+    ],
 )
 def test_every_setting_that_durability_stands_on(tmp_path: Path, pragma: str, value: int) -> None:
     connection = open_connection(tmp_path / "file")

@@ -1,0 +1,52 @@
+"""What the janitor tells the operator, and that it ends when it is to end."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from queue_middleware.events import Event, Finished, Warned
+from queue_middleware.janitor import Janitor
+from queue_middleware.models import JobState, Rescue
+from queue_middleware.settings import Settings
+
+
+def a_janitor(store: Any = None, **options: Any) -> tuple[Janitor, list[Event]]:
+    heard: list[Event] = []
+    return Janitor(store, Settings(), heard.append, **options), heard
+
+
+async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:
+    now: list[str] = ["one"]
+    janitor, heard = a_janitor(warnings=lambda: now)
+    for true in (["one"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
+        now[:] = true
+        await janitor.warn()
+    assert heard == [Warned("one"), Warned("two"), Warned("one")]
+
+
+async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
+    async def nothing(*_: Any, **__: Any) -> Any:
+        return []
+
+    async def prune(limit: int) -> int:
+        janitor.stop()
+        return 0
+
+    store = SimpleNamespace(rescue=nothing, expire=nothing, waiting=SimpleNamespace(time_out=nothing), prune=prune)
+    janitor, heard = a_janitor(store, warnings=lambda: ["the disk is on fire"])
+    await janitor.run()
+    assert heard == [Warned("the disk is on fire")]
+
+
+async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
+    async def always(*_: Any) -> list[Rescue]:
+        janitor.stop()
+        return [Rescue("id", JobState.FAILED)]
+
+    janitor, heard = a_janitor(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
+    await janitor.expire()
+    assert [type(event) for event in heard] == [Finished]
+    janitor, heard = a_janitor(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
+    await janitor.time_out()
+    assert [type(event) for event in heard] == [Finished]

@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from queue_middleware.models import Job, JobState, LogLevel, LogLine
+from queue_middleware.web import logtexts
+from queue_middleware.web.logtexts import LogTexts, spell
+from queue_middleware.wire.logs import entries_json
+
+AT = 1_734_709_037_120_314
+
+
+def a_job(key: int, request_id: str = "0192f0c0-0000-7000-8000-000000000000") -> Job:
+    return Job(key, request_id, JobState.RUNNING, 1, None, None, 0, 0, None, None, None)
+
+
+def lines(first: int, last: int) -> list[LogLine]:
+    return [LogLine(AT, LogLevel.INFO, f"line {number}", {}, number=number) for number in range(first, last + 1)]
+
+
+class Log:
+    """What is in the database, and how much of it was asked for."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, list[LogLine]] = {}
+        self.given: list[int] = []
+
+    async def read(self, key: int, after: int) -> list[LogLine]:
+        found = [line for line in self.lines.get(key, []) if line.number > after]
+        self.given.append(len(found))
+        return found
+
+
+@pytest.fixture
+def spelled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """How many lines were spelled at a time, and whether in the event loop's thread."""
+    said: list[tuple[int, bool]] = []
+
+    def count(lines: Sequence[LogLine]) -> str:
+        said.append((len(lines), threading.current_thread() is threading.main_thread()))
+        return entries_json(lines)
+
+    monkeypatch.setattr(logtexts, "entries_json", count)
+    return said
+
+
+def told(text: str) -> list[Any]:
+    return [entry["message"] for entry in json.loads(f"[{text}]")]
+
+
+async def test_a_poll_reads_and_spells_only_what_is_new(spelled: list[tuple[int, bool]]) -> None:
+    log = Log()
+    texts, job = LogTexts(log.read), a_job(key=7)
+    assert await texts.of(job) == ""
+    for number in (100, 101, 101):
+        log.lines[7] = lines(1, number)
+        assert told(await texts.of(job)) == [f"line {n}" for n in range(1, number + 1)]
+    assert log.given == [0, 100, 1, 0]
+    assert spelled == [(100, True), (1, True)]
+
+
+async def test_thousands_of_lines_are_spelled_outside_of_the_event_loop(spelled: list[tuple[int, bool]]) -> None:
+    assert len(told(await spell(lines(1, 10_000)))) == 10_000
+    assert spelled == [(10_000, False)]
+
+
+async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request() -> None:
+    log = Log()
+    log.lines[7] = lines(1, 3)
+    texts = LogTexts(log.read)
+    assert len(told(await texts.of(a_job(key=7)))) == 3
+    log.lines[7] = lines(1, 1)
+    assert len(told(await texts.of(a_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
+
+
+@pytest.mark.parametrize(("name", "limit"), [("_KEPT", 3000), ("_REQUESTS", 3)])
+async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
+    name: str, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logtexts, name, limit)
+    log = Log()
+    texts = LogTexts(log.read)
+    jobs = [a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in range(20)]
+    for job in jobs:
+        log.lines[job.key] = lines(1, 5)
+        await texts.of(jobs[0])
+        assert len(told(await texts.of(job))) == 5
+    kept = sum(len(text) for _, text in texts._texts.values())
+    assert kept == texts._size <= logtexts._KEPT
+    assert 1 < len(texts._texts) <= logtexts._REQUESTS
+    log.given.clear()
+    await texts.of(jobs[0])
+    await texts.of(jobs[1])
+    assert log.given == [0, 5]
+
+
+async def test_one_log_that_is_too_large_to_be_kept_does_not_drive_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logtexts, "_KEPT", 3000)
+    log = Log()
+    log.lines = {1: lines(1, 5), 2: lines(1, 1000)}
+    texts = LogTexts(log.read)
+    small, large = (a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in (1, 2))
+    for _ in range(2):
+        assert len(told(await texts.of(small))) == 5
+        assert len(told(await texts.of(large))) == 1000
+    assert log.given == [5, 1000, 0, 1000]
