@@ -155,10 +155,14 @@ class StoreError(QueueError):
 
 
 class _TryLater(QueueError):
+    _is_exact: ClassVar[bool] = False
+    """Whether the time is one's own, and not the same for all who are refused at the moment."""
+
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
         # Up to half as long again, or all who were refused together would come again together.
-        self.retry_after = random.randint(retry_after, retry_after + (retry_after + 1) // 2)  # noqa: S311
+        most = retry_after if self._is_exact else retry_after + (retry_after + 1) // 2
+        self.retry_after = random.randint(retry_after, most)  # noqa: S311
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
@@ -176,6 +180,7 @@ class TooManyGuesses(_TryLater):
     """An address has named more ids that there are not than somebody who knows one ever would."""
 
     status = 429
+    _is_exact = True
 
 
 class Unavailable(_TryLater):

@@ -128,6 +128,7 @@ async def test_the_root_of_a_host(database: Path) -> None:
         cancelled = await queue.client.put(submitted["cancel_url"], headers=HOST)
         assert (cancelled.status_code, cancelled.json()) == (400, {"status": "ALREADY_COMPLETED"})
         keys = await queue.client.get("/.well-known/jwks.json", headers=HOST)
+        assert keys.headers["cache-control"] == "public, max-age=300"  # as long as the documents say
         assert keys.json() == (await queue.client.get("/fal/queue/.well-known/jwks.json")).json()
         gateway = await queue.client.get(f"/fal/queue/requests/{submitted['request_id']}/status", headers=HOST)
         assert gateway.json()["status_url"].startswith("http://Queue.Example.com:8443/fal/queue/requests/")

@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from queue_middleware import QueueMiddleware, current_job
+from queue_middleware import QueueMiddleware, attempt, current_job
+from queue_middleware.events import Event, Finished
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import DEADLINE, Queue, connected, eventually, mounting, serving
 from tests.receiver import receiving
@@ -642,6 +643,61 @@ async def test_cancelling_really_stops_an_async_handler_and_lets_it_tidy_up(data
         await eventually(lambda: seen[2:] == ["started"])
         await queue.cancel(again)
         await queue.reaches(again, "COMPLETED")
+
+
+async def test_a_cancelled_handler_has_its_time_to_tidy_up_before_the_request_is_over(database: Path) -> None:
+    seen: list[str] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        seen.append("started")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            # A twentieth of the time that it has, and many times what it takes to settle a request.
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.25)
+            seen.append("tidied up")
+
+    class Ear:
+        def on_event(self, event: Event) -> None:
+            if isinstance(event, Finished):
+                seen.append("finished")
+
+    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[Ear()])) as queue:
+        request_id = await queue.submit("GET", "/")
+        await eventually(lambda: seen)
+        await queue.cancel(request_id)
+        await queue.reaches(request_id, "COMPLETED")
+    assert seen == ["started", "tidied up", "finished"]
+
+
+async def test_a_cancelled_handler_that_does_not_end_keeps_nobody_waiting(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attempt, "GRACE", 0.1)
+    seen, may_end = [], asyncio.Event()
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        seen.append("started")
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await may_end.wait()
+
+    async with serving(app, database, concurrency=1) as queue:
+        request_id = await queue.submit("GET", "/")
+        await eventually(lambda: seen)
+        await queue.cancel(request_id)
+        assert (await queue.response(request_id)).status_code == 499
+        waiting = await queue.submit("GET", "/")
+        assert (await queue.status(waiting))["status"] == "IN_QUEUE"  # the machine is busy with it as before
+        may_end.set()
+        await eventually(lambda: len(seen) == 2)
+        await queue.cancel(waiting)
+        await queue.reaches(waiting, "COMPLETED")
 
 
 async def test_an_answer_after_the_cancel_is_discarded(database: Path) -> None:

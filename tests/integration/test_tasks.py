@@ -306,6 +306,16 @@ async def test_a_signal_completes_it(database: Path) -> None:
         assert unknown == {"error": "Invalid or expired signal token"}
 
 
+async def test_a_signal_that_repeats_its_token_is_kept_without_it(database: Path) -> None:
+    async with tasking(database) as tasks:
+        created = await tasks.create("/work", waitForSignal=True, maxWaitTime=60)
+        token = created["signalToken"]
+        await tasks.reaches(created["task"]["id"], "waiting")
+        await tasks.call("POST", f"/signals/{token}", 200, json={"status": "completed", "from": f"/v1/signals/{token}"})
+        task = await tasks.reaches(created["task"]["id"], "completed")
+    assert json.loads(task["result"]["body"])["from"] == f"/v1/signals/{'*' * len(token)}"
+
+
 async def test_a_signal_fails_it(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True)

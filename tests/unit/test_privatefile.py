@@ -1,3 +1,4 @@
+import os
 import stat
 import threading
 from pathlib import Path
@@ -56,3 +57,16 @@ def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_there_is_not(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="No such file"):
         read_or_make(tmp_path / "nowhere" / "secret", lambda: "")
+
+
+def test_a_new_secret_survives_a_power_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is on the disk before it has its name, and then its name is."""
+    synced, fsync = [], os.fsync
+
+    def noting(descriptor: int) -> None:
+        fsync(descriptor)
+        synced.append(("folder" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file", (tmp_path / "secret").exists()))
+
+    monkeypatch.setattr(os, "fsync", noting)
+    read_or_make(tmp_path / "secret", lambda: "text")
+    assert synced == [("file", False), ("folder", True)]
