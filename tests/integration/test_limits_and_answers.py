@@ -85,7 +85,8 @@ async def test_large_submissions_are_bounded_together_until_they_are_stored(
         first = [asyncio.create_task(queue.submit("POST", "/", content=b"x" * 400)) for _ in range(2)]
         await eventually(lambda: inside == 2)
         refused = await queue.client.post("/fal/queue/submit/", content=b"x" * 400)
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
+        assert refused.status_code == 503
+        assert 5 <= int(refused.headers["retry-after"]) <= 8
         gate.set()
         await asyncio.gather(*first)
         await queue.submit("POST", "/", content=b"x" * 400)

@@ -29,7 +29,6 @@ _SETTINGS = (
     "trusted_schema = OFF",
     # A statement that can fail halfway keeps the pages it changes: every group would make a file for them and delete it.
     "temp_store = MEMORY",
-    f"journal_size_limit = {LARGEST_WAL}",
 )
 
 
@@ -120,6 +119,7 @@ def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connectio
 def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
     for pragma in _SETTINGS:
         connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA journal_size_limit = {LARGEST_WAL}")
     if read_only:
         connection.execute("PRAGMA query_only = ON")
 
