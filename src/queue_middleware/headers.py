@@ -30,6 +30,9 @@ _NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
 _REPLAYED, _SAID, _CONNECTION = 1, 2, 4
 """What may become of a request header, as bits."""
 
+_REMEMBERED = 64
+"""Bytes of a name. What becomes of shorter ones is remembered; some servers take names of megabytes."""
+
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
@@ -57,7 +60,7 @@ def read_headers(headers: Headers) -> RequestHeaders:
     for pair in headers:
         name, value = pair
         size += len(name) + len(value)
-        fate = _fate(name)
+        fate = _fate(name) if len(name) < _REMEMBERED else _fate.__wrapped__(name)
         if fate & _REPLAYED:
             kept.append(pair)
             values.append(value)
@@ -85,7 +88,8 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
     connection: list[bytes] = []
     for given_name, given_value in headers:
         value = given_value if type(given_value) is bytes else bytes(memoryview(given_value))
-        name = _lower_token(given_name if type(given_name) is bytes else bytes(memoryview(given_name)))
+        name = given_name if type(given_name) is bytes else bytes(memoryview(given_name))
+        name = _lower_token(name) if len(name) < _REMEMBERED else _lower_token.__wrapped__(name)
         values.append(value)
         if name not in _NOT_KEPT:
             kept.append((name, value))

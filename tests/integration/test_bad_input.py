@@ -541,3 +541,24 @@ async def test_a_cancel_that_comes_too_late(database: Path) -> None:
         late = await queue.cancel(request_id)
         assert (late.status_code, late.json()) == (400, {"status": "ALREADY_COMPLETED"})
         assert (await queue.response(request_id)).content == b"ok"
+
+
+@pytest.mark.parametrize("host", [b'"quote"', b"{callback_url}", b"a b", b"user@a", b"a/b", b"a" * 301])
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", b"/fal/queue/submit/echo", b"{callback_url}"),
+        ("POST", b"/fal/queue/run/owner/app", b""),
+        ("POST", b"/fal/queue/v1/tasks", b'{"targetUrl": "/echo", "body": "{callback_url}"}'),
+        ("GET", b"/fal/queue/openapi.json", b""),
+    ],
+)
+async def test_a_host_that_is_none_is_in_no_url(strict: Strict, host: bytes, method: str, path: bytes, body: bytes) -> None:
+    """Callback URLs are made with it: one with a hundred places in it would make of two kilobytes fifty megabytes."""
+    scope = {**http_scope(method, path), "headers": [(b"host", host)]}
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    refused = await strict.refuses_raw(400, scope, receive)
+    assert b"Host is not a host" in refused.body

@@ -1,6 +1,10 @@
+from typing import Any
+
 import pytest
 
-from queue_middleware.web.address import Address, is_at_host, is_ours, split_address
+from queue_middleware.errors import BadRequest
+from queue_middleware.web import address as module
+from queue_middleware.web.address import Address, host_of, is_at_host, is_ours, split_address
 
 
 def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, object]:
@@ -78,3 +82,40 @@ def test_hosts_that_are_ours(host: bytes, ours: bool) -> None:
     hosts = frozenset((b"queue.example.com", b"one.example.com:8001", b"[::1]"))
     assert is_at_host({"headers": [(b"accept", b"*/*"), (b"host", host)]}, hosts) is ours
     assert is_at_host({"headers": []}, hosts) is False
+
+
+def scope_of(host: bytes, **more: Any) -> Any:
+    return {"headers": [(b"accept", b"*/*"), (b"host", host)], "server": ("127.0.0.1", 8000), **more}
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"a", b"web_1:8000", b"Queue.EXAMPLE.com.", b"[::1]:8000", b"[fe80::1%25eth0]", b"192.0.2.7:80", b"xn--bcher-kva.example",
+     b"%2Frun%2Fapp.sock", b"a" * 253 + b":65535", b"a:"],
+)  # fmt: skip
+def test_a_host_is_given_back_as_it_was_written(host: bytes) -> None:
+    assert host_of(scope_of(host)) == host.decode()
+
+
+def test_without_a_host_it_is_the_servers_address() -> None:
+    assert host_of(scope_of(b"")) == "127.0.0.1:8000"
+    assert host_of({"headers": [], "server": ("127.0.0.1", 8000)}) == "127.0.0.1:8000"
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b'"quote"', b"a b", b"{callback_url}", b"a/b", b"a?b", b"a#b", b"user@a", b"<a>", b"a\\b", b"b\xc3\xbccher.example", b"[::1",
+     b"a:b", b"a:123456", b"a:1:2", b"a" * 301, b"a" * 10**6],
+)  # fmt: skip
+def test_what_is_no_host_is_refused(host: bytes) -> None:
+    """It would stand in URLs that others call, and fill the places of a callback URL with places of its own."""
+    before = module._read_host.cache_info().currsize, module._spellings.cache_info().currsize
+    with pytest.raises(BadRequest, match="Host is not a host"):
+        host_of(scope_of(host))
+    assert (module._read_host.cache_info().currsize, module._spellings.cache_info().currsize) == before
+
+
+def test_hosts_that_are_long_are_not_remembered() -> None:
+    before = module._spellings.cache_info().currsize
+    assert is_at_host(scope_of(b"queue.example.com" + b"0" * 10**6), frozenset((b"queue.example.com",))) is False
+    assert module._spellings.cache_info().currsize == before

@@ -1,5 +1,6 @@
 import pytest
 
+from queue_middleware import headers as module
 from queue_middleware.headers import declared_length, kept_headers, read_headers
 from queue_middleware.models import Headers
 
@@ -68,3 +69,20 @@ def test_names_of_answers_are_tokens(name: bytes) -> None:
 def test_declared_lengths(value: bytes, length: int) -> None:
     assert declared_length((HOST, (b"content-length", value))) == length
     assert declared_length((HOST,)) is None
+
+
+def test_names_that_are_long_are_not_remembered() -> None:
+    """A server may take a name of megabytes, and hundreds of them would stay in memory for good."""
+    long = b"x" * 5000
+    before = module._fate.cache_info().currsize, module._lower_token.cache_info().currsize
+    assert read_headers(((long, b"1"), (b"x-fal-" + long, b"2"), HOST)).replayed == (
+        (long, b"1"),
+        (b"x-fal-" + long, b"2"),
+        HOST,
+    )
+    assert kept_headers([(long, b"1")]) == ((long, b"1"),)
+    with pytest.raises(ValueError, match="no name of a header"):
+        kept_headers([(long + b" ", b"1")])
+    after = module._fate.cache_info().currsize, module._lower_token.cache_info().currsize
+    assert after[0] <= before[0] + 1  # HOST is one
+    assert after[1] == before[1]

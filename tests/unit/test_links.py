@@ -5,7 +5,8 @@ import json
 import pytest
 
 from queue_middleware.wire.fal import submitted_body
-from queue_middleware.wire.links import Links
+from queue_middleware.wire.links import Links, around_id
+from queue_middleware.wire.routes import REMEMBERED
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 
@@ -31,3 +32,11 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
 def test_urls_end_as_the_clients_of_their_form_build_them(links: Links, response: str, status: str, cancel: str) -> None:
     told = json.loads(submitted_body(ID, 0, links))
     assert (told["response_url"], told["status_url"], told["cancel_url"]) == (response, status, cancel)
+
+
+def test_urls_that_are_long_are_not_remembered() -> None:
+    """An app can be named by as many letters as the server takes."""
+    before = around_id.cache_info().currsize
+    base = "https://a.example/fal/queue/run/o/" + "a" * REMEMBERED
+    assert json.loads(submitted_body(ID, 0, Links(base, response_end="")))["status_url"] == f"{base}/requests/{ID}/status"
+    assert around_id.cache_info().currsize == before

@@ -9,12 +9,17 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from queue_middleware.errors import BadRequest
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
 from queue_middleware.wire.links import origin
 from queue_middleware.wire.routes import REMEMBERED
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
+_NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")
+"""RFC 9112 §3.2, RFC 3986 §3.2.2."""
+_LONGEST_HOST = 300
+"""Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
 
 class Address(Value, frozen=True):
@@ -37,7 +42,7 @@ def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
     """Whether it is addressed to one of these hosts (lower case, with the port that is meant or for any without)."""
     for name, value in scope["headers"]:
         if name == b"host":
-            return not hosts.isdisjoint(_spellings(value))
+            return len(value) <= _LONGEST_HOST and not hosts.isdisjoint(_spellings(value))
     return False
 
 
@@ -103,16 +108,24 @@ def _behind(raw: str, start: str) -> str:
 
 
 def host_of(scope: Scope) -> str:
-    """Host and port as the client wrote them, or else those of the server."""
+    """Host and port as the client wrote them, or else those of the server. Raises `BadRequest` for what is no host."""
     for name, value in scope["headers"]:
-        if name == b"host":
-            return str(value, "latin-1")
+        if name == b"host" and value:
+            return _read_host(value if len(value) <= _LONGEST_HOST else b"/")
     name, port = scope.get("server") or ("localhost", None)
     return f"{name}:{port}" if port else str(name)
 
 
+@lru_cache(maxsize=256)
+def _read_host(value: bytes) -> str:
+    """It goes into URLs that others call, and what they are called with is filled in there in places of the request."""
+    if _NAME_AND_PORT.fullmatch(value) is None:
+        raise BadRequest("the header Host is not a host, with a port or without")
+    return value.decode("ascii")
+
+
 def base_url(scope: Scope, settings: Settings) -> str:
-    """The URL of our prefix, as this client sees it."""
+    """The URL of our prefix, as this client sees it. Raises `BadRequest` as `host_of` does."""
     base = settings.public_url or origin(scope.get("scheme", "http"), host_of(scope), scope.get("root_path", ""))
     return base + settings.prefix
 

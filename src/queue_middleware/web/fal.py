@@ -74,9 +74,10 @@ class FalQueue:
             await call.answer(error.status, body, (*headers, (b"connection", b"close")) if call.body_is_unread else headers)
 
     async def _submit(self, call: Call) -> None:
+        links = self._links(call)  # may be refused, and then nothing is stored
         receipt = await self._submissions.take(call)
         call.request_id = receipt.request_id
-        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, self._links(call)))
+        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, links))
 
     async def _status(self, call: Call) -> None:
         job = await self._runtime.job(call.route.request_id)

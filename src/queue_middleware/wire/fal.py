@@ -14,6 +14,7 @@ from queue_middleware.models import Job, JobState
 
 from .failures import error_type
 from .links import Links, around_id
+from .routes import REMEMBERED
 
 LONGEST_TARGET = 2048
 """Bytes of path and query of the call that is queued."""
@@ -93,7 +94,8 @@ def wants_logs(query: bytes) -> bool:
 
 
 def _body(status: str, request_id: str, links: Links, rest: str) -> bytes:
-    response, status_url, cancel, end = around_id(links)
+    around = around_id if len(links.base) < REMEMBERED else around_id.__wrapped__
+    response, status_url, cancel, end = around(links)
     return (
         f'{{"status": "{status}", "request_id": "{request_id}{response}{request_id}{status_url}{request_id}'
         f"{cancel}{request_id}{end}{rest}}}"

@@ -38,7 +38,7 @@ def origin_of(request: StoredRequest) -> str:
 def around_id(links: Links) -> tuple[str, str, str, str]:
     """The JSON behind the four places of the request id: up to each of the three URLs, and up to the value of `logs`.
 
-    A host can hold a quote, so it is escaped.
+    `public_url` can hold a quote, so it is escaped.
     """
     text = json.dumps(links.base)[1:-1]
     return (
