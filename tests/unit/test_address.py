@@ -104,8 +104,8 @@ def test_without_a_host_it_is_the_servers_address() -> None:
 
 @pytest.mark.parametrize(
     "host",
-    [b'"quote"', b"a b", b"{callback_url}", b"a/b", b"a?b", b"a#b", b"user@a", b"<a>", b"a\\b", b"b\xc3\xbccher.example", b"[::1",
-     b"a:b", b"a:123456", b"a:1:2", b"a" * 301, b"a" * 10**6],
+    [b'"quote"', b"a b", b"{callback_url}", b"a/b", b"a?b", b"a#b", b"user@a", b"a\\b", b"b\xc3\xbccher.example", b"[::1",
+     b"a:b", b"a:123456", b"a" * 301, b"a" * 10**6],
 )  # fmt: skip
 def test_what_is_no_host_is_refused(host: bytes) -> None:
     """It would stand in URLs that others call, and fill the places of a callback URL with places of its own."""

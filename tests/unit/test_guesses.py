@@ -13,8 +13,24 @@ def test_thirty_in_a_minute_and_then_no_more() -> None:
         clock.now += 1
     with pytest.raises(TooManyGuesses) as refusal:
         guesses.count("192.0.2.7")
-    assert (refusal.value.status, refusal.value.headers) == (429, ((b"retry-after", b"30"),))
+    assert (refusal.value.status, refusal.value.headers) == (429, ((b"retry-after", b"31"),))
     guesses.count("192.0.2.8")
+
+
+@pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 1.9])
+def test_who_comes_again_when_he_was_told_to_is_heard(pause: float) -> None:
+    clock = Seconds(1000.0)
+    guesses = Guesses(clock)
+    heard = 0
+    for _ in range(200):
+        try:
+            guesses.count("192.0.2.7")
+        except TooManyGuesses as refusal:
+            clock.now += refusal.retry_after
+            guesses.count("192.0.2.7")
+            heard += 1
+        clock.now += pause
+    assert heard > 1
 
 
 def test_after_a_minute_they_are_forgotten() -> None:

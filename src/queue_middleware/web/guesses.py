@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -31,4 +32,5 @@ class Guesses:
         if len(self._failed) > _ADDRESSES:
             del self._failed[next(iter(self._failed))]
         if len(times) > MOST:
-            raise TooManyGuesses("Rate limit exceeded", max(1, round(times[0] + WINDOW - now)))
+            # The next one counts as well, so the second oldest has to be over by then.
+            raise TooManyGuesses("Rate limit exceeded", max(1, math.ceil(times[1] + WINDOW - now)))
