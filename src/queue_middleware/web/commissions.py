@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -24,6 +25,7 @@ from .call import Call
 from .submission import PathRules
 
 _NOUN = "targetUrl"
+_SPELLED = re.compile(r"[^\x21-\x7e]")
 _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 """As long as a callback URL may well be; what is judged is the target with it in its places."""
 
@@ -67,7 +69,7 @@ class Commissions:
         path, _, query = asked.target.partition("#")[0].partition("?")
         fal.check_length(path, query.encode())
         self._paths.check(path)
-        if not asked.target.isascii():
+        if _SPELLED.search(query) or not path.isascii():
             raise BadRequest(f"{_NOUN} holds characters that a URL spells with %")
         host = (b"host", host_of(call.scope).encode("latin-1"))
         headers = (host, *(pair for pair in asked.headers if pair[0] != b"host"))
