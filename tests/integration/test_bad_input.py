@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -541,6 +542,19 @@ async def test_a_cancel_that_comes_too_late(database: Path) -> None:
         late = await queue.cancel(request_id)
         assert (late.status_code, late.json()) == (400, {"status": "ALREADY_COMPLETED"})
         assert (await queue.response(request_id)).content == b"ok"
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", b"/fal/queue/submit/echo"), ("GET", b"/fal/queue/v1/tasks/" + UNKNOWN.encode())],
+)
+async def test_a_query_of_megabytes_is_not_read(strict: Strict, method: str, path: bytes) -> None:
+    """Seconds of work in which nobody else has a turn."""
+    query = b"&".join(b"fal_%d=1" % number for number in range(400_000))
+    began = time.thread_time()
+    refused = await strict.refuses_raw(414, http_scope(method, path, query=query))
+    assert time.thread_time() - began < 0.3
+    assert b"the query is longer than 16384 bytes" in refused.body
 
 
 @pytest.mark.parametrize("host", [b'"quote"', b"{callback_url}", b"a b", b"user@a", b"a/b", b"a" * 301])

@@ -15,6 +15,7 @@ from queue_middleware.models import Cancelled, Headers
 from queue_middleware.runtime import Runtime
 from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
 from queue_middleware.wire import asyncqueue as wire
+from queue_middleware.wire.fal import check_query
 from queue_middleware.wire.providers import providers_body
 from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
 
@@ -193,7 +194,9 @@ def _hide_path(scope: Scope) -> None:
 
 
 def _parameters(call: Call) -> dict[str, str]:
-    return dict(parse_qsl(call.scope["query_string"].decode("latin-1"), keep_blank_values=True))
+    query: bytes = call.scope["query_string"]
+    check_query(query)
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
 
 
 def _whole(asked: dict[str, str], name: str, default: int, least: int, most: int) -> int:

@@ -19,6 +19,9 @@ from .routes import REMEMBERED
 LONGEST_TARGET = 2048
 """Bytes of path and query of the call that is queued."""
 
+LONGEST_QUERY = 16 * 1024
+"""Bytes of a query with our own parameters in it. Some servers take megabytes, and reading them is work of seconds."""
+
 _PLAIN = re.compile(r"(/[A-Za-z0-9_~-]+)+/?")
 """A path with nothing in it that could be misunderstood; nearly all are."""
 
@@ -51,9 +54,13 @@ def check_target(target: str, prefix: str) -> None:
 
 
 def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
-    """The query that the application sees, byte for byte, and the `fal_*` parameters, which are ours. Raises `BadRequest`."""
+    """The query that the application sees, byte for byte, and the `fal_*` parameters, which are ours.
+
+    Raises `BadRequest`, `UriTooLong`.
+    """
     if b"fal_" not in query and b"%" not in query:
         return query, {}
+    check_query(query)
     theirs: list[bytes] = []
     ours: dict[str, str] = {}
     for part in query.split(b"&"):
@@ -66,6 +73,12 @@ def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
         else:
             ours[word] = unquote_plus(value.decode("latin-1"))
     return b"&".join(theirs), ours
+
+
+def check_query(query: bytes) -> None:
+    """Raises `UriTooLong`."""
+    if len(query) > LONGEST_QUERY:
+        raise UriTooLong(f"the query is longer than {LONGEST_QUERY} bytes")
 
 
 def check_length(target: str, query: bytes) -> None:
