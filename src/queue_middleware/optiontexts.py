@@ -26,15 +26,15 @@ def parse_size(value: object) -> int:
     match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
     if not match or match[2] not in _SIZES:
         raise SettingsError(f"{value!r} is not a size; write bytes or a number with KiB, MiB or GiB, e.g. '10 MiB'")
-    return _bounded(int(match[1][:20]) * _SIZES[match[2]])
+    return _bounded(int(match[1].lstrip("0")[:20] or "0") * _SIZES[match[2]])
 
 
 def parse_seconds(value: object) -> float:
     """Seconds of `20`, `"5s"` or `"30m"`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"{value!r} is not a duration")
-        return _no_longer(float(value))
+        return float(_no_longer(value))
     return _no_longer(parse_duration(str(value)))
 
 
@@ -43,7 +43,7 @@ def parse_integer(value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool):
         return _bounded(value)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
-        return _bounded(int(value.strip()[:20]))
+        return _bounded(int(value.strip().lstrip("0")[:20] or "0"))
     raise SettingsError(f"{value!r} is not a whole number")
 
 
@@ -74,7 +74,7 @@ def _bounded(number: int) -> int:
 
 def _no_longer(seconds: float) -> float:
     if seconds > _LONGEST:
-        raise SettingsError(f"{seconds:g} seconds are more than a hundred years")
+        raise SettingsError("that is more than a hundred years")
     return seconds
 
 
@@ -96,7 +96,7 @@ def parse_flag(value: object) -> bool:
 def parse_prefix(value: object) -> str:
     """`/fal/queue` of that, with slashes around it or without."""
     prefix = "/" + str(value).strip("/")
-    if prefix == "/" or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
+    if not isinstance(value, str) or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
         raise SettingsError(f"{value!r} is not a prefix; write a path of plain words, e.g. '/fal/queue'")
     return prefix
 
@@ -129,6 +129,9 @@ def parse_origins(value: object) -> tuple[str, ...]:
 def parse_keys(value: object) -> tuple[str, ...]:
     """Keys that may use the queue."""
     keys = parse_words(value)
+    if isinstance(value, str) and not keys:
+        # Whoever writes it wants keys to be asked for; perhaps they were lost on the way here.
+        raise SettingsError("there is no key in it; leave the option away where everybody may use the queue")
     for key in keys:
         # Not repeated: it may be nearly the secret.
         if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
