@@ -22,6 +22,7 @@ from queue_middleware import QueueMiddleware
 from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
 from tests.receiver import receiving
+from tests.threads import all_threads_kept
 
 
 @pytest.fixture
@@ -66,6 +67,17 @@ async def test_everything_is_closed_after_the_lifespan(database: Path) -> None:
     # Its last checkpoint took the write-ahead log along: nobody holds the file any more.
     assert not database.with_name("queue.sqlite3-wal").exists()
     await eventually(lambda: {thread.ident for thread in threading.enumerate() if thread.name.startswith("queue")} <= threads)
+
+
+async def test_threads_that_the_application_keeps_keep_nobody_else(database: Path) -> None:
+    """Its handlers may take all that the event loop has, for as long as they like: the queue tidies up, answers and ends."""
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    with all_threads_kept():
+        with anyio.fail_after(10):
+            async with wrapped.running(), client_of(wrapped) as client:
+                queue = Queue(client)
+                assert (await client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
+                assert (await queue.run("GET", "/x")).text == "hello from /x"
 
 
 async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
