@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,29 @@ async def test_threads_that_the_application_keeps_keep_nobody_else(database: Pat
                 queue = Queue(client)
                 assert (await client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
                 assert (await queue.run("GET", "/x")).text == "hello from /x"
+
+
+async def test_one_that_is_started_while_it_stops_is_started_when_it_has_stopped(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    async with AsyncExitStack() as first:
+        await first.enter_async_context(wrapped.running())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.pop_all().aclose())
+            await asyncio.sleep(0)
+            async with wrapped.running(), wrapped.running(), client_of(wrapped) as client:
+                assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+
+
+async def test_one_whose_start_was_given_up_can_be_started(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    starting = asyncio.create_task(wrapped.running().__aenter__())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    async with wrapped.running(), client_of(wrapped) as client:
+        assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
 
 
 async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
