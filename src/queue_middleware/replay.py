@@ -115,8 +115,8 @@ class Replay:
         self._over()
 
     def part(self) -> None:
-        """Nobody listens any more. The application may keep our channels; they keep nothing else."""
-        self.silenced = True
+        """Nobody listens any more. The application may keep our channels; they keep nothing else, and let nobody wait."""
+        self.disconnect()
         self._flush, self._done = _nowhere, _to_nobody
 
     async def receive(self) -> Message:

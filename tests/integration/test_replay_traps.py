@@ -105,6 +105,23 @@ async def test_an_application_may_be_a_plain_function(database: Path, refuses: b
         assert (await queue.run("GET", "/")).status_code == (500 if refuses else 200)
 
 
+async def test_who_still_listens_when_the_call_has_ended_without_an_answer_hears_of_it(database: Path) -> None:
+    """As with a server. He would wait for ever, and with him everything that he knows."""
+    listening: list[asyncio.Task[Message]] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        listening.append(asyncio.create_task(receive()))  # type: ignore[arg-type]
+        await anyio.wait_all_tasks_blocked()
+        raise LookupError
+
+    async with serving(app, database) as queue:
+        assert (await queue.run("GET", "/")).status_code == 500
+        with anyio.fail_after(5):
+            assert await listening[0] == {"type": "http.disconnect"}
+
+
 async def test_receive_can_be_cancelled(database: Path) -> None:
     """`request.is_disconnected()` and its likes call it and give up at once."""
 
