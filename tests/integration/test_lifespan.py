@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.errors import StoreError
 from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
 from tests.receiver import receiving
@@ -90,6 +91,27 @@ async def test_one_that_is_started_while_it_stops_is_started_when_it_has_stopped
             await asyncio.sleep(0)
             async with wrapped.running(), wrapped.running(), client_of(wrapped) as client:
                 assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+
+
+async def test_who_fails_to_start_it_does_not_stop_it_for_who_tries_again(tmp_path: Path) -> None:
+    (tmp_path / "folder").touch()
+    wrapped = QueueMiddleware(hello, database=tmp_path / "folder" / "queue.sqlite3", min_free_disk=0)
+
+    async def fail() -> None:
+        with pytest.raises(StoreError):
+            await wrapped.running().__aenter__()
+
+    async def try_again() -> None:
+        await fail()
+        (tmp_path / "folder").unlink()
+        async with wrapped.running(), client_of(wrapped) as client:
+            await others
+            await anyio.wait_all_tasks_blocked()
+            assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+
+    trying = asyncio.create_task(try_again())
+    others = asyncio.create_task(fail())
+    await trying
 
 
 async def test_one_whose_start_was_given_up_can_be_started(database: Path) -> None:
