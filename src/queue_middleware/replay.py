@@ -185,7 +185,7 @@ class Replay:
             data, taken = self._hidden(b"".join(self._pieces)), len(self._pieces)
             # Of a secret that ends in the next piece the beginning is not to be stored.
             least = FLUSH if self._secret is None else FLUSH + len(self._secret)
-            while len(data) > least:
+            while len(data) > least and not self.complete:
                 await self._flush(self._parts, data[:FLUSH])
                 self._parts += 1
                 data = data[FLUSH:]
