@@ -107,12 +107,19 @@ class SQLiteStore:
         self._watcher.cancel()
         try:
             async with asyncio.timeout(_LAST_WORDS):
-                await self._writer.submit(jobs.release_all, None)
+                await self._hand_back()
                 await self._writer.close()
                 await opened.aclose()
-        except (QueueError, TimeoutError):
-            # What we hold cannot be handed back, or another process keeps its turn: we are as good as dead, and look it.
+        except TimeoutError:
+            # Another process keeps its turn: we are as good as dead, and look it.
             self._files.close(leave_life_sign=True)
+
+    async def _hand_back(self) -> None:
+        try:
+            await self._writer.submit(jobs.release_all, None)
+        except QueueError:
+            # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
+            self._files.life.disown()
 
     def disown(self) -> None:
         """See `store.Store`."""
