@@ -141,9 +141,10 @@ async def test_a_task_that_sends_beside_the_end_leaves_nothing_behind(database: 
     async with serving(app, database) as queue:
         assert (await queue.run("GET", "/")).content == b"a" * 300_000 + b"b" * 300_000 + b"c" * 300_000
     with closing(sqlite3.connect(database)) as connection:
-        assert connection.execute("SELECT count(*) FROM response_part").fetchone() == connection.execute(
-            "SELECT parts FROM payload"
-        ).fetchone()
+        assert (
+            connection.execute("SELECT count(*) FROM response_part").fetchone()
+            == connection.execute("SELECT parts FROM payload").fetchone()
+        )
 
 
 async def test_who_still_listens_when_the_call_has_ended_without_an_answer_hears_of_it(database: Path) -> None:
