@@ -100,7 +100,8 @@ class Runtime:
 
     def disown(self) -> None:
         """Called in a forked child: what runs here runs in the parent."""
-        if not self._why_not:
+        # Also while it stops: until then it holds what a child must not keep when its parent dies.
+        if self._main is not None and not self._main.done() and self._ready.done():
             self._why_not = FORKED
             self._engine.store.disown()
 

@@ -363,6 +363,34 @@ async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) ->
         assert (await client.post("/fal/queue/submit/x")).status_code == 200
 
 
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(database: Path) -> None:
+    """A handler that has until now to end may well start a process for it."""
+    codes: list[int] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        running.set()
+        await anyio.wait_all_tasks_blocked()
+        submission = http_scope("POST", b"/fal/queue/submit/x")
+        assert b"shutting down" in (await call(wrapped, submission)).body
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if b"forked" in _at_once(call(wrapped, submission)).body else 1)
+            finally:
+                os._exit(2)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        await answer(send)
+
+    running = asyncio.Event()
+    wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
+    async with wrapped.running():
+        assert (await call(wrapped, http_scope("POST", b"/fal/queue/submit/x"))).status == 200
+        await running.wait()
+    assert codes == [0]
+
+
 def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
     """Run what never waits, without an event loop."""
     try:
