@@ -75,6 +75,8 @@ class Account:
 
     def callback_url(self) -> str:
         """See `jobcontext.Replaying`."""
+        if os.getpid() != self._around.shelf.process:
+            raise RuntimeError("this process was forked from the one that handles the request; ask for callback_url there")
         with self._around.shelf.opening:
             if self.is_settled:
                 raise RuntimeError("the request has its answer; ask for callback_url before you give it")

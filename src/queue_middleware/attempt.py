@@ -110,12 +110,18 @@ class Attempt:
         error = await application
         if error is None or isinstance(error, AnswerTooLarge):
             return None
-        if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
+        if self._is_ours_to_pass_on(error):
             self._account.forget()  # whoever finds it unfinished runs it again
             raise error
         if self._reason is None and not isinstance(error, NoAnswer):
             self._announce(Raised(claim.request_id, error))
         return error
+
+    def _is_ours_to_pass_on(self, error: BaseException) -> bool:
+        """Whether it only met the application, and means the process: Ctrl-C, or the end of the event loop."""
+        return isinstance(error, KeyboardInterrupt) or (
+            isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down()
+        )
 
     async def _flush(self, number: int, data: bytes) -> None:
         if not await self._around.insist(None, lambda: self._around.store.append(self.claim, number, data)):

@@ -12,6 +12,7 @@ from functools import cache
 
 import httpx
 
+from .aside import aside
 from .errors import OutboundError
 from .guard import Guard
 from .http11 import Connection
@@ -101,7 +102,7 @@ class Dialler:
 
     async def _trust(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = await asyncio.to_thread(public_trust)
+            self._context = await aside(public_trust)
         return self._context
 
     async def _checked(self, host: str, port: int) -> Sequence[str]:

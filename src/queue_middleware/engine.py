@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
+from .aside import aside
 from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
@@ -61,7 +62,7 @@ class Engine:
         self.keywatch = KeyWatch(settings, store.path, announce)
         self.signer = await self.keywatch.open()
         outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout))
-        self.ids = CallbackIds(await asyncio.to_thread(callback_secrets, settings.callback_secret, store.path))
+        self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, store.path))
         self.worker = Worker(self._app, store, Targets(self._app, outbound, self.ids, settings), settings, announce)
         self.reception = Reception(store.waiting, self._provenance, announce)
         self.ledger = Ledger(store.outbox, announce)

@@ -10,6 +10,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection
 
+from .aside import aside
 from .events import Announce, Outage
 from .settings import Settings
 from .store import Store
@@ -36,7 +37,7 @@ class Heartbeat:
     async def stop(self) -> None:
         """End, and wait for a renewal that is under way; but not for ever."""
         self._quit.set()
-        await asyncio.to_thread(self._thread.join, _PATIENCE)
+        await aside(self._thread.join, _PATIENCE)
 
     def _beat(self) -> None:
         while not self._quit.wait(self._pause) and not self._loop.is_closed():

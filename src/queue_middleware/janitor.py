@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 
+from .aside import aside
 from .events import Announce, Finished, Outage, Rescued, Warned
 from .lifecycle import OVERDUE, UNANSWERED
 from .rounds import rest
@@ -54,7 +55,7 @@ class Janitor:
 
     async def warn(self) -> None:
         """Tell what the operator should know, each once for as long as it is so. Repeatable."""
-        warnings = await asyncio.to_thread(self._warnings)
+        warnings = await aside(self._warnings)
         for message in warnings:
             if message not in self._warned:
                 self._announce(Warned(message))

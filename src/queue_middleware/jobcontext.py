@@ -89,7 +89,7 @@ class CurrentJob:
 
         Asking is a promise: after a 2xx answer of the handler, best a 202, the request is not completed but waits until JSON is
         posted there, which becomes its answer, at most `callback_timeout` seconds. Raises `RuntimeError` when the handler has
-        already answered.
+        already answered, and in a process that was forked from the one that handles the request.
         """
         replaying = _replaying.get()
         return replaying.callback_url() if replaying else None

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from .aside import aside
 from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
 from .keyfile import KeyFile, Mark, keys_of_option, path_of_keys
@@ -43,7 +44,7 @@ class KeyWatch:
 
     async def open(self) -> Signer:
         """Read the keys; the first is made where none were asked for. Raises `SettingsError`."""
-        ring = await asyncio.to_thread(self._first) if self._given is None else self._given
+        ring = await aside(self._first) if self._given is None else self._given
         self._signer = Signer(ring, parse_secrets(self._settings.webhook_secret), clock=self._clock)
         self._tell_warnings()
         return self._signer
@@ -62,7 +63,7 @@ class KeyWatch:
         """Look now: whoever asks for the key set is not to be told an old one."""
         if self._given is not None:
             return
-        changed = await asyncio.to_thread(self._look)
+        changed = await aside(self._look)
         self._tell_warnings()
         if changed:
             self._announce(KeysChanged(self._signer.active.kid))

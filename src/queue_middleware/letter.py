@@ -7,6 +7,7 @@ import hashlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
+from .aside import aside
 from .errors import UnknownRequest
 from .http11 import Stream
 from .models import PART, Headers, JobState, Result, WebhookKind
@@ -57,7 +58,7 @@ class Scribe:
         async with self._large:
             whole = await self._whole(result)
             # Checking and signing megabytes would hold up everything else in this event loop.
-            return await asyncio.to_thread(self._signed_stream, delivery, whole, result)
+            return await aside(self._signed_stream, delivery, whole, result)
 
     async def _of_task(self, delivery: Delivery, result: Result) -> tuple[Headers, bytes]:
         """What `onCompleteUrl` is told. Its result is a text within JSON, so a long one is in memory while it is sent."""
@@ -73,7 +74,7 @@ class Scribe:
             return self._signed_task(delivery, result, record.replace(response=None), f"Fetch the result from {where}")
         async with self._large:
             whole = await self._whole(result.replace(response=response))
-            return await asyncio.to_thread(self._signed_task, delivery, result, record.replace(response=whole.response))
+            return await aside(self._signed_task, delivery, result, record.replace(response=whole.response))
 
     def _signed_task(
         self, delivery: Delivery, result: Result, record: TaskRecord, excuse: str | None = None

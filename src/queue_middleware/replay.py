@@ -81,6 +81,7 @@ class Replay:
     complete = False
     silenced = False
     _ended: asyncio.Event | None = None
+    _storing: asyncio.Lock | None = None
     _status: int | None = None
     _declared: int | None = None
     _headers: Headers = ()
@@ -115,8 +116,8 @@ class Replay:
         self._over()
 
     def part(self) -> None:
-        """Nobody listens any more. The application may keep our channels; they keep nothing else."""
-        self.silenced = True
+        """Nobody listens any more. The application may keep our channels; they keep nothing else, and let nobody wait."""
+        self.disconnect()
         self._flush, self._done = _nowhere, _to_nobody
 
     async def receive(self) -> Message:
@@ -178,16 +179,19 @@ class Replay:
         return None
 
     async def _store_parts(self) -> None:
-        """Store what is held but for its end, in parts of one size."""
-        data = self._hidden(b"".join(self._pieces))
-        # Of a secret that ends in the next piece the beginning is not to be stored.
-        least = FLUSH if self._secret is None else FLUSH + len(self._secret)
-        while len(data) > least:
-            await self._flush(self._parts, data[:FLUSH])
-            self._parts += 1
-            data = data[FLUSH:]
-            # At once: the application's own time limit may end the next wait.
-            self._pieces, self._held = [data], len(data)
+        """Store what is held but for its end, in parts of one size. Others may send meanwhile; each waits for its turn."""
+        self._storing = self._storing or asyncio.Lock()
+        async with self._storing:
+            data, taken = self._hidden(b"".join(self._pieces)), len(self._pieces)
+            # Of a secret that ends in the next piece the beginning is not to be stored.
+            least = FLUSH if self._secret is None else FLUSH + len(self._secret)
+            while len(data) > least and not self.complete:
+                await self._flush(self._parts, data[:FLUSH])
+                self._parts += 1
+                data = data[FLUSH:]
+                # At once: the application's own time limit may end the next wait.
+                self._pieces[:taken], taken = [data], 1
+                self._held -= FLUSH
 
     def _over(self) -> None:
         if self._ended is not None:

@@ -48,31 +48,42 @@ class Runtime:
         self._why_not = NOT_STARTED
         self._watches_forks = False
         self._main: asyncio.Task[None] | None = None
+        self._stop = asyncio.Event()
 
     # --- life
 
     async def start(self, state: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
         """Open and begin. `state` and `context` are what the application prepared for its requests.
 
-        Raises what made it impossible, with nothing left open. A second start in the same event loop only joins the first.
+        Raises what made it impossible, with nothing left open. A second start in the same event loop only joins the first; one
+        that comes while the queue is stopping waits for that, and begins anew.
         """
         loop = asyncio.get_running_loop()
-        if self._main is None or self._main.done() or self._main.get_loop() is not loop:
+        while (main := self._main_in(loop)) is not None and self._stop.is_set():
+            await asyncio.wait((main,))
+        if main is None:
             self._starts = 0
             self._stop = asyncio.Event()
             self._ready = loop.create_future()
-            self._main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
+            self._main = main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
         self._starts += 1
+        ready = self._ready
         try:
-            await asyncio.wait((self._ready, self._main), return_when=asyncio.FIRST_COMPLETED)
-            if not self._ready.done():
-                await self._main
+            await asyncio.wait((ready, main), return_when=asyncio.FIRST_COMPLETED)
+            if not ready.done():
+                await main
         except BaseException:
-            self._starts -= 1
-            if self._starts <= 0:
-                self._stop.set()
+            if self._main is main:  # and nobody has begun anew
+                self._starts -= 1
+                if self._starts <= 0:
+                    self._stop.set()
             raise
         self._watch_forks()
+
+    def _main_in(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
+        """What lives in this event loop; one of another loop is not ours to wait for."""
+        main = self._main
+        return None if main is None or main.done() or main.get_loop() is not loop else main
 
     def _watch_forks(self) -> None:
         """A child process has our memory and not our threads: there the queue is not running, and says so."""
@@ -89,7 +100,8 @@ class Runtime:
 
     def disown(self) -> None:
         """Called in a forked child: what runs here runs in the parent."""
-        if not self._why_not:
+        # Also while it stops: until then it holds what a child must not keep when its parent dies.
+        if self._main is not None and not self._main.done() and self._ready.done():
             self._why_not = FORKED
             self._engine.store.disown()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import os
 import re
 import sqlite3
 import threading
@@ -16,6 +17,8 @@ from urllib.parse import parse_qs, unquote
 import pytest
 
 from queue_middleware import current_job
+from queue_middleware.errors import StoreBusy
+from queue_middleware.stores.sqlite.waitingroom import SQLiteWaitingRoom
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
 from tests.receiver import receiving
@@ -272,6 +275,58 @@ async def test_an_attempt_that_failed_after_asking_needs_no_other_when_the_callb
         await call_back(queue, path_in(asked[0]), {"late": "but here"})
         assert (await queue.response(request_id)).json() == {"late": "but here"}
     assert len(asked) == 1
+
+
+async def test_an_attempt_is_given_back_only_when_who_was_told_the_url_can_find_it(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever the database does meanwhile: the URL is in somebody's hands."""
+    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.05)
+    asked: list[str] = []
+    refusals = [StoreBusy("busy", 1)]
+    expect = SQLiteWaitingRoom.expect
+
+    async def refused(error: StoreBusy) -> bool:
+        raise error
+
+    def busy(self: SQLiteWaitingRoom, *arguments: Any) -> Any:
+        return refused(refusals.pop()) if refusals else expect(self, *arguments)
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        asked.append(current_job.callback_url or "")
+        await answer(send, b"", 503, [(b"retry-after", b"3600")])
+
+    monkeypatch.setattr(SQLiteWaitingRoom, "expect", busy)
+    async with serving(http_only(app), database) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await eventually(lambda: _state(database) == "delayed")
+        assert not refusals
+        await call_back(queue, path_in(asked[0]), {"late": "but here"})
+        assert (await queue.response(request_id)).json() == {"late": "but here"}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_forked_child_is_told_that_it_cannot_ask(database: Path) -> None:
+    """Nobody would hear of it, and a callback would find nobody who waits."""
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.write(writing, str(current_job.callback_url).encode())
+            except RuntimeError as error:
+                os.write(writing, str(error).encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        told = os.read(reading, 1000)
+        os.close(reading)
+        os.close(writing)
+        await answer(send, told)
+
+    async with serving(http_only(app), database) as queue:
+        assert "was forked" in (await queue.run("POST", "/start")).text
 
 
 def _state(database: Path) -> str:

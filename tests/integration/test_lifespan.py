@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
+from queue_middleware.errors import StoreError
 from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
 from tests.receiver import receiving
+from tests.threads import all_threads_kept
 
 
 @pytest.fixture
@@ -66,6 +69,61 @@ async def test_everything_is_closed_after_the_lifespan(database: Path) -> None:
     # Its last checkpoint took the write-ahead log along: nobody holds the file any more.
     assert not database.with_name("queue.sqlite3-wal").exists()
     await eventually(lambda: {thread.ident for thread in threading.enumerate() if thread.name.startswith("queue")} <= threads)
+
+
+async def test_threads_that_the_application_keeps_keep_nobody_else(database: Path) -> None:
+    """Its handlers may take all that the event loop has, for as long as they like: the queue tidies up, answers and ends."""
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    with all_threads_kept():
+        with anyio.fail_after(10):
+            async with wrapped.running(), client_of(wrapped) as client:
+                queue = Queue(client)
+                assert (await client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
+                assert (await queue.run("GET", "/x")).text == "hello from /x"
+
+
+async def test_one_that_is_started_while_it_stops_is_started_when_it_has_stopped(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    async with AsyncExitStack() as first:
+        await first.enter_async_context(wrapped.running())
+        async with asyncio.TaskGroup() as group:
+            group.create_task(first.pop_all().aclose())
+            await asyncio.sleep(0)
+            async with wrapped.running(), wrapped.running(), client_of(wrapped) as client:
+                assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+
+
+async def test_who_fails_to_start_it_does_not_stop_it_for_who_tries_again(tmp_path: Path) -> None:
+    (tmp_path / "folder").touch()
+    wrapped = QueueMiddleware(hello, database=tmp_path / "folder" / "queue.sqlite3", min_free_disk=0)
+
+    async def fail() -> None:
+        with pytest.raises(StoreError):
+            await wrapped.running().__aenter__()
+
+    async def try_again() -> None:
+        await fail()
+        (tmp_path / "folder").unlink()
+        async with wrapped.running(), client_of(wrapped) as client:
+            await others
+            await anyio.wait_all_tasks_blocked()
+            assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
+
+    trying = asyncio.create_task(try_again())
+    others = asyncio.create_task(fail())
+    await trying
+
+
+async def test_one_whose_start_was_given_up_can_be_started(database: Path) -> None:
+    wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
+    starting = asyncio.create_task(wrapped.running().__aenter__())
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    async with wrapped.running(), client_of(wrapped) as client:
+        assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
 
 
 async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
@@ -303,6 +361,34 @@ async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) ->
                 os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert (await client.post("/fal/queue/submit/x")).status_code == 200
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(database: Path) -> None:
+    """A handler that has until now to end may well start a process for it."""
+    codes: list[int] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        running.set()
+        await anyio.wait_all_tasks_blocked()
+        submission = http_scope("POST", b"/fal/queue/submit/x")
+        assert b"shutting down" in (await call(wrapped, submission)).body
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if b"forked" in _at_once(call(wrapped, submission)).body else 1)
+            finally:
+                os._exit(2)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        await answer(send)
+
+    running = asyncio.Event()
+    wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
+    async with wrapped.running():
+        assert (await call(wrapped, http_scope("POST", b"/fal/queue/submit/x"))).status == 200
+        await running.wait()
+    assert codes == [0]
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import sqlite3
+import sys
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.nouns import a_job
-from tests.queueing import connected, eventually, serving
+from tests.queueing import connected, eventually, serving, stored_jobs
 from tests.standins import Memory
 
 
@@ -51,6 +54,38 @@ async def test_an_observer_that_raises_costs_nobody_anything(database: Path) -> 
     async with connected(QueueMiddleware(APP, database=database, min_free_disk=0, observers=[Broken()])) as queue:
         for _ in range(3):
             assert (await queue.run("GET", "/")).text == "ok"
+
+
+INTERRUPTED = """
+import asyncio, os, signal, sys
+from pathlib import Path
+from queue_middleware import QueueMiddleware
+from tests.asgi import call, http_only, http_scope
+
+async def app(scope, receive, send):
+    print("begun", flush=True)
+    os.kill(os.getpid(), signal.SIGINT)  # asyncio ends its main task in an orderly way, as soon as it can,
+    os.kill(os.getpid(), signal.SIGINT)  # and who cannot wait for that gets this
+
+async def main():
+    queue = QueueMiddleware(http_only(app), database=Path(sys.argv[1]), min_free_disk=0)
+    async with queue.running():
+        await call(queue, http_scope("POST", b"/fal/queue/submit/"))
+        await asyncio.Event().wait()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+asyncio.run(main())
+"""
+
+
+async def test_ctrl_c_is_not_the_answer_of_the_handler_that_it_met(database: Path) -> None:
+    """It ends the process, and the request is there for the next."""
+    command = (sys.executable, "-W", "ignore", "-c", INTERRUPTED, str(database))
+    process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
+    said, complained = await asyncio.wait_for(process.communicate(), 20)
+    assert said == b"begun\n", complained
+    assert process.returncode == -signal.SIGINT, complained
+    assert stored_jobs(database, "state = 'queued'") == 1
 
 
 class Full(SQLiteStore):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import threading
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,64 @@ async def test_an_application_may_be_a_plain_function(database: Path, refuses: b
 
     async with serving(app, database) as queue:
         assert (await queue.run("GET", "/")).status_code == (500 if refuses else 200)
+
+
+async def test_tasks_that_send_at_once_lose_nothing_of_each_other(database: Path) -> None:
+    """A server takes each message whole, whoever sends it: some streams have a task beside them that sends a sign of life."""
+    letters = b"abcdef"
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        async def part(letter: int) -> None:
+            for _ in range(3):
+                await send({"type": "http.response.body", "body": bytes([letter]) * 100_000, "more_body": True})
+
+        async with anyio.create_task_group() as tasks:
+            for letter in letters:
+                tasks.start_soon(part, letter)
+        await send({"type": "http.response.body", "body": b"end"})
+
+    async with serving(app, database) as queue:
+        body = (await queue.run("GET", "/")).content
+    assert [body.count(letter) for letter in letters] == [300_000 + (letter in b"end") for letter in letters]
+    assert body.endswith(b"end")
+    assert all(len(set(body[start : start + 100_000])) == 1 for start in range(0, 1_800_000, 100_000))
+
+
+async def test_a_task_that_sends_beside_the_end_leaves_nothing_behind(database: Path) -> None:
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        async with anyio.create_task_group() as tasks:
+            for letter, more in ((b"a", False), (b"b", True), (b"c", True)):
+                tasks.start_soon(send, {"type": "http.response.body", "body": letter * 300_000, "more_body": more})
+
+    async with serving(app, database) as queue:
+        assert (await queue.run("GET", "/")).content == b"a" * 300_000 + b"b" * 300_000 + b"c" * 300_000
+    with closing(sqlite3.connect(database)) as connection:
+        assert (
+            connection.execute("SELECT count(*) FROM response_part").fetchone()
+            == connection.execute("SELECT parts FROM payload").fetchone()
+        )
+
+
+async def test_who_still_listens_when_the_call_has_ended_without_an_answer_hears_of_it(database: Path) -> None:
+    """As with a server. He would wait for ever, and with him everything that he knows."""
+    listening: list[asyncio.Task[Message]] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await receive()
+        listening.append(asyncio.create_task(receive()))  # type: ignore[arg-type]
+        await anyio.wait_all_tasks_blocked()
+        raise LookupError
+
+    async with serving(app, database) as queue:
+        assert (await queue.run("GET", "/")).status_code == 500
+        with anyio.fail_after(5):
+            assert await listening[0] == {"type": "http.disconnect"}
 
 
 async def test_receive_can_be_cancelled(database: Path) -> None:

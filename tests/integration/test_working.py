@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import weakref
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware, current_job
+from queue_middleware import QueueMiddleware, attempt, current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.events import AttemptFailed, ClaimLost, Finished, Outage
-from queue_middleware.models import ErrorType, Failure
+from queue_middleware.events import AttemptFailed, ClaimLost, Finished, Outage, Stuck
+from queue_middleware.jobcontext import replaying
+from queue_middleware.models import Claim, ErrorType, Failure
 from queue_middleware.stores.sqlite import SQLiteStore
+from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import client_of, connected, eventually, serving, stored_jobs
 from tests.standins import Memory
 
@@ -50,6 +53,47 @@ async def test_no_more_at_once_than_the_option_says(database: Path) -> None:
         gate.open.set()
         assert [(await queue.response(request_id)).text for request_id in ids] == [str(number) for number in range(10)]
         assert gate.most == 3
+
+
+async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else they would wait for the next one, those who come meanwhile for the one after that, and so on for ever."""
+    claiming, go_on = asyncio.Event(), asyncio.Event()
+    claim = SQLiteStore.claim
+
+    async def slow(self: SQLiteStore, limit: int) -> list[Claim]:
+        claiming.set()
+        await go_on.wait()
+        return await claim(self, limit)
+
+    monkeypatch.setattr(SQLiteStore, "claim", slow)
+    gate = Gate()
+    async with serving(gate.app, database, concurrency=2) as queue:
+        await asyncio.wait_for(claiming.wait(), 10)
+        await queue.submit("POST", "/x")
+        await eventually(lambda: gate.inside == ["x"])
+        gate.open.set()
+        go_on.set()
+
+
+async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attempt, "TAIL", 0.0)
+    over = asyncio.Event()
+    accounts: list[weakref.ref[Any]] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        accounts.append(weakref.ref(replaying()))
+        await answer(send)
+        await over.wait()
+
+    memory = Memory()
+    wrapped = QueueMiddleware(app, database=database, min_free_disk=0, request_timeout=1, concurrency=1, observers=[memory])
+    async with connected(wrapped) as queue:
+        await queue.run("GET", "/")
+        await eventually(lambda: memory.of(Stuck))
+        assert accounts[0]() is not None
+        over.set()
+        await eventually(lambda: accounts[0]() is None)
 
 
 async def test_low_priority_waits_for_all_others(database: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -83,7 +84,8 @@ class Connection(aiosqlite.Connection):
         if self._lock is None:
             await super().close()
             return
-        # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing.
+        # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing. Where it
+        # cannot be done, for instance on a full disk, everything stays in the log for whoever opens the file next.
         execute: Callable[..., Awaitable[None]] = self._execute
         await execute(_checkpoint, self._conn, self._lock)
         await super().close()
@@ -125,5 +127,5 @@ def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
 
 
 def _checkpoint(connection: sqlite3.Connection, lock: TurnLock) -> None:
-    with lock:
+    with lock, contextlib.suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

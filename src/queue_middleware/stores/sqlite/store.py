@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
+from queue_middleware.aside import aside
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
     Cancelled,
@@ -83,10 +84,10 @@ class SQLiteStore:
         if sqlite3.sqlite_version_info < _OLDEST:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
         if not self._settings.allow_network_filesystem:
-            refuse_network_filesystem(self.path, await asyncio.to_thread(mount_table))
+            refuse_network_filesystem(self.path, await aside(mount_table))
         self.owner = os.urandom(8).hex()
         async with AsyncExitStack() as stack:
-            self._files = await asyncio.to_thread(Files, self.path, self.owner)
+            self._files = await aside(Files, self.path, self.owner)
             stack.callback(self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
@@ -106,12 +107,19 @@ class SQLiteStore:
         self._watcher.cancel()
         try:
             async with asyncio.timeout(_LAST_WORDS):
-                await self._writer.submit(jobs.release_all, None)
+                await self._hand_back()
                 await self._writer.close()
                 await opened.aclose()
-        except (QueueError, TimeoutError):
-            # What we hold cannot be handed back, or another process keeps its turn: we are as good as dead, and look it.
+        except TimeoutError:
+            # Another process keeps its turn: we are as good as dead, and look it.
             self._files.close(leave_life_sign=True)
+
+    async def _hand_back(self) -> None:
+        try:
+            await self._writer.submit(jobs.release_all, None)
+        except QueueError:
+            # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
+            self._files.life.disown()
 
     def disown(self) -> None:
         """See `store.Store`."""

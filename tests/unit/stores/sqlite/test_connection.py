@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import sqlite3
 import subprocess
 import sys
@@ -87,6 +88,21 @@ async def test_close_is_repeatable_and_checkpoints(connection: Connection, tmp_p
     await connection.close()
     wal = tmp_path / "file-wal"
     assert not wal.exists() or wal.stat().st_size == 0
+
+
+async def test_a_full_disk_does_not_keep_it_open(connection: Connection, tmp_path: Path) -> None:
+    await connection.call(lambda inner: connection.transact(inner, lambda: insert(inner)))
+    full = (tmp_path / "file").stat().st_size
+    await connection.call(lambda inner: connection.transact(inner, lambda: [insert(inner) for _ in range(2000)]))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (full, before[1]))  # no file may grow beyond that
+    try:
+        await connection.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    again = open_connection(tmp_path / "file")
+    assert count(again) == 2001
+    again.close()
 
 
 def test_the_thread_does_not_keep_the_process(tmp_path: Path) -> None:

@@ -431,6 +431,27 @@ async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, m
     await store.close()
 
 
+async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> list[int]:
+        raise DiskFull("full", 1)
+
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with monkeypatch.context() as patched:
+        patched.setattr(module.jobs, "release_all", full)
+        store = make(tmp_path)
+        await store.open()
+        await store.submit(a_job(), start=True)
+        await store.close()
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+    heir = make(tmp_path)
+    await heir.open()
+    await heir.rescue(retry=True)
+    assert len(await heir.claim(1)) == 1
+    await heir.close()
+
+
 async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_LAST_WORDS", 0.1)
     store = make(tmp_path)
