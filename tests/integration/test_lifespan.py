@@ -71,6 +71,31 @@ async def test_everything_is_closed_after_the_lifespan(database: Path) -> None:
     await eventually(lambda: {thread.ident for thread in threading.enumerate() if thread.name.startswith("queue")} <= threads)
 
 
+async def test_what_ends_while_the_queue_drains_is_still_told(database: Path) -> None:
+    begun: list[bytes] = []
+    told = asyncio.Event()
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        begun.append(scope["raw_path"])
+        while len(begun) < 2:
+            await asyncio.sleep(0)
+        await anyio.wait_all_tasks_blocked()  # it is being stopped by now
+        if scope["raw_path"] == b"/slow":
+            await eventually(lambda: receiver.arrived, 10)
+            told.set()
+        await answer(send)
+
+    wrapped = QueueMiddleware(app, database=database, min_free_disk=0, outbound_allow="127.0.0.1")
+    async with receiving() as receiver:
+        async with wrapped.running(), client_of(wrapped) as client:
+            queue = Queue(client)
+            await queue.submit("POST", "/slow")
+            await queue.submit("POST", f"/quick?fal_webhook={receiver.url}/done")
+            await eventually(lambda: len(begun) == 2)
+        assert told.is_set()
+
+
 async def test_threads_that_the_application_keeps_keep_nobody_else(database: Path) -> None:
     """Its handlers may take all that the event loop has, for as long as they like: the queue tidies up, answers and ends."""
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
