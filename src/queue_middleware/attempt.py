@@ -200,5 +200,8 @@ class Attempt:
     def abandon(self) -> None:
         """At the end of a process: cancel what can be cancelled, without waiting for it."""
         self._account.forget()
-        if self.task is not None and not in_wsgi_bridge(self.claim.request_id):
+        if self._application is None:
+            # Cancelled before its first step it would never give its slot back; like this it ends there.
+            self._reason = self._reason or Abort.LOST
+        elif self.task is not None and not in_wsgi_bridge(self.claim.request_id):
             self.task.cancel()

@@ -21,6 +21,7 @@ from queue_middleware.events import AttemptFailed, ClaimLost, Finished, Outage, 
 from queue_middleware.jobcontext import replaying
 from queue_middleware.models import Claim, ErrorType, Failure
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.worker import Worker
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import client_of, connected, eventually, serving, stored_jobs
 from tests.standins import Memory
@@ -73,6 +74,28 @@ async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path,
         await eventually(lambda: gate.inside == ["x"])
         gate.open.set()
         go_on.set()
+
+
+async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a defect that nobody foresaw, met in the moment in which a request was to begin."""
+    monkeypatch.setattr("queue_middleware.engine._RESTART_PAUSE", 0.0)
+    defects = 1
+    claim_until_stopped = Worker._claim_until_stopped
+
+    async def broken(self: Worker) -> None:
+        nonlocal defects
+        while defects:
+            await asyncio.sleep(0)
+            if self._running:
+                defects -= 1
+                raise ZeroDivisionError
+        await claim_until_stopped(self)
+
+    monkeypatch.setattr(Worker, "_claim_until_stopped", broken)
+    gate = Gate()
+    gate.open.set()
+    async with serving(gate.app, database, concurrency=1, lease=0.5) as queue:
+        assert [(await queue.run("GET", f"/{number}")).text for number in range(3)] == ["0", "1", "2"]
 
 
 async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
