@@ -119,7 +119,11 @@ class Writer:
         if self._patience is not None:
             self._patience.cancel()
         for waiting, result in results:
-            _resolve(waiting, result)
+            try:
+                _resolve(waiting, result)
+            except Exception as error:
+                # Whoever listens has a defect; all the others are still to be told, and the next group to be written.
+                self._loop.call_exception_handler({"message": "a listener to a commit failed", "exception": error})
         if self._waiting:
             self._start()
         else:

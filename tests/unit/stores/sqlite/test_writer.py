@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+import weakref
 from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -177,3 +180,40 @@ async def test_groups_are_bounded_in_bytes(bench: Bench) -> None:
     bench.go_on.set()
     await asyncio.gather(first, *rest)
     assert bench.groups == [[-1], [0, 1], [2, 3]]
+
+
+async def test_a_listener_with_a_defect_keeps_nobody_from_being_told(bench: Bench) -> None:
+    told: list[object] = []
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    def fail(result: object) -> None:
+        raise LookupError
+
+    first = await bench.blocked()
+    bench.writer.submit(bench.insert, 1, heard=fail)
+    other = bench.writer.submit(bench.insert, 2, heard=told.append)
+    bench.go_on.set()
+    assert (await first, await other, told) == (-1, 2, [2])
+    assert [type(context["exception"]) for context in complaints] == [LookupError]
+    assert await bench.writer.submit(bench.insert, 3) == 3
+
+
+async def test_a_timer_keeps_nothing_of_who_writes(bench: Bench) -> None:
+    """asyncio keeps a timer that was cancelled until it would be due, and with it its context."""
+
+    class Request:
+        pass
+
+    current: ContextVar[Request] = ContextVar("current")
+    kept: list[weakref.ref[Request]] = []
+
+    async def write() -> None:
+        request = Request()
+        current.set(request)
+        kept.append(weakref.ref(request))
+        await bench.writer.submit(bench.insert, 1)
+
+    await asyncio.create_task(write())
+    await asyncio.sleep(0)  # until now its end is being told to us
+    assert kept[0]() is None
