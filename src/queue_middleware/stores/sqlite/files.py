@@ -15,6 +15,8 @@ from .connection import LARGEST_WAL, open_connection
 from .locks import LifeSign, TurnLock, sweep_life_signs
 from .migrations import migrate
 
+_RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""Releases from which on the write-ahead log cannot be reset under a writer."""
 _PAGE = 8192
 """Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 
@@ -29,12 +31,34 @@ def database_path(database: str) -> Path:
     return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
 
 
-def open_to_others(path: Path) -> bool:
+def warnings(path: Path) -> list[str]:
+    """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
+    found = []
+    version = sqlite3.sqlite_version_info
+    if version < _RESET_MENDED[0] and not any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+        found.append(
+            f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
+            "our processes take turns, so write to the file with no other program while the queue runs"
+        )
+    if _open_to_others(path):
+        found.append(
+            f"the database {path} can be read or written by others, and what clients submit is in it; "
+            f"run: chmod 600 {' '.join(f'{path}{end}' for end in ('', '-wal', '-shm'))}"
+        )
+    if _wal_is_stuck(path):
+        found.append(
+            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because somebody "
+            "keeps reading an old state of the database: end the backup or the shell that does"
+        )
+    return found
+
+
+def _open_to_others(path: Path) -> bool:
     """Whether somebody beside the owner may read or write the file. Those that we make are not; others may have made it."""
     return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
-def wal_is_stuck(path: Path) -> bool:
+def _wal_is_stuck(path: Path) -> bool:
     """Whether the write-ahead log is longer than it is cut to whenever all of it is in the database."""
     wal = path.with_name(f"{path.name}-wal")
     return wal.exists() and wal.stat().st_size > LARGEST_WAL

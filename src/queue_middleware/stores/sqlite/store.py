@@ -34,8 +34,8 @@ from queue_middleware.waitingroom import WaitingRoom
 
 from . import jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
-from .connection import LARGEST_WAL, Connection, in_transaction, open_connection
-from .files import Files, database_path, open_to_others, wal_is_stuck
+from .connection import Connection, in_transaction, open_connection
+from .files import Files, database_path, warnings
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .listeners import Listeners
 from .locks import dead_owners
@@ -47,8 +47,6 @@ from .writer import Operation, P, R, Writer
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
-_RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-"""Releases from which on the write-ahead log cannot be reset under a writer."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 _DISK_WATCH = 1.0
@@ -127,25 +125,8 @@ class SQLiteStore:
             self._files.disown()
 
     def warnings(self) -> list[str]:
-        """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
-        warnings = []
-        version = sqlite3.sqlite_version_info
-        if version < _RESET_MENDED[0] and not any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
-            warnings.append(
-                f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
-                "our processes take turns, so write to the file with no other program while the queue runs"
-            )
-        if open_to_others(self.path):
-            warnings.append(
-                f"the database {self.path} can be read or written by others, and what clients submit is in it; "
-                f"run: chmod 600 {' '.join(f'{self.path}{end}' for end in ('', '-wal', '-shm'))}"
-            )
-        if wal_is_stuck(self.path):
-            warnings.append(
-                f"the write-ahead log {self.path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because somebody "
-                "keeps reading an old state of the database: end the backup or the shell that does"
-            )
-        return warnings
+        """See `files.warnings`."""
+        return warnings(self.path)
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None
