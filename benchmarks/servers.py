@@ -7,20 +7,25 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 
 @contextmanager
 def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str) -> Iterator[int]:
     """Serve `app` (module:name) with uvloop and httptools; yields the port."""
+    options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error", *arguments)
+    with serving(lambda port: ("uvicorn", app, "--port", str(port), *options), environ) as port:
+        yield port
+
+
+@contextmanager
+def serving(module: Callable[[int], Sequence[str]], environ: Mapping[str, str] | None = None) -> Iterator[int]:
+    """Run a module of Python with arguments that are made from a free port; yields the port when it listens there."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "uvicorn", app, "--port", str(port), "--loop", "uvloop", "--http", "httptools"]
-    process = subprocess.Popen(
-        [*command, "--no-access-log", "--log-level", "error", *arguments], env={**os.environ, **(environ or {})}
-    )
+        port = int(probe.getsockname()[1])
+    process = subprocess.Popen([sys.executable, "-m", *module(port)], env={**os.environ, **(environ or {})})
     try:
         wait_until_it_listens(port, process)
         yield port

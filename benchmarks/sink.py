@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import socket
-import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from typing import cast
 
 import uvloop
 
-from .servers import wait_until_it_listens
+from .servers import serving
 
 _ANSWER = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
 
@@ -34,19 +31,9 @@ class _Sink(asyncio.Protocol):
             self._transport.write(_ANSWER)
 
 
-@contextmanager
-def sink() -> Iterator[int]:
+def sink() -> AbstractContextManager[int]:
     """Start one; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-m", "benchmarks.sink", str(port)])
-    try:
-        wait_until_it_listens(port, process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(60)
+    return serving(lambda port: ("benchmarks.sink", str(port)))
 
 
 async def _serve(port: int) -> None:
