@@ -98,6 +98,19 @@ async def blocking(request: Request) -> Response:
     return PlainTextResponse("blocked")
 
 
+async def in_a_thread(request: Request) -> Response:
+    """Waits for the gate in one of the threads that its event loop lends."""
+    request_id, attempt = request.headers["x-fal-request-id"], request.headers.get("x-fal-attempt", "1")
+
+    def wait() -> None:
+        note("in_a_thread", request_id)
+        while not (DIRECTORY / "gate").exists():
+            time.sleep(0.02)
+
+    await asyncio.to_thread(wait)
+    return PlainTextResponse(f"attempt {attempt}")
+
+
 async def health(request: Request) -> Response:
     return PlainTextResponse("well")
 
@@ -109,6 +122,7 @@ inner = Starlette(
         Route("/busy", busy, methods=["POST"]),
         Route("/handed-over", handed_over, methods=["POST"]),
         Route("/blocking", blocking, methods=["POST"]),
+        Route("/in-a-thread", in_a_thread, methods=["POST"]),
         Route("/health", health),
     ],
     lifespan=lifespan,

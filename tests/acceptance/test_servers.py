@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from pathlib import Path
@@ -81,6 +82,21 @@ async def test_sigterm_in_the_middle_of_work_hands_it_back(command: Command, tmp
         assert server.lines("entered") == [request_id, request_id]
         assert server.lines("tidied") == [request_id]  # its `finally` blocks had their time
         assert server.lines("attempts") == ["1", "1"]  # and no attempt was charged
+
+
+async def test_handlers_that_keep_all_threads_keep_neither_the_keys_nor_the_end(tmp_path: Path) -> None:
+    threads = min(32, (os.cpu_count() or 1) + 4)  # as many as the event loop lends
+    async with serving(uvicorn(), tmp_path, shutdown_timeout="200ms", concurrency=2 * threads) as server:
+        async with server.queue() as queue:
+            ids = [await queue.submit("POST", "/in-a-thread") for _ in range(threads + 2)]
+            await eventually(lambda: len(server.lines("in_a_thread")) == threads)
+            assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
+        assert await server.stop() in (0, -signal.SIGTERM)
+        (tmp_path / "gate").touch()
+        await server.start()
+        async with server.queue() as queue:
+            for request_id in ids:
+                assert (await queue.response(request_id)).text == "attempt 1"  # handed back, and not charged
 
 
 async def test_a_second_sigint_ends_the_process_at_once(tmp_path: Path) -> None:
