@@ -61,6 +61,8 @@ class Server:
     settings: dict[str, str] = field(default_factory=dict)
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
+    killed: set[int] = field(default_factory=set)
+    """The pids of what was ended by SIGKILL."""
 
     @property
     def url(self) -> str:
@@ -68,7 +70,7 @@ class Server:
 
     @property
     def database(self) -> Path:
-        return self.directory / "queue.sqlite3"
+        return Path(self.settings.get("QUEUE_DATABASE", self.directory / "queue.sqlite3"))
 
     @property
     def output(self) -> str:
@@ -158,6 +160,7 @@ class Server:
         """SIGKILL for one worker."""
         self._forget(pid)
         if self._is_ours(pid):
+            self.killed.add(pid)
             os.kill(pid, signal.SIGKILL)
 
     async def kill_all(self) -> None:
@@ -165,10 +168,17 @@ class Server:
         if self.process is None:
             return
         workers = self.workers()
+        self.killed.add(self.process.pid)
         self.process.kill()
         for pid in {*workers, *self._session()}:
             self.kill_worker(pid)
         await self.ended()
+
+    def signal_all(self, how: signal.Signals) -> None:
+        """Send a signal to each process of it."""
+        assert self.process is not None
+        for pid in (self.process.pid, *self._session()):
+            os.kill(pid, how)
 
     def _session(self) -> list[int]:
         """The pids of all processes of the session but its first; workers without a lifespan leave no sign of their own."""
