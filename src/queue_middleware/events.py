@@ -167,6 +167,14 @@ class Outage(Value, frozen=True, gc=True):
     pause: float
 
 
+class Recovered(Value, frozen=True):
+    """What had failed works again, after `failures` events `Outage` of the same `where`, the first of them `seconds` ago."""
+
+    where: str
+    failures: int
+    seconds: float
+
+
 class KeysChanged(Value, frozen=True):
     """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
 
@@ -182,7 +190,7 @@ class Warned(Value, frozen=True):
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
     | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
-    | Redelivered | KeysChanged | Outage | Warned
+    | Redelivered | KeysChanged | Outage | Recovered | Warned
 )  # fmt: skip
 
 

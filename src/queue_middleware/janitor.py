@@ -23,11 +23,20 @@ class Janitor:
     """`run` is its life; it ends soon after `stop`."""
 
     def __init__(
-        self, store: Store, settings: Settings, announce: Announce, warnings: Callable[[], Collection[str]] = lambda: ()
+        self,
+        store: Store,
+        settings: Settings,
+        announce: Announce,
+        warnings: Callable[[], Collection[str]] = lambda: (),
+        running: Callable[[], Collection[int]] = lambda: (),
     ) -> None:
-        """`warnings`: what the operator should know at the moment, in sentences that stay the same. Blocking."""
+        """`warnings`: what the operator should know at the moment, in sentences that stay the same. Blocking.
+
+        `running`: the tokens of what this process works on.
+        """
         self._store = store
         self._warnings = warnings
+        self._running = running
         self._warned: set[str] = set()
         self._retry = settings.on_crash == "retry"
         self._announce = announce
@@ -63,7 +72,7 @@ class Janitor:
 
     async def rescue(self) -> None:
         """Take over from those who died or whose lease ran out."""
-        for rescue in await self._store.rescue(retry=self._retry):
+        for rescue in await self._store.rescue(retry=self._retry, running=self._running()):
             self._announce(Rescued(rescue.request_id, rescue.state))
 
     async def expire(self) -> None:

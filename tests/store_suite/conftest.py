@@ -17,7 +17,7 @@ from tests.clock import ManualClock
 
 
 class Backend(Protocol):
-    def make(self, clock: Callable[[], int], **options: Any) -> Store: ...
+    def make(self, clock: ManualClock, **options: Any) -> Store: ...
 
 
 class SQLiteBackend:
@@ -26,8 +26,9 @@ class SQLiteBackend:
     def __init__(self, folder: Path) -> None:
         self._database = str(lay_blank(folder / "queue.sqlite3"))
 
-    def make(self, clock: Callable[[], int], **options: Any) -> Store:
-        return SQLiteStore(Settings.load({"database": self._database, "min_free_disk": 0, **options}, {}), clock)
+    def make(self, clock: ManualClock, **options: Any) -> Store:
+        settings = Settings.load({"database": self._database, "min_free_disk": 0, **options}, {})
+        return SQLiteStore(settings, clock, clock.boot)
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 
@@ -11,6 +12,8 @@ from queue_middleware.store import Topic
 
 from .bells import Bells
 from .connection import Connection
+
+_log = logging.getLogger("queue_middleware")
 
 _WATCH = 0.05
 """Seconds between two looks for the commits of other processes."""
@@ -47,10 +50,13 @@ class Listeners:
         return bool(self._listeners[Topic.STATUS])
 
     def tell(self, topics: Iterable[Topic]) -> None:
-        """Call whoever listens."""
+        """Call all that listen; one with a defect keeps no other from hearing."""
         for topic in topics:
-            for listener in self._listeners[topic]:
-                listener()
+            for listener in tuple(self._listeners[topic]):
+                try:
+                    listener()
+                except Exception:
+                    _log.exception("a listener to %s failed", topic)
 
     async def watch(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
         """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.

@@ -130,20 +130,42 @@ UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :o
 UPDATE delivery SET lease_until = :lease_until
 WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
+-- name: renew_polls
+UPDATE task SET lease_until = :lease_until WHERE token IN (SELECT value FROM json_each(:tokens)) AND owner = :owner;
+
+-- name: pulse
+-- Where a process has nothing to renew: something has to be written, or a full disk would look like a database that is there.
+UPDATE pulse SET at = ?;
+
 -- name: owners
-SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending';
+SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending'
+UNION SELECT owner FROM task WHERE token IS NOT NULL;
 
 -- name: leases_ran_out
-SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now)
-    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
+-- A judge that is not calm asks for leases that ended at -1, and there are none.
+SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :ended_by)
+    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :ended_by)
+    OR EXISTS (SELECT 1 FROM task WHERE token IS NOT NULL AND lease_until <= :ended_by);
 
 -- name: lost_jobs
 SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task FROM job
-WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
+WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_deliveries
 UPDATE delivery SET state = 'pending', due_at = :now, owner = NULL, token = NULL, lease_until = NULL
-WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
+WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+
+-- name: lost_polls
+UPDATE task SET owner = NULL, token = NULL, lease_until = NULL
+WHERE token IS NOT NULL AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+
+-- name: release_polls
+UPDATE task SET owner = NULL, token = NULL, lease_until = NULL WHERE token IS NOT NULL AND owner = :owner;
+
+-- name: hand_over_jobs
+-- What is to be cancelled is left: whoever rescues it ends it.
+UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
+WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;

@@ -127,6 +127,6 @@ def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None,
         None if new.start_timeout is None else now + round(new.start_timeout * 1000),
         transaction.owner if starts else None,
         token,
-        now + transaction.lease if starts else None,
+        transaction.lease_until if starts else None,
         now if starts else None,
     )

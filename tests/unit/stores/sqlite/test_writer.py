@@ -38,7 +38,7 @@ class Bench:
         self.undone += 1
 
     def begin(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, 0, "owner", 1, Tallies())
+        return Transaction(connection, 0, "owner", 1, 1, Tallies())
 
     def insert(self, transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
         self.begun.set()
