@@ -71,7 +71,7 @@ class Engine:
         stack.callback(self.departure.close)
         self._delivery = DeliveryEngine(store, outbound, self.signer, settings, announce)
         self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
-        self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens)
+        self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens, store.complaint)
         await self._janitor.warn()
         self._attend(stack)
 

@@ -9,11 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-import time
 from collections.abc import Callable, Collection
 
 from .aside import aside
-from .events import Announce, Event, Outage, Recovered
+from .events import Announce, Event, Trouble
 from .settings import Settings
 from .store import Store
 
@@ -46,19 +45,16 @@ class Heartbeat:
         await aside(self._thread.join, _PATIENCE)
 
     def _run(self) -> None:
-        pause, failures, since = self._lease / _BEATS, 0, 0.0
+        pause, trouble = self._lease / _BEATS, Trouble("heartbeat", self._tell)
         while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
                 self._store.renew(self._held())
             except Exception as error:
-                since = since if failures else time.monotonic()
-                failures += 1
                 pause = self._lease / _TRIES
-                self._tell(Outage("heartbeat", error, pause))
+                trouble.met(error, pause)
             else:
-                if failures:
-                    self._tell(Recovered("heartbeat", failures, time.monotonic() - since))
-                pause, failures = self._lease / _BEATS, 0
+                pause = self._lease / _BEATS
+                trouble.over()
 
     def _tell(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us

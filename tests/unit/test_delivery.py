@@ -20,6 +20,7 @@ from queue_middleware.events import (
     DeliveryDead,
     DeliveryFailed,
     Outage,
+    Recovered,
     announce_to,
 )
 from queue_middleware.guard import Guard
@@ -432,8 +433,8 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
     receiver = Receiver()
     await bench.finish()
     async with bench.running(receiver, Faulty(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
-        heard = [await bench.ear.next() for _ in range(3)]
-    assert [type(event) for event in heard] == [Outage, Outage, Delivered]
+        heard = [await bench.ear.next() for _ in range(4)]
+    assert [type(event) for event in heard] == [Outage, Outage, Recovered, Delivered]
     assert len(receiver.posts) == 1
 
 

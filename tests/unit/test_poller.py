@@ -13,7 +13,7 @@ import pytest
 from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundError, StoreBusy, UnknownRequest
-from queue_middleware.events import Finished, Outage, Polled, PollFailed, announce_to
+from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
 from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
@@ -523,7 +523,7 @@ async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
     async with bench.asking(Scripted(an_answer(b'{"status": "done"}')), room=broken):
-        assert [type(await bench.ear.next()) for _ in range(3)] == [Outage, Outage, Finished]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
@@ -536,7 +536,7 @@ async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, ver
     wire = Scripted(an_answer(b'{"status": "done"}' if verb == "resolve" else b"{}"))
     async with bench.asking(wire, room=broken):
         last = Finished if verb == "resolve" else Polled
-        assert [type(await bench.ear.next()) for _ in range(3)] == [Outage, Outage, last]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, last]
     assert len(wire.calls) == 1
 
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import StoreBusy, UnknownRequest
-from queue_middleware.events import Outage
+from queue_middleware.events import Outage, Recovered
 from queue_middleware.rounds import Rounds, rest
 from tests.standins import looping
 
@@ -76,7 +76,10 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
         for _ in range(2):
             await claims.made.acquire()
     assert numbers == [1, 2, 1]
-    assert [(type(event), event.where) for event in heard] == [(Outage, "test")] * 3
+    assert [(type(event), event.where) for event in heard] == [
+        (kind, "test") for kind in (Outage, Outage, Recovered, Outage, Recovered)
+    ]
+    assert [event.failures for event in heard if isinstance(event, Recovered)] == [2, 1]
 
 
 async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
@@ -147,7 +150,7 @@ async def test_the_store_is_told_over_outages(claims, heard, no_pause):
         return answer
 
     assert await rounds.insist(verb) == 42
-    assert [type(event) for event in heard] == [Outage, Outage]
+    assert [type(event) for event in heard] == [Outage, Outage, Recovered]
 
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])

@@ -5,6 +5,12 @@
 -- name: last_id
 SELECT max(id) FROM job;
 
+-- name: last_id_to_follow
+SELECT max(
+    ifnull((SELECT max(id) FROM job WHERE id < ?), 0),
+    ifnull((SELECT max(id) FROM job WHERE state = 'queued'), 0),
+    ifnull((SELECT max(id) FROM job WHERE state = 'delayed'), 0));
+
 -- name: insert_jobs
 INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
@@ -300,7 +306,7 @@ SELECT host, standing, failures, failing_since, held_until, (SELECT count(*) FRO
 FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER BY host LIMIT :limit;
 
 -- name: unused_receivers
-SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+SELECT host FROM receiver WHERE next_at IS NULL AND (used_at <= :before OR used_at > :latest) LIMIT :limit;
 
 -- name: forget_receivers
 DELETE FROM receiver WHERE next_at IS NULL AND host IN (SELECT value FROM json_each(?));
@@ -333,6 +339,20 @@ SELECT at, duration, status, error, answer FROM delivery_attempt WHERE delivery_
 SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
+
+-- name: outlived_ahead
+-- Those whose id is ahead of the clock, which was wrong when they were submitted.
+SELECT id FROM job WHERE id >= :ahead AND finished_at <= :before
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+ORDER BY id LIMIT :limit;
+
+-- name: ended_ahead
+-- Those that ended, by a clock that was wrong, at a time that has not come. They are among those submitted by it, or among old ones.
+SELECT id FROM job WHERE id >= :ahead AND finished_at > :latest
+UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LIMIT :limit;
+
+-- name: ended_now
+UPDATE job SET finished_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL;
 
 -- name: prune
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));

@@ -29,6 +29,7 @@ from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
+from queue_middleware.wallclock import WallClock
 
 from . import clocks, jobs, logs, reading, retention, submissions
 from .codec import PART, encode_lines, encode_request
@@ -65,6 +66,8 @@ class SQLiteStore:
         self.path = database_path(settings.database)
         self.owner = ""
         self._settings = settings
+        # A clock that is handed in alone has no other of its kind to be compared with.
+        self._compared_with = lease_clock or clock or clocks.boot_clock
         self._clock = clock = clock or clocks.system_clock
         self._lease_clock = lease_clock or clocks.boot_clock
         self._lease = round(settings.lease * 1000)
@@ -74,9 +77,10 @@ class SQLiteStore:
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
+        self._wall_clock = WallClock.begin(clock(), self._compared_with())
         self._opened: AsyncExitStack | None = None
         self.watched = FileWatch(self.path, settings.min_free_disk)
-        self._is_outdated = False
+        self._outdated: Outdated | None = None
 
     # --- opening and closing
 
@@ -89,7 +93,7 @@ class SQLiteStore:
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
             self._files = await aside(Files, self.path, self.owner)
-            stack.callback(self._files.close)
+            stack.push_async_callback(aside, self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
@@ -97,6 +101,7 @@ class SQLiteStore:
             await aside(self._leases.begin, self.path, self.owner, self._files.renewal_turn, self._check)
             stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
+            stack.push_async_callback(self._listeners.close)
             self._writer = Writer(
                 self._connection, self._begin, self._listeners.tell, self._tallies.forget, self.watched.check
             )
@@ -122,7 +127,8 @@ class SQLiteStore:
                 await opened.aclose()
         except TimeoutError:
             # Another process keeps its turn: we are as good as dead, and look it.
-            self._files.close(leave_life_sign=True)
+            self._files.bells.deafen()
+            await aside(lambda: self._files.close(leave_life_sign=True))
 
     async def _hand_back(self) -> None:
         try:
@@ -135,6 +141,10 @@ class SQLiteStore:
         """See `store.Store`."""
         if self._opened is not None:
             self._files.disown()
+
+    def complaint(self) -> QueueError | None:
+        """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
+        return self.watched.complaint or self._outdated
 
     def warnings(self) -> list[str]:
         """See `files.warnings`."""
@@ -177,8 +187,8 @@ class SQLiteStore:
     def _is_newer(self, connection: sqlite3.Connection) -> bool:
         try:
             return self._tallies.refresh(connection)
-        except Outdated:
-            self._leave_soon()
+        except Outdated as outdated:
+            self._leave_soon(outdated)
             raise
 
     def _check(self, connection: sqlite3.Connection) -> None:
@@ -186,14 +196,14 @@ class SQLiteStore:
         self.watched.check()
         try:
             check_schema(connection)
-        except Outdated:
-            self._leave_soon()
+        except Outdated as outdated:
+            self._leave_soon(outdated)
             raise
 
-    def _leave_soon(self) -> None:
+    def _leave_soon(self, outdated: Outdated) -> None:
         """Called in the threads that write. Repeatable."""
-        if not self._is_outdated:
-            self._is_outdated = True
+        if self._outdated is None:
+            self._outdated = outdated
             with contextlib.suppress(RuntimeError):  # the loop was closed under us
                 self._loop.call_soon_threadsafe(lambda: self._watchers.append(self._loop.create_task(self._leave())))
 
@@ -306,11 +316,12 @@ class SQLiteStore:
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
         kept = round(self._settings.retention * 1000)
-        now = self._clock()
+        self._wall_clock = self._wall_clock.look(self._clock(), steady := self._compared_with(), kept)
+        now = self._wall_clock.now(steady)
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
+        return await self._writer.submit(retention.prune, found) if found.is_any else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
