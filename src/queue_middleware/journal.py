@@ -61,7 +61,6 @@ class Journal:
         if _log.isEnabledFor(level):
             _log.log(level, "%s", spell(event), exc_info=getattr(event, "error", None))
 
-
     # An outage is one thing to its reader, however often it is met: its beginning in full, how it goes on, and its end.
 
     def _log_outage(self, event: Outage) -> None:

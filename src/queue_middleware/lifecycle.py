@@ -97,6 +97,7 @@ DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
     (DeliveryState.DEAD, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
 }
 
+
 class Holder(StrEnum):
     """Who holds a claim that is judged, as far as the judging process knows."""
 

@@ -126,8 +126,8 @@ class Bench:
         began, heard = self.clock.now, []
         while (await self.store.job(claim.request_id)).state is JobState.WAITING:
             due = await self.store.next_due(Topic.POLL)
-            assert due is not None
-            self.pass_time(due)
+            if due is not None:  # else all of them are being asked
+                self.pass_time(due)
             heard.append(await self.ear.next())
         return heard, (self.clock.now - began) / 1000
 

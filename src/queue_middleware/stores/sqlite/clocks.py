@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from pathlib import Path
+
+from queue_middleware.wallclock import WallClock
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the machine is suspended; macOS has no CLOCK_BOOTTIME, there the monotonic clock does."""
@@ -39,3 +42,20 @@ def _session_of_macos() -> str:
     except (OSError, AttributeError, UnicodeError):
         pass
     return ""
+
+
+class Clocks:
+    """Those of one store. `wall` decides schedules, deadlines and ids, `boot` leases. Tests hand in their own."""
+
+    def __init__(self, wall: Callable[[], int] | None, boot: Callable[[], int] | None) -> None:
+        # A wall clock that is handed in alone has no other of its kind to be compared with.
+        self._steady = boot or wall or boot_clock
+        self.wall = wall or system_clock
+        self.boot = boot or boot_clock
+        self._believed = WallClock.begin(self.wall(), self._steady())
+
+    def believed(self, retention: int) -> int:
+        """The time since 1970 that retention believes in: see `WallClock`."""
+        steady = self._steady()
+        self._believed = self._believed.look(self.wall(), steady, retention)
+        return self._believed.now(steady)

@@ -37,6 +37,15 @@ _SETTINGS = (
 )
 
 
+class CommitFailed(Exception):
+    """COMMIT itself failed, with SQLite's error as the cause.
+
+    By what SQLite says (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a disk that
+    answered with an error may have kept the frames, and they count after a power cut. So nothing of it is to be tried again
+    by us: to whom it belongs it is told that the outcome is unknown.
+    """
+
+
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
@@ -62,7 +71,7 @@ class Connection(aiosqlite.Connection):
         execute: Callable[..., Awaitable[T]] = self._execute
         try:
             return await asyncio.shield(execute(work, self._conn))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, CommitFailed) as error:
             raise as_queue_error(error) from error
         except ValueError as error:  # aiosqlite's "Connection closed"
             raise StoreBusy("the queue's database is closed", 5) from error
@@ -97,15 +106,6 @@ class Connection(aiosqlite.Connection):
         execute: Callable[..., Awaitable[None]] = self._execute
         await execute(_checkpoint, self._conn, self._lock)
         await super().close()
-
-
-class CommitFailed(Exception):
-    """COMMIT itself failed, with SQLite's error as the cause.
-
-    By what SQLite says (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a disk that
-    answered with an error may have kept the frames, and they count after a power cut. So nothing of it is to be tried again
-    by us: to whom it belongs it is told that the outcome is unknown.
-    """
 
 
 def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[], T]) -> T:

@@ -5,15 +5,21 @@ SQLite goes on with a file that was removed, renamed or replaced: what it commit
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
+import sqlite3
 from pathlib import Path
 
-from queue_middleware.errors import DatabaseGone, DiskFull
+from queue_middleware.errors import DatabaseGone, DiskFull, QueueError
 
+from .connection import Connection
 from .filesystem import lacks_room
 
 _COMPANIONS = ("-wal", "-shm", ".lock")
 """Two write-ahead logs, two indexes of one, or two files to lock: their processes know nothing of one another."""
+_LOOK_EVERY = 1.0
+"""Seconds between two looks."""
 _RETRY_AFTER = 10
 _RETRY_WHEN_FULL = 30
 
@@ -28,8 +34,9 @@ class FileWatch:
         self._full: str | None = None
         self.complaint: DatabaseGone | None = None
 
-    def begin(self) -> None:
+    def begin(self, connection: sqlite3.Connection) -> None:
         """What is under the names now is right. All of it is there once a connection has read something."""
+        connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         self._marks = {path: path.stat() for path in (self._path, *self._companions()) if path.exists()}
         self.look()
 
@@ -41,6 +48,13 @@ class FileWatch:
         trouble = next((said for path in self._marks if (said := self._trouble(path))), None)
         self.complaint = None if trouble is None else DatabaseGone(trouble, _RETRY_AFTER)
         self._full = lacks_room(self._path, self._min_free_disk)
+
+    async def run(self, reader: Connection) -> None:
+        """Look again and again, in the thread of this connection: it can block."""
+        while True:
+            await asyncio.sleep(_LOOK_EVERY)
+            with contextlib.suppress(QueueError, OSError):
+                await reader.call(lambda _: self.look())
 
     def check(self) -> None:
         """Raise `DatabaseGone` when nothing may be committed: one call of `stat` before each COMMIT, 3 µs."""

@@ -7,9 +7,10 @@ import contextlib
 import sqlite3
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from queue_middleware.aside import aside
-from queue_middleware.errors import Outdated, QueueError, StoreError
+from queue_middleware.errors import QueueError, StoreError
 from queue_middleware.models import (
     Cancelled,
     Claim,
@@ -29,9 +30,9 @@ from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
-from queue_middleware.wallclock import WallClock
 
 from . import clocks, jobs, logs, reading, retention, submissions
+from .clocks import Clocks
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection
 from .files import Files, database_path, warnings
@@ -40,8 +41,8 @@ from .filewatch import FileWatch
 from .leases import Leases, Lost, hand_over
 from .listeners import Listeners
 from .locks import dead_owners, make_owner
-from .migrations import check_schema
 from .outbox import SQLiteOutbox
+from .standing import Standing
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
@@ -50,8 +51,6 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
-_LOOK_EVERY = 1.0
-"""Seconds between two looks at the files under the database and the free disk."""
 
 
 class SQLiteStore:
@@ -66,21 +65,16 @@ class SQLiteStore:
         self.path = database_path(settings.database)
         self.owner = ""
         self._settings = settings
-        # A clock that is handed in alone has no other of its kind to be compared with.
-        self._compared_with = lease_clock or clock or clocks.boot_clock
-        self._clock = clock = clock or clocks.system_clock
-        self._lease_clock = lease_clock or clocks.boot_clock
+        self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
-        self._leases = Leases(self._lease_clock, self._lease)
+        self._leases = Leases(self._clocks.boot, self._lease)
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
-        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
-        self._wall_clock = WallClock.begin(clock(), self._compared_with())
         self._opened: AsyncExitStack | None = None
-        self.watched = FileWatch(self.path, settings.min_free_disk)
-        self._outdated: Outdated | None = None
+        self._watched = FileWatch(self.path, settings.min_free_disk)
 
     # --- opening and closing
 
@@ -98,18 +92,20 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
-            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_turn, self._check)
+            self._loop = asyncio.get_running_loop()
+            self._standing = Standing(self._watched, self._leave)
+            stack.push_async_callback(self._standing.close)
+            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_turn, self._standing.check)
             stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
             stack.push_async_callback(self._listeners.close)
-            self._writer = Writer(
-                self._connection, self._begin, self._listeners.tell, self._tallies.forget, self.watched.check
-            )
-            await self._reader.call(self._first_look)
+            tell, undone = self._listeners.tell, self._tallies.forget
+            self._writer = Writer(self._connection, self._begin, tell, undone, self._watched.check)
+            await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
-            self._loop = asyncio.get_running_loop()
             self._watchers = [
-                self._loop.create_task(watch, name="queue-store-watcher") for watch in (watching, self._watch_files())
+                self._loop.create_task(watch, name="queue-store-watcher")
+                for watch in (watching, self._watched.run(self._reader))
             ]
             self._opened = stack.pop_all()
 
@@ -144,22 +140,11 @@ class SQLiteStore:
 
     def complaint(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
-        return self.watched.complaint or self._outdated
+        return self._standing.complaint
 
     def warnings(self) -> list[str]:
         """See `files.warnings`."""
         return warnings(self.path)
-
-    def _first_look(self, connection: sqlite3.Connection) -> None:
-        check_schema(connection)  # something has to be read before all the files are there
-        self.watched.begin()
-
-    async def _watch_files(self) -> None:
-        """In the reading thread: looking at a file can block, and the event loop must not."""
-        while True:
-            await asyncio.sleep(_LOOK_EVERY)
-            with contextlib.suppress(QueueError, OSError):
-                await self._reader.call(lambda _: self.watched.look())
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None
@@ -176,41 +161,19 @@ class SQLiteStore:
         return self._listeners.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
-        now, boot_time = self._clock(), self._lease_clock()
+        now, boot_time = self._clocks.wall(), self._clocks.boot()
         transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies)
-        if self._is_newer(connection):
+        if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
 
-    def _is_newer(self, connection: sqlite3.Connection) -> bool:
-        try:
-            return self._tallies.refresh(connection)
-        except Outdated as outdated:
-            self._leave_soon(outdated)
-            raise
-
-    def _check(self, connection: sqlite3.Connection) -> None:
-        """What keeps the heartbeat from writing."""
-        self.watched.check()
-        try:
-            check_schema(connection)
-        except Outdated as outdated:
-            self._leave_soon(outdated)
-            raise
-
-    def _leave_soon(self, outdated: Outdated) -> None:
-        """Called in the threads that write. Repeatable."""
-        if self._outdated is None:
-            self._outdated = outdated
-            with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                self._loop.call_soon_threadsafe(lambda: self._watchers.append(self._loop.create_task(self._leave())))
-
     async def _leave(self) -> None:
         """Another release goes on with the work; ours is ended, as it could not be stored."""
+        work = partial(hand_over, turn=self._files.turn, owner=self.owner, now=self._clocks.wall())
         try:
-            await self._connection.call(lambda connection: hand_over(connection, self._files.turn, self.owner, self._clock()))
+            await self._connection.call(work)
         except QueueError:
             self._files.life.disown()  # for others it is as if this process had died
         self._listeners.tell((Topic.CANCEL,))
@@ -221,7 +184,7 @@ class SQLiteStore:
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
     ) -> Awaitable[Receipt]:
         """See `store.Store`."""
-        self.watched.refuse_submissions()
+        self._watched.refuse_submissions()
         payload = (new, encode_request(new.request), start, self._limits)
         heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
         return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
@@ -302,22 +265,21 @@ class SQLiteStore:
     async def rescue(self, *, retry: bool, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
         dead = await self._reader.call(lambda connection: dead_owners(self.path, self.owner, reading.owners(connection)))
-        ended_by = self._leases.ended_by(self._lease_clock())
+        ended_by = self._leases.ended_by(self._clocks.boot())
         if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, ended_by)):
             return []
         return await self._writer.submit(jobs.rescue, (retry, Lost(dead, running, self._leases)))
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
-        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clock())):
+        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clocks.wall())):
             return []
         return await self._writer.submit(jobs.expire, None)
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
         kept = round(self._settings.retention * 1000)
-        self._wall_clock = self._wall_clock.look(self._clock(), steady := self._compared_with(), kept)
-        now = self._wall_clock.now(steady)
+        now = self._clocks.believed(kept)
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
@@ -332,7 +294,7 @@ class SQLiteStore:
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
-        return None if due is None else max(0.0, (due - self._clock()) / 1000)
+        return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)
 
 
 def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
