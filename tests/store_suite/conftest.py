@@ -19,6 +19,9 @@ from tests.clock import ManualClock
 class Backend(Protocol):
     def make(self, clock: ManualClock, **options: Any) -> Store: ...
 
+    def die(self, store: Store) -> None:
+        """As if its process had been killed, for those who look whether it lives."""
+
 
 class SQLiteBackend:
     """All stores of one test share one file."""
@@ -29,6 +32,10 @@ class SQLiteBackend:
     def make(self, clock: ManualClock, **options: Any) -> Store:
         settings = Settings.load({"database": self._database, "min_free_disk": 0, **options}, {})
         return SQLiteStore(settings, clock, clock.boot)
+
+    def die(self, store: Store) -> None:
+        assert isinstance(store, SQLiteStore)
+        store._files.life.disown()
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}
@@ -41,6 +48,9 @@ class Stores:
         self._backend = backend
         self._clock = clock
         self._stack = stack
+
+    def die(self, store: Store) -> None:
+        self._backend.die(store)
 
     async def open(self, **options: Any) -> Store:
         store = self._backend.make(self._clock, **options)

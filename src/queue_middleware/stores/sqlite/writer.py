@@ -198,9 +198,14 @@ class Writer:
 
 
 def _resolve(waiting: _Waiting, result: Any) -> None:
-    if waiting.heard is not None:
-        waiting.heard(result)
-    future = waiting.future
+    try:
+        if waiting.heard is not None:
+            waiting.heard(result)
+    finally:
+        _set(waiting.future, result)
+
+
+def _set(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, QueueError):
