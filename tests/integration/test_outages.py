@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
@@ -17,6 +18,8 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.events import ClaimLost, Outage, Recovered, Rescued
+from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite import SQLiteStore, clocks
 from tests.descriptors import no_files_left
 from tests.queueing import Queue, connected, eventually, stored_jobs
 from tests.standins import Memory
@@ -181,3 +184,39 @@ async def test_a_process_of_an_older_release_leaves_the_work_to_the_newer(databa
         await asyncio.sleep(2 * LEASE)
         assert stored_jobs(database, "state = 'queued'") == 1, "it does not take it again"
         assert [event.where for event in ear.of(Outage) if event.where == "database"] == ["database"]
+
+
+async def test_a_clock_that_was_back_for_a_moment_delays_no_repetition(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is waited for is looked at again, also when no one says that the clock is right."""
+    monkeypatch.setattr("queue_middleware.worker.LOOK_AGAIN", 0.05)
+    offset = 0
+    monkeypatch.setattr(clocks, "system_clock", lambda: time.time_ns() // 1_000_000 + offset)
+    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 3.0)
+    looks = 0
+    next_due = SQLiteStore.next_due
+
+    async def counted(self: SQLiteStore, topic: Topic) -> float | None:
+        nonlocal looks
+        looks += topic is Topic.WORK
+        return await next_due(self, topic)
+
+    monkeypatch.setattr(SQLiteStore, "next_due", counted)
+    runs = 0
+
+    async def work(request: Request) -> Response:
+        nonlocal runs
+        runs += 1
+        return PlainTextResponse("", status_code=503 if runs == 1 else 200)
+
+    app = Starlette(routes=[Route("/work", work, methods=["POST"])])
+    async with a_queue(app, database, Memory()) as queue:
+        request_id = await queue.submit("POST", "/work")
+        await eventually(lambda: stored_jobs(database, "state = 'delayed'"))
+        offset = -3_600_000
+        seen = looks
+        await eventually(lambda: looks > seen + 1)  # by now it waits for an hour
+        seen, claims = looks, runs
+        await eventually(lambda: looks > seen + 3)
+        assert runs == claims, "a look is no more than a read"
+        offset = 3_000
+        assert (await queue.response(request_id)).status_code == 200

@@ -6,7 +6,7 @@ import pytest
 
 from queue_middleware.errors import StoreBusy, UnknownRequest
 from queue_middleware.events import Outage, Recovered
-from queue_middleware.rounds import Rounds, rest
+from queue_middleware.rounds import LOOK_AGAIN, Rounds, rest
 from tests.standins import looping
 
 
@@ -172,3 +172,20 @@ async def test_a_rest_ends_with_its_event_or_its_time():
     event.set()
     async with asyncio.timeout(10):
         await rest(event, 3600.0)
+
+
+@pytest.mark.parametrize("due", [None, 3600.0, 1e9])
+async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkeypatch, due):
+    """What is due in an hour by a clock that was set back is due at once when it is right again."""
+    waits = []
+
+    async def note(event, seconds):
+        waits.append(seconds)
+        rounds.stop()
+
+    monkeypatch.setattr("queue_middleware.rounds.rest", note)
+    claims.due = due
+    rounds = Rounds("test", claims, heard.append)
+    await rounds.run()
+    assert waits == [LOOK_AGAIN]
+    assert LOOK_AGAIN <= 5
