@@ -71,7 +71,7 @@ class Engine:
         stack.callback(self.departure.close)
         self._delivery = DeliveryEngine(store, outbound, self.signer, settings, announce)
         self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
-        self._janitor = Janitor(store, settings, announce, store.warnings)
+        self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens, store.complaint)
         await self._janitor.warn()
         self._attend(stack)
 
@@ -84,7 +84,7 @@ class Engine:
             stack.enter_context(Capture(self.store, asyncio.get_running_loop()))
 
     def _tokens(self) -> list[int]:
-        return self.worker.tokens() + self._delivery.tokens()
+        return self.worker.tokens() + self._delivery.tokens() + self._poller.tokens()
 
     async def run(
         self, state: Mapping[str, Any] | None, context: Context, started: Callable[[], None], stop: asyncio.Event

@@ -23,7 +23,9 @@ QueueError
 │   ├── NotRunning                   no lifespan, or shutting down
 │   ├── QueueFull                    `max_queued`
 │   ├── StoreBusy                    the database cannot be written right now
-│   └── DiskFull                     too little free disk to accept more work
+│   ├── DiskFull                     too little free disk to accept more work
+│   ├── DatabaseGone                 the database's file was removed or replaced
+│   └── Outdated                     a newer release has changed the database's tables
 ├── OutboundError                    a call of ours to somebody else failed
 │   ├── OutboundRefused              the guard does not let us connect there
 │   └── OutboundBusy                 we cannot call anybody right now
@@ -203,6 +205,14 @@ class StoreBusy(Unavailable):
 
 class DiskFull(Unavailable):
     """Accepting more work could leave the database unable to finish what it has."""
+
+
+class DatabaseGone(Unavailable):
+    """The file of the database, or one beside it, was removed, renamed or replaced while the queue runs."""
+
+
+class Outdated(Unavailable):
+    """Another release has changed the tables of the database; this process must not write to them any more."""
 
 
 class OutboundError(QueueError):

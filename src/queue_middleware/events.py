@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
@@ -167,6 +168,14 @@ class Outage(Value, frozen=True, gc=True):
     pause: float
 
 
+class Recovered(Value, frozen=True):
+    """What had failed works again, after `failures` events `Outage` of the same `where`, the first of them `seconds` ago."""
+
+    where: str
+    failures: int
+    seconds: float
+
+
 class KeysChanged(Value, frozen=True):
     """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
 
@@ -182,7 +191,7 @@ class Warned(Value, frozen=True):
 Event = (
     Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
     | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
-    | Redelivered | KeysChanged | Outage | Warned
+    | Redelivered | KeysChanged | Outage | Recovered | Warned
 )  # fmt: skip
 
 
@@ -203,6 +212,31 @@ def _wants(observer: Observer, kind: type) -> bool:
 
 Announce = Callable[[Event], None]
 """Tells whoever listens."""
+
+
+class Trouble:
+    """Failures in a row of one source: each is announced as an `Outage`, the first success after them as `Recovered`."""
+
+    __slots__ = ("_announce", "_since", "_where", "failures")
+
+    def __init__(self, where: str, announce: Announce) -> None:
+        self._where = where
+        self._announce = announce
+        self._since = 0.0
+        self.failures = 0
+
+    def met(self, error: BaseException, pause: float) -> None:
+        """It failed, and is tried again in `pause` seconds."""
+        if not self.failures:
+            self._since = time.monotonic()
+        self.failures += 1
+        self._announce(Outage(self._where, error, pause))
+
+    def over(self) -> None:
+        """It succeeded."""
+        if self.failures:
+            failures, self.failures = self.failures, 0
+            self._announce(Recovered(self._where, failures, time.monotonic() - self._since))
 
 
 def announce_to(observers: Iterable[Observer]) -> Announce:

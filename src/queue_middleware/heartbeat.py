@@ -1,6 +1,7 @@
 """Renews the leases of what this process works on, from a thread: a handler that blocks the event loop must lose nothing.
 
 Only what is named is renewed. A job that was claimed and then forgotten, by whatever defect, is rescued after one lease.
+It beats also when there is nothing to renew: `lifecycle.Pulse` says what for.
 """
 
 from __future__ import annotations
@@ -11,11 +12,15 @@ import threading
 from collections.abc import Callable, Collection
 
 from .aside import aside
-from .events import Announce, Outage
+from .events import Announce, Event, Trouble
 from .settings import Settings
 from .store import Store
 
 _PATIENCE = 5.0
+_BEATS = 4
+"""In one lease."""
+_TRIES = 16
+"""In one lease, while the database does not answer: what is renewed late is to be renewed before others judge it."""
 
 
 class Heartbeat:
@@ -23,12 +28,12 @@ class Heartbeat:
 
     def __init__(self, store: Store, settings: Settings, announce: Announce, held: Callable[[], Collection[int]]) -> None:
         self._store = store
-        self._pause = settings.lease / 4
+        self._lease = settings.lease
         self._announce = announce
         self._held = held
         self._quit = threading.Event()
         self._loop = asyncio.get_running_loop()
-        self._thread = threading.Thread(target=self._beat, name="queue-heartbeat", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="queue-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin."""
@@ -39,11 +44,18 @@ class Heartbeat:
         self._quit.set()
         await aside(self._thread.join, _PATIENCE)
 
-    def _beat(self) -> None:
-        while not self._quit.wait(self._pause) and not self._loop.is_closed():
+    def _run(self) -> None:
+        pause, trouble = self._lease / _BEATS, Trouble("heartbeat", self._tell)
+        while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
-                if tokens := self._held():
-                    self._store.renew(tokens)
+                self._store.renew(self._held())
             except Exception as error:
-                with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                    self._loop.call_soon_threadsafe(self._announce, Outage("heartbeat", error, self._pause))
+                pause = self._lease / _TRIES
+                trouble.met(error, pause)
+            else:
+                pause = self._lease / _BEATS
+                trouble.over()
+
+    def _tell(self, event: Event) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop was closed under us
+            self._loop.call_soon_threadsafe(self._announce, event)

@@ -6,7 +6,8 @@ import asyncio
 from collections.abc import Callable, Collection
 
 from .aside import aside
-from .events import Announce, Finished, Outage, Rescued, Warned
+from .errors import QueueError
+from .events import Announce, Finished, Rescued, Trouble, Warned
 from .lifecycle import OVERDUE, UNANSWERED
 from .rounds import rest
 from .settings import Settings
@@ -23,11 +24,24 @@ class Janitor:
     """`run` is its life; it ends soon after `stop`."""
 
     def __init__(
-        self, store: Store, settings: Settings, announce: Announce, warnings: Callable[[], Collection[str]] = lambda: ()
+        self,
+        store: Store,
+        settings: Settings,
+        announce: Announce,
+        warnings: Callable[[], Collection[str]] = lambda: (),
+        running: Callable[[], Collection[int]] = lambda: (),
+        complaint: Callable[[], QueueError | None] = lambda: None,
     ) -> None:
-        """`warnings`: what the operator should know at the moment, in sentences that stay the same. Blocking."""
+        """`warnings`: what the operator should know at the moment, in sentences that stay the same. Blocking.
+
+        `running`: the tokens of what this process works on. `complaint`: why nothing can be stored at the moment.
+        """
         self._store = store
         self._warnings = warnings
+        self._running = running
+        self._complaint = complaint
+        self._complained = ""
+        self._database = Trouble("database", announce)
         self._warned: set[str] = set()
         self._retry = settings.on_crash == "retry"
         self._announce = announce
@@ -36,7 +50,9 @@ class Janitor:
     async def run(self) -> None:
         """Look after things until `stop`."""
         ticks = 0
+        trouble = Trouble("janitor", self._announce)
         while not self._stopping.is_set():
+            self.complain()
             try:
                 await self.rescue()
                 await self.expire()
@@ -45,13 +61,25 @@ class Janitor:
                     await self.warn()
                     await self.prune()
             except Exception as error:
-                self._announce(Outage("janitor", error, TICK))
+                trouble.met(error, TICK)
+            else:
+                trouble.over()
             ticks += 1
             await rest(self._stopping, TICK)
 
     def stop(self) -> None:
         """End. Repeatable."""
         self._stopping.set()
+
+    def complain(self) -> None:
+        """Tell why nothing can be stored, once for as long as it is so, also where nothing wants to be stored. Repeatable."""
+        complaint = self._complaint()
+        if complaint is None:
+            self._complained = ""
+            self._database.over()
+        elif complaint.detail != self._complained:
+            self._complained = complaint.detail
+            self._database.met(complaint, TICK)
 
     async def warn(self) -> None:
         """Tell what the operator should know, each once for as long as it is so. Repeatable."""
@@ -63,7 +91,7 @@ class Janitor:
 
     async def rescue(self) -> None:
         """Take over from those who died or whose lease ran out."""
-        for rescue in await self._store.rescue(retry=self._retry):
+        for rescue in await self._store.rescue(retry=self._retry, running=self._running()):
             self._announce(Rescued(rescue.request_id, rescue.state))
 
     async def expire(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ from .events import (
     Outage,
     PollFailed,
     Raised,
+    Recovered,
     Redelivered,
     Rescued,
     Started,
@@ -28,6 +30,12 @@ from .events import (
 
 _log = logging.getLogger("queue_middleware")
 
+_FIRST_PAUSE = 10.0
+_LONGEST_PAUSE = 600.0
+"""Seconds between two lines about failures that go on."""
+_QUIET = 60.0
+"""Seconds without a failure after which the next one is told in full again, where nothing says that it works."""
+
 
 class Journal:
     """An observer that logs. Everyday events are logged where DEBUG is on when it is made.
@@ -35,14 +43,77 @@ class Journal:
     Texts name ids and paths, never bodies, headers or URLs of webhooks, which may hold secrets.
     """
 
-    def __init__(self) -> None:
-        self.kinds = None if _log.isEnabledFor(logging.DEBUG) else frozenset(_SPELLINGS)
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` gives seconds."""
+        self.kinds = None if _log.isEnabledFor(logging.DEBUG) else frozenset((*_SPELLINGS, Outage, Recovered))
+        self._clock = clock
+        self._bursts: dict[str, _Burst] = {}
 
     def on_event(self, event: Event) -> None:
         """Log one event."""
+        if isinstance(event, Outage):
+            self._log_outage(event)
+            return
+        if isinstance(event, Recovered):
+            self._log_end(event)
+            return
         level, spell = _SPELLINGS.get(type(event), _EVERYDAY)
         if _log.isEnabledFor(level):
             _log.log(level, "%s", spell(event), exc_info=getattr(event, "error", None))
+
+    # An outage is one thing to its reader, however often it is met: its beginning in full, how it goes on, and its end.
+
+    def _log_outage(self, event: Outage) -> None:
+        now = self._clock()
+        burst = self._bursts.get(event.where)
+        if burst is None or now - burst.last > _QUIET + event.pause:
+            burst = self._bursts[event.where] = _Burst(now)
+        text = f"{type(event.error).__name__}: {event.error}"
+        if burst.is_new(event.error, now):
+            _log.error("%s: %s; goes on in %.0f s", event.where, text, event.pause, exc_info=event.error)
+        elif (count := burst.to_be_told(now)) > 0:
+            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
+
+    def _log_end(self, event: Recovered) -> None:
+        burst = self._bursts.pop(event.where, None)
+        if burst is not None:
+            failures = "a failure" if burst.total == 1 else f"{burst.total} failures"
+            _log.warning("%s: works again, after %s in %s", event.where, failures, _span(self._clock() - burst.first))
+
+
+class _Burst:
+    """Failures of one source without a success between them."""
+
+    def __init__(self, now: float) -> None:
+        self.first = self.last = now
+        self.total = 0
+        self._untold = 0
+        self._pause = _FIRST_PAUSE
+        self._next = now + self._pause
+        self._kinds: set[type] = set()
+
+    def is_new(self, error: BaseException, now: float) -> bool:
+        """Count it; whether it is the first of its kind."""
+        self.last = now
+        self.total += 1
+        if type(error) in self._kinds:
+            self._untold += 1
+            return False
+        self._kinds.add(type(error))
+        return True
+
+    def to_be_told(self, now: float) -> int:
+        """How many have not been told of, when it is time to; else 0. It is time less and less often."""
+        if now < self._next:
+            return 0
+        self._pause = min(self._pause * 2, _LONGEST_PAUSE)
+        self._next = now + self._pause
+        untold, self._untold = self._untold, 0
+        return untold
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
 
 
 def _undelivered(event: DeliveryFailed) -> str:
@@ -81,7 +152,6 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
-    Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),
     Warned: (logging.WARNING, lambda e: e.message),
 }
 """Level and text by kind; what is not here is everyday."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
-from .events import Announce, Outage
+from .events import Announce, Outage, Trouble
 from .logline import dropped_line, now, progress_line, size_of
 from .models import Claim, LogLine, Progress
 from .store import Store
@@ -59,6 +59,7 @@ class Logbook:
     _writing: asyncio.Future[bool] | None = None
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
+    _trouble: Trouble | None = None
 
     def __init__(self, claim: Claim, shelf: Shelf) -> None:
         self._claim = claim
@@ -165,12 +166,15 @@ class Logbook:
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._shelf.announce(Outage("logs", error, _PAUSE))
+            self._trouble = self._trouble or Trouble("logs", self._shelf.announce)
+            self._trouble.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
             self._shelf.announce(Outage("logs", error, 0))
         elif not writing.result():
             self.discard()
+        elif self._trouble is not None:
+            self._trouble.over()
 
     def _put_back(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         with self._lock:

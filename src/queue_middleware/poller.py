@@ -54,7 +54,7 @@ class Poller:
     """Asks until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
 
     `clock` gives Unix seconds, the store's. `grace` is how many seconds questions under way get when it stops; one that is not
-    settled then is asked again after its lease, by whoever runs then.
+    settled then is asked again after its lease, or as soon as this process has ended.
     """
 
     def __init__(
@@ -86,6 +86,10 @@ class Poller:
     def stop(self) -> None:
         """Claim nothing more; `run` ends soon."""
         self._rounds.stop()
+
+    def tokens(self) -> list[int]:
+        """Of the questions under way; called from another thread."""
+        return self._rounds.tokens()
 
     async def _claim(self) -> float | None:
         """Start what is due. See `rounds.Rounds`."""

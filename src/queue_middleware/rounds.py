@@ -8,12 +8,16 @@ from typing import TypeVar
 
 from .backoff import exponential
 from .errors import UnknownRequest
-from .events import Announce, Outage
+from .events import Announce, Trouble
 
 GRACE = 3.0
 """Seconds that work under way gets when the loop stops."""
 SHORTEST_WAIT = 0.01
-_LONGEST_WAIT = 30.0
+LOOK_AGAIN = 5.0
+"""Seconds after which what is waited for until a time of the wall clock is looked at again. That clock may be set meanwhile; to
+look is one read, which finds nothing."""
+_LONGEST_PAUSE = 30.0
+"""Seconds between two tries in an outage."""
 
 T = TypeVar("T")
 
@@ -22,7 +26,7 @@ class Rounds:
     """Claims until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
 
     `claim` begins what is due, with `begin`, and gives the seconds until more is; None where nothing says when, or there is no
-    room. It is called again then, when `wake` was called, and after half a minute in any case. `where` is the name under which
+    room. It is called again then, when `wake` was called, and after `LOOK_AGAIN` in any case. `where` is the name under which
     outages are announced. Work that has not ended `grace` seconds after `stop` is cancelled.
     """
 
@@ -40,18 +44,17 @@ class Rounds:
     async def run(self) -> None:
         """Work until `stop`; ends when what is under way has ended or was given up."""
         async with asyncio.TaskGroup() as self._group:
-            outages = 0
+            trouble = Trouble(self._where, self._announce)
             while not self._stopping.is_set():
                 # Before looking: what becomes due while we look must not be missed.
                 self._wake.clear()
                 try:
                     due = await self._claim()
-                    outages = 0
                 except Exception as error:
-                    outages += 1
-                    await self._outage(error, outages)
+                    await self._outage(trouble, error)
                 else:
-                    await rest(self._wake, _LONGEST_WAIT if due is None else min(due, _LONGEST_WAIT))
+                    trouble.over()
+                    await rest(self._wake, LOOK_AGAIN if due is None else min(due, LOOK_AGAIN))
             await self._drain()
 
     def stop(self) -> None:
@@ -80,21 +83,23 @@ class Rounds:
 
     async def insist(self, verb: Callable[[], Awaitable[T]]) -> T | None:
         """Tell the store, over outages too; None where it keeps nothing of this any more, or does not answer until `stop`."""
-        outages = 0
+        trouble = Trouble(self._where, self._announce)
         while True:
             try:
-                return await verb()
+                result = await verb()
             except UnknownRequest:
-                return None  # it had ended, and retention has taken it
+                result = None  # it had ended, and retention has taken it
             except Exception as error:
                 if self._stopping.is_set():
                     return None
-                outages += 1
-                await self._outage(error, outages)
+                await self._outage(trouble, error)
+                continue
+            trouble.over()
+            return result
 
-    async def _outage(self, error: Exception, number: int) -> None:
-        pause = exponential(number, longest=_LONGEST_WAIT)
-        self._announce(Outage(self._where, error, pause))
+    async def _outage(self, trouble: Trouble, error: Exception) -> None:
+        pause = exponential(trouble.failures + 1, longest=_LONGEST_PAUSE)
+        trouble.met(error, pause)
         await rest(self._stopping, pause)
 
     async def _drain(self) -> None:

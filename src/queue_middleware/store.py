@@ -145,13 +145,21 @@ class Store(Protocol):
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """Key and token → whether it is to be cancelled, of all jobs this owner runs."""
 
-    def renew(self, tokens: Collection[int]) -> None:
-        """Extend the leases of those jobs and deliveries of this owner. Blocking; called from a thread of its own."""
+    def renew(self, tokens: Collection[int]) -> int:
+        """Extend the leases of those jobs, deliveries and polls of this owner; how many there still were.
+
+        To be called four times in each lease, also without tokens: it is how a process knows that the database is there
+        (`lifecycle.Pulse`). Fewer than were named: `Topic.CANCEL` is told. Blocking; called from a thread of its own.
+        """
 
     # --- the janitor's verbs
 
-    async def rescue(self, *, retry: bool) -> list[Rescue]:
-        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries too."""
+    async def rescue(self, *, retry: bool, running: Collection[int] = ()) -> list[Rescue]:
+        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries and polls too.
+
+        `running` are the tokens that this process works on; they are renewed first, in the same transaction. What is lost
+        then says `lifecycle.IS_LOST`.
+        """
 
     async def expire(self) -> list[Rescue]:
         """Fail waiting jobs whose start deadline has passed, some hundreds at once; none when there are none left."""

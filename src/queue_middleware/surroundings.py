@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from .errors import QueueError
-from .events import Announce, Outage
+from .events import Announce, Trouble
 from .logbook import Shelf
 from .replay import App
 from .settings import Settings
@@ -48,13 +48,17 @@ class Surroundings:
         `error` is that of a first try. False also when the worker has ended meanwhile: then whoever comes next takes the job
         over.
         """
+        trouble = Trouble("settle", self.announce)
         while True:
             if error is not None:
                 if self.is_being_torn_down():
                     return False
-                self.announce(Outage("settle", error, PAUSE))
+                trouble.met(error, PAUSE)
                 await asyncio.sleep(PAUSE)
             try:
-                return await verb()
+                result = await verb()
             except QueueError as again:
                 error = again
+            else:
+                trouble.over()
+                return result

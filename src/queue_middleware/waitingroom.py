@@ -72,7 +72,7 @@ class WaitingRoom(Protocol):
         """Start polls that are due, the longest due first, as far as `turns.Choice` has a place for their hosts.
 
         A host that has all it may have makes nobody else wait, however much is due there; what has to wait for it may be put
-        off for some seconds. One not settled within a minute is due again.
+        off for some seconds. Each begins a lease, as an attempt does; one whose lease is lost is due again.
         """
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:

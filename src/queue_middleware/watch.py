@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from .events import Announce, Outage
+from .events import Announce, Trouble
 from .lifecycle import FINAL, IN_QUEUE
 from .models import Glance
 from .store import Store, Topic
@@ -108,6 +108,7 @@ class Watch:
 
     async def run(self) -> None:
         """Look whenever there is something to see, until `stop`."""
+        trouble = Trouble("watch", self._announce)
         while not self.stopped:
             await self._news.wait()
             self._news.clear()
@@ -116,8 +117,10 @@ class Watch:
                 await self._look()
             except Exception as error:
                 pause = _OUTAGE
-                self._announce(Outage("watch", error, pause))
+                trouble.met(error, pause)
                 self._news.set()
+            else:
+                trouble.over()
             if not self.stopped:
                 await asyncio.sleep(pause)
 

@@ -8,10 +8,11 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .attempt import GRACE, POLITE, Abort, Attempt
-from .events import Announce, Outage
+from .events import Announce, Trouble
 from .logbook import Shelf
 from .models import Claim
 from .replay import App
+from .rounds import LOOK_AGAIN
 from .settings import Settings
 from .store import Store, Topic
 from .surroundings import PAUSE, Surroundings
@@ -121,17 +122,26 @@ class Worker:
         self._wake.set()
 
     async def _claim_until_stopped(self) -> None:
+        trouble = Trouble("claim", self._announce)
         while not self._stopping:
             self._wake.clear()
             try:
                 due = await self._claim()
             except Exception as error:
-                self._announce(Outage("claim", error, PAUSE))
+                trouble.met(error, PAUSE)
                 due = PAUSE
-            timer = None if due is None else self._loop.call_later(due, self._on_work)
+            else:
+                trouble.over()
+            timer = None if due is None else self._timer(due)
             await self._wake.wait()
             if timer:
                 timer.cancel()
+
+    def _timer(self, due: float) -> asyncio.TimerHandle:
+        """At that time a delayed job is due; before that we only look again when it is, because the clock may be set."""
+        if due > LOOK_AGAIN:
+            return self._loop.call_later(LOOK_AGAIN, self._wake.set)
+        return self._loop.call_later(due, self._on_work)
 
     async def _claim(self) -> float | None:
         """Fill the free slots; then the seconds until a delayed job is due."""
@@ -160,14 +170,17 @@ class Worker:
     # What they look at are steps of their own: a variable of one that waits would keep an attempt that is long over.
 
     async def _watch_revocations(self) -> None:
+        trouble = Trouble("revocations", self._announce)
         while True:
             await self._revoked.wait()
             self._revoked.clear()
             try:
                 await self._look_for_revocations()
             except Exception as error:
-                self._announce(Outage("revocations", error, PAUSE))
+                trouble.met(error, PAUSE)
                 self._loop.call_later(PAUSE, self._revoked.set)
+            else:
+                trouble.over()
 
     async def _look_for_revocations(self) -> None:
         """Cancel what is to be cancelled, and stop what is no longer ours."""

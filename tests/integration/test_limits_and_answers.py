@@ -12,7 +12,7 @@ import pytest
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.stores.sqlite.store import system_clock
+from queue_middleware.stores.sqlite.clocks import system_clock
 from queue_middleware.web import intake
 from tests.queueing import client_of, connected, eventually, serving
 

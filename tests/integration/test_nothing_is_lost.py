@@ -22,6 +22,7 @@ from queue_middleware.events import AttemptFailed, ClaimLost, Event
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.stores.sqlite.filewatch import FileWatch
 from tests.nouns import a_job
 from tests.queueing import connected, eventually, serving, stored_jobs
 from tests.standins import Memory
@@ -35,12 +36,12 @@ APP = Starlette(routes=[Route("/", ok, methods=["GET", "POST"])])
 
 
 async def test_refusals_cost_no_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(self: SQLiteStore) -> None:
+    def full(self: FileWatch) -> None:
         raise DiskFull("full", 1)
 
     async with serving(APP, database, concurrency=2) as queue:
         with monkeypatch.context() as patched:
-            patched.setattr(SQLiteStore, "_check_disk", full)
+            patched.setattr(FileWatch, "refuse_submissions", full)
             for _ in range(5):
                 assert (await queue.client.get("/fal/queue/submit/")).status_code == 503
         assert (await queue.run("GET", "/")).text == "ok"

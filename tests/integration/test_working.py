@@ -23,6 +23,8 @@ from queue_middleware.models import Claim, ErrorType, Failure
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import Worker
 from tests.asgi import Message, Receive, Send, answer, http_only
+from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.queueing import client_of, connected, eventually, serving, stored_jobs
 from tests.standins import Memory
 
@@ -282,8 +284,11 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.reaches(request_id, "IN_PROGRESS")
-        thief = SQLiteStore(app.settings, clock=lambda: 10**15)  # for him every lease has run out
+        clock = ManualClock()
+        clock.since_boot = 10**15  # for this one every lease has run out
+        thief = SQLiteStore(app.settings, lease_clock=clock.boot)
         await thief.open()
+        await lease_passes(thief, clock)
         await thief.rescue(retry=False)
         await asyncio.wait_for(stopped.wait(), 10)
         await eventually(lambda: ear.of(ClaimLost))

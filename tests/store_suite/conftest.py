@@ -17,7 +17,10 @@ from tests.clock import ManualClock
 
 
 class Backend(Protocol):
-    def make(self, clock: Callable[[], int], **options: Any) -> Store: ...
+    def make(self, clock: ManualClock, **options: Any) -> Store: ...
+
+    def die(self, store: Store) -> None:
+        """As if its process had been killed, for those who look whether it lives."""
 
 
 class SQLiteBackend:
@@ -26,8 +29,13 @@ class SQLiteBackend:
     def __init__(self, folder: Path) -> None:
         self._database = str(lay_blank(folder / "queue.sqlite3"))
 
-    def make(self, clock: Callable[[], int], **options: Any) -> Store:
-        return SQLiteStore(Settings.load({"database": self._database, "min_free_disk": 0, **options}, {}), clock)
+    def make(self, clock: ManualClock, **options: Any) -> Store:
+        settings = Settings.load({"database": self._database, "min_free_disk": 0, **options}, {})
+        return SQLiteStore(settings, clock, clock.boot)
+
+    def die(self, store: Store) -> None:
+        assert isinstance(store, SQLiteStore)
+        store._files.life.disown()
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}
@@ -40,6 +48,9 @@ class Stores:
         self._backend = backend
         self._clock = clock
         self._stack = stack
+
+    def die(self, store: Store) -> None:
+        self._backend.die(store)
 
     async def open(self, **options: Any) -> Store:
         store = self._backend.make(self._clock, **options)

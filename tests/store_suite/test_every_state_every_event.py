@@ -12,6 +12,7 @@ from queue_middleware.store import Store
 from queue_middleware.tasks import Channel
 from queue_middleware.webhooks import Delivery, Which
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 
 FAILED = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
@@ -40,7 +41,7 @@ async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
 
 
 async def _lose(store: Store, clock: ManualClock, claim: Claim) -> None:
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
 
 
@@ -132,7 +133,7 @@ class Hands:
         await self.store.outbox.settle(self.delivery, attempt, delivered=delivered, retry_in=retry_in)
 
     async def lose(self) -> None:
-        self.clock.advance(60)
+        await lease_passes(self.store, self.clock)
         await self.store.rescue(retry=True)
 
     async def follow(self) -> None:

@@ -7,6 +7,7 @@ import asyncio
 from queue_middleware.models import ErrorType, Failure, JobState, LogLevel, LogLine, Progress, RetryPolicy
 from queue_middleware.store import Store
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer
 from tests.store_suite.conftest import Stores
 
@@ -66,7 +67,7 @@ async def test_lines_of_all_attempts_stay_in_one_sequence(store: Store, clock: M
     await store.retry(claim, 0.0)
     (again,) = await store.claim(1)
     await store.log(again, lines("second"))
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
     (third,) = await store.claim(1)
     await store.log(third, lines("third"))
@@ -77,7 +78,7 @@ async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -
     stale = (await store.submit(a_job(), start=True)).claim
     assert stale
     await store.log(stale, lines("mine"))
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
     assert not await store.log(stale, lines("between"))
     (fresh,) = await store.claim(1)
@@ -91,7 +92,7 @@ async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -
 async def test_who_lost_a_job_that_then_failed_adds_nothing(store: Store, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(retry=RetryPolicy(1)), start=True)).claim
     assert stale
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
     assert not await store.log(stale, lines("too late"))
     assert await said(store, stale.key) == []

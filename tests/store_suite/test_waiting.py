@@ -12,6 +12,7 @@ from queue_middleware.store import Store, Topic
 from queue_middleware.tasks import Channel, Places, Resolved, SecretId, TaskStatus
 from queue_middleware.taskspec import Backoff, PollConfig
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls
 from tests.store_suite.conftest import Stores
 
@@ -189,7 +190,7 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(stor
     elif how == "release":
         assert await store.release(claim)
     elif how == "lose":
-        clock.advance(60)
+        await lease_passes(store, clock)
         assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
@@ -359,7 +360,7 @@ async def test_a_host_that_has_all_it_may_have_makes_no_other_wait(store: Store,
     clock.advance(2)
     claimed = await store.waiting.claim_polls(Places(4, strangers=4, each=2))
     assert [poll.key for poll in claimed.polls] == [*slow[:2], other]
-    assert claimed.next_in == 60.0, "when those that were given out are due again"
+    assert claimed.next_in is None, "those that were given out are not due again before they are settled, or lost"
     busy = {"https://slow.test:443": 1}
     claimed = await store.waiting.claim_polls(Places(3, strangers=3, each=2, busy=busy))
     assert [poll.key for poll in claimed.polls] == slow[2:3]
@@ -382,10 +383,27 @@ async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_ar
 async def test_a_lost_poll_is_made_again(store: Store, clock: ManualClock) -> None:
     await waiting(store, 600.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    assert len(await claimed_polls(store, 5)) == 1
-    clock.advance(60)
+    (lost,) = await claimed_polls(store, 5)
+    clock.advance(1)
+    assert await claimed_polls(store, 5) == []
+    await lease_passes(store, clock)
+    await store.rescue(retry=True)
     (poll,) = await claimed_polls(store, 5)
     assert poll.number == 2
+    assert not await store.waiting.settle_poll(lost, next_in=3.0)
+
+
+async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: Store, clock: ManualClock) -> None:
+    """However far the wall clock is set meanwhile."""
+    await waiting(store, 90_000.0, poll_in=5.0, poll=POLLS)
+    clock.advance(5)
+    (poll,) = await claimed_polls(store, 5)
+    for _ in range(3):
+        await lease_passes(store, clock, renewed=[poll.token])
+        clock.set(3600)
+        assert await store.rescue(retry=True, running=[poll.token]) == []
+        assert await claimed_polls(store, 5) == []
+    assert await store.waiting.settle_poll(poll, next_in=3.0)
 
 
 async def test_a_poll_of_what_has_ended_is_not_recorded(store: Store, clock: ManualClock) -> None:

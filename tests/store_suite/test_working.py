@@ -18,6 +18,7 @@ from queue_middleware.models import (
 )
 from queue_middleware.store import Store, Topic
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed
 from tests.store_suite.conftest import Stores
 
@@ -80,7 +81,7 @@ async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualC
     receipt = await store.submit(a_job(), start=True)
     stale = receipt.claim
     assert stale
-    clock.advance(60)
+    await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.QUEUED]
     (fresh,) = await store.claim(1)
     assert not await store.complete(stale, an_answer(b"stale"))
@@ -109,7 +110,7 @@ async def test_who_ended_a_job_may_say_so_again(store: Store) -> None:
 async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     assert receipt.claim
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
     assert not await store.complete(receipt.claim, an_answer())
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
@@ -152,7 +153,7 @@ async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClo
     receipt = await store.submit(a_job(webhook="https://example.com/"))
     for expected in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
         assert len(await store.claim(1)) == 1
-        clock.advance(60)
+        await lease_passes(store, clock)
         assert [rescue.state for rescue in await store.rescue(retry=True)] == [expected]
     job = await store.job(receipt.request_id)
     assert job.failure is not None
@@ -163,13 +164,13 @@ async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClo
 
 async def test_on_crash_fail_never_runs_twice(store: Store, clock: ManualClock) -> None:
     await store.submit(a_job(), start=True)
-    clock.advance(60)
+    await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue(retry=False)] == [JobState.FAILED]
 
 
 async def test_no_retry_means_not_after_a_crash_either(store: Store, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)), start=True)
-    clock.advance(60)
+    await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.FAILED]
 
 
@@ -178,7 +179,7 @@ async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: Manual
     receipt = await store.submit(a_job(retry=policy))
     (claim,) = await store.claim(1)
     assert claim.retry == policy
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue(retry=True)
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
@@ -201,9 +202,7 @@ async def test_what_its_process_forgot_is_not_renewed(store: Store, clock: Manua
     kept = await store.submit(a_job(), start=True)
     forgotten = await store.submit(a_job(), start=True)
     assert kept.claim
-    clock.advance(45)
-    await asyncio.to_thread(store.renew, [kept.claim.token])
-    clock.advance(45)
+    await lease_passes(store, clock, renewed=[kept.claim.token])
     assert [rescue.request_id for rescue in await store.rescue(retry=True)] == [forgotten.request_id]
 
 
@@ -229,7 +228,7 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: Manua
     elif how == "release":
         assert await store.release(receipt.claim)
     else:
-        clock.advance(60)
+        await lease_passes(store, clock)
         await store.rescue(retry=True)
     job = await store.job(receipt.request_id)
     assert job.state is JobState.CANCELLED

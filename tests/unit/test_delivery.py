@@ -20,6 +20,7 @@ from queue_middleware.events import (
     DeliveryDead,
     DeliveryFailed,
     Outage,
+    Recovered,
     announce_to,
 )
 from queue_middleware.guard import Guard
@@ -46,6 +47,7 @@ from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks import Which
 from tests.blank import lay_blank
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
 URL = "https://receiver.example/hook"
@@ -130,7 +132,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3"))), clock)
+    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3"))), clock, clock.boot)
     await store.open()
     yield Bench(store, clock)
     await store.close()
@@ -357,7 +359,7 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert receiver.busy == 0
     assert await bench.states() == {DeliveryState.SENDING: 1}
 
-    bench.clock.advance(61)
+    await lease_passes(bench.store, bench.clock)
     await bench.store.rescue(retry=True)
     async with bench.running(Receiver()):
         event = await bench.ear.next()
@@ -387,7 +389,7 @@ async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_bac
     await bench.finish()
     async with bench.running(receiver, Cancelling(), limit=1):
         await until_claimed(bench)
-        bench.clock.advance(61)
+        await lease_passes(bench.store, bench.clock)
         await bench.store.rescue(retry=True)
         event = await bench.ear.next()
     assert (type(event), event.delivery.attempt, len(receiver.posts)) == (Delivered, 2, 1)
@@ -431,8 +433,8 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
     receiver = Receiver()
     await bench.finish()
     async with bench.running(receiver, Faulty(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
-        heard = [await bench.ear.next() for _ in range(3)]
-    assert [type(event) for event in heard] == [Outage, Outage, Delivered]
+        heard = [await bench.ear.next() for _ in range(4)]
+    assert [type(event) for event in heard] == [Outage, Outage, Recovered, Delivered]
     assert len(receiver.posts) == 1
 
 
@@ -459,7 +461,7 @@ async def test_a_lost_lease_is_not_announced(bench):
     async with bench.running(receiver, limit=1):
         await bench.finish()
         await receiver.arrived.acquire()
-        bench.clock.advance(61)
+        await lease_passes(bench.store, bench.clock)
         await bench.store.rescue(retry=True)
         receiver.gate.set()
         event = await bench.ear.next()

@@ -13,7 +13,7 @@ import pytest
 from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundError, StoreBusy, UnknownRequest
-from queue_middleware.events import Finished, Outage, Polled, PollFailed, announce_to
+from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
 from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
@@ -43,6 +43,7 @@ from tests.fake_providers import (
     loopback_client,
     providing,
 )
+from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
 from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
@@ -125,8 +126,8 @@ class Bench:
         began, heard = self.clock.now, []
         while (await self.store.job(claim.request_id)).state is JobState.WAITING:
             due = await self.store.next_due(Topic.POLL)
-            assert due is not None
-            self.pass_time(due)
+            if due is not None:  # else all of them are being asked
+                self.pass_time(due)
             heard.append(await self.ear.next())
         return heard, (self.clock.now - began) / 1000
 
@@ -145,7 +146,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3")), min_free_disk=0), clock)
+    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3")), min_free_disk=0), clock, clock.boot)
     await store.open()
     bench = Bench(store, clock)
     async with bench.client:
@@ -510,7 +511,8 @@ async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_bac
         async with asyncio.timeout(10):
             while not cancelled:
                 await asyncio.sleep(0)
-        bench.pass_time(60)  # its lease
+        await lease_passes(bench.store, bench.clock)
+        await bench.store.rescue(retry=True)
         assert (await bench.ear.next()).request_id == claim.request_id
     assert len(wire.calls) == 1
 
@@ -521,7 +523,7 @@ async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
     async with bench.asking(Scripted(an_answer(b'{"status": "done"}')), room=broken):
-        assert [type(await bench.ear.next()) for _ in range(3)] == [Outage, Outage, Finished]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
@@ -534,7 +536,7 @@ async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, ver
     wire = Scripted(an_answer(b'{"status": "done"}' if verb == "resolve" else b"{}"))
     async with bench.asking(wire, room=broken):
         last = Finished if verb == "resolve" else Polled
-        assert [type(await bench.ear.next()) for _ in range(3)] == [Outage, Outage, last]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, last]
     assert len(wire.calls) == 1
 
 
@@ -568,7 +570,8 @@ async def test_a_question_under_way_is_waited_for_then_given_up(bench):
     assert wire.busy == 0
     assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
     wire.gate.set()
-    bench.clock.advance(60)  # its lease
+    await lease_passes(bench.store, bench.clock)
+    await bench.store.rescue(retry=True)
     async with bench.asking(wire):
         assert isinstance(await bench.ear.next(), Finished)
     assert await bench.result(claim) == b'{"status": "done"}'

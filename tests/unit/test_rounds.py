@@ -5,8 +5,8 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import StoreBusy, UnknownRequest
-from queue_middleware.events import Outage
-from queue_middleware.rounds import Rounds, rest
+from queue_middleware.events import Outage, Recovered
+from queue_middleware.rounds import LOOK_AGAIN, Rounds, rest
 from tests.standins import looping
 
 
@@ -76,7 +76,10 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
         for _ in range(2):
             await claims.made.acquire()
     assert numbers == [1, 2, 1]
-    assert [(type(event), event.where) for event in heard] == [(Outage, "test")] * 3
+    assert [(type(event), event.where) for event in heard] == [
+        (kind, "test") for kind in (Outage, Outage, Recovered, Outage, Recovered)
+    ]
+    assert [event.failures for event in heard if isinstance(event, Recovered)] == [2, 1]
 
 
 async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
@@ -147,7 +150,7 @@ async def test_the_store_is_told_over_outages(claims, heard, no_pause):
         return answer
 
     assert await rounds.insist(verb) == 42
-    assert [type(event) for event in heard] == [Outage, Outage]
+    assert [type(event) for event in heard] == [Outage, Outage, Recovered]
 
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])
@@ -169,3 +172,20 @@ async def test_a_rest_ends_with_its_event_or_its_time():
     event.set()
     async with asyncio.timeout(10):
         await rest(event, 3600.0)
+
+
+@pytest.mark.parametrize("due", [None, 3600.0, 1e9])
+async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkeypatch, due):
+    """What is due in an hour by a clock that was set back is due at once when it is right again."""
+    waits = []
+
+    async def note(event, seconds):
+        waits.append(seconds)
+        rounds.stop()
+
+    monkeypatch.setattr("queue_middleware.rounds.rest", note)
+    claims.due = due
+    rounds = Rounds("test", claims, heard.append)
+    await rounds.run()
+    assert waits == [LOOK_AGAIN]
+    assert LOOK_AGAIN <= 5

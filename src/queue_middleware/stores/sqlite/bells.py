@@ -11,6 +11,7 @@ import contextlib
 import errno
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,10 @@ _PAUSE = 0.02
 
 
 class Bells:
-    """Those of one file, seen by one process. `ring` is called in the writing thread, all else in the event loop."""
+    """Those of one file, seen by one process. `ring` is called in the writing thread.
+
+    What belongs to our own is called by one caller at a time: `listen` and `deafen` in the event loop, what blocks elsewhere.
+    """
 
     def __init__(self, database: Path, owner: str) -> None:
         self._database = database
@@ -37,51 +41,82 @@ class Bells:
     def ring(self) -> None:
         """Ring every bell but our own."""
         number: int = _NUMBER.unpack_from(self._number)[0]
-        if number != self._known:
+        if number != self._known and self._find():
             self._known = number
-            self._find()
         for path, pipe in list(self._others.items()):
             try:
                 os.write(pipe, b"!")
             except BlockingIOError:
-                continue  # it was rung so often that nobody can have missed it
+                continue  # it was rung so often that it cannot have been missed
             except OSError:
                 os.close(self._others.pop(path))
 
-    def _find(self) -> None:
+    def _find(self) -> bool:
+        """Open those that are new; False where that could not be done, for instance without a free descriptor."""
         prefix = f"{self._database.name}.bell-"
-        paths = {path for path in self._database.parent.iterdir() if path.name.startswith(prefix) and path.suffix != ".new"}
+        try:
+            paths = {path for path in self._database.parent.iterdir() if path.name.startswith(prefix) and path.suffix != ".new"}
+        except OSError:
+            return False
         paths.discard(self._path())
         for path in self._others.keys() - paths:
             os.close(self._others.pop(path))
-        for path in paths - self._others.keys():
-            try:
-                self._others[path] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            except OSError as error:
-                if error.errno == errno.ENXIO:  # nobody listens to it: its process is dead
-                    path.unlink(missing_ok=True)
+        opened = [self._open(path) for path in paths - self._others.keys()]
+        return all(opened)
 
-    # --- our own
+    def _open(self, path: Path) -> bool:
+        try:
+            pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing listens to it: its process is dead
+                path.unlink(missing_ok=True)
+            return error.errno not in (errno.EMFILE, errno.ENFILE)
+        if stat.S_ISFIFO(os.fstat(pipe).st_mode):
+            self._others[path] = pipe
+        else:
+            os.close(pipe)  # a file of that name is no bell, and nothing is to be written into it
+        return True
+
+    # --- our own: what blocks, and what belongs to the event loop
 
     def hang(self, told: Callable[[], None]) -> None:
-        """Call `told` soon after every commit of another process. Repeatable. Without named pipes it does nothing."""
+        """`make`, then `listen`."""
+        self.make()
+        self.listen(told)
+
+    def make(self) -> None:
+        """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it does nothing."""
         if self._mine is not None:
             return
         path = self._path()
-        # It has its name only when somebody listens to it, or it would be taken for that of a dead process.
+        # It has its name only when something listens to it, or it would be taken for that of a dead process.
         hidden = path.with_name(f"{path.name}.new")
-        with contextlib.suppress(OSError):
+        opened: list[int] = []
+        try:
+            hidden.unlink(missing_ok=True)
             os.mkfifo(hidden, 0o600)
-            reader = os.open(hidden, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            writer = os.open(hidden, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # without one a pipe is always at its end
-            self._mine = reader, writer
+            # A writer too: without one a pipe is always at its end.
+            for way in (os.O_RDONLY, os.O_WRONLY):
+                opened.append(os.open(hidden, way | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))  # noqa: PERF401
             hidden.rename(path)
-            self._tell_others()
-            self._listen(told)
+        except OSError:
+            for pipe in opened:
+                os.close(pipe)
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            return
+        self._mine = opened[0], opened[1]
+        self._tell_others()
 
-    def _listen(self, told: Callable[[], None]) -> None:
-        assert self._mine is not None, "a bell that does not hang cannot be heard"  # noqa: S101
-        asyncio.get_running_loop().add_reader(self._mine[0], self._on_ring, told)
+    @property
+    def hangs(self) -> bool:
+        """Whether the pipe is there."""
+        return self._mine is not None
+
+    def listen(self, told: Callable[[], None]) -> None:
+        """Call `told` soon after every commit of another process, where there is a pipe. Repeatable."""
+        if self._mine is not None:
+            asyncio.get_running_loop().add_reader(self._mine[0], self._on_ring, told)
 
     def _on_ring(self, told: Callable[[], None]) -> None:
         assert self._mine is not None, "a bell that does not hang cannot be heard"  # noqa: S101
@@ -89,19 +124,27 @@ class Bells:
         with contextlib.suppress(BlockingIOError):
             os.read(self._mine[0], 2**16)
         loop.remove_reader(self._mine[0])
-        self._timer = loop.call_later(_PAUSE, self._listen, told)
+        self._timer = loop.call_later(_PAUSE, self.listen, told)
         told()
 
     def take_down(self) -> None:
-        """Want to know no longer. Repeatable."""
-        if self._mine is None:
-            return
+        """`deafen`, then `remove`."""
+        self.deafen()
+        self.remove()
+
+    def deafen(self) -> None:
+        """Listen no longer. Repeatable."""
         if self._timer is not None:
             self._timer.cancel()
-        asyncio.get_running_loop().remove_reader(self._mine[0])
-        self._path().unlink(missing_ok=True)
-        self._drop_mine()
-        self._tell_others()
+        if self._mine is not None:
+            asyncio.get_running_loop().remove_reader(self._mine[0])
+
+    def remove(self) -> None:
+        """Remove the pipe, which is not listened to any more. Blocking. Repeatable."""
+        if self._mine is not None:
+            self._path().unlink(missing_ok=True)
+            self._drop_mine()
+            self._tell_others()
 
     def _path(self) -> Path:
         return self._database.with_name(f"{self._database.name}.bell-{self._owner}")
@@ -119,8 +162,8 @@ class Bells:
     # --- the end
 
     def close(self) -> None:
-        """Let go of everything. Repeatable."""
-        self.take_down()
+        """Let go of everything; nothing is listened to any more. Blocking. Repeatable."""
+        self.remove()
         self.disown()
 
     def disown(self) -> None:

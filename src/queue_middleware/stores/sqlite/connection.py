@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Self, TypeVar
+from urllib.parse import quote
 
 import aiosqlite
 
@@ -17,6 +19,8 @@ from .failures import as_queue_error
 from .locks import TurnLock
 
 T = TypeVar("T")
+
+_log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
 """Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
@@ -31,6 +35,15 @@ _SETTINGS = (
     # A statement that can fail halfway keeps the pages it changes: every group would make a file for them and delete it.
     "temp_store = MEMORY",
 )
+
+
+class CommitFailed(Exception):
+    """COMMIT itself failed, with SQLite's error as the cause.
+
+    By what SQLite says (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a disk that
+    answered with an error may have kept the frames, and they count after a power cut. So nothing of it is to be tried again
+    by us: to whom it belongs it is told that the outcome is unknown.
+    """
 
 
 class Connection(aiosqlite.Connection):
@@ -58,7 +71,7 @@ class Connection(aiosqlite.Connection):
         execute: Callable[..., Awaitable[T]] = self._execute
         try:
             return await asyncio.shield(execute(work, self._conn))
-        except sqlite3.Error as error:
+        except (sqlite3.Error, CommitFailed) as error:
             raise as_queue_error(error) from error
         except ValueError as error:  # aiosqlite's "Connection closed"
             raise StoreBusy("the queue's database is closed", 5) from error
@@ -72,7 +85,11 @@ class Connection(aiosqlite.Connection):
         assert self._lock is not None, "a reading connection has no transactions"  # noqa: S101
         result = in_transaction(connection, self._lock, work)
         if self._committed is not None:
-            self._committed()
+            try:
+                self._committed()
+            except Exception:
+                # What is committed is committed, whatever becomes of those who are told of it.
+                _log.exception("other processes could not be told of a commit at once; they notice within moments")
         return result
 
     async def close(self) -> None:
@@ -92,12 +109,14 @@ class Connection(aiosqlite.Connection):
 
 
 def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[], T]) -> T:
-    """`work` as one transaction, all of it undone when it raises. Blocking."""
+    """`work` as one transaction, all of it undone when it raises. Blocking. Nothing is raised after COMMIT."""
     with lock:
+        if connection.in_transaction:  # a ROLLBACK failed, for instance on a disk that did not answer
+            connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
             result = work()
-            connection.execute("COMMIT")
+            _commit(connection)
         except BaseException:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
@@ -105,10 +124,25 @@ def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callabl
         return result
 
 
-def open_connection(path: Path, *, read_only: bool = False) -> sqlite3.Connection:
-    """A connection with every setting that durability stands on, set explicitly. Blocking."""
+def _commit(connection: sqlite3.Connection) -> None:
+    try:
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        raise CommitFailed(str(error)) from error
+
+
+def open_connection(path: Path, *, read_only: bool = False, create: bool = True) -> sqlite3.Connection:
+    """A connection with every setting that durability stands on, set explicitly. Blocking.
+
+    `create=False` once the queue runs: where the file is gone an empty one must not take its place.
+    """
     connection = sqlite3.connect(
-        path, timeout=_BUSY_TIMEOUT, isolation_level=None, check_same_thread=False, cached_statements=512
+        f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}",
+        uri=True,
+        timeout=_BUSY_TIMEOUT,
+        isolation_level=None,
+        check_same_thread=False,
+        cached_statements=512,
     )
     try:
         _set_up(connection, read_only)

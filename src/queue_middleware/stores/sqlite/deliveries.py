@@ -75,7 +75,7 @@ def _start(transaction: Transaction, hosts: list[str], count: int, standings: di
         {
             "owner": transaction.owner,
             "now": transaction.now,
-            "lease_until": transaction.now + transaction.lease,
+            "lease_until": transaction.lease_until,
             "hosts": json.dumps(hosts),
             "count": count,
         },

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 
-from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError
+from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError, Unavailable
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
 _EVERYBODYS = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
@@ -13,14 +13,14 @@ _EVERYBODYS = _BUSY | {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE
 
 def is_everybodys(error: BaseException) -> bool:
     """Whether every operation would have failed like this one."""
-    return _primary_code(error) in _EVERYBODYS
+    return isinstance(error, Unavailable) or primary_code(error) in _EVERYBODYS
 
 
 def as_queue_error(error: BaseException) -> QueueError:
     """The error that callers know, with SQLite's as its cause."""
     if isinstance(error, QueueError):
         return error
-    code = _primary_code(error)
+    code = primary_code(error)
     known: QueueError = StoreError("the queue's database failed; the log of the service says how")
     if code in _BUSY:
         known = StoreBusy("the queue's database is locked by another program", 5)
@@ -30,5 +30,6 @@ def as_queue_error(error: BaseException) -> QueueError:
     return known
 
 
-def _primary_code(error: BaseException) -> int:
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF
+def primary_code(error: BaseException) -> int:
+    """Of SQLite's error, or of the one that caused this."""
+    return (getattr(error, "sqlite_errorcode", 0) or getattr(error.__cause__, "sqlite_errorcode", 0)) & 0xFF

@@ -27,6 +27,7 @@ from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
 from .codec import decode_events, decode_request, encode_headers
+from .leases import Lost, judge_leases
 from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
@@ -67,7 +68,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         {
             "owner": transaction.owner,
             "now": transaction.now,
-            "lease_until": transaction.now + transaction.lease,
+            "lease_until": transaction.lease_until,
             "limit": limit,
         },
     )
@@ -183,6 +184,8 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
+    if transaction.change("release_polls", everything):
+        transaction.topics.add(Topic.POLL)
     return [len(held) for _ in batch]
 
 
@@ -254,13 +257,13 @@ def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure)
         make_due(transaction, ended)
 
 
-def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) -> list[list[Rescue]]:
-    """Take the jobs and deliveries of lost workers: those of the dead, and those whose lease has run out."""
-    return [_rescue(transaction, again, dead) for again, dead in batch]
+def rescue(transaction: Transaction, batch: Sequence[tuple[bool, Lost]]) -> list[list[Rescue]]:
+    """Take the jobs, deliveries and polls of lost workers. See `lifecycle.IS_LOST`."""
+    return [_rescue(transaction, again, lost) for again, lost in batch]
 
 
-def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Rescue]:
-    lost = {"now": transaction.now, "dead": json.dumps(dead)}
+def _rescue(transaction: Transaction, again: bool, judged: Lost) -> list[Rescue]:
+    lost = judge_leases(transaction, judged)
     rescued: list[Rescue] = []
     for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in transaction.all("lost_jobs", lost):
         policy = _policy(max_attempts, retries)
@@ -281,4 +284,6 @@ def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Resc
         transaction.topics.add(Topic.CANCEL)
     if transaction.change("lost_deliveries", lost):
         transaction.topics.add(Topic.DELIVERY)
+    if transaction.change("lost_polls", lost):
+        transaction.topics.add(Topic.POLL)
     return rescued

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import threading
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,9 @@ class TurnLock:
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        fcntl.flock(self._file, fcntl.LOCK_UN)
+        # It comes after COMMIT and must not fail. Where the descriptor was closed under us the kernel has unlocked it.
+        with contextlib.suppress(OSError, ValueError):
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     def close(self) -> None:
         """Give the descriptor back. Repeatable."""
@@ -42,28 +45,76 @@ class LifeSign:
 
     def __init__(self, database: Path, owner: str) -> None:
         self._path = _life_path(database, owner)
-        # Locked before it has its name: nobody can meet it unlocked and take its owner for dead.
+        self._file = -1
+        self._renewing = threading.Lock()
+        self._make()
+
+    def _make(self) -> None:
+        # Locked before it has its name: no process can meet it unlocked and take its owner for dead.
         hidden = self._path.with_name(f"{self._path.name}.new")
-        self._file = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        hidden.rename(self._path)
+        made = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            hidden.rename(self._path)
+        except BaseException:
+            os.close(made)
+            raise
+        self._file, old = made, self._file
+        if old >= 0:
+            os.close(old)
+
+    def keep(self) -> None:
+        """Make it again where it was removed, for instance by a program that tidies up. Called from the heartbeat's thread.
+
+        Raises `OSError`. After `close` or `disown` it does nothing.
+        """
+        with self._renewing:
+            if self._file >= 0 and not self._is_in_place():
+                self._make()
+
+    def _is_in_place(self) -> bool:
+        try:
+            found = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return os.path.samestat(found, os.fstat(self._file))
 
     def close(self) -> None:
         """Take the sign down. Repeatable."""
-        if self._file >= 0:
-            self._path.unlink(missing_ok=True)
-            self.disown()
+        with self._renewing:
+            if self._file >= 0:
+                self._path.unlink(missing_ok=True)
+                self._let_go()
 
     def disown(self) -> None:
         """Close our descriptor and leave the file."""
+        # Without the lock: in a forked child a thread that held it is not there to give it back.
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
-def dead_owners(database: Path, owners: Iterable[str]) -> list[str]:
-    """Those owners that certainly died on this machine. One without a file is not among them: its lease decides."""
-    return [owner for owner in owners if _is_free(_life_path(database, owner))]
+def make_owner(boot: str) -> str:
+    """A name for one start of a process, which tells in which boot that was."""
+    return f"{boot}-{os.urandom(8).hex()}"
+
+
+def dead_owners(database: Path, own: str, owners: Iterable[str]) -> list[str]:
+    """Those that certainly died: of an earlier boot, or the kernel let go of their life sign.
+
+    `own` is not among them, nor an owner of this boot without a file: its lease decides.
+    """
+    return [
+        owner for owner in owners if owner != own and (_is_of_another_boot(owner, own) or _is_free(_life_path(database, owner)))
+    ]
+
+
+def _is_of_another_boot(owner: str, own: str) -> bool:
+    theirs, ours = owner.rpartition("-")[0], own.rpartition("-")[0]
+    return bool(theirs and ours) and theirs != ours
 
 
 def sweep_life_signs(database: Path, needed: Iterable[str]) -> None:
@@ -84,7 +135,8 @@ def _life_paths(database: Path) -> Iterator[Path]:
 
 
 def _is_free(path: Path) -> bool:
-    with contextlib.suppress(FileNotFoundError, BlockingIOError):
+    # Whatever else keeps us from seeing it, for instance that there are no descriptors left, says nothing about its owner.
+    with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from importlib.resources import files
 
-from queue_middleware.errors import StoreError
+from queue_middleware.errors import Outdated, StoreError
+
+_RETRY_AFTER = 10
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -24,6 +27,22 @@ def migrate(connection: sqlite3.Connection) -> None:
     for number, text in known:
         if number > version:
             connection.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version = {number};\nCOMMIT;")
+
+
+def check_schema(connection: sqlite3.Connection) -> None:
+    """Raise `Outdated` where another release has migrated the file that this process has open."""
+    version = _version(connection)
+    if version != _newest():
+        raise Outdated(
+            f"the database has schema version {version} by now, this process knows {_newest()}: "
+            "restart this process with the release that the others run",
+            _RETRY_AFTER,
+        )
+
+
+@cache
+def _newest() -> int:
+    return migrations()[-1][0]
 
 
 def _version(connection: sqlite3.Connection) -> int:

@@ -19,8 +19,6 @@ from .codec import decode_headers, decode_poll, decode_spec
 from .queries import SQL
 from .transaction import Transaction
 
-_LEASE = 60_000
-"""Milliseconds after which a poll of which nothing was heard is made again. Longer than any of them may take."""
 _LOOKED_AT = 500
 """Due polls that one claim looks at."""
 _PUT_OFF = 15_000
@@ -72,7 +70,7 @@ def _addressee(key: int, spec: bytes, poll: bytes | None) -> tuple[int, PollConf
 
 
 def _start(transaction: Transaction, key: int, task: Task, config: PollConfig, host: str) -> Poll:
-    row = transaction.one("claim_poll", {"key": key, "lease_until": transaction.now + _LEASE})
+    row = transaction.one("claim_poll", {"key": key, "owner": transaction.owner, "lease_until": transaction.lease_until})
     answer = transaction.one("response", (key,))
     assert row is not None  # noqa: S101
     assert answer is not None  # noqa: S101

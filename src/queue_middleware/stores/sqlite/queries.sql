@@ -5,6 +5,12 @@
 -- name: last_id
 SELECT max(id) FROM job;
 
+-- name: last_id_to_follow
+SELECT max(
+    ifnull((SELECT max(id) FROM job WHERE id < ?), 0),
+    ifnull((SELECT max(id) FROM job WHERE state = 'queued'), 0),
+    ifnull((SELECT max(id) FROM job WHERE state = 'delayed'), 0));
+
 -- name: insert_jobs
 INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
@@ -130,20 +136,42 @@ UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :o
 UPDATE delivery SET lease_until = :lease_until
 WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
+-- name: renew_polls
+UPDATE task SET lease_until = :lease_until WHERE token IN (SELECT value FROM json_each(:tokens)) AND owner = :owner;
+
+-- name: pulse
+-- Where a process has nothing to renew: something has to be written, or a full disk would look like a database that is there.
+UPDATE pulse SET at = ?;
+
 -- name: owners
-SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending';
+SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending'
+UNION SELECT owner FROM task WHERE token IS NOT NULL;
 
 -- name: leases_ran_out
-SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :now)
-    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :now);
+-- A judge that is not calm asks for leases that ended at -1, and there are none.
+SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :ended_by)
+    OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :ended_by)
+    OR EXISTS (SELECT 1 FROM task WHERE token IS NOT NULL AND lease_until <= :ended_by);
 
 -- name: lost_jobs
 SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task FROM job
-WHERE state = 'running' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
+WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_deliveries
 UPDATE delivery SET state = 'pending', due_at = :now, owner = NULL, token = NULL, lease_until = NULL
-WHERE state = 'sending' AND (lease_until <= :now OR owner IN (SELECT value FROM json_each(:dead)));
+WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+
+-- name: lost_polls
+UPDATE task SET owner = NULL, token = NULL, lease_until = NULL
+WHERE token IS NOT NULL AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+
+-- name: release_polls
+UPDATE task SET owner = NULL, token = NULL, lease_until = NULL WHERE token IS NOT NULL AND owner = :owner;
+
+-- name: hand_over_jobs
+-- What is to be cancelled is left: whoever rescues it ends it.
+UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
+WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue
 SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
@@ -278,7 +306,7 @@ SELECT host, standing, failures, failing_since, held_until, (SELECT count(*) FRO
 FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER BY host LIMIT :limit;
 
 -- name: unused_receivers
-SELECT host FROM receiver WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+SELECT host FROM receiver WHERE next_at IS NULL AND (used_at <= :before OR used_at > :latest) LIMIT :limit;
 
 -- name: forget_receivers
 DELETE FROM receiver WHERE next_at IS NULL AND host IN (SELECT value FROM json_each(?));
@@ -311,6 +339,20 @@ SELECT at, duration, status, error, answer FROM delivery_attempt WHERE delivery_
 SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
+
+-- name: outlived_ahead
+-- Those whose id is ahead of the clock, which was wrong when they were submitted.
+SELECT id FROM job WHERE id >= :ahead AND finished_at <= :before
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+ORDER BY id LIMIT :limit;
+
+-- name: ended_ahead
+-- Those that ended, by a clock that was wrong, at a time that has not come. They are among those submitted by it, or among old ones.
+SELECT id FROM job WHERE id >= :ahead AND finished_at > :latest
+UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LIMIT :limit;
+
+-- name: ended_now
+UPDATE job SET finished_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL;
 
 -- name: prune
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));

@@ -91,9 +91,9 @@ def owners(connection: sqlite3.Connection) -> list[str]:
     return [row[0] for row in connection.execute(SQL["owners"]).fetchall()]
 
 
-def leases_ran_out(connection: sqlite3.Connection, now: int) -> bool:
-    """Whether somebody's lease has passed."""
-    row = one(connection, "leases_ran_out", {"now": now})
+def leases_ran_out(connection: sqlite3.Connection, ended_by: int) -> bool:
+    """Whether there is a lease that ended at this moment or before it."""
+    row = one(connection, "leases_ran_out", {"ended_by": ended_by})
     return row is not None and bool(row[0])
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
+import contextlib
 import sqlite3
-import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 
 from queue_middleware.aside import aside
-from queue_middleware.errors import DiskFull, QueueError, StoreError
+from queue_middleware.errors import QueueError, StoreError
 from queue_middleware.models import (
     Cancelled,
     Claim,
@@ -32,15 +31,18 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import jobs, logs, reading, retention, submissions
+from . import clocks, jobs, logs, reading, retention, submissions
+from .clocks import Clocks
 from .codec import PART, encode_lines, encode_request
-from .connection import Connection, in_transaction, open_connection
+from .connection import Connection
 from .files import Files, database_path, warnings
-from .filesystem import lacks_room, mount_table, refuse_network_filesystem
+from .filesystem import mount_table, refuse_network_filesystem
+from .filewatch import FileWatch
+from .leases import Leases, Lost, hand_over
 from .listeners import Listeners
-from .locks import dead_owners
+from .locks import dead_owners, make_owner
 from .outbox import SQLiteOutbox
-from .queries import SQL
+from .standing import Standing
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
@@ -49,31 +51,30 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
-_DISK_WATCH = 1.0
-"""Seconds for which a look at the free disk is believed."""
-
-
-def system_clock() -> int:
-    """Milliseconds since 1970. All processes on one file share the machine, and so its clock."""
-    return time.time_ns() // 1_000_000
 
 
 class SQLiteStore:
-    """`store.Store` on one SQLite file. `clock` decides leases, schedules and ids; tests hand in their own."""
+    """`store.Store` on one SQLite file. Tests hand in clocks of their own.
 
-    def __init__(self, settings: Settings, clock: Callable[[], int] = system_clock) -> None:
+    `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since the boot) leases.
+    """
+
+    def __init__(
+        self, settings: Settings, clock: Callable[[], int] | None = None, lease_clock: Callable[[], int] | None = None
+    ) -> None:
         self.path = database_path(settings.database)
         self.owner = ""
         self._settings = settings
-        self._clock = clock
+        self._clocks = Clocks(clock, lease_clock)
+        self._lease = round(settings.lease * 1000)
+        self._leases = Leases(self._clocks.boot, self._lease)
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
-        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
         self._opened: AsyncExitStack | None = None
-        self._disk_checked = -_DISK_WATCH
-        self._disk_complaint: str | None = None
+        self._watched = FileWatch(self.path, settings.min_free_disk)
 
     # --- opening and closing
 
@@ -83,18 +84,29 @@ class SQLiteStore:
             raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
         if not self._settings.allow_network_filesystem:
             refuse_network_filesystem(self.path, await aside(mount_table))
-        self.owner = os.urandom(8).hex()
+        self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
             self._files = await aside(Files, self.path, self.owner)
-            stack.callback(self._files.close)
+            stack.push_async_callback(aside, self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
+            self._loop = asyncio.get_running_loop()
+            self._standing = Standing(self._watched, self._leave)
+            stack.push_async_callback(self._standing.close)
+            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_turn, self._standing.check)
+            stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
-            self._writer = Writer(self._connection, self._begin, self._listeners.tell, self._tallies.forget)
+            stack.push_async_callback(self._listeners.close)
+            tell, undone = self._listeners.tell, self._tallies.forget
+            self._writer = Writer(self._connection, self._begin, tell, undone, self._watched.check)
+            await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
-            self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
+            self._watchers = [
+                self._loop.create_task(watch, name="queue-store-watcher")
+                for watch in (watching, self._watched.run(self._reader))
+            ]
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -102,7 +114,8 @@ class SQLiteStore:
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
-        self._watcher.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
         try:
             async with asyncio.timeout(_LAST_WORDS):
                 await self._hand_back()
@@ -110,7 +123,8 @@ class SQLiteStore:
                 await opened.aclose()
         except TimeoutError:
             # Another process keeps its turn: we are as good as dead, and look it.
-            self._files.close(leave_life_sign=True)
+            self._files.bells.deafen()
+            await aside(lambda: self._files.close(leave_life_sign=True))
 
     async def _hand_back(self) -> None:
         try:
@@ -123,6 +137,10 @@ class SQLiteStore:
         """See `store.Store`."""
         if self._opened is not None:
             self._files.disown()
+
+    def complaint(self) -> QueueError | None:
+        """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
+        return self._standing.complaint
 
     def warnings(self) -> list[str]:
         """See `files.warnings`."""
@@ -143,12 +161,22 @@ class SQLiteStore:
         return self._listeners.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
-        transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
-        if self._tallies.refresh(connection):
+        now, boot_time = self._clocks.wall(), self._clocks.boot()
+        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies)
+        if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
+
+    async def _leave(self) -> None:
+        """Another release goes on with the work; ours is ended, as it could not be stored."""
+        work = partial(hand_over, turn=self._files.turn, owner=self.owner, now=self._clocks.wall())
+        try:
+            await self._connection.call(work)
+        except QueueError:
+            self._files.life.disown()  # for others it is as if this process had died
+        self._listeners.tell((Topic.CANCEL,))
 
     # --- the submitter's verbs
 
@@ -156,18 +184,10 @@ class SQLiteStore:
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
     ) -> Awaitable[Receipt]:
         """See `store.Store`."""
-        self._check_disk()
+        self._watched.refuse_submissions()
         payload = (new, encode_request(new.request), start, self._limits)
         heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
         return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
-
-    def _check_disk(self) -> None:
-        now = time.monotonic()
-        if now - self._disk_checked >= _DISK_WATCH:
-            self._disk_checked = now
-            self._disk_complaint = lacks_room(self.path, self._settings.min_free_disk)
-        if self._disk_complaint:
-            raise DiskFull(self._disk_complaint, 30)
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store`."""
@@ -229,44 +249,41 @@ class SQLiteStore:
         """See `store.Store`."""
         return await self._reader.call(lambda connection: reading.held(connection, self.owner))
 
-    def renew(self, tokens: Collection[int]) -> None:
-        """See `store.Store`. Opens a connection of its own each time: it is called a few times a minute."""
-        connection = open_connection(self.path)
+    def renew(self, tokens: Collection[int]) -> int:
+        """See `store.Store`."""
         try:
-            lease_until = self._clock() + round(self._settings.lease * 1000)
-            lease = {"owner": self.owner, "lease_until": lease_until, "tokens": json.dumps(list(tokens))}
-            in_transaction(
-                connection,
-                self._files.renewal_turn,
-                lambda: [connection.execute(SQL[name], lease) for name in ("renew_jobs", "renew_deliveries")],
-            )
-        finally:
-            with self._files.renewal_turn:
-                connection.close()
+            self._files.life.keep()
+        finally:  # without it leases go on; without leases the work is lost
+            renewed = self._leases.renew(tokens)
+        if renewed < len(tokens):
+            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+                self._loop.call_soon_threadsafe(self._listeners.tell, (Topic.CANCEL,))
+        return renewed
 
     # --- the janitor's verbs
 
-    async def rescue(self, *, retry: bool) -> list[Rescue]:
+    async def rescue(self, *, retry: bool, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
-        dead = await self._reader.call(lambda connection: dead_owners(self.path, reading.owners(connection)))
-        if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, self._clock())):
+        dead = await self._reader.call(lambda connection: dead_owners(self.path, self.owner, reading.owners(connection)))
+        ended_by = self._leases.ended_by(self._clocks.boot())
+        if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, ended_by)):
             return []
-        return await self._writer.submit(jobs.rescue, (retry, dead))
+        return await self._writer.submit(jobs.rescue, (retry, Lost(dead, running, self._leases)))
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
-        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clock())):
+        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clocks.wall())):
             return []
         return await self._writer.submit(jobs.expire, None)
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
         kept = round(self._settings.retention * 1000)
-        now = self._clock()
+        now = self._clocks.believed(kept)
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
+        return await self._writer.submit(retention.prune, found) if found.is_any else 0
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
@@ -277,7 +294,7 @@ class SQLiteStore:
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
-        return None if due is None else max(0.0, (due - self._clock()) / 1000)
+        return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)
 
 
 def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:

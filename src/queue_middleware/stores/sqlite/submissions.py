@@ -13,6 +13,7 @@ from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.models import Claim, JobState, NewJob, Receipt
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
 from queue_middleware.store import Topic
+from queue_middleware.wallclock import AHEAD
 
 from .codec import cut, encode_events
 from .jobs import promote
@@ -33,7 +34,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
     promote(transaction)
     tallies = transaction.tallies
-    key = max(tallies.last_key + 1, transaction.now << SEQUENCE_BITS)
+    key = _next_key(transaction)
     random = os.urandom(18 * len(batch))
     results: list[Receipt | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
@@ -68,6 +69,19 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         _put_beside(transaction, unusual)
         _tell_starts(transaction, results)
     return results
+
+
+def _next_key(transaction: Transaction) -> int:
+    """Larger than all that it is to stand behind, so that a clock which was set back by a little disturbs no order.
+
+    Keys that are further ahead were given out when the clock was wrong. They are followed only for as long as one of their jobs
+    waits, which no later one may overtake; else every request would bear the wrong time until it has come.
+    """
+    tallies, now = transaction.tallies, transaction.now
+    if tallies.last_key >= now + AHEAD << SEQUENCE_BITS:
+        row = transaction.one("last_id_to_follow", (now + AHEAD << SEQUENCE_BITS,))
+        tallies.last_key = row[0] if row else 0
+    return max(tallies.last_key + 1, now << SEQUENCE_BITS)
 
 
 def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
@@ -127,6 +141,6 @@ def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None,
         None if new.start_timeout is None else now + round(new.start_timeout * 1000),
         transaction.owner if starts else None,
         token,
-        now + transaction.lease if starts else None,
+        transaction.lease_until if starts else None,
         now if starts else None,
     )

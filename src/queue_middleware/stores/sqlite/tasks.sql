@@ -41,7 +41,7 @@ UPDATE job SET state = 'waiting', owner = NULL, lease_until = NULL WHERE id = ?;
 UPDATE task SET answered = ?, answered_at = ?, waits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
 
 -- name: wait_no_longer
-UPDATE task SET waits_until = NULL, poll_at = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
+UPDATE task SET waits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
 
 -- name: resolved_by
 UPDATE task SET resolved_by = ? WHERE job_id = ?;
@@ -65,26 +65,27 @@ SELECT job_id, tail FROM task JOIN job ON job.id = task.job_id
 WHERE waits_until <= :now AND (poll_at IS NULL OR waits_until <= :now - 60000) ORDER BY waits_until LIMIT 500;
 
 -- name: due_polls
-SELECT job_id, spec, poll FROM task WHERE poll_at <= ? ORDER BY poll_at LIMIT ?;
+SELECT job_id, spec, poll FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
 
 -- name: put_off_polls
 UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: next_poll_after
-SELECT min(poll_at) FROM task WHERE poll_at > ?;
+SELECT min(poll_at) FROM task WHERE poll_at > ? AND token IS NULL;
 
 -- name: claim_poll
--- Until its lease has run out it is not due again.
-UPDATE task SET polls = polls + 1, token = random() & 9223372036854775807, lease_until = :lease_until, poll_at = :lease_until
+-- As long as it has a token it is not due again.
+UPDATE task SET polls = polls + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
 WHERE job_id = :key RETURNING token, polls, troubles, answered, waits_until, credentials,
     (SELECT tail FROM job WHERE id = job_id);
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles, token = NULL, lease_until = NULL
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles,
+    owner = NULL, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 
 -- name: next_poll
-SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL;
+SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
 -- name: record
 SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;

@@ -10,6 +10,7 @@ from typing import Any
 from queue_middleware.models import JobState
 from queue_middleware.store import Topic
 
+from .migrations import check_schema
 from .queries import SQL, execute_rows
 
 
@@ -27,10 +28,14 @@ class Tallies:
     """Waiting jobs, for the clients that were asked about."""
 
     def refresh(self, connection: sqlite3.Connection) -> bool:
-        """Bring up to date; True when another connection has written since. Call inside a write transaction."""
+        """Bring up to date; True when another connection has written since. Call inside a write transaction.
+
+        Raises `Outdated` when what was written is another schema.
+        """
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version == self.version:
             return False
+        check_schema(connection)
         self.version = version
         waiting = connection.execute(SQL["waiting"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
@@ -79,11 +84,18 @@ class Transaction:
     owner: str
     lease: int
     """Milliseconds."""
+    boot_time: int
+    """Milliseconds on the boot clock, on which leases are measured."""
     tallies: Tallies
     topics: set[Topic] = field(default_factory=set)
     """What listeners are told once it is committed."""
     payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)
     """Requests and answers of several operations, to be written with one statement: `flush`."""
+
+    @property
+    def lease_until(self) -> int:
+        """When a lease ends that begins now, or is renewed."""
+        return self.boot_time + self.lease
 
     def flush(self) -> None:
         """Write the payloads, so that they can be read in this transaction, or at its end."""

@@ -17,7 +17,7 @@ import msgspec
 from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.store import Topic
 
-from .connection import Connection
+from .connection import CommitFailed, Connection
 from .failures import as_queue_error, is_everybodys
 from .transaction import Transaction
 
@@ -48,7 +48,10 @@ class Writer:
     """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
 
     The connection's thread takes whatever waits at the moment when its turn has come; what is submitted while it writes forms
-    the next transaction. No clock is waited for. `undone` is told of every transaction that was rolled back.
+    the next transaction. No clock is waited for. `undone` is told of every transaction that was rolled back; `check` raises,
+    before COMMIT, what stands in the way of it.
+
+    After COMMIT nothing fails any more: every caller gets the result of the commit, whatever its listeners do.
     """
 
     def __init__(
@@ -57,8 +60,10 @@ class Writer:
         begin: Callable[[sqlite3.Connection], Transaction],
         announce: Callable[[set[Topic]], None],
         undone: Callable[[], None],
+        check: Callable[[], None] = lambda: None,
     ) -> None:
         self._connection = connection
+        self._check = check
         self._begin = begin
         self._announce = announce
         self._undone = undone
@@ -118,12 +123,15 @@ class Writer:
     def _deliver(self, results: _Results, topics: set[Topic]) -> None:
         if self._patience is not None:
             self._patience.cancel()
+        interrupt: BaseException | None = None
         for waiting, result in results:
             try:
                 _resolve(waiting, result)
             except Exception as error:
                 # Whoever listens has a defect; all the others are still to be told, and the next group to be written.
                 self._loop.call_exception_handler({"message": "a listener to a commit failed", "exception": error})
+            except BaseException as error:
+                interrupt = error  # it is for the event loop, and comes to it when all have been told
         if self._waiting:
             self._start()
         else:
@@ -131,6 +139,8 @@ class Writer:
             self._idle.set()
         if topics:
             self._announce(topics)
+        if interrupt is not None:
+            raise interrupt
 
     def _take(self, most: int, room: int) -> list[_Waiting]:
         """The next group; called by both threads."""
@@ -144,7 +154,12 @@ class Writer:
     # --- in the connection's thread
 
     def _write_and_tell(self, connection: sqlite3.Connection) -> None:
-        results, topics = self._write(connection, [])
+        group: list[_Waiting] = []
+        try:
+            results, topics = self._write(connection, group)
+        except BaseException as error:
+            # Nothing that we know of; but those who wait would wait for ever, and so would all who come after them.
+            results, topics = [(waiting, as_queue_error(error)) for waiting in group], set()
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
@@ -154,8 +169,8 @@ class Writer:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             self._undone()
-            group = group or self._take(_MOST_TOGETHER, _MOST_BYTES)
-            if len(group) == 1 or is_everybodys(error):
+            group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
+            if len(group) == 1 or isinstance(error, CommitFailed) or is_everybodys(error):
                 failure = as_queue_error(error)
                 return [(waiting, failure) for waiting in group], set()
         # One of them cannot be executed, or not with the others; alone, none sinks another.
@@ -178,13 +193,19 @@ class Writer:
             answers = operation(transaction, [waiting.payload for waiting in batch])
             results.extend(zip(batch, answers, strict=True))
         transaction.flush()
+        self._check()
         return results, transaction.topics
 
 
 def _resolve(waiting: _Waiting, result: Any) -> None:
-    if waiting.heard is not None:
-        waiting.heard(result)
-    future = waiting.future
+    try:
+        if waiting.heard is not None:
+            waiting.heard(result)
+    finally:
+        _set(waiting.future, result)
+
+
+def _set(future: asyncio.Future[Any], result: Any) -> None:
     if future.done():
         return
     if isinstance(result, QueueError):

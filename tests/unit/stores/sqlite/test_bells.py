@@ -44,6 +44,7 @@ async def tower(tmp_path: Path) -> AsyncIterator[Any]:
 
     yield make
     for bells in made:
+        bells.deafen()
         bells.close()
         bells.close()
 

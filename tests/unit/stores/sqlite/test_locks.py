@@ -30,7 +30,7 @@ def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
 
 def test_a_living_owner_is_not_dead(tmp_path: Path) -> None:
     sign = LifeSign(tmp_path / "db", "me")
-    assert dead_owners(tmp_path / "db", ["me"]) == []
+    assert dead_owners(tmp_path / "db", "judge", ["me"]) == []
     sweep_life_signs(tmp_path / "db", [])
     assert [path.name for path in tmp_path.iterdir()] == ["db.alive-me"]
     sign.close()
@@ -39,7 +39,7 @@ def test_a_living_owner_is_not_dead(tmp_path: Path) -> None:
 
 
 def test_an_owner_without_a_sign_may_live_elsewhere(tmp_path: Path) -> None:
-    assert dead_owners(tmp_path / "db", ["nobody"]) == []
+    assert dead_owners(tmp_path / "db", "judge", ["nobody"]) == []
 
 
 def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
@@ -54,12 +54,12 @@ input()
     assert process.stdout
     assert process.stdin
     assert process.stdout.readline() == "alive\n"
-    assert dead_owners(tmp_path / "db", ["victim"]) == []
+    assert dead_owners(tmp_path / "db", "judge", ["victim"]) == []
     process.kill()
     process.wait(10)
     process.stdin.close()
     process.stdout.close()
-    assert dead_owners(tmp_path / "db", ["victim"]) == ["victim"]
+    assert dead_owners(tmp_path / "db", "judge", ["victim"]) == ["victim"]
     sweep_life_signs(tmp_path / "db", ["victim"])
     assert [path.name for path in tmp_path.iterdir()] == ["db.alive-victim"]
     sweep_life_signs(tmp_path / "db", [])

@@ -29,7 +29,7 @@ async def test_one_host_with_more_due_than_a_claim_looks_at_hides_nobody(
 ) -> None:
     monkeypatch.setattr(polls, "_LOOKED_AT", 4)
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock)
+    store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock, clock.boot)
     await store.open()
     slow = [await waiting(store, "slow.test") for _ in range(10)]
     other = await waiting(store, "other.test")

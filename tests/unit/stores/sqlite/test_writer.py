@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
+from queue_middleware.errors import DatabaseGone, DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
 from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite import locks as module_of_locks
 from queue_middleware.stores.sqlite import writer as module
 from queue_middleware.stores.sqlite.connection import Connection
 from queue_middleware.stores.sqlite.locks import TurnLock
@@ -38,7 +39,7 @@ class Bench:
         self.undone += 1
 
     def begin(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, 0, "owner", 1, Tallies())
+        return Transaction(connection, 0, "owner", 1, 1, Tallies())
 
     def insert(self, transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
         self.begun.set()
@@ -217,3 +218,125 @@ async def test_a_timer_keeps_nothing_of_who_writes(bench: Bench) -> None:
     await asyncio.create_task(write())
     await asyncio.sleep(0)  # until now its end is being told to us
     assert kept[0]() is None
+
+
+# --- after COMMIT nothing fails
+
+
+def outcomes(results: Sequence[Any]) -> list[Any]:
+    return [type(result) if isinstance(result, BaseException) else result for result in results]
+
+
+@pytest.mark.parametrize("many", [1, 5])
+async def test_what_fails_behind_a_commit_changes_no_result(
+    bench: Bench, many: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else it would be told as failed though it is stored, or, tried again alone, be stored twice."""
+
+    def cannot() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(bench.connection, "_committed", cannot)
+    told: list[Any] = []
+    waiting = [bench.writer.submit(bench.insert, number, heard=told.append) for number in range(many)]
+    assert await asyncio.gather(*waiting) == list(range(many))
+    assert told == bench.rows() == list(range(many))
+    assert len(bench.groups) == 1
+    assert "could not be told of a commit" in caplog.text
+
+
+async def test_a_turn_that_cannot_be_given_back_changes_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    flock = module_of_locks.fcntl.flock
+
+    def cannot(file: int, operation: int) -> None:
+        flock(file, operation)
+        if operation == module_of_locks.fcntl.LOCK_UN:
+            raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr(module_of_locks.fcntl, "flock", cannot)
+    assert await bench.writer.submit(bench.insert, 1) == 1
+    assert bench.rows() == [1]
+
+
+class Commits:
+    """A connection whose COMMIT raises an error: before it has been done, or after it."""
+
+    def __init__(self, inner: sqlite3.Connection, code: int, *, done: bool) -> None:
+        self._inner, self._code, self._done = inner, code, done
+        self.times = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def execute(self, sql: str, *parameters: Any) -> Any:
+        if sql != "COMMIT":
+            return self._inner.execute(sql, *parameters)
+        self.times += 1
+        if self._done:
+            self._inner.execute(sql)
+        error = sqlite3.OperationalError("no one knows")
+        error.sqlite_errorcode = self._code
+        raise error
+
+
+@pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_ERROR])
+@pytest.mark.parametrize("done", [False, True])
+async def test_a_commit_whose_outcome_is_unknown_is_not_tried_again(bench: Bench, code: int, done: bool) -> None:
+    commits = Commits(bench.connection._conn, code, done=done)
+    bench.connection._connection = commits
+    waiting = [bench.writer.submit(bench.insert, number) for number in range(3)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    bench.connection._connection = commits._inner
+    assert all(isinstance(result, QueueError) for result in results)
+    assert (commits.times, bench.groups, bench.undone) == (1, [[0, 1, 2]], 1)
+    assert bench.rows() == ([0, 1, 2] if done else [])
+    assert await bench.writer.submit(bench.insert, 7) == 7, "and it goes on"
+
+
+async def test_a_rollback_that_failed_does_not_lock_the_queue_for_ever(bench: Bench) -> None:
+    await bench.connection.call(lambda connection: connection.execute("BEGIN IMMEDIATE"))
+    assert await bench.writer.submit(bench.insert, 1) == 1
+    assert bench.rows() == [1]
+
+
+async def test_an_interrupt_in_a_listener_comes_to_the_loop_when_all_have_been_told(bench: Bench) -> None:
+    """With eager tasks a listener runs the first step of a handler, which may mean the process."""
+    caught: list[BaseException] = []
+
+    def interrupt(result: Any) -> None:
+        raise SystemExit(3)
+
+    deliver = bench.writer._deliver
+
+    def delivering(*arguments: Any) -> None:
+        try:
+            deliver(*arguments)
+        except SystemExit as error:
+            caught.append(error)
+
+    bench.writer._deliver = delivering  # type: ignore[method-assign]
+    first = bench.writer.submit(bench.insert, 1, heard=interrupt)
+    assert await bench.writer.submit(bench.insert, 2) == 2
+    assert await bench.writer.submit(bench.insert, 3) == 3
+    assert await first == 1
+    assert len(caught) == 1
+
+
+async def test_a_check_stands_before_the_commit(bench: Bench) -> None:
+    def refuse() -> None:
+        raise DatabaseGone("gone", 1)
+
+    bench.writer._check = refuse
+    waiting = [bench.writer.submit(bench.insert, number) for number in range(3)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert outcomes(results) == [DatabaseGone] * 3
+    assert (bench.rows(), bench.groups) == ([], [[0, 1, 2]])
+
+
+async def test_whatever_is_raised_reaches_those_who_wait(bench: Bench) -> None:
+    def absurd(transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
+        raise GeneratorExit
+
+    with pytest.raises(StoreError):
+        await bench.writer.submit(absurd, 1)
+    assert await bench.writer.submit(bench.insert, 1) == 1

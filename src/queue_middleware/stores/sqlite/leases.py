@@ -1,0 +1,123 @@
+"""Leases: renewed from a thread over a connection that stays open, and judged inside a transaction that the writer opened.
+
+The law is `lifecycle.IS_LOST`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+import threading
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from queue_middleware.lifecycle import Pulse
+from queue_middleware.value import Value
+
+from .connection import CommitFailed, in_transaction, open_connection
+from .failures import primary_code
+from .locks import TurnLock
+from .queries import SQL
+from .transaction import Transaction
+
+_NEVER = -1
+"""Before any lease: none has ended by then."""
+_STAYS_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
+"""Primary result codes that can stay with a connection when the file is well again."""
+_RENEWALS = ("renew_jobs", "renew_deliveries", "renew_polls")
+
+
+class Lost(Value, frozen=True, gc=True):
+    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
+
+    dead: list[str]
+    running: Collection[int]
+    leases: Leases
+
+
+def judge_leases(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
+    """Renew the judge's own, then the parameters of the statements that find what is lost."""
+    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
+    if judged.running:
+        for name in _RENEWALS:
+            transaction.change(name, own)
+    ended_by = judged.leases.ended_by(transaction.boot_time)
+    return {"now": transaction.now, "ended_by": ended_by, "dead": json.dumps(judged.dead)}
+
+
+class Leases:
+    """The leases of one process, and its pulse. `begin` and `renew` are blocking, and called from one thread at a time."""
+
+    def __init__(self, clock: Callable[[], int], lease: int) -> None:
+        """`clock` is the boot clock; `lease` in milliseconds."""
+        self._clock = clock
+        self._lease = lease
+        self._renewing = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+
+    def begin(self, path: Path, owner: str, turn: TurnLock, check: Callable[[sqlite3.Connection], None]) -> None:
+        """Open the connection. `check` raises within a transaction when nothing may be written."""
+        self._path, self._owner, self._turn, self._check = path, owner, turn, check
+        self._pulse = Pulse.begin(self._clock(), self._lease)
+        self._connection = open_connection(path, create=False)
+
+    def ended_by(self, now: int) -> int:
+        """Leases that ended at this moment or before it are over; none is when the pulse is not calm."""
+        return now if self._pulse.is_calm(now, self._lease) else _NEVER
+
+    def renew(self, tokens: Collection[int]) -> int:
+        """Extend these leases; how many there were. Without any it writes all the same: see `lifecycle.Pulse`."""
+        with self._renewing:
+            if self._connection is None:
+                return 0
+            try:
+                renewed = self._write(self._connection, tokens)
+            except (sqlite3.Error, CommitFailed) as error:
+                if primary_code(error) not in _STAYS_BROKEN:
+                    raise
+                self._reopen()
+                renewed = self._write(self._connection, tokens)
+            self._pulse = self._pulse.beat(self._clock(), self._lease)
+        return renewed
+
+    def _write(self, connection: sqlite3.Connection, tokens: Collection[int]) -> int:
+        def work() -> int:
+            self._check(connection)
+            now = self._clock()
+            own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": json.dumps(list(tokens))}
+            renewed = sum(connection.execute(SQL[name], own).rowcount for name in _RENEWALS) if tokens else 0
+            if not renewed:
+                connection.execute(SQL["pulse"], (now,))
+            return renewed
+
+        return in_transaction(connection, self._turn, work)
+
+    def _reopen(self) -> None:
+        """The connection is of no use any more. Where no other can be had it stays, for the next time."""
+        fresh = open_connection(self._path, create=False)
+        old, self._connection = self._connection, fresh
+        if old is not None:
+            with contextlib.suppress(sqlite3.Error):
+                old.close()
+
+    def close(self) -> None:
+        """Close the connection in our turn: the last connection's close is a checkpoint. Repeatable."""
+        with self._renewing, self._turn if self._connection is not None else contextlib.nullcontext():
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
+
+
+def hand_over(connection: sqlite3.Connection, turn: TurnLock, owner: str, now: int) -> None:
+    """Give back all that a process holds whose release is older than the schema: it can store nothing any more.
+
+    The attempts are not charged. Later migrations keep these statements valid, or the process counts as dead.
+    """
+    own = {"owner": owner, "now": now, "tokens": None}
+
+    def work() -> None:
+        for name in ("hand_over_jobs", "release_deliveries", "release_polls"):
+            connection.execute(SQL[name], own)
+
+    in_transaction(connection, turn, work)

@@ -1,0 +1,127 @@
+"""A wall clock that was wrong for a while: order, ids, retention and waits heal when it is right again."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.store import Store, Topic
+from tests.clock import ManualClock
+from tests.nouns import a_job, an_answer
+
+from .conftest import Stores
+
+MINUTE, DAY, YEAR = 60, 86_400, 365 * 86_400
+WEEK = 7 * DAY
+
+
+@pytest.fixture
+async def store(stores: Stores) -> Store:
+    return await stores.open(retention=float(WEEK))
+
+
+async def finished(store: Store) -> str:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    await store.complete(receipt.claim, an_answer())
+    return receipt.request_id
+
+
+async def days_pass(store: Store, clock: ManualClock, days: int) -> int:
+    """As the janitor spends them, though it looks less often; how many were pruned."""
+    pruned = 0
+    for _ in range(days):
+        clock.advance(DAY)
+        while found := await store.prune(10):
+            pruned += found
+    return pruned
+
+
+async def test_a_clock_that_was_years_ahead_stops_no_pruning(store: Store, clock: ManualClock) -> None:
+    clock.set(10 * YEAR)
+    wrong = await finished(store)
+    clock.set(-10 * YEAR)
+    later = [await finished(store) for _ in range(30)]
+    job = await store.job(later[-1])
+    assert abs(job.created_at - clock()) < MINUTE * 1000, "nor do later ids bear the wrong time"
+    assert await days_pass(store, clock, 6) == 0
+    assert await days_pass(store, clock, 2) == len(later) + 1
+    for request_id in (wrong, later[0], later[-1]):
+        with pytest.raises(UnknownRequest):
+            await store.job(request_id)
+
+
+async def test_what_ended_while_the_clock_was_ahead_is_as_old_as_the_day_it_was_right_again(
+    store: Store, clock: ManualClock
+) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    clock.set(10 * YEAR)
+    await store.complete(receipt.claim, an_answer())
+    clock.set(-10 * YEAR)
+    assert await days_pass(store, clock, 8) == 0, "its key is old by now, and its end was taken to be yesterday's"
+    assert (await store.job(receipt.request_id)).finished_at < clock()
+    assert await days_pass(store, clock, 8) == 1
+
+
+async def test_while_a_clock_is_ahead_nothing_fresh_is_pruned(store: Store, clock: ManualClock) -> None:
+    fresh = [await finished(store) for _ in range(3)]
+    clock.advance(MINUTE)
+    assert await store.prune(10) == 0
+    clock.set(10 * YEAR)
+    for _ in range(60):
+        clock.advance(MINUTE)
+        assert await store.prune(10) == 0
+    clock.set(-10 * YEAR)
+    assert await store.prune(10) == 0
+    for request_id in fresh:
+        assert (await store.result(request_id)).response is not None
+
+
+async def test_what_ended_while_the_clock_was_behind_is_not_pruned_when_it_is_right(stores: Stores, clock: ManualClock) -> None:
+    clock.set(-10 * YEAR)
+    store = await stores.open(retention=float(WEEK))
+    fresh = await finished(store)
+    await store.prune(10)
+    clock.advance(MINUTE)
+    clock.set(10 * YEAR)
+    for _ in range(20):
+        clock.advance(3600)
+        assert await store.prune(10) == 0
+    assert (await store.result(fresh)).response is not None
+    assert await days_pass(store, clock, 2) == 1, "a day later the clock is believed"
+
+
+async def test_a_clock_that_goes_back_lets_no_one_overtake_those_who_wait(store: Store, clock: ManualClock) -> None:
+    clock.set(10 * YEAR)
+    ahead = [(await store.submit(a_job())).request_id for _ in range(2)]
+    clock.set(-10 * YEAR)
+    behind = [(await store.submit(a_job())).request_id for _ in range(2)]
+    assert [(await store.job(request_id)).position for request_id in (*ahead, *behind)] == [0, 1, 2, 3]
+    claims = await store.claim(4)
+    assert [claim.request_id for claim in claims] == [*ahead, *behind]
+    for claim in claims:
+        await store.complete(claim, an_answer())
+    healed = await store.job(await finished(store))
+    assert abs(healed.created_at - clock()) < MINUTE * 1000
+
+
+async def test_small_steps_back_change_no_order(store: Store, clock: ManualClock) -> None:
+    order = []
+    for _ in range(20):
+        order.append((await store.submit(a_job())).request_id)
+        clock.set(-2)
+    assert [claim.request_id for claim in await store.claim(20)] == order
+
+
+async def test_a_delayed_job_is_due_when_the_clock_is_right_again(store: Store, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job(), start=True)
+    assert receipt.claim
+    await store.retry(receipt.claim, 5.0)
+    clock.set(-3600)
+    due = await store.next_due(Topic.WORK)
+    assert due is not None
+    assert due > 3600
+    clock.set(3600)
+    clock.advance(5)
+    assert await store.next_due(Topic.WORK) == 0.0
