@@ -26,6 +26,7 @@ from queue_middleware.store import Topic
 from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
+from .bounds import within_bounds
 from .codec import decode_events, decode_request, encode_headers
 from .news import tell_start
 from .queries import execute_rows
@@ -136,6 +137,11 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     return [True] * len(batch)
 
 
+def fail(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
+    """`finish` for failures, apart from it: what such an attempt had produced by then may be long, and is deleted."""
+    return finish(transaction, batch)
+
+
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
     if isinstance(outcome, StoredResponse):
         return key, token, JobState.COMPLETED, transaction.now, outcome.status, None, None
@@ -176,9 +182,9 @@ def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
-    """Hand back whatever this owner still has; how many jobs."""
-    held = transaction.all("held", (transaction.owner,))
-    for key, token, _ in held:
+    """Hand back jobs that this owner still has, and its deliveries; how many jobs. To be repeated until it has none."""
+    held = within_bounds(transaction.all("held_weighed", (transaction.owner,)))
+    for key, token in held:
         _put_back(transaction, key, token, None)
     everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
@@ -237,7 +243,7 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail the waiting jobs whose start deadline has passed."""
-    overdue = transaction.all("overdue", (transaction.now,))
+    overdue = within_bounds(transaction.all("overdue", (transaction.now,)))
     end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
@@ -262,7 +268,9 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[bool, list[str]]]) ->
 def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Rescue]:
     lost = {"now": transaction.now, "dead": json.dumps(dead)}
     rescued: list[Rescue] = []
-    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in transaction.all("lost_jobs", lost):
+    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in within_bounds(
+        transaction.all("lost_jobs", lost)
+    ):
         policy = _policy(max_attempts, retries)
         if task and finish_early(transaction, key, token, webhook):
             transaction.change("forget_token", (key,))

@@ -32,15 +32,18 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import jobs, logs, reading, retention, submissions
-from .codec import PART, encode_lines, encode_request
+from . import jobs, logs, reading, submissions
+from .codec import encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path, warnings
 from .filesystem import lacks_room, mount_table, refuse_network_filesystem
 from .listeners import Listeners
 from .locks import dead_owners
+from .operations import ONE_BY_ONE, ended, size_of
 from .outbox import SQLiteOutbox
+from .pruning import Pruning
 from .queries import SQL
+from .reserve import Reserve
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
@@ -70,7 +73,9 @@ class SQLiteStore:
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
-        self._pruned = 0
+        self._pruning = Pruning(self._write, self._read, clock, round(settings.retention * 1000))
+        self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
+        self._spare = 0
         self._opened: AsyncExitStack | None = None
         self._disk_checked = -_DISK_WATCH
         self._disk_complaint: str | None = None
@@ -85,6 +90,7 @@ class SQLiteStore:
             refuse_network_filesystem(self.path, await aside(mount_table))
         self.owner = os.urandom(8).hex()
         async with AsyncExitStack() as stack:
+            await aside(self._reserve.give_up_if_scarce)
             self._files = await aside(Files, self.path, self.owner)
             stack.callback(self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
@@ -92,7 +98,14 @@ class SQLiteStore:
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
             self._listeners = Listeners(self._files.bells)
-            self._writer = Writer(self._connection, self._begin, self._listeners.tell, self._tallies.forget)
+            self._writer = Writer(
+                self._connection,
+                self._begin,
+                self._listeners.tell,
+                self._tallies.forget,
+                one_by_one=ONE_BY_ONE,
+                relieve=self._relieve,
+            )
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
             self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
             self._opened = stack.pop_all()
@@ -114,7 +127,8 @@ class SQLiteStore:
 
     async def _hand_back(self) -> None:
         try:
-            await self._writer.submit(jobs.release_all, None)
+            while await self._writer.submit(jobs.release_all, None):
+                pass
         except QueueError:
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
             self._files.life.disown()
@@ -135,6 +149,10 @@ class SQLiteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         return await self._reader.call(work)
+
+    def _relieve(self, connection: sqlite3.Connection) -> None:
+        self._reserve.give_up()
+        self._connection.checkpoint(connection)
 
     # --- news
 
@@ -165,7 +183,7 @@ class SQLiteStore:
         now = time.monotonic()
         if now - self._disk_checked >= _DISK_WATCH:
             self._disk_checked = now
-            self._disk_complaint = lacks_room(self.path, self._settings.min_free_disk)
+            self._disk_complaint = lacks_room(self.path, self._settings.min_free_disk, self._spare)
         if self._disk_complaint:
             raise DiskFull(self._disk_complaint, 30)
 
@@ -206,11 +224,11 @@ class SQLiteStore:
 
     def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, response), len(response.body), told)
+        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), told)
 
     def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, failure), 0, told)
+        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
@@ -261,12 +279,11 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        kept = round(self._settings.retention * 1000)
-        now = self._clock()
-        found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
-        # The next batch need not pass again by all those that are kept, for instance because they wait.
-        self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
+        count = await self._pruning.step(limit)
+        if not count:
+            self._spare = await self._read(reading.spare)
+            await aside(self._reserve.keep)
+        return count
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
@@ -278,7 +295,3 @@ class SQLiteStore:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
         return None if due is None else max(0.0, (due - self._clock()) / 1000)
-
-
-def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
-    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
