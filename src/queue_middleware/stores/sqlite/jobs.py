@@ -27,7 +27,7 @@ from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
 from .bounds import within_bounds
-from .codec import decode_events, decode_request, encode_headers
+from .codec import decode_events, decode_request
 from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
@@ -130,7 +130,7 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
             transaction.change("drop_response_parts", (key,))
             transaction.change("drop_request", (key,))
         else:
-            transaction.payloads.append((key, encode_headers(outcome.headers), outcome.body, outcome.parts))
+            taskrows.put_answer(transaction, key, outcome)
         if has_parts:
             transaction.change("drop_request_parts", (key,))
     make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
@@ -158,6 +158,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     if word is None:
         return False
     channel, resolution = word
+    transaction.change("drop_response_parts", (key,))  # nothing is kept of what the call has answered
     finish(transaction, [(key, token, webhook, resolution.failure or resolution.response, True)])
     taskrows.put_word(transaction, key, channel, resolution)
     return True

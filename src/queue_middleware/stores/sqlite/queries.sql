@@ -54,6 +54,10 @@ SELECT data FROM request_part WHERE job_id = ? ORDER BY number;
 INSERT OR REPLACE INTO response_part (job_id, number, data)
 SELECT :key, :number, :data WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND state = 'running' AND token = :token);
 
+-- name: insert_response_parts
+INSERT OR REPLACE INTO response_part (job_id, number, data)
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
+
 -- name: finish
 -- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH: Python counts the rows of plain UPDATEs only.
 UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,

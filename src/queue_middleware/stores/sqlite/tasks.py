@@ -110,8 +110,8 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
     transaction.tallies.forget()
     transaction.change("drop_request_parts", (key,))
-    transaction.payloads.append((key, encode_headers(response.headers), response.body, response.parts))
     taskrows.wait_no_longer(transaction, key)
+    taskrows.put_answer(transaction, key, response)
     transaction.change("resolved_by", (channel, key))
     make_due(transaction, [(key, row[0])])
 
