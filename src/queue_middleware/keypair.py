@@ -9,6 +9,7 @@ import re
 import secrets
 from typing import Self
 
+from nacl import bindings
 from nacl.signing import SigningKey
 
 from .errors import SettingsError
@@ -44,10 +45,57 @@ class KeyPair:
         """The raw 64 bytes."""
         return self._private.sign(message).signature
 
+    def sign_long(self) -> LongSignature:
+        """For a message that is not in memory as a whole."""
+        return LongSignature(bytes(self._private), self.public)
+
     def jwk(self, *, padded: bool) -> dict[str, str]:
         """The public half as a JSON Web Key (RFC 8037 §2)."""
         x = _base64url(self.public, padded=padded)
         return {"kty": "OKP", "crv": "Ed25519", "x": x, "use": "sig", "alg": "EdDSA", "kid": self.kid}
+
+
+class LongSignature:
+    """The signature of a message whose pieces come one by one, and twice: `first` for each, then `second` for each, `done`.
+
+    Ed25519 hashes the message twice (RFC 8032, §5.1.6), and the second hash begins with what follows from the first. The bytes
+    are those of `KeyPair.sign`.
+    """
+
+    def __init__(self, seed: bytes, public: bytes) -> None:
+        expanded = hashlib.sha512(seed).digest()
+        scalar = bytearray(expanded[:32])
+        scalar[0] &= 248
+        scalar[31] = scalar[31] & 127 | 64
+        self._scalar = bytes(scalar)
+        self._public = public
+        self._nonce = hashlib.sha512(expanded[32:])
+        self._seen = hashlib.sha256(), hashlib.sha256()
+        self._challenge = hashlib.sha512()
+
+    def first(self, piece: bytes) -> None:
+        """The next piece of the first reading."""
+        self._nonce.update(piece)
+        self._seen[0].update(piece)
+
+    def turn(self) -> None:
+        """The first reading is over."""
+        self._r = bindings.crypto_core_ed25519_scalar_reduce(self._nonce.digest())
+        self._point = bindings.crypto_scalarmult_ed25519_base_noclamp(self._r)
+        self._challenge.update(self._point + self._public)
+
+    def second(self, piece: bytes) -> None:
+        """The next piece of the second reading."""
+        self._challenge.update(piece)
+        self._seen[1].update(piece)
+
+    def done(self) -> bytes:
+        """The raw 64 bytes. Raises `ValueError` where the readings differ: such a signature would betray the key."""
+        if self._seen[0].digest() != self._seen[1].digest():
+            raise ValueError("a message changed while it was being signed")
+        challenge = bindings.crypto_core_ed25519_scalar_reduce(self._challenge.digest())
+        product = bindings.crypto_core_ed25519_scalar_mul(challenge, self._scalar)
+        return self._point + bindings.crypto_core_ed25519_scalar_add(self._r, product)
 
 
 def _thumbprint(public: bytes) -> str:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
 from .aside import aside
 from .errors import UnknownRequest
 from .http11 import Stream
-from .models import PART, Headers, JobState, Result, WebhookKind
+from .long_signing import LongSigning
+from .models import PART, Headers, JobState, Result, StoredResponse, WebhookKind
+from .pieces import pieces_of
 from .settings import Settings
 from .signing import Signer
 from .store import Store
-from .tasks import TaskRecord
 from .webhooks import Delivery
 from .wire import asyncqueue, standard, webhook
+from .wire.taskresults import measure, spell
 
 _OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", b"queue-middleware"))
 
@@ -28,8 +30,8 @@ class ResultGone(Exception):
 class Scribe:
     """Writes and signs. `clock` gives Unix seconds; receivers refuse what was signed more than 300 s ago.
 
-    A long answer is in memory only while it is signed, one such answer at a time. Sent it is part by part, as it is read, so
-    that a receiver who takes it slowly costs no memory.
+    A long answer is signed and sent part by part, as it is read, so it costs no memory, however slowly a receiver takes it.
+    Long ones are signed one at a time. Only then, and only of a plain request, is one in memory: to see whether it is JSON.
     """
 
     def __init__(self, store: Store, signer: Signer, settings: Settings, clock: Callable[[], float]) -> None:
@@ -53,77 +55,98 @@ class Scribe:
         if response is not None and self._most is not None and response.size > self._most:
             where = f"{self._base}/requests/{delivery.request_id}/response"
             return self._signed(delivery, webhook.named_body(result, self._most, where), result)
-        if response is None or (response.parts == 0 and len(response.body) <= PART):
+        if response is None or not _is_long(response):
             return self._signed(delivery, webhook.webhook_body(result), result)
         async with self._large:
-            whole = await self._whole(result)
-            # Checking and signing megabytes would hold up everything else in this event loop.
-            return await aside(self._signed_stream, delivery, whole, result)
+            return await self._long(delivery, result, response)
 
-    async def _of_task(self, delivery: Delivery, result: Result) -> tuple[Headers, bytes]:
-        """What `onCompleteUrl` is told. Its result is a text within JSON, so a long one is in memory while it is sent."""
+    async def _long(self, delivery: Delivery, result: Result, response: StoredResponse) -> tuple[Headers, bytes | Stream]:
+        pieces = partial(self._pieces, result.job.key, response)
+        body = b"".join([piece async for piece in pieces()])
+        before, payload, after = await aside(
+            webhook.webhook_frame, result.replace(response=response.replace(body=body, parts=0))
+        )
+        if payload is not body:  # it is no JSON, so it is not carried
+            return self._signed(delivery, b"".join((before, payload, after)), result)
+        del body, payload
+        return await self._signed_stream(delivery, result, Framed(before, pieces, after, response.size))
+
+    async def _of_task(self, delivery: Delivery, result: Result) -> tuple[Headers, bytes | Stream]:
+        """What `onCompleteUrl` is told. Its result is a text within JSON."""
         try:
             record = await self._store.waiting.record(delivery.request_id)
         except UnknownRequest:
             raise ResultGone from None
         response = record.response
-        if response is None or (response.parts == 0 and len(response.body) <= PART):
-            return self._signed_task(delivery, result, record)
+        if response is None or not _is_long(response):
+            return self._signed(delivery, asyncqueue.completion_body(record), result)
         if self._most is not None and response.size > self._most:
             where = f"{self._base}/v1/tasks/{delivery.request_id}"
-            return self._signed_task(delivery, result, record.replace(response=None), f"Fetch the result from {where}")
+            body = asyncqueue.completion_body(record.replace(response=None), f"Fetch the result from {where}")
+            return self._signed(delivery, body, result)
+        pieces = partial(self._pieces, record.job.key, response)
         async with self._large:
-            whole = await self._whole(result.replace(response=response))
-            return await aside(self._signed_task, delivery, result, record.replace(response=whole.response))
+            spelling = await measure(pieces(), response.size)
+            before, after = asyncqueue.completion_frame(record, spelling)
+            framed = Framed(before, lambda: spell(pieces(), spelling), after, spelling.length)
+            return await self._signed_stream(delivery, result, framed)
 
-    def _signed_task(
-        self, delivery: Delivery, result: Result, record: TaskRecord, excuse: str | None = None
-    ) -> tuple[Headers, bytes]:
-        return self._signed(delivery, asyncqueue.completion_body(record, excuse), result)
-
-    async def _whole(self, result: Result) -> Result:
-        """The result with its body in one piece."""
-        response = result.response
-        assert response is not None  # noqa: S101
-        pieces = [piece async for piece in self._parts(result)]
-        return result.replace(response=response.replace(body=b"".join(pieces), parts=0))
-
-    async def _parts(self, result: Result) -> AsyncIterator[bytes]:
-        response = result.response
-        assert response is not None  # noqa: S101
-        for number in range(response.parts):
-            try:
-                yield await self._store.output(result.job.key, number)
-            except UnknownRequest:
-                raise ResultGone from None
-        yield response.body
+    async def _pieces(self, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
+        try:
+            async for piece in pieces_of(self._store.output, key, response):
+                yield piece
+        except UnknownRequest:
+            raise ResultGone from None
 
     def _signed(self, delivery: Delivery, body: bytes, result: Result | None = None) -> tuple[Headers, bytes]:
-        return self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result), body
-
-    def _signed_stream(self, delivery: Delivery, whole: Result, result: Result) -> tuple[Headers, bytes | Stream]:
-        before, payload, after = webhook.webhook_frame(whole)
-        body = b"".join((before, payload, after))
-        headers = self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result)
-        if whole.response is None or payload is not whole.response.body:
-            return headers, body  # it is no JSON, so it is not carried
-        return headers, Stream(len(body), partial(self._pour, before, result, after))
-
-    async def _pour(self, before: bytes, result: Result, after: bytes) -> AsyncIterator[bytes]:
-        yield before
-        async for piece in self._parts(result):
-            yield piece
-        yield after
-
-    def _headers(self, delivery: Delivery, digest: str, body: bytes, result: Result | None) -> Headers:
-        user, timestamp = webhook.user_id(result.job.identity if result else None), str(int(self._clock()))
-        signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
+        timestamp = str(int(self._clock()))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
+        digest, signatures = hashlib.sha256(body).hexdigest(), self._signer.sign_each(message)
+        headers = self._headers(delivery, result, timestamp, digest, signatures, self._signer.codes(message))
+        is_task = result is not None and result.job.is_task
+        return (*headers, *(asyncqueue.signature_headers(self._secrets, timestamp, body) if is_task else ())), body
+
+    async def _signed_stream(self, delivery: Delivery, result: Result, framed: Framed) -> tuple[Headers, Stream]:
+        timestamp = str(int(self._clock()))
+        signing = LongSigning(self._signer, delivery.webhook_id, timestamp, self._secrets if result.job.is_task else ())
+        await signing.read(framed.chunks)
+        headers = self._headers(delivery, result, timestamp, signing.digest, signing.signatures(), signing.codes())
+        return (*headers, *signing.own()), Stream(framed.length, framed.chunks)
+
+    def _headers(
+        self,
+        delivery: Delivery,
+        result: Result | None,
+        timestamp: str,
+        digest: str,
+        signatures: Iterable[bytes],
+        codes: Iterable[bytes],
+    ) -> Headers:
+        user = webhook.user_id(result.job.identity if result else None)
+        signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
         return (
             *_OURS,
             *webhook.webhook_headers(delivery.request_id, user, timestamp, signature),
-            *standard.webhook_headers(
-                delivery.webhook_id, timestamp, self._signer.sign_each(message), self._signer.codes(message)
-            ),
-            *(asyncqueue.signature_headers(self._secrets, timestamp, body) if result and result.job.is_task else ()),
+            *standard.webhook_headers(delivery.webhook_id, timestamp, signatures, codes),
         )
+
+
+class Framed:
+    """A body of which only the ends are in memory: what is between them, `length` bytes, is read anew each time."""
+
+    def __init__(self, before: bytes, pieces: Callable[[], AsyncIterator[bytes]], after: bytes, length: int) -> None:
+        self._before = before
+        self._pieces = pieces
+        self._after = after
+        self.length = len(before) + length + len(after)
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All of it, from the start."""
+        yield self._before
+        async for piece in self._pieces():
+            yield piece
+        yield self._after
+
+
+def _is_long(response: StoredResponse) -> bool:
+    return response.parts > 0 or len(response.body) > PART

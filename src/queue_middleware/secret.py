@@ -41,6 +41,10 @@ class Secret:
         """HMAC-SHA256, the raw 32 bytes."""
         return hmac.digest(self._key, message, hashlib.sha256)
 
+    def begin(self) -> hmac.HMAC:
+        """The same for a message that follows piece by piece."""
+        return hmac.new(self._key, digestmod=hashlib.sha256)
+
     def accepts(self, message: bytes, codes: Iterable[bytes]) -> bool:
         """Whether one of the codes is that of the message. How long a wrong one takes tells nothing about the right one."""
         right = self.code(message)

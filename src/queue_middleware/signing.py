@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections.abc import Callable, Iterable
 
-from .keypair import KeyPair
+from .keypair import KeyPair, LongSignature
 from .keyring import KeyRing, jwks
 from .secret import Secret
 
@@ -41,6 +42,14 @@ class Signer:
     def codes(self, message: bytes) -> list[bytes]:
         """HMAC-SHA256 by each shared secret, 32 raw bytes."""
         return [secret.code(message) for secret in self._secrets]
+
+    def sign_each_long(self) -> list[LongSignature]:
+        """`sign_each` for a message that is not in memory as a whole."""
+        return [pair.sign_long() for pair in self._signing()[::-1]]
+
+    def codes_long(self) -> list[hmac.HMAC]:
+        """`codes` for such a message."""
+        return [secret.begin() for secret in self._secrets]
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The JSON Web Key Set of what is published now."""

@@ -165,7 +165,10 @@ class Store(Protocol):
         """Fail waiting jobs whose start deadline has passed, some hundreds at once; none when there are none left."""
 
     async def prune(self, limit: int) -> int:
-        """Delete what is old enough, up to `limit` of each kind; returns how many. What a pending webhook needs is kept.
+        """Delete what is old enough, up to `limit` of each kind, as one short step; 0 when nothing is left to be deleted.
+
+        It returns how many jobs and answers were deleted, or deleted in part: a long one takes several steps. What a pending
+        webhook needs is kept.
 
         Finished jobs older than the retention go with all that is theirs; of short-lived jobs the answers, after
         `lifecycle.SHORT`, or `SHORT_IF_LARGE`. What is known of hosts that no webhook went to for the retention goes too.

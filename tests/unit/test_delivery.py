@@ -10,6 +10,7 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware import delivery as module
+from queue_middleware import keypair
 from queue_middleware.circuit import AT_ONCE, THRESHOLD, patience
 from queue_middleware.delivery import DeliveryEngine
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, StoreBusy
@@ -24,7 +25,7 @@ from queue_middleware.events import (
     announce_to,
 )
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keypair import KeyPair, LongSignature
 from queue_middleware.keyring import KeyRing
 from queue_middleware.models import (
     DeliveryState,
@@ -470,22 +471,25 @@ async def test_a_lost_lease_is_not_announced(bench):
     assert await bench.states() == {DeliveryState.DELIVERED: 1}
 
 
-async def test_large_results_are_signed_outside_the_event_loop(bench):
+async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatch):
     signed_in = []
 
-    class Noting(Signer):
-        def sign(self, message):
-            signed_in.append(threading.current_thread())
-            return super().sign(message)
+    class Noting(LongSignature):
+        def first(self, piece):
+            signed_in.append((len(piece), threading.current_thread()))
+            super().first(piece)
 
-    bench.signer = Noting(KeyRing.of(KeyPair.generate()))
+        def second(self, piece):
+            signed_in.append((len(piece), threading.current_thread()))
+            super().second(piece)
+
+    monkeypatch.setattr(keypair, "LongSignature", Noting)
     async with bench.running(Receiver()):
-        await bench.finish()
-        await bench.ear.next()
         await bench.finish(StoredResponse(200, JSON, b'"' + b"x" * 300_000 + b'"'))
         await bench.ear.next()
-    main = threading.main_thread()
-    assert [thread is main for thread in signed_in] == [True, True, False, False]
+    long = [thread for length, thread in signed_in if length > 1000]
+    assert len(long) == 4  # two pieces, twice
+    assert threading.main_thread() not in long
 
 
 # --- hosts

@@ -52,3 +52,25 @@ def test_a_malformed_seed_is_refused_and_not_repeated(text):
     with pytest.raises(SettingsError, match="64 hex digits") as caught:
         KeyPair.from_hex(text)
     assert SEED[:10] not in caught.value.detail
+
+
+@pytest.mark.parametrize("message", [b"", b"a", b"x" * 1000, bytes(range(256)) * 40], ids=len)
+def test_a_message_that_comes_piece_by_piece_has_the_same_signature(message):
+    for key in (KeyPair.from_hex(SEED), *(KeyPair.generate() for _ in range(20))):
+        signature = key.sign_long()
+        for start in range(0, len(message), 99):
+            signature.first(message[start : start + 99])
+        signature.turn()
+        for start in range(0, len(message), 100):
+            signature.second(message[start : start + 100])
+        assert signature.done() == key.sign(message)
+        VerifyKey(key.public).verify(message, signature.done())
+
+
+def test_a_message_that_changes_meanwhile_is_not_signed():
+    signature = KeyPair.generate().sign_long()
+    signature.first(b"one")
+    signature.turn()
+    signature.second(b"two")
+    with pytest.raises(ValueError, match="changed while it was being signed"):
+        signature.done()

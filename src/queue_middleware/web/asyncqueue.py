@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable
+from functools import partial
 from urllib.parse import parse_qsl
 
 from starlette.types import Scope
 
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
 from queue_middleware.lifecycle import FINAL
-from queue_middleware.models import Cancelled, Headers
+from queue_middleware.models import PART, Cancelled, Headers, StoredResponse
+from queue_middleware.pieces import pieces_of
 from queue_middleware.runtime import Runtime
 from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.fal import check_query
 from queue_middleware.wire.providers import providers_body
+from queue_middleware.wire.taskresults import measure, spell
 from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
 
 from .access import Access, client_of
@@ -28,7 +31,6 @@ from .intake import Intake
 BELOW = "/v1/"
 LONGEST_POLL = 25.0
 """Seconds; some servers and proxies wait no longer than 30."""
-_LARGE = 1024 * 1024
 _NO_TASK = "Task not found"
 _NO_CALLBACK = "Invalid or expired callback ID"
 _NO_SIGNAL = "Invalid or expired signal token"
@@ -134,13 +136,21 @@ class TaskQueue:
 
     async def _answer_with(self, call: Call, record: TaskRecord) -> None:
         response = record.response
-        if response is None or (response.parts == 0 and len(response.body) < _LARGE):
+        if response is None or (response.parts == 0 and len(response.body) <= PART):
             await call.answer(200, wire.task_body(record))
-            return
-        pieces = [await self._runtime.output(record.job.key, number) for number in range(response.parts)]
-        whole = record.replace(response=response.replace(body=b"".join((*pieces, response.body)), parts=0))
-        # Megabytes of JSON would hold up everything else in this event loop.
-        await call.answer(200, await asyncio.to_thread(wire.task_body, whole))
+        else:
+            await self._answer_in_pieces(call, record, response)
+
+    async def _answer_in_pieces(self, call: Call, record: TaskRecord, response: StoredResponse) -> None:
+        """A long result is read twice, and never in memory: how long its JSON is has to be known before it is sent."""
+        pieces = partial(pieces_of, self._runtime.output, record.job.key, response)
+        spelling = await measure(pieces(), response.size)
+        before, after = wire.task_frame(record, spelling)
+        await call.start_json(200, len(before) + spelling.length + len(after))
+        await call.send({"type": "http.response.body", "body": before, "more_body": True})
+        async for piece in spell(pieces(), spelling):
+            await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+        await call.send({"type": "http.response.body", "body": after})
 
     # --- from outside
 

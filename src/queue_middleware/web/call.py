@@ -52,9 +52,12 @@ class Call:
         """Send a whole JSON answer."""
         if self.started:
             raise RuntimeError("an answer broke off, its end cannot be read")  # the server cuts the connection
-        headers = [_JSON, (b"content-length", b"%d" % len(body)), *extra]
+        await self.start_json(status, len(body), extra)
+        await self.send({"type": "http.response.body", "body": body})
+
+    async def start_json(self, status: int, length: int, extra: Headers = ()) -> None:
+        """Begin a JSON answer of so many bytes, which follow by `send`."""
+        headers = [_JSON, (b"content-length", b"%d" % length), *extra]
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
-        self.started = True
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body})
+        await self.start(status, headers)

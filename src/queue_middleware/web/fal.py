@@ -12,6 +12,7 @@ from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Job, Result
+from queue_middleware.pieces import pieces_of
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
@@ -116,17 +117,17 @@ class FalQueue:
         response = result.response
         if response is None:
             raise UnknownRequest("the result is no longer kept")
-        # Read before the first byte is sent: retention may have taken it, and then it is a 404.
-        first = await self._runtime.output(result.job.key, 0) if response.parts else b""
+        # Read before the first byte is sent: retention may have taken it, and then it is a 404. What is taken later breaks off
+        # the connection, so that no client takes a part for the whole.
+        pieces = pieces_of(self._runtime.output, result.job.key, response)
+        piece = await anext(pieces)
         headers = [pair for pair in response.headers if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
         await call.start(response.status, headers)
-        if response.parts:
-            await call.send({"type": "http.response.body", "body": first, "more_body": True})
-        for number in range(1, response.parts):
-            part = await self._runtime.output(result.job.key, number)
-            await call.send({"type": "http.response.body", "body": part, "more_body": True})
-        await call.send({"type": "http.response.body", "body": response.body})
+        for _ in range(response.parts):
+            await call.send({"type": "http.response.body", "body": piece, "more_body": True})
+            piece = await anext(pieces)
+        await call.send({"type": "http.response.body", "body": piece})
 
     async def _cancel(self, call: Call) -> None:
         if call.identity is not None:

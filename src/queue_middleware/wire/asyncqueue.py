@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import hmac
 import json
@@ -12,13 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, StoredResponse
-from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.models import Headers
+from queue_middleware.tasks import TaskPage, TaskRecord, TaskStatus
 from queue_middleware.taskspec import Backoff, PollConfig
 from queue_middleware.value import Value
 
 from .pollconfig import is_relative, read_poll_config, shown_poll_config
 from .providers import find_provider
+from .taskresults import Spelling, result_frame, result_of
 from .templates import read_json, unfolded
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
@@ -221,6 +221,11 @@ def task_body(record: TaskRecord) -> bytes:
     return _json({"task": {**task_value(record), "result": result_of(record)}})
 
 
+def task_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
+    """`task_body` without the body of the result: what stands before it and behind it."""
+    return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, spelling, b"}}")
+
+
 def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
     """Tasks without their results, which may be large, and `pagination`."""
     more = offset + len(page.tasks) < page.total
@@ -230,26 +235,29 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
 
 def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
     """What `onCompleteUrl` is told. `excuse`: why the result is not carried, and where it is to be had."""
-    told = ("id", "status", "error", "retryCount", "createdAt", "completedAt")
+    task = {"result": result_of(record), **_end_of(record), **({"resultError": excuse} if excuse else {})}
+    return _json({"event": f"task.{record.status}", "task": task})
+
+
+def completion_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
+    """The same without the body of the result."""
+    before = _json({"event": f"task.{record.status}"})[:-1] + b', "task": {"result": '
+    return _framed(before, record, spelling, b", " + _json(_end_of(record))[1:] + b"}")
+
+
+def _end_of(record: TaskRecord) -> dict[str, Any]:
     value = task_value(record)
-    task = {"result": result_of(record), **{name: value.get(name) for name in told}}
-    return _json({"event": f"task.{record.status}", "task": {**task, **({"resultError": excuse} if excuse else {})}})
+    return {name: value.get(name) for name in ("id", "status", "error", "retryCount", "createdAt", "completedAt")}
+
+
+def _framed(before: bytes, record: TaskRecord, spelling: Spelling, after: bytes) -> tuple[bytes, bytes]:
+    begin, end = result_frame(record, spelling)
+    return before + begin, end + after
 
 
 def error_body(text: str) -> bytes:
     """Every refusal."""
     return _json({"error": text})
-
-
-def result_of(record: TaskRecord) -> dict[str, Any] | None:
-    """The answer of the target or the last word of the provider; what is not text is base64, and says so."""
-    response, job = record.response, record.job
-    if response is None:
-        return None
-    came_from_outside = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
-    began, ended = job.started_at, job.finished_at
-    duration = 0 if came_from_outside or began is None or ended is None else ended - began
-    return {"statusCode": response.status, "headers": _joined(response), **_spelled(response.body), "duration": duration}
 
 
 def error_of(record: TaskRecord) -> str | None:
@@ -259,32 +267,26 @@ def error_of(record: TaskRecord) -> str | None:
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
 
 
-def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
-    """`X-AsyncQueue-Signature: t=…,v1=…`: HMAC-SHA256 over `t.body`, once for each secret; nothing where there is none.
+def signature_codes(secrets: Iterable[str], timestamp: str) -> list[hmac.HMAC]:
+    """What computes the codes of `X-AsyncQueue-Signature`, HMAC-SHA256 over `t.body`: one for each secret, the body to follow.
 
     The key is the secret as a text, as its receivers have it, and not what Standard Webhooks reads from it.
     """
-    message = timestamp.encode("ascii") + b"." + body
-    codes = [hmac.new(secret.encode(), message, hashlib.sha256).hexdigest() for secret in secrets]
-    if not codes:
-        return ()
-    spelled = ",".join([f"t={timestamp}", *(f"v1={code}" for code in codes)])
-    return ((b"x-asyncqueue-signature", spelled.encode("ascii")),)
+    return [hmac.new(secret.encode(), timestamp.encode("ascii") + b".", hashlib.sha256) for secret in secrets]
 
 
-def _joined(response: StoredResponse) -> dict[str, str]:
-    headers: dict[str, str] = {}
-    for name, value in response.headers:
-        key, text = name.decode("latin-1"), value.decode("latin-1")
-        headers[key] = f"{headers[key]}, {text}" if key in headers else text
-    return headers
+def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
+    """`X-AsyncQueue-Signature: t=…,v1=…`, one `v1` for each secret; nothing where there is none."""
+    codes = signature_codes(secrets, timestamp)
+    for code in codes:
+        code.update(body)
+    return spelled_codes(codes, timestamp)
 
 
-def _spelled(body: bytes) -> dict[str, str]:
-    try:
-        return {"body": body.decode("utf-8")}
-    except UnicodeDecodeError:
-        return {"body": base64.b64encode(body).decode("ascii"), "bodyEncoding": "base64"}
+def spelled_codes(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
+    """The header of codes that the whole body has passed through."""
+    spelled = ",".join([f"t={timestamp}", *(f"v1={code.hexdigest()}" for code in codes)])
+    return ((b"x-asyncqueue-signature", spelled.encode("ascii")),) if "," in spelled else ()
 
 
 def _iso(milliseconds: int | None) -> str | None:

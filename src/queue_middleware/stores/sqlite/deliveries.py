@@ -156,24 +156,25 @@ def _judge(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
             continue
         new = judge(old, outcome, transaction.now, probe=delivery.standing is Standing.OPEN)
         health[delivery.host] = new
-        settled.append(_consequence(transaction, delivery, old, new, patience))
+        buried = sum(len(one.given_up) for one in settled)
+        settled.append(_consequence(transaction, delivery, old, new, patience, _BURIED_TOGETHER - buried))
     _write_down(transaction, [(host, new) for host, new in health.items() if new != before[host]])
     return settled
 
 
-def _consequence(transaction: Transaction, delivery: Delivery, old: Health, new: Health, patience: int) -> Settled:
+def _consequence(transaction: Transaction, delivery: Delivery, old: Health, new: Health, patience: int, limit: int) -> Settled:
     now = transaction.now
     given_up: tuple[Delivery, ...] = ()
     if new.standing is Standing.OPEN and new != old and (new.failing_since or now) <= now - patience:
-        given_up = _give_up(transaction, delivery, now - patience)
+        given_up = _give_up(transaction, delivery, now - patience, limit)
     pause = ((new.held_until or now) - now) / 1000
     change = None if new.standing is old.standing else (old.standing, new.standing)
     return Settled(held=True, change=change, pause=pause, given_up=given_up)
 
 
-def _give_up(transaction: Transaction, delivery: Delivery, before: int) -> tuple[Delivery, ...]:
+def _give_up(transaction: Transaction, delivery: Delivery, before: int, limit: int) -> tuple[Delivery, ...]:
     """The host has been failing for as long as a whole schedule takes: what has waited for it as long is dead."""
-    limits = {"host": delivery.host, "now": transaction.now, "before": before, "limit": _BURIED_TOGETHER}
+    limits = {"host": delivery.host, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
         Delivery(number, 0, url, delivery.host, attempt, key, format_request_id(key, tail))
         for number, url, attempt, key, tail in transaction.all("give_up", limits)

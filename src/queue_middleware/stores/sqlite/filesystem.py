@@ -13,6 +13,8 @@ _NETWORK = frozenset(
 _NETWORK_FUSE = ("sshfs", "s3fs", "gcsfuse", "glusterfs", "rclone", "osxfs", "grpcfuse")
 _LEAST_FREE = 256 * 2**20
 _MOST_FREE = 2 * 2**30
+_LOG = 64 * 2**20
+"""Bytes of disk that are needed however much room there is in the file: the write-ahead log grows to this."""
 
 
 def refuse_network_filesystem(database: Path, mounts: str) -> None:
@@ -47,10 +49,10 @@ def mount_table() -> str:
         return ""
 
 
-def lacks_room(database: Path, least: int | None) -> str | None:
-    """A sentence when too little disk is free to accept more work, else None."""
+def lacks_room(database: Path, least: int | None, spare: int = 0) -> str | None:
+    """A sentence when there is too little room to accept more work, else None. `spare`: bytes that are free in the file."""
     usage = shutil.disk_usage(database.parent)
     floor = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)
-    if usage.free >= floor:
+    if usage.free + spare >= floor and usage.free >= min(floor, _LOG):
         return None
     return f"only {usage.free // 2**20} MiB of disk are free and {floor // 2**20} MiB are kept for the work already accepted"

@@ -32,6 +32,8 @@ class FileWatch:
         self._min_free_disk = min_free_disk
         self._marks: dict[Path, os.stat_result] = {}
         self._full: str | None = None
+        self.spare = 0
+        """Bytes of free pages in the file, as far as known: room that needs no disk."""
         self.complaint: DatabaseGone | None = None
 
     def begin(self, connection: sqlite3.Connection) -> None:
@@ -47,7 +49,7 @@ class FileWatch:
         """Look at all of them, and at how full the disk is."""
         trouble = next((said for path in self._marks if (said := self._trouble(path))), None)
         self.complaint = None if trouble is None else DatabaseGone(trouble, _RETRY_AFTER)
-        self._full = lacks_room(self._path, self._min_free_disk)
+        self._full = lacks_room(self._path, self._min_free_disk, self.spare)
 
     async def run(self, reader: Connection) -> None:
         """Look again and again, in the thread of this connection: it can block."""

@@ -26,7 +26,8 @@ from queue_middleware.store import Topic
 from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
-from .codec import decode_events, decode_request, encode_headers
+from .bounds import within_bounds
+from .codec import decode_events, decode_request
 from .leases import Lost, judge_leases
 from .news import tell_start
 from .queries import execute_rows
@@ -130,11 +131,16 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
             transaction.change("drop_response_parts", (key,))
             transaction.change("drop_request", (key,))
         else:
-            transaction.payloads.append((key, encode_headers(outcome.headers), outcome.body, outcome.parts))
+            taskrows.put_answer(transaction, key, outcome)
         if has_parts:
             transaction.change("drop_request_parts", (key,))
     make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     return [True] * len(batch)
+
+
+def fail(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
+    """`finish` for failures, apart from it: what such an attempt had produced by then may be long, and is deleted."""
+    return finish(transaction, batch)
 
 
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
@@ -153,6 +159,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     if word is None:
         return False
     channel, resolution = word
+    transaction.change("drop_response_parts", (key,))  # nothing is kept of what the call has answered
     finish(transaction, [(key, token, webhook, resolution.failure or resolution.response, True)])
     taskrows.put_word(transaction, key, channel, resolution)
     return True
@@ -177,9 +184,9 @@ def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
-    """Hand back whatever this owner still has; how many jobs."""
-    held = transaction.all("held", (transaction.owner,))
-    for key, token, _ in held:
+    """Hand back jobs that this owner still has, and its deliveries; how many jobs. To be repeated until it has none."""
+    held = within_bounds(transaction.all("held_weighed", (transaction.owner,)))
+    for key, token in held:
         _put_back(transaction, key, token, None)
     everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
@@ -240,7 +247,7 @@ def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail the waiting jobs whose start deadline has passed."""
-    overdue = transaction.all("overdue", (transaction.now,))
+    overdue = within_bounds(transaction.all("overdue", (transaction.now,)))
     end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
@@ -265,7 +272,9 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[bool, Lost]]) -> list
 def _rescue(transaction: Transaction, again: bool, judged: Lost) -> list[Rescue]:
     lost = judge_leases(transaction, judged)
     rescued: list[Rescue] = []
-    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in transaction.all("lost_jobs", lost):
+    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in within_bounds(
+        transaction.all("lost_jobs", lost)
+    ):
         policy = _policy(max_attempts, retries)
         if task and finish_early(transaction, key, token, webhook):
             transaction.change("forget_token", (key,))

@@ -60,6 +60,10 @@ SELECT data FROM request_part WHERE job_id = ? ORDER BY number;
 INSERT OR REPLACE INTO response_part (job_id, number, data)
 SELECT :key, :number, :data WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND state = 'running' AND token = :token);
 
+-- name: insert_response_parts
+INSERT OR REPLACE INTO response_part (job_id, number, data)
+SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
+
 -- name: finish
 -- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH: Python counts the rows of plain UPDATEs only.
 UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,
@@ -129,6 +133,10 @@ WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
 
+-- name: held_weighed
+SELECT id, token, (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id)
+FROM job WHERE state = 'running' AND owner = ? LIMIT 500;
+
 -- name: renew_jobs
 UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
@@ -154,8 +162,10 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :end
     OR EXISTS (SELECT 1 FROM task WHERE token IS NOT NULL AND lease_until <= :ended_by);
 
 -- name: lost_jobs
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task FROM job
-WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+-- The last column: parts that are deleted with it.
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task,
+    (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: lost_deliveries
 UPDATE delivery SET state = 'pending', due_at = :now, owner = NULL, token = NULL, lease_until = NULL
@@ -174,7 +184,8 @@ UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NU
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue
-SELECT id, tail FROM job WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
+SELECT id, tail, (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
 SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
@@ -353,6 +364,33 @@ UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LI
 
 -- name: ended_now
 UPDATE job SET finished_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL;
+-- name: weight
+-- How heavy a job is that is to be deleted. `length` of a blob does not read it.
+SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
+    + :part * (SELECT count(*) FROM response_part WHERE job_id = :key)
+    + :part * (SELECT count(*) FROM request_part WHERE job_id = :key)
+    + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
+    + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
+
+-- name: no_longer_needed
+SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+ORDER BY id;
+
+-- name: drop_some_news
+DELETE FROM delivery WHERE id IN (SELECT id FROM delivery WHERE job_id = :key AND number > 0 ORDER BY number LIMIT :limit);
+
+-- name: drop_deliveries
+DELETE FROM delivery WHERE job_id = ?;
+
+-- name: drop_some_response_parts
+DELETE FROM response_part WHERE rowid IN (SELECT rowid FROM response_part WHERE job_id = :key ORDER BY number LIMIT :limit);
+
+-- name: drop_some_request_parts
+DELETE FROM request_part WHERE rowid IN (SELECT rowid FROM request_part WHERE job_id = :key ORDER BY number LIMIT :limit);
+
+-- name: drop_some_logs
+DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE job_id = :key ORDER BY number LIMIT :limit);
 
 -- name: prune
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
@@ -366,9 +404,6 @@ LIMIT :limit;
 
 -- name: drop_answers
 DELETE FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
-
--- name: drop_answer_parts
-DELETE FROM response_part WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: drop_short_lived
 DELETE FROM short_lived WHERE job_id IN (SELECT value FROM json_each(?));

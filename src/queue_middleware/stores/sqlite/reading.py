@@ -111,6 +111,13 @@ def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
     return None if row is None or row[0] is None else int(row[0])
 
 
+def spare(connection: sqlite3.Connection) -> int:
+    """Bytes of the file that are free: what is stored next is stored there, and takes no room on the disk."""
+    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)
+
+
 def counts(connection: sqlite3.Connection) -> Counts:
     """How many are in each state."""
     return Counts(

@@ -31,9 +31,9 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import clocks, jobs, logs, reading, retention, submissions
+from . import clocks, jobs, logs, reading, submissions
 from .clocks import Clocks
-from .codec import PART, encode_lines, encode_request
+from .codec import encode_lines, encode_request
 from .connection import Connection
 from .files import Files, database_path, warnings
 from .filesystem import mount_table, refuse_network_filesystem
@@ -41,7 +41,10 @@ from .filewatch import FileWatch
 from .leases import Leases, Lost, hand_over
 from .listeners import Listeners
 from .locks import dead_owners, make_owner
+from .operations import ONE_BY_ONE, ended, size_of
 from .outbox import SQLiteOutbox
+from .pruning import Pruning
+from .reserve import Reserve
 from .standing import Standing
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
@@ -72,7 +75,8 @@ class SQLiteStore:
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
-        self._pruned = 0
+        self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
+        self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
 
@@ -86,6 +90,7 @@ class SQLiteStore:
             refuse_network_filesystem(self.path, await aside(mount_table))
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
+            await aside(self._reserve.give_up_if_scarce)
             self._files = await aside(Files, self.path, self.owner)
             stack.push_async_callback(aside, self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
@@ -99,8 +104,15 @@ class SQLiteStore:
             stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
             stack.push_async_callback(self._listeners.close)
-            tell, undone = self._listeners.tell, self._tallies.forget
-            self._writer = Writer(self._connection, self._begin, tell, undone, self._watched.check)
+            self._writer = Writer(
+                self._connection,
+                self._begin,
+                self._listeners.tell,
+                self._tallies.forget,
+                self._watched.check,
+                one_by_one=ONE_BY_ONE,
+                relieve=self._relieve,
+            )
             await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
             self._watchers = [
@@ -128,7 +140,8 @@ class SQLiteStore:
 
     async def _hand_back(self) -> None:
         try:
-            await self._writer.submit(jobs.release_all, None)
+            while await self._writer.submit(jobs.release_all, None):
+                pass
         except QueueError:
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
             self._files.life.disown()
@@ -153,6 +166,10 @@ class SQLiteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         return await self._reader.call(work)
+
+    def _relieve(self, connection: sqlite3.Connection) -> None:
+        self._reserve.give_up()
+        self._connection.checkpoint(connection)
 
     # --- news
 
@@ -226,11 +243,11 @@ class SQLiteStore:
 
     def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, response), len(response.body), told)
+        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), told)
 
     def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, failure), 0, told)
+        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
@@ -278,12 +295,11 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        kept = round(self._settings.retention * 1000)
-        now = self._clocks.believed(kept)
-        found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
-        # The next batch need not pass again by all those that are kept, for instance because they wait.
-        self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.is_any else 0
+        count = await self._pruning.step(limit)
+        if not count:
+            self._watched.spare = await self._read(reading.spare)
+            await aside(self._reserve.keep)
+        return count
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
@@ -295,7 +311,3 @@ class SQLiteStore:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
         return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)
-
-
-def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
-    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART

@@ -10,7 +10,8 @@ from queue_middleware.models import ErrorType, Failure, JobState, NewJob, Stored
 from queue_middleware.tasks import Channel, Resolution
 from queue_middleware.taskspec import Task
 
-from .codec import decode_headers, decode_spec, encode, encode_headers
+from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers
+from .queries import execute_rows
 from .transaction import Transaction
 
 LISTED = 2
@@ -97,11 +98,21 @@ def early(transaction: Transaction, key: int) -> tuple[Channel, Resolution] | No
     return Channel(channel), Resolution(StoredResponse(status, decode_headers(head), body), failure)
 
 
+def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> None:
+    """Store an answer; one that came as a whole and is long is cut, so that it never has to be read as a whole."""
+    rest, count = response.body, response.parts
+    if len(rest) > PART and not count:
+        *parts, rest = cut(rest)
+        count = len(parts)
+        transaction.change("drop_response_parts", (key,))
+        rows = [(key, number, data) for number, data in enumerate(parts)]
+        execute_rows(transaction.connection, "insert_response_parts", rows)
+    transaction.payloads.append((key, encode_headers(response.headers), rest, count))
+
+
 def put_word(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> None:
-    """Note what ended a job; of one that failed what was said is kept too, and nothing of what the call had answered."""
-    response = resolution.response
-    transaction.change("drop_response_parts", (key,))
+    """Note what ended a job; of one that failed what was said is kept too."""
     if resolution.failure is not None:
-        transaction.payloads.append((key, encode_headers(response.headers), response.body, response.parts))
+        put_answer(transaction, key, resolution.response)
     transaction.change("resolved_by", (channel, key))
     transaction.change("drop_early", (key,))

@@ -14,6 +14,7 @@ from queue_middleware.tasks import Channel, Resolution, Resolved, Wait
 from queue_middleware.taskspec import Task
 
 from . import taskrows
+from .bounds import within_bounds
 from .codec import encode, encode_headers
 from .jobs import end_waiting, finish, finish_early, make_due
 from .transaction import Transaction
@@ -109,8 +110,8 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
     transaction.tallies.forget()
     transaction.change("drop_request_parts", (key,))
-    transaction.payloads.append((key, encode_headers(response.headers), response.body, response.parts))
     taskrows.wait_no_longer(transaction, key)
+    taskrows.put_answer(transaction, key, response)
     transaction.change("resolved_by", (channel, key))
     make_due(transaction, [(key, row[0])])
 
@@ -124,7 +125,7 @@ def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[Non
 
 def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
     """Fail what has waited for too long."""
-    late = transaction.all("waited_too_long", {"now": transaction.now})
+    late = within_bounds(transaction.all("waited_too_long", {"now": transaction.now}))
     end_waiting(transaction, [key for key, _ in late], UNANSWERED)
     for key, _ in late:
         taskrows.wait_no_longer(transaction, key)

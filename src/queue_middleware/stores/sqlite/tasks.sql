@@ -61,7 +61,7 @@ UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE i
 
 -- name: waited_too_long
 -- One with a poll to come, or under way, is left to the poller for a minute.
-SELECT job_id, tail FROM task JOIN job ON job.id = task.job_id
+SELECT task.job_id, tail, (SELECT count(*) FROM response_part WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE waits_until <= :now AND (poll_at IS NULL OR waits_until <= :now - 60000) ORDER BY waits_until LIMIT 500;
 
 -- name: due_polls

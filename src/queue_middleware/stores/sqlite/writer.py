@@ -7,8 +7,9 @@ import contextlib
 import sqlite3
 import sys
 import threading
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from typing import Any, TypeVar
 
@@ -18,7 +19,7 @@ from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.store import Topic
 
 from .connection import CommitFailed, Connection
-from .failures import as_queue_error, is_everybodys
+from .failures import as_queue_error, is_everybodys, is_full
 from .transaction import Transaction
 
 P = TypeVar("P")
@@ -29,6 +30,8 @@ Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
 
 _MOST_TOGETHER = 256
 _MOST_BYTES = 16 * 2**20
+_LONGEST = 0.05
+"""Seconds after which a group is committed: what was not executed by then goes into the next one."""
 _PATIENCE = 10.0
 """Seconds after which those who are not yet in a transaction are told that the database is busy."""
 
@@ -51,6 +54,9 @@ class Writer:
     the next transaction. No clock is waited for. `undone` is told of every transaction that was rolled back; `check` raises,
     before COMMIT, what stands in the way of it.
 
+    A group is bounded in number, bytes and time, because all others wait for its end. Operations of `one_by_one` may each take
+    long, whatever their size, so the clock is looked at between them. `relieve` makes what room it can on a disk that is full.
+
     After COMMIT nothing fails any more: every caller gets the result of the commit, whatever its listeners do.
     """
 
@@ -61,12 +67,19 @@ class Writer:
         announce: Callable[[set[Topic]], None],
         undone: Callable[[], None],
         check: Callable[[], None] = lambda: None,
+        *,
+        one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
+        relieve: Callable[[sqlite3.Connection], None] = lambda connection: None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._check = check
         self._begin = begin
         self._announce = announce
         self._undone = undone
+        self._one_by_one = one_by_one
+        self._relieve = relieve
+        self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
         # Not that of whoever writes: a timer that was cancelled keeps its context, and so his request, until it would be due.
@@ -163,13 +176,19 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
-    def _write(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
+    def _write(
+        self, connection: sqlite3.Connection, group: list[_Waiting], *, relieved: bool = False
+    ) -> tuple[_Results, set[Topic]]:
         """Write the group; an empty one is filled when our turn has come, for who waits till then can still be turned away."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             self._undone()
             group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
+            if is_full(error) and not relieved:
+                self._relieve(connection)
+                if not isinstance(error, CommitFailed):
+                    return self._write(connection, group, relieved=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or is_everybodys(error):
                 failure = as_queue_error(error)
                 return [(waiting, failure) for waiting in group], set()
@@ -185,16 +204,32 @@ class Writer:
     def _execute(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
         group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
         transaction = self._begin(connection)
-        batches: dict[Operation[Any, Any], list[_Waiting]] = {}
-        for waiting in group:
-            batches.setdefault(waiting.operation, []).append(waiting)
         results: _Results = []
-        for operation, batch in batches.items():
+        late = self._clock() + _LONGEST
+        for operation, batch in self._batches(group):
+            if results and self._clock() > late:
+                break
             answers = operation(transaction, [waiting.payload for waiting in batch])
             results.extend(zip(batch, answers, strict=True))
         transaction.flush()
         self._check()
+        if len(results) < len(group):
+            self._put_back(group, {id(waiting) for waiting, _ in results})
         return results, transaction.topics
+
+    def _batches(self, group: list[_Waiting]) -> Iterable[tuple[Operation[Any, Any], list[_Waiting]]]:
+        batches: dict[tuple[Operation[Any, Any], int], list[_Waiting]] = {}
+        for waiting in group:
+            place = len(batches) if waiting.operation in self._one_by_one else -1
+            batches.setdefault((waiting.operation, place), []).append(waiting)
+        return ((operation, batch) for (operation, _), batch in batches.items())
+
+    def _put_back(self, group: list[_Waiting], executed: set[int]) -> None:
+        """In front of all that came since."""
+        rest = [waiting for waiting in group if id(waiting) not in executed]
+        group[:] = [waiting for waiting in group if id(waiting) in executed]
+        with self._taking:
+            self._waiting.extendleft(reversed(rest))
 
 
 def _resolve(waiting: _Waiting, result: Any) -> None:

@@ -71,3 +71,19 @@ def test_room(monkeypatch: pytest.MonkeyPatch, total: int, free: int, least: int
     assert (complaint is None) == enough
     if complaint:
         assert f"{free // MIB} MiB" in complaint
+
+
+@pytest.mark.parametrize(
+    ("free", "spare", "least", "enough"),
+    [
+        (100 * MIB, 412 * MIB, None, True),
+        (100 * MIB, 411 * MIB, None, False),
+        (63 * MIB, 100 * GIB, None, False),  # the write-ahead log needs a place on the disk
+        (20 * MIB, 0, 20 * MIB, True),
+    ],
+)
+def test_room_within_the_file_counts(
+    monkeypatch: pytest.MonkeyPatch, free: int, spare: int, least: int | None, enough: bool
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10 * GIB, 10 * GIB - free, free))
+    assert (lacks_room(Path("/var/queue.sqlite3"), least, spare) is None) == enough

@@ -340,3 +340,67 @@ async def test_whatever_is_raised_reaches_those_who_wait(bench: Bench) -> None:
     with pytest.raises(StoreError):
         await bench.writer.submit(absurd, 1)
     assert await bench.writer.submit(bench.insert, 1) == 1
+
+
+async def test_a_group_ends_when_it_has_taken_long_and_the_rest_comes_first_in_the_next(bench: Bench) -> None:
+    now = 0.0
+    groups: list[list[str]] = []
+
+    def begin(connection: sqlite3.Connection) -> Transaction:
+        groups.append([])
+        return bench.begin(connection)
+
+    def slow(transaction: Transaction, batch: Sequence[str]) -> list[str]:
+        nonlocal now
+        groups[-1] += batch
+        now += 0.04
+        return list(batch)
+
+    def other(transaction: Transaction, batch: Sequence[str]) -> list[str]:
+        return slow(transaction, batch)
+
+    writer = Writer(bench.connection, begin, bench.topics.append, bench.undo, one_by_one=frozenset({slow}), clock=lambda: now)
+    with TurnLock(bench.path.with_name("lock")):  # all of them wait for the same turn
+        waiting = [writer.submit(slow, name) for name in "abc"]
+        waiting += [writer.submit(other, name) for name in "de"]
+        waiting.append(writer.submit(slow, "f"))
+    assert await asyncio.gather(*waiting) == list("abcdef")
+    # After 0.05 s the group is committed.
+    assert groups == [["a", "b"], ["c", "d", "e"], ["f"]]
+
+
+async def test_on_a_full_disk_room_is_made_once_and_what_still_fits_is_written(bench: Bench) -> None:
+    relieved: list[int] = []
+    room = 10
+
+    def insert(transaction: Transaction, batch: Sequence[int]) -> list[int]:
+        if sum(batch) > room:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return list(batch)
+
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=lambda _: relieved.append(1))
+    with TurnLock(bench.path.with_name("lock")):
+        waiting = [writer.submit(insert, size) for size in (1, 4, 11, 9)]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [result if isinstance(result, int) else type(result) for result in results] == [1, 4, DiskFull, 9]
+    assert len(relieved) == 2  # for the group, and for the one that is too large even alone
+
+
+async def test_room_that_was_made_is_used(bench: Bench) -> None:
+    room = 0
+
+    def relieve(connection: sqlite3.Connection) -> None:
+        nonlocal room
+        room = 1
+
+    def insert(transaction: Transaction, batch: Sequence[int]) -> list[int]:
+        if not room:
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return list(batch)
+
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=relieve)
+    assert await writer.submit(insert, 1) == 1

@@ -1,0 +1,273 @@
+"""Retention in steps: how much one transaction deletes, writes and keeps others waiting, also on a disk that is full."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware.errors import DiskFull, UnknownRequest
+from queue_middleware.models import PART, Claim, LogLevel, LogLine, Progress, WebhookKind
+from queue_middleware.settings import Settings
+from queue_middleware.stores.sqlite import SQLiteStore, bounds, retention
+from queue_middleware.stores.sqlite.bounds import ROW, WEIGHT, Budget, within_bounds
+from queue_middleware.stores.sqlite.pruning import Pruning
+from queue_middleware.stores.sqlite.retention import Outlived, Pruned
+from queue_middleware.webhooks import Which
+from tests.clock import ManualClock
+from tests.nouns import a_job, an_answer, an_attempt, claimed
+
+FULL = DiskFull("the disk of the queue's database is full", 30)
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture
+async def store(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
+    monkeypatch.setattr(bounds, "SECONDS", 60.0)  # what a step does here is bounded by its weight alone
+    options = {"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0, "retention": 60.0}
+    store = SQLiteStore(Settings.load(options, {}), clock)
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def begin(store: SQLiteStore, **job: Any) -> Claim:
+    receipt = await store.submit(a_job(**job), start=True)
+    assert receipt.claim
+    return receipt.claim
+
+
+async def stream(store: SQLiteStore, parts: int, **job: Any) -> Claim:
+    """A request with an answer of so many parts."""
+    claim = await begin(store, **job)
+    for number in range(parts):
+        await store.append(claim, number, b"x" * PART)
+    await store.complete(claim, an_answer(parts=parts))
+    return claim
+
+
+def counted(store: SQLiteStore, what: str) -> int:
+    connection = sqlite3.connect(store.path)
+    try:
+        return int(connection.execute(f"SELECT count(*) FROM {what}").fetchone()[0])
+    finally:
+        connection.close()
+
+
+async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, clock: ManualClock) -> None:
+    for _ in range(2):
+        await stream(store, 40)
+    clock.advance(61)
+    log = Path(f"{store.path}-wal")
+    await store._connection.call(lambda c: c.execute("PRAGMA wal_autocheckpoint = 0").fetchall())
+    left, written, steps = 80, log.stat().st_size, 0
+    await store._connection.call(lambda c: c.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall())
+    written = log.stat().st_size
+    while await store.prune(500):
+        steps += 1
+        deleted, left = left - counted(store, "response_part"), counted(store, "response_part")
+        # A byte that is deleted is not written once more, as it is where SQLite cleans each page.
+        assert deleted * PART <= WEIGHT
+        assert log.stat().st_size - written <= 2**20
+        written = log.stat().st_size
+    assert (steps, left, counted(store, "job")) == (6, 0, 0)
+
+
+async def test_small_jobs_go_together_but_not_all_at_once(store: SQLiteStore, clock: ManualClock) -> None:
+    for _ in range(12):
+        await store.complete(await begin(store), an_answer(b"x" * (PART * 2)))
+    clock.advance(61)
+    left = 12
+    while await store.prune(500):
+        deleted, left = left - counted(store, "job"), counted(store, "job")
+        assert deleted * PART * 2 <= WEIGHT
+    assert left == 0
+
+
+async def test_the_time_of_a_step_is_bounded_too(
+    store: SQLiteStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await stream(store, 12)  # light enough for one step
+    clock.advance(61)
+    seconds = iter(range(0, 10_000, 1))
+    monkeypatch.setattr(retention, "Budget", lambda weight: Budget(weight, lambda: next(seconds) * 1000.0))
+    assert await store.prune(10) == 1
+    assert counted(store, "response_part") == 8  # one bite, and the time was over
+
+
+async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, clock: ManualClock) -> None:
+    claim = await begin(store, webhook="https://a.example/", events=(WebhookKind.PROGRESS,))
+    for number in range(20):
+        line = LogLine(0, LogLevel.INFO, "x" * PART, {}, "run", number + 1)
+        await store.log(claim, [line], Progress(number / 20, None))
+        clock.advance(1)
+        for delivery in await claimed(store):
+            await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.complete(claim, an_answer())
+    for delivery in await claimed(store):
+        await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    clock.advance(61)
+    steps = 0
+    before = counted(store, "log")
+    while await store.prune(10):
+        now = counted(store, "log")
+        assert (before - now) * PART <= WEIGHT
+        before, steps = now, steps + 1
+    assert steps > 1
+    assert [counted(store, name) for name in ("job", "log", "delivery", "delivery_attempt", "payload")] == [0] * 5
+
+
+# --- what is wanted again
+
+
+async def failed_delivery(store: SQLiteStore, parts: int = 0) -> tuple[Claim, int]:
+    claim = await stream(store, parts, webhook="https://a.example/")
+    (delivery,) = await claimed(store)
+    await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=None)
+    return claim, delivery.id
+
+
+@pytest.mark.parametrize("parts", [0, 40])
+async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept(
+    store: SQLiteStore, clock: ManualClock, parts: int
+) -> None:
+    claim, delivery = await failed_delivery(store, parts)
+    other = await stream(store, 0)
+    clock.advance(61)
+    found = await store._read(lambda connection: retention.outlived(connection, clock(), 60_000, 0, 10))
+    assert [key for key, _ in found.jobs] == ([claim.key, other.key] if not parts else [claim.key])
+    assert await store.outbox.redeliver([delivery]) == 1
+    pruned = await store._writer.submit(retention.prune, found)
+    assert pruned.count == (0 if parts else 1)
+    assert (await store.result(claim.request_id)).response == an_answer(parts=parts)
+    assert [again.request_id for again in await claimed(store)] == [claim.request_id]
+
+
+async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQLiteStore, clock: ManualClock) -> None:
+    claim, delivery = await failed_delivery(store, 40)
+    clock.advance(61)
+    assert await store.prune(10) == 1
+    assert 0 < counted(store, "response_part") < 40
+    assert (await store.result(claim.request_id)).response is None
+    assert await store.outbox.redeliver([delivery]) == 0
+    assert await store.outbox.records(Which(request_id=claim.request_id)) == []
+    while await store.prune(10):
+        pass
+    with pytest.raises(UnknownRequest):
+        await store.result(claim.request_id)
+
+
+async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(store: SQLiteStore, clock: ManualClock) -> None:
+    claim = await stream(store, 40, short_lived=True)
+    store._pruning._kept = 10**9
+    clock.advance(360)
+    steps = 0
+    while await store.prune(10):
+        steps += 1
+    assert steps == 3
+    assert (counted(store, "response_part"), counted(store, "short_lived")) == (0, 0)
+    assert (await store.result(claim.request_id)).response is None
+
+
+# --- on a disk that is full
+
+
+class Disk:
+    """A writer for whose transactions there is room only where they are this light."""
+
+    def __init__(self, room: int) -> None:
+        self.room = room
+        self.tried: list[int] = []
+
+    async def write(self, operation: Any, found: Outlived, size: int) -> Pruned:
+        self.tried.append(found.most)
+        if found.most > self.room:
+            raise FULL
+        return Pruned(1, 7)
+
+    async def read(self, work: Any) -> Outlived:
+        return Outlived([(7, 10**6)], [], [])
+
+
+async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:
+    disk = Disk(20_000)
+    pruning = Pruning(disk.write, disk.read, lambda: 0, 60)
+    assert await pruning.step(10) == 1
+    assert disk.tried == [WEIGHT, WEIGHT // 16, WEIGHT // 256]
+    disk.room = WEIGHT
+    for _ in range(12):
+        await pruning.step(10)
+    assert disk.tried[-1] == WEIGHT
+
+
+async def test_with_no_room_at_all_it_is_said() -> None:
+    disk = Disk(0)
+    with pytest.raises(DiskFull):
+        await Pruning(disk.write, disk.read, lambda: 0, 60).step(10)
+    assert disk.tried[-1] == 1
+
+
+async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: ManualClock) -> None:
+    await stream(store, 3)
+    clock.advance(61)
+    store._pruning._weight = 1
+    await store.prune(10)
+    assert counted(store, "response_part") == 2
+
+
+# --- its brothers
+
+
+def test_rows_are_taken_until_their_payloads_are_heavy() -> None:
+    assert within_bounds([(1, "a", 400), (2, "b", 0)]) == [(1, "a")]
+    assert within_bounds([(1, 8), (2, None), (3, 8), (4, 0)]) == [(1,), (2,)]
+    assert len(within_bounds([(key, 0) for key in range(5000)])) == WEIGHT // ROW
+
+
+async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLiteStore, clock: ManualClock) -> None:
+    for _ in range(6):
+        await store.submit(a_job(b"x" * (8 * PART), start_timeout=1.0))
+    clock.advance(2)
+    counts = []
+    while expired := await store.expire():
+        counts.append(len(expired))
+    assert (max(counts) * 7 * PART <= WEIGHT + PART, sum(counts)) == (True, 6)
+    assert counted(store, "request_part") == 0
+
+
+async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_path: Path, store: SQLiteStore) -> None:
+    for _ in range(3):
+        claim = await begin(store)
+        for number in range(10):
+            await store.append(claim, number, b"x" * PART)
+    other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}), lambda: 2**43)
+    await other.open()
+    try:
+        assert [len(await other.rescue(retry=True)) for _ in range(4)] == [1, 1, 1, 0]
+    finally:
+        await other.close()
+
+
+async def test_all_is_handed_back_at_the_end_however_much_it_is(store: SQLiteStore) -> None:
+    for _ in range(3):
+        claim = await begin(store)
+        for number in range(10):
+            await store.append(claim, number, b"x" * PART)
+    await store.close()
+    assert counted(store, "response_part") == 0
+    assert counted(store, "job WHERE state = 'queued'") == 3
+
+
+async def test_what_was_freed_within_the_file_counts_as_room(store: SQLiteStore, clock: ManualClock) -> None:
+    await stream(store, 40)
+    clock.advance(61)
+    while await store.prune(10):
+        pass
+    assert store._spare >= 40 * PART
