@@ -34,7 +34,7 @@ from tests.queueing import eventually
 from tests.receiver import Webhook, receiving
 
 from .servers import serving, uvicorn
-from .test_restarts import count_rows
+from .load import count_rows
 
 pytestmark = pytest.mark.slow
 

@@ -193,12 +193,12 @@ class Disk:
         return Pruned(1, 7)
 
     async def read(self, work: Any) -> Outlived:
-        return Outlived([(7, 10**6)], [], [])
+        return Outlived([(7, 10**6)], [], [], [])
 
 
 async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:
     disk = Disk(20_000)
-    pruning = Pruning(disk.write, disk.read, lambda: 0, 60)
+    pruning = Pruning(disk.write, disk.read, lambda kept: 0, 60)
     assert await pruning.step(10) == 1
     assert disk.tried == [WEIGHT, WEIGHT // 16, WEIGHT // 256]
     disk.room = WEIGHT
@@ -210,7 +210,7 @@ async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_agai
 async def test_with_no_room_at_all_it_is_said() -> None:
     disk = Disk(0)
     with pytest.raises(DiskFull):
-        await Pruning(disk.write, disk.read, lambda: 0, 60).step(10)
+        await Pruning(disk.write, disk.read, lambda kept: 0, 60).step(10)
     assert disk.tried[-1] == 1
 
 
@@ -247,7 +247,8 @@ async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_p
         claim = await begin(store)
         for number in range(10):
             await store.append(claim, number, b"x" * PART)
-    other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}), lambda: 2**43)
+    store._files.life.disown()  # as if its process had died
+    other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}))
     await other.open()
     try:
         assert [len(await other.rescue(retry=True)) for _ in range(4)] == [1, 1, 1, 0]
@@ -270,4 +271,4 @@ async def test_what_was_freed_within_the_file_counts_as_room(store: SQLiteStore,
     clock.advance(61)
     while await store.prune(10):
         pass
-    assert store._spare >= 40 * PART
+    assert store._watched.spare >= 40 * PART
