@@ -8,6 +8,7 @@ QueueError
 ├── Unauthorized            401      no key, or none that we know
 ├── NotAllowed              403      this path may not be queued, this host may not be called
 ├── Forbidden               403      somebody else's task
+├── CrossSite               403      a page of another site made a browser send it
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or somebody else's
 ├── MethodNotAllowed        405      with `Allow`
@@ -89,6 +90,12 @@ class NotAllowed(QueueError):
 
 class Forbidden(QueueError):
     """The task is somebody else's."""
+
+    status = 403
+
+
+class CrossSite(QueueError):
+    """A page of another site made its visitor's browser send the request, and `cors_origins` does not allow it."""
 
     status = 403
 

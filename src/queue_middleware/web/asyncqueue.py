@@ -17,11 +17,12 @@ from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.fal import check_query
 from queue_middleware.wire.providers import providers_body
-from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
+from queue_middleware.wire.taskroutes import CHANGING, OPEN, TaskRoute, TaskVerb, find_task_route
 
 from .access import Access, client_of
 from .call import Call, ClientGone
 from .commissions import Commissions
+from .cross_site import CrossSiteCheck
 from .guesses import Guesses
 from .intake import Intake
 
@@ -37,9 +38,10 @@ _NO_SIGNAL = "Invalid or expired signal token"
 class TaskQueue:
     """Everything below `/v1`."""
 
-    def __init__(self, runtime: Runtime, access: Access) -> None:
+    def __init__(self, runtime: Runtime, access: Access, cross_site: CrossSiteCheck) -> None:
         self._runtime = runtime
         self._access = access
+        self._cross_site = cross_site
         self._intake = Intake(runtime.settings.max_request_body)
         self._commissions = Commissions(runtime)
         self._guesses: Guesses | None = None
@@ -59,6 +61,8 @@ class TaskQueue:
         _hide_path(call.scope)
         try:
             route = find_task_route(call.scope["method"], call.address.rest.removeprefix("/v1"))
+            if route.verb in CHANGING:
+                self._cross_site.check(call.scope)
             self._runtime.check_running()
             if self._access.is_asked and route.verb not in OPEN:
                 call.identity = await self._access.identify(call.scope)

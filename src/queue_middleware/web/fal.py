@@ -16,13 +16,15 @@ from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links, origin
-from queue_middleware.wire.routes import OPEN, Verb, find_host_route, find_route
+from queue_middleware.wire.routes import CHANGING, OPEN, Verb, find_host_route, find_route
 
 from .access import Access
 from .address import base_url, host_of, split_address
 from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
+from .cross_site import CrossSiteCheck
 from .logtexts import LogTexts
+from .result_headers import served_headers
 from .streams import StatusStream
 from .submission import Submissions
 
@@ -33,7 +35,8 @@ class FalQueue:
     def __init__(self, runtime: Runtime, access: Access) -> None:
         self._runtime = runtime
         self._access = access
-        self._tasks = TaskQueue(runtime, access)
+        self._cross_site = CrossSiteCheck(runtime.settings)
+        self._tasks = TaskQueue(runtime, access, self._cross_site)
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
         self._submissions = Submissions(runtime)
@@ -58,9 +61,11 @@ class FalQueue:
             call.route = (find_host_route if address.at_host else find_route)(scope["method"], address.rest)
             if self._app is not None and call.route.app:
                 self._check_app(self._app, call.route.app)
+            call.body_is_unread = call.route.verb is Verb.SUBMIT
+            if call.route.verb in CHANGING:
+                self._cross_site.check(scope)
             self._runtime.check_running()
             if self._access.is_asked and call.route.verb not in OPEN:
-                call.body_is_unread = call.route.verb is Verb.SUBMIT
                 call.identity = await self._access.identify(scope)
             await self._verbs[call.route.verb](call)
         except ClientGone:
@@ -118,7 +123,8 @@ class FalQueue:
             raise UnknownRequest("the result is no longer kept")
         # Read before the first byte is sent: retention may have taken it, and then it is a 404.
         first = await self._runtime.output(result.job.key, 0) if response.parts else b""
-        headers = [pair for pair in response.headers if pair[0] != b"x-fal-request-id"]
+        kept = served_headers(response.headers, call.scope["headers"], external=result.external)
+        headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
         await call.start(response.status, headers)
         if response.parts:

@@ -49,6 +49,9 @@ METHODS: dict[Verb, tuple[str, ...]] = {
 OPEN = frozenset({Verb.KEYS, Verb.DOCUMENT})
 """What everybody may see, also where keys are asked for."""
 
+CHANGING = frozenset({Verb.SUBMIT, Verb.CANCEL})
+"""What changes something, and is done only for pages of this site and of those that are allowed."""
+
 FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": Verb.DOCUMENT}
 
 OF_REQUEST: dict[str, Verb] = {
