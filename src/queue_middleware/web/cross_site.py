@@ -1,7 +1,7 @@
-"""Refuses what a page of another site makes its visitor's browser send: cookies go along, and the request would act for the visitor.
+"""Refuses what a page of another site makes a browser send: the visitor's cookies go along, and the request acts for the visitor.
 
-What browsers say of where a request comes from cannot be set by a page: `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers) and
-`Origin` (RFC 6454, WHATWG Fetch "Origin header"). Clients that are no browsers send neither, and are never refused here.
+Browsers say where a request comes from, and a page cannot change it: `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers)
+and `Origin` (WHATWG Fetch standard, section "Origin header"). Other clients send neither, and are never refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from queue_middleware.errors import CrossSite
 from queue_middleware.settings import Settings
 
 _NOT_CROSS = frozenset({b"same-origin", b"same-site", b"none"})
-"""`none`: the visitor's own doing, such as the address bar or a bookmark. What is added to the standard later is refused."""
+"""`none`: the visitor's own doing, such as the address bar or a bookmark. A word that is added to the standard later is refused."""
 _ORIGIN = re.compile(rb"https?://(\[[^\]]*\]|[^:/]+)(:[0-9]*)?")
 _HOST = re.compile(rb"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
@@ -23,8 +23,8 @@ _HOST = re.compile(rb"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 def is_cross_site(site: bytes | None, origin: bytes | None, allowed: Collection[bytes], own: Collection[bytes]) -> bool:
     """Whether a page of another site made a browser send this.
 
-    `site` and `origin`: `Sec-Fetch-Site` and `Origin`, None where they are missing. `allowed`: origins, or `*`. `own`: names of the
-    service's hosts. Ports and schemes do not count: they make no other site for cookies, and proxies that end TLS change them.
+    `site` and `origin`: `Sec-Fetch-Site` and `Origin`, None where they are missing. `allowed`: origins, or `*`. `own`: names of
+    the service's hosts. Ports and schemes do not count: cookies do not tell them apart, and proxies that end TLS change them.
     """
     if b"*" in allowed:
         return False
@@ -36,7 +36,7 @@ def is_cross_site(site: bytes | None, origin: bytes | None, allowed: Collection[
 
 
 class CrossSiteCheck:
-    """What one queue holds against requests of other sites: `cors_origins` are allowed, its own hosts are no other site."""
+    """Checks requests to one queue: `cors_origins` are allowed, and `public_url` and `fal_hosts` name hosts of its own."""
 
     def __init__(self, settings: Settings) -> None:
         self._allowed = frozenset(origin.encode() for origin in settings.cors_origins)
@@ -58,7 +58,7 @@ class CrossSiteCheck:
                 hosts.append(value)
         if site is None and origin is None:
             return
-        # Where a browser compares for itself it knows better than a host that a proxy may have rewritten.
+        # A browser that compared the sites itself knows better than a host header, which a proxy may have rewritten.
         own = self._own if site is not None else self._own.union(*(map(_host_name, host.split(b",")) for host in hosts))
         if is_cross_site(site, origin, self._allowed, own):
             page = f"a page of {origin.decode('latin-1')[:200]!r}" if origin is not None else "a page of another site"

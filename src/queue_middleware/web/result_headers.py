@@ -1,7 +1,7 @@
 """The headers of a stored response as they are served: it must not act in a browser as a page of this service would.
 
-Everybody may have the link to a result opened, and a browser cannot see that it was not this service that speaks. Bodies, and the
-headers that clients see who are no browsers, stay as the application gave them.
+A page of another site may lead its visitor to any result, whose content the submitter chose. The body of a response, and the
+headers that clients other than browsers see, stay as the application gave them.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _FROM_OUTSIDE = frozenset(
      b"content-digest", b"repr-digest", b"accept-ranges", b"etag", b"last-modified", b"retry-after", b"x-request-id",
      b"deprecation", b"sunset"}
 )  # fmt: skip
-"""What is served of an external service's headers (RFC 9110 §8: what describes the content). All others could act for this service:
-set cookies, clear data, redirect, allow other origins, or tell a proxy in front to send a file (`X-Accel-Redirect`)."""
+"""What is served of an external service's headers: what describes the content (RFC 9110 §8). Others could act for this
+service: set cookies, clear data, redirect, allow other origins, or make a proxy in front send a file (`X-Accel-Redirect`)."""
 _FROM_OUTSIDE_STARTS = (b"x-fal-", b"ratelimit", b"x-ratelimit-")
 
 _STATE = frozenset(
@@ -34,7 +34,7 @@ _ASKED = (b"sec-fetch-dest", b"sec-fetch-site", b"sec-fetch-mode")
 
 
 def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, external: bool) -> list[tuple[bytes, bytes]]:
-    """The stored headers for who asks with these request headers. `external`: an external service gave the response."""
+    """The stored headers, for a request with the headers `asked`. `external`: an external service gave the response."""
     if external:
         kept = [pair for pair in headers if pair[0] in _FROM_OUTSIDE or pair[0].startswith(_FROM_OUTSIDE_STARTS)]
         return [*kept, *_guards(kept)]
@@ -61,5 +61,5 @@ def _is_script(said: Mapping[bytes, bytes]) -> bool:
 
 
 def _is_own_script(said: Mapping[bytes, bytes]) -> bool:
-    """The same, of a page of this service. Cookies of responses are kept also where a page of another site may not read them."""
+    """The same, of a page of this service. A browser keeps cookies also of responses that a script may not read."""
     return _is_script(said) and said.get(b"sec-fetch-site") in (b"same-origin", b"none", None)
