@@ -1,4 +1,4 @@
-"""Pages of other sites around a real queue: what they make a browser send is refused, and what they make it show does nothing."""
+"""Pages of other sites: what they make a browser send is refused, and what they make it show does nothing."""
 
 from __future__ import annotations
 
@@ -176,7 +176,13 @@ async def by_target(queue: Queue, provider: Provider) -> str:
 
 
 async def by_poll(queue: Queue, provider: Provider) -> str:
-    config = {"urlTemplate": "/asked", "statusPath": "status", "doneValues": ["done"], "failValues": [], "interval": 0.1}
+    config: dict[str, Any] = {
+        "urlTemplate": "/asked",
+        "statusPath": "status",
+        "doneValues": ["done"],
+        "failValues": [],
+        "interval": 0.1,
+    }
     return await made(
         queue, targetUrl=f"{provider.url}/start", method="GET", pollConfig={**config, "resultUrlTemplate": "/page"}
     )

@@ -34,7 +34,8 @@ def test_clients_and_scripts_of_this_service_see_what_the_application_gave(asked
 @pytest.mark.parametrize(
     ("dest", "mode"),
     [("document", "navigate"), ("iframe", "navigate"), ("frame", "navigate"), ("object", "no-cors"), ("embed", "navigate"),
-     ("fencedframe", "navigate"), ("image", "no-cors"), ("script", "no-cors"), ("serviceworker", "same-origin"), ("empty", "navigate")],
+     ("fencedframe", "navigate"), ("image", "no-cors"), ("script", "no-cors"), ("serviceworker", "same-origin"),
+     ("empty", "navigate")],
 )  # fmt: skip
 def test_where_a_browser_shows_it_it_is_sandboxed_and_sets_nothing(dest: str, mode: str, site: str) -> None:
     assert served_headers(LOGIN, browser(dest, mode, site), external=False) == [*PAGE, *GUARDS]
@@ -85,7 +86,8 @@ def test_of_an_external_service_only_what_describes_the_content_is_served(asked:
         b"set-cookie", b"clear-site-data", b"service-worker-allowed", b"strict-transport-security", b"refresh", b"location",
         b"content-security-policy", b"content-security-policy-report-only", b"access-control-allow-origin", b"alt-svc", b"nel",
         b"access-control-allow-credentials", b"public-key-pins", b"report-to", b"reporting-endpoints", b"link", b"sourcemap",
-        b"www-authenticate", b"x-accel-redirect", b"x-sendfile", b"x-frame-options", b"content-location", b"cache-control", b"vary",
+        b"www-authenticate", b"x-accel-redirect", b"x-sendfile", b"x-frame-options", b"content-location",
+        b"cache-control", b"vary",
     ]  # fmt: skip
     headers = (*kept, *((name, b"x") for name in acting))
     assert served_headers(headers, asked, external=True) == [*kept, *GUARDS]

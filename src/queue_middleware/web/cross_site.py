@@ -1,4 +1,4 @@
-"""Refuses what a page of another site makes a browser send: the visitor's cookies go along, and the request acts for the visitor.
+"""Refuses what a page of another site makes a browser send: the visitor's cookies go along, and it acts for the visitor.
 
 Browsers say where a request comes from, and a page cannot change it: `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers)
 and `Origin` (WHATWG Fetch standard, section "Origin header"). Other clients send neither, and are never refused here.
@@ -15,7 +15,7 @@ from queue_middleware.errors import CrossSite
 from queue_middleware.settings import Settings
 
 _NOT_CROSS = frozenset({b"same-origin", b"same-site", b"none"})
-"""`none`: the visitor's own doing, such as the address bar or a bookmark. A word that is added to the standard later is refused."""
+"""`none`: the visitor's own doing, such as the address bar or a bookmark. Words of later standards are refused."""
 _ORIGIN = re.compile(rb"https?://(\[[^\]]*\]|[^:/]+)(:[0-9]*)?")
 _HOST = re.compile(rb"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
