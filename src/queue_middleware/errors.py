@@ -12,6 +12,7 @@ QueueError
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or somebody else's
 ├── MethodNotAllowed        405      with `Allow`
+├── BodyTooSlow             408      the body of the request stopped in the middle
 ├── AlreadyEnded            409      a callback, a signal or a cancellation that came too late
 ├── TooLarge                413      body
 ├── UriTooLong              414
@@ -125,6 +126,12 @@ class MethodNotAllowed(QueueError):
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """`Allow` (RFC 9110 §15.5.6)."""
         return ((b"allow", self.allow.encode()),)
+
+
+class BodyTooSlow(QueueError):
+    """The body of the request arrived too slowly; nothing was stored (RFC 9110 §15.5.9)."""
+
+    status = 408
 
 
 class AlreadyEnded(QueueError):

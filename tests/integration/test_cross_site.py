@@ -176,16 +176,9 @@ async def by_target(queue: Queue, provider: Provider) -> str:
 
 
 async def by_poll(queue: Queue, provider: Provider) -> str:
-    config: dict[str, Any] = {
-        "urlTemplate": "/asked",
-        "statusPath": "status",
-        "doneValues": ["done"],
-        "failValues": [],
-        "interval": 0.1,
-    }
-    return await made(
-        queue, targetUrl=f"{provider.url}/start", method="GET", pollConfig={**config, "resultUrlTemplate": "/page"}
-    )
+    config: dict[str, Any] = {"urlTemplate": "/asked", "statusPath": "status", "doneValues": ["done"], "failValues": []}
+    config |= {"interval": 0.1, "resultUrlTemplate": "/page"}
+    return await made(queue, targetUrl=f"{provider.url}/start", method="GET", pollConfig=config)
 
 
 async def by_callback(queue: Queue, provider: Provider) -> str:

@@ -23,6 +23,7 @@ from .address import base_url, host_of, split_address
 from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
 from .cross_site import CrossSiteCheck
+from .intake import SUBMISSIONS, Intake
 from .logtexts import LogTexts
 from .result_headers import served_headers
 from .streams import StatusStream
@@ -36,10 +37,11 @@ class FalQueue:
         self._runtime = runtime
         self._access = access
         self._cross_site = CrossSiteCheck(runtime.settings)
-        self._tasks = TaskQueue(runtime, access, self._cross_site)
-        self._settings = runtime.settings
-        self._app = runtime.settings.queue_app
-        self._submissions = Submissions(runtime)
+        self._settings = settings = runtime.settings
+        intake = Intake(settings.max_request_body, SUBMISSIONS, settings.body_timeout)
+        self._tasks = TaskQueue(runtime, access, self._cross_site, intake)
+        self._app = settings.queue_app
+        self._submissions = Submissions(runtime, intake)
         self._logs = LogTexts(runtime.logs)
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
