@@ -48,8 +48,6 @@ async def test_every_body_has_a_time(database: Path, path: str, size: int) -> No
         before = stored_jobs(database)
         secret = {"callback": task["callbackUrl"].partition("/fal/queue")[2], "signal": f"/v1/signals/{task['signalToken']}"}
         path = secret.get(path, path)
-            path, path
-        )
         with anyio.fail_after(DEADLINE):
             told = await stalled(queue, f"/fal/queue{path}", size)
         assert (told.status, told.headers[b"connection"]) == (408, b"close")
