@@ -3,7 +3,7 @@
 QueueError
 ├── SettingsError                    a wrong option, told at construction
 ├── RotationRefused                  the signing keys are not changed
-├── BadRequest              400      a malformed path, id, header or number
+├── BadRequest              400      a malformed path, parameter, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
 ├── Unauthorized            401      no key, or none that we know
 ├── NotAllowed              403      this path may not be queued, this host may not be called

@@ -294,18 +294,12 @@ async def test_what_another_process_does_is_heard(database: Path) -> None:
 # --- no stream
 
 
-@pytest.mark.parametrize(
-    ("request_id", "status", "body"),
-    [
-        ("0192f0c0-0000-7000-8000-000000000000", 404, b'{"status": "NOT_FOUND"}'),
-        ("nonsense", 400, b"is not a UUID"),
-    ],
-)
-async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str, status: int, body: bytes) -> None:
+@pytest.mark.parametrize("request_id", ["0192f0c0-0000-7000-8000-000000000000", "nonsense"])
+async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str) -> None:
     async with stage.queue():
         answer = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
-        assert (answer.status, answer.headers[b"content-type"]) == (status, b"application/json")
-        assert body in answer.body
+        assert (answer.status, answer.headers[b"content-type"]) == (404, b"application/json")
+        assert answer.body == b'{"status": "NOT_FOUND"}'
         assert stage.followers() == 0
         assert not stage.is_listened_to()
 

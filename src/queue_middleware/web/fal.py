@@ -12,11 +12,12 @@ from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Job, Result
+from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links, origin
-from queue_middleware.wire.routes import CHANGING, OPEN, Verb, find_host_route, find_route
+from queue_middleware.wire.routes import CHANGING, OF_ONE_REQUEST, OPEN, Verb, find_host_route, find_route
 
 from .access import Access
 from .address import base_url, host_of, split_address
@@ -69,6 +70,8 @@ class FalQueue:
             self._runtime.check_running()
             if self._access.is_asked and call.route.verb not in OPEN:
                 call.identity = await self._access.identify(scope)
+            if call.route.verb in OF_ONE_REQUEST and not is_request_id(call.route.request_id):
+                raise UnknownRequest("an id of another form is unknown like any other")
             await self._verbs[call.route.verb](call)
         except ClientGone:
             return None

@@ -40,6 +40,7 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
         400: "BadRequest",
         403: "Forbidden",
         404: "NotFound",
+        408: "TooSlow",
         413: "TooLarge",
         414: "UriTooLong",
         422: "InvalidWebhook",
@@ -55,7 +56,7 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
         404: "AnswerOrRefusal",
         **dict.fromkeys(sorted(set(STATUS.values())), "AnswerOrFailure"),
     },
-    Verb.CANCEL: {202: "CancelRequested", 400: "CancelRefused", 404: "NotFound", **_ANYWHERE},
+    Verb.CANCEL: {202: "CancelRequested", 400: "CancelRefused", 403: "Forbidden", 404: "NotFound", **_ANYWHERE},
     Verb.KEYS: {200: "Keys", **_ANYWHERE},
     Verb.DOCUMENT: {200: "Document", **_ANYWHERE},
 }
