@@ -65,6 +65,12 @@ class Call:
         self.started = True
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
 
+    async def answer_nothing(self) -> None:
+        """Send 204."""
+        named = [(b"x-fal-request-id", self.request_id.encode())] if self.request_id else []
+        await self.start(204, [(b"cache-control", b"no-store"), *named])
+        await self.send({"type": "http.response.body", "body": b""})
+
     async def answer(self, status: int, body: bytes, extra: Headers = ()) -> None:
         """Send a whole JSON answer."""
         if self.started:

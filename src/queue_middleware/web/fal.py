@@ -15,6 +15,7 @@ from queue_middleware.models import Cancelled, Job, Result
 from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
+from queue_middleware.wire.event_ids import read_heard
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links, origin
 from queue_middleware.wire.routes import CHANGING, OF_ONE_REQUEST, OPEN, Verb, find_host_route, find_route
@@ -103,9 +104,15 @@ class FalQueue:
         async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
             _check_owner(call, follower.glance.job)
             call.request_id = follower.glance.job.request_id
-            await StatusStream(
-                call, follower, lambda job, entries: fal.status_body(job, links, entries), self._runtime.logs
-            ).run()
+            heard = read_heard(call.scope["headers"])
+            if heard.end and fal.is_over(follower.glance.job):
+                await call.answer_nothing()  # with which `EventSource` does not come again
+                return
+
+            def spell(job: Job, entries: str | None) -> bytes:
+                return fal.status_body(job, links, entries)
+
+            await StatusStream(call, follower, heard, spell, self._runtime.logs).run()
 
     async def _response(self, call: Call) -> None:
         result = await self._result(call)

@@ -49,7 +49,7 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
         **_ANYWHERE,
     },
     Verb.STATUS: {200: "Done", 202: "NotDone", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
-    Verb.STREAM: {200: "Events", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
+    Verb.STREAM: {200: "Events", 204: "Heard", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
     Verb.RESPONSE: {
         "default": "Answer",
         400: "AnswerOrRefusal",
