@@ -598,3 +598,11 @@ async def test_a_host_that_is_none_is_in_no_url(strict: Strict, host: bytes, met
 
     refused = await strict.refuses_raw(400, scope, receive)
     assert b"Host is not a host" in refused.body
+
+
+@pytest.mark.parametrize("path", ["/submit/x", "/submit", "/run/o/a/x", "/run/o/a"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_misspelled_parameter_submits_nothing(strict: Strict, method: str, path: str) -> None:
+    refused = await strict.refuses(400, method, f"/fal/queue{path}?x=1&%66al_webook=https%3A%2F%2Fa.example%2F")
+    assert refused.json()["error_type"] == "bad_request"
+    assert "did you mean fal_webhook?" in refused.json()["detail"]
