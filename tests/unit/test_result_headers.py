@@ -93,9 +93,21 @@ def test_of_an_external_service_only_what_describes_the_content_is_served(asked:
     assert served_headers(headers, asked, external=True) == [*kept, *GUARDS]
 
 
+@pytest.mark.parametrize("value", [b"no-cache", b"no-store", b"private"])
+def test_what_no_cache_uses_without_asking_stays_as_it_is(value: bytes) -> None:
+    headers = (*PAGE, (b"cache-control", value), (b"etag", b'"1"'))
+    assert served_headers(headers, [], external=False) == list(headers)
+
+
+def test_what_is_only_shown_stays_as_it_is_also_where_caches_keep_it() -> None:
+    headers = ((b"content-type", b"text/plain"), (b"cache-control", b"public, max-age=60"))
+    assert served_headers(headers, [], external=False) == list(headers)
+    assert served_headers((*headers, (b"set-cookie", b"a=1")), [], external=False)[-1][0] == b"vary"
+
+
 @pytest.mark.parametrize("name", [b"cache-control", b"expires"])
 def test_what_may_be_kept_by_caches_says_that_there_are_two_of_it(name: bytes) -> None:
-    headers = (*PAGE, (name, b"max-age=60"))
+    headers = (*PAGE, (name, b"Public, Max-Age=60"))
     vary = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
     assert served_headers(headers, [], external=False) == [*headers, vary]
     assert vary in served_headers(headers, browser("document", "navigate", "none"), external=False)

@@ -6,6 +6,7 @@ headers that clients other than browsers see, stay as the application gave them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from queue_middleware.models import Headers
@@ -30,6 +31,10 @@ _NOT_SANDBOXED = b"application/pdf"
 _SANDBOX = (b"content-security-policy", b"sandbox")
 _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _VARY = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
+_KEPT = re.compile(rb"max-age|public|immutable")
+"""In `Cache-Control`: a cache may use the response again without asking."""
+_SCRIPTED = re.compile(rb"html|xml|script")
+"""In `Content-Type`: pages, and all else that scripts can be in."""
 _ASKED = (b"sec-fetch-dest", b"sec-fetch-site", b"sec-fetch-mode")
 
 
@@ -44,9 +49,18 @@ def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, ex
         kept = [pair for pair in kept if pair[0] not in _STATE]
         if not _is_script(said):
             kept += _guards(kept)
-    if any(name in (b"cache-control", b"expires") for name, _ in headers):
+    if _may_be_cached(headers) and _acts(headers):
         kept.append(_VARY)  # what a cache keeps of one answer must not become the other
     return kept
+
+
+def _may_be_cached(headers: Headers) -> bool:
+    return any(name == b"expires" or (name == b"cache-control" and _KEPT.search(value.lower())) for name, value in headers)
+
+
+def _acts(headers: Headers) -> bool:
+    """Whether a browser would do more with it than show it."""
+    return any(name in _STATE or (name == b"content-type" and _SCRIPTED.search(value.lower())) for name, value in headers)
 
 
 def _guards(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
