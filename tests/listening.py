@@ -13,6 +13,11 @@ from tests.asgi import App, Message, http_scope
 from tests.queueing import DEADLINE
 
 
+def data_of(write: bytes) -> bytes:
+    """The data of one event."""
+    return write.removeprefix(b"data: ").partition(b"\n")[0]
+
+
 class Listener:
     """What was heard so far."""
 
@@ -32,7 +37,12 @@ class Listener:
     @property
     def events(self) -> list[dict[str, Any]]:
         """The statuses that were told."""
-        return [json.loads(write.removeprefix(b"data: ")) for write in self.writes if write.startswith(b"data: ")]
+        return [json.loads(data_of(write)) for write in self.writes if write.startswith(b"data: ")]
+
+    @property
+    def ids(self) -> list[bytes]:
+        """The ids of the events that have one."""
+        return [write.partition(b"\nid: ")[2].strip() for write in self.writes if b"\nid: " in write]
 
     async def next(self) -> bytes:
         """The next write; `b""` for the end of the answer."""
@@ -89,11 +99,11 @@ class Listener:
 
 @asynccontextmanager
 async def listening(
-    app: App, request_id: str, query: bytes = b"", path: str = "/fal/queue/requests"
+    app: App, request_id: str, query: bytes = b"", path: str = "/fal/queue/requests", headers: object = ()
 ) -> AsyncIterator[Listener]:
     """Listen to a request until the end of the block, and see the call return after it."""
     listener = Listener()
-    scope = http_scope("GET", f"{path}/{request_id}/status/stream".encode(), query=query)
+    scope = http_scope("GET", f"{path}/{request_id}/status/stream".encode(), query=query, headers=headers)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(listener.run, app, scope)
         try:

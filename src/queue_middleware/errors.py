@@ -3,14 +3,16 @@
 QueueError
 ├── SettingsError                    a wrong option, told at construction
 ├── RotationRefused                  the signing keys are not changed
-├── BadRequest              400      a malformed path, id, header or number
+├── BadRequest              400      a malformed path, parameter, header or number
 │   └── StillInProgress     400      the result was asked for before there is one
 ├── Unauthorized            401      no key, or none that we know
 ├── NotAllowed              403      this path may not be queued, this host may not be called
 ├── Forbidden               403      somebody else's task
+├── CrossSite               403      a page of another site made a browser send it
 ├── UnknownRoute            404      no such path under the prefix
 ├── UnknownRequest          404      no such request, or somebody else's
 ├── MethodNotAllowed        405      with `Allow`
+├── BodyTooSlow             408      the body of the request stopped in the middle
 ├── AlreadyEnded            409      a callback, a signal or a cancellation that came too late
 ├── TooLarge                413      body
 ├── UriTooLong              414
@@ -95,6 +97,12 @@ class Forbidden(QueueError):
     status = 403
 
 
+class CrossSite(QueueError):
+    """A page of another site made its visitor's browser send the request, and `cors_origins` does not allow it."""
+
+    status = 403
+
+
 class UnknownRoute(QueueError):
     """There is nothing at this path under the prefix."""
 
@@ -120,6 +128,12 @@ class MethodNotAllowed(QueueError):
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """`Allow` (RFC 9110 §15.5.6)."""
         return ((b"allow", self.allow.encode()),)
+
+
+class BodyTooSlow(QueueError):
+    """The body of the request arrived too slowly; nothing was stored (RFC 9110 §15.5.9)."""
+
+    status = 408
 
 
 class AlreadyEnded(QueueError):

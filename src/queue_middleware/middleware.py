@@ -16,7 +16,7 @@ from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
 from .web.access import Access, Authenticate
-from .web.address import is_at_host, is_ours
+from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
 from .webhooks import Attempt, DeliveryRecord, Receiver
@@ -50,22 +50,28 @@ class QueueMiddleware:
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
         self._prefix = self.settings.prefix
+        self._root = declared_root(app)
         self._hosts = frozenset(host.encode() for host in self.settings.fal_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope."""
         kind = scope["type"]
-        if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix):
-            await self._queue(scope, receive, send)
+        if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix, self._root):
+            await self._serve(scope, receive, send)
         elif kind == "lifespan":
             await run_lifespan(self.app, self._runtime, scope, receive, send)
         elif self._hosts and is_at_host(scope, self._hosts):
             if kind == "http":
-                await self._queue(scope, receive, send)
+                await self._serve(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
         else:
             await self.app(scope, receive, send)
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._root and not scope.get("root_path"):
+            scope["root_path"] = self._root  # as the application does when it is called
+        await self._queue(scope, receive, send)
 
     # --- for operators; while the queue runs, otherwise they raise `NotRunning`
 

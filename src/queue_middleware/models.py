@@ -268,6 +268,8 @@ class Result(Value, frozen=True):
 
     job: Job
     response: StoredResponse | None
+    external: bool = False
+    """Whether an external service gave the response. Known where one result is asked for."""
 
 
 class Cancelled(StrEnum):

@@ -59,6 +59,7 @@ class Options(TypedDict, total=False):
     on_crash: Literal["retry", "fail"]
     lease: float | str
     max_request_body: int | str
+    body_timeout: float | str
     max_response_body: int | str
     capture_logs: bool
     max_logs: int | str
@@ -140,6 +141,8 @@ class Settings:
     """Seconds after which the work of a process that does not answer is given to another; renewed at a quarter."""
     max_request_body: int = _option(10 * 2**20, parse_size, least=0)
     """Bytes; more is answered 413 while it streams in."""
+    body_timeout: float = _option(20.0, parse_seconds, least=0.1)
+    """Seconds in which at least 1 KiB for each of them has to arrive of a body, or its end; what stalls is answered 408."""
     max_response_body: int = _option(64 * 2**20, parse_size, least=0)
     """Bytes; a longer answer of the application ends the request as failed."""
     capture_logs: bool = _option(True, parse_flag)

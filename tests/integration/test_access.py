@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 from starlette.requests import HTTPConnection
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
 from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import Queue, eventually, serving
+from tests.queueing import Queue, connected, eventually, serving
 from tests.receiver import receiving
 
 KEYS = "alice:0123456789,bob:0123456789"
@@ -134,3 +135,39 @@ async def test_a_service_may_ask_itself_who_it_is(database: Path) -> None:
 def test_keys_that_are_none_are_refused_when_it_is_made() -> None:
     with pytest.raises(SettingsError, match="api_keys"):
         QueueMiddleware(http_only(well), api_keys="short")
+
+
+@pytest.mark.parametrize("order", [1, -1])
+async def test_a_key_of_the_queue_beside_a_token_of_the_application(database: Path, order: int) -> None:
+    seen: list[list[tuple[bytes, bytes]]] = []
+
+    async def look(scope: Message, receive: Receive, send: Send) -> None:
+        seen.append([pair for pair in scope["headers"] if pair[0] in (b"authorization", b"x-api-key")])
+        await answer(send)
+
+    both = [("authorization", "Bearer the-applications-own"), ("x-api-key", "alice:0123456789")][::order]
+    async with serving(http_only(look), database, api_keys=KEYS) as queue:
+        for path in ("/fal/queue/submit/x", "/fal/queue/run/o/a/x"):
+            told = await queue.client.post(path, headers=both)
+            assert told.status_code == 200
+            assert (await queue.client.get(told.json()["status_url"], headers=both)).status_code in (200, 202)
+        task = await queue.client.post("/fal/queue/v1/tasks", headers=both, json={"targetUrl": "/x"})
+        assert task.status_code == 201
+        await eventually(lambda: len(seen) == 3)
+        two = [("authorization", "Key bob:0123456789"), ("x-api-key", "alice:0123456789")][::order]
+        assert (await queue.client.post("/fal/queue/submit/x", headers=two)).status_code == 400
+    assert seen[:2] == [[(name.encode(), value.encode()) for name, value in both]] * 2
+
+
+async def test_no_header_of_a_proxy_makes_an_address_an_identity(database: Path) -> None:
+    forged = {"x-forwarded-for": "id:alice, 203.0.113.5"}
+    options: dict[str, Any] = {"database": database, "min_free_disk": 0, "outbound_allow": "127.0.0.1"}
+    trusting = ProxyHeadersMiddleware(QueueMiddleware(http_only(well), **options), trusted_hosts="*")
+    async with connected(trusting) as queue, receiving() as receiver:
+        told = await queue.client.post(f"/fal/queue/submit/x?fal_webhook={receiver.url}", headers=forged)
+        assert (await queue.client.post("/fal/queue/v1/tasks", headers=forged, json={"targetUrl": "/x"})).status_code == 201
+        (webhook,) = await eventually(lambda: receiver.of(told.json()["request_id"]))
+        assert webhook.headers["x-fal-webhook-user-id"] == "anonymous"
+    async with connected(QueueMiddleware(http_only(well), **options, api_keys=KEYS)) as queue:
+        assert (await ask(queue, "GET", "/v1/tasks", **ALICE))[1]["pagination"]["total"] == 0
+        assert (await ask(queue, "GET", f"/requests/{told.json()['request_id']}/status", **ALICE))[0] == 404

@@ -94,9 +94,31 @@ BY_ID = [
 @pytest.mark.parametrize("request_id", MALFORMED)
 @pytest.mark.parametrize(("method", "path"), BY_ID)
 async def test_malformed_ids(strict: Strict, method: str, path: str, request_id: str) -> None:
+    """One that could never be is unknown like any other; whatever leads to no route is that."""
     refused = await strict.queue.client.request(method, "/fal/queue" + path.format(id=request_id))
-    assert refused.status_code in (400, 404), refused.text
+    assert refused.status_code == 404, refused.text
     assert refused.headers["content-type"] == "application/json"
+    assert refused.json() == {"status": "NOT_FOUND"} or "no queue route" in refused.json()["detail"]
+    assert "x-fal-request-id" not in refused.headers
+
+
+@pytest.mark.parametrize("request_id", ["x", UNKNOWN])
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        *BY_ID,
+        ("GET", "/requests/{id}/status/stream"),
+        ("GET", "/run/o/a/requests/{id}"),
+        ("GET", "/run/o/a/requests/{id}/response"),
+        ("GET", "/run/o/a/requests/{id}/status/"),
+        ("POST", "/run/o/a/requests/{id}/status"),
+        ("GET", "/run/o/a/requests/{id}/status/stream"),
+        ("PUT", "/run/o/a/requests/{id}/cancel"),
+    ],
+)
+async def test_malformed_and_unknown_ids_look_the_same(strict: Strict, method: str, path: str, request_id: str) -> None:
+    refused = await strict.queue.client.request(method, "/fal/queue" + path.format(id=request_id))
+    assert (refused.status_code, refused.json()) == (404, {"status": "NOT_FOUND"})
 
 
 @pytest.mark.parametrize(("method", "path"), BY_ID)
@@ -576,3 +598,11 @@ async def test_a_host_that_is_none_is_in_no_url(strict: Strict, host: bytes, met
 
     refused = await strict.refuses_raw(400, scope, receive)
     assert b"Host is not a host" in refused.body
+
+
+@pytest.mark.parametrize("path", ["/submit/x", "/submit", "/run/o/a/x", "/run/o/a"])
+@pytest.mark.parametrize("method", ["GET", "POST"])
+async def test_a_misspelled_parameter_submits_nothing(strict: Strict, method: str, path: str) -> None:
+    refused = await strict.refuses(400, method, f"/fal/queue{path}?x=1&%66al_webook=https%3A%2F%2Fa.example%2F")
+    assert refused.json()["error_type"] == "bad_request"
+    assert "did you mean fal_webhook?" in refused.json()["detail"]

@@ -82,8 +82,10 @@ async def test_options_that_are_no_preflight_are_an_ordinary_method(database: Pa
 
 
 async def every_answer(queue: Queue, **headers: str) -> list[httpx.Response]:
-    """One of each kind: submission, status, response, refusals."""
-    client, known = queue.client, await queue.submit("POST", "/work", headers=headers)
+    """One of each kind: submission, status, response, refusals. What is asked about was submitted by a page of the
+    application's own."""
+    own = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
+    client, known = queue.client, await queue.submit("POST", "/work", headers=own)
     await queue.response(known)
     return [
         await client.post("/fal/queue/submit/work", headers=headers),
@@ -112,7 +114,7 @@ async def test_every_answer_can_be_read_by_the_page(database: Path, app: Any) ->
 
 async def test_what_the_application_exposes_stays_exposed(database: Path) -> None:
     async with serving(with_own_rules, database, cors_origins=[PAGE]) as queue:
-        headers = {"origin": "https://own.example.com"}
+        headers = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
         request_id = await queue.submit("POST", "/work", headers=headers)
         await queue.response(request_id)
         answer = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})

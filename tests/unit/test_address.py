@@ -1,10 +1,14 @@
 from typing import Any
 
 import pytest
+from a2wsgi import WSGIMiddleware
+from fastapi import FastAPI
+from flask import Flask
+from quart import Quart
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.web import address as module
-from queue_middleware.web.address import Address, host_of, is_at_host, is_ours, split_address
+from queue_middleware.web.address import Address, declared_root, host_of, is_at_host, is_ours, split_address
 
 
 def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, object]:
@@ -28,10 +32,53 @@ def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, obje
         ("/api/fal/queue/y", "/api/", True),
         ("/fal/queue/y", "/api/", True),
         ("/api/fal/queued", "/api/", False),
+        # The root looks like the prefix, or like its beginning: behind it is the application's own.
+        ("/fal/queue/hello", "/fal/queue", False),
+        ("/fal/queue", "/fal/queue", False),
+        ("/fal/queue/", "/fal/queue", False),
+        ("/fal/queue//hello", "/fal/queue/", False),
+        ("/fal/queue/fal/queue", "/fal/queue", True),
+        ("/fal/queue//fal/queue/y", "/fal/queue/", True),
+        ("/fal/queue/y", "/fal", False),
+        ("/fal/fal/queue/y", "/fal", True),
+        ("/fal/queue/y", "/fa", True),
+        ("//fal/queue/y", "/", True),
+        ("/fal/queue/y", "/", True),
     ],
 )
 def test_what_is_ours(path: str, root: str, ours: bool) -> None:
     assert is_ours(scope(path, root=root), "/fal/queue") is ours
+
+
+@pytest.mark.parametrize(
+    ("path", "root", "ours"),
+    [("/fal/queue/y", "", True), ("/api/fal/queue/y", "", True), ("/api/hello", "", False), ("/x/fal/queue/y", "/x", True),
+     ("/api/fal/queue/y", "/x", False)],
+)  # fmt: skip
+def test_the_applications_root_counts_where_the_server_names_none(path: str, root: str, ours: bool) -> None:
+    assert is_ours(scope(path, root=root), "/fal/queue", "/api") is ours
+
+
+class Around:
+    """A middleware."""
+
+    def __init__(self, app: Any) -> None:
+        self.app = app
+
+
+def test_the_root_that_a_fastapi_declares() -> None:
+    app = FastAPI()
+    assert declared_root(app) == ""
+    app.root_path = "/api"
+    assert declared_root(app) == declared_root(Around(Around(app))) == "/api"
+
+
+def test_a_folder_is_no_root() -> None:
+    for app in (Flask("x"), Quart("x"), WSGIMiddleware(Flask("x")), Around(None), None, object()):
+        assert declared_root(app) == ""
+    endless = Around(None)
+    endless.app = endless
+    assert declared_root(endless) == ""
 
 
 @pytest.mark.parametrize(

@@ -243,3 +243,28 @@ def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
 @pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])
 def test_logs_are_off_unless_asked_for(query: bytes, wanted: bool) -> None:
     assert wants_logs(query) is wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("fal_webook", "did you mean fal_webhook?"),
+        ("fal_webhok_events", "did you mean fal_webhook_events?"),
+        ("fal_max_queue_len", "did you mean fal_max_queue_length?"),
+        ("fal_callback_timeouts", "did you mean fal_callback_timeout?"),
+        ("fal_", "there are fal_callback_timeout, "),
+        ("fal_" + "x" * 10_000, "there are fal_callback_timeout, "),
+        ("fal_WEBHOOK", "fal_webhook"),
+    ],
+)
+def test_a_parameter_of_ours_that_there_is_not_is_refused_with_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(BadRequest) as refusal:
+        read_knobs({}, {"fal_webhook": "https://a.example/", name: "1"}, 3)
+    assert hint in refusal.value.detail
+    assert repr(name[:64]) in refusal.value.detail
+    assert len(refusal.value.detail) < 300
+
+
+@pytest.mark.parametrize("name", ["fal_webhook", "fal_max_queue_length", "fal_jwt_token"])
+def test_what_fals_own_clients_send_is_known(name: str) -> None:
+    read_knobs({}, {name: "7"}, 3)

@@ -6,11 +6,13 @@ import hashlib
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Iterable
+from functools import lru_cache
+from ipaddress import ip_address
 
 from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
-from queue_middleware.errors import Unauthorized
+from queue_middleware.errors import BadRequest, Unauthorized
 from queue_middleware.models import OWNED
 
 Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
@@ -18,7 +20,13 @@ Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
 
 _NAMED_KEY = re.compile(r"([A-Za-z0-9_-]{1,128}):.+")
 _SCHEMES = ("key", "bearer")
+_MOST_KEYS = 8
+"""Of one request. Each is hashed and compared with all that are known."""
 _LONGEST_IDENTITY = 256
+_LONGEST_ADDRESS = 64
+"""Characters; an IPv6 address with a zone and a port has fewer."""
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]*)?|([0-9.]+):[0-9]*")
 
 
 class Access:
@@ -31,15 +39,21 @@ class Access:
         """Without it a request's id is all that is needed to see it."""
 
     async def identify(self, scope: Scope) -> str:
-        """The name of who sends this request. Raises `Unauthorized`."""
-        key = _given_key(scope)
-        if key is not None and (name := self._owner_of(key)) is not None:
-            return name
+        """The identity of the client: of any key that is known, in whichever header, or else what `authenticate` says.
+
+        Raises `Unauthorized`, and `BadRequest` for known keys of two identities.
+        """
+        keys = _given_keys(scope)
+        names = {name for key in keys if (name := self._owner_of(key)) is not None}
+        if len(names) > 1:
+            raise BadRequest(f"the request has keys of several clients ({', '.join(sorted(names))}); send one of them")
+        if names:
+            return names.pop()
         if self._authenticate is not None:
             name = await self._authenticate(HTTPConnection(scope))
             if name is not None:
                 return _checked(name)
-        if key is None:
+        if not keys:
             raise Unauthorized("a key is needed: send 'Authorization: Key …', 'Authorization: Bearer …' or 'X-API-Key: …'")
         raise Unauthorized("invalid key credentials")
 
@@ -50,9 +64,32 @@ class Access:
         return names[0] if names else None
 
 
-def client_of(identity: str | None, address: str) -> str:
-    """Whom the per-client limit counts, and whom a job belongs to: see `models.NewJob.client`."""
-    return address if identity is None else OWNED + identity
+def client_of(identity: str | None, scope: Scope) -> str:
+    """What the limits of one client count, and what a job belongs to: see `models.NewJob.client`."""
+    return address_of(scope) if identity is None else OWNED + identity
+
+
+def address_of(scope: Scope) -> str:
+    """The IP address of the client in its canonical form; empty where it is none, as with a socket of the file system.
+
+    Servers behind proxies take it from a header, so it may be any text. An IP address is never taken for an identity.
+    """
+    client = scope.get("client")
+    if not client or not isinstance(client[0], str) or len(client[0]) > _LONGEST_ADDRESS:
+        return ""
+    return _canonical(client[0])
+
+
+@lru_cache(maxsize=1024)
+def _canonical(text: str) -> str:
+    # Some proxies append the port.
+    bare = _WITH_PORT.fullmatch(text)
+    try:
+        address = ip_address((bare[1] or bare[2]) if bare else text)
+    except ValueError:
+        return ""
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)
 
 
 def name_of(key: str) -> str:
@@ -61,15 +98,17 @@ def name_of(key: str) -> str:
     return named[1] if named else f"key-{_digest(key).hex()[:16]}"
 
 
-def _given_key(scope: Scope) -> str | None:
+def _given_keys(scope: Scope) -> list[str]:
+    """All of them: `Authorization` may be meant for the application or for a proxy in front."""
+    keys: list[str] = []
     for name, value in scope["headers"]:
         if name == b"authorization":
             scheme, _, key = value.decode("latin-1").partition(" ")
             if scheme.lower() in _SCHEMES:
-                return str(key.strip())
+                keys.append(key.strip())
         elif name == b"x-api-key":
-            return str(value.decode("latin-1").strip())
-    return None
+            keys.append(value.decode("latin-1").strip())
+    return keys[:_MOST_KEYS]
 
 
 def _digest(key: str) -> bytes:
@@ -79,4 +118,6 @@ def _digest(key: str) -> bytes:
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_IDENTITY:
         raise TypeError(f"authenticate returned {type(name).__name__}; it returns a name of 1 to 256 characters, or None")
+    if _SURROGATE.search(name):
+        raise TypeError("authenticate returned a name with half of a surrogate pair, which cannot be stored")
     return name

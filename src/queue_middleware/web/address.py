@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
@@ -18,6 +19,8 @@ from queue_middleware.wire.routes import REMEMBERED
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 _NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")
 """RFC 9112 §3.2, RFC 3986 §3.2.2."""
+_MOST_LAYERS = 64
+"""Middlewares that are looked behind; one may wrap itself."""
 _LONGEST_HOST = 300
 """Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
@@ -33,9 +36,24 @@ class Address(Value, frozen=True):
     """Whether it came to one of the hosts whose paths are all the queue's."""
 
 
-def is_ours(scope: Scope, prefix: str) -> bool:
-    """Whether the path is the prefix or below it."""
-    return _start(scope["path"], scope.get("root_path", ""), prefix) is not None
+def is_ours(scope: Scope, prefix: str, root: str = "") -> bool:
+    """Whether the path is the prefix or below it. `root`: the application's root path, where the server names none."""
+    return _start(scope["path"], scope.get("root_path") or root, prefix) is not None
+
+
+def declared_root(app: object) -> str:
+    """What `FastAPI(root_path=…)` says, also behind middlewares around it; FastAPI puts it into the scope by itself.
+
+    Only FastAPI is asked: of Flask and Quart `root_path` is a folder.
+    """
+    fastapi = sys.modules.get("fastapi")
+    for _ in range(_MOST_LAYERS):
+        if app is None or fastapi is None:
+            break
+        if isinstance(app, fastapi.FastAPI):
+            return str(app.root_path)
+        app = getattr(app, "app", None)
+    return ""
 
 
 def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
@@ -81,6 +99,10 @@ def _start(path: str, root: str, prefix: str) -> int | None:
         # Some servers put a root that ends with a slash in front of the path as it is, some do not double the slash.
         if root[-1] == "/" and _below(path, prefix, len(root) - 1):
             return len(root) - 1
+        # As Starlette reads it: the path holds the root, and what is behind it is the application's, also where the root looks
+        # like the prefix.
+        if root[-1] == "/" or path[len(root) : len(root) + 1] in ("", "/"):
+            return None
     return 0 if _below(path, prefix, 0) else None
 
 

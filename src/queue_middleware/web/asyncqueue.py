@@ -20,13 +20,14 @@ from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.fal import check_query
 from queue_middleware.wire.providers import providers_body
 from queue_middleware.wire.taskresults import measure, spell
-from queue_middleware.wire.taskroutes import OPEN, TaskRoute, TaskVerb, find_task_route
+from queue_middleware.wire.taskroutes import CHANGING, OPEN, TaskRoute, TaskVerb, find_task_route
 
-from .access import Access, client_of
+from .access import Access, address_of
 from .call import Call, ClientGone
 from .commissions import Commissions
+from .cross_site import CrossSiteCheck
 from .guesses import Guesses
-from .intake import Intake
+from .intake import CALLBACKS, Intake
 
 BELOW = "/v1/"
 LONGEST_POLL = 25.0
@@ -39,10 +40,12 @@ _NO_SIGNAL = "Invalid or expired signal token"
 class TaskQueue:
     """Everything below `/v1`."""
 
-    def __init__(self, runtime: Runtime, access: Access) -> None:
+    def __init__(self, runtime: Runtime, access: Access, cross_site: CrossSiteCheck, intake: Intake) -> None:
         self._runtime = runtime
         self._access = access
-        self._intake = Intake(runtime.settings.max_request_body)
+        self._cross_site = cross_site
+        self._intake = intake
+        self._callbacks = Intake(runtime.settings.max_request_body, CALLBACKS, runtime.settings.body_timeout)
         self._commissions = Commissions(runtime)
         self._guesses: Guesses | None = None
         self._verbs: dict[TaskVerb, Callable[[Call, TaskRoute], Awaitable[None]]] = {
@@ -61,6 +64,8 @@ class TaskQueue:
         _hide_path(call.scope)
         try:
             route = find_task_route(call.scope["method"], call.address.rest.removeprefix("/v1"))
+            if route.verb in CHANGING:
+                self._cross_site.check(call.scope)
             self._runtime.check_running()
             if self._access.is_asked and route.verb not in OPEN:
                 call.identity = await self._access.identify(call.scope)
@@ -70,14 +75,15 @@ class TaskQueue:
         except QueueError as error:
             headers = (*error.headers, (b"connection", b"close")) if call.body_is_unread else error.headers
             await call.answer(error.status, wire.error_body(error.detail), headers)
-        finally:
-            self._intake.done(call)
 
     # --- tasks
 
     async def _create(self, call: Call, route: TaskRoute) -> None:
-        body = await self._intake.read(call, _headers(call))
-        created, told = await self._commissions.take(call, body)
+        try:
+            body = await self._intake.read(call, _headers(call))
+            created, told = await self._commissions.take(call, body)
+        finally:
+            self._intake.done(call)
         call.request_id = created.job.request_id
         await call.answer(201, wire.created_body(created, told))
 
@@ -90,9 +96,7 @@ class TaskQueue:
             raise BadRequest(f"status is {status[:64]!r}; it takes {', '.join(TaskStatus)}")
         limit = _whole(asked, "limit", 20, 1, wire.LARGEST_PAGE)
         offset = _whole(asked, "offset", 0, 0, 2**53)
-        page = await self._runtime.tasks(
-            client_of(call.identity, ""), TaskStatus(status) if status else None, limit=limit, offset=offset
-        )
+        page = await self._runtime.tasks(call.client, TaskStatus(status) if status else None, limit=limit, offset=offset)
         await call.answer(200, wire.page_body(page, limit, offset))
 
     async def _read(self, call: Call, route: TaskRoute) -> None:
@@ -159,29 +163,32 @@ class TaskQueue:
         try:
             # Before its body: a stranger's takes no room here.
             await reception.find(SecretId.CALLBACK, route.id)
-            body = await self._intake.read(call, _headers(call))
+            body = await self._callbacks.read(call, _headers(call))
             await reception.callback(route.id, _headers(call), body)
         except UnknownRequest:
             self._count_guess(call)
             raise UnknownRequest(_NO_CALLBACK) from None
+        finally:
+            self._callbacks.done(call)
         await call.answer(200, b'{"ok": true}')
 
     async def _signal(self, call: Call, route: TaskRoute) -> None:
         reception = self._runtime.reception
         try:
             await reception.find(SecretId.SIGNAL, route.id)
-            body = await self._intake.read(call, _headers(call))
+            body = await self._callbacks.read(call, _headers(call))
             waiter = await reception.signal(route.id, body)
         except UnknownRequest:
             self._count_guess(call)
             raise UnknownRequest(_NO_SIGNAL) from None
+        finally:
+            self._callbacks.done(call)
         await call.answer(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
 
     def _count_guess(self, call: Call) -> None:
         if self._guesses is None:
             self._guesses = Guesses()
-        client = call.scope.get("client")
-        self._guesses.count(str(client[0]) if client else "")
+        self._guesses.count(address_of(call.scope))
 
     async def _providers(self, call: Call, route: TaskRoute) -> None:
         await call.answer(200, providers_body())

@@ -19,7 +19,6 @@ from queue_middleware.wire import fal
 from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
 
-from .access import client_of
 from .address import base_url, client_address, host_of, server_address
 from .call import Call
 from .submission import PathRules
@@ -102,10 +101,9 @@ class Commissions:
         )
 
     def _new_job(self, call: Call, asked: TaskRequest, request: StoredRequest, task: Task) -> NewJob:
-        address = client_address(call.scope)
         return NewJob(
             request=request,
-            client=client_of(call.identity, address[0] if address else ""),
+            client=call.client,
             retry=RetryPolicy(1 + asked.retries, backoff=asked.backoff),
             priority=PRIORITIES - asked.priority,
             webhook=asked.on_complete,

@@ -13,17 +13,22 @@ from starlette.types import Receive, Scope, Send
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
 from queue_middleware.models import Cancelled, Job, Result
 from queue_middleware.pieces import pieces_of
+from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.wire import fal, openapi
+from queue_middleware.wire.event_ids import read_heard
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
 from queue_middleware.wire.links import Links, origin
-from queue_middleware.wire.routes import OPEN, Verb, find_host_route, find_route
+from queue_middleware.wire.routes import CHANGING, OF_ONE_REQUEST, OPEN, Verb, find_host_route, find_route
 
 from .access import Access
 from .address import base_url, host_of, split_address
 from .asyncqueue import BELOW, TaskQueue
 from .call import Call, ClientGone
+from .cross_site import CrossSiteCheck
+from .intake import SUBMISSIONS, Intake
 from .logtexts import LogTexts
+from .result_headers import served_headers
 from .streams import StatusStream
 from .submission import Submissions
 
@@ -34,10 +39,12 @@ class FalQueue:
     def __init__(self, runtime: Runtime, access: Access) -> None:
         self._runtime = runtime
         self._access = access
-        self._tasks = TaskQueue(runtime, access)
-        self._settings = runtime.settings
-        self._app = runtime.settings.queue_app
-        self._submissions = Submissions(runtime)
+        self._cross_site = CrossSiteCheck(runtime.settings)
+        self._settings = settings = runtime.settings
+        intake = Intake(settings.max_request_body, SUBMISSIONS, settings.body_timeout)
+        self._tasks = TaskQueue(runtime, access, self._cross_site, intake)
+        self._app = settings.queue_app
+        self._submissions = Submissions(runtime, intake)
         self._logs = LogTexts(runtime.logs)
         self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
             Verb.SUBMIT: self._submit,
@@ -59,10 +66,14 @@ class FalQueue:
             call.route = (find_host_route if address.at_host else find_route)(scope["method"], address.rest)
             if self._app is not None and call.route.app:
                 self._check_app(self._app, call.route.app)
+            call.body_is_unread = call.route.verb is Verb.SUBMIT
+            if call.route.verb in CHANGING:
+                self._cross_site.check(scope)
             self._runtime.check_running()
             if self._access.is_asked and call.route.verb not in OPEN:
-                call.body_is_unread = call.route.verb is Verb.SUBMIT
                 call.identity = await self._access.identify(scope)
+            if call.route.verb in OF_ONE_REQUEST and not is_request_id(call.route.request_id):
+                raise UnknownRequest("an id of another form is unknown like any other")
             await self._verbs[call.route.verb](call)
         except ClientGone:
             return None
@@ -94,9 +105,15 @@ class FalQueue:
         async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
             _check_owner(call, follower.glance.job)
             call.request_id = follower.glance.job.request_id
-            await StatusStream(
-                call, follower, lambda job, entries: fal.status_body(job, links, entries), self._runtime.logs
-            ).run()
+            heard = read_heard(call.scope["headers"])
+            if heard.end and fal.is_over(follower.glance.job):
+                await call.answer_nothing()  # with which `EventSource` does not come again
+                return
+
+            def spell(job: Job, entries: str | None) -> bytes:
+                return fal.status_body(job, links, entries)
+
+            await StatusStream(call, follower, heard, spell, self._runtime.logs).run()
 
     async def _response(self, call: Call) -> None:
         result = await self._result(call)
@@ -121,7 +138,8 @@ class FalQueue:
         # the connection, so that no client takes a part for the whole.
         pieces = pieces_of(self._runtime.output, result.job.key, response)
         piece = await anext(pieces)
-        headers = [pair for pair in response.headers if pair[0] != b"x-fal-request-id"]
+        kept = served_headers(response.headers, call.scope["headers"], external=result.external)
+        headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
         await call.start(response.status, headers)
         for _ in range(response.parts):

@@ -9,6 +9,7 @@ from starlette.types import Receive
 
 from queue_middleware.models import Job, LogLine
 from queue_middleware.watch import Follower
+from queue_middleware.wire.event_ids import Heard, id_field
 from queue_middleware.wire.fal import is_over
 
 from .call import Call
@@ -26,13 +27,14 @@ Spell = Callable[[Job, str | None], bytes]
 class StatusStream:
     """One event for each change, the first at once, until the request is completed, the client goes or the process ends."""
 
-    def __init__(self, call: Call, follower: Follower, spell: Spell, read_lines: ReadLines) -> None:
+    def __init__(self, call: Call, follower: Follower, heard: Heard, spell: Spell, read_lines: ReadLines) -> None:
         self._call = call
         self._follower = follower
         self._spell = spell
         self._read_lines = read_lines
         self._told = b""
-        self._last_line = 0
+        self._last_line = heard.line
+        self._wants_ids = heard.wants_ids
         self._gone = False
 
     async def run(self) -> None:
@@ -84,7 +86,9 @@ class StatusStream:
         if status == self._told and not lines:
             return
         self._told = status
-        await self._write(b"data: %b\n\n" % (self._spell(job, await spell(lines)) if lines else status))
+        data = self._spell(job, await spell(lines)) if lines else status
+        event_id = id_field(self._last_line, end=is_over(job)) if self._wants_ids else b""
+        await self._write(b"data: %b\n%b\n" % (data, event_id))
 
     async def _new_lines(self, job: Job) -> list[LogLine] | None:
         """Read after the job: one that was at its end by then has all its lines."""

@@ -16,7 +16,6 @@ from queue_middleware.wire import fal
 from queue_middleware.wire.knobs import Knobs, read_knobs
 from queue_middleware.wire.placeholder import HINT, holds_place
 
-from .access import client_of
 from .address import base_url, client_address, server_address
 from .call import Call
 from .intake import Intake
@@ -41,11 +40,11 @@ class PathRules:
 class Submissions:
     """From a call to a stored job."""
 
-    def __init__(self, runtime: Runtime) -> None:
+    def __init__(self, runtime: Runtime, intake: Intake) -> None:
         self._runtime = runtime
+        self._intake = intake
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
-        self._intake = Intake(runtime.settings.max_request_body)
 
     async def take(self, call: Call) -> Receipt:
         """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored."""
@@ -83,7 +82,7 @@ class Submissions:
         )
         new = NewJob(
             request=request,
-            client=client_of(call.identity, client[0] if client else ""),
+            client=call.client,
             retry=knobs.retry,
             priority=knobs.priority,
             start_timeout=knobs.start_timeout,

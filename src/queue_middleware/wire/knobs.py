@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 from collections.abc import Mapping
@@ -14,6 +15,10 @@ from queue_middleware.value import Value
 
 MOST_ATTEMPTS = 10
 """fal queue contract, section 8: ten attempts in total, whatever anybody asks for."""
+
+PARAMETERS = frozenset({"fal_webhook", "fal_webhook_events", "fal_max_queue_length", "fal_callback_timeout", "fal_jwt_token"})
+"""All that begin with `fal_`. Of `fal_jwt_token`, with which clients open sockets, nothing is read, and nothing is kept."""
+_LONGEST_NAME = 64
 
 _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 """Clients send what their language prints for a float, which may be long."""
@@ -36,10 +41,11 @@ class Knobs(Value, frozen=True):
 def read_knobs(said: Mapping[bytes, bytes], parameters: Mapping[str, str], max_attempts: int) -> Knobs:
     """Read `x-fal-*` headers and `fal_*` parameters.
 
-    Unknown words are ignored, as fal does; malformed numbers raise `BadRequest`.
+    Headers that are not known are ignored, as fal does; other parameters and malformed numbers raise `BadRequest`.
     """
     if not said and not parameters:
         return Knobs(_default_policy(max_attempts))
+    _check_names(parameters)
     return Knobs(
         retry=_policy(said, max_attempts),
         priority=Priority.LOW if _text(said, b"x-fal-queue-priority").lower() == "low" else Priority.NORMAL,
@@ -50,6 +56,16 @@ def read_knobs(said: Mapping[bytes, bytes], parameters: Mapping[str, str], max_a
         store_io=_text(said, b"x-fal-store-io").lower() not in ("0", "false", "no"),
         events=_events(parameters),
     )
+
+
+def _check_names(parameters: Mapping[str, str]) -> None:
+    """A parameter that is misspelled would be a webhook that never comes."""
+    for name in parameters:
+        if name in PARAMETERS:
+            continue
+        near = difflib.get_close_matches(name[:_LONGEST_NAME], sorted(PARAMETERS), n=1)
+        hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(PARAMETERS))}"
+        raise BadRequest(f"the query parameter {name[:_LONGEST_NAME]!r} is not known; {hint}")
 
 
 @lru_cache(maxsize=16)

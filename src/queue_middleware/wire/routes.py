@@ -49,6 +49,12 @@ METHODS: dict[Verb, tuple[str, ...]] = {
 OPEN = frozenset({Verb.KEYS, Verb.DOCUMENT})
 """What everybody may see, also where keys are asked for."""
 
+CHANGING = frozenset({Verb.SUBMIT, Verb.CANCEL})
+"""What changes something, and is done only for pages of this site and of those that are allowed."""
+
+OF_ONE_REQUEST = frozenset({Verb.STATUS, Verb.STREAM, Verb.RESPONSE, Verb.CANCEL})
+"""What is asked about a request that is named by its id."""
+
 FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": Verb.DOCUMENT}
 
 OF_REQUEST: dict[str, Verb] = {

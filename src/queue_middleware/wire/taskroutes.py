@@ -33,6 +33,10 @@ OPEN = frozenset({TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS})
 """What needs no key: an id that is secret, or nothing that is."""
 
 
+CHANGING = frozenset({TaskVerb.CREATE, TaskVerb.CANCEL, TaskVerb.SIGNAL})
+"""What changes something for the visitor of a page. A callback does so for nobody but who knows its id."""
+
+
 class TaskRoute(Value, frozen=True):
     """Where a path leads."""
 

@@ -200,7 +200,7 @@ SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, s
 FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
 
 -- name: response
-SELECT head, body, parts FROM payload WHERE job_id = ?;
+SELECT head, body, parts, resolved_by, spec FROM payload LEFT JOIN task USING (job_id) WHERE job_id = ?;
 
 -- name: response_part
 SELECT data FROM response_part WHERE job_id = ? AND number = ?;

@@ -22,7 +22,7 @@ from queue_middleware.models import (
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.store import Topic
 
-from .codec import decode_headers
+from .codec import decode_headers, decode_spec
 from .jobrow import job_of, one
 from .queries import SQL
 
@@ -52,14 +52,18 @@ def result(connection: sqlite3.Connection, request_id: str) -> Result:
         connection.execute("COMMIT")
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
-    return _result(found, row)
+    if row is None:
+        return Result(found, None)
+    *answer, resolved_by, spec = row
+    external = resolved_by is not None or (spec is not None and decode_spec(spec).outside)
+    return _result(found, tuple(answer), external)
 
 
-def _result(found: Job, answer: tuple[Any, ...] | None) -> Result:
+def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> Result:
     if answer is None or found.status is None:
         return Result(found, None)
     head, body, parts = answer
-    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts))
+    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
 
 
 def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:

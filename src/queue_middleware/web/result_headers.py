@@ -1,0 +1,79 @@
+"""The headers of a stored response as they are served: it must not act in a browser as a page of this service would.
+
+A page of another site may lead its visitor to any result, whose content the submitter chose. The body of a response, and the
+headers that clients other than browsers see, stay as the application gave them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from queue_middleware.models import Headers
+
+_FROM_OUTSIDE = frozenset(
+    {b"content-type", b"content-length", b"content-encoding", b"content-language", b"content-disposition", b"content-range",
+     b"content-digest", b"repr-digest", b"accept-ranges", b"etag", b"last-modified", b"retry-after", b"x-request-id",
+     b"deprecation", b"sunset"}
+)  # fmt: skip
+"""What is served of an external service's headers: what describes the content (RFC 9110 §8). Others could act for this
+service: set cookies, clear data, redirect, allow other origins, or make a proxy in front send a file (`X-Accel-Redirect`)."""
+_FROM_OUTSIDE_STARTS = (b"x-fal-", b"ratelimit", b"x-ratelimit-")
+
+_STATE = frozenset(
+    {b"set-cookie", b"clear-site-data", b"service-worker-allowed", b"strict-transport-security", b"refresh", b"alt-svc",
+     b"nel", b"report-to", b"reporting-endpoints"}
+)  # fmt: skip
+"""With which a response changes what a browser keeps of the whole site, or leaves the page."""
+
+_NOT_SANDBOXED = b"application/pdf"
+"""Browsers show it by a program of their own, which a sandbox does not let run; its scripts do not reach the site."""
+_SANDBOX = (b"content-security-policy", b"sandbox")
+_NO_SNIFFING = (b"x-content-type-options", b"nosniff")
+_VARY = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
+_KEPT = re.compile(rb"max-age|public|immutable")
+"""In `Cache-Control`: a cache may use the response again without asking."""
+_SCRIPTED = re.compile(rb"html|xml|script")
+"""In `Content-Type`: pages, and all else that scripts can be in."""
+_ASKED = (b"sec-fetch-dest", b"sec-fetch-site", b"sec-fetch-mode")
+
+
+def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, external: bool) -> list[tuple[bytes, bytes]]:
+    """The stored headers, for a request with the headers `asked`. `external`: an external service gave the response."""
+    if external:
+        kept = [pair for pair in headers if pair[0] in _FROM_OUTSIDE or pair[0].startswith(_FROM_OUTSIDE_STARTS)]
+        return [*kept, *_guards(kept)]
+    kept = list(headers)
+    said = {name: value for name, value in asked if name in _ASKED}
+    if said and not _is_own_script(said):
+        kept = [pair for pair in kept if pair[0] not in _STATE]
+        if not _is_script(said):
+            kept += _guards(kept)
+    if _may_be_cached(headers) and _acts(headers):
+        kept.append(_VARY)  # what a cache keeps of one answer must not become the other
+    return kept
+
+
+def _may_be_cached(headers: Headers) -> bool:
+    return any(name == b"expires" or (name == b"cache-control" and _KEPT.search(value.lower())) for name, value in headers)
+
+
+def _acts(headers: Headers) -> bool:
+    """Whether a browser would do more with it than show it."""
+    return any(name in _STATE or (name == b"content-type" and _SCRIPTED.search(value.lower())) for name, value in headers)
+
+
+def _guards(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes], ...]:
+    """A policy of its own beside the application's: browsers keep to all of them (CSP Level 3 §4.2)."""
+    kinds = [value.partition(b";")[0].strip().lower() for name, value in headers if name == b"content-type"]
+    return (_NO_SNIFFING,) if kinds == [_NOT_SANDBOXED] else (_NO_SNIFFING, _SANDBOX)
+
+
+def _is_script(said: Mapping[bytes, bytes]) -> bool:
+    """Whether a script of a page reads the response (`fetch` and its like), which is all that becomes of it there."""
+    return said.get(b"sec-fetch-dest") == b"empty" and said.get(b"sec-fetch-mode") != b"navigate"
+
+
+def _is_own_script(said: Mapping[bytes, bytes]) -> bool:
+    """The same, of a page of this service. A browser keeps cookies also of responses that a script may not read."""
+    return _is_script(said) and said.get(b"sec-fetch-site") in (b"same-origin", b"none", None)
