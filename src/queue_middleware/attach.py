@@ -14,8 +14,8 @@ from .errors import SettingsError
 from .replay import App
 
 _KEY = "queue_middleware.attached"
-_MARK = "queue_middleware_attachment"
-"""Attribute of an application that has a queue inside."""
+_MARK = "_queue_middleware"
+"""Attribute of an application that has a queue inside, which is its value."""
 
 
 class Attachment:
@@ -65,7 +65,7 @@ class Attachment:
         else:
             self._inside = app.asgi_app
             app.asgi_app = entry
-        setattr(app, _MARK, self)
+        setattr(app, _MARK, queue)
 
 
 def _named(app: Any) -> str:
