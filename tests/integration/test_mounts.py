@@ -10,6 +10,8 @@ from uuid import UUID
 
 import pytest
 from fastapi import FastAPI, Request
+from litestar import Litestar, asgi
+from litestar.types import Receive, Scope, Send
 from starlette.applications import Starlette
 from starlette.middleware.base import RequestResponseEndpoint
 from starlette.requests import Request as StarletteRequest
@@ -171,3 +173,22 @@ async def test_as_a_middleware_of_an_application_a_replay_knows_it(database: Pat
     app.add_middleware(QueueMiddleware, database=database, **OPTIONS)
     async with connected(app) as queue:
         assert (await queue.run("POST", "/whose")).json() == [True, "http://service.test/whose"]
+
+
+async def test_in_a_mount_that_does_not_say_where_it_is_the_routes_are_not_found(database: Path) -> None:
+    """Litestar cuts the path and leaves `root_path` empty. If that changes, the page on mounts says too little."""
+    wrapped = QueueMiddleware(Starlette(routes=routes()), database=database, **OPTIONS)
+
+    @asgi("/tools", is_mount=True, copy_scope=True)
+    async def tools(scope: Scope, receive: Receive, send: Send) -> None:
+        await wrapped(scope, receive, send)  # type: ignore[arg-type]
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        async with wrapped.running(parent=app):
+            yield
+
+    async with connected(Litestar([tools], lifespan=[lifespan], logging_config=None)) as queue:
+        answer = await queue.client.post("/tools/fal/queue/submit/show/4")
+    assert answer.status_code == 404
+    assert "no queue route" in answer.json()["detail"]
