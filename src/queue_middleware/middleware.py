@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Awaitable, Collection, Iterable, Mapping
 from contextlib import AbstractAsyncContextManager
-from typing import Unpack
+from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .attach import Attachment
 from .events import Observer
 from .ledger import UNWELL, Selection
 from .lifespan import run_lifespan
 from .models import Counts, Standing
+from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings
@@ -21,52 +23,140 @@ from .web.cors import CrossOrigin
 from .web.fal import FalQueue
 from .webhooks import Attempt, DeliveryRecord, Receiver
 
+if TYPE_CHECKING:
+    # With a default, so that a bare `QueueMiddleware` is a whole type for users' strict mypy; `typing` has it from 3.13 on.
+    from typing_extensions import TypeVar
 
-class QueueMiddleware:
+    AppT = TypeVar("AppT", bound=App, default=Any)
+else:
+    from typing import TypeVar
+
+    AppT = TypeVar("AppT", bound=App)
+
+
+_NOTHING = object()
+
+
+class QueueMiddleware(Generic[AppT]):
     """Wraps an ASGI application and gives it a queue under `prefix`.
 
-    `app = QueueMiddleware(app)` around everything else is recommended; `app.add_middleware(QueueMiddleware, …)` works too, and
-    then a replay does not pass through the middlewares that were added later. Options are those of `Settings`, each also read
-    from the environment as `QUEUE_<NAME>`. Nothing is opened before the application starts.
+    `app = QueueMiddleware(app)` around everything else is recommended. `QueueMiddleware.attach(app)` puts the queue into the
+    application's object instead. `app.add_middleware(QueueMiddleware, …)` works too, but a replay then does not pass through
+    the middlewares that were added later. Options are those of `Settings`, each also read from the environment as
+    `QUEUE_<NAME>`. Nothing is opened before the application starts.
 
-    `observers` hear every event. `authenticate` is asked who sends a request to the queue: from a Starlette `HTTPConnection` to
-    a name, or None for a stranger, who is answered 401.
+    `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`,
+    and returns the name of the client, or None for a stranger, which is answered 401.
+
+    `app` is the application itself. Attributes that the middleware does not have are read, set and deleted there, so
+    `app.state`, `app.dependency_overrides` and `@app.get(…)` work after the wrapping as before. Deleting what was set here
+    restores what was there. Names with two underscores at both ends are never passed on: the class stays `QueueMiddleware`.
 
     Raises `SettingsError` for an option that is unknown or wrong.
     """
 
+    app: AppT
+
     def __init__(
         self,
-        app: App,
+        app: AppT,
         *,
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
-        self.app = app
+        self._inner: App = app
+        self._outer: App = app
         self.settings = Settings.load(options)
-        self._runtime = Runtime(app, self.settings, observers)
+        self._runtime = Runtime(self._replay, self.settings, observers)
         self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
         self._prefix = self.settings.prefix
         self._root = declared_root(app)
         self._hosts = frozenset(host.encode() for host in self.settings.fal_hosts)
+        self._around: dict[str, Any] = {}
+        self._has_looked = False
+        self._replaced: dict[str, Any] = {}
+        self.app = app
+
+    @classmethod
+    def attach(
+        cls,
+        app: AppT,
+        *,
+        observers: Iterable[Observer] = (),
+        authenticate: Authenticate | None = None,
+        **options: Unpack[Options],
+    ) -> Self:
+        """Put a queue into a FastAPI, Starlette or Quart application, which stays the object to serve.
+
+        It is outside all middlewares, also those that are added later. Call it once, before the application is started. Returns
+        the queue, for `counts()`, `redeliver()`, `running()` and so on. Raises `SettingsError` for other applications.
+        """
+        attachment = Attachment(app)
+        queue = cls(app, observers=observers, authenticate=authenticate, **options)
+        queue._inner, queue._outer = attachment.inside, attachment.outside
+        attachment.put(queue)
+        return queue
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for what is not found here."""
+        where = ""
+        if "app" in self.__dict__ and not _is_special(name):
+            try:
+                return getattr(self.app, name)
+            except AttributeError:
+                where = f", nor has the {type(self.app).__name__!r} in it"
+        raise AttributeError(f"{type(self).__name__!r} has no attribute {name!r}{where}", name=name, obj=self)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if self._is_of_app(name):
+            self._replaced.setdefault(name, getattr(self.app, "__dict__", {}).get(name, _NOTHING))
+            setattr(self.app, name, value)
+        else:
+            super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if not self._is_of_app(name):
+            super().__delattr__(name)
+        elif (replaced := self._replaced.pop(name, _NOTHING)) is _NOTHING:
+            delattr(self.app, name)
+        else:
+            # pytest's `monkeypatch` looks into `__dict__`, finds nothing there, and deletes in order to restore.
+            setattr(self.app, name, replaced)
+
+    def _is_of_app(self, name: str) -> bool:
+        """Whether it is the application's; while the middleware is still being made nothing is."""
+        own = self.__dict__
+        return "app" in own and name not in own and not hasattr(type(self), name) and not _is_special(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope."""
         kind = scope["type"]
+        if not self._has_looked:
+            self._look_around(scope)
         if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix, self._root):
             await self._serve(scope, receive, send)
         elif kind == "lifespan":
-            await run_lifespan(self.app, self._runtime, scope, receive, send)
+            await run_lifespan(self._inner, self._runtime, scope, receive, send)
         elif self._hosts and is_at_host(scope, self._hosts):
             if kind == "http":
                 await self._serve(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
         else:
-            await self.app(scope, receive, send)
+            await self._inner(scope, receive, send)
+
+    def _look_around(self, scope: Scope) -> None:
+        """Remember what stands in front of the queue, which a replay does not pass through."""
+        self._around |= process_objects(scope)
+        self._has_looked = scope["type"] != "lifespan"  # which does not pass through routers
+
+    def _replay(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        """Call the application with a stored request."""
+        scope.update(self._around)
+        return self._outer(scope, receive, send)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if self._root and not scope.get("root_path"):
@@ -102,6 +192,20 @@ class QueueMiddleware:
         """
         return await self._runtime.ledger.redeliver(**which)
 
-    def running(self) -> AbstractAsyncContextManager[None]:
-        """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it."""
-        return self._runtime.running()
+    def running(
+        self, state: Mapping[str, Any] | None = None, *, parent: App | None = None
+    ) -> AbstractAsyncContextManager[None]:
+        """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it.
+
+        `state` is what your lifespan yields: each replay finds a shallow copy in `request.state`. `parent` is the application
+        in which the queue is mounted: with it replays find `request.app` and `url_for` also before the first request.
+        """
+        if parent is not None:
+            router = getattr(parent, "router", None)
+            self._around |= {"app": parent} if router is None else {"app": parent, "router": router}
+        return self._runtime.running(state)
+
+
+def _is_special(name: str) -> bool:
+    """Whether Python itself asks for it: `__wrapped__`, `__getstate__`, `__signature__`."""
+    return name.startswith("__") and name.endswith("__")

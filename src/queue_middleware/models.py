@@ -7,6 +7,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from .mount import Mount
 from .taskspec import Backoff, Task
 from .value import Value
 
@@ -116,6 +117,7 @@ class StoredRequest(Value, frozen=True):
     scheme: str
     http_version: str
     body: bytes
+    mount: Mount | None = None
 
 
 class RetryPolicy(Value, frozen=True):

@@ -51,6 +51,8 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
         "server": request.server,
         MARK: request_id,
     }
+    if request.mount is not None:
+        request.mount.restore(scope)
     if state is not None:
         scope["state"] = dict(state)
     return scope

@@ -116,9 +116,9 @@ class Runtime:
             await asyncio.shield(self._main)
 
     @asynccontextmanager
-    async def running(self) -> AsyncIterator[None]:
+    async def running(self, state: Mapping[str, Any] | None = None) -> AsyncIterator[None]:
         """Start and stop around a block, where no lifespan does it."""
-        await self.start()
+        await self.start(state)
         try:
             yield
         finally:

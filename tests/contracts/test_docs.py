@@ -46,8 +46,14 @@ def blocks(path: Path, language: str) -> list[str]:
     return [code for kind, code in _FENCE.findall(path.read_text()) if kind == language]
 
 
+WALKED = frozenset({"docs/how-to/django.md", "docs/how-to/test-your-endpoints.md"})
+"""Their blocks are files of one project: `test_walks` makes it and runs it."""
+
+
 def python_blocks() -> Iterator[Any]:
     for path in PAGES:
+        if name(path) in WALKED:
+            continue
         for number, code in enumerate(blocks(path, "python"), start=1):
             yield pytest.param(code, id=f"{name(path)}:{number}")
 

@@ -53,6 +53,9 @@ async def test_what_everybody_may_see(database: Path) -> None:
     async with serving(http_only(well), database, api_keys=KEYS) as queue:
         for route in ("/.well-known/jwks.json", "/openapi.json", "/v1/providers"):
             assert (await ask(queue, "GET", route))[0] == 200
+        _, told = await ask(queue, "GET", "/openapi.json")
+        assert set(told["components"]["securitySchemes"]) == {"key", "bearer", "x_api_key"}
+        assert "401" in told["paths"]["/submit/{path}"]["post"]["responses"]
         assert (await queue.client.get("/anything/else")).status_code == 200
 
 

@@ -13,14 +13,20 @@ from queue_middleware import errors
 from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import jwks
 from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
-from queue_middleware.wire import fal
+from queue_middleware.tasks import TaskPage, TaskStatus
+from queue_middleware.wire import asyncqueue, fal
 from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
 from queue_middleware.wire.links import Links
 from queue_middleware.wire.logs import entries_json
 from queue_middleware.wire.openapi import document
+from queue_middleware.wire.pollconfig import shown_poll_config
+from queue_middleware.wire.providers import PROVIDERS, providers_body
 from queue_middleware.wire.routes import METHODS, Verb, find_route
+from queue_middleware.wire.taskroutes import TaskVerb, find_task_route
 from queue_middleware.wire.webhook import webhook_body
 from tests.nouns import a_view, an_answer
+
+from .test_asyncqueue import a_record
 
 ENTRY = entries_json([LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)])
 
@@ -28,11 +34,17 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
 LINKS = Links("https://api.example.com/fal/queue")
 DOCUMENT: dict[str, Any] = json.loads(document(LINKS.base))
 NAMES = {"request_id": ID, "path": "generate", "owner": "acme", "alias": "pictures"}
-OPERATIONS = [
-    pytest.param(path, method, operation, id=f"{method.upper()} {path}")
-    for path, item in DOCUMENT["paths"].items()
-    for method, operation in item.items()
-]
+IDS = {"task_id": ID, "callback_id": "abc", "signal_token": "abc"}
+FAL = {path: item for path, item in DOCUMENT["paths"].items() if not path.startswith("/v1/")}
+TASKS = {path: item for path, item in DOCUMENT["paths"].items() if path.startswith("/v1/")}
+
+
+def operations(paths: dict[str, Any]) -> list[Any]:
+    return [
+        pytest.param(path, method, operation, id=f"{method.upper()} {path}")
+        for path, item in paths.items()
+        for method, operation in item.items()
+    ]
 
 
 def test_its_server_is_the_prefix_as_the_client_sees_it() -> None:
@@ -42,7 +54,7 @@ def test_its_server_is_the_prefix_as_the_client_sees_it() -> None:
     assert re.fullmatch(r"\d+\.\d+\.\d+.*", DOCUMENT["info"]["version"])
 
 
-@pytest.mark.parametrize(("path", "method", "operation"), OPERATIONS)
+@pytest.mark.parametrize(("path", "method", "operation"), operations(FAL))
 def test_every_operation_is_a_route(path: str, method: str, operation: dict[str, Any]) -> None:
     route = find_route(method.upper(), path.format(**NAMES))
     assert bool(route.request_id) == ("{request_id}" in path)
@@ -51,8 +63,25 @@ def test_every_operation_is_a_route(path: str, method: str, operation: dict[str,
     assert [parameter["name"] for parameter in told if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
 
 
+@pytest.mark.parametrize(("path", "method", "operation"), operations(TASKS))
+def test_every_operation_of_tasks_is_a_route(path: str, method: str, operation: dict[str, Any]) -> None:
+    route = find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS))
+    told = [resolved(parameter) for parameter in operation["parameters"]]
+    assert [parameter["name"] for parameter in told if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
+    assert bool(route.id) == ("{" in path)
+
+
+def test_every_route_of_tasks_has_its_operation() -> None:
+    told = [
+        find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS)).verb
+        for path, item in TASKS.items()
+        for method in item
+    ]
+    assert sorted(told) == sorted(TaskVerb)
+
+
 def test_every_verb_has_its_operations_with_all_its_methods() -> None:
-    told = {path: set(item) for path, item in DOCUMENT["paths"].items()}
+    told = {path: set(item) for path, item in FAL.items()}
     for path, methods in told.items():
         verb = find_route(next(iter(methods)).upper(), path.format(**NAMES)).verb
         assert methods == {method.lower() for method in METHODS[verb]}
@@ -60,10 +89,54 @@ def test_every_verb_has_its_operations_with_all_its_methods() -> None:
     assert documented == set(Verb)
 
 
-def test_every_reference_leads_somewhere_and_nothing_is_left_over() -> None:
-    used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(DOCUMENT)))
-    there = {f"components/{kind}/{name}" for kind, named in DOCUMENT["components"].items() for name in named}
+@pytest.mark.parametrize(("is_asked", "takes_keys"), [(False, False), (True, False), (True, True)])
+def test_every_reference_leads_somewhere_and_nothing_is_left_over(is_asked: bool, takes_keys: bool) -> None:
+    told = json.loads(document(LINKS.base, is_asked, takes_keys))
+    used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(told)))
+    schemes = {
+        name for item in told["paths"].values() for one in item.values() for way in one.get("security", ()) for name in way
+    }
+    used |= {f"components/securitySchemes/{name}" for name in schemes}
+    there = {f"components/{kind}/{name}" for kind, named in told["components"].items() for name in named}
     assert used == there
+
+
+def test_what_needs_a_key_says_so_where_keys_are_asked_for() -> None:
+    assert "401" not in DOCUMENT["paths"]["/submit/{path}"]["post"]["responses"]
+    with_accounts = json.loads(document(LINKS.base, True, False))["paths"]
+    told = json.loads(document(LINKS.base, True, True))["paths"]
+    open_paths = {
+        "/.well-known/jwks.json",
+        "/openapi.json",
+        "/v1/providers",
+        "/v1/callbacks/{callback_id}",
+        "/v1/signals/{signal_token}",
+    }
+    for path, item in told.items():
+        for method, operation in item.items():
+            assert ("security" in operation) == (path not in open_paths)
+            assert "security" not in with_accounts[path][method]
+            if path not in open_paths:
+                assert "401" in operation["responses"]
+                assert "401" in with_accounts[path][method]["responses"]
+
+
+def test_no_schema_gives_a_property_another_type_than_the_one_it_extends() -> None:
+    """Redoc logs it as an error, and shows nothing of the property."""
+    schemas = DOCUMENT["components"]["schemas"]
+
+    def properties(schema: dict[str, Any]) -> dict[str, Any]:
+        return {name: told for part in ancestors(schema) for name, told in part.get("properties", {}).items()}
+
+    def ancestors(schema: dict[str, Any]) -> list[dict[str, Any]]:
+        parents = [resolved(reference) for reference in schema.get("allOf", ())]
+        return [*parents, *(one for parent in parents for one in ancestors(parent))]
+
+    for schema in schemas.values():
+        inherited = properties(schema)
+        for name, told in schema.get("properties", {}).items():
+            if name in inherited and "type" in told:
+                assert told["type"] == inherited[name].get("type"), name
 
 
 def test_every_failure_is_told() -> None:
@@ -110,6 +183,19 @@ BODIES = [
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer()))),
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
     ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),
+    (
+        "CreatedTask",
+        asyncqueue.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
+    ),
+    ("OneTask", asyncqueue.task_body(a_record())),
+    ("OneTask", asyncqueue.task_body(a_record(response=an_answer(b"\xff")))),
+    ("OneTask", asyncqueue.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
+    ("TaskPage", asyncqueue.page_body(TaskPage((a_record(),), 7), 1, 0)),
+    ("TaskCompletion", asyncqueue.completion_body(a_record())),
+    ("TaskCompletion", asyncqueue.completion_body(a_record(), "too large")),
+    ("TaskError", asyncqueue.error_body("no")),
+    ("Providers", providers_body()),
+    ("NewTask", json.dumps({"targetUrl": "/x", "pollConfig": shown_poll_config(next(iter(PROVIDERS.values())).poll)}).encode()),
 ]
 
 
@@ -122,3 +208,8 @@ def test_real_bodies_are_as_described(name: str, body: bytes) -> None:
 def test_the_descriptions_tell_them_apart(name: str, body: bytes) -> None:
     with pytest.raises(jsonschema_rs.ValidationError):
         check(name, body)
+
+
+def test_the_fields_of_a_task_are_those_that_are_read() -> None:
+    assert set(DOCUMENT["components"]["schemas"]["NewTask"]["properties"]) == set(asyncqueue._FIELDS)
+    assert set(DOCUMENT["components"]["schemas"]["TaskStatus"]["enum"]) == set(TaskStatus)

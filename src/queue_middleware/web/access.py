@@ -35,7 +35,8 @@ class Access:
     def __init__(self, api_keys: Iterable[str] = (), authenticate: Authenticate | None = None) -> None:
         self._known = [(_digest(key), name_of(key)) for key in api_keys]
         self._authenticate = authenticate
-        self.is_asked = bool(self._known) or authenticate is not None
+        self.takes_keys = bool(self._known)
+        self.is_asked = self.takes_keys or authenticate is not None
         """Without it a request's id is all that is needed to see it."""
 
     async def identify(self, scope: Scope) -> str:

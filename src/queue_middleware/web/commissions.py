@@ -10,6 +10,7 @@ from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import read_headers
 from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
+from queue_middleware.mount import read_mount
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.target import callback_url, may_call
@@ -98,6 +99,7 @@ class Commissions:
             scheme=call.scope.get("scheme", "http"),
             http_version=call.scope.get("http_version", "1.1"),
             body=asked.body,
+            mount=read_mount(call.scope),
         )
 
     def _new_job(self, call: Call, asked: TaskRequest, request: StoredRequest, task: Task) -> NewJob:

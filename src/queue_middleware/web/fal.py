@@ -162,7 +162,7 @@ class FalQueue:
         await call.answer(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, call: Call) -> None:
-        await call.answer(200, openapi.document(self._links(call).base))
+        await call.answer(200, openapi.document(self._links(call).base, self._access.is_asked, self._access.takes_keys))
 
     def _check_app(self, served: str, app: str) -> None:
         if not app.endswith(f"/{served}"):  # a namespace may stand in front

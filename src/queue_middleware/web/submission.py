@@ -9,6 +9,7 @@ from urllib.parse import unquote
 from queue_middleware.errors import HeadersTooLarge, NotAllowed
 from queue_middleware.headers import RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
+from queue_middleware.mount import read_mount
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.taskspec import TaskSpec
@@ -79,6 +80,7 @@ class Submissions:
             scheme=scope.get("scheme", "http"),
             http_version=scope.get("http_version", "1.1"),
             body=body,
+            mount=read_mount(scope),
         )
         new = NewJob(
             request=request,

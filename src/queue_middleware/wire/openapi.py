@@ -11,13 +11,15 @@ from importlib.resources import files
 from typing import Any
 
 from .failures import STATUS
-from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, Verb
+from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, OPEN, Verb
+from .taskoperations import task_operations
 
 _KNOBS = (
-    "fal_webhook", "fal_webhook_events", "fal_max_queue_length", "start_timeout", "timeout", "priority", "no_retry",
-    "retry_config", "store_io",
+    "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
+    "no_retry", "retry_config", "store_io",
 )  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
+_SECURITY: list[dict[str, list[str]]] = [{name: []} for name in ("key", "bearer", "x_api_key")]
 
 _SUMMARIES: dict[Verb, str] = {
     Verb.SUBMIT: "Submit a call. Method, path, query, headers and body are those of the call.",
@@ -62,17 +64,41 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
 }
 
 
-def document(base: str) -> bytes:
-    """The document in JSON. `base` is the URL of the prefix, as the client sees it."""
-    return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {_rest()}'.encode("ascii")
+def document(base: str, is_asked: bool = False, takes_keys: bool = False) -> bytes:
+    """The document in JSON. `base` is the URL of the prefix, as the client sees it.
+
+    `is_asked`: clients have to say who they are; `takes_keys`: they may do so with one of `api_keys`.
+    """
+    return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {_rest(is_asked, takes_keys)}'.encode("ascii")
 
 
-@lru_cache(maxsize=1)
-def _rest() -> str:
+@lru_cache(maxsize=4)
+def _rest(is_asked: bool, takes_keys: bool) -> str:
     told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
     told["info"]["version"] = _version()
-    told["paths"] = {path: _operations(path, verb) for path, verb in _paths()}
+    closed = {path: _operations(path, verb) for path, verb in _paths() if verb not in OPEN}
+    opened = {path: _operations(path, verb) for path, verb in _paths() if verb in OPEN}
+    tasks_closed, tasks_open = task_operations()
+    if is_asked:
+        _close(closed, "Unauthorized", takes_keys)
+        _close(tasks_closed, "TaskRefused", takes_keys)
+    else:
+        del told["components"]["responses"]["Unauthorized"]
+    if not takes_keys:
+        del told["components"]["securitySchemes"]
+    told["paths"] = {**closed, **opened}
+    for path, item in (*tasks_closed.items(), *tasks_open.items()):
+        told["paths"].setdefault(path, {}).update(item)
     return json.dumps(told).removeprefix("{")
+
+
+def _close(paths: dict[str, dict[str, Any]], refusal: str, takes_keys: bool) -> None:
+    """Of accounts that the service asks about in its own way nothing can be said but that strangers are refused."""
+    for item in paths.values():
+        for operation in item.values():
+            operation["responses"]["401"] = _ref("responses", refusal)
+            if takes_keys:
+                operation["security"] = _SECURITY
 
 
 def _version() -> str:
@@ -98,15 +124,15 @@ def _paths() -> Iterator[tuple[str, Verb]]:
 
 def _operations(path: str, verb: Verb) -> dict[str, Any]:
     parameters = [_ref("parameters", name) for name in (*re.findall(r"{(\w+)}", path), *_PARAMETERS.get(verb, ()))]
+    responses = {str(status): _ref("responses", name) for status, name in _RESPONSES[verb].items()}
     operation: dict[str, Any] = {
         "summary": _SUMMARIES[verb],
         "tags": ["queue form" if path.startswith("/run/") else "gateway form"],
         "parameters": parameters,
-        "responses": {str(status): _ref("responses", name) for status, name in _RESPONSES[verb].items()},
     }
     if verb is Verb.SUBMIT:
         operation["callbacks"] = {"done": {"{$request.query.fal_webhook}": {"post": _WEBHOOK}}}
-    return {method.lower(): _with_body(operation, method, verb) for method in METHODS[verb]}
+    return {method.lower(): {**_with_body(operation, method, verb), "responses": {**responses}} for method in METHODS[verb]}
 
 
 def _with_body(operation: dict[str, Any], method: str, verb: Verb) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class TaskVerb(StrEnum):
     PROVIDERS = "providers"
 
 
-_ROUTES: dict[tuple[str, ...], dict[str, TaskVerb]] = {
+ROUTES: dict[tuple[str, ...], dict[str, TaskVerb]] = {
     ("tasks",): {"POST": TaskVerb.CREATE, "GET": TaskVerb.LIST},
     ("tasks", "*"): {"GET": TaskVerb.READ},
     ("tasks", "*", "cancel"): {"POST": TaskVerb.CANCEL},
@@ -28,6 +28,7 @@ _ROUTES: dict[tuple[str, ...], dict[str, TaskVerb]] = {
     ("signals", "*"): {"POST": TaskVerb.SIGNAL},
     ("providers",): {"GET": TaskVerb.PROVIDERS},
 }
+"""The words of a path behind `/v1`; a star stands for an id."""
 
 OPEN = frozenset({TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS})
 """What needs no key: an id that is secret, or nothing that is."""
@@ -48,7 +49,7 @@ class TaskRoute(Value, frozen=True):
 def find_task_route(method: str, path: str) -> TaskRoute:
     """The route of a percent-encoded path behind `/v1`. Raises `UnknownRoute`, `MethodNotAllowed`."""
     words = path.removesuffix("/").split("/")[1:]
-    route = _ROUTES.get(tuple(word if place != 1 else "*" for place, word in enumerate(words)))
+    route = ROUTES.get(tuple(word if place != 1 else "*" for place, word in enumerate(words)))
     if route is None or "" in words:
         # Not repeated: it may hold a secret.
         raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")

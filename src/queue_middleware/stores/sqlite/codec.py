@@ -8,15 +8,30 @@ from typing import Any
 import msgspec
 
 from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest, WebhookKind
+from queue_middleware.mount import Mount
 from queue_middleware.taskspec import PollConfig, TaskSpec
 
 PART = 256 * 1024
 """Bytes of a body in one row."""
 
+
+class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
+    """Everything of a request but its body, in this order."""
+
+    method: str
+    root_path: str
+    raw_path: bytes
+    query: bytes
+    headers: Headers
+    client: tuple[str, int] | None
+    server: tuple[str, int | None] | None
+    scheme: str
+    http_version: str
+    mount: tuple[str | None, dict[str, str | int | float], tuple[str, ...]] | None = None
+
+
 _encoder = msgspec.msgpack.Encoder()
-_requests = msgspec.msgpack.Decoder(
-    tuple[str, str, bytes, bytes, Headers, tuple[str, int] | None, tuple[str, int | None] | None, str, str]
-)
+_requests = msgspec.msgpack.Decoder(_Head)
 _headers = msgspec.msgpack.Decoder(Headers)
 _lines = msgspec.msgpack.Decoder(list[tuple[int, LogLevel, str, dict[str, str], str]])
 _specs = msgspec.msgpack.Decoder(TaskSpec)
@@ -25,24 +40,39 @@ _polls = msgspec.msgpack.Decoder(PollConfig)
 
 def encode_request(request: StoredRequest) -> bytes:
     """Everything of the request but its body."""
-    return _encoder.encode(
-        (
-            request.method,
-            request.root_path,
-            request.raw_path,
-            request.query,
-            request.headers,
-            request.client,
-            request.server,
-            request.scheme,
-            request.http_version,
-        )
+    head = (
+        request.method,
+        request.root_path,
+        request.raw_path,
+        request.query,
+        request.headers,
+        request.client,
+        request.server,
+        request.scheme,
+        request.http_version,
     )
+    mount = request.mount
+    if mount is None:  # as a rule
+        return _encoder.encode(head)
+    return _encoder.encode((*head, (mount.app_root_path, mount.path_params, mount.uuids)))
 
 
-def decode_request(head: bytes, body: bytes) -> StoredRequest:
+def decode_request(data: bytes, body: bytes) -> StoredRequest:
     """The inverse of `encode_request`."""
-    return StoredRequest(*_requests.decode(head), body)
+    head = _requests.decode(data)
+    return StoredRequest(
+        head.method,
+        head.root_path,
+        head.raw_path,
+        head.query,
+        head.headers,
+        head.client,
+        head.server,
+        head.scheme,
+        head.http_version,
+        body,
+        None if head.mount is None else Mount(*head.mount),
+    )
 
 
 def encode_headers(headers: Headers) -> bytes:

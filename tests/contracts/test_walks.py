@@ -1,0 +1,176 @@
+"""Pages that build a project are walked: their files are written down, and what they promise is tried with them."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from queue_middleware import Settings
+from queue_middleware.optiontexts import parse_seconds
+
+from .test_docs import PAGES, ROOT, blocks, name
+
+HOW_TO = ROOT / "docs" / "how-to"
+_CODE = re.compile(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
+
+
+def write_files(page: str, directory: Path) -> list[str]:
+    """Every Python block that begins with the name of its file; a later one replaces an earlier."""
+    written = []
+    for code in blocks(HOW_TO / page, "python"):
+        first = code.partition("\n")[0]
+        assert re.fullmatch(r"# [\w/]+\.py", first), f"{page}: a block says which file it is"
+        path = directory / first.removeprefix("# ")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(code)
+        written.append(first.removeprefix("# "))
+    return written
+
+
+def run(directory: Path, *command: str) -> str:
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("QUEUE_", "PYTEST_", "DJANGO_"))}
+    environ |= {"PYTHONPATH": str(ROOT / "src"), "QUEUE_MIN_FREE_DISK": "0"}
+    done = subprocess.run(
+        [sys.executable, *command], cwd=directory, env=environ, capture_output=True, text=True, check=False, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_the_tests_of_the_page_on_testing_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
+    written = write_files("test-your-endpoints.md", tmp_path)
+    assert {"main.py", "conftest.py"} < set(written)
+    told = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    tests = sum(len(re.findall(r"def test_", (tmp_path / file).read_text())) for file in written)
+    assert re.search(rf"^{tests} passed", told, re.MULTILINE), told
+    assert not list(tmp_path.glob("queue.sqlite3*"))
+
+
+DRIVE = """
+import asyncio, sys
+import httpx
+from asgi_lifespan import LifespanManager
+from mysite.asgi import application
+
+async def main() -> None:
+    async with LifespanManager(application) as manager:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(manager.app), base_url="http://localhost") as client:
+            direct = await client.post("/generate?prompt=a+dog")
+            told = (await client.post("/fal/queue/submit/generate?prompt=a+dog")).json()
+            await client.get(told["status_url"] + "/stream")
+            replayed = await client.get(told["response_url"])
+            assert (direct.status_code, direct.content) == (replayed.status_code, replayed.content) == (200, direct.content)
+            print(replayed.text, (await client.get(told["status_url"] + "?logs=1")).json()["logs"][0]["message"])
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("asgi", [0, 1], ids=["plain", "with-static-files"])
+def test_the_project_of_the_page_on_django_answers_through_its_queue(asgi: int, tmp_path: Path) -> None:
+    run(tmp_path, "-m", "django", "startproject", "mysite", ".")
+    write_files("django.md", tmp_path)
+    variants = [code for code in blocks(HOW_TO / "django.md", "python") if code.startswith("# mysite/asgi.py")]
+    (tmp_path / "mysite" / "asgi.py").write_text(variants[asgi])
+    run(tmp_path, "manage.py", "check")
+    (tmp_path / "drive.py").write_text(DRIVE)
+    assert run(tmp_path, "drive.py").strip() == '{"picture": "a picture of a dog"} 50% painting'
+
+
+# --- commands, variables, files
+
+
+def code_of(path: Path) -> list[str]:
+    """The lines of all code, in blocks and between backticks."""
+    return [line for block, word in _CODE.findall(path.read_text()) for line in (block or word).splitlines()]
+
+
+def commands(program: str) -> list[tuple[str, str]]:
+    """Page and command, up to a comment or the next one."""
+    call = re.compile(rf"(?:^|\s|&& ){program} (?!\|)([^#|&]*--[^#|&]*)")
+    return [(name(path), match[1]) for path in PAGES for line in code_of(path) if (match := call.search(line))]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("program", ["uvicorn", "gunicorn", "hypercorn", "fastapi"])
+def test_options_of_servers_that_pages_name_exist(program: str) -> None:
+    if program == "fastapi":
+        pytest.importorskip("fastapi_cli")
+    words = [(program, "run", "--help"), (program, "dev", "--help")] if program == "fastapi" else [(program, "--help")]
+    told = "".join(run(ROOT, "-m", *line) for line in words)
+    named = commands(program)
+    assert named
+    for page, command in named:
+        for option in re.findall(r"(?<!\S)--[a-z-]+", command):
+            assert re.search(rf"{option}(?![a-z-])", told), f"{page}: {program} has no {option}"
+
+
+def test_every_variable_that_a_page_names_is_an_option() -> None:
+    known = {f"QUEUE_{option.name.removeprefix('queue_').upper()}" for option in fields(Settings)}
+    known |= {"QUEUE_", "QUEUE_TESTS_REQUIRE_CLIENTS"}
+    for path in PAGES:
+        named = set(re.findall(r"\bQUEUE_[A-Z_]*", path.read_text()))
+        assert named <= known, f"{name(path)}: {named - known}"
+
+
+def test_the_limits_of_gunicorn_are_above_what_a_shutdown_takes() -> None:
+    shutdown = Settings().shutdown_timeout
+    named = [command for page, command in commands("gunicorn") if page == "docs/how-to/servers.md"]
+    assert len(named) == 2
+    for command in named:
+        limits = {option: float(value) for option, value in re.findall(r"--([a-z-]+) (\d+)(?!\S)", command)}
+        assert limits["timeout"] > 2 * shutdown + 5
+        assert limits["graceful-timeout"] > shutdown + 5
+
+
+def compose() -> dict[str, Any]:
+    (text,) = blocks(HOW_TO / "docker.md", "yaml")
+    told: dict[str, Any] = yaml.safe_load(text)
+    return told
+
+
+def dockerfile() -> list[tuple[str, str]]:
+    (text,) = blocks(HOW_TO / "docker.md", "dockerfile")
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
+
+
+def test_the_compose_file_keeps_the_folder_and_gives_time_to_stop() -> None:
+    told = compose()
+    (service,) = told["services"].values()
+    database = dict(rest.split("=", 1) for word, rest in dockerfile() if word == "ENV")["QUEUE_DATABASE"]
+    (volume,) = service["volumes"]
+    source, _, target = volume.partition(":")
+    assert source in told["volumes"]
+    assert Path(database).parent == Path(target)
+    settings = Settings.load({}, service["environment"])
+    assert parse_seconds(service["stop_grace_period"]) > 2 * settings.shutdown_timeout + 5
+    assert all(isinstance(value, str) for value in service["environment"].values())
+
+
+def test_the_dockerfile_is_one() -> None:
+    told = dockerfile()
+    assert {word for word, _ in told} <= {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "ENV", "EXPOSE", "CMD"}
+    steps = [word for word, _ in told]
+    assert steps[0] == "FROM"
+    # The process is the server itself, which gets the signals; and it does not run as root.
+    assert dict(told)["CMD"].startswith('["uvicorn", ')
+    assert steps.index("USER") < steps.index("CMD")
+
+
+def test_blocks_of_toml_can_be_read() -> None:
+    found = [code for path in PAGES for code in blocks(path, "toml")]
+    assert found
+    for code in found:
+        tomllib.loads(code)

@@ -1,0 +1,47 @@
+"""The backup that the page on production describes: made while the queue runs, and a service that goes on from it."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from tests.asgi import Message, Receive, Send, answer, http_only
+from tests.queueing import eventually, serving
+
+
+async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(database: Path, tmp_path: Path) -> None:
+    gate = asyncio.Event()
+    entered: list[bytes] = []
+
+    @http_only
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        entered.append(scope["raw_path"])
+        if scope["raw_path"] == b"/slow":
+            await gate.wait()
+        await answer(send, scope["raw_path"])
+
+    copy = tmp_path / "restored" / "queue.sqlite3"
+    copy.parent.mkdir()
+    async with serving(app, database, concurrency=1, lease=0.5, shutdown_timeout=0) as queue:
+        done = await queue.submit("POST", "/done")
+        await queue.response(done)
+        slow = await queue.submit("POST", "/slow")
+        await eventually(lambda: b"/slow" in entered)
+        waiting = await queue.submit("POST", "/waiting")
+        with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+            connection.execute("VACUUM INTO ?", (str(copy),))
+        for companion in (".key", ".secret"):
+            shutil.copy2(f"{database}{companion}", f"{copy}{companion}")
+        keys = (await queue.client.get("/fal/queue/.well-known/jwks.json")).json()
+        # What comes after the backup is not in it, and does not disturb it.
+        lost = await queue.submit("POST", "/lost")
+    copy.chmod(0o600)
+    gate.set()
+    async with serving(app, copy, concurrency=1, lease=0.5) as queue:
+        assert [(await queue.response(one)).text for one in (done, slow, waiting)] == ["/done", "/slow", "/waiting"]
+        assert entered.count(b"/done") == 1
+        assert (await queue.client.get(f"/fal/queue/requests/{lost}/status")).status_code == 404
+        assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).json() == keys

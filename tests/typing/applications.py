@@ -1,0 +1,68 @@
+"""The public object, as strictly typed programs use it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, assert_type
+
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import HTTPConnection
+
+from queue_middleware import QueueMiddleware, Settings
+from queue_middleware.models import Counts
+
+# The queue in the application's object: its decorators keep their types.
+app = FastAPI()
+queue = QueueMiddleware.attach(app, concurrency=1, outbound_allow=["127.0.0.1"])
+assert_type(queue, QueueMiddleware[FastAPI])
+assert_type(queue.app, FastAPI)
+
+
+@app.post("/generate")
+async def generate() -> dict[str, str]:
+    return {}
+
+
+# The queue around it: a name of its own, because a variable keeps its first type.
+api = FastAPI()
+asgi = QueueMiddleware(api, max_attempts=1, retention="7d")
+assert_type(asgi.app, FastAPI)
+asgi.app.dependency_overrides[generate] = generate
+asgi.dependency_overrides = {}
+assert_type(asgi.state.anything, Any)
+assert_type(asgi.settings, Settings)
+
+
+class Service(QueueMiddleware[Starlette]):
+    """A subclass names its application."""
+
+    async def waiting(self) -> Counts:
+        return await self.counts()
+
+
+async def authenticate(connection: HTTPConnection) -> str | None:
+    return connection.headers.get("x-user")
+
+
+async def plain(scope: Any, receive: Any, send: Any) -> None:
+    """Any ASGI application."""
+
+
+bare: QueueMiddleware = QueueMiddleware(plain, authenticate=authenticate)
+"""Without an argument it is that of any application, also for those who allow no incomplete generics."""
+
+
+def operate(queue: QueueMiddleware) -> None:
+    """What takes any queue takes each of them."""
+
+
+operate(queue)
+operate(asgi)
+operate(Service(Starlette()))
+
+
+@asynccontextmanager
+async def lifespan(parent: FastAPI) -> AsyncIterator[dict[str, str]]:
+    state = {"model": "large"}
+    async with queue.running(state, parent=parent):
+        yield state
