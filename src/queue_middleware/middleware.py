@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .application import default_name, layers
 from .events import Observer
 from .ledger import UNWELL, Selection
 from .lifespan import run_lifespan
 from .models import Counts, Standing
 from .replay import App
 from .runtime import Runtime
-from .settings import Options, Settings
+from .settings import Options, Settings, isolation
+from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
 from .webhooks import Attempt, DeliveryRecord, Receiver
+from .wrapping import check_application, check_authenticate, check_nesting
 
 
 class QueueMiddleware:
@@ -43,9 +48,15 @@ class QueueMiddleware:
         authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
+        check_application(app)
+        if authenticate is not None:
+            check_authenticate(authenticate)
         self.app = app
-        self.settings = Settings.load(options)
-        self._runtime = Runtime(app, self.settings, observers)
+        settings = Settings.load(options)
+        self._place = settings.prefix, database_path(settings.database)
+        check_nesting(_places(app), self._place)
+        self.settings = _identified(settings, self._place[1], app)
+        self._runtime = Runtime(app, self.settings, observers, alone=settings.name is None)
         self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
@@ -99,3 +110,23 @@ class QueueMiddleware:
     def running(self) -> AbstractAsyncContextManager[None]:
         """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it."""
         return self._runtime.running()
+
+
+def _identified(settings: Settings, database: Path, app: object) -> Settings:
+    """With the name of the application, and the real path of its database: neither depends on what happens later."""
+    name = settings.name or default_name(app)
+    if (tests := isolation()) is not None:
+        database = tests.place(database, name)
+    return replace(settings, name=name, database=str(database))
+
+
+def _places(app: object) -> Iterator[tuple[str, Path]]:
+    """Prefix and database of each queue that an application has already, or is going to be given by its framework."""
+    for layer in layers(app):
+        if isinstance(layer, QueueMiddleware):
+            yield layer._place
+        for added in getattr(layer, "user_middleware", ()):
+            if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
+                options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}
+                settings = Settings.load(options)
+                yield settings.prefix, database_path(settings.database)

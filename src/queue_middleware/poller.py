@@ -87,6 +87,10 @@ class Poller:
         """Claim nothing more; `run` ends soon."""
         self._rounds.stop()
 
+    def hurry(self) -> None:
+        """Wait for nothing any more when stopping. Repeatable."""
+        self._rounds.hurry()
+
     async def _claim(self) -> float | None:
         """Start what is due. See `rounds.Rounds`."""
         places = self._turns.places()

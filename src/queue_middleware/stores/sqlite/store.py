@@ -85,7 +85,7 @@ class SQLiteStore:
             refuse_network_filesystem(self.path, await aside(mount_table))
         self.owner = os.urandom(8).hex()
         async with AsyncExitStack() as stack:
-            self._files = await aside(Files, self.path, self.owner)
+            self._files = await aside(Files, self.path, self.owner, self._settings.name)
             stack.callback(self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
@@ -124,9 +124,14 @@ class SQLiteStore:
         if self._opened is not None:
             self._files.disown()
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no other process had the file open when we opened it: what is said at the start it says for all."""
+        return self._files.is_first
+
     def warnings(self) -> list[str]:
-        """See `files.warnings`."""
-        return warnings(self.path)
+        """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
+        return warnings(self.path) if self._opened is None or self._files.life.is_eldest() else []
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None

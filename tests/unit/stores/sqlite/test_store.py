@@ -24,7 +24,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore, connection, files, jobs, listeners
 from queue_middleware.stores.sqlite import store as module
-from queue_middleware.stores.sqlite.files import database_path
+from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 from queue_middleware.stores.sqlite.queries import SQL, execute_rows
