@@ -30,7 +30,7 @@ _PROGRAMS = frozenset(
 def default_name(app: object) -> str:
     """The name of the application, of a call that came from outside of this package, however deep inside of it we are.
 
-    It is the name of the module that makes the queue. Where a framework makes it, as it does for `app.add_middleware`, it is the
+    It is the name of the module that makes the queue. Where a framework makes it, as for `app.add_middleware`, it is the
     package that most endpoints of the application are in; where there are none, `FALLBACK`.
     """
     return _module_of_caller(sys._getframe(1)) or _package_of_endpoints(app) or FALLBACK  # noqa: SLF001 - there is no other way

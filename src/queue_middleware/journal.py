@@ -66,8 +66,8 @@ def _stopping(event: Stopping) -> str:
     ]
     hurry = "; Ctrl-C once more ends it at once" if event.can_hurry else ""
     return (
-        f"queue stopping: waiting at most {event.seconds:g} s for {' and '.join(things)}; what has not ended by then goes on after "
-        f"the restart{hurry}"
+        f"queue stopping: waiting at most {event.seconds:g} s for {' and '.join(things)}; what has not ended by then goes on "
+        f"after the restart{hurry}"
     )
 
 

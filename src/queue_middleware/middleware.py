@@ -124,7 +124,7 @@ def _places(app: object) -> Iterator[tuple[str, Path]]:
     """Prefix and database of each queue that an application has already, or is going to be given by its framework."""
     for layer in layers(app):
         if isinstance(layer, QueueMiddleware):
-            yield layer._place
+            yield layer._place  # noqa: SLF001 - one of us
         for added in getattr(layer, "user_middleware", ()):
             if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
                 options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}

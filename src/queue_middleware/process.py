@@ -34,9 +34,9 @@ def move_in(queue: Resident, *, alone: bool) -> None:
     for other in list(_residents) if alone else ():
         if other is not queue and other.home[0] == queue.home[0] and other.home[1] is not queue.home[1] and other.is_alive():
             raise StoreError(
-                f"another application of this process uses the database {queue.home[0]}, and each would execute the requests of "
-                "the other; give each a database of its own, e.g. database='second.sqlite3'. Where they are one application, say "
-                "so with the same name=… for both"
+                f"another application of this process uses the database {queue.home[0]}, and each would execute the requests "
+                "of the other; give each a database of its own, e.g. database='second.sqlite3'. If they are one application, "
+                "say so with the same name=… for both"
             )
     if queue not in _residents:
         _residents.add(queue)

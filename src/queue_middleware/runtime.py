@@ -37,8 +37,8 @@ NEEDS_ASYNCIO = (
     "queue's routes do not; run it under asyncio, e.g. hypercorn --worker-class asyncio."
 )
 ELSEWHERE = (
-    "This queue runs in the event loop of another thread, and one queue serves one event loop. Wrap the application once for each "
-    "server, each queue with a prefix or an application of its own, or let one server listen at both addresses."
+    "This queue runs in the event loop of another thread, and it can serve only one. Make a queue for each server, each with a "
+    "database of its own, or let one server listen at both addresses."
 )
 
 

@@ -28,11 +28,12 @@ def notes() -> list[str]:
     version = sqlite3.sqlite_version_info
     if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
         return []
-    return [
+    note = (
         f"SQLite {sqlite3.sqlite_version} has a defect that is mended in 3.51.3: two programs that write to one file may lose "
         "commits. The queue protects itself, its processes take turns, and nothing has to be done. Only let no other program "
         "write to the file while the queue runs"
-    ]
+    )
+    return [note]
 
 
 def warnings(path: Path) -> list[str]:
@@ -119,9 +120,10 @@ class Files:
 
 def _check_place(path: Path) -> None:
     """A typing error must not make a new, empty queue somewhere else, nor two names two queues of one file."""
-    if not path.parent.is_dir():
+    if not path.parent.exists():
         raise StoreError(
-            f"the folder of the database {path} is missing; correct the option database, or run: mkdir -p {path.parent}"
+            f"the database {path} cannot be opened, its folder is missing; correct the option database, or run: "
+            f"mkdir -p {path.parent}"
         )
     if path.exists() and path.stat().st_nlink > 1:
         raise StoreError(_several_names(path))

@@ -9,17 +9,22 @@ from pathlib import Path
 from queue_middleware.errors import StoreError
 
 _SHARED = frozenset(
-    ["9p", "acfs", "afpfs", "afs", "beegfs", "ceph", "cifs", "coda", "cvfs", "davfs", "drvfs", "fakeowner", "fhgfs", "gfs", "gfs2", "glusterfs", "gpfs", "grpcfuse", "lustre", "ncpfs", "nfs", "nfs4", "ocfs2", "orangefs", "osxfs", "panfs", "prl_fs", "prl_fs_freeze", "pvfs2", "shfs", "smb2", "smb3", "smbfs", "vboxsf", "virtiofs", "vmhgfs", "webdav"]
-)
-"""Types of file systems that several machines see, or a machine and its host: their kernels do not know each other's locks."""
-_LOCAL_FUSE = frozenset(
-    {"fuseblk"}
-    | {
-        f"fuse.{name}"
-        for name in ["encfs", "exfat", "ext2", "ext3", "ext4", "fuse-ext2", "fuse-overlayfs", "fuse2fs", "gocryptfs", "ntfs", "ntfs-3g", "zfs-fuse"]
+    {
+        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "coda", "ncpfs", "davfs", "webdav"),
+        *("ceph", "glusterfs", "lustre", "beegfs", "fhgfs", "gpfs", "orangefs", "pvfs2", "panfs", "cvfs"),
+        *("ocfs2", "gfs", "gfs2", "acfs"),
+        *("9p", "virtiofs", "fakeowner", "grpcfuse", "osxfs", "drvfs", "vboxsf", "vmhgfs", "prl_fs", "prl_fs_freeze", "shfs"),
     }
 )
-"""Programs that serve a file system and are known to keep its data on this machine. There are too many others to list."""
+"""Served by another machine; spread over several; one disk of several machines; the host of a virtual machine. Their kernels do
+not know each other's locks."""
+_LOCAL_FUSE = frozenset(
+    {
+        *("fuseblk", "fuse.ext2", "fuse.ext3", "fuse.ext4", "fuse.fuse-ext2", "fuse.fuse2fs", "fuse.exfat", "fuse.ntfs"),
+        *("fuse.ntfs-3g", "fuse.zfs-fuse", "fuse.fuse-overlayfs", "fuse.encfs", "fuse.gocryptfs"),
+    }
+)
+"""Programs that serve a file system and are known to keep it on this machine. There are too many others to list."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the table writes blanks, tabs, line ends, backslashes and number signs."""
 _LEAST_FREE = 256 * 2**20
@@ -34,14 +39,14 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
     point, kind = _mount_of(database, mounts)
     if kind in _SHARED or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise StoreError(
-            f"{database} is on {kind}, which {'is' if kind in _SHARED else 'may be'} a network file system: SQLite's file locks do "
-            "not hold there and the database would be corrupted; put it on a local disk, or set allow_network_filesystem=True if "
-            "you know better"
+            f"{database} is on {kind}, which {'is' if kind in _SHARED else 'may be'} a network file system: SQLite's file "
+            "locks do not hold there and the database would be corrupted; put it on a local disk, or set "
+            "allow_network_filesystem=True if you know better"
         )
     if point == str(database):
         raise StoreError(
-            f"{database} is a mount of one file: its write-ahead log would lie outside of the mount and be lost with the container; "
-            f"mount the folder {database.parent} instead"
+            f"{database} is a mount of one file: its write-ahead log would lie outside of the mount and be lost with the "
+            f"container; mount the folder {database.parent} instead"
         )
 
 

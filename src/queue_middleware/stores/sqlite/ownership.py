@@ -10,7 +10,7 @@ from queue_middleware.errors import StoreError
 
 
 def check_owner(connection: sqlite3.Connection, path: Path, name: str | None) -> None:
-    """Raise `StoreError` for a database of another program, or of another application. Without a name of ours only the first."""
+    """Raise `StoreError` for a database of another program, or of an application with another name than this."""
     tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
     if tables and not {"job", "payload"} <= tables:
         raise StoreError(
