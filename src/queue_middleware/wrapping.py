@@ -59,6 +59,8 @@ def check_authenticate(authenticate: object) -> None:
         plain = plain.func
     if not callable(plain):
         raise SettingsError(f"authenticate: {plain!r} is not a function; write 'async def authenticate(connection)'")
+    if inspect.iscoroutinefunction(plain):
+        return
     if not (inspect.isfunction(plain) or inspect.ismethod(plain)):
         plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - an object that can be called
     if (inspect.isfunction(plain) or inspect.ismethod(plain)) and not inspect.iscoroutinefunction(plain):

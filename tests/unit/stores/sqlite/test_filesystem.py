@@ -62,7 +62,9 @@ def test_what_is_not_known_to_be_local_is_refused_by_its_name(kind: str) -> None
         refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
 
 
-@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs"])
+@pytest.mark.parametrize(
+    "kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs"]
+)
 def test_what_is_known_to_be_local_is_taken(kind: str) -> None:
     refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
 
@@ -72,11 +74,13 @@ def test_a_link_does_not_hide_a_network_file_system(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     real = (tmp_path / "real").resolve()
     with pytest.raises(StoreError, match="nfs4"):
-        refuse_network_filesystem(database_path(str(tmp_path / "link" / "q")), f"/dev/vda / ext4 rw 0 0\ns:/x {real} nfs4 rw 0 0")
+        refuse_network_filesystem(
+            database_path(str(tmp_path / "link" / "q")), f"/dev/vda / ext4 rw 0 0\ns:/x {real} nfs4 rw 0 0"
+        )
 
 
 def test_a_file_that_is_mounted_by_itself_is_refused() -> None:
-    """Docker's `-v ./queue.sqlite3:/app/queue.sqlite3`: what is committed is in the log beside it, in the container's own layer."""
+    """Docker's `-v ./queue.sqlite3:/app/queue.sqlite3`: what was committed last is in the log, in the container's own layer."""
     mounts = "overlay / overlay rw 0 0\n/dev/vda /app/queue.sqlite3 ext4 rw 0 0\n"
     with pytest.raises(StoreError, match="mount the folder /app instead"):
         refuse_network_filesystem(Path("/app/queue.sqlite3"), mounts)
