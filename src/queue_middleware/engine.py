@@ -127,7 +127,7 @@ class Engine:
         can_hurry = self.departure.listen_for_interrupt(self._hurry)
         requests, webhooks = len(self.worker.tokens()), len(self._delivery.tokens())
         if requests or webhooks:
-            seconds = max(self._settings.shutdown_timeout if requests else 0.0, GRACE)
+            seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
             self._announce(Stopping(requests, webhooks, seconds, can_hurry))
 
     def _hurry(self) -> None:

@@ -83,6 +83,7 @@ def files_in(project: Path) -> list[str]:
     return sorted(path.name for path in project.rglob("*sqlite3*"))
 
 
+@pytest.mark.slow
 def test_the_file_of_the_service_is_not_touched(project: Path) -> None:
     (project / "conftest.py").write_text("import service\n")  # before any hook of a session
     (project / "test_service.py").write_text(TESTS)
@@ -92,13 +93,15 @@ def test_the_file_of_the_service_is_not_touched(project: Path) -> None:
     assert folders() <= before, "it is removed at the end"
 
 
+@pytest.mark.slow
 def test_unless_it_is_wanted(project: Path) -> None:
     (project / "test_service.py").write_text(
-        "from service import *\ndef test_it(): assert 'project/queue' in app.settings.database"
+        "from service import app\ndef test_it(): assert app.settings.database.endswith('project/queue.sqlite3')\n"
     )
     assert pytest_in(project, QUEUE_TESTS_USE_REAL_DATABASE="1").startswith("0: ")
 
 
+@pytest.mark.slow
 def test_a_run_that_has_no_queue_does_not_import_one(project: Path) -> None:
     (project / "test_nothing.py").write_text(LAZY)
     assert pytest_in(project).startswith("0: ")
