@@ -197,17 +197,18 @@ class Settings:
 
 def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
     """A sentence for each variable `QUEUE_…` that is no option, and whether one of ours is spelt nearly like it."""
-    known = [_variable(option.name) for option in fields(Settings)]
-    strays = sorted(
-        name
-        for name in (os.environ if environ is None else environ)
-        if name.startswith("QUEUE_") and name not in (*known, *_OTHERS)
-    )
+    variables = {_variable(option.name) for option in fields(Settings)}
+    # Also as one would spell them by the name of the option.
+    words = {name.removeprefix("QUEUE_"): name for name in variables}
+    words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
     said = []
-    for name in strays:
-        near = difflib.get_close_matches(name.removeprefix("QUEUE_"), [word.removeprefix("QUEUE_") for word in known], n=1)
-        hint = f"; did you mean QUEUE_{near[0]}?" if near else " (it may be another program's)"
-        said.append((f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near)))
+    for name in sorted(os.environ if environ is None else environ):
+        if name.startswith("QUEUE_") and name not in variables and name not in _OTHERS:
+            near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
+            hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
+            said.append(
+                (f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near))
+            )
     return said
 
 

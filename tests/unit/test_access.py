@@ -98,3 +98,13 @@ def test_identities_and_addresses_are_told_apart() -> None:
 )
 def test_the_name_in_a_webhook_is_never_empty_and_always_a_header(identity: str | None, header: str) -> None:
     assert user_id(identity) == header
+
+
+@pytest.mark.parametrize("headers", [(), ((b"authorization", b"Bearer a.token.of-the-service"),)])
+async def test_where_there_are_no_keys_none_is_asked_for(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return None
+
+    with pytest.raises(Unauthorized, match="this service does not know the sender") as refusal:
+        await Access((), authenticate).identify(sent(*headers))
+    assert "key" not in refusal.value.detail.lower()
