@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+os.environ["QUEUE_NAME"] = "tests"  # tests play several processes of one application, with applications of several modules
+
 _MEMORY = Path("/dev/shm")
 _ROOM = 2**30
 

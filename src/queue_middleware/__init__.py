@@ -1,7 +1,23 @@
 """`app = QueueMiddleware(app)`: a durable queue with signed webhooks for any ASGI application."""
 
-from .jobcontext import current_job
-from .middleware import QueueMiddleware
-from .settings import Settings
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .jobcontext import current_job
+    from .middleware import QueueMiddleware
+    from .settings import Settings
 
 __all__ = ["QueueMiddleware", "Settings", "current_job"]
+
+_MODULES = {"QueueMiddleware": "middleware", "Settings": "settings", "current_job": "jobcontext"}
+
+
+def __getattr__(name: str) -> object:
+    """Imported when it is asked for: pytest loads our plugin in every run, and then all the rest is not wanted."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)
+    return value

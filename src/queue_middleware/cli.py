@@ -18,7 +18,7 @@ from .errors import QueueError, RotationRefused, SettingsError
 from .keyfile import KeyFile, keys_of_option, path_of_keys
 from .keyring import NOTICE, Key, KeyRing, Standing, write_time
 from .settings import Settings
-from .stores.sqlite.files import database_path
+from .stores.sqlite.location import database_path
 
 Command = Callable[[argparse.Namespace, Callable[[], float]], None]
 

@@ -80,6 +80,10 @@ class DeliveryEngine:
         """Claim nothing more; `run` ends soon."""
         self._rounds.stop()
 
+    def hurry(self) -> None:
+        """Wait for nothing any more when stopping. Repeatable."""
+        self._rounds.hurry()
+
     def tokens(self) -> list[int]:
         """Of the attempts on their way; called from another thread."""
         return self._rounds.tokens()

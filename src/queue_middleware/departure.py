@@ -29,6 +29,7 @@ class Departure:
         self._ours: dict[signal.Signals, tuple[_Handler, _Handler]] = {}
         """Our handler, and the one that was there."""
         self._waiting: asyncio.Task[None] | None = None
+        self._interrupted: Callable[[], None] | None = None
 
     def listen(self, send: object = None) -> None:
         """Listen to the signals that somebody has a handler for, and hand them on to it. `send` is that of a connection.
@@ -46,6 +47,12 @@ class Departure:
                 self._ours[number] = (self._in_front_of(handler), handler)
                 signal.signal(number, self._ours[number][0])
 
+    def listen_for_interrupt(self, told: Callable[[], None]) -> bool:
+        """Call `told` at each SIGINT from now on; whether they are heard."""
+        self._interrupted = told
+        self.listen()
+        return signal.SIGINT in self._ours
+
     async def _wait_for(self, wait: Callable[[], Awaitable[None]]) -> None:
         await wait()
         self._told()
@@ -56,6 +63,8 @@ class Departure:
         def hear(number: int, frame: FrameType | None) -> Any:
             with contextlib.suppress(RuntimeError):  # the loop is closed
                 self._loop.call_soon_threadsafe(self._told)
+                if number == signal.SIGINT and self._interrupted is not None:
+                    self._loop.call_soon_threadsafe(self._interrupted)
             return handler(number, frame)
 
         return hear

@@ -13,7 +13,7 @@ from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
 from .departure import Departure
-from .events import Announce, Outage, Started, Stopped
+from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
 from .guard import Guard
 from .heartbeat import Heartbeat
 from .inquiry import Inquiry
@@ -26,8 +26,10 @@ from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
-from .settings import Settings
+from .rounds import GRACE
+from .settings import Settings, stray_variables
 from .stores.sqlite import SQLiteStore
+from .stores.sqlite.files import notes
 from .target import Targets
 from .watch import Watch
 from .worker import Worker
@@ -73,7 +75,16 @@ class Engine:
         self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
         self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens, store.complaint)
         await self._janitor.warn()
+        if store.is_first:
+            self._say_once()
         self._attend(stack)
+
+    def _say_once(self) -> None:
+        """What is the same for all processes on the database."""
+        for note in notes():
+            self._announce(Noted(note))
+        for message, is_near in stray_variables():
+            self._announce(Warned(message) if is_near else Noted(message))
 
     def _attend(self, stack: AsyncExitStack) -> None:
         """What goes on beside the event loop's tasks: leases are renewed from a thread, and `logging` is listened to."""
@@ -100,8 +111,9 @@ class Engine:
             for loop in loops:
                 group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
-            self._announce(Started(str(self.store.path), self._settings.concurrency))
+            self._announce(Started(str(self.store.path), self._settings.concurrency, self._settings.name))
             await stop.wait()
+            self._say_what_is_waited_for()
             self.watch.stop()
             self.worker.stop()
             await working
@@ -109,6 +121,20 @@ class Engine:
             for loop in loops:
                 loop.stop()
         self._announce(Stopped(self.worker.handed_back))
+
+    def _say_what_is_waited_for(self) -> None:
+        """At once: where nothing is printed for half a minute, the next thing that is tried is `kill -9`."""
+        can_hurry = self.departure.listen_for_interrupt(self._hurry)
+        requests, webhooks = len(self.worker.tokens()), len(self._delivery.tokens())
+        if requests or webhooks:
+            seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
+            self._announce(Stopping(requests, webhooks, seconds, can_hurry))
+
+    def _hurry(self) -> None:
+        """Asked to end once more: wait for nothing."""
+        self.worker.hurry()
+        self._delivery.hurry()
+        self._poller.hurry()
 
     async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
         """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""

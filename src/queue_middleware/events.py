@@ -15,10 +15,23 @@ _log = logging.getLogger("queue_middleware")
 
 
 class Started(Value, frozen=True):
-    """The queue is running in this process."""
+    """The queue is running in this process. `database` is the real path of its file."""
 
     database: str
     concurrency: int
+    application: str | None = None
+
+
+class Stopping(Value, frozen=True):
+    """The queue was told to stop and waits, `seconds` at most, for `requests` that run and `webhooks` that are being sent.
+
+    `can_hurry`: an interrupt (SIGINT, Ctrl-C) from now on ends the wait at once.
+    """
+
+    requests: int
+    webhooks: int
+    seconds: float
+    can_hurry: bool
 
 
 class Stopped(Value, frozen=True):
@@ -188,10 +201,16 @@ class Warned(Value, frozen=True):
     message: str
 
 
+class Noted(Value, frozen=True):
+    """Something that its operator may know, and that asks for nothing."""
+
+    message: str
+
+
 Event = (
-    Started | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
+    Started | Stopping | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
     | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
-    | Redelivered | KeysChanged | Outage | Recovered | Warned
+    | Redelivered | KeysChanged | Outage | Recovered | Warned | Noted
 )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from .events import (
     DeliveryFailed,
     Event,
     KeysChanged,
+    Noted,
     Outage,
     PollFailed,
     Raised,
@@ -24,6 +25,7 @@ from .events import (
     Rescued,
     Started,
     Stopped,
+    Stopping,
     Stuck,
     Warned,
 )
@@ -122,11 +124,30 @@ def _undelivered(event: DeliveryFailed) -> str:
     return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
 
 
+def _started(event: Started) -> str:
+    of = "" if event.application is None else f" of the application {event.application!r}"
+    return f"queue started: {event.database}{of}, concurrency {event.concurrency}"
+
+
+def _stopping(event: Stopping) -> str:
+    things = [
+        f"{count} {noun}{'' if count == 1 else 's'}"
+        for count, noun in ((event.requests, "running request"), (event.webhooks, "webhook"))
+        if count
+    ]
+    hurry = "; Ctrl-C once more ends it at once" if event.can_hurry else ""
+    return (
+        f"queue stopping: waiting at most {event.seconds:g} s for {' and '.join(things)}; what has not ended by then goes on "
+        f"after the restart{hurry}"
+    )
+
+
 _Spelling = tuple[int, Callable[[Any], str]]
 
 _EVERYDAY: _Spelling = (logging.DEBUG, str)
 _SPELLINGS: Mapping[type, _Spelling] = {
-    Started: (logging.INFO, lambda e: f"queue started: {e.database}, concurrency {e.concurrency}"),
+    Started: (logging.INFO, _started),
+    Stopping: (logging.WARNING, _stopping),
     Stopped: (logging.INFO, lambda e: f"queue stopped, {e.handed_back} running requests handed back"),
     AttemptFailed: (
         logging.WARNING,
@@ -152,6 +173,8 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
-    Warned: (logging.WARNING, lambda e: e.message),
+    # With a name in front: where logging is not set up, Python prints warnings without that of their logger.
+    Warned: (logging.WARNING, lambda e: f"queue_middleware: {e.message}"),
+    Noted: (logging.INFO, lambda e: f"queue_middleware: {e.message}"),
 }
 """Level and text by kind; what is not here is everyday."""

@@ -26,6 +26,7 @@ class _Lifespan:
         self._answered = False
         self._failed = False
         self._told_to_stop = False
+        self._lacks_lifespan = ""
 
     async def run(self, app: App) -> None:
         try:
@@ -35,7 +36,7 @@ class _Lifespan:
             if self._answered:
                 await self._runtime.stop()
                 raise
-            self._runtime.warn(f"the application has no lifespan, as it seems: {type(error).__name__}: {error}")
+            self._lacks_lifespan = f"the application has no lifespan, as it seems: {type(error).__name__}: {error}"
         if self._failed:
             return
         if not self._answered:
@@ -44,6 +45,8 @@ class _Lifespan:
             await self._start({"type": "lifespan.startup.complete"})
             if self._failed:
                 return
+            if self._lacks_lifespan:
+                self._runtime.warn(self._lacks_lifespan)
         if not self._told_to_stop:
             await self._receive()
             await self._runtime.stop()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Mapping
+from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .application import default_name, layers
 from .attach import Attachment
 from .events import Observer
 from .ledger import UNWELL, Selection
@@ -16,12 +19,14 @@ from .models import Counts, Standing
 from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
-from .settings import Options, Settings
+from .settings import Options, Settings, isolation
+from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
 from .webhooks import Attempt, DeliveryRecord, Receiver
+from .wrapping import check_application, check_authenticate, check_nesting
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a whole type for users' strict mypy; `typing` has it from 3.13 on.
@@ -65,10 +70,16 @@ class QueueMiddleware(Generic[AppT]):
         authenticate: Authenticate | None = None,
         **options: Unpack[Options],
     ) -> None:
+        check_application(app)
+        if authenticate is not None:
+            check_authenticate(authenticate)
         self._inner: App = app
         self._outer: App = app
-        self.settings = Settings.load(options)
-        self._runtime = Runtime(self._replay, self.settings, observers)
+        settings = Settings.load(options)
+        self._place = settings.prefix, database_path(settings.database)
+        check_nesting(_places(app), self._place)
+        self.settings = _identified(settings, self._place[1], app)
+        self._runtime = Runtime(self._replay, self.settings, observers, alone=settings.name is None)
         self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
@@ -209,3 +220,23 @@ class QueueMiddleware(Generic[AppT]):
 def _is_special(name: str) -> bool:
     """Whether Python itself asks for it: `__wrapped__`, `__getstate__`, `__signature__`."""
     return name.startswith("__") and name.endswith("__")
+
+
+def _identified(settings: Settings, database: Path, app: object) -> Settings:
+    """With the name of the application, and the real path of its database: neither depends on what happens later."""
+    name = settings.name or default_name(app)
+    if (tests := isolation()) is not None:
+        database = tests.place(database, name)
+    return replace(settings, name=name, database=str(database))
+
+
+def _places(app: object) -> Iterator[tuple[str, Path]]:
+    """Prefix and database of each queue that an application has already, or is going to be given by its framework."""
+    for layer in layers(app):
+        if isinstance(layer, QueueMiddleware):
+            yield layer._place  # noqa: SLF001 - one of us
+        for added in getattr(layer, "user_middleware", ()):
+            if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
+                options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}
+                settings = Settings.load(options)
+                yield settings.prefix, database_path(settings.database)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from .backoff import parse_duration, parse_schedule
 from .errors import SettingsError
@@ -51,8 +51,10 @@ def parse_words(value: object) -> tuple[str, ...]:
     """Words with commas between them, or a list of words."""
     if isinstance(value, str):
         return tuple(word for part in value.split(",") if (word := part.strip()))
-    if isinstance(value, Iterable):
-        return tuple(str(word) for word in value)
+    if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
+        words = tuple(value)
+        if all(isinstance(word, str) for word in words):
+            return words
     raise SettingsError(f"{value!r} is not a list of words")
 
 
@@ -83,6 +85,57 @@ def parse_text(value: object) -> str:
     if not isinstance(value, str | os.PathLike) or not str(value):
         raise SettingsError(f"{value!r} is not a text")
     return str(value)
+
+
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+def parse_database(value: object) -> str:
+    """A path, or `sqlite:///path`, as it is written."""
+    text = parse_text(value)
+    path_of_database(text)
+    return text
+
+
+def path_of_database(text: str) -> str:
+    """The path in the option `database`; a relative one behind three slashes, an absolute one behind four."""
+    scheme, separator, rest = text.partition("://")
+    if separator and scheme != "sqlite":
+        raise SettingsError(f"{scheme}://… is not supported; write a path or sqlite:///path")
+    if separator and re.search("[?#]", rest):
+        raise SettingsError(f"{text!r} has parameters, which sqlite:/// does not take here; write only the path")
+    path = text if not separator else "/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")
+    if not path.strip() or path == ":memory:" or path.startswith("file:"):
+        raise SettingsError(
+            f"{text!r} is not the path of a file; what is accepted has to outlive the process, so write e.g. 'queue.sqlite3'"
+        )
+    if _CONTROL.search(path) or path.endswith("/"):
+        raise SettingsError(f"{text!r} is not the path of a file; write e.g. 'queue.sqlite3'")
+    return path
+
+
+def parse_name(value: object) -> str:
+    """The name of an application: 1 to 128 characters that can be printed."""
+    if not isinstance(value, str) or not 0 < len(value.strip()) <= 128 or not value.isprintable():
+        raise SettingsError(f"{value!r} is not a name; write 1 to 128 characters, e.g. 'pictures'")
+    return value.strip()
+
+
+def parse_key_or_path(value: object) -> str:
+    """Seeds, or the path of a file of them; `~` is the home folder."""
+    text = parse_text(value)
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - as it is where there is no home
+
+
+def parse_patterns(value: object) -> tuple[str, ...]:
+    """Patterns of paths; each begins with a slash or with a wildcard."""
+    patterns = parse_words(value)
+    for pattern in patterns:
+        if pattern[:1] not in ("/", "*", "?", "["):
+            raise SettingsError(
+                f"the pattern {pattern!r} matches no path, because paths begin with a slash; write '/{pattern}'"
+            )
+    return patterns
 
 
 def parse_flag(value: object) -> bool:
@@ -129,8 +182,8 @@ def parse_origins(value: object) -> tuple[str, ...]:
 def parse_keys(value: object) -> tuple[str, ...]:
     """Keys that may use the queue."""
     keys = parse_words(value)
-    if isinstance(value, str) and not keys:
-        # Whoever writes it wants keys to be asked for; perhaps they were lost on the way here.
+    if not keys:
+        # The option is written in order that keys are asked for; perhaps they were lost on the way here.
         raise SettingsError("there is no key in it; leave the option away where everybody may use the queue")
     for key in keys:
         # Not repeated: it may be nearly the secret.

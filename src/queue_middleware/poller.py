@@ -91,6 +91,10 @@ class Poller:
         """Of the questions under way; called from another thread."""
         return self._rounds.tokens()
 
+    def hurry(self) -> None:
+        """Wait for nothing any more when stopping. Repeatable."""
+        self._rounds.hurry()
+
     async def _claim(self) -> float | None:
         """Start what is due. See `rounds.Rounds`."""
         places = self._turns.places()

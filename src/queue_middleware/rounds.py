@@ -62,6 +62,13 @@ class Rounds:
         self._stopping.set()
         self._wake.set()
 
+    def hurry(self) -> None:
+        """After `stop`, also a later one: cancel what is under way instead of waiting for it. Repeatable."""
+        self._grace = 0.0
+        if self._stopping.is_set():
+            for task in list(self._running):
+                task.cancel()
+
     def wake(self) -> None:
         """Claim again: something may be due, or a place has become free."""
         self._wake.set()

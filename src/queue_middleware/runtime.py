@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import weakref
+import threading
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
@@ -18,6 +17,7 @@ from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import Ledger
 from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
+from .process import asyncio_loop, move_in
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
@@ -32,21 +32,34 @@ NOT_STARTED = (
 )
 STOPPING = "The queue is shutting down; the same request will be taken after the restart."
 FORKED = "The queue was started before this process was forked; start it in the process that serves."
+NEEDS_ASYNCIO = (
+    "The queue needs asyncio, and this server runs the application on another event loop (trio). The application works, the "
+    "queue's routes do not; run it under asyncio, e.g. hypercorn --worker-class asyncio."
+)
+ELSEWHERE = (
+    "This queue runs in the event loop of another thread, and it can serve only one. Make a queue for each server, each with a "
+    "database of its own, or let one server listen at both addresses."
+)
 
 
 class Runtime:
-    """One queue around one application. Nothing is opened before `start`; it can be started again after `stop`."""
+    """One queue around one application. Nothing is opened before `start`; it can be started again after `stop`.
 
-    def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = ()) -> None:
+    `alone`: no other application of this process may use the database; not where the name of the application was given.
+    """
+
+    def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = (), *, alone: bool = False) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
         self._provenance = Provenance(settings.callback_keys)
         keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
         self._app = app
+        self._alone = alone
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
         self._why_not = NOT_STARTED
-        self._watches_forks = False
+        self._starting = threading.Lock()
+        self._thread = 0
         self._main: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
@@ -58,15 +71,23 @@ class Runtime:
         Raises what made it impossible, with nothing left open. A second start in the same event loop only joins the first; one
         that comes while the queue is stopping waits for that, and begins anew.
         """
-        loop = asyncio.get_running_loop()
+        loop = asyncio_loop()
+        self._check_not_elsewhere(loop)
+        if loop is None:
+            self._why_not = NEEDS_ASYNCIO
+            self.warn(NEEDS_ASYNCIO)
+            return
         while (main := self._main_in(loop)) is not None and self._stop.is_set():
             await asyncio.wait((main,))
-        if main is None:
-            self._starts = 0
-            self._stop = asyncio.Event()
-            self._ready = loop.create_future()
-            self._main = main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
-        self._starts += 1
+        with self._starting:  # another thread may have been here meanwhile
+            self._check_not_elsewhere(loop)
+            if main is None:
+                move_in(self, alone=self._alone)
+                self._starts = 0
+                self._stop = asyncio.Event()
+                self._ready = loop.create_future()
+                self._main = main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
+            self._starts += 1
         ready = self._ready
         try:
             await asyncio.wait((ready, main), return_when=asyncio.FIRST_COMPLETED)
@@ -78,25 +99,25 @@ class Runtime:
                 if self._starts <= 0:
                     self._stop.set()
             raise
-        self._watch_forks()
 
     def _main_in(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
         """What lives in this event loop; one of another loop is not ours to wait for."""
         main = self._main
         return None if main is None or main.done() or main.get_loop() is not loop else main
 
-    def _watch_forks(self) -> None:
-        """A child process has our memory and not our threads: there the queue is not running, and says so."""
-        if self._watches_forks:
-            return
-        self._watches_forks = True
-        reference = weakref.ref(self)
+    def _check_not_elsewhere(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """One that runs in the event loop of another thread must stay as it is. What a dead event loop has left is nothing."""
+        if self._main is not None and self.is_alive() and self._main.get_loop() is not loop:
+            raise NotRunning(ELSEWHERE, 5)
 
-        def in_child() -> None:
-            if (runtime := reference()) is not None:
-                runtime.disown()
+    @property
+    def home(self) -> tuple[str, object]:
+        """See `process.Resident`."""
+        return self.settings.database, self._app
 
-        os.register_at_fork(after_in_child=in_child)
+    def is_alive(self) -> bool:
+        """See `process.Resident`."""
+        return self._main is not None and not self._main.done() and self._main.get_loop().is_running()
 
     def disown(self) -> None:
         """Called in a forked child: what runs here runs in the parent."""
@@ -129,6 +150,7 @@ class Runtime:
 
         def started() -> None:
             self._engine = engine
+            self._thread = threading.get_ident()
             self._why_not = ""
             ready.set_result(None)
 
@@ -141,8 +163,9 @@ class Runtime:
         self._why_not = self._why_not or STOPPING
 
     def warn(self, message: str) -> None:
-        """Tell the operator."""
-        self._announce(Warned(message))
+        """Warn the operator. Of several processes on one database only the first does, once it runs."""
+        if self._why_not or self._engine.store.is_first:
+            self._announce(Warned(message))
 
     # --- the faces' verbs
 
@@ -150,6 +173,8 @@ class Runtime:
         """Raise `NotRunning` with the reason, when it is not."""
         if self._why_not:
             raise NotRunning(self._why_not, 5)
+        if threading.get_ident() != self._thread:
+            raise NotRunning(ELSEWHERE, 5)
 
     def check_webhook(self, url: str, noun: str = WEBHOOK) -> None:
         """Raise `InvalidWebhook` for a URL that would never be called; its reason calls it `noun`."""

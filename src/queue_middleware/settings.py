@@ -6,36 +6,45 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from functools import cache
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
+from .isolation import REAL, VARIABLE, Isolation
 from .optiontexts import (
     parse_app,
     parse_crash,
+    parse_database,
     parse_flag,
     parse_hosts,
     parse_hosts_or_suffixes,
     parse_integer,
+    parse_key_or_path,
     parse_key_sources,
     parse_keys,
+    parse_name,
     parse_origins,
+    parse_patterns,
     parse_prefix,
     parse_public_url,
     parse_seconds,
     parse_secrets,
     parse_size,
-    parse_text,
     parse_waits,
     parse_words,
 )
 from .secret import secret_words
+
+_OTHERS = (VARIABLE, REAL)
+"""Variables that begin like options and are not."""
 
 
 class Options(TypedDict, total=False):
     """The keywords of `QueueMiddleware`, as they may be written; `Settings` says what each means and its default."""
 
     database: str | PathLike[str]
+    name: str | None
     prefix: str
     fal_hosts: str | Sequence[str]
     queue_app: str | None
@@ -84,8 +93,14 @@ class Settings:
     lists are sequences, or texts with commas. Raises `SettingsError` for what it does not understand.
     """
 
-    database: str = _option("queue.sqlite3", parse_text)
-    """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
+    database: str = _option("queue.sqlite3", parse_database)
+    """Path of the SQLite file, or `sqlite:///…`; `~` is the home folder.
+
+    The settings of a queue hold the real path: that of the moment in which the queue is made, symbolic links followed. The
+    companions (`-wal`, `-shm`, `.lock`, `.key`) lie beside it. Its folder has to be there when the queue starts.
+    """
+    name: str | None = _option(None, parse_name)
+    """The application that the queue belongs to; a database belongs to one. Without it the name of the module that makes it."""
     prefix: str = _option("/fal/queue", parse_prefix)
     """Where the queue's routes live."""
     fal_hosts: tuple[str, ...] = _option((), parse_hosts)
@@ -98,7 +113,7 @@ class Settings:
     """Replays at once in this process."""
     public_url: str | None = _option(None, parse_public_url)
     """Base of the URLs that we hand out; without it they are built from the request."""
-    paths: tuple[str, ...] = _option((), parse_words)
+    paths: tuple[str, ...] = _option((), parse_patterns)
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
     outbound_allow: tuple[str, ...] = _option((), parse_words)
     """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
@@ -126,7 +141,7 @@ class Settings:
     """Seconds for one delivery attempt in all."""
     webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)
     """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
-    signing_key: str | None = _option(None, parse_text, told=False)
+    signing_key: str | None = _option(None, parse_key_or_path, told=False)
     """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.
 
     Without it a key is made and kept beside the database with mode 0600.
@@ -175,12 +190,42 @@ class Settings:
                 raise SettingsError(f"unknown option {name!r}{_nearest(name, known)}")
         values: dict[str, Any] = {}
         for name, option in known.items():
-            variable = f"QUEUE_{name.removeprefix('queue_').upper()}"
+            variable = _variable(name)
             if name in options:
                 values[name] = _checked(option, options[name], name)
             elif environ.get(variable, "") != "":
                 values[name] = _checked(option, environ[variable], variable)
         return cls(**values)
+
+
+def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
+    """A sentence for each variable `QUEUE_…` that is no option, and whether one of ours is spelt nearly like it."""
+    variables = {_variable(option.name) for option in fields(Settings)}
+    # Also as one would spell them by the name of the option.
+    words = {name.removeprefix("QUEUE_"): name for name in variables}
+    words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
+    said = []
+    for name in sorted(os.environ if environ is None else environ):
+        if name.startswith("QUEUE_") and name not in variables and name not in _OTHERS:
+            near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
+            hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
+            said.append(
+                (f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near))
+            )
+    return said
+
+
+def isolation(environ: Mapping[str, str] | None = None) -> Isolation | None:
+    """Where the databases of tests lie, while pytest runs."""
+    text = (os.environ if environ is None else environ).get(VARIABLE, "")
+    return _isolation(text) if text else None
+
+
+_isolation = cache(Isolation.read)  # one for all queues of a process: it counts them
+
+
+def _variable(option: str) -> str:
+    return f"QUEUE_{option.removeprefix('queue_').upper()}"
 
 
 def _checked(option: Field[Any], value: object, source: str) -> Any:

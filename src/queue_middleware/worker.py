@@ -38,6 +38,7 @@ class Worker:
         self._overstaying: set[Attempt] = set()
         self._reserved = 0
         self._stopping = False
+        self._hurried = False
         self._work_may_wait = True
         self._wake = asyncio.Event()
         self._revoked = asyncio.Event()
@@ -72,6 +73,11 @@ class Worker:
         """Claim nothing more. Repeatable."""
         self._stopping = True
         self._wake.set()
+
+    def hurry(self) -> None:
+        """Wait for nothing any more when draining: what runs is handed back. Repeatable."""
+        self._hurried = True
+        self._vacant.set()
 
     # --- slots
 
@@ -221,9 +227,9 @@ class Worker:
     async def _vacated(self, seconds: float) -> bool:
         try:
             async with asyncio.timeout(seconds):
-                while self._running or self._reserved:
+                while (self._running or self._reserved) and not self._hurried:
                     self._vacant.clear()
                     await self._vacant.wait()
         except TimeoutError:
             return False
-        return True
+        return not self._running and not self._reserved

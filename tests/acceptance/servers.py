@@ -92,7 +92,7 @@ class Server:
         self.port = self.port or free_port()
         (self.directory / "workers").mkdir(exist_ok=True)
         environ = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "QUEUE_NAME"},
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src"))),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(self.directory),  # gunicorn puts a control socket there

@@ -33,8 +33,8 @@ from tests.nouns import a_job, an_answer
 from tests.queueing import eventually
 from tests.receiver import Webhook, receiving
 
-from .servers import serving, uvicorn
 from .load import count_rows
+from .servers import serving, uvicorn
 
 pytestmark = pytest.mark.slow
 

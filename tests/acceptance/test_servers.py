@@ -131,7 +131,15 @@ async def test_without_lifespan_the_queue_says_why_it_does_not_work(options: lis
 
 async def test_a_database_that_cannot_be_opened_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
     server = Server(uvicorn(), tmp_path)
-    server.database.mkdir()
+    server.database.write_bytes(b"this is not SQLite, this is a letter to my aunt\n" * 100)
     with pytest.raises(AssertionError, match="the server ended with 3"):
         await server.start()
     assert f"the database {server.database} cannot be opened" in server.output
+
+
+async def test_a_folder_in_the_place_of_the_database_is_told_where_the_queue_is_made(tmp_path: Path) -> None:
+    server = Server(uvicorn(), tmp_path)
+    server.database.mkdir()
+    with pytest.raises(AssertionError, match="the server ended with 1"):
+        await server.start()
+    assert f"database: {server.database} is a folder; write the path of a file" in server.output

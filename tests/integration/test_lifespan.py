@@ -129,6 +129,7 @@ async def test_who_fails_to_start_it_does_not_stop_it_for_who_tries_again(tmp_pa
     async def try_again() -> None:
         await fail()
         (tmp_path / "folder").unlink()
+        (tmp_path / "folder").mkdir()
         async with wrapped.running(), client_of(wrapped) as client:
             await others
             await anyio.wait_all_tasks_blocked()
@@ -317,8 +318,8 @@ async def test_a_queue_that_cannot_open_fails_the_startup_with_a_sentence_and_le
         events.append("down")
 
     impossible = tmp_path / "a directory"
-    impossible.mkdir()
     wrapped = QueueMiddleware(Starlette(lifespan=lifespan), database=impossible)
+    impossible.mkdir()
     async with lifespan_of(wrapped) as by_hand:
         said = await by_hand.startup()
         assert said is not None

@@ -169,3 +169,13 @@ def test_an_identity_that_looks_like_an_address_is_an_identity() -> None:
 )
 def test_the_name_in_a_webhook_is_never_empty_and_always_a_header(identity: str | None, header: str) -> None:
     assert user_id(identity) == header
+
+
+@pytest.mark.parametrize("headers", [(), ((b"authorization", b"Bearer a.token.of-the-service"),)])
+async def test_where_there_are_no_keys_none_is_asked_for(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+    async def authenticate(connection: HTTPConnection) -> str | None:
+        return None
+
+    with pytest.raises(Unauthorized, match="this service does not know the sender") as refusal:
+        await Access((), authenticate).identify(sent(*headers))
+    assert "key" not in refusal.value.detail.lower()

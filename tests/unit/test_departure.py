@@ -186,3 +186,28 @@ def test_a_signal_after_the_end_of_the_loop_reaches_the_server(server: Handler) 
     asyncio.run(listen())
     signal.raise_signal(SIGNAL)
     assert server.heard == 1
+
+
+async def test_interrupts_are_heard_from_when_it_is_asked_for(server: Handler) -> None:
+    told, interrupted = Told(), Told()
+    signal.signal(signal.SIGINT, server)
+    departure = Departure(told)
+    departure.listen()
+    signal.raise_signal(signal.SIGINT)
+    assert await told.heard()
+    assert departure.listen_for_interrupt(interrupted)
+    signal.raise_signal(SIGNAL)
+    await asyncio.sleep(0)
+    assert interrupted.times == 0, "the server's own signal is not the operator's second thought"
+    signal.raise_signal(signal.SIGINT)
+    assert await interrupted.heard()
+    assert server.heard == 3
+    departure.close()
+    assert signal.getsignal(signal.SIGINT) is server
+
+
+async def test_an_interrupt_that_nobody_handles_is_not_promised(server: Handler) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    departure = Departure(Told())
+    assert not departure.listen_for_interrupt(Told())
+    departure.close()

@@ -189,3 +189,20 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
     await rounds.run()
     assert waits == [LOOK_AGAIN]
     assert LOOK_AGAIN <= 5
+
+
+@pytest.mark.parametrize("hurried_first", [False, True])
+async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first):
+    rounds = Rounds("test", claims, heard.append, grace=600)
+    ended = asyncio.Event()
+    running = asyncio.create_task(rounds.run())
+    async with asyncio.timeout(10):
+        await claims.made.acquire()
+        rounds.begin(asyncio.Event().wait(), "endless", 1, ended.set)
+        if hurried_first:
+            rounds.hurry()
+        rounds.stop()
+        await asyncio.sleep(0)
+        rounds.hurry()
+        await running
+    assert ended.is_set()

@@ -5,7 +5,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.settings import Options, Settings
+from queue_middleware.settings import Options, Settings, stray_variables
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
@@ -40,6 +40,11 @@ def test_keyword_wins_over_environment_wins_over_default() -> None:
         ("max_queued", "0" * 25 + "5", 5),
         ("outbound_allow", "127.0.0.1, *.example.com,", ("127.0.0.1", "*.example.com")),
         ("paths", ["/a", "/b/*"], ("/a", "/b/*")),
+        ("paths", "*.png, ?x, [/]y", ("*.png", "?x", "[/]y")),
+        ("database", Path("data/q.sqlite3"), "data/q.sqlite3"),
+        ("database", "sqlite:///~/q.sqlite3", "sqlite:///~/q.sqlite3"),
+        ("name", " my shop ", "my shop"),
+        ("name", None, None),
         ("webhook_schedule", "1s, 2m", (1.0, 120.0)),
         ("webhook_schedule", [1, "2m"], (1.0, 120.0)),
         ("webhook_schedule", "", ()),
@@ -111,6 +116,30 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("prefix", None, "is not a prefix"),
         ("api_keys", "", "api_keys: there is no key in it"),
         ("api_keys", " , ", "api_keys: there is no key in it"),
+        ("api_keys", [], "api_keys: there is no key in it"),
+        ("api_keys", None, "api_keys: None is not a list of words"),
+        ("database", "", "database: '' is not a text"),
+        ("database", "  ", "database: '  ' is not the path of a file; what is accepted has to outlive the process"),
+        ("database", ":memory:", "database: ':memory:' is not the path of a file; what is accepted has to outlive"),
+        ("database", "sqlite://", "database: 'sqlite://' is not the path of a file"),
+        ("database", "sqlite:///:memory:", "is not the path of a file"),
+        ("database", "file:q.sqlite3?mode=memory", "is not the path of a file"),
+        ("database", "sqlite:///q.sqlite3?timeout=5", "has parameters"),
+        ("database", "data/", "database: 'data/' is not the path of a file"),
+        ("database", "a\nb", "is not the path of a file"),
+        ("database", "mysql://there/name", "database: mysql://… is not supported"),
+        ("name", "", "name: '' is not a name"),
+        ("name", " ", "is not a name"),
+        ("name", "a\nb", "is not a name"),
+        ("name", "x" * 129, "is not a name"),
+        ("name", 5, "is not a name"),
+        ("paths", ["generate"], "paths: the pattern 'generate' matches no path, because .* write '/generate'"),
+        ("paths", "/a, b", "the pattern 'b' matches no path"),
+        ("paths", b"/a", "is not a list of words"),
+        ("paths", {"/a": 1}, "is not a list of words"),
+        ("outbound_allow", [None], "is not a list of words"),
+        ("max_request_body", True, "True' is not a size|True is not a size"),
+        ("lease", True, "is not a duration"),
     ],
 )
 def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:
@@ -194,3 +223,28 @@ def test_secrets_are_not_shown() -> None:
     shown = repr(Settings.load({"api_keys": "alice:0123456789", "callback_secret": "0" * 64}, {}))
     assert "0123456789" not in shown
     assert "callback_secret" not in shown
+
+
+def test_a_signing_key_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert Settings.load({"signing_key": "~/keys"}, {}).signing_key == "/home/me/keys"
+
+
+@pytest.mark.parametrize(
+    ("variable", "hint"),
+    [
+        ("QUEUE_CONCURENCY", "did you mean QUEUE_CONCURRENCY?"),
+        ("QUEUE_QUEUE_APP", "did you mean QUEUE_APP?"),
+        ("QUEUE_TIMEOUT", "did you mean QUEUE_"),
+        ("QUEUE_DATABASE_PATH", "did you mean QUEUE_DATABASE?"),
+        ("QUEUE_URL", None),
+        ("QUEUE_CONNECTION", None),
+        ("QUEUE_WORKERS", None),
+    ],
+)
+def test_a_variable_that_is_no_option(variable: str, hint: str | None) -> None:
+    ((said, is_near),) = stray_variables({variable: "secret", "QUEUE_DATABASE": "q", "QUEUE_TESTS": "", "HOME": "/"})
+    assert said.startswith(f"the environment variable {variable} is no option of the queue")
+    assert is_near == (hint is not None)
+    assert (hint or "another program's") in said
+    assert "secret" not in said

@@ -12,8 +12,10 @@ from queue_middleware.errors import StoreError
 from . import reading
 from .bells import Bells
 from .connection import LARGEST_WAL, open_connection
-from .locks import LifeSign, TurnLock, sweep_life_signs
+from .location import database_path as database_path
+from .locks import LifeSign, TurnLock, living_owners, sweep_life_signs
 from .migrations import migrate
+from .ownership import adopt, check_owner
 
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
@@ -21,25 +23,22 @@ _PAGE = 8192
 """Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 
 
-def database_path(database: str) -> Path:
-    """The file that the option `database` names. Raises `StoreError` for another kind of database."""
-    scheme, separator, rest = database.partition("://")
-    if not separator:
-        return Path(database).absolute()
-    if scheme != "sqlite":
-        raise StoreError(f"database {scheme}://… is not supported; write a path or sqlite:///path")
-    return Path("/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")).absolute()
+def notes() -> list[str]:
+    """What is worth knowing about this machine's SQLite and asks for nothing, sentence by sentence."""
+    version = sqlite3.sqlite_version_info
+    if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+        return []
+    note = (
+        f"SQLite {sqlite3.sqlite_version} has a defect that is mended in 3.51.3: two programs that write to one file may lose "
+        "commits. The queue protects itself, its processes take turns, and nothing has to be done. Only let no other program "
+        "write to the file while the queue runs"
+    )
+    return [note]
 
 
 def warnings(path: Path) -> list[str]:
     """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
     found = []
-    version = sqlite3.sqlite_version_info
-    if version < _RESET_MENDED[0] and not any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
-        found.append(
-            f"SQLite {sqlite3.sqlite_version} can lose commits when two connections checkpoint at once (mended in 3.51.3); "
-            "our processes take turns, so write to the file with no other program while the queue runs"
-        )
     if _open_to_others(path):
         found.append(
             f"the database {path} can be read or written by others, and what clients submit is in it; "
@@ -47,14 +46,23 @@ def warnings(path: Path) -> list[str]:
         )
     if _wal_is_stuck(path):
         found.append(
-            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because somebody "
-            "keeps reading an old state of the database: end the backup or the shell that does"
+            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because a program keeps "
+            "reading an old state of the database: end the backup or the shell that does"
         )
+    if path.exists() and path.stat().st_nlink > 1:
+        found.append(_several_names(path))
     return found
 
 
+def _several_names(path: Path) -> str:
+    return (
+        f"the database {path} has another name, a hard link; used by both names it would be corrupted: find the other with "
+        f"'find … -samefile {path}' and remove it, or make it a copy"
+    )
+
+
 def _open_to_others(path: Path) -> bool:
-    """Whether somebody beside the owner may read or write the file. Those that we make are not; others may have made it."""
+    """Whether others than its owner may read or write the file. Those that we make are not; others may have made it."""
     return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
@@ -67,19 +75,24 @@ def _wal_is_stuck(path: Path) -> bool:
 class Files:
     """What a store holds open beside its connections."""
 
-    def __init__(self, path: Path, owner: str) -> None:
-        """Create or migrate the file. Raises `StoreError` with nothing left open."""
+    def __init__(self, path: Path, owner: str, application: str | None = None) -> None:
+        """Create or migrate the file. Raises `StoreError` with nothing left open, and for the file of another application.
+
+        Without the name of an `application` it is opened whichever it belongs to.
+        """
         self._held: list[TurnLock | LifeSign | Bells] = []
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _check_place(path)
             self.turn = self._lock(path)
             self.renewal_turn = self._lock(path)
             with self.turn:
-                _create(path)
+                _create(path, application)
+                # In the same turn: of processes that start together one is the first.
+                self.is_first = not any(living_owners(path))
+                self.life = LifeSign(path, owner)
+                self._held.append(self.life)
             self.bells = Bells(path, owner)
             self._held.append(self.bells)
-            self.life = LifeSign(path, owner)
-            self._held.append(self.life)
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise StoreError(f"the database {path} cannot be opened: {error}") from error
@@ -105,17 +118,31 @@ class Files:
             held.disown()
 
 
-def _create(path: Path) -> None:
+def _check_place(path: Path) -> None:
+    """A typing error must not make a new, empty queue somewhere else, nor two names two queues of one file."""
+    if not path.parent.exists():
+        raise StoreError(
+            f"the database {path} cannot be opened, its folder is missing; correct the option database, or run: "
+            f"mkdir -p {path.parent}"
+        )
+    if path.exists() and path.stat().st_nlink > 1:
+        raise StoreError(_several_names(path))
+
+
+def _create(path: Path, application: str | None) -> None:
     if not path.exists():
         # What clients sent is in it: for the owner of the service only.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = open_connection(path)
     try:
+        check_owner(connection, path, application)
         connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; an old one keeps its own
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"{path} does not take a write-ahead log, its journal is {mode!r}")
         migrate(connection)
+        if application is not None:
+            adopt(connection, path, application)
         sweep_life_signs(path, reading.owners(connection))
     finally:
         connection.close()

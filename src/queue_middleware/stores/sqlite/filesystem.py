@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 from queue_middleware.errors import StoreError
 
-_NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "virtiofs", "ceph", "glusterfs", "afs", "lustre", "vboxsf", "prl_fs"}
+_SHARED = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "coda", "ncpfs", "davfs", "webdav"),
+        *("ceph", "glusterfs", "lustre", "beegfs", "fhgfs", "gpfs", "orangefs", "pvfs2", "panfs", "cvfs"),
+        *("ocfs2", "gfs", "gfs2", "acfs"),
+        *("9p", "virtiofs", "fakeowner", "grpcfuse", "osxfs", "drvfs", "vboxsf", "vmhgfs", "prl_fs", "prl_fs_freeze", "shfs"),
+    }
 )
-_NETWORK_FUSE = ("sshfs", "s3fs", "gcsfuse", "glusterfs", "rclone", "osxfs", "grpcfuse")
+"""Served by another machine; spread over several; one disk of several machines; the host of a virtual machine. Their kernels do
+not know each other's locks."""
+_LOCAL_FUSE = frozenset(
+    {
+        *("fuseblk", "fuse.ext2", "fuse.ext3", "fuse.ext4", "fuse.fuse-ext2", "fuse.fuse2fs", "fuse.exfat", "fuse.ntfs"),
+        *("fuse.ntfs-3g", "fuse.zfs-fuse", "fuse.fuse-overlayfs", "fuse.encfs", "fuse.gocryptfs"),
+    }
+)
+"""Programs that serve a file system and are known to keep it on this machine. There are too many others to list."""
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the table writes blanks, tabs, line ends, backslashes and number signs."""
 _LEAST_FREE = 256 * 2**20
 _MOST_FREE = 2 * 2**30
 _LOG = 64 * 2**20
@@ -18,27 +34,40 @@ _LOG = 64 * 2**20
 
 
 def refuse_network_filesystem(database: Path, mounts: str) -> None:
-    """Raise `StoreError` when the database would lie where SQLite's locks do not hold. `mounts` is the text of /proc/mounts."""
-    kind = filesystem_of(database, mounts)
-    if kind in _NETWORK or (kind.startswith("fuse") and any(name in kind for name in _NETWORK_FUSE)):
+    """Raise `StoreError` when the database would lie where SQLite's locks do not hold.
+
+    `database` is a real path; `mounts` is the text of /proc/mounts.
+    """
+    point, kind = _mount_of(database, mounts)
+    if kind in _SHARED or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise StoreError(
-            f"{database} is on {kind}, where SQLite's file locks do not hold and the database would be corrupted; "
-            "put it on a local disk, or set allow_network_filesystem=True if you know better"
+            f"{database} is on {kind}, which {'is' if kind in _SHARED else 'may be'} a network file system: SQLite's file "
+            "locks do not hold there and the database would be corrupted; put it on a local disk, or set "
+            "allow_network_filesystem=True if you know better"
+        )
+    if point == str(database):
+        raise StoreError(
+            f"{database} is a mount of one file: its write-ahead log would lie outside of the mount and be lost with the "
+            f"container; mount the folder {database.parent} instead"
         )
 
 
 def filesystem_of(path: Path, mounts: str) -> str:
     """The type of the file system that `path` lies on, `""` when the table does not tell."""
-    best, kind = -1, ""
+    return _mount_of(path, mounts)[1]
+
+
+def _mount_of(path: Path, mounts: str) -> tuple[str, str]:
+    best, kind = "", ""
     for line in mounts.splitlines():
         fields = line.split(" ")
         if len(fields) < 3:
             continue
-        point = fields[1].replace("\\040", " ").replace("\\011", "\t").replace("\\134", "\\")
+        point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[1])
         # The later of two equal mount points hides the earlier.
-        if path.is_relative_to(point) and len(point) >= best:
-            best, kind = len(point), fields[2]
-    return kind
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return best, kind
 
 
 def mount_table() -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import math
 import os
 import threading
 from collections.abc import Iterable, Iterator
@@ -44,6 +45,7 @@ class LifeSign:
     """A file that its owner keeps locked while it lives: the kernel lets go of it when the process dies, however it dies."""
 
     def __init__(self, database: Path, owner: str) -> None:
+        self._database = database
         self._path = _life_path(database, owner)
         self._file = -1
         self._renewing = threading.Lock()
@@ -55,6 +57,7 @@ class LifeSign:
         made = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.utime(made)  # finer than the kernel's own stamp, so that two have an order
             hidden.rename(self._path)
         except BaseException:
             os.close(made)
@@ -78,6 +81,11 @@ class LifeSign:
         except FileNotFoundError:
             return False
         return os.path.samestat(found, os.fstat(self._file))
+
+    def is_eldest(self) -> bool:
+        """Whether no living process has been here for longer: one of several speaks for all."""
+        ours = _age(self._path)
+        return all(_age(path) >= ours for path in _life_paths(self._database) if path != self._path and not _is_free(path))
 
     def close(self) -> None:
         """Take the sign down. Repeatable."""
@@ -117,6 +125,12 @@ def _is_of_another_boot(owner: str, own: str) -> bool:
     return bool(theirs and ours) and theirs != ours
 
 
+def living_owners(database: Path) -> list[str]:
+    """Those that live on this machine."""
+    prefix = len(f"{database.name}.alive-")
+    return [path.name[prefix:] for path in _life_paths(database) if not _is_free(path)]
+
+
 def sweep_life_signs(database: Path, needed: Iterable[str]) -> None:
     """Remove the files of the dead, but for the owners that somebody still has to rescue from."""
     kept = {_life_path(database, owner) for owner in needed}
@@ -132,6 +146,13 @@ def _life_path(database: Path, owner: str) -> Path:
 def _life_paths(database: Path) -> Iterator[Path]:
     prefix = f"{database.name}.alive-"
     return (path for path in database.parent.iterdir() if path.name.startswith(prefix) and path.suffix != ".new")
+
+
+def _age(path: Path) -> tuple[float, str]:
+    """Smaller for the older; one that is gone is younger than all."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_mtime_ns, path.name
+    return math.inf, path.name
 
 
 def _is_free(path: Path) -> bool:

@@ -91,7 +91,7 @@ class SQLiteStore:
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
             await aside(self._reserve.give_up_if_scarce)
-            self._files = await aside(Files, self.path, self.owner)
+            self._files = await aside(Files, self.path, self.owner, self._settings.name)
             stack.push_async_callback(aside, self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
             stack.push_async_callback(self._connection.close)
@@ -155,9 +155,14 @@ class SQLiteStore:
         """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
         return self._standing.complaint
 
+    @property
+    def is_first(self) -> bool:
+        """Whether no other process had the file open when we opened it: what is said at the start it says for all."""
+        return self._files.is_first
+
     def warnings(self) -> list[str]:
-        """See `files.warnings`."""
-        return warnings(self.path)
+        """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
+        return warnings(self.path) if self._opened is None or self._files.life.is_eldest() else []
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None

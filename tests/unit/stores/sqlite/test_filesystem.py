@@ -8,6 +8,7 @@ import pytest
 
 from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.filesystem import filesystem_of, lacks_room, refuse_network_filesystem
+from queue_middleware.stores.sqlite.location import database_path
 
 MOUNTS = r"""
 /dev/vda / ext4 rw 0 0
@@ -46,6 +47,44 @@ def test_network_file_systems_are_refused(folder: str) -> None:
 def test_local_ones_are_not(folder: str) -> None:
     refuse_network_filesystem(Path(folder) / "queue.sqlite3", MOUNTS)
     refuse_network_filesystem(Path(folder) / "queue.sqlite3", "")
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("nfs", "cifs", "fakeowner", "beegfs", "gpfs", "ocfs2", "gfs2", "virtiofs", "9p", "vboxsf", "lustre"),
+        *("fuse", "fuse.sshfs", "fuse.mount-s3", "fuse.juicefs", "fuse.ceph-fuse", "fuse.blobfuse2", "fuse.portal"),
+        *("fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.glusterfs", "fuse.never-heard-of", "fuse.osxfs"),
+    ],
+)
+def test_what_is_not_known_to_be_local_is_refused_by_its_name(kind: str) -> None:
+    with pytest.raises(StoreError, match=f"is on {kind}, which (is|may be) a network file system"):
+        refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
+
+
+@pytest.mark.parametrize(
+    "kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs"]
+)
+def test_what_is_known_to_be_local_is_taken(kind: str) -> None:
+    refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
+
+
+def test_a_link_does_not_hide_a_network_file_system(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    real = (tmp_path / "real").resolve()
+    with pytest.raises(StoreError, match="nfs4"):
+        refuse_network_filesystem(
+            database_path(str(tmp_path / "link" / "q")), f"/dev/vda / ext4 rw 0 0\ns:/x {real} nfs4 rw 0 0"
+        )
+
+
+def test_a_file_that_is_mounted_by_itself_is_refused() -> None:
+    """Docker's `-v ./queue.sqlite3:/app/queue.sqlite3`: what was committed last is in the log, in the container's own layer."""
+    mounts = "overlay / overlay rw 0 0\n/dev/vda /app/queue.sqlite3 ext4 rw 0 0\n"
+    with pytest.raises(StoreError, match="mount the folder /app instead"):
+        refuse_network_filesystem(Path("/app/queue.sqlite3"), mounts)
+    refuse_network_filesystem(Path("/app/other.sqlite3"), mounts)
 
 
 Usage = namedtuple("Usage", "total used free")

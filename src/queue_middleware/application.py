@@ -1,0 +1,101 @@
+"""The name of the wrapped application, where the option `name` does not say it.
+
+A queue executes the requests of one application. Its name has to be the same under every server and after every restart, so it
+is that of the module in which the queue is made, and never that of the program which imports this module.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import PurePath
+from types import FrameType
+from typing import Any
+
+FALLBACK = "application"
+"""The name where nothing tells applications apart."""
+_OURS = __name__.partition(".")[0]
+_FRAMEWORKS = frozenset({_OURS, "starlette", "fastapi", "litestar", "quart", "functools", "contextlib"})
+"""Packages that call for others: the place where a queue is made is the first that is none of theirs."""
+_PROGRAMS = frozenset(
+    {"asyncio", "anyio", "trio", "uvloop", "uvicorn", "gunicorn", "hypercorn", "granian", "daphne", "runpy", "threading"}
+    | {"importlib", "_frozen_importlib", "_frozen_importlib_external"}
+)
+"""Packages that import or serve applications: what called them differs from one start to the next."""
+
+
+def default_name(app: object) -> str:
+    """The name of the application, of a call that came from outside of this package, however deep inside of it we are.
+
+    It is the name of the module that makes the queue. Where a framework makes it, as for `app.add_middleware`, it is the
+    package that most endpoints of the application are in; where there are none, `FALLBACK`.
+    """
+    return _module_of_caller(sys._getframe(1)) or _package_of_endpoints(app) or FALLBACK  # noqa: SLF001 - there is no other way
+
+
+def _module_of_caller(frame: FrameType | None) -> str:
+    while frame is not None:
+        name = frame.f_globals.get("__name__", "")
+        package = name.partition(".")[0]
+        # A framework's coroutine makes the queue when the first call arrives, and whatever server makes that call is above it.
+        is_serving = package in _FRAMEWORKS and bool(frame.f_code.co_flags & inspect.CO_COROUTINE)
+        if package in _PROGRAMS or is_serving:
+            return ""
+        if package not in _FRAMEWORKS:
+            return _module_name(frame.f_globals)
+        frame = frame.f_back
+    return ""
+
+
+def _module_name(module: dict[str, Any]) -> str:
+    """Under which the module would be imported, also where it is the program that was started."""
+    name: str = module.get("__name__") or ""
+    if name in ("__main__", "__mp_main__"):
+        # `python -m package.module` says its name; `python module.py`, and debuggers, say only the file.
+        spec = getattr(module.get("__spec__"), "name", None) or "__main__"
+        name = spec if spec not in ("__main__", "__mp_main__") else _name_of_file(module.get("__file__"))
+    return name.removesuffix(".__main__")
+
+
+def _name_of_file(file: str | None) -> str:
+    if not file:
+        return ""
+    path = PurePath(file)
+    return path.parent.name if path.stem == "__main__" else path.stem
+
+
+def _package_of_endpoints(app: object) -> str:
+    packages = Counter(_endpoint_packages(app))
+    return max(packages, key=packages.__getitem__) if packages else ""  # of equals the first
+
+
+def _endpoint_packages(app: object) -> Iterator[str]:
+    for layer in layers(app):
+        for route in _routes(layer):
+            endpoint = getattr(route, "endpoint", None)
+            while isinstance(endpoint, partial):
+                endpoint = endpoint.func
+            name = getattr(endpoint, "__module__", None)
+            module = sys.modules.get(name) if isinstance(name, str) else None
+            package = "" if module is None else _module_name(vars(module)).partition(".")[0]
+            if package and package not in _FRAMEWORKS:
+                yield package
+
+
+def layers(app: object) -> Iterator[object]:
+    """The application, and what its middlewares are around."""
+    for _ in range(100):
+        yield app
+        app = getattr(app, "app", None)
+        if app is None:
+            return
+
+
+def _routes(router: object) -> Iterator[object]:
+    routes = getattr(router, "routes", None)
+    for route in routes if isinstance(routes, list | tuple) else ():
+        yield route
+        yield from _routes(route)

@@ -1,0 +1,69 @@
+"""What cannot be wrapped, where that can be seen without calling it. Each check raises `SettingsError`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from .errors import SettingsError
+
+
+def check_application(app: object) -> None:
+    """Raise `SettingsError` for what is not an ASGI application, where that can be seen without calling it."""
+    if not callable(app):
+        raise SettingsError(f"{app!r} is not an ASGI application; hand over the application itself, e.g. QueueMiddleware(app)")
+    if _takes(app, 3):
+        return
+    if _takes(app, 2):
+        raise SettingsError(
+            f"{_kind(app)} is a WSGI application; wrap it first, with a2wsgi: QueueMiddleware(a2wsgi.WSGIMiddleware(app))"
+        )
+    raise SettingsError(f"{_kind(app)} is not an ASGI application: it cannot be called with scope, receive and send")
+
+
+def _takes(app: Any, arguments: int) -> bool:
+    try:
+        inspect.signature(app).bind(*range(arguments))
+    except ValueError:
+        return True  # it does not say what it takes
+    except TypeError:
+        return False
+    return True
+
+
+def _kind(app: object) -> str:
+    return getattr(app, "__qualname__", None) or type(app).__qualname__
+
+
+def check_nesting(inner: Iterable[tuple[str, Path]], outer: tuple[str, Path]) -> None:
+    """Raise `SettingsError` where the application has a queue with the same prefix, or with the same database.
+
+    The inner one could not be reached, or each would execute what was submitted to the other.
+    """
+    for prefix, database in inner:
+        same = f"prefix {prefix}" if prefix == outer[0] else f"database {database}" if database == outer[1] else None
+        if same is not None:
+            raise SettingsError(
+                f"the application has a queue already, with the same {same}: wrap it once, or give each queue a prefix and a "
+                "database of its own"
+            )
+
+
+def check_authenticate(authenticate: object) -> None:
+    """Raise `SettingsError` for an `authenticate` that cannot be awaited."""
+    plain = authenticate
+    while isinstance(plain, partial):
+        plain = plain.func
+    if not callable(plain):
+        raise SettingsError(f"authenticate: {plain!r} is not a function; write 'async def authenticate(connection)'")
+    if inspect.iscoroutinefunction(plain):
+        return
+    if not (inspect.isfunction(plain) or inspect.ismethod(plain)):
+        plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - an object that can be called
+    if (inspect.isfunction(plain) or inspect.ismethod(plain)) and not inspect.iscoroutinefunction(plain):
+        raise SettingsError(
+            f"authenticate: {_kind(authenticate)} is not async; write 'async def', and call what blocks with asyncio.to_thread"
+        )

@@ -1,0 +1,124 @@
+"""The name of an application is the same under every server, and another one for another application."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.routing import Mount, Route
+
+from queue_middleware import QueueMiddleware
+from queue_middleware.application import FALLBACK, default_name, layers
+
+CODE = """
+from queue_middleware.application import default_name
+def ask(): return default_name(None)
+async def endpoint(request): ...
+name = default_name(None)
+"""
+
+
+def module(**variables: Any) -> ModuleType:
+    """A module of somebody's service, as it is when it asks."""
+    made = ModuleType("made")
+    made.__dict__.update(variables)
+    exec(compile(CODE, "made.py", "exec"), made.__dict__)
+    return made
+
+
+def spec(name: str) -> ModuleSpec:
+    return ModuleSpec(name, None)
+
+
+@pytest.mark.parametrize(
+    ("variables", "name"),
+    [
+        ({"__name__": "shop.main", "__file__": "/srv/shop/main.py"}, "shop.main"),  # by uvicorn, gunicorn, hypercorn
+        ({"__name__": "__main__", "__spec__": None, "__file__": "/srv/main.py"}, "main"),  # python main.py
+        ({"__name__": "__main__", "__spec__": None, "__file__": "main.py"}, "main"),
+        ({"__name__": "__main__", "__spec__": spec("shop.main"), "__file__": "/srv/shop/main.py"}, "shop.main"),  # python -m
+        ({"__name__": "__mp_main__", "__spec__": spec("shop.main"), "__file__": "/srv/shop/main.py"}, "shop.main"),
+        ({"__name__": "__mp_main__", "__spec__": None, "__file__": "/srv/main.py"}, "main"),  # multiprocessing, spawned
+        ({"__name__": "__main__", "__spec__": spec("__main__"), "__file__": "/srv/main.py"}, "main"),  # cProfile, coverage
+        ({"__name__": "__main__", "__spec__": spec("shop.__main__"), "__file__": "/srv/shop/__main__.py"}, "shop"),
+        ({"__name__": "shop.__main__", "__spec__": spec("shop.__main__"), "__file__": "/srv/shop/__main__.py"}, "shop"),
+        ({"__name__": "__main__", "__spec__": None, "__file__": "/srv/shop/__main__.py"}, "shop"),  # python shop/
+        ({"__name__": "__main__", "__spec__": None}, FALLBACK),  # a terminal
+    ],
+)
+def test_the_module_however_it_was_started(variables: dict[str, Any], name: str) -> None:
+    assert module(**variables).name == name
+
+
+def test_a_factory_names_the_module_that_it_is_in() -> None:
+    shop = module(__name__="shop")
+    assert shop.ask() == "shop"
+
+
+async def test_a_coroutine_of_ones_own_is_a_place_like_any_other() -> None:
+    assert default_name(None) == __name__
+
+
+# --- made by a framework, when the first call arrives
+
+
+@pytest.fixture
+def endpoints(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Endpoints of modules that are imported under these names."""
+    monkeypatch.delenv("QUEUE_NAME")
+
+    def register(*names: str, **variables: Any) -> list[Any]:
+        for name in names:
+            monkeypatch.setitem(sys.modules, name, module(**{"__name__": name, **variables}))
+        return [sys.modules[name].endpoint for name in names]
+
+    return register
+
+
+def added_to(*routes: Any) -> list[Any]:
+    """Applications of which the framework makes the queue."""
+    fastapi = FastAPI(routes=list(routes))
+    fastapi.add_middleware(QueueMiddleware)
+    fastapi.add_middleware(GZipMiddleware)
+    return [fastapi, Starlette(routes=routes, middleware=[Middleware(QueueMiddleware), Middleware(GZipMiddleware)])]
+
+
+async def names(*routes: Any) -> set[str | None]:
+    """Those of their queues, after the first call."""
+    found = set()
+    for app in added_to(*routes):
+        with pytest.raises((KeyError, TypeError)):  # it is no call that anything could be answered to
+            await app({"type": "http"}, None, None)
+        found |= {layer.settings.name for layer in layers(app.middleware_stack) if isinstance(layer, QueueMiddleware)}
+    return found
+
+
+async def test_the_package_that_most_endpoints_are_in(endpoints: Any) -> None:
+    one, two, foreign = endpoints("shop.routes", "shop.orders", "login")
+    mounted = Mount("/orders", routes=[Route("/", partial(two))])
+    assert await names(Route("/login", foreign), Route("/", one), mounted) == {"shop"}
+
+
+async def test_of_a_program_that_serves_itself(endpoints: Any) -> None:
+    (endpoint,) = endpoints("__main__", __spec__=None, __file__="/srv/shop.py")
+    assert await names(Route("/", endpoint)) == {"shop"}
+
+
+async def test_where_nothing_tells_all_have_one_name(endpoints: Any) -> None:
+    assert await names() == {FALLBACK}
+    assert await names(Mount("/", app=Starlette())) == {FALLBACK}
+
+
+def test_the_option_decides(endpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert QueueMiddleware(Starlette()).settings.name == __name__
+    monkeypatch.setenv("QUEUE_NAME", "shop")
+    assert QueueMiddleware(Starlette()).settings.name == "shop"
+    assert QueueMiddleware(Starlette(), name="other").settings.name == "other"
