@@ -26,7 +26,7 @@ from queue_middleware.store import Topic
 from queue_middleware.wire.webhook import host_of
 
 from . import taskrows
-from .codec import decode_events, decode_request, encode_headers
+from .codec import PART, decode_events, decode_request, encode_headers
 from .leases import Lost, judge_leases
 from .news import tell_start
 from .queries import execute_rows
@@ -34,6 +34,12 @@ from .transaction import Transaction
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
+
+
+def ended(claim: Claim, outcome: StoredResponse | Failure) -> Ended:
+    """What `finish` is to be told of an attempt."""
+    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
+
 
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
 

@@ -354,6 +354,23 @@ UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LI
 -- name: ended_now
 UPDATE job SET finished_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL;
 
+-- name: hosts_ahead
+SELECT host FROM receiver WHERE standing = 'good' AND next_at > :far
+UNION ALL SELECT host FROM receiver WHERE standing <> 'good' AND next_at > :far LIMIT :limit;
+
+-- name: deliveries_now
+UPDATE delivery SET due_at = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND state = 'pending' AND due_at > :far;
+
+-- name: hosts_now
+UPDATE receiver SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;
+
+-- name: delayed_ahead
+-- Of those that have had an attempt; before the first it was the submitter who named the time.
+SELECT id FROM job WHERE state = 'delayed' AND attempt > 0 AND due_at > :far LIMIT :limit;
+
+-- name: delayed_now
+UPDATE job SET due_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AND state = 'delayed' AND due_at > :far;
+
 -- name: prune
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 

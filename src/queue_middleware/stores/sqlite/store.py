@@ -31,9 +31,9 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import clocks, jobs, logs, reading, retention, submissions
+from . import ahead, clocks, jobs, logs, reading, retention, submissions
 from .clocks import Clocks
-from .codec import PART, encode_lines, encode_request
+from .codec import encode_lines, encode_request
 from .connection import Connection
 from .files import Files, database_path, warnings
 from .filesystem import mount_table, refuse_network_filesystem
@@ -73,6 +73,7 @@ class SQLiteStore:
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
+        self._longest = ahead.longest_pause(settings.webhook_schedule)
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
 
@@ -226,11 +227,11 @@ class SQLiteStore:
 
     def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, response), len(response.body), told)
+        return self._writer.submit(jobs.finish, jobs.ended(claim, response), len(response.body), told)
 
     def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
-        return self._writer.submit(jobs.finish, _ended(claim, failure), 0, told)
+        return self._writer.submit(jobs.finish, jobs.ended(claim, failure), 0, told)
 
     async def retry(self, claim: Claim, delay: float) -> bool:
         """See `store.Store`."""
@@ -283,6 +284,9 @@ class SQLiteStore:
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
+        put_off = await self._reader.call(lambda connection: ahead.ahead(connection, self._clocks.wall(), self._longest))
+        if put_off.is_any:
+            await self._writer.submit(ahead.bring_back, put_off)
         return await self._writer.submit(retention.prune, found) if found.is_any else 0
 
     async def counts(self) -> Counts:
@@ -295,7 +299,3 @@ class SQLiteStore:
         """See `store.Store`."""
         due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
         return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)
-
-
-def _ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
-    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
