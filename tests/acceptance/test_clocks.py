@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import sqlite3
 from contextlib import closing
@@ -181,6 +182,53 @@ async def test_a_process_that_hangs_loses_its_requests_and_cannot_finish_them_an
             assert (await queue.response(request_id)).text == "through"
         assert hanging.lines("attempts") == ["1", "2"]
         assert len(receiver.of(request_id)) == 1
+
+
+async def test_a_process_that_was_stopped_for_long_goes_on_with_its_own_work(tmp_path: Path) -> None:
+    """No other process is there to take it: it has not died, and does not say so of itself."""
+    async with serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as stopped:
+        async with stopped.queue() as queue:
+            request_id = await queue.submit("POST", "/gated")
+            await eventually(lambda: stopped.lines("entered") == [request_id])
+            assert stopped.process is not None
+            for _ in range(2):
+                stopped.process.send_signal(signal.SIGSTOP)
+                try:
+                    await asyncio.sleep(3)
+                finally:
+                    stopped.process.send_signal(signal.SIGCONT)
+                await asyncio.sleep(1.5)
+            (tmp_path / "gate").touch()
+            assert (await queue.response(request_id)).text == "through"
+        assert stopped.lines("entered") == [request_id]
+        assert "lost" not in stopped.output
+
+
+async def test_two_processes_that_were_stopped_together_take_nothing_from_each_other(tmp_path: Path) -> None:
+    """As by the lid of a laptop."""
+    async with (
+        serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as one,
+        serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as other,
+    ):
+        async with one.queue() as queue:
+            request_id = await queue.submit("POST", "/gated")
+            await eventually(lambda: one.lines("entered") == [request_id])
+            await asyncio.sleep(2)  # until both are calm
+            assert one.process is not None
+            assert other.process is not None
+            processes = (one.process, other.process)
+            for process in processes:
+                process.send_signal(signal.SIGSTOP)
+            try:
+                await asyncio.sleep(4)
+            finally:
+                for process in reversed(processes):
+                    process.send_signal(signal.SIGCONT)
+            await asyncio.sleep(2)
+            (tmp_path / "gate").touch()
+            assert (await queue.response(request_id)).text == "through"
+        assert one.lines("entered") == [request_id]
+        assert "lost" not in one.output + other.output
 
 
 async def test_a_handler_that_blocks_its_event_loop_keeps_its_lease(tmp_path: Path) -> None:

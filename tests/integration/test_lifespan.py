@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -19,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware
+from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreError
 from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
@@ -426,16 +427,42 @@ def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
     raise AssertionError("it waits")
 
 
-async def test_nothing_of_ours_blocks_the_event_loop(database: Path) -> None:
-    with blockbuster_ctx("queue_middleware") as blockbuster:
-        # One look at the free disk a second, and one file removed at the end: microseconds, on the disk of the database.
-        for function in ("os.statvfs", "os.unlink"):
-            blockbuster.functions[function].deactivate()
-        async with receiving() as receiver, serving(hello, database, outbound_allow="127.0.0.1") as queue:
-            request_id = await queue.submit("POST", f"/x?fal_webhook={receiver.url}", content=b"x" * 600_000)
-            assert (await queue.response(request_id)).text == "hello from /x"
-            await eventually(lambda: receiver.of(request_id))
+async def talk(request: Request) -> Response:
+    """All that a handler may ask of the queue."""
+    current_job.report_progress(0.5, "halfway")
+    current_job.log("at work")
+    logging.getLogger("app").warning("captured")
+    if request.url.path == "/later":
+        return JSONResponse({"callback": current_job.callback_url})
+    if request.url.path == "/long":
+        await asyncio.sleep(60)
+    return PlainTextResponse("done")
+
+
+@pytest.mark.parametrize("modules", ["queue_middleware", None], ids=["ours", "all"])
+async def test_nothing_of_ours_blocks_the_event_loop(database: Path, modules: str | None) -> None:
+    """A user's own suite may look for that as well, in all modules, from the start of the application to its end."""
+    app = Starlette(routes=[Route("/{path:path}", talk, methods=["POST"])])
+    with blockbuster_ctx(modules):
+        async with (
+            receiving() as receiver,
+            serving(app, database, outbound_allow="127.0.0.1", shutdown_timeout=0.2) as queue,
+            serving(app, database, outbound_allow="127.0.0.1") as other,
+        ):
+            hook = f"?fal_webhook={receiver.url}&fal_webhook_events=started,progress"
+            request_id = await queue.submit("POST", f"/x{hook}", content=b"x" * 600_000)
+            stream = await other.client.get(f"/fal/queue/requests/{request_id}/status/stream?logs=1")
+            assert "COMPLETED" in stream.text
+            assert (await queue.response(request_id)).text == "done"
+            assert {line["message"] for line in await queue.logs(request_id)} >= {"at work", "captured"}
+            await eventually(lambda: [hook for hook in receiver.of(request_id) if "payload" in hook.content])
             assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
+            later = await queue.submit("POST", "/later")
+            cancelled = await queue.submit("POST", "/long")
+            await queue.reaches(later, "IN_PROGRESS")
+            await queue.cancel(cancelled)
+            await queue.cancel(later)
+            await queue.submit("POST", "/long")  # still at work at the end
 
 
 # --- other ways of putting it together

@@ -70,9 +70,8 @@ OUTAGES: list[Callable[[Path], Any]] = [locked, exhausted, renamed]
 
 @asynccontextmanager
 async def a_queue(app: Any, database: Path, ear: Memory, **options: Any) -> AsyncIterator[Queue]:
-    wrapped = QueueMiddleware(
-        app, database=database, min_free_disk=0, shutdown_timeout=2, lease=LEASE, observers=[ear], **options
-    )
+    given = {"database": database, "min_free_disk": 0, "shutdown_timeout": 2, "lease": LEASE, **options}
+    wrapped = QueueMiddleware(app, observers=[ear], **given)
     async with connected(wrapped) as queue:
         yield queue
 
@@ -209,7 +208,7 @@ async def test_a_clock_that_was_back_for_a_moment_delays_no_repetition(database:
         return PlainTextResponse("", status_code=503 if runs == 1 else 200)
 
     app = Starlette(routes=[Route("/work", work, methods=["POST"])])
-    async with a_queue(app, database, Memory()) as queue:
+    async with a_queue(app, database, Memory(), lease=60) as queue:  # or each beat would wake it
         request_id = await queue.submit("POST", "/work")
         await eventually(lambda: stored_jobs(database, "state = 'delayed'"))
         offset = -3_600_000

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import pytest
 
+from queue_middleware.circuit import Outcome
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.models import JobState
 from queue_middleware.store import Store, Topic
+from queue_middleware.taskspec import PollConfig
 from tests.clock import ManualClock
-from tests.nouns import a_job, an_answer
+from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
 
 from .conftest import Stores
 
 MINUTE, DAY, YEAR = 60, 86_400, 365 * 86_400
 WEEK = 7 * DAY
+POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("done",), ("failed",))
 
 
 @pytest.fixture
@@ -125,3 +129,40 @@ async def test_a_delayed_job_is_due_when_the_clock_is_right_again(store: Store, 
     clock.set(3600)
     clock.advance(5)
     assert await store.next_due(Topic.WORK) == 0.0
+
+
+async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_right(store: Store, clock: ManualClock) -> None:
+    """The repetition of an attempt, a webhook, a host that is left alone, a poll, and the end of a wait."""
+    repeated, told, held = [(await store.submit(a_job(webhook=f"https://{host}.test/"), start=True)).claim for host in "abc"]
+    waits = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
+    assert repeated
+    assert told
+    assert held
+    assert waits
+    assert waits.task
+    await store.complete(told, an_answer())
+    await store.complete(held, an_answer())
+    first, second = await claimed(store)
+    clock.set(10 * YEAR)
+    await store.retry(repeated, 5.0)
+    await store.outbox.settle(first, an_attempt(500), delivered=False, retry_in=5.0)
+    await store.outbox.settle(second, an_attempt(500), delivered=False, retry_in=5.0, outcome=Outcome.FAILED)
+    await store.waiting.conclude(waits, waits.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    clock.set(-10 * YEAR)
+    assert await store.claim(1) == await claimed(store) == await claimed_polls(store) == []
+    await store.prune(10)
+    clock.advance(6)
+    assert [claim.key for claim in await store.claim(1)] == [repeated.key]
+    assert {delivery.key for delivery in await claimed(store)} == {told.key, held.key}
+    (poll,) = await claimed_polls(store)
+    assert poll.waits_until == clock() - 6000 + 600_000
+    await store.prune(10)
+    clock.advance(700)
+    await store.waiting.settle_poll(poll, next_in=None)
+    assert [rescue.state for rescue in await store.waiting.time_out()] == [JobState.FAILED]
+
+
+async def test_what_its_submitter_put_off_for_years_is_left_alone(store: Store, clock: ManualClock) -> None:
+    await store.submit(a_job(task=a_task(), due_at=clock() + YEAR * 1000))
+    await store.prune(10)
+    assert await store.next_due(Topic.WORK) == YEAR

@@ -36,6 +36,7 @@ from .transaction import Transaction
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
 
+
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
 

@@ -392,6 +392,23 @@ DELETE FROM request_part WHERE rowid IN (SELECT rowid FROM request_part WHERE jo
 -- name: drop_some_logs
 DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE job_id = :key ORDER BY number LIMIT :limit);
 
+-- name: hosts_ahead
+SELECT host FROM receiver WHERE standing = 'good' AND next_at > :far
+UNION ALL SELECT host FROM receiver WHERE standing <> 'good' AND next_at > :far LIMIT :limit;
+
+-- name: deliveries_now
+UPDATE delivery SET due_at = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND state = 'pending' AND due_at > :far;
+
+-- name: hosts_now
+UPDATE receiver SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;
+
+-- name: delayed_ahead
+-- Of those that have had an attempt; before the first it was the submitter who named the time.
+SELECT id FROM job WHERE state = 'delayed' AND attempt > 0 AND due_at > :far LIMIT :limit;
+
+-- name: delayed_now
+UPDATE job SET due_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AND state = 'delayed' AND due_at > :far;
+
 -- name: prune
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 

@@ -31,7 +31,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import clocks, jobs, logs, reading, submissions
+from . import ahead, clocks, jobs, logs, reading, submissions
 from .clocks import Clocks
 from .codec import encode_lines, encode_request
 from .connection import Connection
@@ -77,6 +77,7 @@ class SQLiteStore:
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
         self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
+        self._longest = ahead.longest_pause(settings.webhook_schedule)
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
 
@@ -300,6 +301,9 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
+        put_off = await self._read(lambda connection: ahead.ahead(connection, self._clocks.wall(), self._longest))
+        if put_off.is_any:
+            await self._writer.submit(ahead.bring_back, put_off)
         count = await self._pruning.step(limit)
         if not count:
             self._watched.spare = await self._read(reading.spare)

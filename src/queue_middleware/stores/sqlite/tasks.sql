@@ -99,3 +99,13 @@ SELECT count(*) FROM task_record WHERE client = :client AND (:word IS NULL OR wo
 -- name: last_word
 -- Also of one that failed: then it is what the provider said.
 SELECT head, body, parts FROM payload WHERE job_id = ?;
+
+-- name: waits_ahead
+SELECT job_id FROM task WHERE waits_until > :latest AND (answered_at > :latest OR poll_at > waits_until + 60000) LIMIT :limit;
+
+-- name: waits_from_now
+UPDATE task SET waits_until = waits_until - answered_at + :now, poll_at = poll_at - answered_at + :now, answered_at = :now
+WHERE job_id IN (SELECT value FROM json_each(:keys)) AND waits_until IS NOT NULL AND answered_at > :latest;
+
+-- name: polls_now
+UPDATE task SET poll_at = :now WHERE job_id IN (SELECT value FROM json_each(:keys)) AND poll_at > waits_until + 60000;
