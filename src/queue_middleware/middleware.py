@@ -32,7 +32,8 @@ class QueueMiddleware:
 
     `app = QueueMiddleware(app)` around everything else is recommended; `app.add_middleware(QueueMiddleware, …)` works too, and
     then a replay does not pass through the middlewares that were added later. Options are those of `Settings`, each also read
-    from the environment as `QUEUE_<NAME>`. Nothing is opened before the application starts.
+    from the environment as `QUEUE_<NAME>`. The name of the application and the real path of the database are found here, and
+    `settings` holds them. Nothing is opened before the application starts.
 
     `observers` hear every event. `authenticate` is asked who sends a request to the queue: from a Starlette `HTTPConnection` to
     a name, or None for a stranger, who is answered 401.
