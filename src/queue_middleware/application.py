@@ -38,7 +38,7 @@ def default_name(app: object) -> str:
 
 def _module_of_caller(frame: FrameType | None) -> str:
     while frame is not None:
-        name = frame.f_globals.get("__name__", "")
+        name = str(frame.f_globals.get("__name__") or "")
         package = name.partition(".")[0]
         # A framework's coroutine makes the queue when the first call arrives, and whatever server makes that call is above it.
         is_serving = package in _FRAMEWORKS and bool(frame.f_code.co_flags & inspect.CO_COROUTINE)

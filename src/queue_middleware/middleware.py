@@ -48,7 +48,8 @@ class QueueMiddleware(Generic[AppT]):
     `app = QueueMiddleware(app)` around everything else is recommended. `QueueMiddleware.attach(app)` puts the queue into the
     application's object instead. `app.add_middleware(QueueMiddleware, …)` works too, but a replay then does not pass through
     the middlewares that were added later. Options are those of `Settings`, each also read from the environment as
-    `QUEUE_<NAME>`. Nothing is opened before the application starts.
+    `QUEUE_<NAME>`. The name of the application and the real path of the database are found here, and `settings` holds them.
+    Nothing is opened before the application starts.
 
     `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`,
     and returns the name of the client, or None for a stranger, which is answered 401.

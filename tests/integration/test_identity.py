@@ -198,6 +198,8 @@ async def test_a_second_event_loop_is_refused_and_the_first_goes_on(database: Pa
 
         with pytest.raises(NotRunning, match="runs in the event loop of another thread"):
             await app.running().__aenter__()
+        with pytest.raises(NotRunning, match="runs in the event loop of another thread"):
+            await asyncio.to_thread(anyio.run, app.running().__aenter__, backend="trio")
         said = await started(app)
         assert said["type"] == "lifespan.startup.failed"
         assert "runs in the event loop of another thread" in said["message"]
