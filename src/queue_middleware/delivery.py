@@ -183,12 +183,17 @@ class DeliveryEngine:
                 self._announce(DeliveryDead(delivery, attempt.error))
         for other in settled.given_up:
             self._announce(DeliveryDead(other, "its host has been failing for as long as the whole schedule takes"))
-        if settled.change is not None:
-            before, after = settled.change
-            if after is Standing.OPEN:
-                self._announce(CircuitOpened(delivery.host, settled.pause))
-            elif before is Standing.OPEN:
-                self._announce(CircuitClosed(delivery.host))
+        self._tell_of_circuits(delivery, settled)
+
+    def _tell_of_circuits(self, delivery: Delivery, settled: Settled) -> None:
+        """Once, and of all of the host rather than of a part of it."""
+        for change, submitter in ((settled.of_host, None), (settled.change, delivery.flow.partition(" ")[2])):
+            if change is not None and Standing.OPEN in change:
+                if change[1] is Standing.OPEN:
+                    self._announce(CircuitOpened(delivery.host, settled.pause, submitter))
+                else:
+                    self._announce(CircuitClosed(delivery.host, submitter))
+                return
 
 
 class _Slots:
@@ -210,7 +215,7 @@ class _Slots:
     def take(self, delivery: Delivery) -> None:
         """An attempt begins."""
         self._taken.add(delivery.token)
-        self._busy[delivery.host] += 1
+        self._busy[delivery.flow] += 1
         self._strangers += delivery.standing is not Standing.GOOD
 
     def give_back(self, delivery: Delivery) -> bool:
@@ -218,9 +223,9 @@ class _Slots:
         if delivery.token not in self._taken:
             return False
         self._taken.remove(delivery.token)
-        self._busy[delivery.host] -= 1
-        if not self._busy[delivery.host]:
-            del self._busy[delivery.host]
+        self._busy[delivery.flow] -= 1
+        if not self._busy[delivery.flow]:
+            del self._busy[delivery.flow]
         self._strangers -= delivery.standing is not Standing.GOOD
         return True
 

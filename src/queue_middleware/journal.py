@@ -51,6 +51,10 @@ def _undelivered(event: DeliveryFailed) -> str:
     return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
 
 
+def _whose(event: CircuitOpened | CircuitClosed) -> str:
+    return "" if event.submitter is None else " of one submitter"
+
+
 _Spelling = tuple[int, Callable[[Any], str]]
 
 _EVERYDAY: _Spelling = (logging.DEBUG, str)
@@ -76,9 +80,9 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     ),
     CircuitOpened: (
         logging.WARNING,
-        lambda e: f"webhooks to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
+        lambda e: f"webhooks{_whose(e)} to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
     ),
-    CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
+    CircuitClosed: (logging.INFO, lambda e: f"webhooks{_whose(e)} to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     Outage: (logging.ERROR, lambda e: f"{e.where}: {type(e.error).__name__}: {e.error}; goes on in {e.pause:.0f} s"),

@@ -180,7 +180,7 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = transaction.all("held", (transaction.owner,))
     for key, token, _ in held:
         _put_back(transaction, key, token, None)
-    everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
+    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
     return [len(held) for _ in batch]

@@ -16,12 +16,14 @@ from .transaction import Transaction
 
 
 class Outlived(Value, frozen=True):
-    """Keys of finished jobs that are no longer kept, the oldest first, of jobs whose answers are not stored, and hosts."""
+    """Keys of finished jobs that are no longer kept, the oldest first, of jobs whose answers are not stored, and receivers."""
 
     jobs: list[int]
     answers: list[int]
     hosts: list[str]
-    """Receivers that nothing went to for as long."""
+    """Hosts that nothing went to for as long."""
+    flows: list[str]
+    """The same of flows."""
 
 
 def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: int, limit: int) -> Outlived:
@@ -34,6 +36,7 @@ def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: i
         _found(connection, "outlived", jobs),
         _found(connection, "short_lived", answers),
         _found(connection, "unused_receivers", hosts),
+        _found(connection, "unused_flows", hosts),
     )
 
 
@@ -46,6 +49,8 @@ def prune(transaction: Transaction, batch: Sequence[Outlived]) -> list[int]:
     for found in batch:
         if found.hosts:
             transaction.change("forget_receivers", (json.dumps(found.hosts),))
+        if found.flows:
+            transaction.change("forget_flows", (json.dumps(found.flows),))
     return [_prune_jobs(transaction, found.jobs) + _prune_answers(transaction, found.answers) for found in batch]
 
 

@@ -266,7 +266,9 @@ class SQLiteStore:
         found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        return await self._writer.submit(retention.prune, found) if found.jobs or found.answers or found.hosts else 0
+        if not (found.jobs or found.answers or found.hosts or found.flows):
+            return 0
+        return await self._writer.submit(retention.prune, found)
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
