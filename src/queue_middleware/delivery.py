@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from .backoff import scheduled
+from .backoff import exponential, scheduled
 from .circuit import Outcome, outcome_of
-from .errors import OutboundBusy, OutboundError, OutboundRefused
+from .errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
 from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
 from .letter import ResultGone, Scribe
 from .models import Result, Standing
@@ -28,6 +28,10 @@ _STRANGERS = 0.75
 """Share of them for hosts that are not known to be well: those that are never wait for the others."""
 _FILES = 0.25
 """Share of the files that this process may open."""
+_SOON = 30.0
+"""Seconds after which an attempt that could not be made is made, at most."""
+REFUSALS = 3
+"""Attempt whose refusal by the guard is the last: a name may have an address that is not public for a moment, not for hours."""
 
 
 class _Verdict(Value, frozen=True):
@@ -67,6 +71,8 @@ class DeliveryEngine:
         self._clock = clock
         self._slots = _Slots(limit or _affordable())
         self._rounds = Rounds("delivery", self._claim, announce, grace=grace)
+        self._shortages = 0
+        """Attempts in a row that this process lacked something for."""
         self._full = False
         self._held_back: frozenset[str] = frozenset()
         self._left: set[str] = set()
@@ -128,8 +134,12 @@ class DeliveryEngine:
         at, began = self._clock(), time.monotonic()
         try:
             verdict = await self._try(delivery, result)
+        except OutboundBusy as busy:
+            await self._put_off(delivery, busy)
+            return
         finally:
             self._vacate(delivery)
+        self._shortages = 0
         del result
         answer = verdict.answer
         attempt = Attempt(
@@ -149,8 +159,13 @@ class DeliveryEngine:
             answer = await self._outbound.post(delivery.url, headers, body)
         except ResultGone:
             return _Verdict(error="the result is gone")
-        except (OutboundRefused, OutboundBusy) as failed:  # neither says anything about the host
-            return _Verdict(error=failed.detail, retry_in=again)
+        except OutboundBusy:
+            raise
+        except OutboundRefused as refused:  # it says nothing about the host
+            final = refused.is_final or delivery.tries >= REFUSALS
+            return _Verdict(error=refused.detail, retry_in=None if final else again)
+        except OutboundUnreached as failed:
+            return _Verdict(error=failed.detail, retry_in=again, outcome=Outcome.UNREACHED)
         except OutboundError as failed:
             return _Verdict(error=failed.detail, retry_in=again, outcome=Outcome.FAILED)
         except Exception as unexpected:
@@ -162,6 +177,12 @@ class DeliveryEngine:
             retry_in=follow_up(answer.status, answer.headers, delivery.tries, self._schedule, self._clock()),
             outcome=outcome_of(answer.status, time.monotonic() - began),
         )
+
+    async def _put_off(self, delivery: Delivery, busy: OutboundBusy) -> None:
+        """It was not sent, for no fault of the receiver: the attempt is not charged, and is made soon."""
+        self._shortages += isinstance(busy, OutboundShortage)
+        wait = exponential(self._shortages, longest=_SOON) if self._shortages else exponential(1, first=_SOON, longest=_SOON)
+        await self._rounds.insist(lambda: self._outbox.release([delivery.token], due_in=wait))
 
     async def _settle(self, delivery: Delivery, attempt: Attempt, verdict: _Verdict) -> None:
         """Record, over outages too: as long as this process lives the lease is renewed, so nobody else would do it."""
