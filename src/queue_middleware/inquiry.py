@@ -41,16 +41,16 @@ class Inquiry:
         `max_response_body` came. The caller bounds the time.
         """
         try:
-            host = parse_url(url, _NOUN).host
+            parsed = parse_url(url, _NOUN)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail) from None
-        if not may_call(host, self._hosts):
-            raise OutboundRefused(f"the option 'task_targets' does not allow to call {host}")
+        if not may_call(parsed.host, self._hosts):
+            raise OutboundRefused(f"the option 'task_targets' does not allow to call {parsed.host}")
         async with AsyncExitStack() as stack:
             answer = await stack.enter_async_context(self._outbound.open("GET", url, headers, b"", _PATIENCE, _NOUN))
-            return StoredResponse(answer.status, answer.headers, await self._whole(answer.chunks, host, stack))
+            return StoredResponse(answer.status, answer.headers, await self._whole(answer.chunks, parsed.netloc, stack))
 
-    async def _whole(self, chunks: AsyncIterator[bytes], host: str, stack: AsyncExitStack) -> bytes:
+    async def _whole(self, chunks: AsyncIterator[bytes], host: bytes, stack: AsyncExitStack) -> bytes:
         """All of it; the larger ones take turns, because each is in memory."""
         body = bytearray()
         async for chunk in chunks:
@@ -87,11 +87,11 @@ class _Large:
 
     def __init__(self, most: int) -> None:
         self._places = asyncio.Semaphore(most)
-        self._hosts: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._wanted = Counter[str]()
+        self._hosts: defaultdict[bytes, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._wanted = Counter[bytes]()
 
     @asynccontextmanager
-    async def place(self, host: str) -> AsyncIterator[None]:
+    async def place(self, host: bytes) -> AsyncIterator[None]:
         """Have one, once it is free."""
         self._wanted[host] += 1
         try:
