@@ -173,7 +173,7 @@ class DeliveryEngine:
             return _Verdict(error=f"not sent: {type(unexpected).__name__}", retry_in=again)
         return _Verdict(
             answer=answer,
-            error=trouble(answer.status),
+            error=trouble(answer.status, answer.headers, delivery.url),
             retry_in=follow_up(answer.status, answer.headers, delivery.tries, self._schedule, self._clock()),
             outcome=outcome_of(answer.status, time.monotonic() - began),
         )

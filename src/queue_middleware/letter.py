@@ -15,10 +15,11 @@ from .settings import Settings
 from .signing import Signer
 from .store import Store
 from .tasks import TaskRecord
+from .version import USER_AGENT
 from .webhooks import Delivery
 from .wire import asyncqueue, standard, webhook
 
-_OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", b"queue-middleware"))
+_OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", USER_AGENT.encode()))
 
 
 class ResultGone(Exception):

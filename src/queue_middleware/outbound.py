@@ -24,6 +24,7 @@ from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
 from .models import Headers
 from .names import Names
+from .urls import encode_url, request_target
 
 T = TypeVar("T")
 
@@ -179,7 +180,7 @@ class Outbound:
             raise OutboundRefused(error.detail, is_final=True) from None
         tls = parsed.scheme == "https"
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
-        return origin, parsed.netloc, parsed.raw_path
+        return origin, parsed.netloc, request_target(encode_url(url, noun))
 
     async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         """Send over a connection that was kept; should it have been closed by then, over another."""

@@ -21,6 +21,7 @@ from .replay import App, NoAnswer
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
+from .version import USER_AGENT
 from .wire.links import origin_of
 from .wire.placeholder import fill, fill_address
 
@@ -168,7 +169,7 @@ def _with_ours(headers: Headers) -> Headers:
     """What a call from us says where the task does not."""
     kept = tuple(pair for pair in headers if pair[0] != b"host")
     given = {name for name, _ in kept}
-    ours = ((b"user-agent", b"queue-middleware"), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
+    ours = ((b"user-agent", USER_AGENT.encode()), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
     return (*kept, *(pair for pair in ours if pair[0] not in given))
 
 

@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
+
+from queue_middleware.version import VERSION
 
 from .failures import STATUS
 from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, Verb
@@ -69,16 +70,9 @@ def document(base: str) -> bytes:
 @lru_cache(maxsize=1)
 def _rest() -> str:
     told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
-    told["info"]["version"] = _version()
+    told["info"]["version"] = VERSION
     told["paths"] = {path: _operations(path, verb) for path, verb in _paths()}
     return json.dumps(told).removeprefix("{")
-
-
-def _version() -> str:
-    try:
-        return version("queue-middleware")
-    except PackageNotFoundError:  # run from a copy of the source
-        return "unknown"
 
 
 def _paths() -> Iterator[tuple[str, Verb]]:

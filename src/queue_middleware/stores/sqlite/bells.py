@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import struct
 from collections.abc import Callable
 from pathlib import Path
 
+_log = logging.getLogger("queue_middleware")
 _NUMBER = struct.Struct("Q")
 _PAUSE = 0.02
 """Seconds for which a bell that was heard is not listened to: however busy others are, hearing them costs little."""
@@ -31,6 +33,7 @@ class Bells:
         self._others: dict[Path, int] = {}
         self._mine: tuple[int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_warned = False
 
     # --- those of others
 
@@ -56,7 +59,7 @@ class Bells:
             os.close(self._others.pop(path))
         for path in paths - self._others.keys():
             try:
-                self._others[path] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                self._others[path] = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             except OSError as error:
                 if error.errno == errno.ENXIO:  # nobody listens to it: its process is dead
                     path.unlink(missing_ok=True)
@@ -70,14 +73,31 @@ class Bells:
         path = self._path()
         # It has its name only when somebody listens to it, or it would be taken for that of a dead process.
         hidden = path.with_name(f"{path.name}.new")
-        with contextlib.suppress(OSError):
+        try:
+            hidden.unlink(missing_ok=True)  # of an attempt that failed half-way, or a link that stands in its place
             os.mkfifo(hidden, 0o600)
-            reader = os.open(hidden, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            writer = os.open(hidden, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # without one a pipe is always at its end
+            reader = os.open(hidden, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            self._mine = reader, reader  # closed also where the next step fails
+            # Without a writer a pipe is always at its end.
+            writer = os.open(hidden, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
             self._mine = reader, writer
             hidden.rename(path)
             self._tell_others()
             self._listen(told)
+        except OSError as error:
+            self._drop_mine()
+            with contextlib.suppress(OSError):
+                hidden.unlink(missing_ok=True)
+            self._warn_once(error)
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            _log.warning(
+                "no named pipe beside the database (%s): commits of other processes are noticed by looking, every 50 ms; "
+                "it is tried again with the next listener",
+                error.strerror,
+            )
 
     def _listen(self, told: Callable[[], None]) -> None:
         assert self._mine is not None, "a bell that does not hang cannot be heard"  # noqa: S101
@@ -112,7 +132,7 @@ class Bells:
 
     def _drop_mine(self) -> None:
         if self._mine is not None:
-            for pipe in self._mine:
+            for pipe in {*self._mine}:
                 os.close(pipe)
             self._mine = None
 
