@@ -40,7 +40,7 @@ HOST_AT_ONCE: dict[Standing, int] = {
     Standing.FAILING: 1,
     Standing.OPEN: 1,
 }
-"""Attempts at one host at once, of one process: twice what one flow gets, so that one which hangs leaves places to the others."""
+"""Attempts at one host at once, of one process: twice what one flow gets, so one that hangs leaves places to others."""
 
 LEAST_PATIENCE = 3600.0
 _FIRST_PAUSE = 10.0
@@ -104,7 +104,7 @@ def judge(health: Health, outcome: Outcome | None, now: int, *, probe: bool) -> 
 def judge_host(
     health: Health, suspects: frozenset[str], outcome: Outcome | None, flow: str, now: int, *, probe: bool
 ) -> tuple[Health, frozenset[str]]:
-    """What is known of a host after an attempt of a flow; `suspects` are marks of flows that have failed since the last success.
+    """What is known of a host after an attempt of a flow; `suspects` are marks of flows that failed since the last success.
 
     An answer that is an error says only that this flow fails: until several do, the host counts as one that is there.
     """

@@ -212,7 +212,7 @@ class OutboundError(QueueError):
 
 
 class OutboundRefused(OutboundError):
-    """The guard does not let us connect there. `is_final` where that follows from the URL alone, whatever its name resolves to."""
+    """The guard does not let us connect there. `is_final` where that follows from the URL alone, not from an address."""
 
     def __init__(self, detail: str, *, is_final: bool = False) -> None:
         super().__init__(detail)

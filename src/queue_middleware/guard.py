@@ -137,7 +137,7 @@ def _check_host(host: str, noun: str) -> None:
         raise InvalidWebhook(f"{noun} has no valid host name")
     if literal is None and (len(name) > _LONGEST_NAME or max(map(len, name.split("."))) > _LONGEST_LABEL):
         raise InvalidWebhook(
-            f"{noun} has a host name that cannot exist: it takes {_LONGEST_NAME} characters, and {_LONGEST_LABEL} between two dots"
+            f"{noun} has a host name that cannot exist: it takes {_LONGEST_NAME} characters, {_LONGEST_LABEL} between dots"
         )
     if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.

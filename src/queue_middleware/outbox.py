@@ -23,8 +23,8 @@ class Outbox(Protocol):
         """Start due deliveries, as many as `circuit.share` gives to each flow; of one flow the longest due first.
 
         Each begins a lease, and brings the result that it tells of. Flows of one host take turns. A flow or a host that is left
-        alone, or that has all it may have, makes no other wait, however much is due there. Webhooks of one request are given out
-        in order, never two at once.
+        alone, or that has all it may have, makes no other wait, however much is due there. Webhooks of one request go out in
+        order, never two at once.
         """
 
     def settle(

@@ -178,9 +178,7 @@ class Poller:
         wait = next_question(_SOON, poll.waits_until / 1000 - self._clock(), 0, (), 0.0)
         if wait is None:
             return False
-        await self._rounds.insist(
-            lambda: self._room.settle_poll(poll, next_in=wait, event=None, troubles=poll.troubles)
-        )
+        await self._rounds.insist(lambda: self._room.settle_poll(poll, next_in=wait, event=None, troubles=poll.troubles))
         return True
 
     async def _settle(self, poll: Poll, heard: _Heard, took: float) -> None:

@@ -114,7 +114,7 @@ class _Outside:
         raise _refusal(f"more than {MOST_REDIRECTS} redirects")
 
     async def _insist(self, send: Any) -> bool:
-        """One hop. While it cannot be made, for no fault of the target, the attempt waits, as long as its time limit lets it."""
+        """One hop. While it cannot be made, for no fault of the target, the attempt waits, within its time limit."""
         waits = 0
         while True:
             try:

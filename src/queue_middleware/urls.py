@@ -1,9 +1,9 @@
 """URLs as they are stored and called: encoded as the WHATWG URL standard does where a browser would encode them. Pure.
 
 Only what has to be encoded changes: characters by the percent-encode sets of path and query, host names by UTS 46 (as IDNA 2008
-lets them), and `.` and `..` in the path; `%xx` stays as it is, and the fragment, which is never sent, is dropped. What a browser
-would silently remove or turn round (tabs, newlines, backslashes, spaces around it) is refused instead: it is a mistake, or a
-trick.
+lets them), and `.` and `..` in the path; `%xx` stays as it is, and the fragment, which is never sent, is dropped. What a
+browser would silently remove or turn round (tabs, newlines, backslashes, spaces around it) is refused instead: it is a mistake,
+or a trick.
 """
 
 from __future__ import annotations

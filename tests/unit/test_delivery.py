@@ -509,9 +509,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_
     assert await bench.states() == {DeliveryState.DELIVERED: THRESHOLD + 1}
 
 
-@pytest.mark.parametrize(
-    "answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")]
-)
+@pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
 async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
     async with bench.running(Receiver(answer)):
         for _ in range(THRESHOLD + 1):

@@ -86,9 +86,9 @@ def test_an_answer_without_json_has_nothing(body):
         fill("/x/{startResult.body.id}", Start("https://a.example/", 200, (), body))
 
 
-@pytest.mark.parametrize("name", ["file", "long", "line"])
+@pytest.mark.parametrize("name", ["file", "long", "backslash"])
 def test_what_is_no_address_of_the_web_is_told(name):
-    body = {**BODY, "long": "https://a.example/" + "x" * 2050, "line": "https://a.example/a\nb"}
+    body = {**BODY, "long": "https://a.example/" + "x" * 2050, "backslash": "https://a.example/a\\b"}
     with pytest.raises(Unfillable, match="no address"):
         fill(f"{{startResult.body.{name}}}", start(body))
 

@@ -135,6 +135,7 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
 
 # --- settling
 
+
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Record attempts and what follows from them."""
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]

@@ -21,7 +21,7 @@ _BURIED_TOGETHER = 500
 """Rows that are given up in one transaction; the next probe takes the next."""
 
 Settlement = tuple[Delivery, Attempt, bool, int | None, Outcome | None, int]
-"""Delivery, attempt, delivered, milliseconds to the next, what it says about the receiver, milliseconds of the whole schedule."""
+"""Delivery, attempt, delivered, milliseconds to the next, what it says of the receiver, milliseconds of the whole schedule."""
 
 
 class _Known(Value, frozen=True):
@@ -47,7 +47,9 @@ def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Set
         settled.append(_consequence(transaction, delivery, old, new, patience))
     changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
     changed_hosts = {host: known for host, known in hosts.items() if known != before[1][host]}
-    again = [host for host, known in changed_hosts.items() if before[1][host][0].standing is Standing.OPEN is not known[0].standing]
+    again = [
+        host for host, known in changed_hosts.items() if before[1][host][0].standing is Standing.OPEN is not known[0].standing
+    ]
     _write(transaction, changed_flows, changed_hosts, again)
     if changed_flows or changed_hosts:
         touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}

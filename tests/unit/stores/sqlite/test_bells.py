@@ -200,7 +200,7 @@ async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
     bells = Bells(tmp_path / "queue.sqlite3", "me")
-    before, opened, real = len(os.listdir("/proc/self/fd")), 0, os.open
+    before, opened, real = _open_files(), 0, os.open
 
     def scarce(*arguments: Any, **more: Any) -> int:
         nonlocal opened
@@ -216,7 +216,7 @@ async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
         for _ in range(2):
             opened = 0
             bells.hang(lambda: None)
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert _open_files() == before
     assert not list(tmp_path.glob("*.bell-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
     bells.hang(lambda: None)
@@ -230,10 +230,14 @@ async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> 
     (tmp_path / "queue.sqlite3.bell-me.new").symlink_to(other)
     (tmp_path / "queue.sqlite3.bell-linked").symlink_to(other)
     bells = Bells(tmp_path / "queue.sqlite3", "me")
-    before = len(os.listdir("/proc/self/fd"))
+    before = _open_files()
     bells.hang(lambda: None)
     assert (tmp_path / "queue.sqlite3.bell-me").is_fifo()
     assert not (tmp_path / "queue.sqlite3.bell-me").is_symlink()
     bells.ring()
     bells.close()
-    assert len(os.listdir("/proc/self/fd")) <= before
+    assert _open_files() <= before
+
+
+def _open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
