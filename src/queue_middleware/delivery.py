@@ -7,9 +7,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 
-from .backoff import scheduled
+from .backoff import exponential, scheduled
 from .circuit import Outcome, outcome_of
-from .errors import OutboundBusy, OutboundError, OutboundRefused
+from .errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
 from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
 from .letter import ResultGone, Scribe
 from .models import Result, Standing
@@ -28,6 +28,10 @@ _STRANGERS = 0.75
 """Share of them for hosts that are not known to be well: those that are never wait for the others."""
 _FILES = 0.25
 """Share of the files that this process may open."""
+_SOON = 30.0
+"""Seconds after which an attempt that could not be made is made, at most."""
+REFUSALS = 3
+"""Attempt whose refusal by the guard is the last: a name may have an address that is not public for a moment, not for hours."""
 
 
 class _Verdict(Value, frozen=True):
@@ -67,6 +71,8 @@ class DeliveryEngine:
         self._clock = clock
         self._slots = _Slots(limit or _affordable())
         self._rounds = Rounds("delivery", self._claim, announce, grace=grace)
+        self._shortages = 0
+        """Attempts in a row that this process lacked something for."""
         self._full = False
         self._held_back: frozenset[str] = frozenset()
         self._left: set[str] = set()
@@ -132,8 +138,12 @@ class DeliveryEngine:
         at, began = self._clock(), time.monotonic()
         try:
             verdict = await self._try(delivery, result)
+        except OutboundBusy as busy:
+            await self._put_off(delivery, busy)
+            return
         finally:
             self._vacate(delivery)
+        self._shortages = 0
         del result
         answer = verdict.answer
         attempt = Attempt(
@@ -153,8 +163,13 @@ class DeliveryEngine:
             answer = await self._outbound.post(delivery.url, headers, body)
         except ResultGone:
             return _Verdict(error="the result is gone")
-        except (OutboundRefused, OutboundBusy) as failed:  # neither says anything about the host
-            return _Verdict(error=failed.detail, retry_in=again)
+        except OutboundBusy:
+            raise
+        except OutboundRefused as refused:  # it says nothing about the host
+            final = refused.is_final or delivery.tries >= REFUSALS
+            return _Verdict(error=refused.detail, retry_in=None if final else again)
+        except OutboundUnreached as failed:
+            return _Verdict(error=failed.detail, retry_in=again, outcome=Outcome.UNREACHED)
         except OutboundError as failed:
             return _Verdict(error=failed.detail, retry_in=again, outcome=Outcome.FAILED)
         except Exception as unexpected:
@@ -162,10 +177,16 @@ class DeliveryEngine:
             return _Verdict(error=f"not sent: {type(unexpected).__name__}", retry_in=again)
         return _Verdict(
             answer=answer,
-            error=trouble(answer.status),
+            error=trouble(answer.status, answer.headers, delivery.url),
             retry_in=follow_up(answer.status, answer.headers, delivery.tries, self._schedule, self._clock()),
             outcome=outcome_of(answer.status, time.monotonic() - began),
         )
+
+    async def _put_off(self, delivery: Delivery, busy: OutboundBusy) -> None:
+        """It was not sent, for no fault of the receiver: the attempt is not charged, and is made soon."""
+        self._shortages += isinstance(busy, OutboundShortage)
+        wait = exponential(self._shortages, longest=_SOON) if self._shortages else exponential(1, first=_SOON, longest=_SOON)
+        await self._rounds.insist(lambda: self._outbox.release([delivery.token], due_in=wait))
 
     async def _settle(self, delivery: Delivery, attempt: Attempt, verdict: _Verdict) -> None:
         """Record, over outages too: as long as this process lives the lease is renewed, so nobody else would do it."""
@@ -187,12 +208,17 @@ class DeliveryEngine:
                 self._announce(DeliveryDead(delivery, attempt.error))
         for other in settled.given_up:
             self._announce(DeliveryDead(other, "its host has been failing for as long as the whole schedule takes"))
-        if settled.change is not None:
-            before, after = settled.change
-            if after is Standing.OPEN:
-                self._announce(CircuitOpened(delivery.host, settled.pause))
-            elif before is Standing.OPEN:
-                self._announce(CircuitClosed(delivery.host))
+        self._tell_of_circuits(delivery, settled)
+
+    def _tell_of_circuits(self, delivery: Delivery, settled: Settled) -> None:
+        """Once, and of all of the host rather than of a part of it."""
+        for change, submitter in ((settled.of_host, None), (settled.change, delivery.flow.partition(" ")[2])):
+            if change is not None and Standing.OPEN in change:
+                if change[1] is Standing.OPEN:
+                    self._announce(CircuitOpened(delivery.host, settled.pause, submitter))
+                else:
+                    self._announce(CircuitClosed(delivery.host, submitter))
+                return
 
 
 class _Slots:
@@ -214,7 +240,7 @@ class _Slots:
     def take(self, delivery: Delivery) -> None:
         """An attempt begins."""
         self._taken.add(delivery.token)
-        self._busy[delivery.host] += 1
+        self._busy[delivery.flow] += 1
         self._strangers += delivery.standing is not Standing.GOOD
 
     def give_back(self, delivery: Delivery) -> bool:
@@ -222,9 +248,9 @@ class _Slots:
         if delivery.token not in self._taken:
             return False
         self._taken.remove(delivery.token)
-        self._busy[delivery.host] -= 1
-        if not self._busy[delivery.host]:
-            del self._busy[delivery.host]
+        self._busy[delivery.flow] -= 1
+        if not self._busy[delivery.flow]:
+            del self._busy[delivery.flow]
         self._strangers -= delivery.standing is not Standing.GOOD
         return True
 

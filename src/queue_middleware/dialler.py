@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ipaddress
 import os
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,13 +15,15 @@ from functools import cache
 import httpx
 
 from .aside import aside
-from .errors import OutboundError
+from .errors import OutboundShortage, OutboundUnreached
 from .guard import Guard
 from .http11 import Connection
 from .value import Value
 
 CONNECT_TIMEOUT = 5.0
 _READING = threading.Lock()
+_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN})
+"""What a connection fails with for want of something here, whatever the other side is like."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
@@ -75,7 +79,10 @@ class Dialler:
         self._loop = asyncio.get_running_loop()
 
     async def dial(self, origin: Origin) -> Connection:
-        """Resolve once, check every address, connect to a checked one. Raises `OutboundError`, `OutboundRefused`."""
+        """Resolve once, check every address, connect to a checked one.
+
+        Raises `OutboundUnreached`, `OutboundRefused`, and `OutboundBusy` where it is not for the other side to do better.
+        """
         trouble = f"the name {origin.host} was not resolved in time"
         try:
             async with asyncio.timeout(self._timeout) as limit:
@@ -83,9 +90,11 @@ class Dialler:
                 trouble = "no connection was made in time"
                 return await self._connect_to_one(addresses, origin, limit.when() or 0.0)
         except TimeoutError:
-            raise OutboundError(trouble) from None
+            raise OutboundUnreached(trouble) from None
         except OSError as error:
-            raise OutboundError(f"no connection: {_reason(error)}") from error
+            if _is_ours(error):
+                raise OutboundShortage(f"no connection can be made from here: {_reason(error)}") from error
+            raise OutboundUnreached(f"no connection: {_reason(error)}") from error
 
     async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
         context = await self._trust() if origin.tls else None
@@ -96,20 +105,28 @@ class Dialler:
                 async with asyncio.timeout_at(now + max(deadline - now, 0.0) / left):
                     return await self._connect_to(addresses[-left], origin, context)
             except OSError as error:
-                if left == 1 or isinstance(error, ssl.SSLError):  # an address that speaks TLS was the right one
+                if _has_no_port(error, addresses[-left]):
+                    raise OutboundShortage(f"no connection can be made from here: {_reason(error)}") from error
+                # An address that speaks TLS was the right one; and what is lacking here is lacking for the next, too.
+                if left == 1 or isinstance(error, ssl.SSLError) or _is_ours(error):
                     raise
-        raise OutboundError(f"the name {origin.host} cannot be resolved")
+        raise OutboundUnreached(f"the name {origin.host} cannot be resolved")
 
     async def _trust(self) -> ssl.SSLContext:
         if self._context is None:
-            self._context = await aside(public_trust)
+            try:
+                self._context = await aside(public_trust)
+            except RuntimeError:
+                raise OutboundShortage("there is no thread to read the certificate authorities") from None
         return self._context
 
     async def _checked(self, host: str, port: int) -> Sequence[str]:
         try:
             addresses = [host] if _is_literal(host) else await self._resolve(host, port)
-        except (OSError, UnicodeError):
-            raise OutboundError(f"the name {host} cannot be resolved") from None
+        except (OSError, UnicodeError) as error:
+            if isinstance(error, OSError) and _is_ours(error):
+                raise
+            raise OutboundUnreached(f"the name {host} cannot be resolved") from None
         for address in addresses:
             self._guard.check_address(host, address)
         return addresses
@@ -123,10 +140,19 @@ def _is_literal(host: str) -> bool:
     return True
 
 
+def _is_ours(error: OSError) -> bool:
+    return error.errno in _OURS and not isinstance(error, ssl.SSLError | socket.gaierror)
+
+
+def _has_no_port(error: OSError, address: str) -> bool:
+    """Whether all ports are taken. Of IPv6 the same error says that this machine does not have it, and that does not pass."""
+    return error.errno == errno.EADDRNOTAVAIL and ":" not in address
+
+
 def _reason(error: OSError) -> str:
     """The system's words for it, or TLS's; asyncio's own repeat the address."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not good: {error.verify_message}"
+        return f"the certificate is not good: {error.verify_message}; attempts go on, because certificates are renewed"
     if isinstance(error, ssl.SSLError):
         return "TLS failed"
     return os.strerror(error.errno) if error.errno else "the other side cannot be reached"

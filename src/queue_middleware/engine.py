@@ -63,7 +63,7 @@ class Engine:
         stack.push_async_callback(store.close)
         self.keywatch = KeyWatch(settings, store.path, announce)
         self.signer = await self.keywatch.open()
-        outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout))
+        outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, announce=self._announce))
         self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, store.path))
         self.worker = Worker(self._app, store, Targets(self._app, outbound, self.ids, settings), settings, announce)
         self.reception = Reception(store.waiting, self._provenance, announce)

@@ -30,7 +30,9 @@ QueueError
 │   └── Outdated                     a newer release has changed the database's tables
 ├── OutboundError                    a call of ours to somebody else failed
 │   ├── OutboundRefused              the guard does not let us connect there
-│   └── OutboundBusy                 we cannot call anybody right now
+│   ├── OutboundUnreached            no connection was made to the host
+│   └── OutboundBusy                 the call cannot be made right now, for no fault of the other side
+│       └── OutboundShortage         this process lacks files, memory, ports or threads
 └── VerificationError       401      a webhook that must not be trusted
     └── KeysUnavailable     503      the sender's key set cannot be had, so nothing can be said
 """
@@ -234,11 +236,23 @@ class OutboundError(QueueError):
 
 
 class OutboundRefused(OutboundError):
-    """The guard does not let us connect to this address."""
+    """The guard does not let us connect there. `is_final` where that follows from the URL alone, not from an address."""
+
+    def __init__(self, detail: str, *, is_final: bool = False) -> None:
+        super().__init__(detail)
+        self.is_final = is_final
+
+
+class OutboundUnreached(OutboundError):
+    """No connection was made: the name was not resolved, the connection refused or too slow, or TLS failed."""
 
 
 class OutboundBusy(OutboundError):
-    """We cannot make the call right now, whoever it is for."""
+    """The call cannot be made right now, for no fault of the other side; nothing was sent, and it may be made again soon."""
+
+
+class OutboundShortage(OutboundBusy):
+    """This process lacks what a connection takes: file descriptors, memory, ports or threads."""
 
 
 class VerificationError(QueueError):

@@ -155,16 +155,21 @@ class DeliveryDead(Value, frozen=True):
 
 
 class CircuitOpened(Value, frozen=True):
-    """A host has failed so often in a row that it is left alone, but for a probe in `pause` seconds and now and then."""
+    """Webhooks to a host have failed so often in a row that it is left alone, but for a probe in `pause` seconds and so on.
+
+    Where `submitter` is not None, only those of this one are (`models.NewJob.client`); others go on.
+    """
 
     host: str
     pause: float
+    submitter: str | None = None
 
 
 class CircuitClosed(Value, frozen=True):
-    """A host that was left alone has answered; what waited for it is sent."""
+    """A host that was left alone has answered; what waited for it is sent. `submitter` as in `CircuitOpened`."""
 
     host: str
+    submitter: str | None = None
 
 
 class Redelivered(Value, frozen=True):

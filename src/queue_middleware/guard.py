@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import httpx
 
 from .errors import InvalidWebhook, OutboundRefused, SettingsError
+from .urls import encode_url
 
-MAX_URL = 2048
 WEBHOOK = "the webhook URL"
 
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -50,10 +50,11 @@ _DENIED = tuple(
 # All else in IPv6 is special, unassigned or private: loopback, IPv4 inside IPv6, NAT64, unique local, site-local, multicast.
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
 
-_URL = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
-_UNCLEAN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_AUTHORITY = re.compile(r"[^:]*://([^/?#]*)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
+_LONGEST_LABEL, _LONGEST_NAME = 63, 253
+"""RFC 1035 §2.3.4, in ASCII, without the dot at the end."""
 _PORT = re.compile(r"(?:\]|[^:\]]):([^:\]]*)$")
 _ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
 _LOCAL_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".intranet", ".lan", ".home.arpa")
@@ -80,17 +81,17 @@ class Guard:
         if self._allows(host, literal):
             return
         if literal is not None and _is_denied(literal):
-            raise InvalidWebhook(f"{noun} names {host}, which is not a public address")
+            raise InvalidWebhook(f"{noun} names {host}, which is not a public address; {_allow(host)}")
         if literal is None and _is_local(host):
-            raise InvalidWebhook(f"{noun} names {host}, a host of the local network")
+            raise InvalidWebhook(f"{noun} names {host}, a host of the local network; {_allow(host)}")
         if parsed.scheme != "https":
-            raise InvalidWebhook(f"{noun} must begin with https://; plain http is for hosts named in outbound_allow")
+            raise InvalidWebhook(f"{noun} must begin with https://; for plain http {_allow(host)}")
 
     def check_address(self, host: str, address: str) -> None:
         """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
-        found = ipaddress.ip_address(address)
-        if _is_denied(found) and not self._allows(host.lower().removesuffix("."), found):
-            raise OutboundRefused(f"{host} has an address that is not public")
+        found, host = ipaddress.ip_address(address), host.lower().removesuffix(".")
+        if _is_denied(found) and not self._allows(host, found):
+            raise OutboundRefused(f"{host} has an address that is not public; {_allow(host)}")
 
     def _open(self, entry: str) -> None:
         if _NUMBER.fullmatch(entry.rpartition(".")[2]) or "/" in entry or ":" in entry:
@@ -113,37 +114,39 @@ class Guard:
 
 def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
     """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
-    if len(url) > MAX_URL:
-        raise InvalidWebhook(f"{noun} is longer than {MAX_URL} characters")
-    if _UNCLEAN.search(url):
-        raise InvalidWebhook(f"{noun} contains a space, a backslash or a control character")
-    authority = _URL.match(url)
-    if authority is None:
-        raise InvalidWebhook(f"{noun} must begin with https://")
-    if "@" in authority[1]:
-        raise InvalidWebhook(f"{noun} must not contain a user name or password")
+    encoded = encode_url(url, noun)
+    authority = _AUTHORITY.match(encoded)
     try:
-        parsed = httpx.URL(url)
+        parsed = httpx.URL(encoded)
     except httpx.InvalidURL as error:
         raise InvalidWebhook(f"{noun} cannot be read: {error}") from None
-    port = _PORT.search(authority[1])
+    port = _PORT.search(authority[1]) if authority else None
     if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
         raise InvalidWebhook(f"{noun} has a port that does not exist")
     _check_host(parsed.raw_host.decode("ascii"), noun)
     try:
-        parsed.host  # noqa: B018  # whoever reads it later need not know that it can fail
+        parsed.host  # noqa: B018  # those that read it later need not know that it can fail
     except UnicodeError:
         raise InvalidWebhook(f"{noun} has no valid host name") from None
     return parsed
 
 
 def _check_host(host: str, noun: str) -> None:
-    literal = _literal(host)
-    if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, host.removesuffix(".").split(".")))):
+    literal, name = _literal(host), host.removesuffix(".")
+    if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, name.split(".")))):
         raise InvalidWebhook(f"{noun} has no valid host name")
+    if literal is None and (len(name) > _LONGEST_NAME or max(map(len, name.split("."))) > _LONGEST_LABEL):
+        raise InvalidWebhook(
+            f"{noun} has a host name that cannot exist: it takes {_LONGEST_NAME} characters, {_LONGEST_LABEL} between dots"
+        )
     if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
         # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
         raise InvalidWebhook(f"{noun} spells an address in an unusual way; write four decimal numbers")
+
+
+def _allow(host: str) -> str:
+    """What an operator has to set. The submitter reads it too: it says nothing that the URL does not."""
+    return f'the operator allows it with outbound_allow="{host}" (QUEUE_OUTBOUND_ALLOW={host})'
 
 
 def _literal(host: str) -> _Address | None:

@@ -142,6 +142,10 @@ def _stopping(event: Stopping) -> str:
     )
 
 
+def _whose(event: CircuitOpened | CircuitClosed) -> str:
+    return "" if event.submitter is None else " of one submitter"
+
+
 _Spelling = tuple[int, Callable[[Any], str]]
 
 _EVERYDAY: _Spelling = (logging.DEBUG, str)
@@ -168,9 +172,9 @@ _SPELLINGS: Mapping[type, _Spelling] = {
     ),
     CircuitOpened: (
         logging.WARNING,
-        lambda e: f"webhooks to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
+        lambda e: f"webhooks{_whose(e)} to {e.host} fail again and again; they wait, and one is tried in {e.pause:.0f} s",
     ),
-    CircuitClosed: (logging.INFO, lambda e: f"webhooks to {e.host} arrive again"),
+    CircuitClosed: (logging.INFO, lambda e: f"webhooks{_whose(e)} to {e.host} arrive again"),
     Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are delivered again"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys read anew, {e.kid} signs"),
     # With a name in front: where logging is not set up, Python prints warnings without that of their logger.

@@ -16,11 +16,12 @@ from .pieces import pieces_of
 from .settings import Settings
 from .signing import Signer
 from .store import Store
+from .version import USER_AGENT
 from .webhooks import Delivery
 from .wire import asyncqueue, standard, webhook
 from .wire.taskresults import measure, spell
 
-_OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", b"queue-middleware"))
+_OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", USER_AGENT.encode()))
 
 
 class ResultGone(Exception):

@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterable, Mapping
 
 from .backoff import parse_duration, parse_schedule
-from .errors import SettingsError
+from .errors import InvalidWebhook, SettingsError
+from .urls import encode_url
 
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 
@@ -231,6 +232,11 @@ def parse_crash(value: object) -> str:
 def parse_public_url(value: object) -> str:
     """The base of a URL, without a slash at its end."""
     text = str(value).rstrip("/")
-    if not re.fullmatch(r"https?://[^/?#@\s]+(/[^?#\s]*)?", text):
+    if re.fullmatch(r"https?://[^/?#@\s]+(/[^?#]*)?", text):
+        try:
+            text = encode_url(text, "it")
+        except InvalidWebhook as error:
+            raise SettingsError(f"{value!r} is not the base of a URL: {error.detail}") from None
+    else:
         raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
     return text

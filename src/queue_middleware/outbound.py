@@ -18,11 +18,13 @@ from typing import Self, TypeVar
 import h11
 
 from .dialler import Connect, Dialler, Origin, Resolver, connect
-from .errors import InvalidWebhook, OutboundError, OutboundRefused
+from .errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
+from .events import Announce, Outage
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
 from .models import Headers
 from .names import Names
+from .urls import encode_url, request_target
 
 T = TypeVar("T")
 
@@ -31,6 +33,8 @@ _REST = 1.0
 _KEPT_FOR = 5.0
 """Seconds for which a connection is kept that nobody uses."""
 _MOST_KEPT = 64
+_QUIET = 30.0
+"""Seconds in which one kind of shortage is announced once: each of some hundred calls may meet it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +62,9 @@ class Outbound:
     """`async with Outbound(guard, timeout) as outbound:`, then `post`.
 
     `timeout` is seconds for one call in all, of which at most `CONNECT_TIMEOUT` for finding and reaching the host. Connections
-    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `resolver` and
-    `connect` are for tests, `ssl_context` is for a certificate authority of one's own.
+    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `announce` is
+    told when this process lacks what calls take. `resolver` and `connect` are for tests, `ssl_context` is for a certificate
+    authority of one's own.
     """
 
     def __init__(
@@ -70,7 +75,10 @@ class Outbound:
         resolver: Resolver | None = None,
         connect: Connect = connect,
         ssl_context: ssl.SSLContext | None = None,
+        announce: Announce = lambda event: None,
     ) -> None:
+        self._announce = announce
+        self._lacking_since: float | None = None
         self._guard = guard
         self._timeout = timeout
         self._resolver = resolver
@@ -100,7 +108,8 @@ class Outbound:
     async def post(self, url: str, headers: Headers, body: bytes | Stream) -> Answer:
         """Send, and read the answer whatever its status is; a redirect is an answer too.
 
-        Raises `OutboundRefused` where the guard says no, and `OutboundError` where no answer came in time.
+        Raises `OutboundRefused` where the guard says no, `OutboundUnreached` where no connection was made, `OutboundBusy` where
+        that is not for the other side to mend, and `OutboundError` where no answer came in time.
         """
         if self._kept is None:
             raise OutboundError("the HTTP client is not open")
@@ -168,15 +177,15 @@ class Outbound:
             self._guard.check_url(url, noun)
             parsed = parse_url(url, noun)
         except InvalidWebhook as error:
-            raise OutboundRefused(error.detail) from None
+            raise OutboundRefused(error.detail, is_final=True) from None
         tls = parsed.scheme == "https"
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
-        return origin, parsed.netloc, parsed.raw_path
+        return origin, parsed.netloc, request_target(encode_url(url, noun))
 
     async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
         """Send over a connection that was kept; should it have been closed by then, over another."""
         while True:
-            connection = self._take(origin) or await self._dialler.dial(origin)
+            connection = self._take(origin) or await self._dial(origin)
             try:
                 return connection, await send(connection)
             except Broken as broken:
@@ -186,6 +195,16 @@ class Outbound:
             except BaseException:
                 connection.abort()
                 raise
+
+    async def _dial(self, origin: Origin) -> Connection:
+        try:
+            return await self._dialler.dial(origin)
+        except OutboundShortage as lacking:
+            now = self._loop.time()
+            if self._lacking_since is None or now >= self._lacking_since + _QUIET:
+                self._lacking_since = now
+                self._announce(Outage("outbound", lacking, _QUIET))
+            raise
 
     # --- connections that are kept
 

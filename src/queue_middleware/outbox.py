@@ -20,10 +20,11 @@ class Outbox(Protocol):
     # --- the delivery engine's verbs
 
     async def claim(self, room: Room) -> Claimed:
-        """Start due deliveries, as many as `circuit.share` gives to each host; of one host the longest due first.
+        """Start due deliveries, as many as `circuit.share` gives to each flow; of one flow the longest due first.
 
-        Each begins a lease, and brings the result that it tells of. A host that is left alone, or that has all it may have,
-        makes nobody else wait, however much is due there. Webhooks of one request are given out in order, never two at once.
+        Each begins a lease, and brings the result that it tells of. Flows of one host take turns. A flow or a host that is left
+        alone, or that has all it may have, makes no other wait, however much is due there. Webhooks of one request go out in
+        order, never two at once.
         """
 
     def settle(
@@ -32,11 +33,11 @@ class Outbox(Protocol):
         """Record an attempt and what follows: delivered, due again in `retry_in` seconds, or dead.
 
         One that told of something before the end is superseded instead of repeated, once there is newer news. `outcome` is
-        what the attempt says about the host; `circuit.judge` says what follows from it.
+        what the attempt says about the receiver; `circuit.judge` and `circuit.judge_host` say what follows from it.
         """
 
-    async def release(self, tokens: Collection[int]) -> None:
-        """Hand back what this owner was given and has not begun, the attempt not charged."""
+    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
+        """Hand back what this owner was given and has not begun, due again in so many seconds, the attempt not charged."""
 
     # --- the operator's verbs
 
@@ -56,4 +57,4 @@ class Outbox(Protocol):
         """
 
     async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
-        """Hosts of these standings, by name."""
+        """Flows of these standings, by host and submitter; all of a host that is left alone count as `OPEN`."""

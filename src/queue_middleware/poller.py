@@ -10,7 +10,7 @@ from functools import partial
 
 from .cadence import next_question
 from .callback_id import CallbackIds
-from .errors import OutboundError, OutboundRefused
+from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .inquiry import Inquiry
@@ -41,6 +41,8 @@ LIMIT = 8
 """Questions at once in this process; an answer may be as large as the largest result."""
 LONGEST = 45.0
 """Seconds for one question with all its redirects and its result: less than the lease of a poll."""
+_SOON = 5.0
+"""Seconds after which a question that could not be asked is asked."""
 
 
 class _Heard(Value, frozen=True):
@@ -127,6 +129,10 @@ class Poller:
             heard = _Heard(_cannot_ask(poll, str(nowhere)), poll.start)
         except OutboundRefused as refused:
             heard = _Heard(_cannot_ask(poll, f"the provider may not be asked: {refused.detail}"))
+        except OutboundBusy as busy:
+            if await self._put_off(poll):
+                return
+            heard = _Heard(Trouble(busy.detail))
         except OutboundError as failed:
             heard = _Heard(Trouble(failed.detail))
         except TimeoutError:
@@ -174,6 +180,14 @@ class Poller:
         return word.replace(response=word.response.replace(headers=headers))
 
     # --- what follows
+
+    async def _put_off(self, poll: Poll) -> bool:
+        """It was not asked, for no fault of the provider, so nothing is counted; False where there is no time to ask again."""
+        wait = next_question(_SOON, poll.waits_until / 1000 - self._clock(), 0, (), 0.0)
+        if wait is None:
+            return False
+        await self._rounds.insist(lambda: self._room.settle_poll(poll, next_in=wait, event=None, troubles=poll.troubles))
+        return True
 
     async def _settle(self, poll: Poll, heard: _Heard, took: float) -> None:
         """End the task, or have it asked again."""

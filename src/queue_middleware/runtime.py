@@ -24,6 +24,7 @@ from .replay import App
 from .settings import Settings
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .taskspec import Task, TaskSpec
+from .urls import encode_url
 from .watch import Follower
 
 NOT_STARTED = (
@@ -176,9 +177,10 @@ class Runtime:
         if threading.get_ident() != self._thread:
             raise NotRunning(ELSEWHERE, 5)
 
-    def check_webhook(self, url: str, noun: str = WEBHOOK) -> None:
-        """Raise `InvalidWebhook` for a URL that would never be called; its reason calls it `noun`."""
+    def check_webhook(self, url: str, noun: str = WEBHOOK) -> str:
+        """As it is to be stored, encoded. Raises `InvalidWebhook` for a URL that would never be called, and calls it `noun`."""
         self.guard.check_url(url, noun)
+        return encode_url(url, noun)
 
     async def submit(self, new: NewJob) -> Receipt:
         """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""

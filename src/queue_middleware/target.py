@@ -5,13 +5,15 @@ A host outside looks like an application from here, so that time-outs, cancellin
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin
 
+from .backoff import exponential
 from .callback_id import CallbackIds
-from .errors import InvalidWebhook, OutboundError, OutboundRefused, QueueError
+from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
 from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
@@ -19,6 +21,7 @@ from .replay import App, NoAnswer
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
+from .version import USER_AGENT
 from .wire.links import origin_of
 from .wire.placeholder import fill, fill_address
 
@@ -26,6 +29,8 @@ MOST_REDIRECTS = 10
 _NOUN = "the target"
 _PATIENCE = 86400.0
 """Seconds until the head of an answer; an attempt's own time limit is shorter."""
+_LONGEST_WAIT = 30.0
+"""Seconds until a call that could not be made is tried again, at most."""
 _FOLLOWED = frozenset({301, 302, 303, 307, 308})
 _CREDENTIAL = re.compile(rb"auth|cookie|key|token|secret|passw|credential|session|signature")
 """In names of headers. Providers have their own: `xi-api-key`, `x-goog-api-key`, `x-auth-token`."""
@@ -100,13 +105,23 @@ class _Outside:
         """Call, follow redirects, and pass on the answer. Raises `NoAnswer`."""
         try:
             for _ in range(MOST_REDIRECTS + 1):
-                if await self._call(send):
+                if await self._insist(send):
                     return
         except (InvalidWebhook, OutboundRefused) as refused:
             raise _refusal(refused.detail) from None
         except OutboundError as failed:
             raise NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
         raise _refusal(f"more than {MOST_REDIRECTS} redirects")
+
+    async def _insist(self, send: Any) -> bool:
+        """One hop. While it cannot be made, for no fault of the target, the attempt waits, within its time limit."""
+        waits = 0
+        while True:
+            try:
+                return await self._call(send)
+            except OutboundBusy:  # raised before anything was sent
+                waits += 1
+                await asyncio.sleep(exponential(waits, longest=_LONGEST_WAIT))
 
     async def _call(self, send: Any) -> bool:
         """One hop; whether it was the last."""
@@ -154,7 +169,7 @@ def _with_ours(headers: Headers) -> Headers:
     """What a call from us says where the task does not."""
     kept = tuple(pair for pair in headers if pair[0] != b"host")
     given = {name for name, _ in kept}
-    ours = ((b"user-agent", b"queue-middleware"), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
+    ours = ((b"user-agent", USER_AGENT.encode()), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
     return (*kept, *(pair for pair in ours if pair[0] not in given))
 
 

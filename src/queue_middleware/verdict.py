@@ -4,18 +4,36 @@ from __future__ import annotations
 
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from urllib.parse import urljoin, urlsplit
 
 from .backoff import scheduled
 from .models import Headers
 
 _LONGEST_RETRY_AFTER = 86400.0
+_LONGEST_LOCATION = 300
 
 
-def trouble(status: int) -> str | None:
-    """What is wrong with an answer, as it is recorded; None for 2xx."""
+def trouble(status: int, headers: Headers = (), url: str = "") -> str | None:
+    """What is wrong with an answer to `url`, as it is recorded for the operator; None for 2xx."""
     if 200 <= status < 300:
         return None
-    return f"answered {status}; redirects are not followed" if 300 <= status < 400 else f"answered {status}"
+    if not 300 <= status < 400:
+        return f"answered {status}"
+    where = _redirected_to(headers, url)
+    return f"answered {status}; redirects are not followed" + (f", this one leads to {where}" if where else "")
+
+
+def _redirected_to(headers: Headers, url: str) -> str:
+    """Origin and path: what stands behind them may be a secret. Empty where nothing can be read."""
+    location = next((value for name, value in headers if name == b"location"), b"").decode("latin-1")
+    try:
+        parts = urlsplit(urljoin(url, location)) if location else None
+    except ValueError:
+        return ""
+    if parts is None or not parts.hostname:
+        return ""
+    shown = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    return "".join(character if character.isprintable() else "?" for character in shown)[:_LONGEST_LOCATION]
 
 
 def follow_up(status: int, headers: Headers, tries: int, schedule: tuple[float, ...], now: float) -> float | None:

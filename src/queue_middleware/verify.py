@@ -24,12 +24,14 @@ from .errors import KeysUnavailable, VerificationError
 from .keyset import LONGEST_CACHE, KeySet
 from .proofs import Pairs, Proof, Reader, collect, read_fal, read_proofs, read_standard
 from .secret import parse_secrets
+from .version import USER_AGENT
 
 FAL_JWKS_URL = "https://rest.fal.ai/.well-known/jwks.json"
 """Where fal publishes the keys of its own webhooks."""
 TOLERANCE = 300.0
 """Seconds by which a webhook's time may differ from ours, as fal and Standard Webhooks have it."""
 
+_OURS = {"user-agent": USER_AGENT}
 _FETCH_TIMEOUT = 10.0
 
 
@@ -162,10 +164,10 @@ class WebhookVerifier:
     async def _fetch(self) -> None:
         try:
             if self._client is not None:
-                answer = await self._client.get(self._url, timeout=_FETCH_TIMEOUT)
+                answer = await self._client.get(self._url, timeout=_FETCH_TIMEOUT, headers=_OURS)
             else:
                 async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT) as client:
-                    answer = await client.get(self._url)
+                    answer = await client.get(self._url, headers=_OURS)
         except httpx.HTTPError as error:
             self._keys.miss(str(error) or type(error).__name__, self._clock())
         else:
@@ -174,9 +176,9 @@ class WebhookVerifier:
     def _fetch_sync(self) -> None:
         try:
             if self._sync_client is not None:
-                answer = self._sync_client.get(self._url, timeout=_FETCH_TIMEOUT)
+                answer = self._sync_client.get(self._url, timeout=_FETCH_TIMEOUT, headers=_OURS)
             else:
-                answer = httpx.get(self._url, timeout=_FETCH_TIMEOUT)
+                answer = httpx.get(self._url, timeout=_FETCH_TIMEOUT, headers=_OURS)
         except httpx.HTTPError as error:
             self._keys.miss(str(error) or type(error).__name__, self._clock())
         else:

@@ -29,7 +29,9 @@ class Delivery(Value, frozen=True):
     data: str | None = None
     """What there is to tell, as JSON; of the end it is the `Result`."""
     standing: Standing = Standing.NEW
-    """The host's, when the attempt was given out; `OPEN` makes it a probe."""
+    """Of its flow, when the attempt was given out; `OPEN`, of the flow or of its host, makes it a probe."""
+    flow: str = ""
+    """The webhooks that it takes turns with those of others for: those of one submitter to one host."""
 
     @property
     def webhook_id(self) -> str:
@@ -47,9 +49,9 @@ class Room(Value, frozen=True):
 
     limit: int
     strangers: int
-    """How many of them at hosts that are not known to be well."""
+    """How many of them for flows that are not known to be well."""
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Attempts on their way, by host."""
+    """Attempts on their way, by flow."""
 
 
 class Claimed(Value, frozen=True):
@@ -116,18 +118,20 @@ class Settled(Value, frozen=True):
     superseded: bool = False
     """It had failed, and is not tried again because there is newer news of the same request."""
     change: tuple[Standing, Standing] | None = None
-    """The host's standing before and after, where this attempt has changed it."""
+    """The standing of its flow before and after, where this attempt has changed it."""
+    of_host: tuple[Standing, Standing] | None = None
+    """The same of its host as a whole."""
     pause: float = 0.0
-    """Seconds until the host is probed, where it is `OPEN`."""
+    """Seconds until there is another probe, where one of the two is `OPEN`."""
     given_up: tuple[Delivery, ...] = ()
-    """Others of the same host that are dead now, because it has been failing for as long as `circuit.patience`."""
+    """Others of the same flow or host that are dead now, because it has been failing for as long as `circuit.patience`."""
 
     def __bool__(self) -> bool:
         return self.held
 
 
 class Receiver(Value, frozen=True):
-    """A host that webhooks go to, as the operator may see it."""
+    """A host that webhooks of one submitter go to, as the operator may see it."""
 
     host: str
     standing: Standing
@@ -137,4 +141,6 @@ class Receiver(Value, frozen=True):
     held_until: int | None
     """When the next probe may be sent; only where it is `OPEN`."""
     pending: int
-    """Webhooks that wait for it; counted up to 1,000."""
+    """Webhooks of the submitter that wait for it; counted up to 1,000."""
+    submitter: str = ""
+    """See `models.NewJob.client`."""

@@ -19,6 +19,8 @@ from .conftest import Stores
 
 GONE = an_attempt(None, "no connection")
 A, B = "https://a.example/hook", "https://b.example/hook"
+FLOW = "a.example 192.0.2.7"
+"""Of `A`, and of what `a_job` says that its client is."""
 ALL = tuple(WebhookKind)
 
 
@@ -104,7 +106,7 @@ async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: Store)
     given = await store.outbox.claim(Room(5, 5))
     assert hosts(given.deliveries) == ["a.example"]
     assert given.held_back == {"a.example"}
-    assert (await store.outbox.claim(Room(5, 5, {"a.example": 1}))).deliveries == []
+    assert (await store.outbox.claim(Room(5, 5, {FLOW: 1}))).deliveries == []
 
 
 async def test_a_host_that_is_well_gets_many(store: Store) -> None:
@@ -113,7 +115,7 @@ async def test_a_host_that_is_well_gets_many(store: Store) -> None:
     given = await store.outbox.claim(Room(100, 0))
     assert [delivery.request_id for delivery in given.deliveries] == ids[: AT_ONCE[Standing.GOOD]]
     assert (given.full, given.held_back) == (False, {"a.example"})
-    again = await store.outbox.claim(Room(100, 0, {"a.example": AT_ONCE[Standing.GOOD] - 2}))
+    again = await store.outbox.claim(Room(100, 0, {FLOW: AT_ONCE[Standing.GOOD] - 2}))
     assert [delivery.request_id for delivery in again.deliveries] == ids[16:18]
 
 
@@ -218,7 +220,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone(store: Store, clo
     assert await store.next_due(Topic.DELIVERY) == settled.pause
     found = await receiver(store)
     assert found == Receiver(
-        "a.example", Standing.OPEN, THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), pending=1
+        "a.example", Standing.OPEN, THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), 1, "192.0.2.7"
     )
     assert (await store.counts()).receivers == {Standing.OPEN: 1}
 

@@ -12,8 +12,8 @@ from nacl.signing import VerifyKey
 from queue_middleware import delivery as module
 from queue_middleware import keypair
 from queue_middleware.circuit import AT_ONCE, THRESHOLD, patience
-from queue_middleware.delivery import DeliveryEngine
-from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, StoreBusy
+from queue_middleware.delivery import REFUSALS, DeliveryEngine
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached, StoreBusy
 from queue_middleware.events import (
     CircuitClosed,
     CircuitOpened,
@@ -515,9 +515,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_
     assert await bench.states() == {DeliveryState.DELIVERED: THRESHOLD + 1}
 
 
-@pytest.mark.parametrize(
-    "answer", [OutboundRefused("not public"), OutboundBusy("too many names"), RuntimeError("a mistake of ours")]
-)
+@pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
 async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
     async with bench.running(Receiver(answer)):
         for _ in range(THRESHOLD + 1):
@@ -526,6 +524,51 @@ async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
                 pass
     (found,) = await bench.store.outbox.receivers([Standing.NEW])
     assert found.failures == 0
+
+
+@pytest.mark.parametrize("lack", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
+async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, lack):
+    receiver = Receiver(*[lack] * (len(SCHEDULE) + 3), OK)
+    async with bench.running(receiver):
+        await bench.finish()
+        for _ in range(len(SCHEDULE) + 3):
+            await receiver.arrived.acquire()
+            while await bench.states() != {DeliveryState.PENDING: 1}:
+                await asyncio.sleep(0.001)
+            bench.pass_time(30)
+        event = await bench.ear.next()
+    assert (type(event), event.delivery.attempt) == (Delivered, 1)
+    (found,) = await bench.store.outbox.receivers(list(Standing))
+    assert (found.standing, found.failures) == (Standing.GOOD, 0)
+
+
+async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
+    async with bench.running(Receiver(OutboundRefused("the webhook URL names a host of the local network", is_final=True))):
+        await bench.finish()
+        event = await bench.ear.next()
+    assert event.next_in is None
+    assert await bench.states() == {DeliveryState.DEAD: 1}
+
+
+async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_after_hours(bench):
+    receiver = Receiver(OutboundRefused("hooks.example has an address that is not public"))
+    async with bench.running(receiver, schedule=(5.0, 300.0, 1800.0, 7200.0)):
+        await bench.finish()
+        waits = []
+        for _ in range(REFUSALS):
+            event = await bench.ear.next()
+            waits.append(event.next_in)
+            bench.pass_time(400)
+        assert isinstance(await bench.ear.next(), DeliveryDead)
+    assert [wait is None for wait in waits] == [False, False, True]
+
+
+async def test_a_host_that_is_not_reached_is_left_alone_for_all(bench):
+    async with bench.running(Receiver(OutboundUnreached("no connection: Connection refused")), schedule=(0.0,) * 9):
+        await bench.finish()
+        while not isinstance(event := await bench.ear.next(), CircuitOpened):
+            bench.pass_time(1)
+    assert (event.host, event.submitter) == ("receiver.example", None)
 
 
 async def test_many_go_at_once_to_a_host_that_is_well(bench):
@@ -559,7 +602,7 @@ async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
 
         async def claim(self, room):
             claimed = await bench.store.outbox.claim(room)
-            if room.busy.get("receiver.example") == many:
+            if room.busy.get("receiver.example 192.0.2.7") == many:
                 asked.set()
                 await gate.wait()
             return claimed

@@ -51,7 +51,8 @@ URLS = [
     (BAD, "https://example.com:80a/"),
     (BAD, "https://example.com:-1/"),
     (BAD, " https://example.com/"),
-    (BAD, "https://example.com/a b"),
+    (GOOD, "https://example.com/a b"),
+    (BAD, "https://exa mple.com/"),
     (BAD, "https://example.com/\r\nX-A: b"),
     (BAD, "https://example.com/\x00"),
     (BAD, "https://example.com\\@127.0.0.1/"),
@@ -151,6 +152,31 @@ URLS = [
 def test_urls(good, url):
     with nullcontext() if good else pytest.raises(InvalidWebhook, match="the webhook URL "):
         Guard().check_url(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "value"),
+    [
+        ("http://localhost:9000/hook", "localhost"),
+        ("https://redis/", "redis"),
+        ("https://192.168.1.1/", "192.168.1.1"),
+        ("http://[::1]:8000/", "::1"),
+        ("http://hooks.example.com/", "hooks.example.com"),
+    ],
+)
+def test_a_refusal_names_the_option_and_the_value_that_lifts_it(url, value):
+    with pytest.raises(InvalidWebhook) as refusal:
+        Guard().check_url(url)
+    assert f'outbound_allow="{value}" (QUEUE_OUTBOUND_ALLOW={value})' in refusal.value.detail
+    Guard([value]).check_url(url)
+
+
+def test_a_refusal_of_an_address_names_the_host_and_never_the_address():
+    with pytest.raises(OutboundRefused) as refusal:
+        Guard().check_address("Inside.example.com.", "10.1.2.3")
+    assert 'outbound_allow="inside.example.com"' in refusal.value.detail
+    assert "10.1.2.3" not in refusal.value.detail
+    Guard(["inside.example.com"]).check_address("Inside.example.com.", "10.1.2.3")
 
 
 ALLOWED = [

@@ -14,7 +14,7 @@ from queue_middleware.errors import OutboundError, OutboundRefused
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
 from queue_middleware.models import StoredResponse
-from queue_middleware.outbound import Outbound
+from queue_middleware.outbound import Opened, Outbound
 from queue_middleware.settings import Settings
 from tests.fake_providers import Accepted, Provider, Reply, providing
 
@@ -57,7 +57,7 @@ async def test_an_answer_is_read_whole_whatever_it_is():
         ("https://example.com/", "the option 'task_targets' does not allow to call example.com"),
         ("https://me@127.0.0.1/", "user name"),
         ("ftp://127.0.0.1/", "must begin with https://"),
-        ("no url", "space"),
+        ("no url", "must begin with https://"),
     ],
 )
 async def test_nobody_else_is_asked(url: str, reason: str):
@@ -87,3 +87,43 @@ async def test_large_answers_take_turns(monkeypatch: pytest.MonkeyPatch):
     async with asking(provider) as inquiry:
         answers: list[StoredResponse] = await asyncio.gather(*(inquiry.get(provider.url, ()) for _ in range(6)))
     assert [len(answer.body) for answer in answers] == [5000] * 6
+
+
+class Trickle:
+    """In place of `Outbound`: answers that are long, and of which the rest comes when it is let."""
+
+    def __init__(self) -> None:
+        self.let, self.asked = asyncio.Event(), asyncio.Semaphore(0)
+
+    @asynccontextmanager
+    async def open(self, method: str, url: str, *_: Any) -> AsyncIterator[Opened]:
+        yield Opened(200, (), self._chunks(slow="slow" in url))
+
+    async def _chunks(self, slow: bool) -> AsyncIterator[bytes]:
+        yield b"x" * (module._LARGE + 1)
+        self.asked.release()
+        if slow:
+            await self.let.wait()
+        yield b"y"
+
+
+async def test_large_answers_of_one_provider_leave_a_place_to_those_of_others(monkeypatch):
+    monkeypatch.setattr(module, "_STEP_WITHIN", 60.0)
+    wire = Trickle()
+    inquiry = Inquiry(wire, Settings(task_targets=("slow.example", "quick.example")))  # type: ignore[arg-type]
+    slow = [asyncio.create_task(inquiry.get(f"https://slow.example/{number}", ())) for number in range(5)]
+    await wire.asked.acquire()
+    async with asyncio.timeout(5):
+        assert (await inquiry.get("https://quick.example/", ())).body.endswith(b"xy")
+        assert not any(task.done() for task in slow)
+        wire.let.set()
+        assert len(await asyncio.gather(*slow)) == 5
+    assert not inquiry._large._hosts, "nothing is kept of hosts that were asked"
+
+
+async def test_a_large_answer_that_comes_slowly_gives_its_place_up(monkeypatch):
+    monkeypatch.setattr(module, "_STEP_WITHIN", 0.01)
+    inquiry = Inquiry(Trickle(), Settings(task_targets=("slow.example",)))  # type: ignore[arg-type]
+    for _ in range(3):
+        with pytest.raises(OutboundError, match="slower than"):
+            await inquiry.get("https://slow.example/", ())

@@ -1,4 +1,5 @@
 import asyncio
+import errno
 import socket
 import threading
 
@@ -6,7 +7,7 @@ import pytest
 
 from queue_middleware import names as module
 from queue_middleware.errors import OutboundBusy
-from queue_middleware.names import Names
+from queue_middleware.names import NOT_FOUND_FOR, Names, domain_of
 
 FOUND = [
     (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443)),
@@ -81,8 +82,8 @@ async def test_one_that_gave_up_waiting_harms_nobody(monkeypatch):
 
 async def test_there_is_an_end_to_the_threads(monkeypatch):
     system = System(monkeypatch)
-    names = Names(most=2)
-    asking = [asyncio.create_task(names.resolve(name, 443)) for name in ("a.example", "b.example")]
+    names = Names(most=4)  # of which a fourth is for names that were resolved before
+    asking = [asyncio.create_task(names.resolve(name, 443)) for name in ("a.example", "b.example", "d.example")]
     await asyncio.sleep(0)
     with pytest.raises(OutboundBusy, match="too many names"):
         await names.resolve("c.example", 443)
@@ -115,3 +116,80 @@ def test_an_answer_after_the_end_of_the_loop_is_dropped(monkeypatch):
     system.gate.set()
     for _, thread in system.asked:
         thread.join(10)
+
+
+async def test_names_that_hang_leave_threads_to_those_that_were_resolved_before(monkeypatch):
+    system = System(monkeypatch)
+    system.gate.set()
+    names = Names(most=4)
+    assert await names.resolve("good.example", 443)
+    system.gate.clear()
+    asking = [asyncio.create_task(names.resolve(f"{number}.hanging{number}.example", 443)) for number in range(5)]
+    await asyncio.sleep(0)
+    assert [isinstance(task.exception(), OutboundBusy) for task in asking if task.done()] == [True, True]
+    known = asyncio.create_task(names.resolve("good.example", 443))
+    await asyncio.sleep(0)
+    assert not known.done(), "it is being looked up"
+    system.gate.set()
+    assert await known
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+async def test_names_below_one_domain_have_a_part_of_the_threads(monkeypatch):
+    system = System(monkeypatch)
+    names = Names(most=32)
+    asking = [asyncio.create_task(names.resolve(f"a{number}.slow.example", 443)) for number in range(8)]
+    await asyncio.sleep(0)
+    refused = [task.exception() for task in asking if task.done()]
+    assert len(refused) == 6
+    assert all(isinstance(error, OutboundBusy) and "slow.example" in str(error) for error in refused)
+    other = asyncio.create_task(names.resolve("a.other.example", 443))
+    await asyncio.sleep(0)
+    assert not other.done()
+    system.gate.set()
+    assert await other
+    await asyncio.gather(*asking, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("host", "domain"),
+    [
+        ("a.b.example.com", "example.com"),
+        ("Example.com.", "example.com"),
+        ("shop.example.co.uk", "example.co.uk"),
+        ("example.co", "example.co"),
+        ("queue.fal.run", "fal.run"),
+        ("localhost", "localhost"),
+    ],
+)
+def test_what_counts_as_one_domain(host, domain):
+    assert domain_of(host) == domain
+
+
+async def test_a_name_that_is_not_found_is_not_asked_for_again_at_once(monkeypatch):
+    now = [0.0]
+    system = System(monkeypatch, socket.gaierror(socket.EAI_NONAME, "not known"))
+    system.gate.set()
+    names = Names(clock=lambda: now[0])
+    for _ in range(3):
+        with pytest.raises(socket.gaierror, match="not known"):
+            await names.resolve("a.example", 443)
+    assert len(system.asked) == 1
+    now[0], system.found = NOT_FOUND_FOR, FOUND
+    assert await names.resolve("a.example", 443)
+
+
+async def test_a_resolver_that_lacks_files_does_not_say_that_the_name_is_not_there(monkeypatch):
+    system = System(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "try again"))
+    system.gate.set()
+    names = Names()
+
+    def full(*_):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "open", full)
+        with pytest.raises(OSError, match="Too many open files"):
+            await names.resolve("a.example", 443)
+    system.found = FOUND
+    assert await names.resolve("a.example", 443), "it is not remembered as one that is not there"

@@ -14,10 +14,12 @@ import trustme
 from queue_middleware import dialler
 from queue_middleware import outbound as outbound_module
 from queue_middleware.dialler import Origin
-from queue_middleware.errors import OutboundError, OutboundRefused
+from queue_middleware.errors import OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
+from queue_middleware.events import announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.http11 import MAX_KEPT, Connection, Stream
 from queue_middleware.outbound import Outbound
+from tests.standins import Memory
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
@@ -585,3 +587,55 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
     async with asyncio.timeout(2):
         status, _ = await connection.send(request, Stream(10**9, chunks))
     assert status == 410
+
+
+@pytest.mark.parametrize(
+    ("number", "address", "ours"),
+    [
+        (errno.EMFILE, "1.1.1.1", True),
+        (errno.ENFILE, "1.1.1.1", True),
+        (errno.ENOBUFS, "1.1.1.1", True),
+        (errno.ENOMEM, "2606:4700:4700::1111", True),
+        (errno.EADDRNOTAVAIL, "1.1.1.1", True),
+        (errno.EADDRNOTAVAIL, "2606:4700:4700::1111", False),  # no IPv6 here, and that does not pass
+        (errno.ECONNREFUSED, "1.1.1.1", False),
+        (errno.EHOSTUNREACH, "1.1.1.1", False),
+    ],
+)
+async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, address, ours):
+    async def fails(*_):
+        raise OSError(number, "in words")
+
+    ear = Memory()
+    async with Outbound(Guard(), resolver=Names([address]), connect=fails, announce=announce_to([ear])) as outbound:
+        for _ in range(3):
+            with pytest.raises(OutboundShortage if ours else OutboundUnreached):
+                await outbound.post("https://example.com/", (), b"")
+    heard = ear.heard
+    told = [(event.where, type(event.error)) for event in heard]
+    assert told == [("outbound", OutboundShortage)] * ours, "once, and not each time"
+
+
+async def test_a_resolver_that_lacks_files_is_our_shortage():
+    resolver = Names(OSError(errno.EMFILE, "Too many open files"))
+    async with Outbound(Guard(), resolver=resolver, connect=Wire()) as outbound:
+        with pytest.raises(OutboundShortage):
+            await outbound.post("https://example.com/", (), b"")
+
+
+async def test_a_certificate_that_is_not_good_says_that_attempts_go_on():
+    async def distrusts(*_):
+        error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+        error.verify_message = "certificate has expired"
+        raise error
+
+    async with Outbound(Guard(), resolver=Names(["1.1.1.1"]), connect=distrusts) as outbound:
+        with pytest.raises(OutboundUnreached, match="certificate has expired; attempts go on"):
+            await outbound.post("https://example.com/", (), b"")
+
+
+async def test_what_is_called_is_the_url_as_a_browser_would_encode_it():
+    wire = Wire()
+    async with Outbound(Guard(), resolver=Names(["1.1.1.1"]), connect=wire) as outbound:
+        await outbound.post("https://example.com/two words?a=1&b=two words|^#x", (), b"")
+    assert b"POST /two%20words?a=1&b=two%20words|^ HTTP/1.1\r\n" in wire.sent

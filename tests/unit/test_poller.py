@@ -12,7 +12,7 @@ import pytest
 
 from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
-from queue_middleware.errors import OutboundError, StoreBusy, UnknownRequest
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.inquiry import Inquiry
@@ -361,6 +361,18 @@ async def test_what_is_not_foreseen_is_told_and_asked_again(bench):
         assert isinstance(await bench.ear.next(), Outage)
         assert (await bench.ear.next()).reason == "not asked: RuntimeError"
         await bench.until_over(claim)
+    assert await bench.result(claim) == b'{"status": "done"}'
+
+
+@pytest.mark.parametrize("lack", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
+async def test_what_could_not_be_asked_is_no_trouble_of_the_provider(bench, lack):
+    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    async with bench.asking(Scripted(lack, lack, lack, an_answer(b'{"status": "done"}'))):
+        first = asyncio.create_task(bench.ear.next())
+        while not first.done():
+            bench.pass_time(5)
+            await asyncio.sleep(0.001)
+        assert isinstance(await first, Finished), "nothing was announced on the way"
     assert await bench.result(claim) == b'{"status": "done"}'
 
 

@@ -86,9 +86,9 @@ def test_an_answer_without_json_has_nothing(body):
         fill("/x/{startResult.body.id}", Start("https://a.example/", 200, (), body))
 
 
-@pytest.mark.parametrize("name", ["file", "long", "space"])
+@pytest.mark.parametrize("name", ["file", "long", "backslash"])
 def test_what_is_no_address_of_the_web_is_told(name):
-    body = {**BODY, "long": "https://a.example/" + "x" * 2050, "space": "https://a.example/a b"}
+    body = {**BODY, "long": "https://a.example/" + "x" * 2050, "backslash": "https://a.example/a\\b"}
     with pytest.raises(Unfillable, match="no address"):
         fill(f"{{startResult.body.{name}}}", start(body))
 
@@ -112,8 +112,8 @@ def test_without_a_target_on_the_web_a_relative_address_leads_nowhere():
         ("/{startResult.body.id", "brace"),
         ("/startResult.body.id}", "brace"),
         ("/{{startResult.body.id}}", "brace"),
-        ("/a b", "space"),
-        ("/a\r\nx: y", "space"),
+        ("/a\\b", "backslash"),
+        ("/a\r\nx: y", "control"),
         ("https://{startResult.body.host}/x", "plain letters"),
         ("https://api.{startResult.body.host}", "plain letters"),
         ("https://me@api.example/", "plain letters"),

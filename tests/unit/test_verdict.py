@@ -59,3 +59,18 @@ def test_there_is_nothing_to_wait_for(status, attempt):
 )
 def test_what_is_wrong_with_an_answer(status, said):
     assert trouble(status) == said
+
+
+def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
+    for location, shown in (
+        (b"https://new.example/hook?token=secret#x", "https://new.example/hook"),
+        (b"https://user:secret@new.example:8443/", "https://new.example:8443/"),
+        (b"/login?next=secret", "https://a.example/login"),
+        (b"//other.example/x", "https://other.example/x"),
+        (b"https://a.example/\x1b[31m", "https://a.example/?[31m"),
+    ):
+        said = trouble(302, ((b"location", location),), "https://a.example/hook?key=secret")
+        assert said == f"answered 302; redirects are not followed, this one leads to {shown}"
+    for nothing in (b"", b"https://[", b"mailto:a@b.example"):
+        assert trouble(301, ((b"location", nothing),), "https://a.example/") == "answered 301; redirects are not followed"
+    assert len(trouble(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400

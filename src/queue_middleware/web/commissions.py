@@ -16,6 +16,7 @@ from queue_middleware.runtime import Runtime
 from queue_middleware.target import callback_url, may_call
 from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.taskspec import Task, TaskSpec
+from queue_middleware.urls import encode_url
 from queue_middleware.wire import fal
 from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
@@ -43,8 +44,11 @@ class Commissions:
         asked = read_task(body)
         if asked.on_complete is not None:
             with _as_bad_request():
-                self._runtime.check_webhook(asked.on_complete, "onCompleteUrl")
+                asked = asked.replace(on_complete=self._runtime.check_webhook(asked.on_complete, "onCompleteUrl"))
         outside = not asked.target.startswith("/")
+        if outside:
+            with _as_bad_request():
+                asked = asked.replace(target=encode_url(asked.target, _NOUN))
         request = self._outside(call, asked) if outside else self._inside(call, asked)
         spec = TaskSpec(
             base=base_url(call.scope, self._settings),

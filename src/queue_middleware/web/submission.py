@@ -59,7 +59,7 @@ class Submissions:
         self._paths.check(call.route.target)
         knobs = read_knobs(read.said, parameters, self._settings.max_attempts)
         if knobs.webhook is not None:
-            self._runtime.check_webhook(knobs.webhook)
+            knobs = knobs.replace(webhook=self._runtime.check_webhook(knobs.webhook))
         try:
             body = await self._intake.read(call, headers)
             return await self._runtime.submit(self._new_job(call, read, query, knobs, body))

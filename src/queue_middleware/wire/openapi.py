@@ -6,9 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from typing import Any
+
+from queue_middleware.version import VERSION
 
 from .failures import STATUS
 from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, OPEN, Verb
@@ -75,7 +76,7 @@ def document(base: str, is_asked: bool = False, takes_keys: bool = False) -> byt
 @lru_cache(maxsize=4)
 def _rest(is_asked: bool, takes_keys: bool) -> str:
     told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
-    told["info"]["version"] = _version()
+    told["info"]["version"] = VERSION
     closed = {path: _operations(path, verb) for path, verb in _paths() if verb not in OPEN}
     opened = {path: _operations(path, verb) for path, verb in _paths() if verb in OPEN}
     tasks_closed, tasks_open = task_operations()
@@ -99,13 +100,6 @@ def _close(paths: dict[str, dict[str, Any]], refusal: str, takes_keys: bool) -> 
             operation["responses"]["401"] = _ref("responses", refusal)
             if takes_keys:
                 operation["security"] = _SECURITY
-
-
-def _version() -> str:
-    try:
-        return version("queue-middleware")
-    except PackageNotFoundError:  # run from a copy of the source
-        return "unknown"
 
 
 def _paths() -> Iterator[tuple[str, Verb]]:

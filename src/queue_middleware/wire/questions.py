@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from queue_middleware.models import Headers
 from queue_middleware.taskspec import PollConfig
+from queue_middleware.version import USER_AGENT
 
 _NOT_FORWARDED = frozenset(
     {
@@ -23,7 +24,7 @@ _NOT_FORWARDED = frozenset(
 _PLACEHOLDER = b"callback_url}"
 _ALWAYS: Headers = (
     (b"accept", b"application/json, */*;q=0.5"),
-    (b"user-agent", b"queue-middleware"),
+    (b"user-agent", USER_AGENT.encode()),
     (b"accept-encoding", b"identity"),
 )
 

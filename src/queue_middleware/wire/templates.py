@@ -30,7 +30,7 @@ _BLANK = re.compile(r"\{([^{}]*)\}")
 _PATH = re.compile(r"[^.{}\s]+(\.[^.{}\s]+){0,15}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
 _WEB = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
-_UNCLEAN = re.compile(r"[\x00-\x20\x7f-\x9f\\]")
+_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _KNOWN = "write {startResult.body.<path>}, {startResult.headers.<name>} or {startResult.statusCode}"
 
 
@@ -116,7 +116,7 @@ def check_template(name: str, template: str) -> None:
     if "{" in bare or "}" in bare:
         raise BadRequest(f"{name} has a brace that belongs to no blank; {_KNOWN}")
     if _UNCLEAN.search(bare):
-        raise BadRequest(f"{name} has a space, a backslash or a control character")
+        raise BadRequest(f"{name} has a backslash or a control character")
     _check_host(name, bare)
 
 

@@ -14,6 +14,7 @@ from queue_middleware.store import Topic
 from queue_middleware.value import Value
 from queue_middleware.wallclock import AHEAD
 
+from .healths import look_again
 from .queries import SQL
 from .transaction import Transaction
 
@@ -74,7 +75,9 @@ def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
             transaction.topics.add(Topic.POLL)
         if found.hosts:
             several["hosts"] = json.dumps(found.hosts)
-            for name in ("deliveries_now", "hosts_now", "look_again"):
+            for name in ("deliveries_now", "flows_now", "hosts_now"):
                 transaction.change(name, several)
+            flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
+            look_again(transaction, [], flows, found.hosts)
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)

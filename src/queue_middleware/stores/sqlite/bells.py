@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import logging
 import mmap
 import os
 import stat
@@ -16,6 +17,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+_log = logging.getLogger("queue_middleware")
 _NUMBER = struct.Struct("Q")
 _PAUSE = 0.02
 """Seconds for which a bell that was heard is not listened to: however busy others are, hearing them costs little."""
@@ -35,6 +37,7 @@ class Bells:
         self._others: dict[Path, int] = {}
         self._mine: tuple[int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._is_warned = False
 
     # --- those of others
 
@@ -85,7 +88,7 @@ class Bells:
         self.listen(told)
 
     def make(self) -> None:
-        """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it does nothing."""
+        """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it warns once."""
         if self._mine is not None:
             return
         path = self._path()
@@ -99,14 +102,24 @@ class Bells:
             for way in (os.O_RDONLY, os.O_WRONLY):
                 opened.append(os.open(hidden, way | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC))  # noqa: PERF401
             hidden.rename(path)
-        except OSError:
+        except OSError as error:
             for pipe in opened:
                 os.close(pipe)
             with contextlib.suppress(OSError):
                 hidden.unlink(missing_ok=True)
+            self._warn_once(error)
             return
         self._mine = opened[0], opened[1]
         self._tell_others()
+
+    def _warn_once(self, error: OSError) -> None:
+        if not self._is_warned:
+            self._is_warned = True
+            _log.warning(
+                "no named pipe beside the database (%s): commits of other processes are noticed by looking, every 50 ms; "
+                "it is tried again with the next listener",
+                error.strerror,
+            )
 
     @property
     def hangs(self) -> bool:
@@ -155,7 +168,7 @@ class Bells:
 
     def _drop_mine(self) -> None:
         if self._mine is not None:
-            for pipe in self._mine:
+            for pipe in {*self._mine}:
                 os.close(pipe)
             self._mine = None
 

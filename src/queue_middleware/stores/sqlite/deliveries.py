@@ -7,19 +7,22 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from queue_middleware.circuit import MOST_AT_ONCE, Health, Outcome, Waiting, judge, share
+from queue_middleware.circuit import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
 from queue_middleware.models import DeliveryState, Standing, WebhookKind
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
 from queue_middleware.webhooks import Attempt, Claimed, Delivery, Room, Settled
 
+from .healths import Settlement, attempt_row, judge_all, look_again
 from .jobs import NotTogether
 from .queries import execute_rows
 from .transaction import Transaction
 
-NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
-_BURIED_TOGETHER = 500
-"""Rows that are given up in one transaction; the next probe takes the next."""
+_LOOKED_AT = 2048
+"""Flows that one claim looks at."""
+_MOST_FLOWS = 2 * max(HOST_AT_ONCE.values()) + 1
+"""Of one host: as many as it may have, and as many that are busy."""
+_FEWEST_FLOWS = 4
 
 # --- claiming
 
@@ -31,19 +34,18 @@ def claim(transaction: Transaction, batch: Sequence[Room]) -> list[Claimed]:
 
 def _claim(transaction: Transaction, room: Room) -> Claimed:
     now = transaction.now
-    waiting = _waiting(transaction, room)
+    hosts = _due_hosts(transaction, room)
+    waiting = _due_flows(transaction, hosts) if hosts else []
     shares = share(room, waiting)
-    standings = {one.host: one.standing for one in waiting}
+    flows = {one.flow: one for one in waiting}
     claimed: list[Delivery] = []
-    for count, hosts in _by_count(shares.of_host):
-        claimed += _start(transaction, hosts, count, standings)
-    if waiting:
-        probed = [host for host in shares.of_host if standings[host] is Standing.OPEN]
-        if probed:
-            transaction.change("hold_for_probe", {"until": now + transaction.lease, "hosts": json.dumps(probed)})
+    for count, several in _by_count(shares.of_flow):
+        claimed += _start(transaction, several, count, flows)
+    if hosts:
+        _hold_for_probes(transaction, [flows[flow] for flow in shares.of_flow])
         # Those too that got nothing: what was due there may have been taken back.
-        asked = [one.host for one in waiting if one.host in shares.of_host or one.due == 0]
-        transaction.change("look_again", {"now": now, "hosts": json.dumps(asked)})
+        nothing = [one.flow for one in waiting if one.due == 0]
+        look_again(transaction, list(shares.of_flow), nothing, _unless_held_back(hosts, waiting, shares))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -53,30 +55,56 @@ def _claim(transaction: Transaction, room: Room) -> Claimed:
     )
 
 
-def _waiting(transaction: Transaction, room: Room) -> list[Waiting]:
+def _due_hosts(transaction: Transaction, room: Room) -> dict[str, Standing]:
     """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
-    asked = {"now": transaction.now, "most": MOST_AT_ONCE + 1, "limit": room.limit + len(room.busy)}
+    asked = {"now": transaction.now, "limit": room.limit + len(room.busy)}
     rows = [*transaction.all("due_good", asked), *transaction.all("due_others", asked)]
     rows.sort(key=lambda row: (row[2], row[0]))
-    return [Waiting(host, Standing(standing), due) for host, standing, _, due in rows]
+    return {host: Standing(standing) for host, standing, _ in rows}
 
 
-def _by_count(of_host: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
-    """Hosts that get as many as one another, together: each count is one statement."""
+def _due_flows(transaction: Transaction, hosts: dict[str, Standing]) -> list[Waiting]:
+    """Their flows, those first whose turn has come first."""
+    each = max(_FEWEST_FLOWS, min(_MOST_FLOWS, _LOOKED_AT // len(hosts)))
+    asked = {"now": transaction.now, "most": MOST_AT_ONCE + 1, "hosts": json.dumps(list(hosts)), "each": each}
+    rows = transaction.all("due_flows", asked)
+    rows.sort(key=lambda row: (row[3], row[0]))
+    return [Waiting(flow, Standing(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
+
+
+def _unless_held_back(hosts: Collection[str], waiting: Collection[Waiting], shares: Shares) -> list[str]:
+    """Hosts that were given something, or have nothing due; the others keep their place."""
+    given = {one.host for one in waiting if one.flow in shares.of_flow or one.due == 0}
+    return [host for host in hosts if host in given or all(one.host != host for one in waiting)]
+
+
+def _hold_for_probes(transaction: Transaction, given: Collection[Waiting]) -> None:
+    """What is left alone gets one at a time, over all processes."""
+    until = transaction.now + transaction.lease
+    flows = [one.flow for one in given if one.standing is Standing.OPEN]
+    hosts = [one.host for one in given if one.of_host is Standing.OPEN]
+    if flows:
+        transaction.change("hold_flows_for_probe", {"until": until, "flows": json.dumps(flows)})
+    if hosts:
+        transaction.change("hold_hosts_for_probe", {"until": until, "hosts": json.dumps(hosts)})
+
+
+def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
+    """Flows that get as many as one another, together: each count is one statement."""
     groups: defaultdict[int, list[str]] = defaultdict(list)
-    for host, count in of_host.items():
-        groups[count].append(host)
+    for flow, count in of_flow.items():
+        groups[count].append(flow)
     return groups.items()
 
 
-def _start(transaction: Transaction, hosts: list[str], count: int, standings: dict[str, Standing]) -> list[Delivery]:
+def _start(transaction: Transaction, several: list[str], count: int, flows: dict[str, Waiting]) -> list[Delivery]:
     rows = transaction.all(
         "claim_deliveries",
         {
             "owner": transaction.owner,
             "now": transaction.now,
             "lease_until": transaction.lease_until,
-            "hosts": json.dumps(hosts),
+            "flows": json.dumps(several),
             "count": count,
         },
     )
@@ -84,25 +112,28 @@ def _start(transaction: Transaction, hosts: list[str], count: int, standings: di
     return [
         Delivery(
             number, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), place, data,
-            standings[host],
+            _standing(flows[flow]), flow,
         )
-        for _, number, token, url, host, attempt, spent, kind, place, data, key, tail in rows
+        for _, number, token, url, host, attempt, spent, kind, place, data, flow, key, tail in rows
     ]  # fmt: skip
 
 
-def release(transaction: Transaction, batch: Sequence[Collection[int] | None]) -> list[None]:
-    """Hand back deliveries of this owner, those of some tokens or all; their attempt is not charged."""
-    for tokens in batch:
-        named = None if tokens is None else json.dumps(list(tokens))
-        if transaction.change("release_deliveries", {"now": transaction.now, "owner": transaction.owner, "tokens": named}):
+def _standing(one: Waiting) -> Standing:
+    return Standing.OPEN if one.of_host is Standing.OPEN else one.standing
+
+
+def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
+    """Hand back deliveries of this owner, due in so many milliseconds; their attempt is not charged."""
+    for tokens, wait in batch:
+        row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": json.dumps(list(tokens))}
+        transaction.change("probes_given_back", row)
+        transaction.change("host_probes_given_back", row)
+        if transaction.change("release_deliveries", row):
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)
 
 
 # --- settling
-
-Settlement = tuple[Delivery, Attempt, bool, int | None, Outcome | None, int]
-"""Delivery, attempt, delivered, milliseconds to the next, what it says about the host, milliseconds of the whole schedule."""
 
 
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
@@ -112,11 +143,11 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
         if len(batch) > 1:
             raise NotTogether
         return [Settled(held=False)]
-    execute_rows(transaction.connection, "insert_attempts", [_attempt_row(one[0], one[1]) for one in batch])
+    execute_rows(transaction.connection, "insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
     # The end of one that told of something earlier makes the next of its request due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
-    settled = _judge(transaction, batch)
+    settled = judge_all(transaction, batch)
     news = [
         row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
     ]
@@ -138,68 +169,6 @@ def _settlement_row(
     return delivery.id, delivery.token, state, transaction.now + (retry_in or 0)
 
 
-def _attempt_row(delivery: Delivery, attempt: Attempt) -> tuple[Any, ...]:
-    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.answer
-
-
-def _judge(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """What the attempts say about their hosts; nothing is written of those that were well and still are."""
-    hosts = list({settlement[0].host for settlement in batch})
-    found = transaction.all("receivers_of", (json.dumps(hosts),))
-    before = {host: Health(Standing(standing), *rest) for host, standing, *rest in found}
-    health = dict(before)
-    settled: list[Settled] = []
-    for delivery, _, _, _, outcome, patience in batch:
-        old = health.get(delivery.host)
-        if old is None:
-            settled.append(Settled(held=True))
-            continue
-        new = judge(old, outcome, transaction.now, probe=delivery.standing is Standing.OPEN)
-        health[delivery.host] = new
-        buried = sum(len(one.given_up) for one in settled)
-        settled.append(_consequence(transaction, delivery, old, new, patience, _BURIED_TOGETHER - buried))
-    _write_down(transaction, [(host, new) for host, new in health.items() if new != before[host]])
-    return settled
-
-
-def _consequence(transaction: Transaction, delivery: Delivery, old: Health, new: Health, patience: int, limit: int) -> Settled:
-    now = transaction.now
-    given_up: tuple[Delivery, ...] = ()
-    if new.standing is Standing.OPEN and new != old and (new.failing_since or now) <= now - patience:
-        given_up = _give_up(transaction, delivery, now - patience, limit)
-    pause = ((new.held_until or now) - now) / 1000
-    change = None if new.standing is old.standing else (old.standing, new.standing)
-    return Settled(held=True, change=change, pause=pause, given_up=given_up)
-
-
-def _give_up(transaction: Transaction, delivery: Delivery, before: int, limit: int) -> tuple[Delivery, ...]:
-    """The host has been failing for as long as a whole schedule takes: what has waited for it as long is dead."""
-    limits = {"host": delivery.host, "now": transaction.now, "before": before, "limit": limit}
-    given_up = tuple(
-        Delivery(number, 0, url, delivery.host, attempt, key, format_request_id(key, tail))
-        for number, url, attempt, key, tail in transaction.all("give_up", limits)
-    )
-    nothing = Attempt(transaction.now, 0.0, None, NEVER_SENT)
-    execute_rows(transaction.connection, "insert_attempts", [_attempt_row(one, nothing) for one in given_up])
-    return given_up
-
-
-def _write_down(transaction: Transaction, changed: Sequence[tuple[str, Health]]) -> None:
-    for host, health in changed:
-        row = {
-            "host": host,
-            "standing": health.standing,
-            "failures": health.failures,
-            "failing_since": health.failing_since,
-            "held_until": health.held_until,
-        }
-        transaction.change("judge_receiver", row)
-    if changed:
-        hosts = json.dumps([host for host, _ in changed])
-        transaction.change("look_again", {"now": transaction.now, "hosts": hosts})
-        transaction.topics.add(Topic.DELIVERY)
-
-
 # --- delivering again
 
 
@@ -209,10 +178,11 @@ def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> lis
 
 
 def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
-    hosts = [row[0] for row in transaction.all("redeliver", {"now": transaction.now, "ids": json.dumps(list(ids))})]
-    if hosts:
-        several = json.dumps(sorted(set(hosts)))
-        transaction.change("probe_now", {"now": transaction.now, "hosts": several})
-        transaction.change("look_again", {"now": transaction.now, "hosts": several})
+    found = transaction.all("redeliver", {"now": transaction.now, "ids": json.dumps(list(ids))})
+    if found:
+        hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
+        transaction.change("probe_flows_now", {"now": transaction.now, "flows": json.dumps(flows)})
+        transaction.change("probe_hosts_now", {"now": transaction.now, "hosts": json.dumps(hosts)})
+        look_again(transaction, [], flows, hosts)
         transaction.topics.add(Topic.DELIVERY)
-    return len(hosts)
+    return len(found)

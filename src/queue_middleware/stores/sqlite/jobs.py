@@ -189,7 +189,7 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     held = within_bounds(transaction.all("held_weighed", (transaction.owner,)))
     for key, token in held:
         _put_back(transaction, key, token, None)
-    everything = {"now": transaction.now, "owner": transaction.owner, "tokens": None}
+    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
     if transaction.change("release_polls", everything):

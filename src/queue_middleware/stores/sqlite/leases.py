@@ -114,7 +114,7 @@ def hand_over(connection: sqlite3.Connection, turn: TurnLock, owner: str, now: i
 
     The attempts are not charged. Later migrations keep these statements valid, or the process counts as dead.
     """
-    own = {"owner": owner, "now": now, "tokens": None}
+    own = {"owner": owner, "due": now, "tokens": None}
 
     def work() -> None:
         for name in ("hand_over_jobs", "release_deliveries", "release_polls"):

@@ -72,7 +72,7 @@ def attempts(connection: sqlite3.Connection, delivery_id: int) -> list[Attempt]:
 
 
 def receivers(connection: sqlite3.Connection, standings: Collection[Standing], limit: int) -> list[Receiver]:
-    """Hosts of these standings."""
+    """Flows of these standings."""
     asked = {"standings": json.dumps(list(standings)), "limit": limit, "most": _MOST_PENDING}
     return [Receiver(host, Standing(standing), *rest) for host, standing, *rest in _all(connection, "receivers", asked)]
 

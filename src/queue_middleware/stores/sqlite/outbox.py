@@ -59,9 +59,9 @@ class SQLiteOutbox:
         wait = None if retry_in is None else round(retry_in * 1000)
         return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._patience))
 
-    async def release(self, tokens: Collection[int]) -> None:
+    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
         """See `outbox.Outbox`."""
-        await self._write(deliveries.release, tokens)
+        await self._write(deliveries.release, (tokens, round(due_in * 1000)))
 
     # --- the operator's verbs
 

@@ -80,8 +80,9 @@ SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS N
 UPDATE job SET token = NULL WHERE id = ?;
 
 -- name: insert_deliveries
-INSERT INTO delivery (job_id, url, host, since, due_at)
-SELECT column1, column2, column3, column4, column4 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+INSERT INTO delivery (job_id, url, host, flow, since, due_at)
+SELECT column1, column2, column3, column3 || ' ' || (SELECT client FROM job WHERE id = column1), column4, column4
+FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: drop_request
 -- What was sent may hold credentials; nobody needs it once the job has ended. An answer has already taken its place.
@@ -207,33 +208,55 @@ SELECT data FROM response_part WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
 -- The attempt is not charged: it was ended by us.
-UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :now, owner = NULL, token = NULL, lease_until = NULL
+UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
 
+-- name: probes_given_back
+-- Before they are released: a probe that was never made leaves its turn to another.
+UPDATE flow SET held_until = :due WHERE standing = 'open' AND flow IN (
+    SELECT flow FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
+
+-- name: host_probes_given_back
+UPDATE receiver SET held_until = :due WHERE standing = 'open' AND host IN (
+    SELECT host FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
+
 -- name: due_good
-SELECT host, standing, next_at, (SELECT count(*) FROM (
-    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' AND due_at <= :now LIMIT :most))
-FROM receiver WHERE standing = 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+SELECT host, standing, next_at FROM receiver WHERE standing = 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: due_others
-SELECT host, standing, next_at, (SELECT count(*) FROM (
-    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' AND due_at <= :now LIMIT :most))
-FROM receiver WHERE standing <> 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+SELECT host, standing, next_at FROM receiver WHERE standing <> 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+
+-- name: due_flows
+-- Of each host the flows whose turn has come.
+SELECT flow.flow, flow.host, flow.standing, flow.next_at, (SELECT count(*) FROM (
+    SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' AND due_at <= :now LIMIT :most))
+FROM json_each(:hosts) AS chosen CROSS JOIN flow ON flow.flow IN (
+    SELECT flow FROM flow AS its WHERE its.host = chosen.value AND its.next_at <= :now ORDER BY its.next_at LIMIT :each);
 
 -- name: claim_deliveries
--- CROSS JOIN: from the hosts to their rows, never the other way round.
+-- CROSS JOIN: from the flows to their rows, never the other way round.
 UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until
-WHERE id IN (SELECT due.id FROM json_each(:hosts) AS chosen CROSS JOIN delivery AS due ON due.id IN (
-    SELECT id FROM delivery WHERE host = chosen.value AND state = 'pending' AND due_at <= :now ORDER BY due_at, id LIMIT :count))
-RETURNING due_at, id, token, url, host, attempt, spent, kind, number, data, job_id, (SELECT tail FROM job WHERE job.id = job_id);
+WHERE id IN (SELECT due.id FROM json_each(:flows) AS chosen CROSS JOIN delivery AS due ON due.id IN (
+    SELECT id FROM delivery WHERE flow = chosen.value AND state = 'pending' AND due_at <= :now ORDER BY due_at, id LIMIT :count))
+RETURNING due_at, id, token, url, host, attempt, spent, kind, number, data, flow, job_id,
+    (SELECT tail FROM job WHERE job.id = job_id);
 
--- name: hold_for_probe
+-- name: hold_flows_for_probe
+UPDATE flow SET held_until = :until WHERE standing = 'open' AND flow IN (SELECT value FROM json_each(:flows));
+
+-- name: hold_hosts_for_probe
 UPDATE receiver SET held_until = :until WHERE standing = 'open' AND host IN (SELECT value FROM json_each(:hosts));
 
--- name: look_again
+-- name: look_again_at_flows
+-- What was given something goes behind those of its host that were not: its turn begins now, however long the rest has been due.
+UPDATE flow SET used_at = :now, next_at = (
+    SELECT max(min(due_at), ifnull(held_until, 0), :turn) FROM delivery WHERE flow = flow.flow AND state = 'pending')
+WHERE flow IN (SELECT value FROM json_each(:flows));
+
+-- name: look_again_at_hosts
 UPDATE receiver SET used_at = :now, next_at = (
-    SELECT max(min(due_at), ifnull(held_until, 0)) FROM delivery WHERE host = receiver.host AND state = 'pending')
+    SELECT max(min(flow.next_at), ifnull(receiver.held_until, 0)) FROM flow WHERE flow.host = receiver.host AND flow.next_at IS NOT NULL)
 WHERE host IN (SELECT value FROM json_each(:hosts));
 
 -- name: settle
@@ -253,21 +276,37 @@ SELECT id FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND state =
 INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, answer)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
--- name: receivers_of
-SELECT host, standing, failures, failing_since, held_until FROM receiver WHERE host IN (SELECT value FROM json_each(?));
+-- name: healths_of
+-- Of flows, and of their hosts.
+SELECT flow.flow, flow.standing, flow.failures, flow.failing_since, flow.held_until,
+    receiver.host, receiver.standing, receiver.failures, receiver.failing_since, receiver.held_until, receiver.suspects
+FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
 
--- name: judge_receiver
-UPDATE receiver SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until WHERE host = :host;
+-- name: judge_flow
+UPDATE flow SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until WHERE flow = :flow;
+
+-- name: judge_host
+UPDATE receiver SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until, suspects = :suspects
+WHERE host = :host;
+
+-- name: probe_flows_of
+-- A host that was left alone has answered: what each of its flows was held for may be over, too.
+UPDATE flow SET held_until = :now, next_at = CASE WHEN next_at IS NOT NULL THEN (
+    SELECT max(min(due_at), :now) FROM delivery WHERE flow = flow.flow AND state = 'pending') END
+WHERE held_until > :now AND flow IN (SELECT flow FROM flow AS its WHERE its.host IN (SELECT value FROM json_each(:hosts)) AND its.next_at IS NOT NULL);
 
 -- name: give_up
 -- What has been due for longer than its whole schedule would have taken, at a host that has just failed again.
 UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE id IN (
-    SELECT id FROM delivery WHERE host = :host AND state = 'pending' AND due_at <= :now AND since <= :before ORDER BY due_at, id LIMIT :limit)
-RETURNING id, url, attempt, job_id, (SELECT tail FROM job WHERE job.id = job_id);
+    SELECT due.id FROM flow AS its CROSS JOIN delivery AS due ON due.flow = its.flow
+    WHERE its.host = :host AND its.next_at IS NOT NULL AND (:flow IS NULL OR its.flow = :flow)
+        AND due.state = 'pending' AND due.due_at <= :now AND due.since <= :before LIMIT :limit)
+RETURNING id, url, attempt, flow, job_id, (SELECT tail FROM job WHERE job.id = job_id);
 
 -- name: announce_start
-INSERT INTO delivery (job_id, number, kind, data, url, host, since, due_at)
-SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started', :data, :url, :host, :now, :now
+INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
+SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started', :data, :url, :host,
+    :host || ' ' || (SELECT client FROM job WHERE id = :key), :now, :now
 WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started');
 
 -- name: change_progress
@@ -275,8 +314,8 @@ WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started
 UPDATE delivery SET data = :data WHERE job_id = :key AND kind = 'progress' AND state IN ('waiting', 'pending') AND attempt = 0;
 
 -- name: announce_progress
-INSERT INTO delivery (job_id, number, kind, data, url, host, since, due_at)
-SELECT :key, 1 + count(*), 'progress', :data, :url, :host,
+INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
+SELECT :key, 1 + count(*), 'progress', :data, :url, :host, :host || ' ' || (SELECT client FROM job WHERE id = :key),
     max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0)),
     max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0))
 FROM delivery WHERE job_id = :key;
@@ -285,9 +324,12 @@ FROM delivery WHERE job_id = :key;
 -- A new round of the whole schedule.
 UPDATE delivery SET state = 'pending', spent = attempt, since = :now, due_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'delivered', 'superseded', 'dead')
-RETURNING host;
+RETURNING host, flow;
 
--- name: probe_now
+-- name: probe_flows_now
+UPDATE flow SET held_until = :now WHERE held_until > :now AND flow IN (SELECT value FROM json_each(:flows));
+
+-- name: probe_hosts_now
 UPDATE receiver SET held_until = :now WHERE held_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_work
@@ -309,18 +351,33 @@ SELECT state, count(*) FROM job GROUP BY state;
 SELECT state, count(*) FROM delivery GROUP BY state;
 
 -- name: count_receivers
-SELECT standing, count(*) FROM receiver GROUP BY standing;
+-- A host counts once for each standing that it has as a whole or that one of its flows has.
+SELECT standing, count(DISTINCT host) FROM (
+    SELECT host, standing FROM flow UNION SELECT host, standing FROM receiver WHERE standing IN ('failing', 'open')) GROUP BY standing;
 
 -- name: receivers
-SELECT host, standing, failures, failing_since, held_until, (SELECT count(*) FROM (
-    SELECT 1 FROM delivery WHERE host = receiver.host AND state = 'pending' LIMIT :most))
-FROM receiver WHERE standing IN (SELECT value FROM json_each(:standings)) ORDER BY host LIMIT :limit;
+-- Flows, each with what holds it: itself, or its host as a whole.
+SELECT flow.host, iif(receiver.standing = 'open', 'open', flow.standing) AS standing,
+    max(flow.failures, iif(receiver.standing = 'open', receiver.failures, 0)),
+    ifnull(flow.failing_since, iif(receiver.standing = 'open', receiver.failing_since, NULL)),
+    nullif(max(ifnull(flow.held_until, 0), ifnull(receiver.held_until, 0)), 0),
+    (SELECT count(*) FROM (SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' LIMIT :most)),
+    substr(flow.flow, length(flow.host) + 2)
+FROM flow JOIN receiver ON receiver.host = flow.host
+WHERE iif(receiver.standing = 'open', 'open', flow.standing) IN (SELECT value FROM json_each(:standings))
+ORDER BY flow.flow LIMIT :limit;
 
 -- name: unused_receivers
 SELECT host FROM receiver WHERE next_at IS NULL AND (used_at <= :before OR used_at > :latest) LIMIT :limit;
 
 -- name: forget_receivers
 DELETE FROM receiver WHERE next_at IS NULL AND host IN (SELECT value FROM json_each(?));
+
+-- name: unused_flows
+SELECT flow FROM flow WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+
+-- name: forget_flows
+DELETE FROM flow WHERE next_at IS NULL AND flow IN (SELECT value FROM json_each(?));
 
 -- name: delivery
 SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
@@ -394,10 +451,18 @@ DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE job_id = :key ORDER 
 
 -- name: hosts_ahead
 SELECT host FROM receiver WHERE standing = 'good' AND next_at > :far
-UNION ALL SELECT host FROM receiver WHERE standing <> 'good' AND next_at > :far LIMIT :limit;
+UNION SELECT host FROM receiver WHERE standing <> 'good' AND next_at > :far
+UNION SELECT host FROM flow WHERE next_at > :far LIMIT :limit;
+
+-- name: flows_of_hosts
+SELECT flow FROM flow WHERE host IN (SELECT value FROM json_each(:hosts)) AND next_at IS NOT NULL;
 
 -- name: deliveries_now
-UPDATE delivery SET due_at = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND state = 'pending' AND due_at > :far;
+UPDATE delivery SET due_at = :now
+WHERE flow IN (SELECT flow FROM flow WHERE host IN (SELECT value FROM json_each(:hosts))) AND state = 'pending' AND due_at > :far;
+
+-- name: flows_now
+UPDATE flow SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;
 
 -- name: hosts_now
 UPDATE receiver SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;

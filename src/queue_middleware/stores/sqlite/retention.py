@@ -28,13 +28,15 @@ _NEWS = 64
 
 
 class Outlived(Value, frozen=True):
-    """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and hosts."""
+    """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and receivers."""
 
     jobs: list[tuple[int, int]]
     """Key and weight, see `bounds`."""
     answers: list[tuple[int, int]]
     hosts: list[str]
-    """Receivers that nothing went to for as long."""
+    """Hosts that nothing went to for as long."""
+    flows: list[str]
+    """The same of flows."""
     ahead: list[int]
     """Keys of finished jobs whose end lies in the future, by a clock that was wrong. From now on they are as old as today."""
     most: int = WEIGHT
@@ -46,7 +48,7 @@ class Outlived(Value, frozen=True):
         return sum(weight for _, weight in (*self.jobs, *self.answers))
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.answers or self.hosts or self.ahead)
+        return bool(self.jobs or self.answers or self.hosts or self.flows or self.ahead)
 
 
 class Pruned(Value, frozen=True):
@@ -72,6 +74,7 @@ def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: i
         _weighed(connection, found[:limit]),
         _weighed(connection, _found(connection, "short_lived", answers)),
         _found(connection, "unused_receivers", hosts),
+        _found(connection, "unused_flows", hosts),
         _found(connection, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
     )
 
@@ -101,6 +104,8 @@ def prune(transaction: Transaction, batch: Sequence[Outlived]) -> list[Pruned]:
 def _prune(transaction: Transaction, found: Outlived, budget: Budget) -> Pruned:
     if found.hosts:
         transaction.change("forget_receivers", (json.dumps(found.hosts),))
+    if found.flows:
+        transaction.change("forget_flows", (json.dumps(found.flows),))
     if found.ahead:
         transaction.change("ended_now", (transaction.now, json.dumps(found.ahead)))
     last, count = _prune_jobs(transaction, found.jobs, budget)

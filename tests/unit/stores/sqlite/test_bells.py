@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import subprocess
 import sys
@@ -193,3 +194,51 @@ async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
     other.close()
     other.ring()
     assert other._others == {}
+
+
+@pytest.mark.parametrize("lacking", ["reader", "writer", "name"])
+async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
+) -> None:
+    bells = Bells(tmp_path / "queue.sqlite3", "me")
+    before, opened, real = _open_files(), 0, os.open
+
+    def scarce(*arguments: Any, **more: Any) -> int:
+        nonlocal opened
+        opened += 1
+        if opened == {"reader": 1, "writer": 2, "name": 99}[lacking]:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "open", scarce)
+        if lacking == "name":
+            patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        for _ in range(2):
+            opened = 0
+            bells.hang(lambda: None)
+    assert _open_files() == before
+    assert not list(tmp_path.glob("*.bell-*"))
+    assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
+    bells.hang(lambda: None)
+    assert [path.name for path in tmp_path.glob("*.bell-*")] == ["queue.sqlite3.bell-me"]
+    bells.close()
+
+
+async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    os.mkfifo(other)
+    (tmp_path / "queue.sqlite3.bell-me.new").symlink_to(other)
+    (tmp_path / "queue.sqlite3.bell-linked").symlink_to(other)
+    bells = Bells(tmp_path / "queue.sqlite3", "me")
+    before = _open_files()
+    bells.hang(lambda: None)
+    assert (tmp_path / "queue.sqlite3.bell-me").is_fifo()
+    assert not (tmp_path / "queue.sqlite3.bell-me").is_symlink()
+    bells.ring()
+    bells.close()
+    assert _open_files() <= before
+
+
+def _open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
