@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import Context
 from enum import StrEnum
 from typing import Any, Protocol
 
@@ -54,6 +55,7 @@ class Attempt:
     _timer: asyncio.TimerHandle | None = None
     _reason: Abort | None = None
     _has_returned = False
+    _deadline = math.inf
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
         self._account = account = Account(claim, around, self._leave)
@@ -66,8 +68,19 @@ class Attempt:
         wanted = account.errand and account.errand.task.spec.timeout
         # What a task wishes, but no more than the owner of the service gives to anybody.
         self._limit = min(wanted, most) if wanted else most
-        self._deadline = account.since + self._limit
         self._replay = account.replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
+
+    @property
+    def since(self) -> float:
+        """When it was claimed, then when it began; by the event loop's clock."""
+        return self._account.since
+
+    def begin(self, context: Context) -> None:
+        """Start its task. Its time counts from now; one that was ended meanwhile is only settled."""
+        self._account.since = now = self._loop.time()
+        if self._reason is None:
+            self._deadline = now + self._limit
+        self.task = self._loop.create_task(self.run(), context=context)
 
     async def run(self) -> None:
         """Call the application and settle. The slot is given back when both the call and the settlement are over."""

@@ -98,6 +98,12 @@ async def blocking(request: Request) -> Response:
     return PlainTextResponse("blocked")
 
 
+async def exiting(request: Request) -> Response:
+    """Ends its process in its first step, without a word to anything."""
+    note("exiting", request.headers["x-fal-request-id"])
+    os._exit(1)
+
+
 async def in_a_thread(request: Request) -> Response:
     """Waits for the gate in one of the threads that its event loop lends."""
     request_id, attempt = request.headers["x-fal-request-id"], request.headers.get("x-fal-attempt", "1")
@@ -122,6 +128,7 @@ inner = Starlette(
         Route("/busy", busy, methods=["POST"]),
         Route("/handed-over", handed_over, methods=["POST"]),
         Route("/blocking", blocking, methods=["POST"]),
+        Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
         Route("/health", health),
     ],

@@ -169,7 +169,7 @@ def test_a_queue_starts_in_a_second_event_loop_though_the_first_was_never_told_t
     async def use() -> str:
         await runtime.start()
         runtime.check_running()
-        return (await runtime.submit(a_job())).request_id
+        return (await runtime.submit(a_job())).receipt.request_id
 
     assert asyncio.run(use()) != asyncio.run(use())
 

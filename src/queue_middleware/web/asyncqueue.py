@@ -75,9 +75,10 @@ class TaskQueue:
 
     async def _create(self, call: Call, route: TaskRoute) -> None:
         body = await self._intake.read(call, _headers(call))
-        created, told = await self._commissions.take(call, body)
-        call.request_id = created.job.request_id
-        await call.answer(201, wire.created_body(created, told))
+        submission, created = await self._commissions.take(call, body)
+        with submission:
+            call.request_id = created.record.job.request_id
+            await call.answer(201, wire.created_body(*created))
 
     async def _list(self, call: Call, route: TaskRoute) -> None:
         if call.identity is None:
