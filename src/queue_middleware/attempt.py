@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from .account import Account
 from .bridges import Call, in_wsgi_bridge
+from .ends import Loss
 from .events import AttemptStarted, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import CANCELLED
@@ -44,6 +45,16 @@ class Vacate(Protocol):
 async def _called(app: App, scope: dict[str, Any], replay: Replay) -> None:
     """An application may also be a plain function that returns something else to await, or raises."""
     await app(scope, replay.receive, replay.send)
+
+
+def _ends_the_process(error: BaseException) -> bool:
+    """Whether it means the process, as Ctrl-C does. `SystemExit` does not: servers answer a handler that raises it with a 500.
+
+    But out of a task of the handler's own both have ended the event loop already.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
+    return isinstance(error, KeyboardInterrupt)
 
 
 class Attempt:
@@ -123,18 +134,15 @@ class Attempt:
         error = await application
         if error is None or isinstance(error, AnswerTooLarge):
             return None
-        if self._is_ours_to_pass_on(error):
-            self._account.forget()  # whoever finds it unfinished runs it again
+        if _ends_the_process(error):
+            self._account.lose(Loss.EXIT)
+            raise error
+        if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
+            self._account.forget()  # it is handed back, and run again
             raise error
         if self._reason is None and not isinstance(error, NoAnswer):
             self._announce(Raised(claim.request_id, error))
         return error
-
-    def _is_ours_to_pass_on(self, error: BaseException) -> bool:
-        """Whether it only met the application, and means the process: Ctrl-C, or the end of the event loop."""
-        return isinstance(error, KeyboardInterrupt) or (
-            isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down()
-        )
 
     async def _flush(self, number: int, data: bytes) -> None:
         if not await self._around.insist(None, lambda: self._around.store.append(self.claim, number, data)):

@@ -12,11 +12,12 @@ from typing import Any
 
 from .engine import Engine
 from .errors import NotRunning
-from .events import Announce, Observer, Submitted, Warned, announce_to
+from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import Ledger
+from .lifecycle import CANCELLED
 from .models import Cancelled, Counts, Job, LogLine, NewJob, Result
 from .provenance import Provenance
 from .reception import Reception
@@ -211,7 +212,10 @@ class Runtime:
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
-        return await self._engine.store.cancel(request_id)
+        cancelled = await self._engine.store.cancel(request_id)
+        if cancelled is Cancelled.WAITING:
+            self._announce(Finished(request_id.lower(), 0, CANCELLED, 0.0))
+        return cancelled
 
     # --- the faces' verbs for what waits
 

@@ -17,8 +17,8 @@ from .models import Claim, Receipt
 TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
 
-One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the same
-turn. The others are for what hands messages on to another task: middlewares such as Starlette's `BaseHTTPMiddleware`, HTTP/2.
+One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the
+same turn. The others are for what hands messages on to another task: middlewares such as Starlette's `BaseHTTPMiddleware`.
 """
 LONGEST = 1.0
 """Seconds for which a slot is kept for an attempt whose client does not read its response."""
@@ -124,7 +124,5 @@ class Submission:
     def __enter__(self) -> Receipt:
         return self.receipt
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()

@@ -1,4 +1,4 @@
-"""Under every server the response to a submission is with its client before the handler may block the event loop or the process."""
+"""Under every server the response to a submission is with its client before the handler may block or end the process."""
 
 from __future__ import annotations
 

@@ -99,7 +99,9 @@ async def _onwards(request: Any, call_next: Any) -> Any:
 
 @pytest.mark.parametrize("layers", [1, 2, 3])
 @pytest.mark.parametrize(
-    "layer", [lambda app: BaseHTTPMiddleware(app, _onwards), lambda app: GZipMiddleware(app, minimum_size=1)], ids=["base", "gzip"]
+    "layer",
+    [lambda app: BaseHTTPMiddleware(app, _onwards), lambda app: GZipMiddleware(app, minimum_size=1)],
+    ids=["base", "gzip"],
 )
 async def test_behind_middlewares_that_hand_the_response_on(database: Path, layer: Callable[[App], App], layers: int) -> None:
     events = Events()
@@ -160,7 +162,9 @@ async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeyp
         blocked.cancel()
 
 
-async def test_a_request_that_is_cancelled_while_its_response_is_unread(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_that_is_cancelled_while_its_response_is_unread(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(starts, "LONGEST", 60.0)
     told: dict[bytes, bytes] = {}
     gate = asyncio.Event()

@@ -41,7 +41,7 @@ async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
 
 async def _lose(store: Store, clock: ManualClock, claim: Claim) -> None:
     clock.advance(60)
-    await store.rescue(retry=True)
+    await store.rescue()
 
 
 async def _become_due(store: Store, clock: ManualClock, claim: Claim) -> None:
@@ -133,7 +133,7 @@ class Hands:
 
     async def lose(self) -> None:
         self.clock.advance(60)
-        await self.store.rescue(retry=True)
+        await self.store.rescue()
 
     async def follow(self) -> None:
         if self.attempted.id != self.number:

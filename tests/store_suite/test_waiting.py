@@ -190,7 +190,7 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(stor
         assert await store.release(claim)
     elif how == "lose":
         clock.advance(60)
-        assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.COMPLETED]
+        assert [rescue.state for rescue in await store.rescue()] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
         assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
@@ -289,7 +289,7 @@ async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: St
 async def test_a_lost_worker_does_not_matter_to_what_waits(store: Store, clock: ManualClock) -> None:
     claim = await waiting(store, 600.0)
     clock.advance(120)
-    assert await store.rescue(retry=True) == []
+    assert await store.rescue() == []
     assert (await job_of(store, claim)).state is JobState.WAITING
 
 

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.lifecycle import run_time
 from queue_middleware.models import Headers, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.taskspec import Backoff, PollConfig
@@ -247,8 +248,7 @@ def result_of(record: TaskRecord) -> dict[str, Any] | None:
     if response is None:
         return None
     came_from_outside = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
-    began, ended = job.started_at, job.finished_at
-    duration = 0 if came_from_outside or began is None or ended is None else ended - began
+    duration = 0 if came_from_outside else run_time(job) or 0
     return {"statusCode": response.status, "headers": _joined(response), **_spelled(response.body), "duration": duration}
 
 

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 
 from queue_middleware.aside import aside
+from queue_middleware.ends import Loss
 from queue_middleware.errors import DiskFull, QueueError, StoreError
 from queue_middleware.models import (
     Cancelled,
@@ -32,7 +33,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import jobs, logs, reading, retention, submissions
+from . import jobs, logs, reading, retention, returns, submissions
 from .codec import PART, encode_lines, encode_request
 from .connection import Connection, in_transaction, open_connection
 from .files import Files, database_path, warnings
@@ -49,6 +50,8 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
+_LOST_BESIDES = 3
+"""Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
 _DISK_WATCH = 1.0
 """Seconds for which a look at the free disk is believed."""
 
@@ -68,7 +71,7 @@ class SQLiteStore:
         self._clock = clock
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
-        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
+        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client, settings.on_crash == "fail")
         self._tallies = Tallies()
         self._pruned = 0
         self._opened: AsyncExitStack | None = None
@@ -114,7 +117,7 @@ class SQLiteStore:
 
     async def _hand_back(self) -> None:
         try:
-            await self._writer.submit(jobs.release_all, None)
+            await self._writer.submit(returns.release_all, None)
         except QueueError:
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
             self._files.life.disown()
@@ -143,7 +146,14 @@ class SQLiteStore:
         return self._listeners.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
-        transaction = Transaction(connection, self._clock(), self.owner, round(self._settings.lease * 1000), self._tallies)
+        transaction = Transaction(
+            connection,
+            self._clock(),
+            self.owner,
+            round(self._settings.lease * 1000),
+            self._tallies,
+            self._settings.max_logs > 0,
+        )
         if self._tallies.refresh(connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
@@ -212,13 +222,17 @@ class SQLiteStore:
         """See `store.Store`."""
         return self._writer.submit(jobs.finish, _ended(claim, failure), 0, told)
 
-    async def retry(self, claim: Claim, delay: float) -> bool:
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
         """See `store.Store`."""
-        return await self._writer.submit(jobs.retry, (claim, round(delay * 1000)))
+        return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
 
     async def release(self, claim: Claim) -> bool:
         """See `store.Store`."""
-        return await self._writer.submit(jobs.release, claim)
+        return await self._writer.submit(returns.release, claim)
+
+    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+        """See `store.Store`."""
+        return self._writer.submit(returns.lose, (claim, loss))
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
@@ -246,12 +260,12 @@ class SQLiteStore:
 
     # --- the janitor's verbs
 
-    async def rescue(self, *, retry: bool) -> list[Rescue]:
+    async def rescue(self) -> list[Rescue]:
         """See `store.Store`."""
         dead = await self._reader.call(lambda connection: dead_owners(self.path, reading.owners(connection)))
         if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, self._clock())):
             return []
-        return await self._writer.submit(jobs.rescue, (retry, dead))
+        return await self._writer.submit(returns.rescue, (dead, len(self._settings.webhook_schedule) + 1 + _LOST_BESIDES))
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
