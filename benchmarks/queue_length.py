@@ -153,7 +153,7 @@ async def run_one(store: SQLiteStore) -> None:
 
 async def look_after(store: SQLiteStore) -> None:
     """What the janitor and the loops ask."""
-    await store.rescue(retry=True)
+    await store.rescue()
     await store.expire()
     await store.prune(500)
     await store.next_due(Topic.WORK)

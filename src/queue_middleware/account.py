@@ -7,11 +7,13 @@ import os
 from collections.abc import Awaitable, Callable
 
 from .backoff import exponential, grown
+from .ends import Loss
 from .errand import Errand
 from .errors import QueueError
 from .events import AttemptFailed, ClaimLost, Finished, Waiting
-from .lifecycle import Again, judge
+from .lifecycle import Again, attempts_allowed, judge
 from .logbook import Logbook
+from .logline import now, retry_line
 from .models import Claim, Failure, JobState, StoredResponse
 from .replay import Replay
 from .store import Store
@@ -145,9 +147,11 @@ class Account:
         claim = self.claim
         delay = self._pause() if again.after is None else again.after
         retry = self._behind_lines(self._store.retry)
+        reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
+        ended = f"failed: {reason}" if isinstance(outcome, Failure) else f"ended with {reason}"
+        line = retry_line(now() // 1000, claim.attempt, attempts_allowed(again.cause, claim.retry), ended, delay)
         await self._expected()
-        if await self._around.insist(None, lambda: retry(claim, delay)):
-            reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
+        if await self._around.insist(None, lambda: retry(claim, delay, line)):
             self._announce(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
         else:
             self.lost()
@@ -170,6 +174,12 @@ class Account:
         await self._around.insist(None, lambda: release(self.claim))
         self.is_telling = False
         self._on_told()
+
+    def lose(self, loss: Loss) -> None:
+        """The attempt ends this process, and is charged for it. Nothing waits for that: the event loop is about to end."""
+        if not self.is_settled:
+            self.forget()
+            self._store.lose(self.claim, loss)
 
     def forget(self) -> None:
         """Say nothing more of it to the store."""

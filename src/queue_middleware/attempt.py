@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import math
+from contextvars import Context
 from enum import StrEnum
 from typing import Any, Protocol
 
 from .account import Account
 from .bridges import Call, in_wsgi_bridge
+from .ends import Loss
 from .events import AttemptStarted, Outage, Raised, Stuck
 from .jobcontext import enter
 from .lifecycle import CANCELLED
@@ -45,6 +47,16 @@ async def _called(app: App, scope: dict[str, Any], replay: Replay) -> None:
     await app(scope, replay.receive, replay.send)
 
 
+def _ends_the_process(error: BaseException) -> bool:
+    """Whether it means the process, as Ctrl-C does. `SystemExit` does not: servers answer a handler that raises it with a 500.
+
+    But out of a task of the handler's own both have ended the event loop already.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
 class Attempt:
     """`run` is the body of its task."""
 
@@ -54,6 +66,7 @@ class Attempt:
     _timer: asyncio.TimerHandle | None = None
     _reason: Abort | None = None
     _has_returned = False
+    _deadline = math.inf
 
     def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
         self._account = account = Account(claim, around, self._leave)
@@ -66,8 +79,19 @@ class Attempt:
         wanted = account.errand and account.errand.task.spec.timeout
         # What a task wishes, but no more than the owner of the service gives to anybody.
         self._limit = min(wanted, most) if wanted else most
-        self._deadline = account.since + self._limit
         self._replay = account.replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
+
+    @property
+    def since(self) -> float:
+        """When it was claimed, then when it began; by the event loop's clock."""
+        return self._account.since
+
+    def begin(self, context: Context) -> None:
+        """Start its task. Its time counts from now; one that was ended meanwhile is only settled."""
+        self._account.since = now = self._loop.time()
+        if self._reason is None:
+            self._deadline = now + self._limit
+        self.task = self._loop.create_task(self.run(), context=context)
 
     async def run(self) -> None:
         """Call the application and settle. The slot is given back when both the call and the settlement are over."""
@@ -110,18 +134,15 @@ class Attempt:
         error = await application
         if error is None or isinstance(error, AnswerTooLarge):
             return None
-        if self._is_ours_to_pass_on(error):
-            self._account.forget()  # whoever finds it unfinished runs it again
+        if _ends_the_process(error):
+            self._account.lose(Loss.EXIT)
+            raise error
+        if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
+            self._account.forget()  # it is handed back, and run again
             raise error
         if self._reason is None and not isinstance(error, NoAnswer):
             self._announce(Raised(claim.request_id, error))
         return error
-
-    def _is_ours_to_pass_on(self, error: BaseException) -> bool:
-        """Whether it only met the application, and means the process: Ctrl-C, or the end of the event loop."""
-        return isinstance(error, KeyboardInterrupt) or (
-            isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down()
-        )
 
     async def _flush(self, number: int, data: bytes) -> None:
         if not await self._around.insist(None, lambda: self._around.store.append(self.claim, number, data)):

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol, get_args
 
+from .ends import Outcome
+from .lifecycle import outcome_of
 from .models import Failure, JobState, StoredResponse
 from .value import Value
 from .webhooks import Attempt, Delivery
@@ -64,12 +66,20 @@ class AttemptFailed(Value, frozen=True):
 
 
 class Finished(Value, frozen=True):
-    """A request reached its end, in this attempt; 0 where it was never begun. `seconds` of the attempt."""
+    """A request reached its end, in this attempt; 0 where it was never begun. `seconds` of the attempt.
+
+    `ended_as` is the class of its outcome: a status class such as `5xx`, `failed` or `cancelled`.
+    """
 
     request_id: str
     attempt: int
     outcome: StoredResponse | Failure
     seconds: float
+
+    @property
+    def ended_as(self) -> Outcome:
+        """See `ends.Outcome`."""
+        return outcome_of(self.outcome)
 
 
 class Waiting(Value, frozen=True):

@@ -44,7 +44,6 @@ class Janitor:
         self._complained = ""
         self._database = Trouble("database", announce)
         self._warned: set[str] = set()
-        self._retry = settings.on_crash == "retry"
         self._announce = announce
         self._stopping = asyncio.Event()
 
@@ -92,8 +91,10 @@ class Janitor:
 
     async def rescue(self) -> None:
         """Take over from those who died or whose lease ran out."""
-        for rescue in await self._store.rescue(retry=self._retry, running=self._running()):
+        for rescue in await self._store.rescue(running=self._running()):
             self._announce(Rescued(rescue.request_id, rescue.state))
+            if rescue.outcome is not None:
+                self._announce(Finished(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
 
     async def expire(self) -> None:
         """Fail what did not start before its deadline, in batches that leave room for others."""

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Self
 
-from .models import DeliveryState, ErrorType, Failure, JobState, RetryCause, RetryPolicy, StoredResponse
+from .ends import Outcome
+from .models import DeliveryState, ErrorType, Failure, Job, JobState, RetryCause, RetryPolicy, StoredResponse
 
 
 class JobEvent(StrEnum):
@@ -42,7 +43,7 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
     (JobState.RUNNING, JobEvent.RETRY): JobState.DELAYED,
     (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
-    (JobState.RUNNING, JobEvent.LOSE): JobState.QUEUED,
+    (JobState.RUNNING, JobEvent.LOSE): JobState.DELAYED,
     # The request to cancel a running job is only noted; the attempt ends itself, and then it is cancelled.
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.RUNNING, JobEvent.WAIT): JobState.WAITING,
@@ -162,6 +163,9 @@ class Pulse:
 
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died or hung")
+STOPPED_TOO_OFTEN = Failure(
+    ErrorType.RUNNER_DISCONNECTED, "the process that ran this request was ended again and again soon after its start"
+)
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
 UNANSWERED = Failure(ErrorType.WAIT_TIMEOUT, "nobody called back in time")
 UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
@@ -178,6 +182,12 @@ RETRIED_TASK_FAILURE: dict[ErrorType, RetryCause] = {
     ErrorType.RUNNER_SERVER_ERROR: RetryCause.SERVER_ERROR,
 }
 """A task's attempt that ended without an answer, or with a 5xx, is repeated (AsyncQueue contract, "Tasks")."""
+
+FREE_HAND_BACKS = 2
+"""How often in a row a process that ends in order may hand a request back; from then on each is charged as an attempt."""
+LONG_ATTEMPT = 600_000
+"""Milliseconds. An attempt that had run for so long when it was handed back is not counted, and the next is the first in a row:
+a deployment now and then ends no request, however long it takes."""
 
 _LONGEST_RETRY_AFTER = 3600
 
@@ -205,8 +215,26 @@ def judge(outcome: StoredResponse | Failure, attempt: int, policy: RetryPolicy) 
 
 def attempts_left(attempt: int, cause: RetryCause, policy: RetryPolicy) -> bool:
     """Whether there is another attempt after attempt number `attempt`, for this cause."""
-    allowed = 1 + policy.extra[cause] if cause in policy.extra else policy.max_attempts
-    return attempt < allowed
+    return attempt < attempts_allowed(cause, policy)
+
+
+def attempts_allowed(cause: RetryCause, policy: RetryPolicy) -> int:
+    """How many there are in all, as far as this cause is concerned."""
+    return 1 + policy.extra[cause] if cause in policy.extra else policy.max_attempts
+
+
+def run_time(job: Job) -> int | None:
+    """Milliseconds from the start of its last attempt to its end; never below 0, whatever was done to the clock meanwhile."""
+    if job.started_at is None or job.finished_at is None:
+        return None
+    return max(0, job.finished_at - job.started_at)
+
+
+def outcome_of(ended: StoredResponse | Failure) -> Outcome:
+    """The class of what a request ended with."""
+    if isinstance(ended, Failure):
+        return Outcome.CANCELLED if ended.error_type is ErrorType.CLIENT_CANCELLED else Outcome.FAILED
+    return Outcome(f"{ended.status // 100}xx") if 200 <= ended.status < 600 else Outcome.OTHER
 
 
 def _reason(outcome: StoredResponse | Failure) -> Again | None:

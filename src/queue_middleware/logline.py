@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from .ends import Loss
 from .models import LogLevel, LogLine, Progress
 
 MESSAGE = 8 * 1024
@@ -60,6 +61,40 @@ def dropped_line(at: int, dropped: int, lines: int, size: int) -> LogLine:
     """The last line of a log that grew too long."""
     message = f"{dropped} more lines were dropped: one attempt keeps at most {lines} lines and {size} bytes"
     return LogLine(at, LogLevel.WARN, message)
+
+
+LOSSES: dict[Loss, str] = {
+    Loss.PROCESS_DIED: "was lost: the process that ran it died",
+    Loss.LEASE_EXPIRED: "was lost: the process that ran it did not answer",
+    Loss.EXIT: "ended the process that ran it",
+}
+
+
+def loss_line(at: int, attempt: int, most: int, loss: Loss, delay: float) -> LogLine:
+    """Why a request waits that lost its process; `at` in milliseconds, `delay` in seconds."""
+    return _again_line(at, attempt, f"attempt {attempt} of {most} {LOSSES[loss]}; next attempt in {_seconds(delay)} or later")
+
+
+def retry_line(at: int, attempt: int, most: int, reason: str, delay: float) -> LogLine:
+    """Why a request waits whose attempt is repeated; `at` in milliseconds, `delay` in seconds."""
+    reason = clean(reason, LABEL)
+    return _again_line(at, attempt, f"attempt {attempt} of {most} {reason}; next attempt in {_seconds(delay)}")
+
+
+def hand_back_line(at: int, attempt: int, *, charged: bool) -> LogLine:
+    """Why a request waits whose process ended in order."""
+    counts = "it counts, because this has happened too often" if charged else "it does not count"
+    return _again_line(
+        at, attempt, f"attempt {attempt} was stopped by the end of its process; {counts}, and the request is run again"
+    )
+
+
+def _again_line(at: int, attempt: int, message: str) -> LogLine:
+    return LogLine(at * 1000, LogLevel.WARN, message, {"attempt": str(attempt)})
+
+
+def _seconds(delay: float) -> str:
+    return f"{delay:.0f} s" if delay >= 10 else f"{delay:.1f}".removesuffix(".0") + " s"
 
 
 def size_of(line: LogLine) -> int:

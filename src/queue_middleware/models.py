@@ -7,6 +7,7 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
+from .ends import Outcome
 from .mount import Mount
 from .taskspec import Backoff, Task
 from .value import Value
@@ -283,10 +284,14 @@ class Cancelled(StrEnum):
 
 
 class Rescue(Value, frozen=True):
-    """What became of a job whose worker was lost."""
+    """What became of a job whose worker was lost, or whose time is over."""
 
     request_id: str
     state: JobState
+    attempt: int = 0
+    """The one that was lost; 0 where none was running."""
+    outcome: StoredResponse | Failure | None = None
+    """How it ended; None where it goes on."""
 
 
 class Counts(Value, frozen=True):
@@ -295,3 +300,5 @@ class Counts(Value, frozen=True):
     jobs: Mapping[JobState, int]
     deliveries: Mapping[DeliveryState, int]
     receivers: Mapping[Standing, int] = msgspec.field(default_factory=dict)
+    outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
+    """How the requests ended that are kept: those of `jobs` that are completed, failed and cancelled, by their outcome."""

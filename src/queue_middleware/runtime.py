@@ -11,17 +11,19 @@ from typing import Any
 
 from .engine import Engine
 from .errors import NotRunning
-from .events import Announce, Observer, Submitted, Warned, announce_to
+from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import Ledger
-from .models import Cancelled, Counts, Job, LogLine, NewJob, Receipt, Result
+from .lifecycle import CANCELLED
+from .models import Cancelled, Counts, Job, LogLine, NewJob, Result
 from .process import asyncio_loop, move_in
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
 from .settings import Settings
+from .starts import Submission
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .taskspec import Task, TaskSpec
 from .urls import encode_url
@@ -182,20 +184,30 @@ class Runtime:
         self.guard.check_url(url, noun)
         return encode_url(url, noun)
 
-    async def submit(self, new: NewJob) -> Receipt:
-        """Store a job and, if a slot is free and nobody waits, begin with it. See `store.Store.submit`."""
-        worker = self._engine.worker
-        if not worker.reserve():
-            receipt = await self._engine.store.submit(new)
-        else:
-            try:
-                storing = self._engine.store.submit(new, start=True, begin=worker.begin)
-            except BaseException:
-                worker.begin(None)
-                raise
-            receipt = await storing
+    async def submit(self, new: NewJob) -> Submission:
+        """Store a job, and claim it with that if a slot is free and nothing waits. See `store.Store.submit`.
+
+        Answer it inside of `with` the submission: what was claimed begins behind that. It begins all the same when the caller
+        is cancelled before.
+        """
+        worker, store = self._engine.worker, self._engine.store
+        submission = Submission(worker)
+        try:
+            if not worker.reserve():
+                receipt = await store.submit(new)
+            else:
+                try:
+                    storing = store.submit(new, start=True, begin=submission.claimed)
+                except BaseException:
+                    submission.claimed(None)
+                    raise
+                receipt = await storing
+        except BaseException:
+            submission.close()
+            raise
+        submission.receipt = receipt
         self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
-        return receipt
+        return submission
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""
@@ -227,7 +239,10 @@ class Runtime:
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
-        return await self._engine.store.cancel(request_id)
+        cancelled = await self._engine.store.cancel(request_id)
+        if cancelled is Cancelled.WAITING:
+            self._announce(Finished(request_id.lower(), 0, CANCELLED, 0.0))
+        return cancelled
 
     # --- the faces' verbs for what waits
 

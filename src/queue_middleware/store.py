@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from .ends import Loss
 from .errors import QueueError
 from .models import (
     Cancelled,
@@ -130,11 +131,21 @@ class Store(Protocol):
     def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
         """End the job without an answer; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
 
-    async def retry(self, claim: Claim, delay: float) -> bool:
-        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead."""
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
+        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead.
+
+        `line` is added to its log, and says why it waits.
+        """
 
     async def release(self, claim: Claim) -> bool:
-        """Hand the job back, in its old place, the attempt not charged. A job to be cancelled is cancelled instead."""
+        """Hand the job back, in its old place, the attempt not charged. A job to be cancelled is cancelled instead.
+
+        But where that happens more than `lifecycle.FREE_HAND_BACKS` times in a row to attempts shorter than `LONG_ATTEMPT`, the
+        attempt is charged, and after the last one the job fails. Its log says that it was handed back.
+        """
+
+    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+        """The attempt ends this process: treat it as `rescue` would. None when the claim is no longer held."""
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """Store the next lines of the job, in order, and how far the attempt is; of reports the last one stays.
@@ -154,11 +165,15 @@ class Store(Protocol):
 
     # --- the janitor's verbs
 
-    async def rescue(self, *, retry: bool, running: Collection[int] = ()) -> list[Rescue]:
-        """Take the jobs of lost workers: queued again with `retry` and attempts left, else failed. Deliveries and polls too.
+    async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
+        """Take the jobs of lost workers, and their deliveries and polls.
 
         `running` are the tokens that this process works on; they are renewed first, in the same transaction. What is lost
         then says `lifecycle.IS_LOST`.
+
+        A job fails when it has no attempt left, or when the process that accepted it said `on_crash="fail"`. All others are
+        suspects until they have ended or are retried for another reason: each waits for its backoff, and is claimed only
+        while no other suspect is queued or running, by any process. Others are claimed beside it. Their logs say why they wait.
         """
 
     async def expire(self) -> list[Rescue]:
@@ -175,7 +190,7 @@ class Store(Protocol):
         """
 
     async def counts(self) -> Counts:
-        """How many are in each state."""
+        """How many are in each state, and how many of those that are kept ended how. Looks at no ended job."""
 
     # --- both loops' verb
 

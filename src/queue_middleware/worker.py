@@ -14,6 +14,7 @@ from .models import Claim
 from .replay import App
 from .rounds import LOOK_AGAIN
 from .settings import Settings
+from .starts import Startable, Starts
 from .store import Store, Topic
 from .surroundings import PAUSE, Surroundings
 from .target import Targets
@@ -22,8 +23,8 @@ from .target import Targets
 class Worker:
     """At most `settings.concurrency` attempts at once in this process.
 
-    `run` is the life of the worker: it ends some time after `stop`. `reserve` and `begin` are for the submitter of a job that
-    can begin at once.
+    `run` is the life of the worker: it ends some time after `stop`. `reserve`, `hold` and `release` are for the submission of a
+    job that is claimed with it; see `starts.Submission`.
     """
 
     def __init__(self, app: App, store: Store, targets: Targets, settings: Settings, announce: Announce) -> None:
@@ -33,7 +34,7 @@ class Worker:
         self._store = store
         self._settings = settings
         self._announce = announce
-        self._context = copy_context()
+        self._starts = Starts(self._loop, copy_context())
         self._running: dict[int, Attempt] = {}
         self._overstaying: set[Attempt] = set()
         self._reserved = 0
@@ -50,7 +51,7 @@ class Worker:
     def adopt(self, state: Mapping[str, Any] | None, context: Context) -> None:
         """Take over what the application prepared at its start: the lifespan's state and its context variables."""
         self._around.state = state
-        self._context = context
+        self._starts.context = context
 
     async def run(self) -> None:
         """Claim and run until `stop`, then drain, then hand back what is left."""
@@ -82,29 +83,35 @@ class Worker:
     # --- slots
 
     def reserve(self) -> bool:
-        """Keep a slot for a job that is being submitted. True obliges to call `begin`."""
+        """Keep a slot for a job that is being submitted. True obliges to call `hold`."""
         if self._stopping or self._free() <= 0:
             return False
         self._reserved += 1
         return True
 
-    def begin(self, claim: Claim | None) -> None:
-        """Run a claim in the slot that was reserved for it; without one, give the slot back."""
+    def hold(self, claim: Claim | None) -> Attempt | None:
+        """See `starts.Slots`."""
         self._reserved -= 1
-        if claim is not None:
-            self._start(claim)
-        else:
+        if claim is None:
             self._on_vacancy()
+            return None
+        attempt = self._take(claim)
+        self._starts.hold(attempt)
+        return attempt
+
+    def release(self, attempt: Startable) -> None:
+        """See `starts.Slots`."""
+        self._starts.release(attempt)
 
     def _free(self) -> int:
         return self._settings.concurrency - len(self._running) - self._reserved
 
-    def _start(self, claim: Claim) -> None:
-        attempt = Attempt(claim, self._around, self._vacate)
-        self._running[claim.token] = attempt
+    def _take(self, claim: Claim) -> Attempt:
+        """Its slot is taken, and its lease renewed, from now on."""
+        attempt = self._running[claim.token] = Attempt(claim, self._around, self._vacate)
         if self._stopping:
             attempt.abort(Abort.SHUTDOWN)
-        attempt.task = self._loop.create_task(attempt.run(), context=self._context.copy())
+        return attempt
 
     def _vacate(self, attempt: Attempt, *, still_running: bool = False) -> None:
         """Give a slot back. One that still runs is kept by us all the same: the event loop holds its tasks weakly."""
@@ -168,7 +175,8 @@ class Worker:
                 self._reserved -= free
             self._work_may_wait |= len(claims) == free
             for claim in claims:
-                self._start(claim)
+                # Like what was claimed with its submission: it may be the claim of a job that was committed a moment ago.
+                self._starts.soon(self._take(claim))
         return await self._store.next_due(Topic.WORK)
 
     # --- watching
@@ -207,6 +215,7 @@ class Worker:
             self._check_deadlines(self._loop.time())
 
     def _check_deadlines(self, now: float) -> None:
+        self._starts.release_late(now)
         for attempt in list(self._running.values()):
             attempt.check_deadline(now)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import mmap
 import os
+import signal
 import struct
 import time
 from collections.abc import AsyncIterator
@@ -114,6 +115,25 @@ async def blocking(request: Request) -> Response:
     return PlainTextResponse("blocked")
 
 
+async def exiting(request: Request) -> Response:
+    """Ends its process in its first step, without a word to anything."""
+    note("exiting", request.headers["x-fal-request-id"])
+    os._exit(1)
+
+
+async def crashing(request: Request) -> Response:
+    """Ends its process each time that it runs, after `seconds`, by `how`."""
+    question = await request.json()
+    note("crashing", request.headers["x-fal-request-id"])
+    await asyncio.sleep(question.get("seconds", 0))
+    if question["how"] == "signal":
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.Event().wait()
+    if question["how"] == "kill":
+        os.kill(os.getpid(), signal.SIGKILL)
+    os._exit(1)
+
+
 async def in_a_thread(request: Request) -> Response:
     """Waits for the gate in one of the threads that its event loop lends."""
     request_id, attempt = request.headers["x-fal-request-id"], request.headers.get("x-fal-attempt", "1")
@@ -138,6 +158,8 @@ inner = Starlette(
         Route("/busy", busy, methods=["POST"]),
         Route("/handed-over", handed_over, methods=["POST"]),
         Route("/blocking", blocking, methods=["POST"]),
+        Route("/crashing", crashing, methods=["POST"]),
+        Route("/exiting", exiting, methods=["POST"]),
         Route("/in-a-thread", in_a_thread, methods=["POST"]),
         Route("/health", health),
     ],

@@ -383,6 +383,7 @@ async def test_lines_of_all_attempts_stay_and_say_whose_they_are(database: Path)
         entries = await queue.logs(request_id)
     assert [(entry["message"], entry["labels"].get("attempt")) for entry in entries] == [
         ("attempt 1", None),
+        ("attempt 1 of 3 ended with status 503; next attempt in 0 s", "1"),
         ("attempt 2", "2"),
     ]
 
@@ -407,7 +408,9 @@ async def test_what_is_handed_back_at_shutdown_keeps_its_lines(database: Path) -
     async with serving(steps.app, database) as queue:
         await queue.response(request_id)
         said = await messages(queue, request_id)
-    assert said == ["begun", "25% early", "tidied up", "begun", "25% early", "going on", "tidied up"]
+    assert said[:3] == ["begun", "25% early", "tidied up"]
+    assert said[3].startswith("attempt 1 was stopped by the end of its process")
+    assert said[4:] == ["begun", "25% early", "going on", "tidied up"]
 
 
 async def test_lines_outlive_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

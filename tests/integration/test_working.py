@@ -280,7 +280,8 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
             stopped.set()
         return Response()
 
-    app = QueueMiddleware(Starlette(routes=[Route("/", hang)]), database=database, min_free_disk=0, observers=[ear])
+    inner = Starlette(routes=[Route("/", hang)])
+    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[ear], on_crash="fail")
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.reaches(request_id, "IN_PROGRESS")
@@ -289,7 +290,7 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
         thief = SQLiteStore(app.settings, lease_clock=clock.boot)
         await thief.open()
         await lease_passes(thief, clock)
-        await thief.rescue(retry=False)
+        await thief.rescue()
         await asyncio.wait_for(stopped.wait(), 10)
         await eventually(lambda: ear.of(ClaimLost))
         assert (await queue.response(request_id)).status_code == 503

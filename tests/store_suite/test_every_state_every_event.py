@@ -42,7 +42,7 @@ async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
 
 async def _lose(store: Store, clock: ManualClock, claim: Claim) -> None:
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
 
 
 async def _become_due(store: Store, clock: ManualClock, claim: Claim) -> None:
@@ -134,7 +134,7 @@ class Hands:
 
     async def lose(self) -> None:
         await lease_passes(self.store, self.clock)
-        await self.store.rescue(retry=True)
+        await self.store.rescue()
 
     async def follow(self) -> None:
         if self.attempted.id != self.number:

@@ -78,7 +78,7 @@ async def test_the_law(stores: Stores, clock: ManualClock, what: str, judgement:
             await asyncio.to_thread(other.renew, [token])
     if holder is Holder.DEAD:
         stores.die(other)
-    await judge.rescue(retry=True, running=[token] if holder is Holder.ITSELF else [])
+    await judge.rescue(running=[token] if holder is Holder.ITSELF else [])
     assert await is_held() is not lost
 
 
@@ -92,11 +92,11 @@ async def test_no_outage_costs_a_process_what_it_works_on(stores: Stores, clock:
     for outage in (45, 3600, 86_400):
         clock.advance(outage)
         for judge in (other, one):
-            await judge.rescue(retry=False, running=[token] if judge is one else [])
+            await judge.rescue(running=[token] if judge is one else [])
         assert await is_held()
         clock.advance(10)
         assert await asyncio.to_thread(one.renew, [token]) == 1
-        await other.rescue(retry=False)
+        await other.rescue()
         assert await is_held()
 
 
@@ -105,10 +105,10 @@ async def test_setting_the_clock_ends_no_lease_and_keeps_none_alive(store: Store
     token, is_held = await an_attempt_of(store)
     await lease_passes(store, clock, renewed=[token])
     clock.set(hours * 3600)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert await is_held()
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert not await is_held()
 
 
@@ -120,13 +120,13 @@ async def test_a_store_that_has_just_been_opened_judges_no_lease_for_as_long_as_
     clock.advance(100)
     new = await stores.open()
     for _ in range(3):
-        await new.rescue(retry=True)
+        await new.rescue()
         assert await is_held()
         clock.advance(15)
         await asyncio.to_thread(new.renew, ())
     clock.advance(15)
     await asyncio.to_thread(new.renew, ())
-    await new.rescue(retry=True)
+    await new.rescue()
     assert not await is_held()
 
 
@@ -145,7 +145,7 @@ async def test_a_renewal_that_misses_something_says_so_at_once(stores: Stores, c
     stopped, other = await stores.open(), await stores.open()
     token, is_held = await an_attempt_of(stopped)
     await lease_passes(other, clock)
-    await other.rescue(retry=True)
+    await other.rescue()
     assert not await is_held()
     heard: list[Any] = []
     stopped.subscribe(Topic.CANCEL, lambda: heard.append(1))

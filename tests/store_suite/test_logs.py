@@ -68,10 +68,13 @@ async def test_lines_of_all_attempts_stay_in_one_sequence(store: Store, clock: M
     (again,) = await store.claim(1)
     await store.log(again, lines("second"))
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
+    clock.advance(2)
     (third,) = await store.claim(1)
     await store.log(third, lines("third"))
-    assert await said(store, claim.key) == [(1, "first"), (2, "second"), (3, "third")]
+    one, two, loss, three = await said(store, claim.key)
+    assert [one, two, three] == [(1, "first"), (2, "second"), (4, "third")]
+    assert loss[0] == 3
 
 
 async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -> None:
@@ -79,21 +82,24 @@ async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -
     assert stale
     await store.log(stale, lines("mine"))
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert not await store.log(stale, lines("between"))
+    clock.advance(1)
     (fresh,) = await store.claim(1)
     assert not await store.log(stale, lines("too late"), Progress(0.9))
     assert (await store.job(fresh.request_id)).progress is None
     await store.complete(fresh, an_answer())
     assert not await store.log(stale, lines("after the end"))
-    assert await said(store, stale.key) == [(1, "mine")]
+    mine, loss = await said(store, stale.key)
+    assert mine == (1, "mine")
+    assert "attempt 1 of 3 was lost" in loss[1]
 
 
 async def test_who_lost_a_job_that_then_failed_adds_nothing(store: Store, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(retry=RetryPolicy(1)), start=True)).claim
     assert stale
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert not await store.log(stale, lines("too late"))
     assert await said(store, stale.key) == []
 

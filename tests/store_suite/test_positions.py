@@ -71,7 +71,7 @@ class Chance:
         self._clock.advance(self._random.choice((0.001, 0.03, 1, 25, 3000, 90_000)))
         while await store.expire():
             pass
-        await store.rescue(retry=True)
+        await store.rescue()
 
 
 @pytest.mark.parametrize("seed", range(2))

@@ -191,7 +191,7 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(stor
         assert await store.release(claim)
     elif how == "lose":
         await lease_passes(store, clock)
-        assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.COMPLETED]
+        assert [rescue.state for rescue in await store.rescue()] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
         assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
@@ -290,7 +290,7 @@ async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: St
 async def test_a_lost_worker_does_not_matter_to_what_waits(store: Store, clock: ManualClock) -> None:
     claim = await waiting(store, 600.0)
     clock.advance(120)
-    assert await store.rescue(retry=True) == []
+    assert await store.rescue() == []
     assert (await job_of(store, claim)).state is JobState.WAITING
 
 
@@ -387,7 +387,7 @@ async def test_a_lost_poll_is_made_again(store: Store, clock: ManualClock) -> No
     clock.advance(1)
     assert await claimed_polls(store, 5) == []
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     (poll,) = await claimed_polls(store, 5)
     assert poll.number == 2
     assert not await store.waiting.settle_poll(lost, next_in=3.0)
@@ -401,7 +401,7 @@ async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: Store, cloc
     for _ in range(3):
         await lease_passes(store, clock, renewed=[poll.token])
         clock.set(3600)
-        assert await store.rescue(retry=True, running=[poll.token]) == []
+        assert await store.rescue(running=[poll.token]) == []
         assert await claimed_polls(store, 5) == []
     assert await store.waiting.settle_poll(poll, next_in=3.0)
 

@@ -6,7 +6,9 @@ import asyncio
 
 import pytest
 
+from queue_middleware.ends import Outcome
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.lifecycle import outcome_of
 from queue_middleware.models import (
     PART,
     ErrorType,
@@ -16,12 +18,14 @@ from queue_middleware.models import (
     Progress,
     RetryCause,
     RetryPolicy,
+    StoredResponse,
 )
 from queue_middleware.pieces import pieces_of
 from queue_middleware.store import Store, Topic
+from queue_middleware.tasks import Channel
 from tests.clock import ManualClock
 from tests.leases import lease_passes
-from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed
+from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 from tests.store_suite.conftest import Stores
 
 
@@ -87,7 +91,8 @@ async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualC
     stale = receipt.claim
     assert stale
     await lease_passes(store, clock)
-    assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.QUEUED]
+    assert [rescue.state for rescue in await store.rescue()] == [JobState.DELAYED]
+    clock.advance(1)
     (fresh,) = await store.claim(1)
     assert not await store.complete(stale, an_answer(b"stale"))
     assert not await store.fail(stale, Failure(ErrorType.RUNNER_SERVER_ERROR, "stale"))
@@ -116,7 +121,7 @@ async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: Manu
     receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert not await store.complete(receipt.claim, an_answer())
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
@@ -156,10 +161,11 @@ async def test_a_retry_waits_its_time(store: Store, clock: ManualClock) -> None:
 
 async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"))
-    for expected in (JobState.QUEUED, JobState.QUEUED, JobState.FAILED):
+    for expected in (JobState.DELAYED, JobState.DELAYED, JobState.FAILED):
+        clock.advance(2)  # its backoff
         assert len(await store.claim(1)) == 1
         await lease_passes(store, clock)
-        assert [rescue.state for rescue in await store.rescue(retry=True)] == [expected]
+        assert [rescue.state for rescue in await store.rescue()] == [expected]
     job = await store.job(receipt.request_id)
     assert job.failure is not None
     assert job.failure.error_type is ErrorType.RUNNER_DISCONNECTED
@@ -167,16 +173,17 @@ async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClo
     assert len(await claimed(store, 5)) == 1
 
 
-async def test_on_crash_fail_never_runs_twice(store: Store, clock: ManualClock) -> None:
+async def test_on_crash_fail_never_runs_twice(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(on_crash="fail")
     await store.submit(a_job(), start=True)
     await lease_passes(store, clock)
-    assert [rescue.state for rescue in await store.rescue(retry=False)] == [JobState.FAILED]
+    assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
 async def test_no_retry_means_not_after_a_crash_either(store: Store, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     await lease_passes(store, clock)
-    assert [rescue.state for rescue in await store.rescue(retry=True)] == [JobState.FAILED]
+    assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
 async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: ManualClock) -> None:
@@ -185,7 +192,7 @@ async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: Manual
     (claim,) = await store.claim(1)
     assert claim.retry == policy
     await lease_passes(store, clock)
-    await store.rescue(retry=True)
+    await store.rescue()
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
 
@@ -199,7 +206,7 @@ async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualCloc
     for _ in range(4):
         clock.advance(45)
         await asyncio.to_thread(store.renew, [kept.claim.token, delivery.token])
-        assert await store.rescue(retry=True) == []
+        assert await store.rescue() == []
     assert (await store.counts()).deliveries == {"sending": 1}
 
 
@@ -208,7 +215,7 @@ async def test_what_its_process_forgot_is_not_renewed(store: Store, clock: Manua
     forgotten = await store.submit(a_job(), start=True)
     assert kept.claim
     await lease_passes(store, clock, renewed=[kept.claim.token])
-    assert [rescue.request_id for rescue in await store.rescue(retry=True)] == [forgotten.request_id]
+    assert [rescue.request_id for rescue in await store.rescue()] == [forgotten.request_id]
 
 
 async def test_what_is_held_says_what_is_to_be_cancelled(store: Store) -> None:
@@ -234,7 +241,7 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: Manua
         assert await store.release(receipt.claim)
     else:
         await lease_passes(store, clock)
-        await store.rescue(retry=True)
+        await store.rescue()
     job = await store.job(receipt.request_id)
     assert job.state is JobState.CANCELLED
     assert job.failure == Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
@@ -408,6 +415,60 @@ async def test_counts(store: Store) -> None:
     counts = await store.counts()
     assert counts.jobs == {JobState.RUNNING: 1, JobState.QUEUED: 1}
     assert counts.deliveries == {}
+    assert counts.outcomes == {}
+
+
+OUTCOMES: dict[str, tuple[StoredResponse | Failure, JobState]] = {
+    "2xx": (an_answer(status=201), JobState.COMPLETED),
+    "3xx": (an_answer(status=307), JobState.COMPLETED),
+    "4xx": (an_answer(status=422), JobState.COMPLETED),
+    "5xx": (an_answer(status=500), JobState.COMPLETED),
+    "other": (an_answer(status=999), JobState.COMPLETED),
+    "failed": (Failure(ErrorType.REQUEST_TIMEOUT, "too long"), JobState.FAILED),
+    "cancelled": (Failure(ErrorType.CLIENT_CANCELLED, "cancelled"), JobState.CANCELLED),
+}
+
+
+@pytest.mark.parametrize("name", OUTCOMES)
+async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, clock: ManualClock, name: str) -> None:
+    store = await stores.open(retention=100)
+    outcome, state = OUTCOMES[name]
+    for _ in range(2):
+        claim = (await store.submit(a_job(), start=True)).claim
+        assert claim
+        await (store.fail(claim, outcome) if isinstance(outcome, Failure) else store.complete(claim, outcome))
+        await (store.fail(claim, outcome) if isinstance(outcome, Failure) else store.complete(claim, outcome))
+        clock.advance(60)
+    counts = await store.counts()
+    assert counts.outcomes == {outcome_of(outcome): 2} == {Outcome(name): 2}
+    assert counts.jobs == {state: 2}
+    clock.advance(1)
+    assert await store.prune(500) == 1
+    assert (await store.counts()).outcomes == {Outcome(name): 1}
+
+
+async def test_every_way_to_an_end_is_counted(store: Store, clock: ManualClock) -> None:
+    waiting = await store.submit(a_job())
+    await store.cancel(waiting.request_id)
+    await store.submit(a_job(start_timeout=1.0))
+    clock.advance(2)
+    await store.expire()
+    for word in (a_word(), a_word(failure=Failure(ErrorType.PROVIDER_FAILED, "no"))):
+        claim = (await store.submit(a_job(task=a_task()), start=True)).claim
+        assert claim
+        assert claim.task
+        await store.waiting.conclude(claim, claim.task, an_answer(status=202), a_wait())
+        assert (await store.counts()).jobs[JobState.WAITING] == 1
+        await store.waiting.resolve(claim.key, Channel.CALLBACK, word)
+    claim = (await store.submit(a_job(task=a_task()), start=True)).claim
+    assert claim
+    assert claim.task
+    await store.waiting.conclude(claim, claim.task, an_answer(status=202), a_wait(1.0))
+    clock.advance(2)
+    await store.waiting.time_out()
+    counts = await store.counts()
+    assert counts.outcomes == {Outcome.CANCELLED: 1, Outcome.FAILED: 3, Outcome.SUCCESS: 1}
+    assert counts.jobs == {JobState.CANCELLED: 1, JobState.FAILED: 3, JobState.COMPLETED: 1}
 
 
 @pytest.mark.parametrize("topic", Topic)

@@ -91,6 +91,13 @@ def test_a_word_from_outside_took_no_time_of_ours(channel: Channel | None, durat
     assert result["duration"] == duration
 
 
+def test_no_duration_is_negative_after_the_clock_was_set_back() -> None:
+    record = a_record(resolved_by=None)
+    result = wire.result_of(record.replace(job=record.job.replace(finished_at=0)))
+    assert result is not None
+    assert result["duration"] == 0
+
+
 def test_bytes_that_are_no_text_are_base64() -> None:
     result = wire.result_of(a_record(response=StoredResponse(200, (), b"\xff\xfe")))
     assert result is not None

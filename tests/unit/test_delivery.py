@@ -361,7 +361,8 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert await bench.states() == {DeliveryState.SENDING: 1}
 
     await lease_passes(bench.store, bench.clock)
-    await bench.store.rescue(retry=True)
+    await bench.store.rescue()
+    bench.clock.advance(1)  # its backoff
     async with bench.running(Receiver()):
         event = await bench.ear.next()
     assert isinstance(event, Delivered)
@@ -391,7 +392,8 @@ async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_bac
     async with bench.running(receiver, Cancelling(), limit=1):
         await until_claimed(bench)
         await lease_passes(bench.store, bench.clock)
-        await bench.store.rescue(retry=True)
+        await bench.store.rescue()
+        bench.pass_time(1)  # its backoff
         event = await bench.ear.next()
     assert (type(event), event.delivery.attempt, len(receiver.posts)) == (Delivered, 2, 1)
 
@@ -463,7 +465,8 @@ async def test_a_lost_lease_is_not_announced(bench):
         await bench.finish()
         await receiver.arrived.acquire()
         await lease_passes(bench.store, bench.clock)
-        await bench.store.rescue(retry=True)
+        await bench.store.rescue()
+        bench.pass_time(1)  # its backoff
         receiver.gate.set()
         event = await bench.ear.next()
     assert event.delivery.attempt == 2

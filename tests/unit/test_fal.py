@@ -218,6 +218,11 @@ def job(state: JobState, **changes: object) -> Job:
             {"metrics": {"inference_time": 0.0}, "error": "Invalid status code: 422"},
         ),
         (
+            job(JobState.COMPLETED, started_at=3_600_000, finished_at=300, status=200),  # the clock was set back
+            "COMPLETED",
+            {"metrics": {"inference_time": 0.0}},
+        ),
+        (
             job(JobState.FAILED, failure=Failure(ErrorType.START_TIMEOUT, "too late")),
             "COMPLETED",
             {"metrics": {}, "error": "too late", "error_type": "request_timeout"},

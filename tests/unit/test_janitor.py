@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from queue_middleware.events import Event, Finished, Warned
+from queue_middleware.events import Event, Finished, Rescued, Warned
 from queue_middleware.janitor import Janitor
+from queue_middleware.lifecycle import LOST
 from queue_middleware.models import JobState, Rescue
 from queue_middleware.settings import Settings
 
@@ -37,6 +38,19 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
     janitor, heard = a_janitor(store, warnings=lambda: ["the disk is on fire"])
     await janitor.run()
     assert heard == [Warned("the disk is on fire")]
+
+
+async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
+    async def rescue() -> list[Rescue]:
+        return [Rescue("one", JobState.DELAYED, 1), Rescue("other", JobState.FAILED, 3, LOST)]
+
+    janitor, heard = a_janitor(SimpleNamespace(rescue=rescue))
+    await janitor.rescue()
+    assert heard == [
+        Rescued("one", JobState.DELAYED),
+        Rescued("other", JobState.FAILED),
+        Finished("other", 3, LOST, 0.0),
+    ]
 
 
 async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:

@@ -524,7 +524,7 @@ async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_bac
             while not cancelled:
                 await asyncio.sleep(0)
         await lease_passes(bench.store, bench.clock)
-        await bench.store.rescue(retry=True)
+        await bench.store.rescue()
         assert (await bench.ear.next()).request_id == claim.request_id
     assert len(wire.calls) == 1
 
@@ -583,7 +583,7 @@ async def test_a_question_under_way_is_waited_for_then_given_up(bench):
     assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
     wire.gate.set()
     await lease_passes(bench.store, bench.clock)
-    await bench.store.rescue(retry=True)
+    await bench.store.rescue()
     async with bench.asking(wire):
         assert isinstance(await bench.ear.next(), Finished)
     assert await bench.result(claim) == b'{"status": "done"}'

@@ -81,11 +81,12 @@ class TaskQueue:
     async def _create(self, call: Call, route: TaskRoute) -> None:
         try:
             body = await self._intake.read(call, _headers(call))
-            created, told = await self._commissions.take(call, body)
+            submission, created = await self._commissions.take(call, body)
         finally:
             self._intake.done(call)
-        call.request_id = created.job.request_id
-        await call.answer(201, wire.created_body(created, told))
+        with submission:
+            call.request_id = created.record.job.request_id
+            await call.answer(201, wire.created_body(*created))
 
     async def _list(self, call: Call, route: TaskRoute) -> None:
         if call.identity is None:

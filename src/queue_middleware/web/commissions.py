@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
@@ -13,6 +14,7 @@ from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy,
 from queue_middleware.mount import read_mount
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
+from queue_middleware.starts import Submission
 from queue_middleware.target import callback_url, may_call
 from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.taskspec import Task, TaskSpec
@@ -31,6 +33,13 @@ _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 """As long as a callback URL may well be; what is judged is the target with it in its places."""
 
 
+class Created(NamedTuple):
+    """What a new task is like, and what only its maker is told."""
+
+    record: TaskRecord
+    told: dict[str, str]
+
+
 class Commissions:
     """Takes tasks for one queue."""
 
@@ -39,8 +48,8 @@ class Commissions:
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
 
-    async def take(self, call: Call, body: bytes) -> tuple[TaskRecord, dict[str, str]]:
-        """Store a task. What it is like now, and what only its maker is told. Raises what is wrong with it."""
+    async def take(self, call: Call, body: bytes) -> tuple[Submission, Created]:
+        """Store a task. Raises what is wrong with it. To be answered inside of `with` the submission."""
         asked = read_task(body)
         if asked.on_complete is not None:
             with _as_bad_request():
@@ -65,8 +74,8 @@ class Commissions:
         )
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(call, asked, request, task)
-        receipt = await self._runtime.submit(new)
-        return _created(receipt.request_id, new, spec), self._told(task)
+        submission = await self._runtime.submit(new)
+        return submission, Created(_record(submission.receipt.request_id, new, spec), self._told(task))
 
     def _inside(self, call: Call, asked: TaskRequest) -> StoredRequest:
         """A call of the wrapped application."""
@@ -127,7 +136,7 @@ class Commissions:
         return told
 
 
-def _created(request_id: str, new: NewJob, spec: TaskSpec) -> TaskRecord:
+def _record(request_id: str, new: NewJob, spec: TaskSpec) -> TaskRecord:
     """As it was stored; it may have been started since."""
     key, _ = parse_request_id(request_id)
     created_at = key >> SEQUENCE_BITS

@@ -87,9 +87,9 @@ class FalQueue:
 
     async def _submit(self, call: Call) -> None:
         links = self._links(call)  # may be refused, and then nothing is stored
-        receipt = await self._submissions.take(call)
-        call.request_id = receipt.request_id
-        await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, links))
+        with await self._submissions.take(call) as receipt:
+            call.request_id = receipt.request_id
+            await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, links))
 
     async def _status(self, call: Call) -> None:
         job = await self._runtime.job(call.route.request_id)

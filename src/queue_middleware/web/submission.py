@@ -8,10 +8,11 @@ from urllib.parse import unquote
 
 from queue_middleware.errors import HeadersTooLarge, NotAllowed
 from queue_middleware.headers import RequestHeaders, read_headers
-from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
+from queue_middleware.models import Headers, NewJob, StoredRequest
 from queue_middleware.mount import read_mount
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
+from queue_middleware.starts import Submission
 from queue_middleware.taskspec import TaskSpec
 from queue_middleware.wire import fal
 from queue_middleware.wire.knobs import Knobs, read_knobs
@@ -47,8 +48,11 @@ class Submissions:
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
 
-    async def take(self, call: Call) -> Receipt:
-        """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored."""
+    async def take(self, call: Call) -> Submission:
+        """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored.
+
+        To be answered inside of `with` the submission.
+        """
         headers: Headers = tuple(call.scope["headers"])
         query, parameters = fal.split_query(call.scope["query_string"])
         call.body_is_unread = True

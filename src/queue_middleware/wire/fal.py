@@ -10,6 +10,7 @@ from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
 from queue_middleware.errors import BadRequest, UriTooLong
+from queue_middleware.lifecycle import run_time
 from queue_middleware.models import Job, JobState
 
 from .failures import error_type
@@ -137,9 +138,8 @@ def is_over(job: Job) -> bool:
 
 
 def _metrics(job: Job) -> dict[str, float]:
-    if job.state in _STATUS or job.started_at is None or job.finished_at is None:
-        return {}
-    return {"inference_time": (job.finished_at - job.started_at) / 1000}
+    milliseconds = None if job.state in _STATUS else run_time(job)
+    return {} if milliseconds is None else {"inference_time": milliseconds / 1000}
 
 
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:

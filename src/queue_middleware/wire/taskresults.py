@@ -12,6 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
+from queue_middleware.lifecycle import run_time
 from queue_middleware.models import StoredResponse
 from queue_middleware.tasks import Channel, TaskRecord
 from queue_middleware.value import Value
@@ -89,8 +90,7 @@ def result_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
 
 def _took(record: TaskRecord) -> int:
     came_from_outside = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
-    began, ended = record.job.started_at, record.job.finished_at
-    return 0 if came_from_outside or began is None or ended is None else ended - began
+    return 0 if came_from_outside else run_time(record.job) or 0
 
 
 def _joined(response: StoredResponse) -> dict[str, str]:

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.lifecycle import CANCELLED, FINAL, LOST, OVERDUE, UNREADABLE, attempts_left
+from queue_middleware.lifecycle import CANCELLED, FINAL, OVERDUE, UNREADABLE
 from queue_middleware.models import (
     Cancelled,
     Claim,
@@ -28,7 +28,6 @@ from queue_middleware.wire.webhook import host_of
 from . import taskrows
 from .bounds import within_bounds
 from .codec import decode_events, decode_request
-from .leases import Lost, judge_leases
 from .news import tell_start
 from .queries import execute_rows
 from .transaction import Transaction
@@ -48,12 +47,22 @@ class NotTogether(Exception):
 
 
 def promote(transaction: Transaction) -> None:
-    """Delayed jobs whose time has come are queued, each in its old place."""
+    """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
     tallies = transaction.tallies
     tallies.refresh(transaction.connection)
-    if tallies.delayed and transaction.change("promote", (transaction.now,)):
+    changed = transaction.change("promote", (transaction.now,)) if tallies.delayed else 0
+    if tallies.suspects:
+        changed += transaction.change("clear_suspects")
+        changed += transaction.change("promote_suspect", (transaction.now,))
+    if changed:
         tallies.forget()
         tallies.refresh(transaction.connection)
+
+
+def let_suspects_go_on(transaction: Transaction) -> None:
+    """A job has ended, which may have been a suspect: the next one may run."""
+    if transaction.tallies.suspects:
+        transaction.topics.add(Topic.WORK)
 
 
 def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
@@ -83,7 +92,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         head, body, parts = requests[key]
         if parts:
             body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
-        policy = _policy(max_attempts, retries)
+        policy = policy_of(max_attempts, retries)
         try:
             request = decode_request(head, body)
         except msgspec.DecodeError:
@@ -103,7 +112,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     return claims
 
 
-def _policy(max_attempts: int, retries: str | None) -> RetryPolicy:
+def policy_of(max_attempts: int, retries: str | None) -> RetryPolicy:
+    """From the columns."""
     return RetryPolicy(max_attempts, _retries.decode(retries) if retries else {})
 
 
@@ -136,6 +146,7 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
         if has_parts:
             transaction.change("drop_request_parts", (key,))
     make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
+    let_suspects_go_on(transaction)
     return [True] * len(batch)
 
 
@@ -147,23 +158,25 @@ def fail(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
     if isinstance(outcome, StoredResponse):
         return key, token, JobState.COMPLETED, transaction.now, outcome.status, None, None
-    return key, token, _end_state(outcome), transaction.now, None, outcome.error_type, outcome.detail
+    return key, token, end_state(outcome), transaction.now, None, outcome.error_type, outcome.detail
 
 
-def _end_state(failure: Failure) -> JobState:
+def end_state(failure: Failure) -> JobState:
+    """What becomes of a job that ends like this."""
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> bool:
-    """End an attempt by the last word that came while it was running, if one did."""
+def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> StoredResponse | Failure | None:
+    """End an attempt by the last word that came while it was running, if one did; how it ended."""
     word = taskrows.early(transaction, key)
     if word is None:
-        return False
+        return None
     channel, resolution = word
     transaction.change("drop_response_parts", (key,))  # nothing is kept of what the call has answered
-    finish(transaction, [(key, token, webhook, resolution.failure or resolution.response, True)])
+    outcome = resolution.failure or resolution.response
+    finish(transaction, [(key, token, webhook, outcome, True)])
     taskrows.put_word(transaction, key, channel, resolution)
-    return True
+    return outcome
 
 
 def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
@@ -172,52 +185,6 @@ def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) 
     if deliveries:
         execute_rows(transaction.connection, "insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
-
-
-def retry(transaction: Transaction, batch: Sequence[tuple[Claim, int]]) -> list[bool]:
-    """Put attempts back for later, in so many milliseconds."""
-    return [_put_back(transaction, claim.key, claim.token, delay) for claim, delay in batch]
-
-
-def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
-    """Hand jobs back to the queue without charging the attempt."""
-    return [_put_back(transaction, claim.key, claim.token, None) for claim in batch]
-
-
-def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
-    """Hand back jobs that this owner still has, and its deliveries; how many jobs. To be repeated until it has none."""
-    held = within_bounds(transaction.all("held_weighed", (transaction.owner,)))
-    for key, token in held:
-        _put_back(transaction, key, token, None)
-    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
-    if transaction.change("release_deliveries", everything):
-        transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("release_polls", everything):
-        transaction.topics.add(Topic.POLL)
-    return [len(held) for _ in batch]
-
-
-def _put_back(transaction: Transaction, key: int, token: int, delay: int | None) -> bool:
-    row = transaction.one("running_claim", (key, token))
-    if row is None:
-        return False
-    cancelling, webhook, task = row
-    if task and finish_early(transaction, key, token, webhook):
-        return True
-    if cancelling:
-        return finish(transaction, [(key, token, webhook, CANCELLED, True)])[0]
-    transaction.change("drop_response_parts", (key,))
-    if delay is None:
-        transaction.change("requeue", (1, key))
-    else:
-        transaction.change("delay", (transaction.now + delay, key))
-    _waits_again(transaction)
-    return True
-
-
-def _waits_again(transaction: Transaction) -> None:
-    transaction.tallies.forget()
-    transaction.topics.add(Topic.WORK)
 
 
 # --- ending from outside
@@ -255,45 +222,12 @@ def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]
 
 def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
     """Fail jobs that wait for their turn, or for somebody outside."""
-    end = (_end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
+    end = (end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
     ended = transaction.all("end_waiting", end)
     if ended:
+        let_suspects_go_on(transaction)
         transaction.tallies.forget()
         for key, _ in ended:
             transaction.change("drop_request", (key,))
             transaction.change("drop_request_parts", (key,))
         make_due(transaction, ended)
-
-
-def rescue(transaction: Transaction, batch: Sequence[tuple[bool, Lost]]) -> list[list[Rescue]]:
-    """Take the jobs, deliveries and polls of lost workers. See `lifecycle.IS_LOST`."""
-    return [_rescue(transaction, again, lost) for again, lost in batch]
-
-
-def _rescue(transaction: Transaction, again: bool, judged: Lost) -> list[Rescue]:
-    lost = judge_leases(transaction, judged)
-    rescued: list[Rescue] = []
-    for key, tail, attempt, max_attempts, retries, cancelling, token, webhook, task in within_bounds(
-        transaction.all("lost_jobs", lost)
-    ):
-        policy = _policy(max_attempts, retries)
-        if task and finish_early(transaction, key, token, webhook):
-            transaction.change("forget_token", (key,))
-            rescued.append(Rescue(format_request_id(key, tail), taskrows.state(transaction, key)))
-        elif cancelling or not (again and attempts_left(attempt, RetryCause.CONNECTION_ERROR, policy)):
-            outcome = CANCELLED if cancelling else LOST
-            finish(transaction, [(key, token, webhook, outcome, True)])
-            transaction.change("forget_token", (key,))
-            rescued.append(Rescue(format_request_id(key, tail), _end_state(outcome)))
-        else:
-            transaction.change("drop_response_parts", (key,))
-            transaction.change("requeue", (0, key))
-            _waits_again(transaction)
-            rescued.append(Rescue(format_request_id(key, tail), JobState.QUEUED))
-    if rescued:
-        transaction.topics.add(Topic.CANCEL)
-    if transaction.change("lost_deliveries", lost):
-        transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("lost_polls", lost):
-        transaction.topics.add(Topic.POLL)
-    return rescued

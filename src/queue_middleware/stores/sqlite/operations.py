@@ -6,12 +6,12 @@ from typing import Any
 
 from queue_middleware.models import PART, Claim, Failure, StoredResponse
 
-from . import deliveries, jobs, tasks
+from . import deliveries, jobs, returns, tasks
 from .writer import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {
-        jobs.cancel, jobs.fail, jobs.retry, jobs.release, jobs.rescue, jobs.expire,
+        jobs.cancel, jobs.fail, jobs.expire, returns.retry, returns.release, returns.release_all, returns.lose, returns.rescue,
         tasks.conclude, tasks.resolve, tasks.time_out, deliveries.redeliver,
     }
 )  # fmt: skip

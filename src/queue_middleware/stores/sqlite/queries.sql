@@ -12,8 +12,9 @@ SELECT max(
     ifnull((SELECT max(id) FROM job WHERE state = 'delayed'), 0));
 
 -- name: insert_jobs
-INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at,
+    fails_on_crash)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: put_payloads
 -- New requests, and answers that take the place of theirs.
@@ -33,15 +34,47 @@ INSERT INTO news_wanted (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: waiting
-SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority;
+SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority
+UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
 
 -- name: waiting_of_client
 SELECT jobs FROM waiting_client WHERE client = ?;
 
 -- name: promote
--- Not all at once: everybody waits for the end of the transaction.
+-- Not all at once: everybody waits for the end of the transaction. Suspects have a gate of their own.
 UPDATE job SET state = 'queued', due_at = NULL
-WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? ORDER BY due_at LIMIT 500);
+WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? AND id NOT IN (SELECT job_id FROM suspect)
+    ORDER BY due_at LIMIT 500);
+
+-- name: promote_suspect
+-- The next one, where none is in the queue or running.
+UPDATE job SET state = 'queued', due_at = NULL
+WHERE id = (SELECT id FROM suspect CROSS JOIN job ON id = job_id WHERE state = 'delayed' AND due_at <= ? ORDER BY due_at, id LIMIT 1)
+    AND NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job ON id = job_id WHERE state IN ('queued', 'running'));
+
+-- name: clear_suspects
+-- What has ended, or waits for an external service, is not under suspicion any more.
+DELETE FROM suspect WHERE job_id IN (
+    SELECT job_id FROM suspect CROSS JOIN job ON id = job_id WHERE state NOT IN ('queued', 'delayed', 'running'));
+
+-- name: suspect
+INSERT INTO suspect (job_id, reason) VALUES (?, ?) ON CONFLICT DO UPDATE SET reason = excluded.reason;
+
+-- name: clear_suspect
+DELETE FROM suspect WHERE job_id = ?;
+
+-- name: put_off_suspects
+UPDATE job SET due_at = :until
+WHERE state = 'delayed' AND due_at < :until AND id IN (SELECT job_id FROM suspect);
+
+-- name: count_hand_back
+INSERT INTO handed_back (job_id, times) VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times;
+
+-- name: forget_hand_backs
+DELETE FROM handed_back WHERE job_id = ?;
+
+-- name: add_line
+INSERT INTO log (job_id, number, lines) SELECT :key, 1 + ifnull(max(number), 0), :lines FROM log WHERE job_id = :key;
 
 -- name: claim
 -- A job whose start deadline has passed is left for `expire`.
@@ -97,12 +130,22 @@ DELETE FROM response_part WHERE job_id = ?;
 -- name: running_claim
 SELECT cancelling, webhook, task FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
+-- name: running_job
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner FROM job
+WHERE id = ? AND state = 'running' AND token = ?;
+
+-- name: running_jobs
+-- The last column: parts that are deleted with it.
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
+    (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+WHERE state = 'running' AND owner = ? LIMIT 500;
+
 -- name: delay
 UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE id = ?;
 
 -- name: requeue
--- An attempt that was handed back is not charged; one that was lost is.
+-- An attempt that was handed back is not charged, unless that has happened too often.
 UPDATE job SET state = 'queued', attempt = attempt - ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE id = ?;
 
@@ -134,10 +177,6 @@ WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
 
--- name: held_weighed
-SELECT id, token, (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id)
-FROM job WHERE state = 'running' AND owner = ? LIMIT 500;
-
 -- name: renew_jobs
 UPDATE job SET lease_until = :lease_until WHERE state = 'running' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens));
 
@@ -164,12 +203,14 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :end
 
 -- name: lost_jobs
 -- The last column: parts that are deleted with it.
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task,
+SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
     (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: lost_deliveries
-UPDATE delivery SET state = 'pending', due_at = :now, owner = NULL, token = NULL, lease_until = NULL
+-- It may be what ended its process: 1, 2, 4 … seconds, an hour at most, and no more often than the schedule allows and some.
+UPDATE delivery SET state = iif(attempt - spent >= :most, 'dead', 'pending'),
+    due_at = :now + min(1000 << max(0, min(attempt - spent - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
 
 -- name: lost_polls
@@ -333,7 +374,9 @@ UPDATE flow SET held_until = :now WHERE held_until > :now AND flow IN (SELECT va
 UPDATE receiver SET held_until = :now WHERE held_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_work
-SELECT min(due_at) FROM job WHERE state = 'delayed';
+-- Suspects that wait for another one are due when that has ended.
+SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_id FROM suspect)
+    OR NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running')));
 
 -- name: next_delivery
 SELECT min(at) FROM (
@@ -345,7 +388,13 @@ SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
-SELECT state, count(*) FROM job GROUP BY state;
+-- Of the ended ones see `count_outcomes`: there may be a million of them, and nothing here looks at each.
+SELECT state, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state
+UNION ALL SELECT 'running', count(*) FROM job WHERE state = 'running'
+UNION ALL SELECT 'waiting', count(*) FROM task WHERE waits_until IS NOT NULL;
+
+-- name: count_outcomes
+SELECT name, jobs FROM outcome WHERE jobs > 0;
 
 -- name: count_all_deliveries
 SELECT state, count(*) FROM delivery GROUP BY state;

@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from queue_middleware.ends import Outcome
 from queue_middleware.errors import StillInProgress, UnknownRequest
 from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
@@ -123,9 +124,26 @@ def spare(connection: sqlite3.Connection) -> int:
 
 
 def counts(connection: sqlite3.Connection) -> Counts:
-    """How many are in each state."""
+    """How many are in each state, and how many ended how; from one snapshot."""
+    connection.execute("BEGIN")
+    try:
+        jobs, outcomes, deliveries, receivers = (
+            dict(connection.execute(SQL[name]).fetchall())
+            for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
+        )
+    finally:
+        connection.execute("COMMIT")
+    ended = {Outcome(name): count for name, count in outcomes.items()}
+    states = {JobState(state): count for state, count in jobs.items() if count}
+    for outcome, count in ended.items():
+        state = _WITHOUT_ANSWER.get(outcome, JobState.COMPLETED)
+        states[state] = states.get(state, 0) + count
     return Counts(
-        {JobState(state): count for state, count in connection.execute(SQL["count_jobs"]).fetchall()},
-        {DeliveryState(state): count for state, count in connection.execute(SQL["count_all_deliveries"]).fetchall()},
-        {Standing(standing): count for standing, count in connection.execute(SQL["count_receivers"]).fetchall()},
+        states,
+        {DeliveryState(state): count for state, count in deliveries.items()},
+        {Standing(standing): count for standing, count in receivers.items()},
+        ended,
     )
+
+
+_WITHOUT_ANSWER = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}

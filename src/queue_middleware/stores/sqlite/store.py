@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from queue_middleware.aside import aside
+from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError, StoreError
 from queue_middleware.models import (
     Cancelled,
@@ -31,7 +32,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import ahead, clocks, jobs, logs, reading, submissions
+from . import ahead, clocks, jobs, logs, reading, returns, submissions
 from .clocks import Clocks
 from .codec import encode_lines, encode_request
 from .connection import Connection
@@ -54,6 +55,8 @@ _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
+_LOST_BESIDES = 3
+"""Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
 
 
 class SQLiteStore:
@@ -73,7 +76,7 @@ class SQLiteStore:
         self._leases = Leases(self._clocks.boot, self._lease)
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall)
-        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
+        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client, settings.on_crash == "fail")
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
         self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
@@ -141,7 +144,7 @@ class SQLiteStore:
 
     async def _hand_back(self) -> None:
         try:
-            while await self._writer.submit(jobs.release_all, None):
+            while await self._writer.submit(returns.release_all, None):
                 pass
         except QueueError:
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
@@ -185,7 +188,8 @@ class SQLiteStore:
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies)
+        keeps_logs = self._settings.max_logs > 0
+        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies, keeps_logs)
         if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
@@ -255,13 +259,17 @@ class SQLiteStore:
         """See `store.Store`."""
         return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
 
-    async def retry(self, claim: Claim, delay: float) -> bool:
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
         """See `store.Store`."""
-        return await self._writer.submit(jobs.retry, (claim, round(delay * 1000)))
+        return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
 
     async def release(self, claim: Claim) -> bool:
         """See `store.Store`."""
-        return await self._writer.submit(jobs.release, claim)
+        return await self._writer.submit(returns.release, claim)
+
+    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+        """See `store.Store`."""
+        return self._writer.submit(returns.lose, (claim, loss))
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """See `store.Store`."""
@@ -285,13 +293,14 @@ class SQLiteStore:
 
     # --- the janitor's verbs
 
-    async def rescue(self, *, retry: bool, running: Collection[int] = ()) -> list[Rescue]:
+    async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
         dead = await self._reader.call(lambda connection: dead_owners(self.path, self.owner, reading.owners(connection)))
         ended_by = self._leases.ended_by(self._clocks.boot())
         if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, ended_by)):
             return []
-        return await self._writer.submit(jobs.rescue, (retry, Lost(dead, running, self._leases)))
+        most = len(self._settings.webhook_schedule) + 1 + _LOST_BESIDES
+        return await self._writer.submit(returns.rescue, (Lost(dead, running, self._leases), most))
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""

@@ -24,10 +24,11 @@ from .transaction import Transaction
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """How long the queue may grow."""
+    """What this process decides about the jobs that it accepts: how long the queue may grow, and what a lost process means."""
 
     queued: int
     per_client: int
+    fails_on_crash: bool = False
 
 
 def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, Limits]]) -> list[Receipt | QueueError]:
@@ -49,7 +50,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
         request_id = format_request_id(key, tail)
         starts = start and not tallies.queued.total() and new.due_at is None
-        jobs.append(_job_row(transaction, key, tail, token if starts else None, new))
+        jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.events or new.short_lived or new.task is not None:
@@ -125,7 +126,9 @@ def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueErro
     return None
 
 
-def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob) -> tuple[Any, ...]:
+def _job_row(
+    transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob, fails_on_crash: bool
+) -> tuple[Any, ...]:
     now = transaction.now
     starts = token is not None
     return (
@@ -143,4 +146,5 @@ def _job_row(transaction: Transaction, key: int, tail: bytes, token: int | None,
         token,
         transaction.lease_until if starts else None,
         now if starts else None,
+        fails_on_crash,
     )

@@ -16,7 +16,7 @@ from queue_middleware.taskspec import Task
 from . import taskrows
 from .bounds import within_bounds
 from .codec import encode, encode_headers
-from .jobs import end_waiting, finish, finish_early, make_due
+from .jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
 from .transaction import Transaction
 
 Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
@@ -65,6 +65,7 @@ def _conclude(
 
 def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait: Wait) -> None:
     now = transaction.now
+    let_suspects_go_on(transaction)
     transaction.change("begin_wait", (key,))
     transaction.payloads.append((key, encode_headers(answer.headers), answer.body, answer.parts))
     transaction.change("drop_request_parts", (key,))
@@ -108,6 +109,7 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
         end = (JobState.FAILED, transaction.now, None, failure.error_type, failure.detail, key)
     row = transaction.one("end_outside", end)
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
+    let_suspects_go_on(transaction)
     transaction.tallies.forget()
     transaction.change("drop_request_parts", (key,))
     taskrows.wait_no_longer(transaction, key)

@@ -22,6 +22,8 @@ class Tallies:
     queued: Counter[int] = field(default_factory=Counter)
     """By priority."""
     delayed: int = 0
+    suspects: int = 0
+    """Jobs that have lost their process; those among them that have ended since may still be counted."""
     last_key: int = 0
     """The largest there is; the next is larger, whatever the clock says."""
     clients: dict[str, int] = field(default_factory=dict)
@@ -40,6 +42,7 @@ class Tallies:
         waiting = connection.execute(SQL["waiting"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
         self.delayed = sum(jobs for state, _, jobs in waiting if state == JobState.DELAYED)
+        self.suspects = sum(jobs for state, _, jobs in waiting if state == "suspect")
         self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
         self.clients.clear()
         return True
@@ -87,6 +90,8 @@ class Transaction:
     boot_time: int
     """Milliseconds on the boot clock, on which leases are measured."""
     tallies: Tallies
+    keeps_logs: bool = True
+    """Whether jobs have log lines here."""
     topics: set[Topic] = field(default_factory=set)
     """What listeners are told once it is committed."""
     payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)

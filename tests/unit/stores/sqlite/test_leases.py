@@ -66,7 +66,7 @@ async def test_without_a_file_left_no_owner_is_taken_for_dead(make: Any) -> None
     one, other = await make(), await make()
     await started(other)
     with no_files_left():
-        assert await one.rescue(retry=True) == []
+        assert await one.rescue() == []
 
 
 async def test_a_connection_that_has_become_useless_is_replaced(make: Any, clock: ManualClock) -> None:
@@ -111,7 +111,7 @@ async def test_a_beat_without_anything_to_renew_is_written_all_the_same(make: An
     clock.advance(45)
     one._leases._connection.execute("PRAGMA query_only = OFF")
     await asyncio.to_thread(one.renew, ())
-    assert await one.rescue(retry=True) == []
+    assert await one.rescue() == []
 
 
 async def test_a_life_sign_that_was_removed_is_made_again(make: Any, tmp_path: Path) -> None:
@@ -123,9 +123,9 @@ async def test_a_life_sign_that_was_removed_is_made_again(make: Any, tmp_path: P
         meddle()
         assert one.renew([token]) == 1
         assert sign.exists()
-        assert await other.rescue(retry=True) == []
+        assert await other.rescue() == []
     one._files.life.disown()
-    assert len(await other.rescue(retry=True)) == 1
+    assert len(await other.rescue()) == 1
     assert one.renew(()) == 0, "and not after it was given up"
     assert dead_owners(one.path, other.owner, [one.owner]) == [one.owner]
 
@@ -157,7 +157,7 @@ async def test_an_owner_of_an_earlier_boot_is_dead_though_nothing_is_left_of_it(
     new = await make()
     for sign in tmp_path.glob(f"*.alive-{old.owner}"):
         sign.unlink()
-    assert len(await new.rescue(retry=True)) == 1
+    assert len(await new.rescue()) == 1
 
 
 @pytest.mark.parametrize(("theirs", "dead"), [("aaaaaaaa", False), ("bbbbbbbb", True), ("", False)])

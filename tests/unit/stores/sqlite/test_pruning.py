@@ -251,7 +251,7 @@ async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_p
     other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}))
     await other.open()
     try:
-        assert [len(await other.rescue(retry=True)) for _ in range(4)] == [1, 1, 1, 0]
+        assert [len(await other.rescue()) for _ in range(4)] == [1, 1, 1, 0]
     finally:
         await other.close()
 

@@ -1,0 +1,128 @@
+"""When an attempt begins: behind the response to the submission that it was claimed with.
+
+A handler may block the event loop, or end the process, in its first step. The client of a submission, and of every other one
+that was committed with it, has its response on the way by then.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import Context
+from types import TracebackType
+from typing import Protocol
+
+from .models import Claim, Receipt
+
+TURNS = 4
+"""Turns of the event loop between the end of `send` and the first step of an attempt.
+
+One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the
+same turn. The others are for what hands messages on to another task: middlewares such as Starlette's `BaseHTTPMiddleware`.
+"""
+LONGEST = 1.0
+"""Seconds for which a slot is kept for an attempt whose client does not read its response."""
+
+
+class Startable(Protocol):
+    """An attempt that has a slot and has not begun."""
+
+    @property
+    def since(self) -> float:
+        """When it was claimed, by the event loop's clock."""
+
+    def begin(self, context: Context) -> None:
+        """Start its task."""
+
+
+class Starts:
+    """Begins attempts in the order in which they are released; one callback a turn, however many they are."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
+        self.context = context
+        """Each attempt gets a copy of it."""
+        self._loop = loop
+        # Not that of a submission: a callback keeps its context.
+        self._own_context = context
+        self._held: dict[Startable, None] = {}
+        self._due: deque[tuple[int, Startable]] = deque()
+        self._turn = 0
+        self._is_turning = False
+
+    def hold(self, attempt: Startable) -> None:
+        """Keep it until its submission is answered."""
+        self._held[attempt] = None
+
+    def release(self, attempt: Startable) -> None:
+        """Its submission is answered, or will never be. Repeatable."""
+        if attempt in self._held:
+            del self._held[attempt]
+            self.soon(attempt)
+
+    def release_late(self, now: float) -> None:
+        """Called every now and then: release those whose clients do not read."""
+        while self._held and now - (attempt := next(iter(self._held))).since >= LONGEST:
+            self.release(attempt)
+
+    def soon(self, attempt: Startable) -> None:
+        """Begin it some turns of the event loop from now."""
+        self._due.append((self._turn + TURNS, attempt))
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._next_turn, context=self._own_context)
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        due = self._due
+        while due and due[0][0] <= self._turn:
+            due.popleft()[1].begin(self.context.copy())
+        if due:
+            self._loop.call_soon(self._next_turn, context=self._own_context)
+        else:
+            self._is_turning = False
+
+
+class Slots(Protocol):
+    """Where attempts run."""
+
+    def hold(self, claim: Claim | None) -> Startable | None:
+        """Fill the slot that was reserved with the claim, whose attempt does not begin yet; without one, give the slot back."""
+
+    def release(self, attempt: Startable) -> None:
+        """Let it begin. Repeatable."""
+
+
+class Submission:
+    """A job that is being stored, and then is; with it, perhaps, its first attempt.
+
+    `with` it gives the receipt, and the response is sent inside the block. Behind the block, however it is left, the attempt
+    begins that was claimed with the job. One whose submission is never closed begins after `LONGEST` seconds.
+    """
+
+    __slots__ = ("_attempt", "_is_closed", "_slots", "receipt")
+
+    receipt: Receipt
+    """Set when it is stored."""
+
+    def __init__(self, slots: Slots) -> None:
+        self._slots = slots
+        self._attempt: Startable | None = None
+        self._is_closed = False
+
+    def claimed(self, claim: Claim | None) -> None:
+        """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
+        attempt = self._attempt = self._slots.hold(claim)
+        if self._is_closed and attempt is not None:
+            self._slots.release(attempt)
+
+    def close(self) -> None:
+        """The response is on its way, or there will be none. Repeatable."""
+        self._is_closed = True
+        if self._attempt is not None:
+            self._slots.release(self._attempt)
+
+    def __enter__(self) -> Receipt:
+        return self.receipt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,221 @@
+"""A submission is answered before anything of its handler runs, which may block the event loop or end the process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.middleware.base import BaseHTTPMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+
+from queue_middleware import QueueMiddleware, starts
+from queue_middleware.stores.sqlite import SQLiteStore
+from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.queueing import connected, eventually, stored_jobs
+
+pytestmark = pytest.mark.usefixtures("brisk")
+
+
+class Events:
+    """What happened, in order: `answered` for each response that a server has in its hands, `began` for each handler."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def app(self) -> App:
+        @http_only
+        async def handler(scope: Message, receive: Receive, send: Send) -> None:
+            self.seen.append("began")
+            time.sleep(0.02)
+            await answer(send)
+
+        return handler
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.body" and not message.get("more_body", False):
+            self.seen.append("answered")
+
+
+def a_queue(app: App, database: Path, **options: Any) -> QueueMiddleware:
+    return QueueMiddleware(app, database=database, **{"min_free_disk": 0, "shutdown_timeout": 2, **options})
+
+
+def receiving(body: bytes = b"") -> Receive:
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> Message:
+        if messages:
+            return messages.pop()
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    return receive
+
+
+TASK = b'{"targetUrl": "/work"}'
+ROUTES = {
+    "gateway": ("POST", b"/fal/queue/submit/work", b""),
+    "by a link": ("GET", b"/fal/queue/submit/work", b""),
+    "queue form": ("POST", b"/fal/queue/run/owner/alias", b"{}"),
+    "queue form at a host": ("POST", b"/owner/alias/path", b"{}"),
+    "a task": ("POST", b"/fal/queue/v1/tasks", TASK),
+}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_on_an_idle_queue(database: Path, route: str) -> None:
+    events, (method, path, body) = Events(), ROUTES[route]
+    queue = a_queue(events.app(), database, fal_hosts="service.test" if path.startswith(b"/owner") else ())
+    async with queue.running():
+        await queue(http_scope(method, path), receiving(body), events.send)
+        await eventually(lambda: "began" in events.seen)
+    assert events.seen == ["answered", "began"]
+
+
+@pytest.mark.parametrize("concurrency", [8, 2], ids=["all are claimed at once", "some are claimed later"])
+async def test_all_of_one_commit(database: Path, concurrency: int) -> None:
+    events = Events()
+    queue = a_queue(events.app(), database, concurrency=concurrency)
+    async with queue.running():
+        together = [queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send) for _ in range(8)]
+        await asyncio.gather(*together)
+        await eventually(lambda: events.seen.count("began") == 8)
+    assert events.seen == ["answered"] * 8 + ["began"] * 8
+
+
+def layered(app: App, layer: Callable[[App], App], layers: int) -> App:
+    for _ in range(layers):
+        app = layer(app)
+    return app
+
+
+async def _onwards(request: Any, call_next: Any) -> Any:
+    return await call_next(request)
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize(
+    "layer",
+    [lambda app: BaseHTTPMiddleware(app, _onwards), lambda app: GZipMiddleware(app, minimum_size=1)],
+    ids=["base", "gzip"],
+)
+async def test_behind_middlewares_that_hand_the_response_on(database: Path, layer: Callable[[App], App], layers: int) -> None:
+    events = Events()
+    queue = a_queue(events.app(), database)
+    async with queue.running():
+        await layered(queue, layer, layers)(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send)
+        await eventually(lambda: "began" in events.seen)
+    assert events.seen == ["answered", "began"]
+
+
+# --- it begins in any case
+
+
+async def test_the_connection_breaks_while_the_response_is_sent(database: Path) -> None:
+    async def broken(message: Message) -> None:
+        raise OSError("the client has gone")
+
+    events = Events()
+    queue = a_queue(events.app(), database)
+    async with queue.running():
+        with pytest.raises(OSError, match="gone"):
+            await queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), broken)
+        await eventually(lambda: events.seen == ["began"], starts.LONGEST * 0.8)
+
+
+async def test_the_submitter_is_cancelled_while_its_job_is_committed(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = Events()
+    queue = a_queue(events.app(), database)
+    submitting: list[asyncio.Task[Any]] = []
+    submit = SQLiteStore.submit
+
+    def cancelled(self: SQLiteStore, *arguments: Any, **options: Any) -> Any:
+        asyncio.get_running_loop().call_soon(submitting[0].cancel)
+        return submit(self, *arguments, **options)
+
+    monkeypatch.setattr(SQLiteStore, "submit", cancelled)
+    async with queue.running():
+        one = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send))
+        submitting.append(one)
+        with pytest.raises(asyncio.CancelledError):
+            await one
+        await eventually(lambda: events.seen == ["began"], starts.LONGEST * 0.8)
+    assert stored_jobs(database, "state = 'completed'") == 1
+
+
+async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(starts, "LONGEST", 0.1)
+
+    async def unread(message: Message) -> None:
+        await asyncio.Event().wait()
+
+    events = Events()
+    queue = a_queue(events.app(), database, concurrency=1, request_timeout=5)
+    async with connected(queue) as other:
+        blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
+        await eventually(lambda: events.seen == ["began"])
+        assert (await other.run("POST", "/work")).text == "ok"
+        blocked.cancel()
+
+
+async def test_a_request_that_is_cancelled_while_its_response_is_unread(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "LONGEST", 60.0)
+    told: dict[bytes, bytes] = {}
+    gate = asyncio.Event()
+
+    async def unread(message: Message) -> None:
+        told.update(message.get("headers", ()))
+        await gate.wait()
+
+    events = Events()
+    queue = a_queue(events.app(), database)
+    async with connected(queue) as other:
+        blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
+        await eventually(lambda: told)
+        request_id = told[b"x-fal-request-id"].decode()
+        assert (await other.cancel(request_id)).status_code == 202
+        gate.set()
+        await blocked
+        ended = await other.reaches(request_id, "COMPLETED")
+    assert ended["error_type"] == "client_cancelled"
+    assert events.seen == []
+
+
+async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(starts, "LONGEST", 60.0)
+    sending = asyncio.Event()
+
+    async def unread(message: Message) -> None:
+        sending.set()
+        await asyncio.Event().wait()
+
+    events = Events()
+    queue = a_queue(events.app(), database, shutdown_timeout=0)
+    async with queue.running():
+        blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
+        await sending.wait()
+    assert stored_jobs(database, "state = 'queued' AND attempt = 0") == 1
+    blocked.cancel()
+    async with queue.running():
+        await eventually(lambda: events.seen == ["began"])
+
+
+async def test_its_lease_is_renewed_meanwhile(database: Path) -> None:
+    tokens: list[int] = []
+
+    async def look(message: Message) -> None:
+        tokens[:] = queue._runtime._engine.worker.tokens()
+
+    queue = a_queue(Events().app(), database)
+    async with queue.running():
+        await call(queue, http_scope("GET", b"/fal/queue/openapi.json"))
+        await queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), look)
+    assert len(tokens) == 1
