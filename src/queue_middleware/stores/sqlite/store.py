@@ -73,7 +73,6 @@ class SQLiteStore:
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruned = 0
-        self._longest = ahead.longest_pause(settings.webhook_schedule)
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
 
@@ -100,8 +99,8 @@ class SQLiteStore:
             stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
             stack.push_async_callback(self._listeners.close)
-            tell, undone = self._listeners.tell, self._tallies.forget
-            self._writer = Writer(self._connection, self._begin, tell, undone, self._watched.check)
+            undone, check = self._tallies.forget, self._watched.check
+            self._writer = Writer(self._connection, self._begin, self._listeners.tell, undone, check)
             await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
             self._watchers = [
@@ -280,11 +279,11 @@ class SQLiteStore:
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
         kept = round(self._settings.retention * 1000)
-        now = self._clocks.believed(kept)
-        found = await self._reader.call(lambda connection: retention.outlived(connection, now, kept, self._pruned, limit))
+        today, now = self._clocks.believed(kept), self._clocks.wall()
+        found = await self._reader.call(lambda connection: retention.outlived(connection, today, kept, self._pruned, limit))
         # The next batch need not pass again by all those that are kept, for instance because they wait.
         self._pruned = found.jobs[-1] if len(found.jobs) == limit else 0
-        put_off = await self._reader.call(lambda connection: ahead.ahead(connection, self._clocks.wall(), self._longest))
+        put_off = await self._reader.call(lambda connection: ahead.ahead(connection, now, self._settings.webhook_schedule))
         if put_off.is_any:
             await self._writer.submit(ahead.bring_back, put_off)
         return await self._writer.submit(retention.prune, found) if found.is_any else 0
