@@ -72,7 +72,7 @@ class Journal:
             burst = self._bursts[event.where] = _Burst(now)
         text = f"{type(event.error).__name__}: {event.error}"
         if burst.is_new(event.error, now):
-            _log.error("%s: %s; goes on in %.0f s", event.where, text, event.pause, exc_info=event.error)
+            _log.error("%s: %s; goes on in %g s", event.where, text, round(event.pause, 2), exc_info=event.error)
         elif (count := burst.to_be_told(now)) > 0:
             _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
 

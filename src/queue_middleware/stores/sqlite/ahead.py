@@ -41,13 +41,9 @@ class Ahead(Value, frozen=True):
         return bool(self.hosts or self.jobs or self.tasks)
 
 
-def longest_pause(schedule: Sequence[float]) -> int:
-    """Milliseconds between two attempts to deliver, at most, by this schedule in seconds."""
-    return round(max(schedule, default=0.0) * 1200)
-
-
-def ahead(connection: sqlite3.Connection, now: int, longest: int) -> Ahead:
-    """At most some hundreds of each kind. `longest` is that of `longest_pause`."""
+def ahead(connection: sqlite3.Connection, now: int, schedule: Sequence[float]) -> Ahead:
+    """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
+    longest = round(max(schedule, default=0.0) * 1200)
     asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
     return Ahead(
         asked["far"],

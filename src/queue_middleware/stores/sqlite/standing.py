@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 
 from queue_middleware.errors import Outdated, QueueError
 
@@ -32,25 +32,26 @@ class Standing:
     def check(self, connection: sqlite3.Connection) -> None:
         """Raise what keeps a transaction from being written; for one that does not use `Tallies`."""
         self._watched.check()
-        with self._noticing():
+        try:
             check_schema(connection)
+        except Outdated as outdated:
+            self._notice(outdated)
+            raise
 
     def refresh(self, tallies: Tallies, connection: sqlite3.Connection) -> bool:
         """See `Tallies.refresh`."""
-        with self._noticing():
-            return tallies.refresh(connection)
-
-    @contextlib.contextmanager
-    def _noticing(self) -> Iterator[None]:
-        """In the threads that write."""
         try:
-            yield
+            return tallies.refresh(connection)
         except Outdated as outdated:
-            if self._outdated is None:
-                self._outdated = outdated
-                with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                    self._loop.call_soon_threadsafe(self._begin_to_leave)
+            self._notice(outdated)
             raise
+
+    def _notice(self, outdated: Outdated) -> None:
+        """In the threads that write."""
+        if self._outdated is None:
+            self._outdated = outdated
+            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+                self._loop.call_soon_threadsafe(self._begin_to_leave)
 
     def _begin_to_leave(self) -> None:
         self._leaving = self._loop.create_task(self._leave(), name="queue-store-leaving")

@@ -80,7 +80,6 @@ class SQLiteStore:
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
         self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
-        self._longest = ahead.longest_pause(settings.webhook_schedule)
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
 
@@ -310,7 +309,8 @@ class SQLiteStore:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        put_off = await self._read(lambda connection: ahead.ahead(connection, self._clocks.wall(), self._longest))
+        now = self._clocks.wall()
+        put_off = await self._read(lambda connection: ahead.ahead(connection, now, self._settings.webhook_schedule))
         if put_off.is_any:
             await self._writer.submit(ahead.bring_back, put_off)
         count = await self._pruning.step(limit)
