@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from queue_middleware.aside import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import read_headers
@@ -37,10 +38,11 @@ class Commissions:
         self._runtime = runtime
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._lane = Lane()
 
     async def take(self, call: Call, body: bytes) -> tuple[TaskRecord, dict[str, str]]:
         """Store a task. What it is like now, and what only its maker is told. Raises what is wrong with it."""
-        asked = read_task(body)
+        asked = await self._lane.run(len(body), read_task, body)
         if asked.on_complete is not None:
             with _as_bad_request():
                 self._runtime.check_webhook(asked.on_complete, "onCompleteUrl")

@@ -69,8 +69,8 @@ class SQLiteStore:
         self.owner = ""
         self._settings = settings
         self._clock = clock
-        self.outbox = SQLiteOutbox(settings, self._write, self._read)
-        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
+        self.outbox = SQLiteOutbox(settings, self._write, self._read, self._read_many)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock, self._read_many)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, clock, round(settings.retention * 1000))
@@ -97,15 +97,11 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
+            self._lister = await Connection(self.path, None).open()
+            stack.push_async_callback(self._lister.close)
             self._listeners = Listeners(self._files.bells)
-            self._writer = Writer(
-                self._connection,
-                self._begin,
-                self._listeners.tell,
-                self._tallies.forget,
-                one_by_one=ONE_BY_ONE,
-                relieve=self._relieve,
-            )
+            tell, undone = self._listeners.tell, self._tallies.forget
+            self._writer = Writer(self._connection, self._begin, tell, undone, one_by_one=ONE_BY_ONE, relieve=self._relieve)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
             self._watcher = asyncio.get_running_loop().create_task(watching, name="queue-store-watcher")
             self._opened = stack.pop_all()
@@ -149,6 +145,10 @@ class SQLiteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         return await self._reader.call(work)
+
+    async def _read_many(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """What goes through many rows has a connection of its own: a listing may take long, and a status must not wait."""
+        return await self._lister.call(work)
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
         self._reserve.give_up()
@@ -287,7 +287,7 @@ class SQLiteStore:
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
-        return await self._reader.call(reading.counts)
+        return await self._read_many(reading.counts)
 
     # --- both loops' verb
 
