@@ -84,7 +84,10 @@ class Settings:
     """
 
     database: str = _option("queue.sqlite3", parse_text)
-    """Path of the SQLite file, or `sqlite:///…`. It and its companions (`-wal`, `-shm`, `.lock`, `.key`) lie in one folder."""
+    """Path of the SQLite file, or `sqlite:///…`. It and its companions lie in one folder.
+
+    These are `-wal`, `-shm`, `.reserve`, `.lock` and `.key`.
+    """
     prefix: str = _option("/fal/queue", parse_prefix)
     """Where the queue's routes live."""
     fal_hosts: tuple[str, ...] = _option((), parse_hosts)
@@ -158,7 +161,10 @@ class Settings:
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
     """Seconds for running requests to end at shutdown; the rest is handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
-    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB."""
+    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB.
+
+    Free space within the database counts. With 0 no disk is watched, and none is kept in reserve.
+    """
     allow_network_filesystem: bool = _option(False, parse_flag)
     """Open the database on NFS, SMB or the like all the same. SQLite's locks do not hold there: expect corruption."""
 
