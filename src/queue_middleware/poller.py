@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+from .aside import Lane
 from .cadence import next_question
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
@@ -78,6 +79,7 @@ class Poller:
         self._announce = announce
         self._clock = clock
         self._turns = Turns(limit)
+        self._lane = Lane()
         self._rounds = Rounds("poller", self._claim, announce, grace=grace)
         store.subscribe(Topic.POLL, self._rounds.wake)
 
@@ -146,14 +148,16 @@ class Poller:
 
     async def _hear(self, poll: Poll) -> _Heard:
         """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""
-        plan = make_plan(poll.config, await self._start(poll))
+        start = await self._start(poll)
+        plan = await self._lane.run(len(start.body), make_plan, poll.config, start)
         url, is_result = plan.url, False
         for _ in range(MOST_REDIRECTS + 1):
             answer = await self._get(poll, url)
             if is_result:
-                reading = read_result(url, answer, poll.troubles)
+                reading = await self._lane.run(len(answer.body), read_result, url, answer, poll.troubles)
             else:
-                reading = read_status(poll.config, plan, url, answer, poll.troubles)
+                asked = (poll.config, plan, url, answer, poll.troubles)
+                reading = await self._lane.run(len(answer.body), read_status, *asked)
             if not isinstance(reading, Fetch | Moved):
                 return _Heard(reading, answer)
             url, is_result = reading.url, is_result or isinstance(reading, Fetch)

@@ -10,6 +10,7 @@ import asyncio
 import hmac
 from typing import Any
 
+from .aside import Lane
 from .callback_id import digest, is_callback_id
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
@@ -34,17 +35,21 @@ class Reception:
         self._room = room
         self._provenance = provenance
         self._announce = announce
+        self._lane = Lane()
 
     async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """What a provider says. Raises `VerificationError`, `BadRequest` for what is no JSON, and `AlreadyEnded`."""
         waiter = await self.find(SecretId.CALLBACK, callback_id)
         spec = waiter.task.spec
         await self._provenance.check(spec.target, headers, body)
-        # Providers like to repeat where they were told to call; the id is to be stored nowhere.
-        body = body.replace(callback_id.encode(), b"*" * len(callback_id))
-        word = read_callback(_parsed(body), spec.poll, spec.target)
         if _is_over(waiter, Channel.CALLBACK):
             return
+
+        def read() -> tuple[bytes, Running | Failed | None]:
+            hidden = _without(callback_id, body)
+            return hidden, read_callback(_parsed(hidden), spec.poll, spec.target)
+
+        body, word = await self._lane.run(len(body), read)
         if isinstance(word, Running):
             status = (word.status or "")[:_LONGEST_STATUS]
             await self._room.note(waiter.key, status)
@@ -55,13 +60,8 @@ class Reception:
     async def signal(self, token: str, body: bytes) -> Waiter:
         """What somebody says who was given the token: `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
         waiter = await self.find(SecretId.SIGNAL, token)
-        body = body.replace(token.encode(), b"*" * len(token))
-        said = _parsed(body)
-        status = read_path(said, "status")
-        if status not in ("completed", "failed"):
-            raise BadRequest("a signal says status: 'completed' or 'failed'")
         if not _is_over(waiter, Channel.SIGNAL):
-            failed = Failed(reason_of(said) or "the signal says failed") if status == "failed" else None
+            body, failed = await self._lane.run(len(body), _read_signal, _without(token, body))
             await self._resolve(waiter, Channel.SIGNAL, body, _failure(failed))
         return waiter
 
@@ -96,6 +96,19 @@ def _is_over(waiter: Waiter, channel: Channel) -> bool:
     if waiter.resolved_by is not channel:
         raise AlreadyEnded("the task has already ended otherwise")
     return True
+
+
+def _without(secret: str, body: bytes) -> bytes:
+    """Providers like to repeat where they were told to call; the id is to be stored nowhere."""
+    return body.replace(secret.encode(), b"*" * len(secret))
+
+
+def _read_signal(body: bytes) -> tuple[bytes, Failed | None]:
+    said = _parsed(body)
+    status = read_path(said, "status")
+    if status not in ("completed", "failed"):
+        raise BadRequest("a signal says status: 'completed' or 'failed'")
+    return body, Failed(reason_of(said) or "the signal says failed") if status == "failed" else None
 
 
 def _parsed(body: bytes) -> Any:

@@ -97,7 +97,7 @@ class Settings:
     """Path of the SQLite file, or `sqlite:///…`; `~` is the home folder.
 
     The settings of a queue hold the real path: that of the moment in which the queue is made, symbolic links followed. The
-    companions (`-wal`, `-shm`, `.lock`, `.key`) lie beside it. Its folder has to be there when the queue starts.
+    companions (`-wal`, `-shm`, `.reserve`, `.lock`, `.key`) lie beside it. Its folder has to be there when the queue starts.
     """
     name: str | None = _option(None, parse_name)
     """The application that the queue belongs to; a database belongs to one. Without it the name of the module that makes it."""
@@ -176,7 +176,10 @@ class Settings:
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
     """Seconds for running requests to end at shutdown; the rest is handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
-    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB."""
+    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB.
+
+    Free space within the database counts. With 0 no disk is watched, and none is kept in reserve.
+    """
     allow_network_filesystem: bool = _option(False, parse_flag)
     """Open the database on NFS, SMB or the like all the same. SQLite's locks do not hold there: expect corruption."""
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import json
 import threading
 from collections.abc import Sequence
@@ -64,9 +65,19 @@ async def test_a_poll_reads_and_spells_only_what_is_new(spelled: list[tuple[int,
     assert spelled == [(100, True), (1, True)]
 
 
-async def test_thousands_of_lines_are_spelled_outside_of_the_event_loop(spelled: list[tuple[int, bool]]) -> None:
-    assert len(told(await spell(lines(1, 10_000)))) == 10_000
-    assert spelled == [(10_000, False)]
+async def test_while_thousands_of_lines_are_spelled_others_have_their_turns(spelled: list[tuple[int, bool]]) -> None:
+    turns: list[int] = []
+
+    async def other() -> None:
+        while True:
+            turns.append(len(spelled))
+            await asyncio.sleep(0)
+
+    task = asyncio.get_running_loop().create_task(other())
+    assert told(await spell(lines(1, 10_000))) == [f"line {number}" for number in range(1, 10_001)]
+    task.cancel()
+    assert max(count for count, _ in spelled) == 256
+    assert len(set(turns)) == len(spelled) - 1  # one between any two of them
 
 
 async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request() -> None:

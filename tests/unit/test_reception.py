@@ -10,9 +10,10 @@ import pytest
 
 from queue_middleware.callback_id import digest
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.models import JobState
 from queue_middleware.provenance import Provenance
 from queue_middleware.reception import Reception
-from queue_middleware.tasks import SecretId
+from queue_middleware.tasks import Channel, SecretId
 from queue_middleware.waitingroom import WaitingRoom
 
 ID = "ab" * 32
@@ -56,3 +57,18 @@ async def test_what_cannot_be_an_id_is_not_looked_for() -> None:
     with pytest.raises(UnknownRequest):
         await reception(room).find(SecretId.CALLBACK, "../" + ID)
     assert room.looks == 0
+
+
+@pytest.mark.parametrize("verb", ["callback", "signal"])
+async def test_of_what_has_ended_nothing_is_read(verb: str) -> None:
+    class Ended:
+        async def find(self, secret: SecretId, wanted: bytes) -> Any:
+            task = SimpleNamespace(callback=wanted, signal=wanted, spec=SimpleNamespace(target="/work", poll=None))
+            return SimpleNamespace(task=task, state=JobState.COMPLETED, resolved_by=Channel(verb), key=1, request_id="id")
+
+    end = reception(cast("Room", Ended()))
+    body = b"[" * 10_000_000  # it would be refused by whoever reads it
+    if verb == "callback":
+        await end.callback(ID, (), body)
+    else:
+        await end.signal(ID, body)

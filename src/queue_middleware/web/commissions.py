@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
+from queue_middleware.aside import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import read_headers
@@ -47,10 +48,11 @@ class Commissions:
         self._runtime = runtime
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._lane = Lane()
 
     async def take(self, call: Call, body: bytes) -> tuple[Submission, Created]:
         """Store a task. Raises what is wrong with it. To be answered inside of `with` the submission."""
-        asked = read_task(body)
+        asked = await self._lane.run(len(body), read_task, body)
         if asked.on_complete is not None:
             with _as_bad_request():
                 asked = asked.replace(on_complete=self._runtime.check_webhook(asked.on_complete, "onCompleteUrl"))

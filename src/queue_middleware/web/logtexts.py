@@ -20,8 +20,15 @@ ReadLines = Callable[[int, int], Awaitable[list[LogLine]]]
 
 
 async def spell(lines: Sequence[LogLine]) -> str:
-    """See `wire.logs.entries_json`. Thousands of lines are spelled in a thread: everybody else would wait for them."""
-    return entries_json(lines) if len(lines) <= _MANY else await asyncio.to_thread(entries_json, lines)
+    """See `wire.logs.entries_json`. Thousands of lines are spelled some at a time, with a turn for everybody else between.
+
+    Not in a thread: the interpreter runs one thread at a time, and handlers may keep all those that asyncio has.
+    """
+    texts = [entries_json(lines[:_MANY])]
+    for start in range(_MANY, len(lines), _MANY):
+        await asyncio.sleep(0)
+        texts.append(entries_json(lines[start : start + _MANY]))
+    return ", ".join(texts)
 
 
 class LogTexts:

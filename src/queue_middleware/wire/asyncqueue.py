@@ -19,7 +19,7 @@ from queue_middleware.value import Value
 from .pollconfig import is_relative, read_poll_config, shown_poll_config
 from .providers import find_provider
 from .taskresults import Spelling, result_frame, result_of
-from .templates import read_json, unfolded
+from .templates import members, read_json
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10
@@ -63,10 +63,9 @@ _FIELDS = (
 
 def read_task(body: bytes) -> TaskRequest:
     """Read the body of `POST /v1/tasks`. Raises `BadRequest`, which names the field, its value, and what it takes."""
-    given = read_json(body)
-    if not isinstance(given, dict):
+    fields = members(read_json(body), _FIELDS)
+    if fields is None:
         raise BadRequest("a task is a JSON object")
-    fields = {name: unfolded(given[name]) for name in _FIELDS if name in given}
     target = _text(fields, "targetUrl")
     if not target:
         raise BadRequest("targetUrl is missing: the URL, or the path of this application, that the task calls")

@@ -18,7 +18,7 @@ from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
 
 from .pollconfig import shown_poll_config, spelled, words
-from .templates import read_path
+from .templates import members, read_path
 
 
 class Provider(Value, frozen=True):
@@ -135,6 +135,9 @@ PROVIDERS: Mapping[str, Provider] = {provider.id: provider for provider in _TABL
 """Those we know, by the name that a task calls them by."""
 
 
+_MARKS = tuple(sorted(frozenset().union(*(provider.marks for provider in _TABLE))))
+
+
 def find_provider(name: str) -> Provider:
     """The provider of that name. Raises `BadRequest`."""
     if name not in PROVIDERS:
@@ -153,10 +156,11 @@ def provider_of(url: str) -> Provider | None:
 
 def recognise(payload: Any) -> Provider | None:
     """Who sends such payloads, by the keys that all of them have and a status that only he uses; None for all others."""
-    if not isinstance(payload, dict):
+    found = members(payload, _MARKS)
+    if found is None:
         return None
     for provider in _TABLE:
-        if provider.marks and provider.marks <= payload.keys():
+        if provider.marks and provider.marks <= found.keys():
             word = spelled(read_path(payload, provider.poll.status_path))
             if word in provider.underway or word in words(provider.poll.done_values) | words(provider.poll.fail_values):
                 return provider

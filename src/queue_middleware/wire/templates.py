@@ -17,6 +17,8 @@ from queue_middleware.errors import BadRequest
 from queue_middleware.models import Headers
 from queue_middleware.value import Value
 
+from .folded import folded_element, folded_members, is_folded, is_object
+
 LONGEST = 2048
 """Characters of a template, and of an address that was filled in."""
 
@@ -57,37 +59,59 @@ def check_path(name: str, path: str) -> None:
 def read_path(value: Any, path: str) -> Any:
     """What stands at `output.0.url`, or `MISSING`. A number is a position where it meets a list, and a name elsewhere."""
     for part in path.split(".") if path else ():
-        if isinstance(value, dict) and part in value:
+        if isinstance(value, msgspec.Raw):
+            value = member(value, part)
+        elif isinstance(value, dict) and part in value:
             value = unfolded(value[part])
-        elif isinstance(value, list) and part.isascii() and part.isdecimal() and int(part[:9]) < len(value):
+        elif isinstance(value, list) and _is_position(part) and int(part[:9]) < len(value):
             value = unfolded(value[int(part[:9])])
         else:
             return MISSING
     return value
 
 
+def _is_position(part: str) -> bool:
+    return part.isascii() and part.isdecimal()
+
+
 def read_json(body: bytes) -> Any:
-    """The value, or `MISSING` where it is no JSON. What a large one is made of is still folded: `read_path` unfolds it."""
+    """The value, or `MISSING` where it is no JSON. A large object or list stays folded: `read_path` unfolds it."""
     if len(body) <= LARGE:
         return _decoded(body)
     try:
         body.decode()  # what stays folded is not looked at so closely
     except UnicodeDecodeError:
         return MISSING
-    return _opened(body)
+    return _opened(_decoded(body, msgspec.Raw))
 
 
 def unfolded(value: Any) -> Any:
-    """A part of what `read_json` has read, as a value; the parts of a large one are still folded."""
+    """A part of what `read_json` has read, as a value; a large object or list stays folded."""
     if not isinstance(value, msgspec.Raw):
         return value
-    return _decoded(value) if len(value) <= LARGE else _opened(bytes(value))
+    return _decoded(value) if len(value) <= LARGE else _opened(value)
 
 
-def _opened(text: bytes) -> Any:
-    """One level of it. Megabytes of small values are read in a tenth of the time when nobody needs them as Python's objects."""
-    first = text[:LARGE].lstrip()[:1]
-    return _decoded(text, {b"{": dict[str, msgspec.Raw], b"[": list[msgspec.Raw]}.get(first, Any))
+def _opened(text: Any) -> Any:
+    return text if text is MISSING or is_folded(text) else _decoded(text)
+
+
+def members(value: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
+    """Those members of an object that there are; None where it is no object."""
+    if isinstance(value, dict):
+        return {name: unfolded(value[name]) for name in names if name in value}
+    if not is_object(value):
+        return None
+    return {name: unfolded(found) for name, found in folded_members(value, names).items()}
+
+
+def member(value: msgspec.Raw, part: str) -> Any:
+    """A member of a folded object, an element of a folded list, or `MISSING`."""
+    if is_object(value):
+        found = folded_members(value, (part,)).get(part)
+    else:
+        found = folded_element(value, int(part[:9])) if _is_position(part) else None
+    return MISSING if found is None else unfolded(found)
 
 
 def _decoded(text: Any, kind: Any = Any) -> Any:

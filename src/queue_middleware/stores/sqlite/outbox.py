@@ -33,10 +33,11 @@ class Read(Protocol):
 class SQLiteOutbox:
     """`outbox.Outbox` on the connections of a store."""
 
-    def __init__(self, settings: Settings, write: Write, read: Read) -> None:
+    def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
         self._patience = round(patience(settings.webhook_schedule) * 1000)
         self._write = write
         self._read = read
+        self._read_many = read_many
 
     # --- the delivery engine's verbs
 
@@ -67,11 +68,11 @@ class SQLiteOutbox:
 
     async def records(self, which: Which, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """See `outbox.Outbox`."""
-        return await self._read(lambda connection: ledger.deliveries(connection, which, after, limit))
+        return await self._read_many(lambda connection: ledger.deliveries(connection, which, after, limit))
 
     async def attempts(self, delivery_id: int) -> list[Attempt]:
         """See `outbox.Outbox`."""
-        return await self._read(lambda connection: ledger.attempts(connection, delivery_id))
+        return await self._read_many(lambda connection: ledger.attempts(connection, delivery_id))
 
     async def redeliver(self, ids: Collection[int]) -> int:
         """See `outbox.Outbox`."""
@@ -79,4 +80,4 @@ class SQLiteOutbox:
 
     async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
         """See `outbox.Outbox`."""
-        return await self._read(lambda connection: ledger.receivers(connection, standings, limit))
+        return await self._read_many(lambda connection: ledger.receivers(connection, standings, limit))

@@ -49,9 +49,14 @@ def record(connection: sqlite3.Connection, request_id: str) -> TaskRecord:
 
 def page(connection: sqlite3.Connection, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
     """Some of one client's tasks."""
-    asked = {"client": client, "word": status, "limit": limit, "offset": offset}
-    rows = connection.execute(SQL["page"], asked).fetchall()
-    counted = one(connection, "count_page", asked)
+    asked: dict[str, Any] = {"client": client, "limit": limit, "offset": offset}
+    counting: dict[str, Any] = {"client": client}
+    suffix = ""
+    if status is not None:
+        asked["word"] = counting["word"] = status
+        suffix = "_of_status"
+    rows = connection.execute(SQL[f"page{suffix}"], asked).fetchall()
+    counted = one(connection, f"count_page{suffix}", counting)
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 

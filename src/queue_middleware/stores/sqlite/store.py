@@ -74,8 +74,8 @@ class SQLiteStore:
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
         self._leases = Leases(self._clocks.boot, self._lease)
-        self.outbox = SQLiteOutbox(settings, self._write, self._read)
-        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall)
+        self.outbox = SQLiteOutbox(settings, self._write, self._read, self._read_many)
+        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall, self._read_many)
         self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client, settings.on_crash == "fail")
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
@@ -100,6 +100,8 @@ class SQLiteStore:
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
+            self._lister = await Connection(self.path, None).open()
+            stack.push_async_callback(self._lister.close)
             self._loop = asyncio.get_running_loop()
             self._standing = Standing(self._watched, self._leave)
             stack.push_async_callback(self._standing.close)
@@ -107,14 +109,9 @@ class SQLiteStore:
             stack.push_async_callback(aside, self._leases.close)
             self._listeners = Listeners(self._files.bells)
             stack.push_async_callback(self._listeners.close)
+            tell, undone, check = self._listeners.tell, self._tallies.forget, self._watched.check
             self._writer = Writer(
-                self._connection,
-                self._begin,
-                self._listeners.tell,
-                self._tallies.forget,
-                self._watched.check,
-                one_by_one=ONE_BY_ONE,
-                relieve=self._relieve,
+                self._connection, self._begin, tell, undone, check, one_by_one=ONE_BY_ONE, relieve=self._relieve
             )
             await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
@@ -174,6 +171,10 @@ class SQLiteStore:
 
     async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
         return await self._reader.call(work)
+
+    async def _read_many(self, work: Callable[[sqlite3.Connection], R]) -> R:
+        """What goes through many rows has a connection of its own: a listing may take long, and a status must not wait."""
+        return await self._lister.call(work)
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
         self._reserve.give_up()
@@ -321,7 +322,7 @@ class SQLiteStore:
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
-        return await self._reader.call(reading.counts)
+        return await self._read_many(reading.counts)
 
     # --- both loops' verb
 

@@ -91,10 +91,24 @@ SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
 
 -- name: page
-SELECT * FROM task_record WHERE client = :client AND (:word IS NULL OR word = :word) ORDER BY id DESC LIMIT :limit OFFSET :offset;
+-- What stands in front of the page is passed over in the index alone.
+SELECT task_record.* FROM (
+    SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS mine
+    CROSS JOIN task_record ON task_record.id = mine.job_id
+ORDER BY id DESC;
 
 -- name: count_page
-SELECT count(*) FROM task_record WHERE client = :client AND (:word IS NULL OR word = :word);
+SELECT count(*) FROM task WHERE client = :client;
+
+-- name: page_of_status
+-- A status is not stored, it follows from several columns: CROSS, or the planner goes through the tasks of all clients.
+SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
+    CROSS JOIN task_record ON task_record.id = mine.job_id
+WHERE word = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
+
+-- name: count_page_of_status
+SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
+    CROSS JOIN task_record ON task_record.id = mine.job_id WHERE word = :word;
 
 -- name: last_word
 -- Also of one that failed: then it is what the provider said.

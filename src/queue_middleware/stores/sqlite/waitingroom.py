@@ -37,9 +37,10 @@ Read = Callable[[Callable[[sqlite3.Connection], T]], Awaitable[T]]
 class SQLiteWaitingRoom:
     """`waitingroom.WaitingRoom` on one SQLite file."""
 
-    def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int]) -> None:
+    def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:
         self._submit = write
         self._read = read
+        self._read_many = read_many
         self._clock = clock
 
     async def _write(self, operation: Operation[P, R], payload: P, size: int = 0) -> R:
@@ -101,5 +102,5 @@ class SQLiteWaitingRoom:
 
     async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
         """See `waitingroom.WaitingRoom`."""
-        page: TaskPage = await self._read(lambda connection: records.page(connection, client, status, limit, offset))
+        page: TaskPage = await self._read_many(lambda connection: records.page(connection, client, status, limit, offset))
         return page

@@ -1,0 +1,89 @@
+"""Lists of many rows: what is passed over costs little, and nobody else waits for them."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sqlite3
+import threading
+from pathlib import Path
+
+import pytest
+
+from queue_middleware.settings import Settings
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.stores.sqlite.migrations import migrate
+from queue_middleware.stores.sqlite.queries import SQL
+from queue_middleware.webhooks import Which
+from tests.nouns import a_job
+
+
+@pytest.fixture
+def connection() -> sqlite3.Connection:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    return connection
+
+
+@pytest.mark.parametrize("name", ["page", "count_page", "page_of_status", "count_page_of_status"])
+def test_tasks_are_found_by_their_client(connection: sqlite3.Connection, name: str) -> None:
+    parameters = dict.fromkeys(re.findall(r":(\w+)", SQL[name]), 1)
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", parameters)]
+    assert any("USING COVERING INDEX task_client (client=?)" in step for step in plan), plan
+    assert not [step for step in plan if re.match(r"SCAN (job|task)\b", step)], plan
+
+
+def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Connection) -> None:
+    """Counted in steps of SQLite's machine: a row that is only passed over takes some three, one that is joined some fifty."""
+    connection.execute("PRAGMA foreign_keys = OFF")
+    for key in range(2000):
+        connection.execute(
+            "INSERT INTO job (id, tail, state, priority, client, max_attempts, task) "
+            "VALUES (?, zeroblob(10), 'queued', 5, 'c', 1, 2)",
+            (key,),
+        )
+        connection.execute(
+            "INSERT INTO task (job_id, spec, salt, callback, client, awaits) VALUES (?, x'', x'', ?, 'c', 'nothing')",
+            (key, b"%d" % key),
+        )
+
+    def steps(name: str, **parameters: object) -> int:
+        count = 0
+
+        def step() -> None:
+            nonlocal count
+            count += 1
+
+        connection.set_progress_handler(step, 1)
+        connection.execute(SQL[name], parameters).fetchall()
+        connection.set_progress_handler(None, 0)
+        return count
+
+    first = steps("page", client="c", limit=20, offset=0)
+    assert steps("page", client="c", limit=20, offset=1900) - first < 1900 * 10
+    assert steps("count_page", client="c") < 2000 * 10
+
+
+async def test_a_status_does_not_wait_for_a_listing(tmp_path: Path) -> None:
+    store = SQLiteStore(Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))
+    await store.open()
+    try:
+        receipt = await store.submit(a_job())
+        gate = threading.Event()
+        blocking = asyncio.ensure_future(store._read_many(lambda connection: gate.wait(20)))
+        lists = [
+            asyncio.ensure_future(verb)
+            for verb in (
+                store.counts(),
+                store.waiting.page("c", None, limit=1, offset=0),
+                store.outbox.records(Which()),
+                store.outbox.receivers([]),
+            )
+        ]
+        assert (await asyncio.wait_for(store.job(receipt.request_id), 10)).request_id == receipt.request_id
+        assert not any(verb.done() for verb in (blocking, *lists))
+        gate.set()
+        await asyncio.gather(blocking, *lists)
+    finally:
+        gate.set()
+        await store.close()
