@@ -48,21 +48,24 @@ class CrossSiteCheck:
     def check(self, scope: Scope) -> None:
         """Raise `CrossSite` for a request of another site that is not allowed."""
         site = origin = None
-        hosts: list[bytes] = []
         for name, value in scope["headers"]:
             if name == b"origin":
                 origin = value
             elif name == b"sec-fetch-site":
                 site = value
-            elif name in (b"host", b"x-forwarded-host"):
-                hosts.append(value)
         if site is None and origin is None:
             return
         # A browser that compared the sites itself knows better than a host header, which a proxy may have rewritten.
-        own = self._own if site is not None else self._own.union(*(map(_host_name, host.split(b",")) for host in hosts))
+        own = self._own if site is not None else self._own | _hosts_of(scope)
         if is_cross_site(site, origin, self._allowed, own):
             page = f"a page of {origin.decode('latin-1')[:200]!r}" if origin is not None else "a page of another site"
             raise CrossSite(f"{page} made a browser send this; the option 'cors_origins' names the origins that may")
+
+
+def _hosts_of(scope: Scope) -> set[bytes]:
+    """The names that the request itself was sent to."""
+    said = [value for name, value in scope["headers"] if name in (b"host", b"x-forwarded-host")]
+    return {_host_name(host) for value in said for host in value.split(b",")}
 
 
 def _host_of_origin(origin: bytes) -> bytes | None:
