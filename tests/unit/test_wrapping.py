@@ -51,7 +51,7 @@ class Views:
         FastAPI(),
         Starlette(),
         Quart("quart"),
-        Litestar([]),
+        Litestar([], logging_config=None),
         WSGIMiddleware(wsgi),
         GZipMiddleware(asgi),
     ],
