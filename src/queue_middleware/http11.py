@@ -195,6 +195,7 @@ class Connection(asyncio.Protocol):
             return False  # an answer to something we have not asked yet
         self._http.start_next_cycle()
         self._arrivals = None
+        self.read(on=True)  # the end may have come while what was before it had not been fetched
         return True
 
     def abort(self) -> None:

@@ -168,7 +168,7 @@ class WebhookVerifier:
             else:
                 async with httpx.AsyncClient(timeout=_FETCH_TIMEOUT) as client:
                     answer = await client.get(self._url, headers=_OURS)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             self._keys.miss(str(error) or type(error).__name__, self._clock())
         else:
             self._take(answer)
@@ -179,7 +179,7 @@ class WebhookVerifier:
                 answer = self._sync_client.get(self._url, timeout=_FETCH_TIMEOUT, headers=_OURS)
             else:
                 answer = httpx.get(self._url, timeout=_FETCH_TIMEOUT, headers=_OURS)
-        except httpx.HTTPError as error:
+        except (httpx.HTTPError, OSError) as error:
             self._keys.miss(str(error) or type(error).__name__, self._clock())
         else:
             self._take(answer)

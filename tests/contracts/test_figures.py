@@ -13,7 +13,6 @@ from queue_middleware import (
     circuit,
     delivery,
     dialler,
-    guard,
     http11,
     keyring,
     keyset,
@@ -24,6 +23,7 @@ from queue_middleware import (
     receivers,
     rounds,
     target,
+    urls,
     verdict,
     verify,
     watch,
@@ -145,4 +145,4 @@ def test_the_figure_is_the_real_one(page: str, sentence: str, real: Any, figure:
 
 
 def test_a_webhook_url_may_be_as_long_as_a_path() -> None:
-    assert guard.MAX_URL == fal.LONGEST_TARGET
+    assert urls.MAX_URL == fal.LONGEST_TARGET

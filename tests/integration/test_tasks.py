@@ -204,7 +204,8 @@ async def test_without_task_targets_nobody_is_called(database: Path) -> None:
 async def test_a_target_that_the_guard_does_not_like(database: Path) -> None:
     async with tasking(database, outbound_allow=()) as tasks:
         assert await tasks.refused(400, targetUrl="https://127.0.0.1/") == (
-            "targetUrl names 127.0.0.1, which is not a public address"
+            "targetUrl names 127.0.0.1, which is not a public address; "
+            'the operator allows it with outbound_allow="127.0.0.1" (QUEUE_OUTBOUND_ALLOW=127.0.0.1)'
         )
 
 

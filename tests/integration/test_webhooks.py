@@ -17,6 +17,7 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.models import DeliveryState, Standing
+from queue_middleware.version import USER_AGENT
 from tests.queueing import connected, eventually
 from tests.receiver import Receiver, Webhook, receiving
 from tests.standins import Memory
@@ -176,3 +177,38 @@ async def test_the_operators_verbs_say_what_is_wrong(database: Path) -> None:
         with pytest.raises(UnknownRequest):
             await app.redeliver(delivery_id=1)
         assert json.loads(json.dumps(dict((await app.counts()).receivers))) == {}
+
+
+async def test_a_url_is_encoded_as_a_browser_would_and_called_as_it_is_shown(database: Path) -> None:
+    app = wrapped(database)
+    async with receiving() as receiver, connected(app) as queue:
+        request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/zwei wörter?b=two words#x"})
+        await delivered(app, 1)
+        (webhook,) = receiver.of(request_id)
+        (record,) = await app.deliveries(request_id=request_id)
+    assert webhook.target == "/zwei%20w%C3%B6rter?b=two%20words"
+    assert record.url == f"{receiver.url}/zwei%20w%C3%B6rter?b=two%20words"
+    assert webhook.headers["user-agent"] == USER_AGENT
+
+
+async def test_one_submitter_whose_endpoint_refuses_holds_up_no_other_at_the_same_host(database: Path) -> None:
+    app = wrapped(database, api_keys="ann:12345678,bob:12345678", webhook_schedule="0s," * 20)
+    async with receiving() as receiver, connected(app) as queue:
+        receiver.answer = lambda webhook: 429 if webhook.target == "/ann" else 200
+        ann, bob = ({"authorization": f"Key {name}:12345678"} for name in ("ann", "bob"))
+        await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/ann"}, headers=ann)
+
+        async def ann_is_left_alone() -> bool:
+            return [one.submitter for one in await app.receivers([Standing.OPEN])] == ["id:ann"]
+
+        await eventually(ann_is_left_alone)
+        request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/bob"}, headers=bob)
+        await eventually(lambda: receiver.of(request_id))
+
+
+async def test_a_refusal_says_what_to_set_in_development(database: Path) -> None:
+    app = wrapped(database, outbound_allow="192.0.2.1")
+    async with connected(app) as queue:
+        answer = await queue.client.post("/fal/queue/submit/work", params={"fal_webhook": "http://localhost:8001/hook"})
+    assert answer.status_code == 422
+    assert 'outbound_allow="localhost" (QUEUE_OUTBOUND_ALLOW=localhost)' in answer.text.replace('\\"', '"')

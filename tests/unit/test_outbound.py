@@ -639,3 +639,13 @@ async def test_what_is_called_is_the_url_as_a_browser_would_encode_it():
     async with Outbound(Guard(), resolver=Names(["1.1.1.1"]), connect=wire) as outbound:
         await outbound.post("https://example.com/two words?a=1&b=two words|^#x", (), b"")
     assert b"POST /two%20words?a=1&b=two%20words|^ HTTP/1.1\r\n" in wire.sent
+
+
+async def test_a_kept_connection_is_read_again_after_a_large_answer():
+    body = b"x" * 300_000
+    receiver = Receiver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+        for _ in range(5):
+            async with outbound.open("POST", f"http://127.0.0.1:{port}/", (), b"{}", 3.0) as answer:
+                assert b"".join([chunk async for chunk in answer.chunks]) == body
+    assert receiver.connections == 1

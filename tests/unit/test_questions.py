@@ -3,6 +3,7 @@
 import pytest
 
 from queue_middleware.taskspec import PollConfig
+from queue_middleware.version import USER_AGENT
 from queue_middleware.wire.questions import origin_of, question_headers
 
 HOME = "https://api.example/v1/run?webhook={asyncqueue_callback_url}"
@@ -29,7 +30,7 @@ def test_the_tasks_headers_go_home_without_those_about_its_body():
         KEY,
         (b"x-runway-version", b"2024-11-06"),
         (b"accept", b"application/json, */*;q=0.5"),
-        (b"user-agent", b"queue-middleware"),
+        (b"user-agent", USER_AGENT.encode()),
         (b"accept-encoding", b"identity"),
     )
 

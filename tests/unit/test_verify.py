@@ -1,5 +1,6 @@
 import asyncio
 import base64
+import errno
 import hashlib
 import json
 
@@ -432,3 +433,14 @@ def test_webhooks_of_fal_itself(sender, clock):
     client = httpx.Client(transport=httpx.MockTransport(rest_fal_ai))
     webhook = WebhookVerifier(user_id="user", sync_client=client, clock=clock).verify_sync(sender.webhook(), BODY)
     assert (webhook.request_id, asked) == ("id", [FAL_JWKS_URL])
+
+
+@pytest.mark.parametrize("way", ["async", "sync"])
+async def test_a_process_that_lacks_files_cannot_say_whether_it_is_signed(sender, clock, monkeypatch, way):
+    def lacks(*_, **__):
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    verifier, headers = WebhookVerifier(JWKS_URL, clock=clock), sender.webhook()
+    monkeypatch.setattr(httpx, "AsyncClient" if way == "async" else "get", lacks)
+    with pytest.raises(KeysUnavailable, match="Too many open files"):
+        await verifier.verify(headers, BODY) if way == "async" else verifier.verify_sync(headers, BODY)
