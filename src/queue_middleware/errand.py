@@ -72,6 +72,8 @@ class Errand:
     def conclude(self, outcome: StoredResponse | Failure, heard: Heard | None) -> Awaitable[JobState | None]:
         """See `waitingroom.WaitingRoom.conclude`."""
         wait = wait_after(outcome, self.task.spec, self._template, time.time(), asked=self.asked)
+        if wait is not None and wait.credentials:
+            wait = wait.replace(credentials=self._around.targets.without_proxies(wait.credentials))
         return self._room.conclude(
             self.claim, self.task, end_of_call(outcome, self.task) if wait is None else outcome, wait, heard
         )

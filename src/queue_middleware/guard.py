@@ -92,6 +92,13 @@ class Guard:
         if _is_denied(found) and not self._allows(host.lower().removesuffix("."), found):
             raise OutboundRefused(f"{host} has an address that is not public")
 
+    def is_opened(self, host: str) -> bool:
+        """Whether `outbound_allow` may be what lets us reach `host`: it is then part of its operator's own network, perhaps."""
+        host = host.lower().removesuffix(".")
+        literal = _literal(host)
+        # Where a name leads is known when it is resolved; with networks it may be into one of them.
+        return self._allows(host, literal) or (literal is None and bool(self._networks))
+
     def _open(self, entry: str) -> None:
         if _NUMBER.fullmatch(entry.rpartition(".")[2]) or "/" in entry or ":" in entry:
             try:

@@ -148,6 +148,15 @@ def parse_hosts_or_suffixes(value: object) -> tuple[str, ...]:
     return words
 
 
+def parse_header_names(value: object) -> tuple[str, ...]:
+    """Names of headers; a `*` at the end stands for anything."""
+    names = tuple(word.lower() for word in parse_words(value))
+    for name in names:
+        if not re.fullmatch(r"[!#$%&'+.^`|~0-9a-z-]+\*?", name):
+            raise SettingsError(f"{name!r} is not the name of a header; write e.g. 'X-Forwarded-Host' or 'X-Internal-*'")
+    return names
+
+
 def parse_secrets(value: object) -> tuple[bytes, ...]:
     """Secrets of 32 bytes, as hex digits."""
     words = parse_words(value)

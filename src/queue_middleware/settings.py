@@ -14,6 +14,7 @@ from .optiontexts import (
     parse_app,
     parse_crash,
     parse_flag,
+    parse_header_names,
     parse_hosts,
     parse_hosts_or_suffixes,
     parse_integer,
@@ -46,6 +47,8 @@ class Options(TypedDict, total=False):
     outbound_allow: str | Sequence[str]
     api_keys: str | Sequence[str]
     task_targets: str | Sequence[str]
+    task_headers_allow: str | Sequence[str]
+    proxy_headers: str | Sequence[str]
     callback_timeout: float | str
     callback_secret: str | None
     callback_keys: str | Sequence[str]
@@ -108,6 +111,13 @@ class Settings:
     """
     task_targets: tuple[str, ...] = _option((), parse_hosts_or_suffixes)
     """Hosts and `*.suffix` that tasks may call; without it they may call the wrapped application only."""
+    task_headers_allow: tuple[str, ...] = _option((), parse_header_names)
+    """Headers that tasks may set although proxies set them, e.g. `X-Forwarded-Host`; see `proxy_headers`."""
+    proxy_headers: tuple[str, ...] = _option((), parse_header_names)
+    """Headers by which your proxy tells the application about its clients, beside those of the table in `proxy_headers.py`.
+
+    E.g. `X-User-Id, X-Internal-*`. Tasks cannot set them; the application sees those of the call that made the task.
+    """
     callback_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for which a plain submission waits for its callback; tasks say `maxWaitTime`."""
     callback_secret: tuple[bytes, ...] = _option((), parse_secrets, told=False)

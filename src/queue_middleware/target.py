@@ -15,6 +15,7 @@ from .errors import InvalidWebhook, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
 from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
+from .proxy_headers import ProxyHeaders
 from .replay import App, NoAnswer
 from .settings import Settings
 from .taskspec import Task, TaskSpec
@@ -58,6 +59,7 @@ class Targets:
         self._outbound = outbound
         self._ids = ids
         self._settings = settings
+        self._proxy = ProxyHeaders(settings.proxy_headers)
 
     def aim(self, request: StoredRequest, task: Task) -> Aim:
         """What an attempt at a task calls. It raises nothing: what is wrong is found out by the call."""
@@ -69,8 +71,13 @@ class Targets:
             url = callback_url(spec.base, secret)
             request, address = fill(request, url), fill_address(address, url)
         if spec.outside:
-            return Aim(_Outside(self._outbound, self._settings.task_targets, request, address), request, secret)
+            call = _Outside(self._outbound, self._settings.task_targets, request, address, self._proxy)
+            return Aim(call, request, secret)
         return Aim(self._app, request, secret)
+
+    def without_proxies(self, headers: Headers) -> Headers:
+        """Headers of a call without what proxies have said about its client: that is for the application alone."""
+        return tuple(pair for pair in headers if not self._proxy.sets(pair[0]))
 
     def expect(self, request: StoredRequest) -> Task:
         """What is to be stored for a handler that asks for its callback URL."""
@@ -88,13 +95,16 @@ class Targets:
 class _Outside:
     """One call of another host, in the form of an ASGI application."""
 
-    def __init__(self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, address: str) -> None:
+    def __init__(
+        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, address: str, proxy: ProxyHeaders
+    ) -> None:
         self._outbound = outbound
         self._hosts = hosts
         self._method = request.method
         self._headers = _with_ours(request.headers)
         self._body = request.body
         self._address = address
+        self._proxy = proxy
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Call, follow redirects, and pass on the answer. Raises `NoAnswer`."""
@@ -129,7 +139,7 @@ class _Outside:
         before, after = parse_url(self._address, _NOUN), parse_url(address, _NOUN)
         dropped: set[bytes] = set()
         if (before.scheme, before.netloc) != (after.scheme, after.netloc):
-            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name)}
+            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy.sets(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
             dropped |= _OF_BODY

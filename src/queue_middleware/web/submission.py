@@ -7,7 +7,7 @@ from fnmatch import translate
 from urllib.parse import unquote
 
 from queue_middleware.errors import HeadersTooLarge, NotAllowed
-from queue_middleware.headers import RequestHeaders, read_headers
+from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
@@ -20,8 +20,6 @@ from .access import client_of
 from .address import base_url, client_address, server_address
 from .call import Call
 from .intake import Intake
-
-_LARGEST_HEADERS = 32 * 1024
 
 
 class PathRules:
@@ -53,8 +51,8 @@ class Submissions:
         query, parameters = fal.split_query(call.scope["query_string"])
         call.body_is_unread = True
         read = read_headers(headers)
-        if read.size > _LARGEST_HEADERS:
-            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {_LARGEST_HEADERS}")
+        if read.size > LARGEST_BLOCK:
+            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {LARGEST_BLOCK}")
         fal.check_length(call.route.target, query)
         self._paths.check(call.route.target)
         knobs = read_knobs(read.said, parameters, self._settings.max_attempts)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.headers import LARGEST_BLOCK
 from queue_middleware.taskspec import PollConfig, Word
 
 from .templates import check_path, check_template
@@ -86,6 +87,9 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise BadRequest(f"pollConfig.headers: {name[:64]!r} is no header that can be set here")
         if not value.isprintable() or not value.isascii() or len(value) > 2048:
             raise BadRequest(f"pollConfig.headers: the value of {name} takes up to 2048 printable characters of ASCII")
+    size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+    if size > LARGEST_BLOCK:
+        raise BadRequest(f"pollConfig.headers takes {LARGEST_BLOCK} bytes in all; these are {size}")
 
 
 def is_relative(config: PollConfig) -> bool:
