@@ -67,6 +67,10 @@ class Options(TypedDict, total=False):
     max_logs: int | str
     max_queued: int
     max_queued_per_client: int
+    max_tasks: int
+    max_tasks_per_client: int
+    max_delay: float | str
+    max_wait: float | str
     retention: float | str
     shutdown_timeout: float | str
     min_free_disk: int | str | None
@@ -163,6 +167,14 @@ class Settings:
     """Waiting requests; above it submissions are answered 503."""
     max_queued_per_client: int = _option(1_000, parse_integer, least=1)
     """Waiting requests of one client; above it submissions are answered 429."""
+    max_tasks: int = _option(10_000, parse_integer, least=1)
+    """Tasks that have not ended, and requests that wait for a callback; above it more of these are answered 503."""
+    max_tasks_per_client: int = _option(1_000, parse_integer, least=1)
+    """The same of one client; above it all its submissions are answered 429."""
+    max_delay: float = _option(30 * 86400.0, parse_seconds, least=0)
+    """Seconds for which a task may be put off (`delayUntil`)."""
+    max_wait: float = _option(30 * 86400.0, parse_seconds, least=0.01)
+    """Seconds for which a task or a request may ask to wait for an external service."""
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)

@@ -7,13 +7,58 @@ import pytest
 from queue_middleware.headers import read_headers
 from queue_middleware.proxy_headers import ProxyHeaders
 
-RESERVED = """forwarded x-forwarded-for x-forwarded-host x-forwarded-user x-forwarded-client-cert x-real-ip x-client-ip x-original-url
-x-original-forwarded-for x-rewrite-url true-client-ip cf-connecting-ip cf-access-jwt-assertion fastly-client-ip fly-client-ip
-x-envoy-internal x-amzn-oidc-data x-amz-cf-id x-auth-request-email x-remote-user x-remote-group remote-user remote-groups
-x-webauth-user x-authenticated-userid x-goog-authenticated-user-email x-ms-client-principal-name tailscale-user-login
-x-ssl-client-verify ssl-client-s-dn x-client-cert client-cert x-appengine-user-ip x-cloudtasks-queuename""".split()
-ORDINARY = """authorization cookie content-type accept x-api-key x-own x-request-id traceparent idempotency-key x-goog-api-key
-x-amz-date x-client-version prefer host""".split()
+RESERVED = [
+    "forwarded",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-user",
+    "x-forwarded-client-cert",
+    "x-real-ip",
+    "x-client-ip",
+    "x-original-url",
+    "x-original-forwarded-for",
+    "x-rewrite-url",
+    "true-client-ip",
+    "cf-connecting-ip",
+    "cf-access-jwt-assertion",
+    "fastly-client-ip",
+    "fly-client-ip",
+    "x-envoy-internal",
+    "x-amzn-oidc-data",
+    "x-amz-cf-id",
+    "x-auth-request-email",
+    "x-remote-user",
+    "x-remote-group",
+    "remote-user",
+    "remote-groups",
+    "x-webauth-user",
+    "x-authenticated-userid",
+    "x-goog-authenticated-user-email",
+    "x-ms-client-principal-name",
+    "tailscale-user-login",
+    "x-ssl-client-verify",
+    "ssl-client-s-dn",
+    "x-client-cert",
+    "client-cert",
+    "x-appengine-user-ip",
+    "x-cloudtasks-queuename",
+]
+ORDINARY = [
+    "authorization",
+    "cookie",
+    "content-type",
+    "accept",
+    "x-api-key",
+    "x-own",
+    "x-request-id",
+    "traceparent",
+    "idempotency-key",
+    "x-goog-api-key",
+    "x-amz-date",
+    "x-client-version",
+    "prefer",
+    "host",
+]
 
 
 @pytest.mark.parametrize("name", RESERVED)

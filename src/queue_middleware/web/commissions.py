@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
@@ -17,8 +18,8 @@ from queue_middleware.target import callback_url, may_call
 from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.wire import fal
-from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
+from queue_middleware.wire.taskrequests import PRIORITIES, TaskRequest, check_due, read_task
 
 from .access import client_of
 from .address import base_url, client_address, host_of, server_address
@@ -42,7 +43,8 @@ class Commissions:
 
     async def take(self, call: Call, body: bytes) -> tuple[TaskRecord, dict[str, str]]:
         """Store a task. What it is like now, and what only its maker is told. Raises what is wrong with it."""
-        asked = read_task(body)
+        asked = read_task(body, self._settings.max_wait)
+        check_due(asked.due_at, time.time(), self._settings.max_delay)
         if asked.on_complete is not None:
             with _as_bad_request():
                 self._runtime.check_webhook(asked.on_complete, "onCompleteUrl")

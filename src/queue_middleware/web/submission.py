@@ -6,7 +6,7 @@ import re
 from fnmatch import translate
 from urllib.parse import unquote
 
-from queue_middleware.errors import HeadersTooLarge, NotAllowed
+from queue_middleware.errors import BadRequest, HeadersTooLarge, NotAllowed
 from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, Receipt, StoredRequest
 from queue_middleware.runtime import Runtime
@@ -56,6 +56,11 @@ class Submissions:
         fal.check_length(call.route.target, query)
         self._paths.check(call.route.target)
         knobs = read_knobs(read.said, parameters, self._settings.max_attempts)
+        if knobs.callback_timeout is not None and knobs.callback_timeout > self._settings.max_wait:
+            most = self._settings.max_wait
+            raise BadRequest(
+                f"fal_callback_timeout is {knobs.callback_timeout:g}; it takes at most {most:.15g} seconds (max_wait)"
+            )
         if knobs.webhook is not None:
             self._runtime.check_webhook(knobs.webhook)
         try:

@@ -48,7 +48,7 @@ def promote(transaction: Transaction) -> None:
     """Delayed jobs whose time has come are queued, each in its old place."""
     tallies = transaction.tallies
     tallies.refresh(transaction.connection)
-    if tallies.delayed and transaction.change("promote", (transaction.now,)):
+    if (tallies.delayed or tallies.scheduled) and transaction.change("promote", (transaction.now,)):
         tallies.forget()
         tallies.refresh(transaction.connection)
 
@@ -88,6 +88,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             # asked for to mean that no more are waiting, so he is told to look again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
+            transaction.tallies.forget()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -154,6 +155,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     channel, resolution = word
     finish(transaction, [(key, token, webhook, resolution.failure or resolution.response, True)])
     taskrows.put_word(transaction, key, channel, resolution)
+    transaction.tallies.end_task()
     return True
 
 
@@ -194,6 +196,8 @@ def _put_back(transaction: Transaction, key: int, token: int, delay: int | None)
     if task and finish_early(transaction, key, token, webhook):
         return True
     if cancelling:
+        if task:
+            transaction.tallies.end_task()
         return finish(transaction, [(key, token, webhook, CANCELLED, True)])[0]
     transaction.change("drop_response_parts", (key,))
     if delay is None:
@@ -271,6 +275,8 @@ def _rescue(transaction: Transaction, again: bool, dead: list[str]) -> list[Resc
             outcome = CANCELLED if cancelling else LOST
             finish(transaction, [(key, token, webhook, outcome, True)])
             transaction.change("forget_token", (key,))
+            if task:
+                transaction.tallies.end_task()
             rescued.append(Rescue(format_request_id(key, tail), _end_state(outcome)))
         else:
             transaction.change("drop_response_parts", (key,))

@@ -27,7 +27,8 @@ INSERT INTO news_wanted (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: waiting
-SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority;
+SELECT state, priority, sum(jobs) FROM waiting
+WHERE state IN ('queued', 'delayed', 'scheduled', 'task') AND level = 4 GROUP BY state, priority;
 
 -- name: waiting_of_client
 SELECT jobs FROM waiting_client WHERE client = ?;

@@ -68,7 +68,9 @@ class SQLiteStore:
         self._clock = clock
         self.outbox = SQLiteOutbox(settings, self._write, self._read)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, clock)
-        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client)
+        self._limits = submissions.Limits(
+            settings.max_queued, settings.max_queued_per_client, settings.max_tasks, settings.max_tasks_per_client
+        )
         self._tallies = Tallies()
         self._pruned = 0
         self._opened: AsyncExitStack | None = None

@@ -1,6 +1,9 @@
 -- name: insert_task
 INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits) VALUES (?, ?, ?, ?, ?, ?, ?);
 
+-- name: tasks_of_client
+SELECT jobs FROM unfinished_tasks WHERE client = ?;
+
 -- name: mark_task
 UPDATE job SET task = ? WHERE id = ?;
 

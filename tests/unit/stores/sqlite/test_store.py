@@ -99,12 +99,13 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         await store.open()
 
 
-def test_migrations_are_numbered_without_gaps_and_can_be_repeated() -> None:
-    assert [number for number, _ in migrations()] == list(range(1, len(migrations()) + 1))
+def test_migrations_are_numbered_upwards_and_can_be_repeated() -> None:
+    numbers = [number for number, _ in migrations()]
+    assert numbers == sorted(set(numbers))
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     migrate(connection)
-    assert connection.execute("PRAGMA user_version").fetchone() == (len(migrations()),)
+    assert connection.execute("PRAGMA user_version").fetchone() == (numbers[-1],)
     connection.close()
 
 
