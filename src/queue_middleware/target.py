@@ -13,6 +13,7 @@ from urllib.parse import urljoin
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
+from .hosts import is_among, origin_of
 from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
 from .proxy_headers import ProxyHeaders
@@ -20,7 +21,7 @@ from .replay import App, NoAnswer
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
-from .wire.links import origin_of
+from .wire.links import origin_of as origin_of_request
 from .wire.placeholder import fill, fill_address
 
 MOST_REDIRECTS = 10
@@ -81,7 +82,7 @@ class Targets:
 
     def expect(self, request: StoredRequest) -> Task:
         """What is to be stored for a handler that asks for its callback URL."""
-        base = self._settings.public_url or origin_of(request)
+        base = self._settings.public_url or origin_of_request(request)
         return self._ids.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:
@@ -136,9 +137,9 @@ class _Outside:
 
     def _follow(self, status: int, address: str) -> None:
         """As browsers do (WHATWG Fetch standard, "HTTP-redirect fetch"): another host is not told what was for the first."""
-        before, after = parse_url(self._address, _NOUN), parse_url(address, _NOUN)
+        parse_url(address, _NOUN)
         dropped: set[bytes] = set()
-        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
+        if origin_of(self._address) != origin_of(address):
             dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy.sets(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
@@ -149,8 +150,7 @@ class _Outside:
 
 def may_call(host: str, hosts: Sequence[str]) -> bool:
     """Whether a host is among those that tasks may call."""
-    host = host.lower().removesuffix(".")
-    return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in hosts)
+    return is_among(host, hosts)
 
 
 def _joined(address: str, location: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -12,6 +11,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from queue_middleware.hosts import origin_of
 from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
@@ -92,17 +92,9 @@ def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def host_of(url: str) -> str:
-    """By what name a receiver is known: the host in lower case, and the port where it is not that of the scheme."""
-    found = _AUTHORITY.match(url.lower())
-    if found is None:
-        return url.lower()
-    scheme, name, port = found.groups()
-    name = name.removesuffix(".")
-    return name if port in (None, "", _PORTS[scheme]) else f"{name}:{port}"
-
-
-_AUTHORITY = re.compile(r"(https?)://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?::([0-9]*))?")
-_PORTS = {"http": "80", "https": "443"}
+    """By what name a receiver is known: its canonical host, and the port where it is not that of the scheme."""
+    origin = origin_of(url)
+    return url.lower() if origin is None else origin.netloc
 
 
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
