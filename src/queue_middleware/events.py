@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
-from typing import Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 from .models import Failure, JobState, StoredResponse
 from .value import Value
@@ -175,6 +175,8 @@ class KeysChanged(Value, frozen=True):
 
 class Warned(Value, frozen=True):
     """Something that its operator should know once."""
+
+    public: ClassVar[frozenset[str]] = frozenset({"message"})
 
     message: str
 

@@ -31,8 +31,13 @@ class Origin(Value, frozen=True):
     @property
     def netloc(self) -> str:
         """Host and port as they stand in a URL; the port where it is not the scheme's, an IPv6 address in brackets."""
-        name = f"[{self.host}]" if ":" in self.host else self.host
-        return name if self.port == _PORTS[self.scheme] else f"{name}:{self.port}"
+        full = self.netloc_with_port
+        return full.rpartition(":")[0] if self.port == _PORTS[self.scheme] else full
+
+    @property
+    def netloc_with_port(self) -> str:
+        """The same, always with the port."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
         """As browsers write it."""

@@ -25,6 +25,7 @@ from .events import (
     Stuck,
     Warned,
 )
+from .models import Failure
 
 _log = logging.getLogger("queue_middleware")
 
@@ -53,7 +54,25 @@ def _undelivered(event: DeliveryFailed) -> str:
 
 _Spelling = tuple[int, Callable[[Any], str]]
 
-_EVERYDAY: _Spelling = (logging.DEBUG, str)
+_PLAIN = ("request_id", "path", "attempt", "number", "seconds", "wait")
+"""What the text of an everyday event names of it. What a provider calls its state is its own text, and is not among it."""
+
+
+def _everyday(event: Any) -> str:
+    values = {name: value for name in _PLAIN if isinstance(value := getattr(event, name, None), str | int | float)}
+    if (delivery := getattr(event, "delivery", None)) is not None:
+        values |= {
+            "request_id": delivery.request_id,
+            "delivery": delivery.id,
+            "host": delivery.host,
+            "attempt": delivery.attempt,
+        }
+    if (outcome := getattr(event, "outcome", None)) is not None:
+        values["outcome"] = outcome.error_type if isinstance(outcome, Failure) else outcome.status
+    return f"{type(event).__name__}: {', '.join(f'{name} {value}' for name, value in values.items())}"
+
+
+_EVERYDAY: _Spelling = (logging.DEBUG, _everyday)
 _SPELLINGS: Mapping[type, _Spelling] = {
     Started: (logging.INFO, lambda e: f"queue started: {e.database}, concurrency {e.concurrency}"),
     Stopped: (logging.INFO, lambda e: f"queue stopped, {e.handed_back} running requests handed back"),

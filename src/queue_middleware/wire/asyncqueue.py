@@ -12,7 +12,7 @@ from typing import Any
 from queue_middleware.models import Headers, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 
-from .pollconfig import shown_poll_config
+from .pollconfig import shown_poll_config, without_secrets
 from .taskrequests import PRIORITIES, iso_time
 
 LARGEST_PAGE = 100
@@ -33,7 +33,7 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
         "priority": PRIORITIES - record.priority,
         "waitForSignal": spec.signal,
         "provider": spec.provider,
-        "pollConfig": None if spec.poll is None else shown_poll_config(spec.poll),
+        "pollConfig": None if spec.poll is None else shown_poll_config(without_secrets(spec.poll)),
         "onCompleteUrl": record.webhook,
         "delayUntil": iso_time(record.due_at) if record.status is TaskStatus.DELAYED else None,
         "retryCount": max(job.attempt - 1, 0),

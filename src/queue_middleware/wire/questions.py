@@ -44,7 +44,7 @@ def question_headers(config: PollConfig, home: str, given: Headers, url: str) ->
 def host_asked(config: PollConfig, home: str) -> str:
     """Origin of the first address that is asked; that of the `targetUrl` where only the answer to the first call says it."""
     origin = origin_of(config.url_template) or origin_of(home)
-    return "" if origin is None else str(origin)
+    return "" if origin is None else f"{origin.scheme}://{origin.netloc_with_port}"
 
 
 def _trusted(config: PollConfig, home: str) -> set[Origin | None]:

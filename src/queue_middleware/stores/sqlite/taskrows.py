@@ -9,8 +9,9 @@ from typing import Any
 from queue_middleware.models import ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.tasks import Channel, Resolution
 from queue_middleware.taskspec import Task
+from queue_middleware.wire.pollconfig import without_secrets
 
-from .codec import decode_headers, decode_spec, encode, encode_headers
+from .codec import decode_headers, decode_spec, encode, encode_headers, encode_secrets
 from .transaction import Transaction
 
 LISTED = 2
@@ -35,7 +36,10 @@ def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
     spec = task.spec
     awaits = "word" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
     lister = client if task.listed else None
-    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits)):
+    secrets = encode_secrets(spec.poll.headers) if spec.poll is not None and spec.poll.headers else None
+    if secrets is not None and spec.poll is not None:
+        spec = spec.replace(poll=without_secrets(spec.poll))
+    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits, secrets)):
         transaction.change("mark_task", (LISTED if task.listed else 1, key))
         return True
     return False
