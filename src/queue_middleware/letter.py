@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 
 from .aside import aside
 from .errors import UnknownRequest
 from .http11 import Stream
-from .models import PART, Headers, JobState, Result, WebhookKind
+from .models import PART, Headers, JobState, Result, WebhookKind, identity_of
 from .settings import Settings
 from .signing import Signer
 from .store import Store
@@ -44,7 +45,9 @@ class Scribe:
     async def write(self, delivery: Delivery, result: Result | None) -> tuple[Headers, bytes | Stream]:
         """Headers and body. Raises `ResultGone`."""
         if delivery.kind is not WebhookKind.COMPLETED:
-            return self._signed(delivery, webhook.news_body(delivery.kind, delivery.request_id, delivery.data or "{}"))
+            data = json.loads(delivery.data or "{}")
+            body = webhook.news_body(delivery.kind, delivery.request_id, delivery.webhook_id, data)
+            return self._signed(delivery, body, identity=identity_of(data.get("client", "")))
         if result is None or (result.response is None and result.job.state is JobState.COMPLETED):
             raise ResultGone
         if result.job.is_task:
@@ -98,8 +101,10 @@ class Scribe:
                 raise ResultGone from None
         yield response.body
 
-    def _signed(self, delivery: Delivery, body: bytes, result: Result | None = None) -> tuple[Headers, bytes]:
-        return self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result), body
+    def _signed(
+        self, delivery: Delivery, body: bytes, result: Result | None = None, identity: str | None = None
+    ) -> tuple[Headers, bytes]:
+        return self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result, identity), body
 
     def _signed_stream(self, delivery: Delivery, whole: Result, result: Result) -> tuple[Headers, bytes | Stream]:
         before, payload, after = webhook.webhook_frame(whole)
@@ -115,8 +120,11 @@ class Scribe:
             yield piece
         yield after
 
-    def _headers(self, delivery: Delivery, digest: str, body: bytes, result: Result | None) -> Headers:
-        user, timestamp = webhook.user_id(result.job.identity if result else None), str(int(self._clock()))
+    def _headers(
+        self, delivery: Delivery, digest: str, body: bytes, result: Result | None, identity: str | None = None
+    ) -> Headers:
+        """`identity` is that of the submitter where there is no result yet."""
+        user, timestamp = webhook.user_id(result.job.identity if result else identity), str(int(self._clock()))
         signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
         return (

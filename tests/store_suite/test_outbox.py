@@ -369,8 +369,12 @@ async def test_news_go_out_in_order_and_never_two_at_once(store: Store, clock: M
         await succeed(store, delivery)
         assert delivery.kind is kind
     assert told == [
-        (WebhookKind.STARTED, f"{claim.request_id}_1", {"at": clock.now}),
-        (WebhookKind.PROGRESS, f"{claim.request_id}_2", {"at": clock.now, "fraction": 0.5, "stage": "half"}),
+        (WebhookKind.STARTED, f"{claim.request_id}_1", {"at": clock.now, "client": "192.0.2.7"}),
+        (
+            WebhookKind.PROGRESS,
+            f"{claim.request_id}_2",
+            {"at": clock.now, "fraction": 0.5, "stage": "half", "client": "192.0.2.7"},
+        ),
         (WebhookKind.COMPLETED, claim.request_id, None),
     ]
 

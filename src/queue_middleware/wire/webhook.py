@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
@@ -68,13 +69,13 @@ def named_body(result: Result, most: int, where: str) -> bytes:
     return b"".join(_envelope(result.job.request_id, _error_of(response.status), b"null", excuse))
 
 
-def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
+def news_body(kind: WebhookKind, request_id: str, webhook_id: str, found: Mapping[str, Any]) -> bytes:
     """What is told before the end, for those who asked: fal's envelope with the status of then, `type` and `timestamp`.
 
-    `data` is JSON: `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to
-    follow here; type and timestamp are those that Standard Webhooks recommends.
+    `found` has `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to follow
+    here; type and timestamp are those that Standard Webhooks recommends. `webhook_id` tells one of several from the others,
+    and from the end, where only fal's headers are verified, which have the id of the request.
     """
-    found = json.loads(data)
     at = datetime.fromtimestamp(found["at"] / 1000, UTC)
     told: dict[str, Any] = {
         "error": None,
@@ -84,6 +85,7 @@ def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
         "status": "IN_PROGRESS",
         "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "type": f"request.{kind}",
+        "webhook_id": webhook_id,
     }
     if kind is WebhookKind.PROGRESS:
         told["progress"] = {"fraction": found["fraction"], "stage": found["stage"]}
