@@ -111,7 +111,7 @@ class Scribe:
         body = b"".join((before, payload, after))
         headers = self._headers(delivery, hashlib.sha256(body).hexdigest(), body, result)
         if whole.response is None or payload is not whole.response.body:
-            return headers, body  # it is no JSON, so it is not carried
+            return headers, body  # it is no JSON and not carried, or is carried without its mark
         return headers, Stream(len(body), partial(self._pour, before, result, after))
 
     async def _pour(self, before: bytes, result: Result, after: bytes) -> AsyncIterator[bytes]:

@@ -13,13 +13,14 @@ from typing import Any
 from .callback_id import digest, is_callback_id
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
+from .json_text import MISSING, read_json, without_mark
 from .lifecycle import FINAL
 from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, read_callback, reason_of
-from .wire.templates import MISSING, read_json, read_path
+from .wire.templates import read_path
 
 _SECOND_LOOK = 0.25
 """Seconds until an unknown id is looked for again: one that a handler has asked for a moment ago may not be on the disk yet."""
@@ -41,7 +42,7 @@ class Reception:
         spec = waiter.task.spec
         await self._provenance.check(spec.target, headers, body)
         # Providers like to repeat where they were told to call; the id is to be stored nowhere.
-        body = body.replace(callback_id.encode(), b"*" * len(callback_id))
+        body = without_mark(body).replace(callback_id.encode(), b"*" * len(callback_id))
         word = read_callback(_parsed(body), spec.poll, spec.target)
         if _is_over(waiter, Channel.CALLBACK):
             return
@@ -55,7 +56,7 @@ class Reception:
     async def signal(self, token: str, body: bytes) -> Waiter:
         """What somebody says who was given the token: `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
         waiter = await self.find(SecretId.SIGNAL, token)
-        body = body.replace(token.encode(), b"*" * len(token))
+        body = without_mark(body).replace(token.encode(), b"*" * len(token))
         said = _parsed(body)
         status = read_path(said, "status")
         if status not in ("completed", "failed"):

@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.json_text import read_json, unfolded
 from queue_middleware.models import Headers
 from queue_middleware.taskspec import Backoff, PollConfig
 from queue_middleware.value import Value
 
 from .pollconfig import is_relative, read_poll_config
 from .providers import find_provider
-from .templates import read_json, unfolded
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10

@@ -8,23 +8,16 @@ ask whether its host is allowed.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urljoin
 
-import msgspec
-
 from queue_middleware.errors import BadRequest
+from queue_middleware.json_text import MISSING, read_json, unfolded
 from queue_middleware.models import Headers
 from queue_middleware.value import Value
 
 LONGEST = 2048
 """Characters of a template, and of an address that was filled in."""
-
-LARGE = 128 * 1024
-"""Bytes of JSON that are decoded at once: some milliseconds, in which nobody else in the event loop has a turn."""
-
-MISSING: Final = object()
-"""What `read_path` finds where there is nothing; null is something."""
 
 _BLANK = re.compile(r"\{([^{}]*)\}")
 _PATH = re.compile(r"[^.{}\s]+(\.[^.{}\s]+){0,15}")
@@ -64,37 +57,6 @@ def read_path(value: Any, path: str) -> Any:
         else:
             return MISSING
     return value
-
-
-def read_json(body: bytes) -> Any:
-    """The value, or `MISSING` where it is no JSON. What a large one is made of is still folded: `read_path` unfolds it."""
-    if len(body) <= LARGE:
-        return _decoded(body)
-    try:
-        body.decode()  # what stays folded is not looked at so closely
-    except UnicodeDecodeError:
-        return MISSING
-    return _opened(body)
-
-
-def unfolded(value: Any) -> Any:
-    """A part of what `read_json` has read, as a value; the parts of a large one are still folded."""
-    if not isinstance(value, msgspec.Raw):
-        return value
-    return _decoded(value) if len(value) <= LARGE else _opened(bytes(value))
-
-
-def _opened(text: bytes) -> Any:
-    """One level of it. Megabytes of small values are read in a tenth of the time when nobody needs them as Python's objects."""
-    first = text[:LARGE].lstrip()[:1]
-    return _decoded(text, {b"{": dict[str, msgspec.Raw], b"[": list[msgspec.Raw]}.get(first, Any))
-
-
-def _decoded(text: Any, kind: Any = Any) -> Any:
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return MISSING
 
 
 def header(headers: Headers, name: bytes) -> str | None:

@@ -10,9 +10,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
 from queue_middleware.hosts import origin_of
+from queue_middleware.json_text import embeddable
 from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
@@ -121,8 +120,8 @@ def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: by
 
 def _answered(request_id: str, response: StoredResponse) -> tuple[bytes, bytes, bytes]:
     error = _error_of(response.status)
-    if _is_json(response):
-        return _envelope(request_id, error, response.body)
+    if _has_json_type(response.headers) and (payload := embeddable(response.body)) is not None:
+        return _envelope(request_id, error, payload)
     return _envelope(request_id, error, b"null", NOT_JSON)
 
 
@@ -144,21 +143,8 @@ def _invalid(status: int) -> str:
     return f"Invalid status code: {status}"
 
 
-def _is_json(response: StoredResponse) -> bool:
-    return _has_json_type(response.headers) and _parses(response.body)
-
-
 def _has_json_type(headers: Headers) -> bool:
     """The JSON MIME types of the WHATWG's MIME Sniffing standard, §4.6."""
     value = next((value for name, value in headers if name == b"content-type"), b"")
     essence = value.split(b";", 1)[0].strip().lower()
     return essence in (b"application/json", b"text/json") or essence.endswith(b"+json")
-
-
-def _parses(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-        # Skipping over a value checks its grammar but not the bytes inside its strings.
-        return body.isascii() or bool(body.decode("utf-8"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False
