@@ -1,7 +1,7 @@
 """What JSON is here: one definition for results, callbacks, signals, tasks and the answers of providers.
 
 A text of RFC 8259: UTF-8, with a byte order mark in front or without (§8.1 lets a parser ignore it). Numbers of any size,
-escaped halves of surrogate pairs, names that stand twice in an object (the last counts) and nesting of any depth are JSON; NaN,
+escaped halves of surrogate pairs, names that stand twice in an object (the last counts) and deep nesting are JSON; NaN,
 Infinity, comments and trailing commas are not. What Python has no value for keeps its text: where a part of such a text is
 stored or passed on, its bytes are. Pure and synchronous; a large text takes time, so callers read it in a thread.
 """
@@ -19,8 +19,8 @@ LARGE = 128 * 1024
 """Bytes of JSON that are decoded at once: some milliseconds, in which nothing else in the event loop has a turn."""
 
 SCANNED = 256 * 1024
-"""Bytes of the largest text that is scanned token by token, which takes some tenths of a second. What is larger and nested too deeply
-for the quick parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
+"""Bytes of the largest text that is scanned token by token, which takes some tenths of a second. What is larger and nested too
+deeply for the quick parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
 
 MISSING: Final = object()
 """What is read where there is no JSON, or nothing at a path; null is something."""
