@@ -14,7 +14,7 @@ from .replay import App, Replay
 from .surroundings import Surroundings
 from .target import callback_url
 from .taskspec import Task
-from .waiting import end_of_call, wait_after
+from .waiting import end_of_call, shortened, wait_after
 from .waitingroom import Heard
 
 
@@ -72,6 +72,10 @@ class Errand:
     def conclude(self, outcome: StoredResponse | Failure, heard: Heard | None) -> Awaitable[JobState | None]:
         """See `waitingroom.WaitingRoom.conclude`."""
         wait = wait_after(outcome, self.task.spec, self._template, time.time(), asked=self.asked)
+        if wait is not None:
+            # Of its own accord an answer may ask for more than the submitter could have asked for.
+            wait = shortened(wait, max(self._around.settings.max_wait, self.task.spec.wait))
+            wait = wait.replace(credentials=self._around.targets.without_proxies(wait.credentials))
         return self._room.conclude(
             self.claim, self.task, end_of_call(outcome, self.task) if wait is None else outcome, wait, heard
         )

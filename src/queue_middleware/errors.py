@@ -23,7 +23,7 @@ QueueError
 ├── StoreError              500      the database answered with something unexpected
 ├── Unavailable             503      with `Retry-After`
 │   ├── NotRunning                   no lifespan, or shutting down
-│   ├── QueueFull                    `max_queued`
+│   ├── QueueFull                    `max_queued`, `max_tasks`
 │   ├── StoreBusy                    the database cannot be written right now
 │   ├── DiskFull                     too little free disk to accept more work
 │   ├── DatabaseGone                 the database's file was removed or replaced
@@ -212,7 +212,7 @@ class NotRunning(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """`max_queued` requests are waiting."""
+    """`max_queued` requests are waiting, or `max_tasks` tasks have not ended."""
 
 
 class StoreBusy(Unavailable):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import Protocol, get_args
+from typing import ClassVar, Protocol, get_args
 
 from .ends import Outcome
 from .lifecycle import outcome_of
@@ -212,6 +212,8 @@ class KeysChanged(Value, frozen=True):
 
 class Warned(Value, frozen=True):
     """Something that its operator should know once."""
+
+    public: ClassVar[frozenset[str]] = frozenset({"message"})
 
     message: str
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 import httpx
 
 from .errors import InvalidWebhook, OutboundRefused, SettingsError
+from .hosts import canonical_host, canonical_pattern
 from .urls import encode_url
 
 WEBHOOK = "the webhook URL"
@@ -71,12 +72,12 @@ class Guard:
         self._suffixes: list[str] = []
         self._networks: list[_Network] = []
         for entry in allow:
-            self._open(entry.strip().strip("[]").lower())
+            self._open(canonical_pattern(entry.strip()))
 
     def check_url(self, url: str, noun: str = WEBHOOK) -> None:
         """Look at the text alone: no name is resolved. Raises `InvalidWebhook`, whose reason calls it `noun`."""
         parsed = parse_url(url, noun)
-        host = parsed.raw_host.decode("ascii").lower().removesuffix(".")
+        host = canonical_host(parsed.raw_host.decode("ascii"))
         literal = _literal(host)
         if self._allows(host, literal):
             return
@@ -89,9 +90,16 @@ class Guard:
 
     def check_address(self, host: str, address: str) -> None:
         """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
-        found, host = ipaddress.ip_address(address), host.lower().removesuffix(".")
+        found, host = ipaddress.ip_address(address), canonical_host(host)
         if _is_denied(found) and not self._allows(host, found):
             raise OutboundRefused(f"{host} has an address that is not public; {_allow(host)}")
+
+    def is_opened(self, host: str) -> bool:
+        """Whether `outbound_allow` may be what lets us reach `host`: it is then part of its operator's own network, perhaps."""
+        host = canonical_host(host)
+        literal = _literal(host)
+        # Where a name leads is known when it is resolved; with networks it may be into one of them.
+        return self._allows(host, literal) or (literal is None and bool(self._networks))
 
     def _open(self, entry: str) -> None:
         if _NUMBER.fullmatch(entry.rpartition(".")[2]) or "/" in entry or ":" in entry:

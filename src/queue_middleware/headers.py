@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from .models import Headers
+from .proxy_headers import is_set_by_proxies
 from .value import Value
 
 _HOP_BY_HOP = frozenset(
@@ -26,6 +27,9 @@ _NOT_REPLAYED = (
 )
 """What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
 _NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
+
+LARGEST_BLOCK = 32 * 1024
+"""Bytes of all headers of a submission, and of those that a task gives to its call."""
 
 _REPLAYED, _SAID, _CONNECTION = 1, 2, 4
 """What may become of a request header, as bits."""
@@ -70,7 +74,8 @@ def read_headers(headers: Headers) -> RequestHeaders:
             connection = True
     if connection:
         named = _named_by_connection(headers)
-        kept = [pair for pair in kept if pair[0] not in named]
+        # A client that names what a proxy has said of it would have it removed behind the proxy's back.
+        kept = [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
     # One search over all of them: nearly always there is nothing to find.
     text = b" ".join(values)
     if _BAD_VALUE.search(text):

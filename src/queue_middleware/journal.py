@@ -29,6 +29,7 @@ from .events import (
     Stuck,
     Warned,
 )
+from .models import Failure
 
 _log = logging.getLogger("queue_middleware")
 
@@ -148,7 +149,25 @@ def _whose(event: CircuitOpened | CircuitClosed) -> str:
 
 _Spelling = tuple[int, Callable[[Any], str]]
 
-_EVERYDAY: _Spelling = (logging.DEBUG, str)
+_PLAIN = ("request_id", "path", "attempt", "number", "seconds", "wait")
+"""What the text of an everyday event names of it. What a provider calls its state is its own text, and is not among it."""
+
+
+def _everyday(event: Any) -> str:
+    values = {name: value for name in _PLAIN if isinstance(value := getattr(event, name, None), str | int | float)}
+    if (delivery := getattr(event, "delivery", None)) is not None:
+        values |= {
+            "request_id": delivery.request_id,
+            "delivery": delivery.id,
+            "host": delivery.host,
+            "attempt": delivery.attempt,
+        }
+    if (outcome := getattr(event, "outcome", None)) is not None:
+        values["outcome"] = outcome.error_type if isinstance(outcome, Failure) else outcome.status
+    return f"{type(event).__name__}: {', '.join(f'{name} {value}' for name, value in values.items())}"
+
+
+_EVERYDAY: _Spelling = (logging.DEBUG, _everyday)
 _SPELLINGS: Mapping[type, _Spelling] = {
     Started: (logging.INFO, _started),
     Stopping: (logging.WARNING, _stopping),

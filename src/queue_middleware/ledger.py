@@ -8,6 +8,7 @@ from typing import Any, TypedDict, Unpack, cast
 
 from .errors import BadRequest
 from .events import Announce, Redelivered
+from .hosts import canonical_authority
 from .models import Standing, WebhookKind
 from .outbox import Outbox
 from .webhooks import Attempt, DeliveryRecord, Receiver, Which
@@ -75,7 +76,7 @@ def _which(selection: Selection, *, dead_only: bool) -> Which:
         delivery_id=given.get("delivery_id"),
         since=_milliseconds(given, "since"),
         until=_milliseconds(given, "until"),
-        host=given.get("host"),
+        host=None if given.get("host") is None else canonical_authority(given["host"]),
         dead=given.get("dead_only", dead_only),
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
@@ -11,7 +12,7 @@ from .aside import aside
 from .errors import UnknownRequest
 from .http11 import Stream
 from .long_signing import LongSigning
-from .models import PART, Headers, JobState, Result, StoredResponse, WebhookKind
+from .models import PART, Headers, JobState, Result, StoredResponse, WebhookKind, identity_of
 from .pieces import pieces_of
 from .settings import Settings
 from .signing import Signer
@@ -47,7 +48,9 @@ class Scribe:
     async def write(self, delivery: Delivery, result: Result | None) -> tuple[Headers, bytes | Stream]:
         """Headers and body. Raises `ResultGone`."""
         if delivery.kind is not WebhookKind.COMPLETED:
-            return self._signed(delivery, webhook.news_body(delivery.kind, delivery.request_id, delivery.data or "{}"))
+            data = json.loads(delivery.data or "{}")
+            body = webhook.news_body(delivery.kind, delivery.request_id, delivery.webhook_id, data)
+            return self._signed(delivery, body, identity=identity_of(data.get("client", "")))
         if result is None or (result.response is None and result.job.state is JobState.COMPLETED):
             raise ResultGone
         if result.job.is_task:
@@ -67,7 +70,7 @@ class Scribe:
         before, payload, after = await aside(
             webhook.webhook_frame, result.replace(response=response.replace(body=body, parts=0))
         )
-        if payload is not body:  # it is no JSON, so it is not carried
+        if payload is not body:  # it is no JSON and not carried, or is carried without its mark
             return self._signed(delivery, b"".join((before, payload, after)), result)
         del body, payload
         return await self._signed_stream(delivery, result, Framed(before, pieces, after, response.size))
@@ -99,11 +102,15 @@ class Scribe:
         except UnknownRequest:
             raise ResultGone from None
 
-    def _signed(self, delivery: Delivery, body: bytes, result: Result | None = None) -> tuple[Headers, bytes]:
+    def _signed(
+        self, delivery: Delivery, body: bytes, result: Result | None = None, identity: str | None = None
+    ) -> tuple[Headers, bytes]:
+        """`identity` is that of the submitter where there is no result yet."""
         timestamp = str(int(self._clock()))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
         digest, signatures = hashlib.sha256(body).hexdigest(), self._signer.sign_each(message)
-        headers = self._headers(delivery, result, timestamp, digest, signatures, self._signer.codes(message))
+        who = result.job.identity if result is not None else identity
+        headers = self._headers(delivery, who, timestamp, digest, signatures, self._signer.codes(message))
         is_task = result is not None and result.job.is_task
         return (*headers, *(asyncqueue.signature_headers(self._secrets, timestamp, body) if is_task else ())), body
 
@@ -111,19 +118,20 @@ class Scribe:
         timestamp = str(int(self._clock()))
         signing = LongSigning(self._signer, delivery.webhook_id, timestamp, self._secrets if result.job.is_task else ())
         await signing.read(framed.chunks)
-        headers = self._headers(delivery, result, timestamp, signing.digest, signing.signatures(), signing.codes())
+        who = result.job.identity
+        headers = self._headers(delivery, who, timestamp, signing.digest, signing.signatures(), signing.codes())
         return (*headers, *signing.own()), Stream(framed.length, framed.chunks)
 
     def _headers(
         self,
         delivery: Delivery,
-        result: Result | None,
+        identity: str | None,
         timestamp: str,
         digest: str,
         signatures: Iterable[bytes],
         codes: Iterable[bytes],
     ) -> Headers:
-        user = webhook.user_id(result.job.identity if result else None)
+        user = webhook.user_id(identity)
         signature = self._signer.sign(webhook.digest_message(delivery.request_id, user, timestamp, digest))
         return (
             *_OURS,

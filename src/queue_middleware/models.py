@@ -136,6 +136,11 @@ OWNED = "id:"
 """Stands in front of an identity, to tell it from an address."""
 
 
+def identity_of(client: str) -> str | None:
+    """The identity in `NewJob.client`; None where it is an address."""
+    return client[len(OWNED) :] if client.startswith(OWNED) else None
+
+
 class NewJob(Value, frozen=True):
     """A submission that was found good and may be stored."""
 
@@ -254,7 +259,7 @@ class Job(Value, frozen=True):
     @property
     def identity(self) -> str | None:
         """Whom it belongs to; None where nobody was asked who he is."""
-        return self.client[len(OWNED) :] if self.client.startswith(OWNED) else None
+        return identity_of(self.client)
 
 
 class Glance(Value, frozen=True):

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from .backoff import parse_duration, parse_schedule
 from .errors import InvalidWebhook, SettingsError
+from .hosts import canonical_authority, canonical_host, canonical_pattern, origin_of
 from .urls import encode_url
 
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
@@ -157,7 +158,7 @@ def parse_prefix(value: object) -> str:
 
 def parse_hosts(value: object) -> tuple[str, ...]:
     """Names of hosts, with ports or without."""
-    hosts = tuple(word.lower().removesuffix(".") for word in parse_words(value))
+    hosts = tuple(canonical_authority(word) for word in parse_words(value))
     for host in hosts:
         if not re.fullmatch(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
             raise SettingsError(f"{host!r} is not the name of a host; write e.g. 'queue.example.com', with a port or without")
@@ -173,11 +174,17 @@ def parse_app(value: object) -> str:
 
 def parse_origins(value: object) -> tuple[str, ...]:
     """Origins as browsers name them, or `*`."""
-    origins = tuple(word.lower().removesuffix("/") for word in parse_words(value))
+    origins = tuple(_canonical_origin(word.lower().removesuffix("/")) for word in parse_words(value))
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
             raise SettingsError(f"{origin!r} is not an origin; write e.g. 'https://app.example.com', or '*' for all")
     return origins
+
+
+def _canonical_origin(word: str) -> str:
+    """As browsers send it, where it is the origin of a web page."""
+    origin = origin_of(word) if re.fullmatch(r"https?://[^/?#@\s*]+", word) else None
+    return word if origin is None else str(origin)
 
 
 def parse_keys(value: object) -> tuple[str, ...]:
@@ -195,11 +202,20 @@ def parse_keys(value: object) -> tuple[str, ...]:
 
 def parse_hosts_or_suffixes(value: object) -> tuple[str, ...]:
     """Names of hosts, and `*.suffix`."""
-    words = tuple(word.lower().removesuffix(".") for word in parse_words(value))
+    words = tuple(canonical_pattern(word) for word in parse_words(value))
     for word in words:
         if not re.fullmatch(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", word):
             raise SettingsError(f"{word!r} is not a host or '*.suffix'; write no scheme and no port, e.g. 'queue.fal.run'")
     return words
+
+
+def parse_header_names(value: object) -> tuple[str, ...]:
+    """Names of headers; a `*` at the end stands for anything."""
+    names = tuple(word.lower() for word in parse_words(value))
+    for name in names:
+        if not re.fullmatch(r"[!#$%&'+.^`|~0-9a-z-]+\*?", name):
+            raise SettingsError(f"{name!r} is not the name of a header; write e.g. 'X-Forwarded-Host' or 'X-Internal-*'")
+    return names
 
 
 def parse_secrets(value: object) -> tuple[bytes, ...]:
@@ -212,14 +228,15 @@ def parse_secrets(value: object) -> tuple[bytes, ...]:
 
 def parse_key_sources(value: object) -> tuple[tuple[str, str], ...]:
     """Pairs of a host and the source of its keys, of `host=source`."""
-    sources = tuple(word.partition("=") for word in parse_words(value))
-    for host, _, source in sources:
-        if not re.fullmatch(r"[a-z0-9.-]+", host) or not re.match(r"https?://|whsec_", source):
+    words = (word.partition("=") for word in parse_words(value))
+    sources = tuple((canonical_host(host.strip()), source.strip()) for host, _, source in words)
+    for host, source in sources:
+        if not re.fullmatch(r"[a-z0-9_.:-]+", host) or not re.match(r"https?://|whsec_", source):
             raise SettingsError(
                 "callback_keys takes hosts, each with the URL of a key set or a whsec_ secret, e.g. "
                 "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
             )
-    return tuple((host, source) for host, _, source in sources)
+    return sources
 
 
 def parse_crash(value: object) -> str:

@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Self, TypeVar
 
@@ -45,8 +45,8 @@ class Answer:
     """
 
     status: int
-    headers: Headers
-    body: bytes
+    headers: Headers = field(repr=False)
+    body: bytes = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Opened:
     """An answer that is still arriving. `chunks` raises `OutboundError` where it breaks off."""
 
     status: int
-    headers: Headers
+    headers: Headers = field(repr=False)
     chunks: AsyncIterator[bytes]
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from urllib.parse import urlsplit
 
 import httpx
 
 from .errors import SettingsError, VerificationError
+from .hosts import canonical_host, host_of
 from .models import Headers
 from .secret import PREFIX
 from .verify import WebhookVerifier
@@ -41,7 +41,7 @@ class Provenance:
                     verifier = WebhookVerifier(source, client=client, clock=clock)
             except SettingsError as error:
                 raise SettingsError(f"callback_keys: {host}: {error.detail}") from None
-            self._verifiers.setdefault(host, []).append(verifier)
+            self._verifiers.setdefault(canonical_host(host), []).append(verifier)
 
     async def check(self, target: str, headers: Headers, body: bytes) -> None:
         """Raise `VerificationError`, as `KeysUnavailable` where nothing can be said, unless it is signed or needs not be.
@@ -49,7 +49,7 @@ class Provenance:
         `target` is the URL that the task has called; `body` is raw.
         """
         refusal: VerificationError | None = None
-        for verifier in self._verifiers.get(_host_of(target), ()) if self._verifiers else ():
+        for verifier in self._verifiers.get(host_of(target), ()) if self._verifiers else ():
             try:
                 await verifier.verify(headers, body)
             except VerificationError as error:
@@ -58,10 +58,3 @@ class Provenance:
                 return
         if refusal is not None:
             raise refusal
-
-
-def _host_of(target: str) -> str:
-    try:
-        return urlsplit(target).hostname or ""
-    except ValueError:
-        return ""

@@ -14,13 +14,14 @@ from .aside import Lane
 from .callback_id import digest, is_callback_id
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
+from .json_text import MISSING, read_json, without_mark
 from .lifecycle import FINAL
 from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, read_callback, reason_of
-from .wire.templates import MISSING, read_json, read_path
+from .wire.templates import read_path
 
 _SECOND_LOOK = 0.25
 """Seconds until an unknown id is looked for again: one that a handler has asked for a moment ago may not be on the disk yet."""
@@ -100,7 +101,7 @@ def _is_over(waiter: Waiter, channel: Channel) -> bool:
 
 def _without(secret: str, body: bytes) -> bytes:
     """Providers like to repeat where they were told to call; the id is to be stored nowhere."""
-    return body.replace(secret.encode(), b"*" * len(secret))
+    return without_mark(body).replace(secret.encode(), b"*" * len(secret))
 
 
 def _read_signal(body: bytes) -> tuple[bytes, Failed | None]:

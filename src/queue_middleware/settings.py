@@ -17,6 +17,7 @@ from .optiontexts import (
     parse_crash,
     parse_database,
     parse_flag,
+    parse_header_names,
     parse_hosts,
     parse_hosts_or_suffixes,
     parse_integer,
@@ -55,6 +56,8 @@ class Options(TypedDict, total=False):
     outbound_allow: str | Sequence[str]
     api_keys: str | Sequence[str]
     task_targets: str | Sequence[str]
+    task_headers_allow: str | Sequence[str]
+    proxy_headers: str | Sequence[str]
     callback_timeout: float | str
     callback_secret: str | None
     callback_keys: str | Sequence[str]
@@ -74,6 +77,10 @@ class Options(TypedDict, total=False):
     max_logs: int | str
     max_queued: int
     max_queued_per_client: int
+    max_tasks: int
+    max_tasks_per_client: int
+    max_delay: float | str
+    max_wait: float | str
     retention: float | str
     shutdown_timeout: float | str
     min_free_disk: int | str | None
@@ -124,6 +131,13 @@ class Settings:
     """
     task_targets: tuple[str, ...] = _option((), parse_hosts_or_suffixes)
     """Hosts and `*.suffix` that tasks may call; without it they may call the wrapped application only."""
+    task_headers_allow: tuple[str, ...] = _option((), parse_header_names)
+    """Headers that tasks may set although proxies set them, e.g. `X-Forwarded-Host`; see `proxy_headers`."""
+    proxy_headers: tuple[str, ...] = _option((), parse_header_names)
+    """Headers by which your proxy tells the application about its clients, beside those of the table in `proxy_headers.py`.
+
+    E.g. `X-User-Id, X-Internal-*`. Tasks cannot set them; the application sees those of the call that made the task.
+    """
     callback_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for which a plain submission waits for its callback; tasks say `maxWaitTime`."""
     callback_secret: tuple[bytes, ...] = _option((), parse_secrets, told=False)
@@ -171,6 +185,14 @@ class Settings:
     """Waiting requests; above it submissions are answered 503."""
     max_queued_per_client: int = _option(1_000, parse_integer, least=1)
     """Waiting requests of one client; above it submissions are answered 429."""
+    max_tasks: int = _option(10_000, parse_integer, least=1)
+    """Tasks that have not ended, and requests that wait for a callback; above it more of these are answered 503."""
+    max_tasks_per_client: int = _option(1_000, parse_integer, least=1)
+    """The same of one client; above it all its submissions are answered 429."""
+    max_delay: float = _option(30 * 86400.0, parse_seconds, least=0)
+    """Seconds for which a task may be put off (`delayUntil`)."""
+    max_wait: float = _option(30 * 86400.0, parse_seconds, least=0.01)
+    """Seconds for which a task or a request may ask to wait for an external service."""
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)

@@ -85,7 +85,7 @@ class Store(Protocol):
         `begin` is then called once in the event loop, with the claim or with None where there is none, also when the caller
         has stopped waiting: what was claimed has to be run.
 
-        Raises `QueueFull` (`max_queued`), `TooManyQueued` (the client's limit, or
+        Raises `QueueFull` (`max_queued`, `max_tasks`), `TooManyQueued` (the client's limits, or
         `new.max_queue_length`), `DiskFull`, `StoreBusy`.
         """
 

@@ -15,14 +15,16 @@ from .backoff import exponential
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
+from .hosts import is_among, origin_of
 from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
+from .proxy_headers import ProxyHeaders
 from .replay import App, NoAnswer
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
 from .version import USER_AGENT
-from .wire.links import origin_of
+from .wire.links import origin_of as origin_of_request
 from .wire.placeholder import fill, fill_address
 
 MOST_REDIRECTS = 10
@@ -63,6 +65,7 @@ class Targets:
         self._outbound = outbound
         self._ids = ids
         self._settings = settings
+        self._proxy = ProxyHeaders(settings.proxy_headers)
 
     def aim(self, request: StoredRequest, task: Task) -> Aim:
         """What an attempt at a task calls. It raises nothing: what is wrong is found out by the call."""
@@ -74,12 +77,17 @@ class Targets:
             url = callback_url(spec.base, secret)
             request, address = fill(request, url), fill_address(address, url)
         if spec.outside:
-            return Aim(_Outside(self._outbound, self._settings.task_targets, request, address), request, secret)
+            call = _Outside(self._outbound, self._settings.task_targets, request, address, self._proxy)
+            return Aim(call, request, secret)
         return Aim(self._app, request, secret)
+
+    def without_proxies(self, headers: Headers) -> Headers:
+        """Headers of a call without what proxies have said about its client: that is for the application alone."""
+        return tuple(pair for pair in headers if not self._proxy.sets(pair[0]))
 
     def expect(self, request: StoredRequest) -> Task:
         """What is to be stored for a handler that asks for its callback URL."""
-        base = self._settings.public_url or origin_of(request)
+        base = self._settings.public_url or origin_of_request(request)
         return self._ids.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:
@@ -93,13 +101,16 @@ class Targets:
 class _Outside:
     """One call of another host, in the form of an ASGI application."""
 
-    def __init__(self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, address: str) -> None:
+    def __init__(
+        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, address: str, proxy: ProxyHeaders
+    ) -> None:
         self._outbound = outbound
         self._hosts = hosts
         self._method = request.method
         self._headers = _with_ours(request.headers)
         self._body = request.body
         self._address = address
+        self._proxy = proxy
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Call, follow redirects, and pass on the answer. Raises `NoAnswer`."""
@@ -141,10 +152,10 @@ class _Outside:
 
     def _follow(self, status: int, address: str) -> None:
         """As browsers do (WHATWG Fetch standard, "HTTP-redirect fetch"): another host is not told what was for the first."""
-        before, after = parse_url(self._address, _NOUN), parse_url(address, _NOUN)
+        parse_url(address, _NOUN)
         dropped: set[bytes] = set()
-        if (before.scheme, before.netloc) != (after.scheme, after.netloc):
-            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name)}
+        if origin_of(self._address) != origin_of(address):
+            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy.sets(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
             dropped |= _OF_BODY
@@ -154,8 +165,7 @@ class _Outside:
 
 def may_call(host: str, hosts: Sequence[str]) -> bool:
     """Whether a host is among those that tasks may call."""
-    host = host.lower().removesuffix(".")
-    return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in hosts)
+    return is_among(host, hosts)
 
 
 def _joined(address: str, location: str) -> str:

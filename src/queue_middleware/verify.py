@@ -150,7 +150,10 @@ class WebhookVerifier:
         )
         if self._user_id is not None and user_id != self._user_id:
             raise VerificationError("the webhook is another user's: its user id is not the one that is expected")
-        request_id = request_id or _request_id(body) or webhook_id or ""
+        told = _envelope(body)
+        request_id = request_id or told.request_id or webhook_id or ""
+        if webhook_id is None and told.webhook_id is not None and told.webhook_id.startswith(f"{request_id}_"):
+            webhook_id = told.webhook_id  # fal's headers have the same id for all news of a request
         return VerifiedWebhook(request_id, user_id or "", good[0].timestamp, body, webhook_id or request_id)
 
     def _refusal(self) -> VerificationError:
@@ -199,11 +202,12 @@ def _readers(*, keys: bool, user: bool) -> tuple[Reader, ...]:
 
 class _Envelope(msgspec.Struct):
     request_id: str | None = None
+    webhook_id: str | None = None
 
 
-def _request_id(body: bytes) -> str | None:
+def _envelope(body: bytes) -> _Envelope:
     """As the body has it; it is signed like the headers."""
     try:
-        return msgspec.json.decode(body, type=_Envelope).request_id
+        return msgspec.json.decode(body, type=_Envelope)
     except (msgspec.DecodeError, RecursionError):
-        return None
+        return _Envelope()

@@ -49,6 +49,13 @@ def wait_after(
     return Wait(seconds, poll_in, own, _credentials(request.headers) if config.forward_auth else ())
 
 
+def shortened(wait: Wait, most: float) -> Wait:
+    """The same, but over after `most` seconds at the latest, and with its first poll by then."""
+    if wait.seconds <= most:
+        return wait
+    return wait.replace(seconds=most, poll_in=None if wait.poll_in is None else min(wait.poll_in, most))
+
+
 def end_of_call(outcome: StoredResponse | Failure, task: Task) -> StoredResponse | Failure:
     """What an outcome that leaves the job waiting for nothing is worth.
 

@@ -13,6 +13,7 @@ from queue_middleware import (
     circuit,
     delivery,
     dialler,
+    headers,
     http11,
     keyring,
     keyset,
@@ -32,8 +33,8 @@ from queue_middleware.models import PART, Standing
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import filesystem, listeners, news
 from queue_middleware.web import asyncqueue as task_routes
-from queue_middleware.web import guesses, streams, submission
-from queue_middleware.wire import asyncqueue, fal, knobs, placeholder, pollconfig, readings
+from queue_middleware.web import guesses, streams
+from queue_middleware.wire import asyncqueue, fal, knobs, placeholder, pollconfig, readings, taskrequests
 
 ROOT = Path(__file__).parents[2]
 KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
@@ -96,10 +97,11 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/logs-and-progress.md", "8,192 characters, traceback included", logline.MESSAGE, 8192),
     ("docs/how-to/logs-and-progress.md", "16 of a line, 256 characters each", (logline.LABELS, logline.LABEL), (16, 256)),
     ("docs/how-to/logs-and-progress.md", "the last of each tenth of a second", logbook.GATHER, 1 / 10),
-    ("docs/reference/asyncqueue.md", "seconds for one attempt, a day at most", asyncqueue.LONGEST_TIMEOUT, DAY),
-    ("docs/reference/asyncqueue.md", "from the target's answer on, 30 days at most", asyncqueue.LONGEST_WAIT, 30 * DAY),
-    ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", asyncqueue.MOST_RETRIES, 10),
-    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", asyncqueue.PRIORITIES, 10),
+    ("docs/reference/asyncqueue.md", "seconds for one attempt, a day at most", taskrequests.LONGEST_TIMEOUT, DAY),
+    ("docs/reference/asyncqueue.md", "`max_wait` (30 days) at most", Settings().max_wait, 30 * DAY),
+    ("docs/reference/asyncqueue.md", "`max_delay` (30 days) from now on at most", Settings().max_delay, 30 * DAY),
+    ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", taskrequests.MOST_RETRIES, 10),
+    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", taskrequests.PRIORITIES, 10),
     ("docs/reference/asyncqueue.md", "Redirects of a host outside are followed, ten at most", target.MOST_REDIRECTS, 10),
     ("docs/reference/asyncqueue.md", "after as many seconds (25 at most)", task_routes.LONGEST_POLL, 25),
     ("docs/reference/asyncqueue.md", "the newest first, 100 at most", asyncqueue.LARGEST_PAGE, 100),
@@ -107,7 +109,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/asyncqueue.md", "from the 31st within a minute on", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "more than 30 ids in a minute that", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "path and query of the queued call are longer than 2,048 bytes", fal.LONGEST_TARGET, 2048),
-    ("docs/reference/errors.md", "the header block is larger than 32 KiB", submission._LARGEST_HEADERS, 32 * KIB),
+    ("docs/reference/errors.md", "the header block is larger than 32 KiB", headers.LARGEST_BLOCK, 32 * KIB),
     ("docs/reference/providers.md", "seconds between two questions, 0.1 to 3600",
         (pollconfig.LEAST_INTERVAL, pollconfig.LONGEST_INTERVAL), (0.1, HOUR)),
     ("docs/reference/providers.md", "up to a week", pollconfig.LONGEST_DURATION, 7 * DAY),

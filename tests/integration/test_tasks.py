@@ -22,6 +22,7 @@ from tests.queueing import Queue, client_of, connected, eventually, serving
 from tests.receiver import receiving
 
 ENDED = {"completed", "failed", "timeout", "cancelled"}
+TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()
 OPEN = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1"}
 
 
@@ -394,7 +395,7 @@ async def test_high_priority_goes_first(database: Path) -> None:
 
 async def test_cancelling(database: Path) -> None:
     async with tasking(database) as tasks:
-        delayed = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+        delayed = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
         waiting = (await tasks.create("/work", waitForSignal=True, maxWaitTime=60))["task"]["id"]
         await tasks.reaches(waiting, "waiting")
         for task_id in (delayed, waiting):
@@ -489,7 +490,7 @@ async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
 async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.web.asyncqueue.LONGEST_POLL", 0.05)
     async with tasking(database) as tasks:
-        task_id = (await tasks.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+        task_id = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"
         assert "wait" in (await tasks.call("GET", f"/tasks/{task_id}?wait=soon", 400))["error"]
 
@@ -498,7 +499,7 @@ async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
     middleware = QueueMiddleware(http_only(_echo), database=database, min_free_disk=0, shutdown_timeout=2)
     async with asyncio.timeout(20), client_of(middleware) as client:
         async with connected(middleware) as queue:
-            task_id = (await Tasks(queue).create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"]
+            task_id = (await Tasks(queue).create("/work", delayUntil=TOMORROW))["task"]["id"]
             poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
             await eventually(lambda: middleware._runtime._engine.watch._watched)
         assert (await poll).json()["task"]["status"] == "delayed"
@@ -532,7 +533,7 @@ async def test_keys(database: Path) -> None:
 async def test_pages(database: Path) -> None:
     async with tasking(database, **KEYS) as tasks:
         alice = Tasks(tasks.queue, authorization="Key alice:0123456789")
-        made = [(await alice.create("/work", delayUntil="2999-01-01T00:00:00Z"))["task"]["id"] for _ in range(3)]
+        made = [(await alice.create("/work", delayUntil=TOMORROW))["task"]["id"] for _ in range(3)]
         done = await alice.run("/work")
         page = await alice.call("GET", "/tasks?limit=2&offset=1", 200)
         assert [task["id"] for task in page["tasks"]] == [made[2], made[1]]
@@ -569,6 +570,7 @@ async def test_without_keys_nobody_can_list(database: Path) -> None:
         ({"targetUrl": "/", "maxWaitTime": 10**9}, "maxWaitTime is"),
         ({"targetUrl": "/", "delayUntil": "tomorrow"}, "delayUntil is 'tomorrow'"),
         ({"targetUrl": "/", "delayUntil": "9999-12-31T23:59:59-12:00"}, "delayUntil is '9999"),
+        ({"targetUrl": "/", "delayUntil": "9999-12-31T00:00:00Z"}, "within the next 2592000 seconds (max_delay)"),
         ({"targetUrl": "/", "maxRetries": 11}, "maxRetries is '11'"),
         ({"targetUrl": "/", "maxRetries": True}, "maxRetries is 'True'"),
         ({"targetUrl": "/", "retryBackoff": "random"}, "retryBackoff is 'random'"),

@@ -7,6 +7,7 @@ import json
 import logging
 from pathlib import Path
 
+import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -17,6 +18,7 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.models import DeliveryState, Standing
+from queue_middleware.verify import WebhookVerifier
 from queue_middleware.version import USER_AGENT
 from tests.queueing import connected, eventually
 from tests.receiver import Receiver, Webhook, receiving
@@ -212,3 +214,25 @@ async def test_a_refusal_says_what_to_set_in_development(database: Path) -> None
         answer = await queue.client.post("/fal/queue/submit/work", params={"fal_webhook": "http://localhost:8001/hook"})
     assert answer.status_code == 422
     assert 'outbound_allow="localhost" (QUEUE_OUTBOUND_ALLOW=localhost)' in answer.text.replace('\\"', '"')
+
+
+@pytest.mark.parametrize(("keys", "user"), [({"api_keys": "alice:k7c0yq2m5v8x1b4n"}, "alice"), ({}, "anonymous")])
+async def test_news_name_their_submitter_and_are_not_taken_for_the_end(database: Path, keys: dict[str, str], user: str) -> None:
+    """By every way to verify a webhook: what is counted once by its id loses neither news nor the end."""
+    app = wrapped(database, **keys)
+    async with receiving() as receiver, connected(app) as queue:
+        queue.client.headers["authorization"] = "Key alice:k7c0yq2m5v8x1b4n"
+        asked = f"fal_webhook={receiver.url}/&fal_webhook_events=started,progress"
+        request_id = await queue.submit("POST", f"/work?steps=2&{asked}")
+        await eventually(lambda: [one["status"] for one in told(receiver, request_id)][-1:] == ["OK"])
+        jwks = (await queue.client.get("/fal/queue/.well-known/jwks.json")).content
+    transport = httpx.MockTransport(lambda request: httpx.Response(200, content=jwks))
+    arrived = receiver.of(request_id)
+    assert {webhook.headers["x-fal-webhook-user-id"] for webhook in arrived} == {user}
+    async with httpx.AsyncClient(transport=transport) as client:
+        for who in (user, None):
+            verifier = WebhookVerifier("https://service.test/jwks", user_id=who, client=client)
+            read = [await verifier.verify(webhook.headers, webhook.body) for webhook in arrived]
+            assert {webhook.request_id for webhook in read} == {request_id}
+            ids = [webhook.webhook_id for webhook in read]
+            assert ids == [*(f"{request_id}_{number}" for number in range(1, len(read))), request_id]

@@ -373,9 +373,10 @@ async def test_news_go_out_in_order_and_never_two_at_once(store: Store, clock: M
         told.append((delivery.kind, delivery.webhook_id, json.loads(delivery.data) if delivery.data else None))
         await succeed(store, delivery)
         assert delivery.kind is kind
+    start = {"at": clock.now, "client": "192.0.2.7"}
     assert told == [
-        (WebhookKind.STARTED, f"{claim.request_id}_1", {"at": clock.now}),
-        (WebhookKind.PROGRESS, f"{claim.request_id}_2", {"at": clock.now, "fraction": 0.5, "stage": "half"}),
+        (WebhookKind.STARTED, f"{claim.request_id}_1", start),
+        (WebhookKind.PROGRESS, f"{claim.request_id}_2", {**start, "fraction": 0.5, "stage": "half"}),
         (WebhookKind.COMPLETED, claim.request_id, None),
     ]
 

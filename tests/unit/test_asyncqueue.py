@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.errors import MethodNotAllowed, UnknownRoute
+from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute
 from queue_middleware.models import ErrorType, Failure, JobState, StoredResponse
 from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.taskspec import Backoff, TaskSpec
 from queue_middleware.wire import asyncqueue as wire
+from queue_middleware.wire.taskrequests import check_due, read_task
 from queue_middleware.wire.taskroutes import OPEN, TaskVerb, find_task_route
 from tests.nouns import a_view
 
@@ -27,17 +28,17 @@ def a_record(**changes: Any) -> TaskRecord:
 
 
 def test_what_a_plain_task_is_asked_for_with_nothing_but_a_target() -> None:
-    asked = wire.read_task(b'{"targetUrl": "/work"}')
+    asked = read_task(b'{"targetUrl": "/work"}')
     assert (asked.method, asked.headers, asked.body, asked.timeout, asked.wait) == ("POST", (), b"", 30.0, 30.0)
     assert (asked.retries, asked.backoff, asked.priority, asked.due_at) == (3, Backoff.EXPONENTIAL, 5, None)
     assert (asked.on_complete, asked.signal, asked.provider, asked.poll) == (None, False, None, None)
 
 
 def test_a_body_is_json_unless_it_says_otherwise() -> None:
-    assert wire.read_task(b'{"targetUrl": "/", "body": "{}"}').headers == ((b"content-type", b"application/json"),)
-    told = wire.read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
+    assert read_task(b'{"targetUrl": "/", "body": "{}"}').headers == ((b"content-type", b"application/json"),)
+    told = read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
     assert told.headers == ((b"content-type", b"text/plain"),)
-    assert wire.read_task(b'{"targetUrl": "/", "body": "{}", "method": "get"}').headers == ()
+    assert read_task(b'{"targetUrl": "/", "body": "{}", "method": "get"}').headers == ()
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_a_body_is_json_unless_it_says_otherwise() -> None:
     ],
 )
 def test_times(text: str, expected: int | None) -> None:
-    assert wire.read_task(json.dumps({"targetUrl": "/", "delayUntil": text}).encode()).due_at == expected
+    assert read_task(json.dumps({"targetUrl": "/", "delayUntil": text}).encode()).due_at == expected
 
 
 def test_a_task_as_it_is_read() -> None:
@@ -183,3 +184,18 @@ def test_other_methods(method: str, path: str, allow: str) -> None:
 
 def test_what_needs_no_key() -> None:
     assert {TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS} == OPEN
+
+
+def test_a_task_is_put_off_for_no_longer_than_the_service_allows() -> None:
+    check_due(None, 1000.0, 60.0)
+    check_due(1_060_000, 1000.0, 60.0)
+    with pytest.raises(BadRequest, match=r"delayUntil is '1970-01-01T00:17:40\.001Z'; .* next 60 seconds \(max_delay\)"):
+        check_due(1_060_001, 1000.0, 60.0)
+
+
+def test_a_task_waits_for_no_longer_than_the_service_allows() -> None:
+    with pytest.raises(BadRequest, match="maxWaitTime is '61'; it takes seconds, at most 60"):
+        read_task(b'{"targetUrl": "/", "maxWaitTime": 61}', 60.0)
+    assert read_task(b'{"targetUrl": "/", "maxWaitTime": 60}', 60.0).wait == 60
+    polled = b'{"targetUrl": "https://api.elevenlabs.io/v1/dubbing", "provider": "elevenlabs-dubbing"}'
+    assert (read_task(polled).wait, read_task(polled, 60.0).wait) == (1800.0, 60.0)

@@ -750,8 +750,14 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
     same = {"error": None, "gateway_request_id": request_id, "payload": None, "request_id": request_id, "status": "IN_PROGRESS"}
     when = {"timestamp": "2027-01-15T08:00:00.000Z"}
     assert sent == [
-        {**same, **when, "type": "request.started"},
-        {**same, **when, "type": "request.progress", "progress": {"fraction": 0.5, "stage": "half of it"}},
+        {**same, **when, "type": "request.started", "webhook_id": f"{request_id}_1"},
+        {
+            **same,
+            **when,
+            "type": "request.progress",
+            "webhook_id": f"{request_id}_2",
+            "progress": {"fraction": 0.5, "stage": "half of it"},
+        },
         {**same, "payload": [1], "status": "OK"},
     ]
     ids = [headers[b"webhook-id"].decode() for _, headers, _ in receiver.posts]

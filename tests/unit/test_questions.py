@@ -2,9 +2,10 @@
 
 import pytest
 
+from queue_middleware.hosts import Origin, origin_of
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.version import USER_AGENT
-from queue_middleware.wire.questions import origin_of, question_headers
+from queue_middleware.wire.questions import question_headers
 
 HOME = "https://api.example/v1/run?webhook={asyncqueue_callback_url}"
 KEY = (b"authorization", b"Bearer secret")
@@ -75,6 +76,6 @@ def test_the_configured_headers_win():
 
 
 def test_origins():
-    assert origin_of("HTTPS://Api.Example/x") == origin_of("https://api.example:443") == "https://api.example:443"
-    assert origin_of("http://[::1]:80/") == "http://::1:80"
-    assert origin_of("/x") == origin_of("") == origin_of("https://[bad") == origin_of("https://a:99999/") == ""
+    assert origin_of("HTTPS://Api.Example/x") == origin_of("https://api.example.:443") == Origin("https", "api.example", 443)
+    assert origin_of("http://[::1]:80/") == Origin("http", "::1", 80)
+    assert origin_of("/x") is origin_of("") is origin_of("https://[bad") is origin_of("https://a:99999/") is None

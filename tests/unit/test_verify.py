@@ -282,6 +282,17 @@ async def test_fals_headers_alone_tell_no_other_id(sender, verifier):
     assert (await verifier.verify(sender.webhook(), BODY)).webhook_id == "id"
 
 
+async def test_news_of_a_request_have_ids_of_their_own_by_fals_headers_too(sender, verifier):
+    """These have one id for all webhooks of a request; whoever counts each once would lose its end."""
+    by_user = WebhookVerifier(JWKS_URL, user_id="user", client=sender.client, clock=lambda: NOW)
+    news, end = b'{"request_id": "id", "type": "request.started", "webhook_id": "id_1"}', BODY
+    forged = b'{"request_id": "id", "webhook_id": "another_1"}'
+    for verify in (verifier, by_user):
+        ids = [(await verify.verify(sender.webhook(body=body), body)).webhook_id for body in (news, end, forged)]
+        assert ids == ["id_1", "id", "id"]
+    assert (await verifier.verify(sender.webhook(body=news), news)).request_id == "id"
+
+
 async def test_what_no_good_signature_covers_is_not_told(sender, verifier):
     """Of two spellings one may have been tampered with; the other is told, and nothing of this one."""
     fal, other = sender.webhook(), sender.standard()

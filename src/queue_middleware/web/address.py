@@ -11,6 +11,7 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.hosts import canonical_authority
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
 from queue_middleware.wire.links import origin
@@ -67,9 +68,8 @@ def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
 @lru_cache(maxsize=256)
 def _spellings(host: bytes) -> tuple[bytes, ...]:
     """A host as it came, and without its port."""
-    host = host.lower()
-    name, port = _HOST.fullmatch(host).groups()  # type: ignore[union-attr]  # it matches everything
-    name = name.removesuffix(b".")
+    spelled = canonical_authority(host.decode("latin-1"))
+    name, port = _HOST.fullmatch(spelled.encode("latin-1", "replace")).groups()  # type: ignore[union-attr]  # it matches everything
     return name, name + port
 
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import time
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
 from queue_middleware.aside import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
-from queue_middleware.headers import read_headers
+from queue_middleware.headers import LARGEST_BLOCK, read_headers
 from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.mount import read_mount
+from queue_middleware.proxy_headers import ProxyHeaders
 from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.starts import Submission
@@ -21,8 +23,8 @@ from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.urls import encode_url
 from queue_middleware.wire import fal
-from queue_middleware.wire.asyncqueue import PRIORITIES, TaskRequest, read_task
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
+from queue_middleware.wire.taskrequests import PRIORITIES, TaskRequest, check_due, read_task
 
 from .address import base_url, client_address, host_of, server_address
 from .call import Call
@@ -48,14 +50,18 @@ class Commissions:
         self._runtime = runtime
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._proxy = ProxyHeaders(runtime.settings.proxy_headers, runtime.settings.task_headers_allow)
         self._lane = Lane()
 
     async def take(self, call: Call, body: bytes) -> tuple[Submission, Created]:
         """Store a task. Raises what is wrong with it. To be answered inside of `with` the submission."""
-        asked = await self._lane.run(len(body), read_task, body)
+        asked = await self._lane.run(len(body), read_task, body, self._settings.max_wait)
+        check_due(asked.due_at, time.time(), self._settings.max_delay)
         if asked.on_complete is not None:
             with _as_bad_request():
                 asked = asked.replace(on_complete=self._runtime.check_webhook(asked.on_complete, "onCompleteUrl"))
+        if asked.poll is not None:
+            self._refuse_reserved("pollConfig.headers", (name.lower().encode("ascii") for name in asked.poll.headers))
         outside = not asked.target.startswith("/")
         if outside:
             with _as_bad_request():
@@ -80,14 +86,18 @@ class Commissions:
         return submission, Created(_record(submission.receipt.request_id, new, spec), self._told(task))
 
     def _inside(self, call: Call, asked: TaskRequest) -> StoredRequest:
-        """A call of the wrapped application."""
+        """A call of the wrapped application, by the client that a proxy in front has seen when the task was made."""
+        self._refuse_reserved("headers", (name for name, _ in asked.headers))
         path, _, query = asked.target.partition("#")[0].partition("?")
         fal.check_length(path, query.encode())
         self._paths.check(path)
         if _SPELLED.search(query) or not path.isascii():
             raise BadRequest(f"{_NOUN} holds characters that a URL spells with %")
         host = (b"host", host_of(call.scope).encode("latin-1"))
-        headers = (host, *(pair for pair in asked.headers if pair[0] != b"host"))
+        own = tuple(pair for pair in asked.headers if pair[0] != b"host")
+        given = {name for name, _ in own}
+        client = (pair for pair in self._proxy.about_client(call.scope["headers"]) if pair[0] not in given)
+        headers = (host, *own, *client)
         raw_path = (call.address.root + path).encode("ascii")
         return self._request(call, asked, headers, raw_path, query.encode("ascii"))
 
@@ -99,16 +109,22 @@ class Commissions:
             if not may_call(parsed.host, self._settings.task_targets):
                 raise NotAllowed(f"tasks may not call {parsed.host}; the option 'task_targets' names the hosts that they may")
             self._runtime.guard.check_url(filled, _NOUN)
+        if self._runtime.guard.is_opened(parsed.host):
+            # What runs in the operator's own network believes this service as it believes a proxy.
+            self._refuse_reserved("headers", (name for name, _ in asked.headers))
         # The address is in the specification; here stands only what the journal may name.
         return self._request(call, asked, asked.headers, f"{parsed.scheme}://{parsed.host}".encode(), b"")
 
     def _request(self, call: Call, asked: TaskRequest, headers: Headers, raw_path: bytes, query: bytes) -> StoredRequest:
+        read = read_headers(headers)
+        if read.size > LARGEST_BLOCK:
+            raise BadRequest(f"headers: the call would have {read.size} bytes of headers, the most is {LARGEST_BLOCK}")
         return StoredRequest(
             method=asked.method,
             root_path=call.scope.get("root_path", ""),
             raw_path=raw_path,
             query=query,
-            headers=read_headers(headers).replayed,
+            headers=read.replayed,
             client=client_address(call.scope),
             server=server_address(call.scope),
             scheme=call.scope.get("scheme", "http"),
@@ -116,6 +132,14 @@ class Commissions:
             body=asked.body,
             mount=read_mount(call.scope),
         )
+
+    def _refuse_reserved(self, field: str, names: Iterable[bytes]) -> None:
+        for name in names:
+            if self._proxy.is_reserved(name):
+                raise BadRequest(
+                    f"{field} holds {name.decode()[:64]!r}, by which a proxy in front of the service says who its client is; "
+                    f"leave it out, or have the service's owner name it in the option 'task_headers_allow'"
+                )
 
     def _new_job(self, call: Call, asked: TaskRequest, request: StoredRequest, task: Task) -> NewJob:
         return NewJob(

@@ -6,8 +6,8 @@ import re
 from fnmatch import translate
 from urllib.parse import unquote
 
-from queue_middleware.errors import HeadersTooLarge, NotAllowed
-from queue_middleware.headers import RequestHeaders, read_headers
+from queue_middleware.errors import BadRequest, HeadersTooLarge, NotAllowed
+from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, StoredRequest
 from queue_middleware.mount import read_mount
 from queue_middleware.runtime import Runtime
@@ -21,8 +21,6 @@ from queue_middleware.wire.placeholder import HINT, holds_place
 from .address import base_url, client_address, server_address
 from .call import Call
 from .intake import Intake
-
-_LARGEST_HEADERS = 32 * 1024
 
 
 class PathRules:
@@ -57,11 +55,16 @@ class Submissions:
         query, parameters = fal.split_query(call.scope["query_string"])
         call.body_is_unread = True
         read = read_headers(headers)
-        if read.size > _LARGEST_HEADERS:
-            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {_LARGEST_HEADERS}")
+        if read.size > LARGEST_BLOCK:
+            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {LARGEST_BLOCK}")
         fal.check_length(call.route.target, query)
         self._paths.check(call.route.target)
         knobs = read_knobs(read.said, parameters, self._settings.max_attempts)
+        if knobs.callback_timeout is not None and knobs.callback_timeout > self._settings.max_wait:
+            most = self._settings.max_wait
+            raise BadRequest(
+                f"fal_callback_timeout is {knobs.callback_timeout:g}; it takes at most {most:.15g} seconds (max_wait)"
+            )
         if knobs.webhook is not None:
             knobs = knobs.replace(webhook=self._runtime.check_webhook(knobs.webhook))
         try:

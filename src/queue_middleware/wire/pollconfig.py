@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.headers import LARGEST_BLOCK
 from queue_middleware.taskspec import PollConfig, Word
 
 from .templates import check_path, check_template
@@ -16,6 +17,8 @@ from .templates import check_path, check_template
 LEAST_INTERVAL = 0.1
 LONGEST_INTERVAL = 3600.0
 LONGEST_DURATION = 7 * 86400.0
+HIDDEN = "***"
+"""Stands for the value of a header, which may be a key."""
 _MOST_VALUES = 32
 _LONGEST_VALUE = 128
 _NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]{1,128}")
@@ -86,11 +89,19 @@ def _check_headers(headers: Mapping[str, str]) -> None:
             raise BadRequest(f"pollConfig.headers: {name[:64]!r} is no header that can be set here")
         if not value.isprintable() or not value.isascii() or len(value) > 2048:
             raise BadRequest(f"pollConfig.headers: the value of {name} takes up to 2048 printable characters of ASCII")
+    size = sum(len(name) + len(value) + 4 for name, value in headers.items())
+    if size > LARGEST_BLOCK:
+        raise BadRequest(f"pollConfig.headers takes {LARGEST_BLOCK} bytes in all; these are {size}")
 
 
 def is_relative(config: PollConfig) -> bool:
     """Whether one of its templates needs a `targetUrl` that it can be relative to."""
     return any(not template.startswith(("{", "http")) for template in (config.url_template, config.result_url_template or "{"))
+
+
+def without_secrets(config: PollConfig) -> PollConfig:
+    """The same with the names of its headers only."""
+    return config.replace(headers=dict.fromkeys(config.headers, HIDDEN)) if config.headers else config
 
 
 def shown_poll_config(config: PollConfig) -> dict[str, Any]:

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.hosts import host_of
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
 
@@ -147,10 +147,7 @@ def find_provider(name: str) -> Provider:
 
 def provider_of(url: str) -> Provider | None:
     """Whose host this is, if we know it."""
-    try:
-        host = urlsplit(url).hostname
-    except ValueError:
-        return None
+    host = host_of(url)
     return next((provider for provider in _TABLE if host in provider.hosts), None)
 
 

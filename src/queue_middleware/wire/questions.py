@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
-
+from queue_middleware.hosts import Origin, origin_of
 from queue_middleware.models import Headers
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.version import USER_AGENT
@@ -45,22 +44,13 @@ def question_headers(config: PollConfig, home: str, given: Headers, url: str) ->
 
 def host_asked(config: PollConfig, home: str) -> str:
     """Origin of the first address that is asked; that of the `targetUrl` where only the answer to the first call says it."""
-    return origin_of(config.url_template) or origin_of(home)
+    origin = origin_of(config.url_template) or origin_of(home)
+    return "" if origin is None else f"{origin.scheme}://{origin.netloc_with_port}"
 
 
-def _trusted(config: PollConfig, home: str) -> set[str]:
+def _trusted(config: PollConfig, home: str) -> set[Origin | None]:
     written = (config.url_template, config.result_url_template or "")
-    return ({origin_of(home)} | {origin_of(template) for template in written if not template.startswith("{")}) - {""}
-
-
-def origin_of(url: str) -> str:
-    """Scheme, host and port, the port always written; empty for what has none."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port or {"https": 443, "http": 80}.get(parts.scheme)
-    except ValueError:
-        return ""
-    return f"{parts.scheme}://{parts.hostname}:{port}" if parts.hostname else ""
+    return ({origin_of(home)} | {origin_of(template) for template in written if not template.startswith("{")}) - {None}
 
 
 def _is_forwarded(name: bytes, value: bytes) -> bool:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urljoin
 
-import msgspec
-
+from queue_middleware.json_text import MISSING, encode, read_json
 from queue_middleware.models import StoredResponse
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
@@ -17,7 +16,7 @@ from queue_middleware.waiting import COMMON_FAILURES
 
 from .pollconfig import spelled, words
 from .providers import provider_of, recognise
-from .templates import MISSING, Start, fill, header, read_json, read_path
+from .templates import Start, fill, header, read_path
 
 MOST_REDIRECTS = 5
 _PATIENCE = 2
@@ -157,7 +156,7 @@ def _result(config: PollConfig, answer: StoredResponse, content: Any) -> StoredR
         return answer
     if isinstance(part, str):
         return StoredResponse(200, (_TEXT,), part.encode())
-    return StoredResponse(200, (_JSON,), msgspec.json.encode(part))
+    return StoredResponse(200, (_JSON,), encode(part))
 
 
 def _reason(content: Any, config: PollConfig, status: Any) -> str:
@@ -165,7 +164,7 @@ def _reason(content: Any, config: PollConfig, status: Any) -> str:
     found = read_path(content, config.error_path) if config.error_path else MISSING
     if found is MISSING or found is None or found == "":
         return reason_of(content) or f"the provider says {_short(str(status))}"
-    return _short(found if isinstance(found, str) else msgspec.json.encode(found).decode())
+    return _short(found if isinstance(found, str) else encode(found).decode())
 
 
 def reason_of(content: Any) -> str:
@@ -185,7 +184,7 @@ def reason_of(content: Any) -> str:
         if isinstance(found, str) and found:
             return _short(found)
         if found is not MISSING and found is not None and not isinstance(found, str):
-            return _short(msgspec.json.encode(found).decode())
+            return _short(encode(found).decode())
     return ""
 
 

@@ -8,25 +8,19 @@ ask whether its host is allowed.
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Any
 from urllib.parse import quote, urljoin
 
 import msgspec
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.folded import folded_element, folded_members, is_object
+from queue_middleware.json_text import MISSING, read_json, unfolded
 from queue_middleware.models import Headers
 from queue_middleware.value import Value
 
-from .folded import folded_element, folded_members, is_folded, is_object
-
 LONGEST = 2048
 """Characters of a template, and of an address that was filled in."""
-
-LARGE = 128 * 1024
-"""Bytes of JSON that are decoded at once: some milliseconds, in which nobody else in the event loop has a turn."""
-
-MISSING: Final = object()
-"""What `read_path` finds where there is nothing; null is something."""
 
 _BLANK = re.compile(r"\{([^{}]*)\}")
 _PATH = re.compile(r"[^.{}\s]+(\.[^.{}\s]+){0,15}")
@@ -74,28 +68,6 @@ def _is_position(part: str) -> bool:
     return part.isascii() and part.isdecimal()
 
 
-def read_json(body: bytes) -> Any:
-    """The value, or `MISSING` where it is no JSON. A large object or list stays folded: `read_path` unfolds it."""
-    if len(body) <= LARGE:
-        return _decoded(body)
-    try:
-        body.decode()  # what stays folded is not looked at so closely
-    except UnicodeDecodeError:
-        return MISSING
-    return _opened(_decoded(body, msgspec.Raw))
-
-
-def unfolded(value: Any) -> Any:
-    """A part of what `read_json` has read, as a value; a large object or list stays folded."""
-    if not isinstance(value, msgspec.Raw):
-        return value
-    return _decoded(value) if len(value) <= LARGE else _opened(value)
-
-
-def _opened(text: Any) -> Any:
-    return text if text is MISSING or is_folded(text) else _decoded(text)
-
-
 def members(value: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     """Those members of an object that there are; None where it is no object."""
     if isinstance(value, dict):
@@ -112,13 +84,6 @@ def member(value: msgspec.Raw, part: str) -> Any:
     else:
         found = folded_element(value, int(part[:9])) if _is_position(part) else None
     return MISSING if found is None else unfolded(found)
-
-
-def _decoded(text: Any, kind: Any = Any) -> Any:
-    try:
-        return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return MISSING
 
 
 def header(headers: Headers, name: bytes) -> str | None:

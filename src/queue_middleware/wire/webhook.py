@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-import msgspec
-
+from queue_middleware.hosts import origin_of
+from queue_middleware.json_text import embeddable
 from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
@@ -68,13 +68,13 @@ def named_body(result: Result, most: int, where: str) -> bytes:
     return b"".join(_envelope(result.job.request_id, _error_of(response.status), b"null", excuse))
 
 
-def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
+def news_body(kind: WebhookKind, request_id: str, webhook_id: str, found: Mapping[str, Any]) -> bytes:
     """What is told before the end, for those who asked: fal's envelope with the status of then, `type` and `timestamp`.
 
-    `data` is JSON: `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to
-    follow here; type and timestamp are those that Standard Webhooks recommends.
+    `found` has `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to follow
+    here; type and timestamp are those that Standard Webhooks recommends. `webhook_id` tells one of several from the others,
+    and from the end, where only fal's headers are verified, which have the id of the request.
     """
-    found = json.loads(data)
     at = datetime.fromtimestamp(found["at"] / 1000, UTC)
     told: dict[str, Any] = {
         "error": None,
@@ -84,6 +84,7 @@ def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
         "status": "IN_PROGRESS",
         "timestamp": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "type": f"request.{kind}",
+        "webhook_id": webhook_id,
     }
     if kind is WebhookKind.PROGRESS:
         told["progress"] = {"fraction": found["fraction"], "stage": found["stage"]}
@@ -92,17 +93,9 @@ def news_body(kind: WebhookKind, request_id: str, data: str) -> bytes:
 
 @lru_cache(maxsize=512)
 def host_of(url: str) -> str:
-    """By what name a receiver is known: the host in lower case, and the port where it is not that of the scheme."""
-    found = _AUTHORITY.match(url.lower())
-    if found is None:
-        return url.lower()
-    scheme, name, port = found.groups()
-    name = name.removesuffix(".")
-    return name if port in (None, "", _PORTS[scheme]) else f"{name}:{port}"
-
-
-_AUTHORITY = re.compile(r"(https?)://(?:[^/?#@]*@)?(\[[^\]/?#]*\]|[^:/?#]*)(?::([0-9]*))?")
-_PORTS = {"http": "80", "https": "443"}
+    """By what name a receiver is known: its canonical host, and the port where it is not that of the scheme."""
+    origin = origin_of(url)
+    return url.lower() if origin is None else origin.netloc
 
 
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
@@ -127,8 +120,8 @@ def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: by
 
 def _answered(request_id: str, response: StoredResponse) -> tuple[bytes, bytes, bytes]:
     error = _error_of(response.status)
-    if _is_json(response):
-        return _envelope(request_id, error, response.body)
+    if _has_json_type(response.headers) and (payload := embeddable(response.body)) is not None:
+        return _envelope(request_id, error, payload)
     return _envelope(request_id, error, b"null", NOT_JSON)
 
 
@@ -150,21 +143,8 @@ def _invalid(status: int) -> str:
     return f"Invalid status code: {status}"
 
 
-def _is_json(response: StoredResponse) -> bool:
-    return _has_json_type(response.headers) and _parses(response.body)
-
-
 def _has_json_type(headers: Headers) -> bool:
     """The JSON MIME types of the WHATWG's MIME Sniffing standard, §4.6."""
     value = next((value for name, value in headers if name == b"content-type"), b"")
     essence = value.split(b";", 1)[0].strip().lower()
     return essence in (b"application/json", b"text/json") or essence.endswith(b"+json")
-
-
-def _parses(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body, type=msgspec.Raw)
-        # Skipping over a value checks its grammar but not the bytes inside its strings.
-        return body.isascii() or bool(body.decode("utf-8"))
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -35,6 +35,7 @@ _requests = msgspec.msgpack.Decoder(_Head)
 _headers = msgspec.msgpack.Decoder(Headers)
 _lines = msgspec.msgpack.Decoder(list[tuple[int, LogLevel, str, dict[str, str], str]])
 _specs = msgspec.msgpack.Decoder(TaskSpec)
+_secrets = msgspec.msgpack.Decoder(dict[str, str])
 _polls = msgspec.msgpack.Decoder(PollConfig)
 
 
@@ -109,6 +110,16 @@ def decode_spec(data: bytes) -> TaskSpec:
 def decode_poll(data: bytes) -> PollConfig:
     """The inverse of `encode`."""
     return _polls.decode(data)
+
+
+def encode_secrets(headers: Mapping[str, str]) -> bytes:
+    """Headers for the polls of a task, which may be keys."""
+    return _encoder.encode(headers)
+
+
+def decode_secrets(data: bytes) -> dict[str, str]:
+    """The inverse of `encode_secrets`."""
+    return _secrets.decode(data)
 
 
 def encode_events(events: tuple[WebhookKind, ...]) -> str:

@@ -50,7 +50,7 @@ def promote(transaction: Transaction) -> None:
     """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
     tallies = transaction.tallies
     tallies.refresh(transaction.connection)
-    changed = transaction.change("promote", (transaction.now,)) if tallies.delayed else 0
+    changed = transaction.change("promote", (transaction.now,)) if tallies.delayed or tallies.scheduled else 0
     if tallies.suspects:
         changed += transaction.change("clear_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
@@ -100,6 +100,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             # asked for to mean that no more are waiting, so he is told to look again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
+            transaction.tallies.forget()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -176,6 +177,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     outcome = resolution.failure or resolution.response
     finish(transaction, [(key, token, webhook, outcome, True)])
     taskrows.put_word(transaction, key, channel, resolution)
+    transaction.tallies.end_task()
     return outcome
 
 

@@ -15,7 +15,7 @@ from queue_middleware.turns import Choice
 from queue_middleware.wire.questions import host_asked
 
 from . import taskrows
-from .codec import decode_headers, decode_poll, decode_spec
+from .codec import decode_headers, decode_poll, decode_secrets, decode_spec
 from .queries import SQL
 from .transaction import Transaction
 
@@ -74,7 +74,9 @@ def _start(transaction: Transaction, key: int, task: Task, config: PollConfig, h
     answer = transaction.one("response", (key,))
     assert row is not None  # noqa: S101
     assert answer is not None  # noqa: S101
-    token, number, troubles, status, waits_until, credentials, tail = row
+    token, number, troubles, status, waits_until, credentials, secrets, tail = row
+    if secrets is not None:
+        config = config.replace(headers=decode_secrets(secrets))
     return Poll(
         key=key,
         request_id=format_request_id(key, tail),

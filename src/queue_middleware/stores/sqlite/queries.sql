@@ -34,7 +34,8 @@ INSERT INTO news_wanted (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: waiting
-SELECT state, priority, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state, priority
+SELECT state, priority, sum(jobs) FROM waiting
+WHERE state IN ('queued', 'delayed', 'scheduled', 'task') AND level = 4 GROUP BY state, priority
 UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
 
 -- name: waiting_of_client
@@ -345,18 +346,21 @@ UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE i
 RETURNING id, url, attempt, flow, job_id, (SELECT tail FROM job WHERE job.id = job_id);
 
 -- name: announce_start
+-- With the client that the request belongs to: it is named to the receiver, as at the end.
 INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
-SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started', :data, :url, :host,
+SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started',
+    json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)), :url, :host,
     :host || ' ' || (SELECT client FROM job WHERE id = :key), :now, :now
 WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started');
 
 -- name: change_progress
 -- What was not sent yet says the latest.
-UPDATE delivery SET data = :data WHERE job_id = :key AND kind = 'progress' AND state IN ('waiting', 'pending') AND attempt = 0;
+UPDATE delivery SET data = json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)) WHERE job_id = :key AND kind = 'progress' AND state IN ('waiting', 'pending') AND attempt = 0;
 
 -- name: announce_progress
 INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
-SELECT :key, 1 + count(*), 'progress', :data, :url, :host, :host || ' ' || (SELECT client FROM job WHERE id = :key),
+SELECT :key, 1 + count(*), 'progress', json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)), :url, :host,
+    :host || ' ' || (SELECT client FROM job WHERE id = :key),
     max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0)),
     max(:now, ifnull(max(since) FILTER (WHERE kind = 'progress') + :pause, 0))
 FROM delivery WHERE job_id = :key;

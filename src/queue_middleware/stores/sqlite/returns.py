@@ -109,7 +109,7 @@ def _hand_back(transaction: Transaction, job: _Running) -> bool:
         return True
     charged = _ends_its_process(transaction, job)
     if charged and job.is_last:
-        finish(transaction, [(job.key, job.token, job.webhook, STOPPED_TOO_OFTEN, True)])
+        _finish(transaction, job, STOPPED_TOO_OFTEN)
         return True
     _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return True
@@ -160,7 +160,7 @@ def _lost(transaction: Transaction, job: _Running, loss: Loss) -> Rescue:
     outcome = _ended(transaction, job)
     if outcome is None and (job.fails_on_crash or job.is_last):
         outcome = LOST
-        finish(transaction, [(job.key, job.token, job.webhook, outcome, True)])
+        _finish(transaction, job, outcome)
     if outcome is not None:
         transaction.change("forget_token", (job.key,))
         state = end_state(outcome) if isinstance(outcome, Failure) else JobState.COMPLETED
@@ -181,9 +181,15 @@ def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure 
     if job.task and (outcome := finish_early(transaction, job.key, job.token, job.webhook)):
         return outcome
     if job.cancelling:
-        finish(transaction, [(job.key, job.token, job.webhook, CANCELLED, True)])
+        _finish(transaction, job, CANCELLED)
         return CANCELLED
     return None
+
+
+def _finish(transaction: Transaction, job: _Running, failure: Failure) -> None:
+    finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
+    if job.task:
+        transaction.tallies.end_task()
 
 
 def _put_back(

@@ -76,7 +76,7 @@ class SQLiteStore:
         self._leases = Leases(self._clocks.boot, self._lease)
         self.outbox = SQLiteOutbox(settings, self._write, self._read, self._read_many)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall, self._read_many)
-        self._limits = submissions.Limits(settings.max_queued, settings.max_queued_per_client, settings.on_crash == "fail")
+        self._limits = submissions.Limits.of(settings)
         self._tallies = Tallies()
         self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
         self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)

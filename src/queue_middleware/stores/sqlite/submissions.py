@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Self
 
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.models import Claim, JobState, NewJob, Receipt
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 from queue_middleware.wallclock import AHEAD
 
@@ -19,19 +20,36 @@ from .codec import cut, encode_events
 from .jobs import promote
 from .news import tell_start
 from .queries import execute_rows
-from .taskrows import put_task
+from .taskrows import is_put_off, put_task
 from .transaction import Transaction
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What this process decides about the jobs that it accepts: how long the queue may grow, and what a lost process means."""
+    """What this process decides about the jobs that it accepts: how many are kept, and what a lost process means."""
 
     queued: int
     per_client: int
+    tasks: int
+    tasks_per_client: int
     fails_on_crash: bool = False
 
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """From the options."""
+        return cls(
+            settings.max_queued,
+            settings.max_queued_per_client,
+            settings.max_tasks,
+            settings.max_tasks_per_client,
+            settings.on_crash == "fail",
+        )
 
-def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, Limits]]) -> list[Receipt | QueueError]:
+
+Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
+"""Job, its request's head, whether it may start at once, limits."""
+
+
+def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]:
     """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
     promote(transaction)
     tallies = transaction.tallies
@@ -43,7 +61,7 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
     parts: list[tuple[int, int, bytes]] = []
     unusual: list[tuple[int, NewJob]] = []
     for number, (new, head, start, limits) in enumerate(batch):
-        if refusal := _refusal(transaction, new, limits):
+        if refusal := _refusal(transaction, new, limits, (batch, results)):
             results.append(refusal)
             continue
         tail = make_tail(random[18 * number : 18 * number + 10])
@@ -55,6 +73,8 @@ def submit(transaction: Transaction, batch: Sequence[tuple[NewJob, bytes, bool, 
         payloads.append((key, head, first, len(rest)))
         if new.events or new.short_lived or new.task is not None:
             unusual.append((key, new))
+        if new.task is not None:
+            tallies.begin_task(new.client)
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
@@ -103,27 +123,68 @@ def _tell_starts(transaction: Transaction, results: Sequence[Receipt | QueueErro
 
 
 def _enter(transaction: Transaction, new: NewJob) -> int:
-    """A job is queued; how many are in front of it."""
+    """A job is queued, or scheduled; how many are in front of it."""
     tallies = transaction.tallies
     position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
-    tallies.enter(new.priority, new.client)
+    if is_put_off(transaction, new):
+        tallies.scheduled += 1
+    else:
+        tallies.enter(new.priority, new.client)
     transaction.topics.add(Topic.WORK)
     return position
 
 
-def _refusal(transaction: Transaction, new: NewJob, limits: Limits) -> QueueError | None:
+def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
+    if is_put_off(transaction, new):
+        return _task_refusal(transaction, new, limits, taken)
     tallies = transaction.tallies
     waiting = tallies.waiting
     if new.max_queue_length is not None and waiting > new.max_queue_length:
         return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
     if waiting >= limits.queued:
         return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
-    if waiting < limits.per_client:  # nobody has more than there are
+    if waiting >= limits.per_client:  # nobody has more than there are
+        mine = tallies.of_client(
+            transaction.connection,
+            new.client,
+            lambda: _count(taken, new.client, lambda one, claim: not (claim or is_put_off(transaction, one))),
+        )
+        if mine >= limits.per_client:
+            return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
+    if new.task is None and tallies.tasks < limits.tasks_per_client:
         return None
-    mine = tallies.of_client(transaction.connection, new.client)
-    if mine >= limits.per_client:
-        return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
+    return _task_refusal(transaction, new, limits, taken)
+
+
+def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
+    """What has no slot and no place in the queue is kept all the same.
+
+    A client that has used up its share is refused plain requests, too: whether they will wait is for their handler to say.
+    """
+    tallies = transaction.tallies
+    if new.task is not None and tallies.tasks >= limits.tasks:
+        return QueueFull(f"{tallies.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
+    if tallies.tasks >= limits.tasks_per_client:
+        mine = tallies.tasks_of_client(
+            transaction.connection, new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None)
+        )
+        if mine >= limits.tasks_per_client:
+            return TooManyQueued(
+                f"you have {mine} tasks that have not ended, the most for one client (max_tasks_per_client)", 60
+            )
     return None
+
+
+_Taken = tuple[Batch, Sequence[Receipt | QueueError]]
+"""A group, and what has become of those of it that were looked at."""
+
+
+def _count(taken: _Taken, client: str, wanted: Callable[[NewJob, Claim | None], bool]) -> int:
+    """How many of a client were taken in this group; their rows are not written yet."""
+    return sum(
+        isinstance(result, Receipt) and entry[0].client == client and wanted(entry[0], result.claim)
+        for entry, result in zip(*taken, strict=False)
+    )
 
 
 def _job_row(

@@ -9,8 +9,9 @@ from typing import Any
 from queue_middleware.models import ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.tasks import Channel, Resolution
 from queue_middleware.taskspec import Task
+from queue_middleware.wire.pollconfig import without_secrets
 
-from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers
+from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
 from .queries import execute_rows
 from .transaction import Transaction
 
@@ -22,18 +23,27 @@ def put_task(transaction: Transaction, key: int, new: NewJob) -> None:
     """Beside a job that was stored a moment ago; one with a time of its own is put off until then."""
     assert new.task is not None  # noqa: S101
     put(transaction, key, new.task, new.client)
-    if new.due_at is not None and new.due_at > transaction.now:
+    if is_put_off(transaction, new):
         transaction.change("put_off", (new.due_at, key))
-        transaction.tallies.forget()
 
 
-def put(transaction: Transaction, key: int, task: Task, client: str) -> None:
-    """Unless there is one."""
+def is_put_off(transaction: Transaction, new: NewJob) -> bool:
+    """Whether it waits for a time of its own, and not for its turn."""
+    return new.due_at is not None and new.due_at > transaction.now
+
+
+def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
+    """Unless there is one; whether there was none."""
     spec = task.spec
     awaits = "word" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
     lister = client if task.listed else None
-    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits)):
+    secrets = encode_secrets(spec.poll.headers) if spec.poll is not None and spec.poll.headers else None
+    if secrets is not None and spec.poll is not None:
+        spec = spec.replace(poll=without_secrets(spec.poll))
+    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits, secrets)):
         transaction.change("mark_task", (LISTED if task.listed else 1, key))
+        return True
+    return False
 
 
 def tasks(transaction: Transaction, keys: Collection[int]) -> dict[int, Task]:

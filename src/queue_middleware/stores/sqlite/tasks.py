@@ -34,8 +34,15 @@ def expect(transaction: Transaction, batch: Sequence[tuple[Claim, Task]]) -> lis
 def _expect(transaction: Transaction, claim: Claim, task: Task) -> bool:
     held = transaction.one("running_claim", (claim.key, claim.token)) is not None
     if held:
-        taskrows.put(transaction, claim.key, task, "")
+        _put(transaction, claim, task)
     return held
+
+
+def _put(transaction: Transaction, claim: Claim, task: Task) -> None:
+    """Of a job that was submitted without a task. Whose it is stands in its own row."""
+    if taskrows.put(transaction, claim.key, task, ""):
+        transaction.tallies.tasks += 1
+        transaction.tallies.task_clients.clear()
 
 
 def conclude(transaction: Transaction, batch: Sequence[Concluded]) -> list[JobState | None]:
@@ -52,7 +59,7 @@ def _conclude(
         row = transaction.one("concluded_by", (key, token))
         return None if row is None else JobState(row[0])
     cancelling, webhook, _ = row
-    taskrows.put(transaction, key, task, "")
+    _put(transaction, claim, task)
     if finish_early(transaction, key, token, webhook):
         return taskrows.state(transaction, key)
     if wait is not None and isinstance(outcome, StoredResponse) and not cancelling:
@@ -60,6 +67,7 @@ def _conclude(
         return JobState.WAITING
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
+    transaction.tallies.end_task()
     return taskrows.state(transaction, key)
 
 

@@ -1,5 +1,8 @@
 -- name: insert_task
-INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits, secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: tasks_of_client
+SELECT jobs FROM unfinished_tasks WHERE client = ?;
 
 -- name: mark_task
 UPDATE job SET task = ? WHERE id = ?;
@@ -76,7 +79,7 @@ SELECT min(poll_at) FROM task WHERE poll_at > ? AND token IS NULL;
 -- name: claim_poll
 -- As long as it has a token it is not due again.
 UPDATE task SET polls = polls + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
-WHERE job_id = :key RETURNING token, polls, troubles, answered, waits_until, credentials,
+WHERE job_id = :key RETURNING token, polls, troubles, answered, waits_until, credentials, secrets,
     (SELECT tail FROM job WHERE id = job_id);
 
 -- name: settle_poll

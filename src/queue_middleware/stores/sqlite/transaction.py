@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,12 +23,19 @@ class Tallies:
     queued: Counter[int] = field(default_factory=Counter)
     """By priority."""
     delayed: int = 0
+    """Until their next attempt; a part of the queue."""
     suspects: int = 0
     """Jobs that have lost their process; those among them that have ended since may still be counted."""
+    scheduled: int = 0
+    """Until the time that their submitter has set; no part of it."""
+    tasks: int = 0
+    """Tasks that have not ended, and requests that may wait for an external service, wherever they are."""
     last_key: int = 0
     """The largest there is; the next is larger, whatever the clock says."""
     clients: dict[str, int] = field(default_factory=dict)
     """Waiting jobs, for the clients that were asked about."""
+    task_clients: dict[str, int] = field(default_factory=dict)
+    """The same of tasks."""
 
     def refresh(self, connection: sqlite3.Connection) -> bool:
         """Bring up to date; True when another connection has written since. Call inside a write transaction.
@@ -41,10 +49,14 @@ class Tallies:
         self.version = version
         waiting = connection.execute(SQL["waiting"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
-        self.delayed = sum(jobs for state, _, jobs in waiting if state == JobState.DELAYED)
-        self.suspects = sum(jobs for state, _, jobs in waiting if state == "suspect")
+        others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
+        for state, _, jobs in waiting:
+            others[state] += jobs
+        self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
+        self.suspects = others["suspect"]
         self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
         self.clients.clear()
+        self.task_clients.clear()
         return True
 
     def forget(self) -> None:
@@ -53,16 +65,35 @@ class Tallies:
 
     @property
     def waiting(self) -> int:
-        """Queued and delayed jobs together."""
+        """Queued jobs, and those that are tried again later."""
         return self.queued.total() + self.delayed
 
-    def of_client(self, connection: sqlite3.Connection, client: str) -> int:
-        """Waiting jobs of one client."""
+    def of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
+        """Waiting jobs of one client; `unwritten` says how many were taken in this group and have no row yet."""
         count = self.clients.get(client)
         if count is None:
             row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
-            self.clients[client] = count = row[0] if row else 0
+            self.clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
+
+    def tasks_of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
+        """Tasks of one client that have not ended; see `of_client`."""
+        count = self.task_clients.get(client)
+        if count is None:
+            row = connection.execute(SQL["tasks_of_client"], (client,)).fetchone()
+            self.task_clients[client] = count = (row[0] if row else 0) + unwritten()
+        return count
+
+    def begin_task(self, client: str) -> None:
+        """A task was stored."""
+        self.tasks += 1
+        if client in self.task_clients:
+            self.task_clients[client] += 1
+
+    def end_task(self) -> None:
+        """A task has ended."""
+        self.tasks -= 1
+        self.task_clients.clear()
 
     def enter(self, priority: int, client: str) -> None:
         """A job was queued."""

@@ -8,7 +8,8 @@ import pytest
 
 from queue_middleware.stores.sqlite.migrations import migrate, migrations
 
-INSERT = "INSERT INTO job (id, tail, state, priority, client, max_attempts, due_at) VALUES (?, zeroblob(10), ?, ?, ?, 1, ?)"
+COLUMNS = "id, tail, state, priority, client, max_attempts, due_at, attempt"
+INSERT = f"INSERT INTO job ({COLUMNS}) VALUES (?, zeroblob(10), ?, ?, ?, 1, ?, ?)"
 LEVELS = ((1, 10), (2, 20), (3, 28), (4, 36))
 IDS = [*range(0, 5000, 700), *range(1 << 20, 1 << 29, 1 << 26), *range(1 << 36, 1 << 38, 1 << 35)]
 
@@ -23,17 +24,20 @@ def connection() -> sqlite3.Connection:
 def fill(connection: sqlite3.Connection) -> None:
     for number, key in enumerate(IDS):
         state = ("queued", "queued", "delayed")[number % 3]
-        connection.execute(INSERT, (key, state, 5 + number % 2 * 4, f"c{number % 4}", 1 if state == "delayed" else None))
+        due_at = 1 if state == "delayed" else None
+        # Of the delayed ones some were never begun, and some are to be begun again.
+        connection.execute(INSERT, (key, state, 5 + number % 2 * 4, f"c{number % 4}", due_at, number // 3 % 2))
 
 
 def check(connection: sqlite3.Connection) -> int:
     """Hold every count against the jobs themselves; how many wait."""
     everyone = "FROM job WHERE state IN ('queued', 'delayed') GROUP BY"
+    kind = "iif(state = 'delayed' AND attempt = 0, 'scheduled', state)"
     for level, bits in LEVELS:
-        counted = f"SELECT state, priority, id >> {bits}, count(*) {everyone} 1, 2, 3"
+        counted = f"SELECT {kind}, priority, id >> {bits}, count(*) {everyone} 1, 2, 3"
         kept = f"SELECT state, priority, bucket, jobs FROM waiting WHERE level = {level} ORDER BY 1, 2, 3"
         assert connection.execute(kept).fetchall() == connection.execute(f"{counted} ORDER BY 1, 2, 3").fetchall()
-    counted = f"SELECT client, count(*) {everyone} 1 ORDER BY 1"
+    counted = f"SELECT client, count(*) FROM job WHERE {kind} IN ('queued', 'delayed') GROUP BY 1 ORDER BY 1"
     assert connection.execute("SELECT * FROM waiting_client ORDER BY 1").fetchall() == connection.execute(counted).fetchall()
     places = (
         "SELECT place.position, (SELECT count(*) FROM job WHERE state = 'queued' AND (priority, id) < (me.priority, me.id))"

@@ -1,0 +1,259 @@
+"""What JSON is here: one definition for results, callbacks, signals, tasks and the answers of providers.
+
+A text of RFC 8259: UTF-8, with a byte order mark in front or without (§8.1 lets a parser ignore it). Numbers of any size,
+escaped halves of surrogate pairs, names that stand twice in an object (the last counts) and deep nesting are JSON; NaN,
+Infinity, comments and trailing commas are not. What Python has no value for keeps its text: where a part of such a text is
+stored or passed on, its bytes are. Pure and synchronous; a large text takes time, so callers read it in a thread.
+"""
+
+from __future__ import annotations
+
+import codecs
+import json
+import re
+from typing import Any, Final
+
+import msgspec
+
+LARGE = 128 * 1024
+"""Bytes of JSON that are decoded at once: some milliseconds, in which nothing else in the event loop has a turn."""
+
+SCANNED = 256 * 1024
+"""Bytes of the largest text that is scanned token by token, which takes some tenths of a second. What is larger and nested too
+deeply for the quick parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
+
+MISSING: Final = object()
+"""What is read where there is no JSON, or nothing at a path; null is something."""
+
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_HALF = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
+_HALVES = re.compile("[\ud800-\udfff]")
+_SPACE = re.compile(rb"[ \t\n\r]*+")
+_STRING = rb'"[^"\\\x00-\x1f]*+(?:\\(?:["\\/bfnrt]|u[0-9a-fA-F]{4})[^"\\\x00-\x1f]*+)*+"'
+_NAME = re.compile(rb"(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+")
+_SCALAR = re.compile(_STRING + rb"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null")
+
+
+class Unreadable(bytes):
+    """The text of a value that Python has none for, e.g. `1e400`."""
+
+    def __str__(self) -> str:
+        return self.decode("ascii", "replace")
+
+
+def is_json(text: bytes) -> bool:
+    """Whether a text is JSON by the definition of this module."""
+    return _is_json(without_mark(text))
+
+
+def _is_json(text: bytes) -> bool:
+    try:
+        return (text.isascii() or bool(text.decode("utf-8"))) and _is_simple(text)
+    except UnicodeDecodeError:
+        return False
+    except RecursionError:
+        return _split(text) is not None
+    except msgspec.DecodeError:
+        # The quick parser takes no halves of surrogate pairs. All else that it refuses is no JSON.
+        return _HALF.search(text) is not None and (
+            _split(text) is not None or _decoded(_paired(text), msgspec.Raw) is not MISSING
+        )
+
+
+def _is_simple(text: bytes) -> bool:
+    msgspec.json.decode(text, type=msgspec.Raw)
+    return True
+
+
+def embeddable(text: bytes) -> bytes | None:
+    """The text as it can stand inside another one: without its mark, the same object where it has none.
+
+    None for what is no JSON, and for what is nested so deeply (some hundred levels) that common parsers give up on the whole.
+    """
+    text = without_mark(text)
+    try:
+        _is_simple(text)
+        return text if text.isascii() or text.decode("utf-8") else None
+    except (RecursionError, UnicodeDecodeError):
+        return None
+    except msgspec.DecodeError:
+        return text if _is_json(text) and _parses(text) else None
+
+
+def _parses(text: bytes) -> bool:
+    try:
+        json.loads(text, parse_int=len, parse_float=len)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def without_mark(text: bytes) -> bytes:
+    """The text without its byte order mark, if it has one."""
+    return text.removeprefix(codecs.BOM_UTF8)
+
+
+def read_json(text: bytes) -> Any:
+    """The value, or `MISSING` where it is no JSON.
+
+    A large object or list stays folded, as `msgspec.Raw`: see `folded`. What holds what Python has no value for is opened one
+    level at a time: its parts are `msgspec.Raw`, which `unfolded` reads.
+    """
+    text = without_mark(text)
+    if len(text) <= LARGE and (value := _decoded(text)) is not MISSING:
+        return value
+    try:
+        text.decode()  # what stays folded is not looked at so closely
+    except UnicodeDecodeError:
+        return MISSING
+    return _opened(text)
+
+
+def unfolded(value: Any) -> Any:
+    """A part of what `read_json` has read, as a value; parts of it may still be folded."""
+    if not isinstance(value, msgspec.Raw):
+        return value
+    text = bytes(value)
+    if len(text) <= LARGE and (found := _decoded(text)) is not MISSING:
+        return found
+    return _opened(text)
+
+
+def encode(value: Any) -> bytes:
+    """JSON of what was read; folded parts as they came."""
+    if isinstance(value, Unreadable):
+        return bytes(value)
+    return msgspec.json.encode(value)
+
+
+def _decoded(text: bytes, kind: Any = Any) -> Any:
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except _FAULTS:
+        return MISSING
+
+
+def _opened(text: bytes) -> Any:
+    """One level of it; all of it folded where it is large, because to make objects of megabytes stops all threads."""
+    first = text[_SPACE.match(text).end() :][:1]  # type: ignore[union-attr]  # it matches everything
+    if first not in (b"{", b"["):
+        return _scalar(text.strip(b" \t\n\r"))
+    parts: Any = dict[str, msgspec.Raw] if first == b"{" else list[msgspec.Raw]
+    quick = _decoded(text, msgspec.Raw if len(text) > LARGE else parts)
+    if quick is not MISSING:
+        return quick
+    members = _split(text)
+    if members is None:
+        paired = _paired(text) if len(text) > SCANNED and _HALF.search(text) else text
+        return MISSING if paired == text else _opened(paired)
+    if first == b"[":
+        return [msgspec.Raw(value) for _, value in members]
+    return {_string(name): msgspec.Raw(value) for name, value in members}
+
+
+def _scalar(text: bytes) -> Any:
+    value = _decoded(text)
+    if value is not MISSING:
+        return value
+    if not _is_json(text):
+        return MISSING
+    return _string(text) if text.startswith(b'"') else Unreadable(text)
+
+
+def _string(text: bytes) -> str:
+    """Half of a surrogate pair is no character; it is read as what stands for one that is not known (U+FFFD)."""
+    return _HALVES.sub("\ufffd", json.loads(text))
+
+
+def _split(text: bytes) -> list[tuple[bytes, bytes]] | None:
+    """Names and values of the outermost object, values of the outermost list, with empty names; None for what is no JSON.
+
+    Without recursion, so that no nesting is too deep. A scalar has no parts. None also above `SCANNED` bytes.
+    """
+    if len(text) > SCANNED:
+        return None
+    scan = _Scan(text)
+    return scan.members if scan.run() else None
+
+
+def _paired(text: bytes) -> bytes:
+    """The text with U+FFFD in the place of halves of surrogate pairs."""
+    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
+
+
+class _Scan:
+    """One pass over a text: position, the containers that are open, and the parts of the outermost."""
+
+    def __init__(self, text: bytes) -> None:
+        self.members: list[tuple[bytes, bytes]] = []
+        self._text = text
+        self._open = bytearray()
+        self._at = 0
+        self._name = b""
+        self._start = 0
+        self._skip()
+
+    def run(self) -> bool:
+        """Whether the text is JSON."""
+        while self._begin_value():
+            while True:
+                if not self._open:
+                    self._skip()
+                    return self._at == len(self._text)
+                following = self._end_value()
+                if following is None:
+                    return False
+                if following:
+                    break
+        return False
+
+    def _skip(self, more: int = 0) -> int:
+        """Pass by `more` bytes and the space behind them; the byte there, 0 at the end."""
+        self._at = at = _SPACE.match(self._text, self._at + more).end()  # type: ignore[union-attr]  # it matches everything
+        return self._text[at] if at < len(self._text) else 0
+
+    def _begin_value(self) -> bool:
+        """Pass by a scalar, an empty container, or the beginning of containers up to the first of these."""
+        while True:
+            if len(self._open) == 1:
+                self._start = self._at
+            kind = self._text[self._at] if self._at < len(self._text) else 0
+            if kind not in b"[{":
+                found = _SCALAR.match(self._text, self._at)
+                self._at = found.end() if found else self._at
+                return found is not None
+            self._open.append(kind + 2)  # in ASCII the closing bracket stands two behind the opening one
+            if self._skip(1) == kind + 2:
+                return True
+            if kind == ord("{") and not self._pass_name():
+                return False
+
+    def _pass_name(self) -> bool:
+        found = _NAME.match(self._text, self._at)
+        if found is None:
+            return False
+        if len(self._open) == 1:
+            self._name = found[1]
+        self._at = found.end()
+        return True
+
+    def _end_value(self) -> bool | None:
+        """Behind a value: True where another one follows, False where a container was closed, None for anything else."""
+        end = self._at
+        following = self._skip()
+        if len(self._open) == 1 and end > self._start and self._start:
+            self.members.append((self._name, self._text[self._start : end]))
+            self._start = 0
+        if following == self._open[-1]:
+            self._open.pop()
+            self._at += 1
+            return False
+        if following != ord(","):
+            return None
+        self._skip(1)
+        if self._open[-1] == ord("}") and not self._pass_name():
+            return None
+        return True

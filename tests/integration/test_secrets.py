@@ -1,0 +1,162 @@
+"""What clients, providers and applications send is in no log at any level, and secrets are gone when a request has ended."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import sqlite3
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware import current_job
+from tests.asgi import Message, Receive, Send, answer
+from tests.integration.test_tasks import ENDED, TOMORROW, Tasks, tasking
+from tests.provider import Asked, Told, providing
+from tests.queueing import eventually
+from tests.receiver import receiving
+
+KEY, POLL_KEY = "canary-of-headers", "canary-of-polls"
+CANARIES = [
+    KEY, POLL_KEY, "canary-of-cookie", "canary-of-body", "canary-of-query", "canary-of-webhook", "canary-of-answer",
+    "canary-of-set-cookie", "canary-of-provider", "canary-of-callback", "canary-of-stage", "canary-of-state",
+]  # fmt: skip
+
+
+async def _answers(scope: Message, receive: Receive, send: Send) -> None:
+    current_job.report_progress(0.5, "canary-of-stage")
+    headers = [(b"content-type", b"application/json"), (b"set-cookie", b"s=canary-of-set-cookie")]
+    await answer(send, b'{"token": "canary-of-answer"}', 200, headers)
+
+
+async def test_nothing_private_is_logged_at_any_level(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0  # every step of the loop is logged with what it was called with
+    try:
+        secrets = await _use_everything(database)
+    finally:
+        loop.set_debug(False)
+    said = [record for record in caplog.records if not record.name.startswith("httpx")]  # that is the client of this test
+    assert {"queue_middleware", "asyncio"} <= {record.name for record in said}
+    for record in said:
+        text = f"{record.getMessage()} {record.args!r} {record.exc_info!r}"
+        assert not [word for word in (*CANARIES, *secrets) if word in text], text
+
+
+async def _use_everything(database: Path) -> list[str]:
+    def provider_says(asked: Asked) -> Told:
+        if asked.target.startswith("/status"):
+            return Told(200, b'{"status": "canary-of-state", "output": "canary-of-provider"}')
+        return Told(200, b'{"id": "1", "note": "canary-of-provider"}', (("set-cookie", "canary-of-set-cookie"),))
+
+    async with (
+        tasking(database, _answers) as tasks,
+        providing(provider_says) as provider,
+        receiving(lambda webhook: 500 if "dead" in webhook.target else 200) as receiver,
+    ):
+        webhook = f"{receiver.url}/?token=canary-of-webhook"
+        request_id = await tasks.queue.submit(
+            "POST",
+            "/work",
+            params={"q": "canary-of-query", "fal_webhook": webhook, "fal_webhook_events": "started,progress"},
+            headers={"authorization": KEY, "cookie": "c=canary-of-cookie"},
+            content=b"canary-of-body",
+        )
+        await tasks.queue.response(request_id)
+        await tasks.queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/dead?token=canary-of-webhook"})
+        created = await tasks.create(
+            f"{provider.url}/start?key=canary-of-query&c={{callback_url}}",
+            headers={"authorization": KEY},
+            body='{"a": "canary-of-body"}',
+            onCompleteUrl=webhook,
+            waitForSignal=True,
+            maxWaitTime=1.2,
+            pollConfig=_polls(),
+        )
+        assert KEY not in json.dumps(created)
+        assert POLL_KEY not in json.dumps(created)
+        task_id, callback = created["task"]["id"], created["task"]["callbackId"]
+        await eventually(lambda: [asked for asked in provider.calls if asked.headers.get("x-key") == POLL_KEY])
+        assert POLL_KEY not in json.dumps(await tasks.read(task_id))
+        await tasks.call_back(created["callbackUrl"], {"status": "done", "output": "canary-of-callback"})
+        await tasks.reaches(task_id, "completed")
+        await eventually(lambda: len(receiver.of(task_id)) == 1 and len(receiver.of(request_id)) >= 1)
+    return [callback, created["signalToken"]]
+
+
+def _polls(**changes: Any) -> dict[str, Any]:
+    config = {"urlTemplate": "/status", "statusPath": "status", "doneValues": ["done"], "failValues": ["bad"]}
+    return {**config, "interval": 0.1, "headers": {"X-Key": POLL_KEY}, **changes}
+
+
+def _kept(database: Path, word: str) -> list[str]:
+    """Tables in which it stands in a live row."""
+    with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+    return [table for table, found in rows.items() if any(_holds(value, word) for row in found for value in row)]
+
+
+def _holds(value: object, word: str) -> bool:
+    return word in value if isinstance(value, str) else isinstance(value, bytes) and word.encode() in value
+
+
+async def _calls_back(tasks: Tasks, created: dict[str, Any]) -> None:
+    await tasks.reaches(created["task"]["id"], "waiting")
+    await tasks.call_back(created["callbackUrl"], {"status": "done"})
+
+
+async def _fails(tasks: Tasks, created: dict[str, Any]) -> None:
+    await tasks.reaches(created["task"]["id"], "waiting")
+    await tasks.call_back(created["callbackUrl"], {"status": "bad"})
+
+
+async def _signals(tasks: Tasks, created: dict[str, Any]) -> None:
+    await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "completed"})
+
+
+async def _cancels(tasks: Tasks, created: dict[str, Any]) -> None:
+    await tasks.call("POST", f"/tasks/{created['task']['id']}/cancel", 200)
+
+
+async def _waits(tasks: Tasks, created: dict[str, Any]) -> None:
+    return None
+
+
+ENDS: list[tuple[Callable[[Tasks, dict[str, Any]], Awaitable[None]], dict[str, Any]]] = [
+    (_calls_back, {}),
+    (_fails, {}),
+    (_signals, {"delayUntil": TOMORROW}),
+    (_cancels, {"delayUntil": TOMORROW}),
+    (_cancels, {}),
+    (_waits, {"maxWaitTime": 0.2}),
+    (_waits, {"maxRetries": 0}),
+]
+
+
+@pytest.mark.parametrize(("end", "fields"), ENDS)
+async def test_secrets_are_gone_when_a_task_has_ended(database: Path, end: Any, fields: dict[str, Any]) -> None:
+    def provider_says(asked: Asked) -> Told:
+        return Told(503 if "maxRetries" in fields else 200, b'{"status": "running"}')
+
+    async with tasking(database, _answers) as tasks, providing(provider_says) as provider:
+        created = await tasks.create(
+            f"{provider.url}/start?c={{callback_url}}",
+            waitForSignal=True,
+            headers={"authorization": KEY},
+            pollConfig=_polls(),
+            **{"maxWaitTime": 60, **fields},
+        )
+        if "delayUntil" in fields:
+            assert _kept(database, POLL_KEY) == ["task"]
+        await end(tasks, created)
+        shown = json.dumps(await tasks.reaches(created["task"]["id"], *ENDED))
+    secrets = (KEY, POLL_KEY, created["task"]["callbackId"], created["signalToken"])
+    assert [word for word in secrets if word in shown] == []
+    assert {word: _kept(database, word) for word in secrets} == {key: [] for key in secrets}
