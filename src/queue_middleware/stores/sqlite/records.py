@@ -49,14 +49,10 @@ def record(connection: sqlite3.Connection, request_id: str) -> TaskRecord:
 
 def page(connection: sqlite3.Connection, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
     """Some of one client's tasks."""
-    asked: dict[str, Any] = {"client": client, "limit": limit, "offset": offset}
-    counting: dict[str, Any] = {"client": client}
-    suffix = ""
-    if status is not None:
-        asked["word"] = counting["word"] = status
-        suffix = "_of_status"
-    rows = connection.execute(SQL[f"page{suffix}"], asked).fetchall()
-    counted = one(connection, f"count_page{suffix}", counting)
+    mine: dict[str, Any] = {"client": client} if status is None else {"client": client, "word": status}
+    listing, counting = ("page", "count_page") if status is None else ("page_of_status", "count_page_of_status")
+    rows = connection.execute(SQL[listing], {**mine, "limit": limit, "offset": offset}).fetchall()
+    counted = one(connection, counting, mine)
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 
