@@ -80,7 +80,7 @@ class QueueMiddleware(Generic[AppT]):
         self._place = settings.prefix, database_path(settings.database)
         check_nesting(_places(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
-        self._runtime = Runtime(self._replay, self.settings, observers, alone=settings.name is None)
+        self._runtime = Runtime(self._replay, self.settings, observers, wrapped=app, alone=settings.name is None)
         self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         if self.settings.cors_origins:
             self._queue = CrossOrigin(self._queue, self.settings.cors_origins)

@@ -48,15 +48,25 @@ ELSEWHERE = (
 class Runtime:
     """One queue around one application. Nothing is opened before `start`; it can be started again after `stop`.
 
-    `alone`: no other application of this process may use the database; not where the name of the application was given.
+    `app` is what replays call, `wrapped` the application that it belongs to, the same unless given. `alone`: no other
+    application of this process may use the database; not where the name of the application was given.
     """
 
-    def __init__(self, app: App, settings: Settings, observers: Iterable[Observer] = (), *, alone: bool = False) -> None:
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        observers: Iterable[Observer] = (),
+        *,
+        wrapped: object = None,
+        alone: bool = False,
+    ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
         self._provenance = Provenance(settings.callback_keys)
         keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
         self._app = app
+        self._wrapped = app if wrapped is None else wrapped
         self._alone = alone
         self._announce: Announce = announce_to((Journal(), *observers))
         self._starts = 0
@@ -116,7 +126,7 @@ class Runtime:
     @property
     def home(self) -> tuple[str, object]:
         """See `process.Resident`."""
-        return self.settings.database, self._app
+        return self.settings.database, self._wrapped
 
     def is_alive(self) -> bool:
         """See `process.Resident`."""

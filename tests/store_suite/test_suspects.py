@@ -11,6 +11,7 @@ from queue_middleware.lifecycle import FREE_HAND_BACKS, LONG_ATTEMPT
 from queue_middleware.models import Claim, DeliveryState, JobState, RetryPolicy
 from queue_middleware.store import Store, Topic
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer, claimed
 from tests.store_suite.conftest import Stores
 
@@ -25,7 +26,7 @@ async def begun(store: Store, count: int) -> list[Claim]:
 
 async def lost(store: Store, clock: ManualClock) -> None:
     """Every process that runs something."""
-    clock.advance(60)
+    await lease_passes(store, clock)
     await store.rescue()
 
 

@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import QueueFull, TooManyQueued
-from queue_middleware.models import Claim, ErrorType, Failure, NewJob
+from queue_middleware.models import Claim, ErrorType, Failure, NewJob, RetryPolicy
 from queue_middleware.store import Store
 from queue_middleware.tasks import Channel
 from tests.clock import ManualClock
+from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
 from tests.store_suite.conftest import Stores
 
@@ -166,8 +167,8 @@ async def _called_back_before_a_retry(store: Store, claim: Claim, clock: ManualC
 
 
 async def _lost(store: Store, claim: Claim, clock: ManualClock) -> None:
-    clock.advance(10_000)
-    await store.rescue(retry=False)
+    await lease_passes(store, clock)
+    await store.rescue()
 
 
 async def _wait(store: Store, claim: Claim) -> None:
@@ -194,6 +195,6 @@ ENDS: list[Callable[[Store, Claim, ManualClock], Awaitable[None]]] = [
 async def test_every_end_gives_the_share_back(stores: Stores, clock: ManualClock, end: Any) -> None:
     store = await stores.open(max_tasks_per_client=1, max_tasks=1)
     for _ in range(2):
-        claim = await _started(store, start_timeout=100.0)
+        claim = await _started(store, start_timeout=100.0, retry=RetryPolicy(1))
         assert await _outcome(store.submit(a_job(task=a_task()))) == "QueueFull"
         await end(store, claim, clock)

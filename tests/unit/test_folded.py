@@ -7,10 +7,11 @@ import json
 import msgspec
 import pytest
 
-from queue_middleware.wire import folded as module
-from queue_middleware.wire.folded import folded_element, folded_members
+from queue_middleware import folded as module
+from queue_middleware.folded import folded_element, folded_members
+from queue_middleware.json_text import LARGE, MISSING, read_json
 from queue_middleware.wire.providers import recognise
-from queue_middleware.wire.templates import LARGE, MISSING, members, read_json, read_path
+from queue_middleware.wire.templates import members, read_path
 
 PADDING = "x" * (LARGE + 1)
 
