@@ -26,7 +26,7 @@ def check_application(app: object) -> None:
 
 def _takes(app: Any, arguments: int) -> bool:
     try:
-        inspect.signature(app).bind(*range(arguments))
+        inspect.signature(app, follow_wrapped=False).bind(*range(arguments))
     except ValueError:
         return True  # it does not say what it takes
     except TypeError:

@@ -118,7 +118,13 @@ def test_options_of_servers_that_pages_name_exist(program: str) -> None:
 
 def test_every_variable_that_a_page_names_is_an_option() -> None:
     known = {f"QUEUE_{option.name.removeprefix('queue_').upper()}" for option in fields(Settings)}
-    known |= {"QUEUE_", "QUEUE_TESTS_REQUIRE_CLIENTS"}
+    known |= {
+        "QUEUE_",
+        "QUEUE_TESTS",
+        "QUEUE_TESTS_REQUIRE_CLIENTS",
+        "QUEUE_TESTS_REQUIRE_BROWSER",
+        "QUEUE_TESTS_USE_REAL_DATABASE",
+    }
     for path in PAGES:
         named = set(re.findall(r"\bQUEUE_[A-Z_]*", path.read_text()))
         assert named <= known, f"{name(path)}: {named - known}"

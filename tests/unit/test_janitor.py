@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -41,7 +42,7 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
 
 
 async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
-    async def rescue() -> list[Rescue]:
+    async def rescue(*, running: Collection[int]) -> list[Rescue]:
         return [Rescue("one", JobState.DELAYED, 1), Rescue("other", JobState.FAILED, 3, LOST)]
 
     janitor, heard = a_janitor(SimpleNamespace(rescue=rescue))

@@ -88,7 +88,7 @@ def test_after_its_end_or_a_long_silence_the_next_is_told_in_full(
 def test_other_events_are_told_each_time(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         journal.on_event(Warned("the disk is on fire"))
-    assert caplog.messages == ["the disk is on fire"] * 3
+    assert caplog.messages == ["queue_middleware: the disk is on fire"] * 3
 
 
 def test_observers_hear_each_failure_and_one_end() -> None:

@@ -14,7 +14,7 @@ from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import jwks
 from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
 from queue_middleware.tasks import TaskPage, TaskStatus
-from queue_middleware.wire import asyncqueue, fal
+from queue_middleware.wire import asyncqueue, fal, taskrequests
 from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
 from queue_middleware.wire.links import Links
 from queue_middleware.wire.logs import entries_json
@@ -211,5 +211,5 @@ def test_the_descriptions_tell_them_apart(name: str, body: bytes) -> None:
 
 
 def test_the_fields_of_a_task_are_those_that_are_read() -> None:
-    assert set(DOCUMENT["components"]["schemas"]["NewTask"]["properties"]) == set(asyncqueue._FIELDS)
+    assert set(DOCUMENT["components"]["schemas"]["NewTask"]["properties"]) == set(taskrequests._FIELDS)
     assert set(DOCUMENT["components"]["schemas"]["TaskStatus"]["enum"]) == set(TaskStatus)

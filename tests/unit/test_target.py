@@ -40,7 +40,7 @@ async def call(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list
         waits.append(seconds)
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
-    settings: Any = type("Settings", (), {"task_targets": ("service.example",)})()
+    settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
     targets = Targets(None, wire, None, settings)  # type: ignore[arg-type]
     task = a_task(callback=False, outside=True, target="https://service.example/start?a=b c")
     sent = b""

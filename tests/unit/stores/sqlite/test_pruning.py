@@ -193,7 +193,7 @@ class Disk:
         return Pruned(1, 7)
 
     async def read(self, work: Any) -> Outlived:
-        return Outlived([(7, 10**6)], [], [], [])
+        return Outlived([(7, 10**6)], [], [], [], [])
 
 
 async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:

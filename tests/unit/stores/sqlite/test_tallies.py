@@ -57,7 +57,8 @@ class _Life:
                 self.clock.advance(choose.choice((0.01, 6, 25, 70)))
                 await store.expire()
                 await store.waiting.time_out()
-                await store.rescue(retry=choose.random() < 0.5)
+                await asyncio.to_thread(store.renew, ())
+                await store.rescue()
                 await store.prune(5)
 
     async def _submit(self) -> None:
