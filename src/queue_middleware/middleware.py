@@ -12,10 +12,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .application import default_name, layers
 from .attach import Attachment
+from .counts import Counts
 from .events import Observer
 from .ledger import UNWELL, Selection
 from .lifespan import run_lifespan
-from .models import Counts, Standing
+from .models import Standing
 from .mount import process_objects
 from .replay import App
 from .runtime import Runtime

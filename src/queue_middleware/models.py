@@ -7,7 +7,6 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from .ends import Outcome
 from .mount import Mount
 from .taskspec import Backoff, Task
 from .value import Value
@@ -297,13 +296,3 @@ class Rescue(Value, frozen=True):
     """The one that was lost; 0 where none was running."""
     outcome: StoredResponse | Failure | None = None
     """How it ended; None where it goes on."""
-
-
-class Counts(Value, frozen=True):
-    """How many jobs, deliveries and receivers are in each state that has any."""
-
-    jobs: Mapping[JobState, int]
-    deliveries: Mapping[DeliveryState, int]
-    receivers: Mapping[Standing, int] = msgspec.field(default_factory=dict)
-    outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
-    """How the requests ended that are kept: those of `jobs` that are completed, failed and cancelled, by their outcome."""

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
+from .counts import Counts
 from .engine import Engine
 from .errors import NotRunning
 from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
@@ -17,7 +18,7 @@ from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import Ledger
 from .lifecycle import CANCELLED
-from .models import Cancelled, Counts, Job, LogLine, NewJob, Result
+from .models import Cancelled, Job, LogLine, NewJob, Result
 from .process import asyncio_loop, move_in
 from .provenance import Provenance
 from .reception import Reception

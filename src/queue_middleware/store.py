@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from .counts import Counts
 from .ends import Loss
 from .errors import QueueError
 from .models import (
     Cancelled,
     Claim,
-    Counts,
     Failure,
     Glance,
     Job,

@@ -8,19 +8,31 @@ import stat
 from pathlib import Path
 
 from queue_middleware.errors import StoreError
+from queue_middleware.settings import Settings
 
 from . import reading
 from .bells import Bells
 from .connection import LARGEST_WAL, open_connection
+from .filesystem import mount_table, refuse_network_filesystem
 from .location import database_path as database_path
 from .locks import LifeSign, TurnLock, living_owners, sweep_life_signs
 from .migrations import migrate
 from .ownership import adopt, check_owner
 
+_OLDEST = (3, 37, 0)
+"""SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
 _PAGE = 8192
 """Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
+
+
+def check_place(path: Path, settings: Settings) -> None:
+    """Raise `StoreError` where no database can be: by a SQLite that is too old, or on a network file system."""
+    if sqlite3.sqlite_version_info < _OLDEST:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
+    if not settings.allow_network_filesystem:
+        refuse_network_filesystem(path, mount_table())
 
 
 def notes() -> list[str]:

@@ -7,11 +7,11 @@ import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
+from queue_middleware.counts import Counts
 from queue_middleware.ends import Outcome
 from queue_middleware.errors import StillInProgress, UnknownRequest
 from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import (
-    Counts,
     DeliveryState,
     Glance,
     Job,

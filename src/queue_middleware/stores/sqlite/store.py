@@ -10,12 +10,12 @@ from contextlib import AsyncExitStack
 from functools import partial
 
 from queue_middleware.aside import aside
+from queue_middleware.counts import Counts
 from queue_middleware.ends import Loss
-from queue_middleware.errors import QueueError, StoreError
+from queue_middleware.errors import QueueError
 from queue_middleware.models import (
     Cancelled,
     Claim,
-    Counts,
     Failure,
     Glance,
     Job,
@@ -32,31 +32,25 @@ from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
 from queue_middleware.waitingroom import WaitingRoom
 
-from . import ahead, clocks, jobs, logs, reading, returns, submissions
+from . import clocks, jobs, logs, reading, returns, submissions
 from .clocks import Clocks
 from .codec import encode_lines, encode_request
 from .connection import Connection
-from .files import Files, database_path, warnings
-from .filesystem import mount_table, refuse_network_filesystem
+from .files import Files, check_place, database_path, warnings
 from .filewatch import FileWatch
-from .leases import Leases, Lost, hand_over
+from .housekeeping import Housekeeping
+from .leases import Leases, hand_over
 from .listeners import Listeners
-from .locks import dead_owners, make_owner
+from .locks import make_owner
 from .operations import ONE_BY_ONE, ended, size_of
 from .outbox import SQLiteOutbox
-from .pruning import Pruning
-from .reserve import Reserve
 from .standing import Standing
 from .transaction import Tallies, Transaction
 from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
 
-_OLDEST = (3, 37, 0)
-"""SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
-_LOST_BESIDES = 3
-"""Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
 
 
 class SQLiteStore:
@@ -78,22 +72,21 @@ class SQLiteStore:
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall, self._read_many)
         self._limits = submissions.Limits.of(settings)
         self._tallies = Tallies()
-        self._pruning = Pruning(self._write, self._read, self._clocks.believed, round(settings.retention * 1000))
-        self._reserve = Reserve(self.path, wanted=settings.min_free_disk != 0)
+        self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
         self._watched = FileWatch(self.path, settings.min_free_disk)
+        self._housekeeping = Housekeeping(
+            self.path, settings, self._write, self._read, self._clocks, self._leases, self._watched
+        )
 
     # --- opening and closing
 
     async def open(self) -> None:
         """See `store.Store`."""
-        if sqlite3.sqlite_version_info < _OLDEST:
-            raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
-        if not self._settings.allow_network_filesystem:
-            refuse_network_filesystem(self.path, await aside(mount_table))
+        await aside(check_place, self.path, self._settings)
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
-            await aside(self._reserve.give_up_if_scarce)
+            await aside(self._housekeeping.reserve.give_up_if_scarce)
             self._files = await aside(Files, self.path, self.owner, self._settings.name)
             stack.push_async_callback(aside, self._files.close)
             self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
@@ -110,15 +103,10 @@ class SQLiteStore:
             self._listeners = Listeners(self._files.bells)
             stack.push_async_callback(self._listeners.close)
             tell, undone, check = self._listeners.tell, self._tallies.forget, self._watched.check
-            self._writer = Writer(
-                self._connection, self._begin, tell, undone, check, one_by_one=ONE_BY_ONE, relieve=self._relieve
-            )
+            self._writer = Writer(self._connection, self._begin, tell, undone, check, ONE_BY_ONE, self._relieve)
             await self._reader.call(self._watched.begin)
             watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
-            self._watchers = [
-                self._loop.create_task(watch, name="queue-store-watcher")
-                for watch in (watching, self._watched.run(self._reader))
-            ]
+            self._watchers = [self._loop.create_task(watch) for watch in (watching, self._watched.run(self._reader))]
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -177,7 +165,7 @@ class SQLiteStore:
         return await self._lister.call(work)
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
-        self._reserve.give_up()
+        self._housekeeping.reserve.give_up()
         self._connection.checkpoint(connection)
 
     # --- news
@@ -188,8 +176,7 @@ class SQLiteStore:
 
     def _begin(self, connection: sqlite3.Connection) -> Transaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        keeps_logs = self._settings.max_logs > 0
-        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies, keeps_logs)
+        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
         if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
@@ -295,30 +282,15 @@ class SQLiteStore:
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
-        dead = await self._reader.call(lambda connection: dead_owners(self.path, self.owner, reading.owners(connection)))
-        ended_by = self._leases.ended_by(self._clocks.boot())
-        if not dead and not await self._reader.call(lambda connection: reading.leases_ran_out(connection, ended_by)):
-            return []
-        most = len(self._settings.webhook_schedule) + 1 + _LOST_BESIDES
-        return await self._writer.submit(returns.rescue, (Lost(dead, running, self._leases), most))
+        return await self._housekeeping.rescue(self.owner, running)
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
-        if not await self._reader.call(lambda connection: reading.anything_overdue(connection, self._clocks.wall())):
-            return []
-        return await self._writer.submit(jobs.expire, None)
+        return await self._housekeeping.expire()
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        now = self._clocks.wall()
-        put_off = await self._read(lambda connection: ahead.ahead(connection, now, self._settings.webhook_schedule))
-        if put_off.is_any:
-            await self._writer.submit(ahead.bring_back, put_off)
-        count = await self._pruning.step(limit)
-        if not count:
-            self._watched.spare = await self._read(reading.spare)
-            await aside(self._reserve.keep)
-        return count
+        return await self._housekeeping.prune(limit)
 
     async def counts(self) -> Counts:
         """See `store.Store`."""

@@ -67,7 +67,6 @@ class Writer:
         announce: Callable[[set[Topic]], None],
         undone: Callable[[], None],
         check: Callable[[], None] = lambda: None,
-        *,
         one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
         relieve: Callable[[sqlite3.Connection], None] = lambda connection: None,
         clock: Callable[[], float] = time.monotonic,

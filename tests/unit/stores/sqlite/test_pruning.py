@@ -166,7 +166,7 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
 
 async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await stream(store, 40, short_lived=True)
-    store._pruning._kept = 10**9
+    store._housekeeping._pruning._kept = 10**9
     clock.advance(360)
     steps = 0
     while await store.prune(10):
@@ -217,7 +217,7 @@ async def test_with_no_room_at_all_it_is_said() -> None:
 async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: ManualClock) -> None:
     await stream(store, 3)
     clock.advance(61)
-    store._pruning._weight = 1
+    store._housekeeping._pruning._weight = 1
     await store.prune(10)
     assert counted(store, "response_part") == 2
 

@@ -208,7 +208,7 @@ async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -
 
 
 async def test_a_network_file_system_is_refused_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "mount_table", lambda: "server:/x / nfs rw 0 0")
+    monkeypatch.setattr(files, "mount_table", lambda: "server:/x / nfs rw 0 0")
     with pytest.raises(StoreError, match="file locks do not hold"):
         await make(tmp_path).open()
     store = make(tmp_path, allow_network_filesystem=True)

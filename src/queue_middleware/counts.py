@@ -1,0 +1,21 @@
+"""How much there is of what, for operators."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .ends import Outcome
+from .models import DeliveryState, JobState, Standing
+from .value import Value
+
+
+class Counts(Value, frozen=True):
+    """How many jobs, deliveries and receivers are in each state that has any."""
+
+    jobs: Mapping[JobState, int]
+    deliveries: Mapping[DeliveryState, int]
+    receivers: Mapping[Standing, int] = msgspec.field(default_factory=dict)
+    outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
+    """How the requests ended that are kept: those of `jobs` that are completed, failed and cancelled, by their outcome."""
