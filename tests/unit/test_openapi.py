@@ -213,3 +213,9 @@ def test_the_descriptions_tell_them_apart(name: str, body: bytes) -> None:
 def test_the_fields_of_a_task_are_those_that_are_read() -> None:
     assert set(DOCUMENT["components"]["schemas"]["NewTask"]["properties"]) == set(taskrequests._FIELDS)
     assert set(DOCUMENT["components"]["schemas"]["TaskStatus"]["enum"]) == set(TaskStatus)
+
+
+def test_the_longest_wait_is_that_of_the_service() -> None:
+    components = json.loads(openapi.document("https://service.test/fal/queue", longest_wait=60.0))["components"]
+    assert components["parameters"]["fal_callback_timeout"]["schema"]["maximum"] == 60
+    assert components["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] == 60

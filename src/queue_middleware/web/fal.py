@@ -162,7 +162,8 @@ class FalQueue:
         await call.answer(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, call: Call) -> None:
-        await call.answer(200, openapi.document(self._links(call).base, self._access.is_asked, self._access.takes_keys))
+        access, longest = self._access, self._settings.max_wait
+        await call.answer(200, openapi.document(self._links(call).base, access.is_asked, access.takes_keys, longest))
 
     def _check_app(self, served: str, app: str) -> None:
         if not app.endswith(f"/{served}"):  # a namespace may stand in front

@@ -65,18 +65,22 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
 }
 
 
-def document(base: str, is_asked: bool = False, takes_keys: bool = False) -> bytes:
+def document(base: str, is_asked: bool = False, takes_keys: bool = False, longest_wait: float = 30 * 86_400.0) -> bytes:
     """The document in JSON. `base` is the URL of the prefix, as the client sees it.
 
-    `is_asked`: clients have to say who they are; `takes_keys`: they may do so with one of `api_keys`.
+    `is_asked`: clients have to say who they are; `takes_keys`: they may do so with one of `api_keys`. `longest_wait`: seconds
+    for which an external service may be waited for.
     """
-    return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {_rest(is_asked, takes_keys)}'.encode("ascii")
+    rest = _rest(is_asked, takes_keys, longest_wait)
+    return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {rest}'.encode("ascii")
 
 
 @lru_cache(maxsize=4)
-def _rest(is_asked: bool, takes_keys: bool) -> str:
+def _rest(is_asked: bool, takes_keys: bool, longest_wait: float) -> str:
     told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
     told["info"]["version"] = VERSION
+    told["components"]["parameters"]["fal_callback_timeout"]["schema"]["maximum"] = longest_wait
+    told["components"]["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] = longest_wait
     closed = {path: _operations(path, verb) for path, verb in _paths() if verb not in OPEN}
     opened = {path: _operations(path, verb) for path, verb in _paths() if verb in OPEN}
     tasks_closed, tasks_open = task_operations()
