@@ -216,6 +216,6 @@ def test_the_fields_of_a_task_are_those_that_are_read() -> None:
 
 
 def test_the_longest_wait_is_that_of_the_service() -> None:
-    components = json.loads(openapi.document("https://service.test/fal/queue", longest_wait=60.0))["components"]
+    components = json.loads(document("https://service.test/fal/queue", longest_wait=60.0))["components"]
     assert components["parameters"]["fal_callback_timeout"]["schema"]["maximum"] == 60
     assert components["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] == 60
