@@ -58,6 +58,7 @@ async def test_sixty_seconds_of_kill_9_lose_nothing(workers: int, tmp_path: Path
             await load.goes_on()
             tasks.cancel_scope.cancel()
         await judge(load)
+        assert [line for line in server.complaints() if "locked" in line] == []
         assert repeated(server), "no running work was met, so nothing was shown here"
         assert repeated_without_death(server, server.killed) == {}
 

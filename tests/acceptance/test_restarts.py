@@ -57,6 +57,7 @@ async def test_everything_acknowledged_survives_every_blow(command: Command, rou
             await load.goes_on()
             tasks.cancel_scope.cancel()
         await judge(load)
+        assert [line for line in server.complaints() if "locked" in line] == []
         assert repeated(server), "the blows have met no running work, so nothing was shown here"
 
 
