@@ -190,6 +190,7 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
     assert events.seen == []
 
 
+@pytest.mark.slow
 async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

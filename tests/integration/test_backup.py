@@ -12,6 +12,7 @@ from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import eventually, serving
 
 
+@pytest.mark.slow
 async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(database: Path, tmp_path: Path) -> None:
     gate = asyncio.Event()
     entered: list[bytes] = []

@@ -119,6 +119,7 @@ asyncio.run(main())
 
 
 @pytest.mark.parametrize("path", ["/coroutine", "/thread", "/wsgi/"])
+@pytest.mark.slow
 async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path, path: str) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), path, stdout=PIPE, stderr=PIPE
@@ -131,6 +132,7 @@ async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path,
         assert connection.execute("SELECT reason FROM suspect").fetchall() == [("exit",)]
 
 
+@pytest.mark.slow
 async def test_one_that_ends_it_out_of_a_task_of_its_own_is_counted(database: Path) -> None:
     """The event loop has ended before anything knows of it: charged, or left to the rescue, or handed back and counted."""
     process = await asyncio.create_subprocess_exec(

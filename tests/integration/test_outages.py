@@ -102,6 +102,7 @@ async def a_pause() -> AsyncIterator[None]:
     yield
 
 
+@pytest.mark.slow
 async def test_a_database_that_is_removed_is_told_of_and_nothing_more_is_accepted(database: Path) -> None:
     handler, ear = Handler(), Memory()
     handler.go_on.set()
@@ -125,6 +126,7 @@ async def test_a_database_that_is_removed_is_told_of_and_nothing_more_is_accepte
     assert stored_jobs(database) == 2
 
 
+@pytest.mark.slow
 async def test_another_file_under_its_name_is_not_written_to(database: Path) -> None:
     handler, ear = Handler(), Memory()
     async with a_queue(handler.app, database, ear) as queue:

@@ -284,6 +284,7 @@ async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path:
     await store.close()
 
 
+@pytest.mark.slow
 async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
     """Its lease would run for a minute; its lock tells at once."""
     script = f"""
