@@ -8,6 +8,8 @@ import sqlite3
 from contextlib import closing
 from pathlib import Path
 
+import pytest
+
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import eventually, serving
 
