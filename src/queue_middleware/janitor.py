@@ -53,19 +53,23 @@ class Janitor:
         trouble = Trouble("janitor", self._announce)
         while not self._stopping.is_set():
             self.complain()
-            try:
-                await self.rescue()
-                await self.expire()
-                await self.time_out()
-                if ticks % _PRUNE_EVERY == 0:
-                    await self.warn()
-                    await self.prune()
-            except Exception as error:
+            error = await self._look(prunes=ticks % _PRUNE_EVERY == 0)
+            if error is not None:
                 trouble.met(error, TICK)
             else:
                 trouble.over()
             ticks += 1
             await rest(self._stopping, TICK)
+
+    async def _look(self, *, prunes: bool) -> Exception | None:
+        """Do each duty, whatever became of the others: on a full disk pruning alone makes the room that they need."""
+        failure: Exception | None = None
+        for duty in (self.rescue, self.expire, self.time_out, *((self.warn, self.prune) if prunes else ())):
+            try:
+                await duty()
+            except Exception as error:
+                failure = failure or error
+        return failure
 
     def stop(self) -> None:
         """End. Repeatable."""

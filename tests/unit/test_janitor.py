@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
-from queue_middleware.events import Event, Finished, Rescued, Warned
+from queue_middleware.errors import DiskFull
+from queue_middleware.events import Event, Finished, Outage, Rescued, Warned
 from queue_middleware.janitor import Janitor
 from queue_middleware.lifecycle import LOST
 from queue_middleware.models import JobState, Rescue
@@ -65,3 +67,21 @@ async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
     janitor, heard = a_janitor(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
     await janitor.time_out()
     assert [type(event) for event in heard] == [Finished]
+
+
+async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise DiskFull("no room", 60)
+
+    async def prune(limit: int) -> int:
+        pruned.append(limit)
+        janitor.stop()
+        return 0
+
+    pruned: list[int] = []
+    store = SimpleNamespace(rescue=full, expire=full, waiting=SimpleNamespace(time_out=full), prune=prune)
+    janitor, heard = a_janitor(store)
+    async with asyncio.timeout(5):
+        await janitor.run()
+    assert pruned
+    assert [type(event) for event in heard] == [Outage]

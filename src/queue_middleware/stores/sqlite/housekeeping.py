@@ -65,11 +65,12 @@ class Housekeeping:
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
+        # First, because on a full disk nothing else can be written before it has made room.
+        count = await self._pruning.step(limit)
         now = self._clocks.wall()
         put_off: ahead.Ahead = await self._read(lambda connection: ahead.ahead(connection, now, self._schedule))
         if put_off.is_any:
             await self._write(ahead.bring_back, put_off)
-        count = await self._pruning.step(limit)
         if not count:
             self._watched.spare = await self._read(reading.spare)
             await aside(self.reserve.keep)

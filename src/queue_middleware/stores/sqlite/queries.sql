@@ -427,7 +427,7 @@ SELECT host FROM receiver WHERE next_at IS NULL AND (used_at <= :before OR used_
 DELETE FROM receiver WHERE next_at IS NULL AND host IN (SELECT value FROM json_each(?));
 
 -- name: unused_flows
-SELECT flow FROM flow WHERE next_at IS NULL AND used_at <= :before LIMIT :limit;
+SELECT flow FROM flow WHERE next_at IS NULL AND (used_at <= :before OR used_at > :latest) LIMIT :limit;
 
 -- name: forget_flows
 DELETE FROM flow WHERE next_at IS NULL AND flow IN (SELECT value FROM json_each(?));
@@ -473,7 +473,8 @@ SELECT id FROM job WHERE id >= :ahead AND finished_at > :latest
 UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LIMIT :limit;
 
 -- name: ended_now
-UPDATE job SET finished_at = ? WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL;
+UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AND finished_at > :latest;
+
 -- name: weight
 -- How heavy a job is that is to be deleted. `length` of a blob does not read it.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)

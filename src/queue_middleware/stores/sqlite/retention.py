@@ -107,7 +107,9 @@ def _prune(transaction: Transaction, found: Outlived, budget: Budget) -> Pruned:
     if found.flows:
         transaction.change("forget_flows", (json.dumps(found.flows),))
     if found.ahead:
-        transaction.change("ended_now", (transaction.now, json.dumps(found.ahead)))
+        # By the clock itself: where retention does not believe it yet, what ends now has ended now all the same.
+        latest = transaction.now + AHEAD
+        transaction.change("ended_now", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
         count += _prune_answers(transaction, found.answers, budget)
