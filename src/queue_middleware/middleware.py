@@ -43,6 +43,40 @@ else:
 _NOTHING = object()
 
 
+class _Dispatch:
+    """Where scopes go. Apart from the middleware, whose `__getattr__` makes Python slow to read its attributes."""
+
+    __slots__ = ("around", "has_looked", "hosts", "inner", "outer", "prefix", "queue", "root")
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self.inner = app
+        """What requests go to that are not the queue's."""
+        self.outer = app
+        """What replays go to."""
+        self.prefix = settings.prefix
+        self.root = declared_root(app)
+        self.hosts = frozenset(host.encode() for host in settings.fal_hosts)
+        self.around: dict[str, Any] = {}
+        self.has_looked = False
+        self.queue: ASGIApp
+
+    def look_around(self, scope: Scope) -> None:
+        """Remember what stands in front of the queue, which a replay does not pass through."""
+        self.around |= process_objects(scope)
+        self.has_looked = scope["type"] != "lifespan"  # which does not pass through routers
+
+    def replay(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
+        """Call the application with a stored request."""
+        scope.update(self.around)
+        return self.outer(scope, receive, send)
+
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A request that is the queue's."""
+        if self.root and not scope.get("root_path"):
+            scope["root_path"] = self.root  # as the application does when it is called
+        await self.queue(scope, receive, send)
+
+
 class QueueMiddleware(Generic[AppT]):
     """Wraps an ASGI application and gives it a queue under `prefix`.
 
@@ -75,21 +109,15 @@ class QueueMiddleware(Generic[AppT]):
         check_application(app)
         if authenticate is not None:
             check_authenticate(authenticate)
-        self._inner: App = app
-        self._outer: App = app
         settings = Settings.load(options)
         self._place = settings.prefix, database_path(settings.database)
         check_nesting(_places(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
-        self._runtime = Runtime(self._replay, self.settings, observers, wrapped=app, alone=settings.name is None)
-        self._queue: ASGIApp = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
-        if self.settings.cors_origins:
-            self._queue = CrossOrigin(self._queue, self.settings.cors_origins)
-        self._prefix = self.settings.prefix
-        self._root = declared_root(app)
-        self._hosts = frozenset(host.encode() for host in self.settings.fal_hosts)
-        self._around: dict[str, Any] = {}
-        self._has_looked = False
+        self._dispatch = dispatch = _Dispatch(app, self.settings)
+        self._runtime = Runtime(dispatch.replay, self.settings, observers, wrapped=app, alone=settings.name is None)
+        self._queue = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
+        origins = self.settings.cors_origins
+        dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}
         self.app = app
 
@@ -109,7 +137,7 @@ class QueueMiddleware(Generic[AppT]):
         """
         attachment = Attachment(app)
         queue = cls(app, observers=observers, authenticate=authenticate, **options)
-        queue._inner, queue._outer = attachment.inside, attachment.outside
+        queue._dispatch.inner, queue._dispatch.outer = attachment.inside, attachment.outside
         attachment.put(queue)
         return queue
 
@@ -146,35 +174,20 @@ class QueueMiddleware(Generic[AppT]):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope."""
-        kind = scope["type"]
-        if not self._has_looked:
-            self._look_around(scope)
-        if kind == "http" and (self._prefix in scope["path"]) and is_ours(scope, self._prefix, self._root):
-            await self._serve(scope, receive, send)
+        kind, dispatch = scope["type"], self._dispatch
+        if not dispatch.has_looked:
+            dispatch.look_around(scope)
+        if kind == "http" and (dispatch.prefix in scope["path"]) and is_ours(scope, dispatch.prefix, dispatch.root):
+            await dispatch.serve(scope, receive, send)
         elif kind == "lifespan":
-            await run_lifespan(self._inner, self._runtime, scope, receive, send)
-        elif self._hosts and is_at_host(scope, self._hosts):
+            await run_lifespan(dispatch.inner, self._runtime, scope, receive, send)
+        elif dispatch.hosts and is_at_host(scope, dispatch.hosts):
             if kind == "http":
-                await self._serve(scope, receive, send)
+                await dispatch.serve(scope, receive, send)
             else:
                 await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
         else:
-            await self._inner(scope, receive, send)
-
-    def _look_around(self, scope: Scope) -> None:
-        """Remember what stands in front of the queue, which a replay does not pass through."""
-        self._around |= process_objects(scope)
-        self._has_looked = scope["type"] != "lifespan"  # which does not pass through routers
-
-    def _replay(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
-        """Call the application with a stored request."""
-        scope.update(self._around)
-        return self._outer(scope, receive, send)
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._root and not scope.get("root_path"):
-            scope["root_path"] = self._root  # as the application does when it is called
-        await self._queue(scope, receive, send)
+            await dispatch.inner(scope, receive, send)
 
     # --- for operators; while the queue runs, otherwise they raise `NotRunning`
 
@@ -215,7 +228,7 @@ class QueueMiddleware(Generic[AppT]):
         """
         if parent is not None:
             router = getattr(parent, "router", None)
-            self._around |= {"app": parent} if router is None else {"app": parent, "router": router}
+            self._dispatch.around |= {"app": parent} if router is None else {"app": parent, "router": router}
         return self._runtime.running(state)
 
 
