@@ -18,6 +18,11 @@ _MARK = "_queue_middleware"
 """Attribute of an application that has a queue inside, which is its value."""
 
 
+def attached_queue(app: object) -> object:
+    """The queue that `attach` has put into this application; None where there is none."""
+    return getattr(app, "__dict__", {}).get(_MARK)
+
+
 class Attachment:
     """The two sides of a queue inside an application. Raises `SettingsError` where it cannot be put there."""
 

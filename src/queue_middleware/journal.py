@@ -29,7 +29,7 @@ from .events import (
     Stuck,
     Warned,
 )
-from .models import Failure
+from .models import Failure, JobState
 
 _log = logging.getLogger("queue_middleware")
 
@@ -125,6 +125,11 @@ def _undelivered(event: DeliveryFailed) -> str:
     return f"{delivery.request_id}: webhook attempt {delivery.attempt}: {event.attempt.error}; {outlook}"
 
 
+def _rescued(event: Rescued) -> str:
+    outlook = "it is run again soon" if event.state is JobState.DELAYED else f"now {event.state}"
+    return f"{event.request_id}: the process that ran it was lost; {outlook}"
+
+
 def _started(event: Started) -> str:
     of = "" if event.application is None else f" of the application {event.application!r}"
     return f"queue started: {event.database}{of}, concurrency {event.concurrency}"
@@ -177,7 +182,7 @@ _SPELLINGS: Mapping[type, _Spelling] = {
         lambda e: f"{e.request_id}: attempt {e.attempt} failed ({e.reason}), again in {e.delay:.1f} s",
     ),
     ClaimLost: (logging.WARNING, lambda e: f"{e.request_id}: attempt {e.attempt} does not count, its lease had run out"),
-    Rescued: (logging.WARNING, lambda e: f"{e.request_id}: its worker was lost, now {e.state}"),
+    Rescued: (logging.WARNING, _rescued),
     Raised: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
     Stuck: (logging.WARNING, lambda e: f"{e.request_id}: still holds its slot after {e.seconds:.0f} s and cannot be stopped"),
     PollFailed: (

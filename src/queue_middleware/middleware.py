@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .application import default_name, layers
-from .attach import Attachment
+from .attach import Attachment, attached_queue
 from .counts import Counts
 from .events import Observer
 from .ledger import UNWELL, Selection
@@ -248,8 +248,9 @@ def _identified(settings: Settings, database: Path, app: object) -> Settings:
 def _places(app: object) -> Iterator[tuple[str, Path]]:
     """Prefix and database of each queue that an application has already, or is going to be given by its framework."""
     for layer in layers(app):
-        if isinstance(layer, QueueMiddleware):
-            yield layer._place  # noqa: SLF001 - one of us
+        queue = layer if isinstance(layer, QueueMiddleware) else attached_queue(layer)
+        if isinstance(queue, QueueMiddleware):
+            yield queue._place  # noqa: SLF001 - one of us
         for added in getattr(layer, "user_middleware", ()):
             if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
                 options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}

@@ -16,6 +16,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.errors import SettingsError
 from queue_middleware.models import JobState
 from tests.queueing import connected
 
@@ -156,3 +157,12 @@ async def test_quart_can_be_attached_to(database: Path) -> None:
         assert (await client.client.post("/generate")).json() == {"replayed": False}
         assert (await client.run("POST", "/generate")).json() == {"replayed": True}
         assert (await queue.counts()).jobs == {JobState.COMPLETED: 1}
+
+
+def test_an_application_that_has_a_queue_is_not_wrapped_too(database: Path) -> None:
+    app = Starlette()
+    QueueMiddleware.attach(app, database=database)
+    with pytest.raises(SettingsError, match="has a queue already"):
+        QueueMiddleware(app, database=database)
+    with pytest.raises(SettingsError, match="has a queue already"):
+        QueueMiddleware.attach(app, database=database)

@@ -269,3 +269,11 @@ def test_a_wrong_entry_is_told(entry):
 def test_what_is_checked_is_what_is_called():
     parsed = parse_url("https://BÜCHER.example:443/a/../b?c#d")
     assert (parsed.raw_host, parsed.port, parsed.raw_path) == (b"xn--bcher-kva.example", None, b"/b?c")
+
+
+@pytest.mark.parametrize("entry", ["localhost:9000", "http://localhost:9000", "10.0.0.1:80"])
+def test_a_port_or_a_scheme_in_outbound_allow_is_explained(entry: str) -> None:
+    with pytest.raises(
+        SettingsError, match=r"is not a network .* write the name alone, e\.g\. 'localhost', without scheme and port"
+    ):
+        Guard((entry,))

@@ -7,8 +7,9 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.events import Outage, Recovered, Trouble, Warned
+from queue_middleware.events import Outage, Recovered, Rescued, Trouble, Warned
 from queue_middleware.journal import Journal
+from queue_middleware.models import JobState
 from tests.clock import Seconds
 
 
@@ -104,3 +105,13 @@ def test_observers_hear_each_failure_and_one_end() -> None:
     (end,) = heard[3:]
     assert isinstance(end, Recovered)
     assert (end.where, end.failures) == ("claim", 3)
+
+
+def test_what_lost_its_process_is_said_to_run_again(caplog: pytest.LogCaptureFixture) -> None:
+    journal = Journal()
+    for state in (JobState.DELAYED, JobState.FAILED):
+        journal.on_event(Rescued("one", state))
+    assert caplog.messages == [
+        "one: the process that ran it was lost; it is run again soon",
+        "one: the process that ran it was lost; now failed",
+    ]

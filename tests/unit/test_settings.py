@@ -167,6 +167,8 @@ def test_a_misspelt_option_names_the_nearest(wrong: str, right: str) -> None:
 
 
 def test_an_option_like_no_other_is_just_unknown() -> None:
+    with pytest.raises(SettingsError, match=r"unknown option 'workers'$"):
+        Settings.load({"workers": 1}, {})
     with pytest.raises(SettingsError, match=r"unknown option 'zzz'$"):
         Settings.load({"zzz": 1}, {})
 
