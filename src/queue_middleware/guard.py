@@ -107,7 +107,8 @@ class Guard:
                 self._networks.append(ipaddress.ip_network(entry))
             except ValueError as error:
                 raise SettingsError(
-                    f"outbound_allow: {entry!r} is not a network ({error}); of a host write the name alone, e.g. 'localhost', without scheme and port"
+                    f"outbound_allow: {entry!r} is not a network ({error}); of a host write the name alone, e.g. 'localhost', "
+                    "without scheme and port"
                 ) from None
         elif not _ALLOWED_NAME.fullmatch(entry):
             raise SettingsError(f"outbound_allow: {entry!r} is not a host, '*.suffix' or network; write no scheme and no port")
