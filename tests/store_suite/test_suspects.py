@@ -142,13 +142,16 @@ async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_g
     assert claim
     await store.complete(claim, an_answer())
     for wait in (1, 2, 4, 8, 16):  # two attempts by the schedule, three more are lost
-        assert len(await claimed(store)) == 1
+        (delivery,) = await claimed(store)
         await lost(store, clock)
         clock.advance(wait - 0.001)
         assert await claimed(store) == []
         clock.advance(0.001)
     assert await claimed(store) == []
     assert (await store.counts()).deliveries == {DeliveryState.DEAD: 1}
+    recorded = await store.outbox.attempts(delivery.id)
+    assert len(recorded) == 5
+    assert all(attempt.error and attempt.error.startswith("lost: the process that sent it died") for attempt in recorded)
 
 
 # --- exits

@@ -212,7 +212,8 @@ WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value 
 -- It may be what ended its process: 1, 2, 4 … seconds, an hour at most, and no more often than the schedule allows and some.
 UPDATE delivery SET state = iif(attempt - spent >= :most, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - spent - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
-WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)));
+WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
+RETURNING id, attempt;
 
 -- name: lost_polls
 UPDATE task SET owner = NULL, token = NULL, lease_until = NULL

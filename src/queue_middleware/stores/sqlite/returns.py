@@ -25,7 +25,10 @@ from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_state, finish, finish_early, policy_of
 from .leases import Lost, judge_leases
+from .queries import execute_rows
 from .transaction import Transaction
+
+LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 
 Retry = tuple[Claim, int, LogLine | None]
 """Claim, milliseconds to the next attempt, what its submitter reads of it."""
@@ -149,7 +152,10 @@ def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[Rescue]:
         transaction.topics.add(Topic.CANCEL)
         # What has just ended one process may be about to end the next; a suspect does not run into it.
         transaction.change("put_off_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if transaction.change("lost_deliveries", {**lost, "most": most}):
+    if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
+        # What came of it is not known; its operator sees at least why it is sent again, or no more.
+        attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
+        execute_rows(transaction.connection, "insert_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
     if transaction.change("lost_polls", lost):
         transaction.topics.add(Topic.POLL)
