@@ -11,7 +11,7 @@ from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
-from .isolation import REAL, VARIABLE, Isolation
+from .isolation import VARIABLE, Isolation
 from .optiontexts import (
     parse_app,
     parse_crash,
@@ -37,8 +37,8 @@ from .optiontexts import (
 )
 from .secret import secret_words
 
-_OTHERS = (VARIABLE, REAL)
-"""Variables that begin like options and are not."""
+_OTHERS = VARIABLE
+"""With which variables begin that begin like options and are not."""
 
 
 class Options(TypedDict, total=False):
@@ -231,7 +231,7 @@ def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str,
     words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
     said = []
     for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and name not in _OTHERS:
+        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_OTHERS):
             near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
             hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
             said.append(
