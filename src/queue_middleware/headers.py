@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -54,8 +54,8 @@ class RequestHeaders(Value, frozen=True):
     """Bytes of all of them, with what stands between them on the wire."""
 
 
-def read_headers(headers: Headers) -> RequestHeaders:
-    """Read the headers of a submission, names in lower case."""
+def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
+    """Read the headers of a submission, names in lower case. Those that `is_set_by_proxies` stay whatever `Connection` says."""
     kept: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
     said: dict[bytes, bytes] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -268,3 +269,55 @@ async def _whole(size: int) -> Message:
 
 def test_one_body_always_has_room() -> None:
     assert Intake(10**9, CALLBACKS, 20.0)._room == 2 * 10**9
+
+
+async def test_many_small_pieces_take_no_more_than_their_bytes() -> None:
+    """As an object of its own a piece of two bytes takes twenty times as much; some servers hand on each chunk as it came."""
+    intake, count = Intake(10**6, 10**9, 20.0), 40_000
+    pieces = [b"ab"] * count + [b"c" * 5000, b""] + [b"de"] * count
+    left = iter(pieces)
+    held: list[int] = []
+
+    async def receive() -> Message:
+        piece = next(left, None)
+        if piece is None:
+            held.append(tracemalloc.get_traced_memory()[1])
+        return {"type": "http.request", "body": bytes(bytearray(piece or b"")), "more_body": piece is not None}
+
+    call = Call(http_scope("POST", b"/x"), receive, answer)
+    tracemalloc.start()
+    try:
+        body = await intake.read(call, ())
+    finally:
+        tracemalloc.stop()
+    intake.done(call)
+    assert body == b"".join(pieces)
+    assert held[0] < 3 * len(body)
+
+
+async def test_pieces_without_a_byte_take_nothing() -> None:
+    intake, left = Intake(10**6, 10**9, 20.0), iter(range(50_000))
+
+    async def receive() -> Message:
+        more = next(left, None) is not None
+        return {"type": "http.request", "body": b"", "more_body": more}
+
+    call = Call(http_scope("POST", b"/x"), receive, answer)
+    tracemalloc.start()
+    try:
+        assert await intake.read(call, ()) == b""
+        assert tracemalloc.get_traced_memory()[1] < 100_000
+    finally:
+        tracemalloc.stop()
+
+
+async def test_a_body_that_takes_no_room_does_not_have_to_give_way() -> None:
+    async with bodies(Intake(MOST, 0, 20.0)) as make:
+        waiting = await make(address="192.0.2.1")
+        waiting.call.stalled = 10
+        large = await make(2 * MOST // 2, address="192.0.2.2")
+        other = await make(MOST, address="192.0.2.2")
+        late = await make(10, address="192.0.2.3")
+        assert waiting.ended is None
+        assert late.ended is None
+        assert isinstance(large.ended or other.ended, Unavailable)

@@ -96,3 +96,8 @@ def test_a_client_cannot_have_the_word_of_a_proxy_removed(name: bytes) -> None:
     """`Connection` may name only what is for the next hop; a proxy that passes it on must not be made to lose this."""
     given = ((b"connection", b"close, x-private, " + name), (b"x-private", b"1"), (name, b"bob"))
     assert read_headers(given).replayed == ((name, b"bob"),)
+
+
+def test_nor_a_word_that_only_the_operator_knows_of() -> None:
+    given = ((b"connection", b"x-private, x-tenant"), (b"x-private", b"1"), (b"x-tenant", b"acme"))
+    assert read_headers(given, ProxyHeaders(["x-tenant"]).sets).replayed == ((b"x-tenant", b"acme"),)

@@ -111,3 +111,21 @@ def test_what_may_be_kept_by_caches_says_that_there_are_two_of_it(name: bytes) -
     vary = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
     assert served_headers(headers, [], external=False) == [*headers, vary]
     assert vary in served_headers(headers, browser("document", "navigate", "none"), external=False)
+
+
+@pytest.mark.parametrize("kind", [b"multipart/x-mixed-replace; boundary=b", b"Multipart/Mixed", b" multipart/x-mixed-replace"])
+def test_parts_of_a_result_are_no_responses(kind: bytes) -> None:
+    """Firefox takes these apart and heeds the headers of each part, `Set-Cookie` among them (`nsMultiMixedConv`)."""
+    given, whole = (b"content-type", kind), (b"content-type", b"application/octet-stream")
+    for asked in (browser("document", "navigate", "cross-site"), browser("image", "no-cors", "cross-site")):
+        assert served_headers((given,), asked, external=False) == [whole, *GUARDS]
+    assert served_headers((given,), browser("empty", "cors", "cross-site"), external=False) == [whole]
+    assert served_headers((given,), [], external=True) == [whole, *GUARDS]
+    # As the application gave it where there is no browser to take it apart, or a page of this service asks.
+    assert served_headers((given,), [], external=False) == [given]
+    assert served_headers((given,), browser("empty", "cors", "same-origin"), external=False) == [given]
+
+
+def test_a_form_is_not_taken_apart() -> None:
+    given = (b"content-type", b"multipart/form-data; boundary=b")
+    assert served_headers((given,), browser("document", "navigate", "none"), external=False) == [given, *GUARDS]

@@ -116,7 +116,7 @@ class Commissions:
         return self._request(call, asked, asked.headers, f"{parsed.scheme}://{parsed.host}".encode(), b"")
 
     def _request(self, call: Call, asked: TaskRequest, headers: Headers, raw_path: bytes, query: bytes) -> StoredRequest:
-        read = read_headers(headers)
+        read = read_headers(headers, self._proxy.sets)
         if read.size > LARGEST_BLOCK:
             raise BadRequest(f"headers: the call would have {read.size} bytes of headers, the most is {LARGEST_BLOCK}")
         return StoredRequest(

@@ -20,6 +20,8 @@ LEAST_RATE = 1024
 """Bytes in a second, averaged over `patience`, below which a body has stalled."""
 _STALLED = 5.0
 """Seconds after which a body that has stalled gives way to others, where there is no room for all."""
+_SMALL = 4096
+"""Bytes of a piece that is put together with others: as an object of its own it may take twenty times its size."""
 _TICK = 1.0
 """Seconds between two looks at the bodies that are being read. One timer for all; none where bodies arrive at once."""
 
@@ -66,13 +68,18 @@ class Intake:
             del self._reading[call]
 
     async def _pieces(self, call: Call) -> bytes:
-        pieces: list[bytes] = []
+        pieces: list[bytes | bytearray] = []
         while True:
             message = await call.receive()
             if message["type"] == "http.disconnect":
                 raise ClientGone
             piece = message.get("body", b"")
-            pieces.append(piece)
+            if pieces and len(piece) < _SMALL:
+                if not isinstance(pieces[-1], bytearray):
+                    pieces.append(bytearray())
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
             call.size += len(piece)
             self._held += len(piece)
             if call.size > self._most:
@@ -81,7 +88,7 @@ class Intake:
                 self._make_room(call)
             if not message.get("more_body", False):
                 call.body_is_unread = False
-                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+                return bytes(pieces[0]) if len(pieces) == 1 else b"".join(pieces)
 
     def done(self, call: Call) -> None:
         """It takes no more room here. Repeatable."""
@@ -111,7 +118,7 @@ class Intake:
 
     def _make_room(self, call: Call) -> None:
         """End another body, so that this one can go on. Raises `Unavailable` where this one has to give way."""
-        others = [other for other in self._reading if other is not call and other.interruption is None]
+        others = [other for other in self._reading if other is not call and other.size]
         slowest = max(others, key=lambda other: other.stalled, default=call)
         if slowest.stalled * self._tick >= _STALLED:
             self._interrupt(slowest, _too_slow())

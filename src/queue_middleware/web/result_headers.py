@@ -33,25 +33,34 @@ _NO_SNIFFING = (b"x-content-type-options", b"nosniff")
 _VARY = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
 _KEPT = re.compile(rb"max-age|public|immutable")
 """In `Cache-Control`: a cache may use the response again without asking."""
-_SCRIPTED = re.compile(rb"html|xml|script")
-"""In `Content-Type`: pages, and all else that scripts can be in."""
+_SCRIPTED = re.compile(rb"html|xml|script|multipart")
+"""In `Content-Type`: pages, and all else that scripts or headers of its own can be in."""
+_TAKEN_APART = re.compile(rb"\s*multipart/(?:x-mixed-replace|mixed)\s*(?:;|,|$)", re.IGNORECASE)
+_NOT_TAKEN_APART = (b"content-type", b"application/octet-stream")
 _ASKED = (b"sec-fetch-dest", b"sec-fetch-site", b"sec-fetch-mode")
 
 
 def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, external: bool) -> list[tuple[bytes, bytes]]:
     """The stored headers, for a request with the headers `asked`. `external`: an external service gave the response."""
     if external:
-        kept = [pair for pair in headers if pair[0] in _FROM_OUTSIDE or pair[0].startswith(_FROM_OUTSIDE_STARTS)]
+        kept = _whole(pair for pair in headers if pair[0] in _FROM_OUTSIDE or pair[0].startswith(_FROM_OUTSIDE_STARTS))
         return [*kept, *_guards(kept)]
     kept = list(headers)
     said = {name: value for name, value in asked if name in _ASKED}
     if said and not _is_own_script(said):
-        kept = [pair for pair in kept if pair[0] not in _STATE]
+        kept = _whole(pair for pair in kept if pair[0] not in _STATE)
         if not _is_script(said):
             kept += _guards(kept)
     if _may_be_cached(headers) and _acts(headers):
         kept.append(_VARY)  # what a cache keeps of one answer must not become the other
     return kept
+
+
+def _whole(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """Without the types whose parts some browsers take for responses, with the `Set-Cookie` that each of them has."""
+    return [
+        _NOT_TAKEN_APART if name == b"content-type" and _TAKEN_APART.match(value) else (name, value) for name, value in headers
+    ]
 
 
 def _may_be_cached(headers: Headers) -> bool:

@@ -10,6 +10,7 @@ from queue_middleware.errors import BadRequest, HeadersTooLarge, NotAllowed
 from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, StoredRequest
 from queue_middleware.mount import read_mount
+from queue_middleware.proxy_headers import ProxyHeaders
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.starts import Submission
@@ -45,6 +46,7 @@ class Submissions:
         self._intake = intake
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
+        self._proxy = ProxyHeaders(runtime.settings.proxy_headers)
 
     async def take(self, call: Call) -> Submission:
         """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored.
@@ -54,7 +56,7 @@ class Submissions:
         headers: Headers = tuple(call.scope["headers"])
         query, parameters = fal.split_query(call.scope["query_string"])
         call.body_is_unread = True
-        read = read_headers(headers)
+        read = read_headers(headers, self._proxy.sets)
         if read.size > LARGEST_BLOCK:
             raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {LARGEST_BLOCK}")
         fal.check_length(call.route.target, query)
