@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import tracemalloc
 import random
+import tracemalloc
 
 import msgspec
 import pytest
