@@ -27,8 +27,10 @@ MISSING: Final = object()
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
-_ESCAPE = re.compile(
-    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+_UP_TO_HALF = re.compile(
+    rb"(?:[^\\]++|\\(?!u[dD][89a-fA-F]).|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})*+"
+    rb"(\\u[dD][89a-fA-F][0-9a-fA-F]{2})",
+    re.DOTALL,
 )
 _HALVES = re.compile("[\ud800-\udfff]")
 _SPACE = re.compile(rb"[ \t\n\r]*+")
@@ -181,7 +183,11 @@ def _split(text: bytes) -> list[tuple[bytes, bytes]] | None:
 
 def _paired(text: bytes) -> bytes:
     """The text with U+FFFD in the place of halves of surrogate pairs."""
-    return _ESCAPE.sub(lambda found: b"\\ufffd" if found[1] else found[0], text)
+    paired, start = bytearray(), 0
+    while found := _UP_TO_HALF.match(text, start):
+        paired += text[start : found.start(1)] + b"\\ufffd"
+        start = found.end()
+    return bytes(paired + text[start:]) if start else text
 
 
 class _Scan:

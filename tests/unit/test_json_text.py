@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import tracemalloc
 
 import msgspec
 import pytest
@@ -115,3 +116,15 @@ def test_large_texts_are_read_one_level_at_a_time_whatever_is_in_them() -> None:
     assert read_path(value, "status") == "OK"
     assert read_path(value, "s") == "\ufffd"
     assert str(read_path(value, "rows.0")) == "1e400"
+
+
+def test_half_of_a_pair_among_many_escapes_costs_no_memory():
+    """Each escape was an object of its own: half a gigabyte for a callback of 8 MiB."""
+    text = b'{"half": "\\ud800", "pair": "\\ud83d\\ude00", "text": "' + b"\\n" * 10**6 + b'\\\\ud800"}'
+    tracemalloc.start()
+    try:
+        read = read_json(text)
+        assert tracemalloc.get_traced_memory()[1] < 8 * len(text)
+    finally:
+        tracemalloc.stop()
+    assert json.loads(bytes(read)) == {**json.loads(text), "half": "\ufffd"}
