@@ -1,7 +1,7 @@
 """Large JSON of which a few members are wanted: it stays text, and only what is asked for becomes objects.
 
 Making objects of megabytes of JSON is one call that nothing can interrupt, half a second for 8 MiB, in whatever thread. To pass
-over what nobody wants takes a fiftieth of it.
+over what is not wanted takes a fiftieth of it.
 """
 
 from __future__ import annotations

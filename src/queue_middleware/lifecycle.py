@@ -124,7 +124,7 @@ IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
 1. A process renews its own leases before it judges any, in the same transaction.
 2. It never takes what it still works on itself. A claim that it has forgotten, by whatever defect, is judged like another's.
 3. It judges a lease only when it is calm: the database has been there for a whole lease, as seen by this process (`Pulse`).
-   In an outage nobody can renew, so an outage is no sign of death.
+   In an outage no process can renew, so an outage is no sign of death.
 4. Death that is certain is judged at once. It needs no lease and no calm.
 5. Leases are measured on the boot clock, so that setting the wall clock ends none.
 """
