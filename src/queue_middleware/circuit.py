@@ -14,9 +14,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 
 from .backoff import exponential
-from .models import Standing
 from .value import Value
-from .webhooks import Room
+from .webhooks import Room, Standing
 
 THRESHOLD = 5
 """Failures in a row after which a flow, or a host, is left alone."""

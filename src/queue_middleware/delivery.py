@@ -12,7 +12,7 @@ from .circuit import Outcome, outcome_of
 from .errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
 from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
 from .letter import ResultGone, Scribe
-from .models import Result, Standing
+from .models import Result
 from .outbound import Answer, Outbound
 from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .settings import Settings
@@ -20,7 +20,7 @@ from .signing import Signer
 from .store import Store, Topic
 from .value import Value
 from .verdict import follow_up, trouble
-from .webhooks import Attempt, Delivery, Room, Settled
+from .webhooks import Attempt, Delivery, Room, Settled, Standing
 
 LIMIT = 256
 """Attempts at once in this process, at most; each holds a connection and no more than some 256 KiB."""

@@ -9,9 +9,9 @@ from typing import Any, TypedDict, Unpack, cast
 from .errors import BadRequest
 from .events import Announce, Redelivered
 from .hosts import canonical_authority
-from .models import Standing, WebhookKind
+from .models import WebhookKind
 from .outbox import Outbox
-from .webhooks import Attempt, DeliveryRecord, Receiver, Which
+from .webhooks import Attempt, DeliveryRecord, Receiver, Standing, Which
 
 UNWELL = (Standing.OPEN, Standing.FAILING, Standing.SLOW)
 _TOGETHER = 500

@@ -16,7 +16,6 @@ from .counts import Counts
 from .events import Observer
 from .ledger import UNWELL, Selection
 from .lifespan import run_lifespan
-from .models import Standing
 from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
@@ -26,7 +25,7 @@ from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
-from .webhooks import Attempt, DeliveryRecord, Receiver
+from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
 from .wrapping import check_application, check_authenticate, check_nesting
 
 if TYPE_CHECKING:

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Collection
 from typing import Protocol
 
 from .circuit import Outcome
-from .models import Standing
-from .webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Which
+from .webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Standing, Which
 
 
 class Outbox(Protocol):

@@ -3,11 +3,71 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 
 import msgspec
 
-from .models import DeliveryState, Result, Standing, WebhookKind
+from .models import Result, WebhookKind
 from .value import Value
+
+
+class DeliveryState(StrEnum):
+    """Where a webhook stands. The last three are final, until somebody asks for it to be delivered again."""
+
+    WAITING = "waiting"
+    """For an earlier webhook of the same request."""
+    PENDING = "pending"
+    SENDING = "sending"
+    DELIVERED = "delivered"
+    SUPERSEDED = "superseded"
+    """It had failed, and then there was newer news of the same request."""
+    DEAD = "dead"
+
+
+class Standing(StrEnum):
+    """What we know of a host that webhooks go to; `circuit` is the law of it."""
+
+    NEW = "new"
+    GOOD = "good"
+    SLOW = "slow"
+    FAILING = "failing"
+    OPEN = "open"
+    """Nothing is sent but a probe now and then."""
+
+
+class DeliveryEvent(StrEnum):
+    """What can happen to a webhook delivery."""
+
+    CLAIM = "claim"
+    SUCCEED = "succeed"
+    RETRY = "retry"
+    EXHAUST = "exhaust"
+    RELEASE = "release"
+    LOSE = "lose"
+    FOLLOW = "follow"
+    """What it waited for has ended."""
+    SUPERSEDE = "supersede"
+    """It has failed, and there is newer news of the same request."""
+    GIVE_UP = "give_up"
+    """Its host has been failing for as long as the whole schedule takes."""
+    REDELIVER = "redeliver"
+
+
+DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
+    (DeliveryState.WAITING, DeliveryEvent.FOLLOW): DeliveryState.PENDING,
+    (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
+    (DeliveryState.PENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
+    (DeliveryState.PENDING, DeliveryEvent.GIVE_UP): DeliveryState.DEAD,
+    (DeliveryState.SENDING, DeliveryEvent.SUCCEED): DeliveryState.DELIVERED,
+    (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
+    (DeliveryState.SENDING, DeliveryEvent.EXHAUST): DeliveryState.DEAD,
+    (DeliveryState.SENDING, DeliveryEvent.RELEASE): DeliveryState.PENDING,
+    (DeliveryState.SENDING, DeliveryEvent.LOSE): DeliveryState.PENDING,
+    (DeliveryState.SENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
+    (DeliveryState.DELIVERED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
+    (DeliveryState.SUPERSEDED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
+    (DeliveryState.DEAD, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
+}
 
 
 class Delivery(Value, frozen=True):

@@ -23,12 +23,12 @@ from queue_middleware.events import CircuitOpened, Event, announce_to
 from queue_middleware.guard import Guard
 from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.models import Standing
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
+from queue_middleware.webhooks import Standing
 from tests.nouns import a_job, an_answer
 from tests.queueing import eventually
 from tests.receiver import Webhook, receiving

@@ -29,11 +29,12 @@ from queue_middleware import (
     verify,
     watch,
 )
-from queue_middleware.models import PART, Standing
+from queue_middleware.models import PART
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import filesystem, listeners, news
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, streams
+from queue_middleware.webhooks import Standing
 from queue_middleware.wire import asyncqueue, fal, knobs, placeholder, pollconfig, readings, taskrequests
 
 ROOT = Path(__file__).parents[2]

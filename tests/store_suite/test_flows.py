@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from queue_middleware.circuit import SEVERAL, THRESHOLD, Outcome
-from queue_middleware.models import Standing
 from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Attempt, Delivery, Room, Settled, Which
+from queue_middleware.webhooks import Attempt, Delivery, Room, Settled, Standing, Which
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt
 

@@ -8,9 +8,9 @@ import pytest
 
 from queue_middleware.circuit import AT_ONCE, THRESHOLD, Outcome
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Claim, DeliveryState, Failure, Progress, Standing, WebhookKind
+from queue_middleware.models import Claim, Failure, Progress, WebhookKind
 from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Claimed, Delivery, Receiver, Room, Settled, Which
+from queue_middleware.webhooks import Claimed, Delivery, DeliveryState, Receiver, Room, Settled, Standing, Which
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer, an_attempt, claimed

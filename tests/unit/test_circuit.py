@@ -14,8 +14,7 @@ from queue_middleware.circuit import (
     pause_after,
     share,
 )
-from queue_middleware.models import Standing
-from queue_middleware.webhooks import Room
+from queue_middleware.webhooks import Room, Standing
 
 NOW = 1_800_000_000_000
 

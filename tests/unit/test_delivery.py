@@ -28,13 +28,11 @@ from queue_middleware.guard import Guard
 from queue_middleware.keypair import KeyPair, LongSignature
 from queue_middleware.keyring import KeyRing
 from queue_middleware.models import (
-    DeliveryState,
     ErrorType,
     Failure,
     NewJob,
     Progress,
     RetryPolicy,
-    Standing,
     StoredRequest,
     StoredResponse,
     WebhookKind,
@@ -45,7 +43,7 @@ from queue_middleware.signing import Signer
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
-from queue_middleware.webhooks import Which
+from queue_middleware.webhooks import DeliveryState, Standing, Which
 from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.leases import lease_passes

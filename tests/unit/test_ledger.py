@@ -5,8 +5,8 @@ import pytest
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Redelivered
 from queue_middleware.ledger import UNWELL, Ledger
-from queue_middleware.models import DeliveryState, Standing, WebhookKind
-from queue_middleware.webhooks import DeliveryRecord, Which
+from queue_middleware.models import WebhookKind
+from queue_middleware.webhooks import DeliveryRecord, DeliveryState, Standing, Which
 
 
 def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRecord:

@@ -8,9 +8,9 @@ from collections.abc import Collection
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import DeliveryState, Standing, WebhookKind
+from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.webhooks import Attempt, DeliveryRecord, Receiver, Which
+from queue_middleware.webhooks import Attempt, DeliveryRecord, DeliveryState, Receiver, Standing, Which
 
 from .queries import SQL
 

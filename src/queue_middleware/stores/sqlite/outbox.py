@@ -8,9 +8,9 @@ from typing import Protocol
 
 from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
-from queue_middleware.models import Standing, WebhookKind
+from queue_middleware.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Which
+from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Standing, Which
 
 from . import deliveries, ledger, reading
 from .writer import Operation, P, R
