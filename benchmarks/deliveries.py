@@ -21,8 +21,8 @@ import uvloop
 from queue_middleware.delivery import DeliveryEngine
 from queue_middleware.events import Delivered, Event, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair
 from queue_middleware.letter import Scribe
 from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.outbound import Outbound

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import httpx
 
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.secret import Secret
+from queue_middleware.keys import KeyPair, SharedSecret
 from queue_middleware.signing import Signer
 from queue_middleware.wire import standard
 from queue_middleware.wire import webhook as fal
@@ -18,7 +17,7 @@ BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
 
 
 def a_signer() -> Signer:
-    return Signer(KeyRing.of(KeyPair.generate()), [Secret.parse(SECRET)])
+    return Signer(KeyRing.of(KeyPair.generate()), [SharedSecret.parse(SECRET)])
 
 
 class Sender:
@@ -57,7 +56,7 @@ class Sender:
         """Those of Standard Webhooks."""
         timestamp = str(int(at))
         message = standard.signed_message(webhook_id, timestamp, body)
-        signatures = self.signer.sign_each(message) if "v1a" in versions.split() else []
-        codes = self.signer.codes(message) if "v1" in versions.split() else []
+        signatures = self.signer.sign_all(message) if "v1a" in versions.split() else []
+        codes = self.signer.macs(message) if "v1" in versions.split() else []
         headers = standard.webhook_headers(webhook_id, timestamp, signatures, codes)
         return {name.decode(): value.decode() for name, value in headers}

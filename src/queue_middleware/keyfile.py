@@ -17,8 +17,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import RotationRefused, SettingsError
-from .keypair import KeyPair
 from .keyring import NOTICE, KeyRing
+from .keys import KeyPair
 from .optiontexts import parse_secrets
 from .privatefile import read_or_make, sync_folder
 

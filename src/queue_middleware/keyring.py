@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Self
 
 from .errors import RotationRefused, SettingsError
-from .keypair import KeyPair
+from .keys import KeyPair
 from .value import Value
 
 LEAST_NOTICE = 24 * 3600.0

@@ -13,8 +13,8 @@ from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
 from .keyfile import KeyFile, Mark, keys_of_option, path_of_keys
 from .keyring import KeyRing
+from .keys import parse_shared_secrets
 from .rounds import rest
-from .secret import parse_secrets
 from .settings import Settings
 from .signing import Signer
 
@@ -45,7 +45,7 @@ class KeyWatch:
     async def open(self) -> Signer:
         """Read the keys; the first is made where none were asked for. Raises `SettingsError`."""
         ring = await aside(self._first) if self._given is None else self._given
-        self._signer = Signer(ring, parse_secrets(self._settings.webhook_secret), clock=self._clock)
+        self._signer = Signer(ring, parse_shared_secrets(self._settings.webhook_secret), clock=self._clock)
         self._tell_warnings()
         return self._signer
 

@@ -108,9 +108,9 @@ class Scribe:
         """`identity` is that of the submitter where there is no result yet."""
         timestamp = str(int(self._clock()))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
-        digest, signatures = hashlib.sha256(body).hexdigest(), self._signer.sign_each(message)
+        digest, signatures = hashlib.sha256(body).hexdigest(), self._signer.sign_all(message)
         who = result.job.identity if result is not None else identity
-        headers = self._headers(delivery, who, timestamp, digest, signatures, self._signer.codes(message))
+        headers = self._headers(delivery, who, timestamp, digest, signatures, self._signer.macs(message))
         is_task = result is not None and result.job.is_task
         return (*headers, *(asyncqueue.signature_headers(self._secrets, timestamp, body) if is_task else ())), body
 

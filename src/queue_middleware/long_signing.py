@@ -18,8 +18,8 @@ class LongSigning:
         self._before = standard.signed_message(webhook_id, timestamp, b"")
         self._timestamp = timestamp
         self._body = hashlib.sha256()
-        self._signatures = signer.sign_each_long()
-        self._shared = signer.codes_long()
+        self._signatures = signer.start_signatures()
+        self._shared = signer.start_macs()
         self._own = asyncqueue.signature_codes(secrets, timestamp)
 
     async def read(self, pieces: Callable[[], AsyncIterator[bytes]]) -> None:

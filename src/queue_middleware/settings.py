@@ -33,9 +33,9 @@ from .optiontexts import (
     parse_secrets,
     parse_size,
     parse_waits,
+    parse_webhook_secrets,
     parse_words,
 )
-from .secret import secret_words
 
 _OTHERS = VARIABLE
 """With which variables begin that begin like options and are not."""
@@ -153,7 +153,7 @@ class Settings:
     """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
     webhook_timeout: float = _option(15.0, parse_seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
-    webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)
+    webhook_secret: tuple[str, ...] = _option((), parse_webhook_secrets, told=False)
     """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
     signing_key: str | None = _option(None, parse_key_or_path, told=False)
     """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.

@@ -6,9 +6,8 @@ import hmac
 import time
 from collections.abc import Callable, Iterable
 
-from .keypair import KeyPair, LongSignature
 from .keyring import KeyRing, jwks
-from .secret import Secret
+from .keys import KeyPair, LongSignature, SharedSecret
 
 
 class Signer:
@@ -17,7 +16,7 @@ class Signer:
     `ring` can be set at any time, from any thread: that is how a rotation is noticed.
     """
 
-    def __init__(self, ring: KeyRing, secrets: Iterable[Secret] = (), *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, ring: KeyRing, secrets: Iterable[SharedSecret] = (), *, clock: Callable[[], float] = time.time) -> None:
         self.ring = ring
         self._secrets = tuple(secrets)
         self._clock = clock
@@ -32,24 +31,24 @@ class Signer:
         """The raw 64 bytes of the active key's signature."""
         return self.active.sign(message)
 
-    def sign_each(self, message: bytes) -> list[bytes]:
+    def sign_all(self, message: bytes) -> list[bytes]:
         """The same by the active key and, for two days after a rotation, by the one before it.
 
         For receivers that were told one key and do not read the key set: they change theirs within these days.
         """
         return [self.sign(message), *(pair.sign(message) for pair in self._signing()[-2::-1])]
 
-    def codes(self, message: bytes) -> list[bytes]:
+    def macs(self, message: bytes) -> list[bytes]:
         """HMAC-SHA256 by each shared secret, 32 raw bytes."""
-        return [secret.code(message) for secret in self._secrets]
+        return [secret.sign(message) for secret in self._secrets]
 
-    def sign_each_long(self) -> list[LongSignature]:
+    def start_signatures(self) -> list[LongSignature]:
         """`sign_each` for a message that is not in memory as a whole."""
         return [pair.sign_long() for pair in self._signing()[::-1]]
 
-    def codes_long(self) -> list[hmac.HMAC]:
+    def start_macs(self) -> list[hmac.HMAC]:
         """`codes` for such a message."""
-        return [secret.begin() for secret in self._secrets]
+        return [secret.start() for secret in self._secrets]
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
         """The JSON Web Key Set of what is published now."""

@@ -21,9 +21,9 @@ import httpx
 import msgspec
 
 from .errors import KeysUnavailable, VerificationError
+from .keys import parse_shared_secrets
 from .keyset import LONGEST_CACHE, KeySet
 from .proofs import Pairs, Proof, Reader, collect, read_fal, read_proofs, read_standard
-from .secret import parse_secrets
 from .version import USER_AGENT
 
 FAL_JWKS_URL = "https://rest.fal.ai/.well-known/jwks.json"
@@ -80,7 +80,7 @@ class WebhookVerifier:
         sync_client: httpx.Client | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._secrets = parse_secrets(secrets)
+        self._secrets = parse_shared_secrets(secrets)
         self._url = jwks_url or ("" if self._secrets else FAL_JWKS_URL)
         if user_id is not None and not self._url:
             raise ValueError("user_id is told by fal's headers only, and these cannot be verified without jwks_url")
@@ -136,7 +136,7 @@ class WebhookVerifier:
         return self._keys.has_signed(proof.message, proof.signatures)
 
     def _shares_secret(self, proof: Proof) -> bool:
-        return any(secret.accepts(proof.message, proof.codes) for secret in self._secrets)
+        return any(secret.verify(proof.message, proof.codes) for secret in self._secrets)
 
     def _wants_keys(self, good: Sequence[Proof]) -> bool:
         return bool(self._url) and self._keys.is_wanted(self._clock(), unknown=not good)

@@ -21,8 +21,8 @@ from nacl.signing import VerifyKey
 from queue_middleware.delivery import DeliveryEngine
 from queue_middleware.events import CircuitOpened, Event, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer

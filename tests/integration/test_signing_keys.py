@@ -19,8 +19,8 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, cli, keywatch
 from queue_middleware.errors import SettingsError, VerificationError
 from queue_middleware.keyfile import KeyFile
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing, write_time
+from queue_middleware.keys import KeyPair
 from queue_middleware.verify import WebhookVerifier
 from tests.queueing import Queue, eventually, serving
 from tests.receiver import Receiver, Webhook, receiving

@@ -8,8 +8,8 @@ import pytest
 
 from queue_middleware.cli import main
 from queue_middleware.keyfile import KeyFile
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import NOTICE
+from queue_middleware.keys import KeyPair
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 FIRST, SECOND = KeyPair(bytes(32)), KeyPair(b"2" * 32)

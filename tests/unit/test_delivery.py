@@ -10,7 +10,7 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware import delivery as module
-from queue_middleware import keypair
+from queue_middleware import keys
 from queue_middleware.circuit import AT_ONCE, THRESHOLD, patience
 from queue_middleware.delivery import REFUSALS, DeliveryEngine
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached, StoreBusy
@@ -25,8 +25,8 @@ from queue_middleware.events import (
     announce_to,
 )
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair, LongSignature
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair, LongSignature
 from queue_middleware.models import (
     ErrorType,
     Failure,
@@ -484,7 +484,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
             signed_in.append((len(piece), threading.current_thread()))
             super().second(piece)
 
-    monkeypatch.setattr(keypair, "LongSignature", Noting)
+    monkeypatch.setattr(keys, "LongSignature", Noting)
     async with bench.running(Receiver()):
         await bench.finish(StoredResponse(200, JSON, b'"' + b"x" * 300_000 + b'"'))
         await bench.ear.next()

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KEPT, LAW, LEAST_NOTICE, NOTICE, Key, KeyRing, Standing, jwks, write_time
+from queue_middleware.keys import KeyPair
 
 A, B, C, D = (KeyPair(bytes([number]) * 32) for number in range(1, 5))
 HOUR = 3600.0

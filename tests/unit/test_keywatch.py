@@ -7,8 +7,8 @@ from queue_middleware import keywatch
 from queue_middleware.errors import SettingsError
 from queue_middleware.events import KeysChanged, Warned
 from queue_middleware.keyfile import KeyFile
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import NOTICE
+from queue_middleware.keys import KeyPair
 from queue_middleware.keywatch import KeyWatch
 from queue_middleware.settings import Settings
 
@@ -78,7 +78,7 @@ async def test_a_file_that_the_option_names_is_read_and_not_made(bench, tmp_path
 
 async def test_shared_secrets_sign_too(bench):
     signer = await bench.watch(webhook_secret=(SECRET, SECRET)).open()
-    assert len(signer.codes(b"message")) == 2
+    assert len(signer.macs(b"message")) == 2
 
 
 async def test_a_rotation_is_noticed(bench):

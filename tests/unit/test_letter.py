@@ -8,8 +8,8 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.http11 import Stream
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair
 from queue_middleware.letter import ResultGone, Scribe
 from queue_middleware.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.settings import Settings

@@ -4,9 +4,8 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KEPT, NOTICE, KeyRing
-from queue_middleware.secret import Secret
+from queue_middleware.keys import KeyPair, SharedSecret
 from queue_middleware.signing import Signer
 from tests.clock import Seconds
 
@@ -33,7 +32,7 @@ def test_a_rotation_from_beginning_to_end():
     told = []
     for hours in (0, 24.9, 25, 72.9, 73):
         clock.now = NOW + hours * 3600
-        each = [["first", "second"][by(second, signature)] for signature in signer.sign_each(b"message")]
+        each = [["first", "second"][by(second, signature)] for signature in signer.sign_all(b"message")]
         told.append(("second" if by(second, signer.sign(b"message")) else "first", each, sorted(published(signer))))
     both, last = sorted((first.kid, second.kid)), [second.kid]
     assert told == [
@@ -64,16 +63,16 @@ def test_a_clock_that_is_set_back_brings_the_old_key_back():
 
 
 def test_codes_by_each_secret():
-    secrets = [Secret(bytes([number]) * 32) for number in (1, 2)]
+    secrets = [SharedSecret(bytes([number]) * 32) for number in (1, 2)]
     signer = Signer(KeyRing.of(KeyPair.generate()), secrets)
-    assert signer.codes(b"message") == [secret.code(b"message") for secret in secrets]
-    assert Signer(KeyRing.of(KeyPair.generate())).codes(b"message") == []
+    assert signer.macs(b"message") == [secret.sign(b"message") for secret in secrets]
+    assert Signer(KeyRing.of(KeyPair.generate())).macs(b"message") == []
 
 
 @pytest.mark.parametrize("spell", [repr, str, lambda signer: json.dumps(signer.jwks())])
 def test_nothing_private_is_told(spell):
     key = KeyPair.generate()
-    text = spell(Signer(KeyRing.of(key), [Secret(b"a secret of 24 characters")]))
+    text = spell(Signer(KeyRing.of(key), [SharedSecret(b"a secret of 24 characters")]))
     assert key.seed_hex() not in text
     assert '"d"' not in text
     assert "a secret" not in text

@@ -4,7 +4,7 @@ import hmac
 
 from nacl.signing import VerifyKey
 
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keys import KeyPair
 from queue_middleware.wire.standard import read_signatures, signed_message, webhook_headers
 
 

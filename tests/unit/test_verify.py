@@ -10,7 +10,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import KeysUnavailable, VerificationError
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keys import KeyPair
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.wire.webhook import signed_message, webhook_headers
 from tests.clock import Seconds

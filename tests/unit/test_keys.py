@@ -1,10 +1,13 @@
 import base64
+import hashlib
+import hmac
 
 import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keys import KeyPair, SharedSecret, parse_shared_secrets
+from queue_middleware.optiontexts import parse_webhook_secrets
 
 SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
 PUBLIC = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032 §7.1, test 1
@@ -74,3 +77,69 @@ def test_a_message_that_changes_meanwhile_is_not_signed():
     signature.second(b"two")
     with pytest.raises(ValueError, match="changed while it was being signed"):
         signature.done()
+
+
+FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the specification's example
+SECOND = "whsec_" + base64.b64encode(bytes(range(64))).decode()
+
+
+def test_the_code_of_the_specifications_example():
+    message = b'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}'
+    code = SharedSecret.parse(FIRST).sign(message)
+    assert base64.b64encode(code) == b"g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+    assert code == hmac.digest(base64.b64decode(FIRST[6:]), message, hashlib.sha256)
+
+
+def test_a_code_is_accepted_among_others():
+    secret = SharedSecret.parse(FIRST)
+    right, wrong = secret.sign(b"message"), SharedSecret.parse(SECOND).sign(b"message")
+    assert secret.verify(b"message", [wrong, right])
+    for codes in ([], [wrong], [right[:-1]], [right + b"\0"], [b""]):
+        assert not secret.verify(b"message", codes)
+    assert not secret.verify(b"massage", [right])
+
+
+@pytest.mark.parametrize(
+    "value", [f"{FIRST},{SECOND}", f"{FIRST} {SECOND}", f" {FIRST} ,\n{SECOND},", [FIRST, SECOND], (FIRST, SECOND)]
+)
+def test_several(value):
+    assert parse_webhook_secrets(value) == (FIRST, SECOND)
+    assert [secret.sign(b"") for secret in parse_shared_secrets(value)] == [
+        SharedSecret.parse(FIRST).sign(b""),
+        SharedSecret.parse(SECOND).sign(b""),
+    ]
+
+
+def test_none():
+    assert parse_shared_secrets("") == parse_shared_secrets(()) == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLa==",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaS!",
+        "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSä",
+        "whpk_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        "whsec_" + base64.b64encode(bytes(23)).decode(),
+        "whsec_" + base64.b64encode(bytes(65)).decode(),
+    ],
+)
+def test_a_malformed_secret_is_refused_and_not_repeated(text):
+    with pytest.raises(SettingsError, match=r"openssl rand -base64 32") as caught:
+        parse_webhook_secrets([text])
+    assert "MfKQ9r8GKY" not in caught.value.detail
+
+
+@pytest.mark.parametrize("value", [1, None])
+def test_what_is_no_list_is_refused(value):
+    with pytest.raises(SettingsError, match="not a list of webhook secrets"):
+        parse_webhook_secrets(value)
+
+
+def test_its_text_does_not_tell_it():
+    secret = SharedSecret.parse(FIRST)
+    assert "MfKQ" not in f"{secret!r} {secret}"

@@ -1,18 +1,21 @@
-"""One Ed25519 key: what it signs (RFC 8032), and its public half as it is published (RFC 7517, RFC 8037)."""
+"""Keys that sign webhooks: an Ed25519 key (RFC 8032, RFC 8037), and a secret shared with receivers (HMAC-SHA256)."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import json
 import re
 import secrets
+from collections.abc import Iterable
 from typing import Self
 
 from nacl import bindings
 from nacl.signing import SigningKey
 
 from .errors import SettingsError
+from .optiontexts import decode_webhook_secret, parse_webhook_secrets
 
 _SEED = re.compile(r"[0-9a-fA-F]{64}")
 
@@ -96,6 +99,39 @@ class LongSignature:
         challenge = bindings.crypto_core_ed25519_scalar_reduce(self._challenge.digest())
         product = bindings.crypto_core_ed25519_scalar_mul(challenge, self._scalar)
         return self._point + bindings.crypto_core_ed25519_scalar_add(self._r, product)
+
+
+class SharedSecret:
+    """A secret that sender and receivers share: the symmetric form of Standard Webhooks, `v1` (specification 1.0.0).
+
+    Its repr does not show the secret.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self._key = key
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """From `whsec_` and base64. Raises `SettingsError`."""
+        return cls(decode_webhook_secret(text))
+
+    def sign(self, message: bytes) -> bytes:
+        """HMAC-SHA256 of the message, 32 raw bytes."""
+        return hmac.digest(self._key, message, hashlib.sha256)
+
+    def start(self) -> hmac.HMAC:
+        """An HMAC-SHA256 to which the message is added in chunks."""
+        return hmac.new(self._key, digestmod=hashlib.sha256)
+
+    def verify(self, message: bytes, macs: Iterable[bytes]) -> bool:
+        """Whether one of the MACs is that of the message. The comparison takes constant time."""
+        expected = self.sign(message)
+        return any(hmac.compare_digest(expected, mac) for mac in macs)
+
+
+def parse_shared_secrets(value: object) -> tuple[SharedSecret, ...]:
+    """From a string with commas or white space, or from a list of strings. Raises `SettingsError`."""
+    return tuple(SharedSecret.parse(text) for text in parse_webhook_secrets(value))
 
 
 def _thumbprint(public: bytes) -> str:
