@@ -28,7 +28,7 @@ def webhook_headers(webhook_id: str, timestamp: str, signatures: Iterable[bytes]
     return ((ID, webhook_id.encode("ascii")), (TIMESTAMP, timestamp.encode("ascii")), (SIGNATURE, b" ".join(spelled)))
 
 
-def read_signatures(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+def parse_signatures(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
     """Raw Ed25519 signatures and raw codes of HMAC. What is of another version, or no base64, is passed over."""
     found: dict[str, list[bytes]] = {"v1a": [], "v1": []}
     for word in text.split():

@@ -47,7 +47,7 @@ async def test_the_handler_gets_what_was_verified(sender, site):
 async def test_a_bad_webhook_does_not_reach_the_handler(sender, site):
     answer = await site.post("/done", headers=sender.webhook(), content=BODY + b" ")
     assert answer.status_code == 401
-    assert "changed on its way" in answer.json()["detail"]
+    assert "changed in transit" in answer.json()["detail"]
     assert (await site.post("/done", content=BODY)).status_code == 401
 
 
@@ -59,7 +59,7 @@ async def test_without_keys_the_sender_is_asked_to_come_again(sender, site):
 async def test_a_header_that_came_twice_is_seen(sender, site):
     headers = [*sender.webhook().items(), ("x-fal-webhook-request-id", "id")]
     answer = await site.post("/done", headers=headers, content=BODY)
-    assert answer.json() == {"detail": "the header x-fal-webhook-request-id came twice"}
+    assert answer.json() == {"detail": "the header x-fal-webhook-request-id is repeated"}
 
 
 async def test_a_stranger_cannot_fill_the_memory(sender, site):

@@ -53,7 +53,7 @@ def test_views_of_other_kinds(sender, site, path, text):
 def test_a_bad_webhook_does_not_reach_the_view(sender, site):
     answer = site.post("/done", headers=sender.webhook(), data=BODY + b" ")
     assert answer.status_code == 401
-    assert "changed on its way" in answer.text
+    assert "changed in transit" in answer.text
     assert site.post("/done", data=BODY).status_code == 401
 
 
