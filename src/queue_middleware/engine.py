@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
 from .aside import aside
+from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds
 from .capture import Capture
-from .delivery import DeliveryEngine
+from .completion import CompletionFormat
+from .delivery import Dispatcher
 from .departure import Departure
 from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
 from .guard import Guard
@@ -21,6 +24,7 @@ from .janitor import Janitor
 from .keyfile import callback_secrets
 from .keywatch import KeyWatch
 from .ledger import Ledger
+from .letter import MessageBuilder
 from .outbound import Outbound
 from .poller import Poller
 from .provenance import Provenance
@@ -71,13 +75,21 @@ class Engine:
         self.watch = Watch(store, announce)
         self.departure = Departure(self.watch.stop)
         stack.callback(self.departure.close)
-        self._delivery = DeliveryEngine(store, outbound, self.signer, settings, announce)
+        messages = MessageBuilder(self.signer, self._formats(store), time.time)
+        self._delivery = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, announce)
         self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
         self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens, store.complaint)
         await self._janitor.warn()
         if store.is_first:
             self._say_once()
         self._attend(stack)
+
+    def _formats(self, store: SQLiteStore) -> dict[str, BodyFormat]:
+        """The bodies of webhooks, by the kind of job."""
+        return {
+            REQUEST_FORMAT: RequestFormat(store.output, self._settings),
+            TASK_FORMAT: CompletionFormat(store.waiting.record, store.output, self._settings),
+        }
 
     def _say_once(self) -> None:
         """What is the same for all processes on the database."""

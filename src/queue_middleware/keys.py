@@ -21,7 +21,7 @@ _SEED = re.compile(r"[0-9a-fA-F]{64}")
 
 
 class KeyPair:
-    """One Ed25519 key. `kid` is the thumbprint of its public half (RFC 7638), so it needs to be remembered nowhere."""
+    """One Ed25519 key. `kid` is the thumbprint of its public key (RFC 7638), so it is derived and never stored."""
 
     def __init__(self, seed: bytes) -> None:
         self._private = SigningKey(seed)
@@ -30,39 +30,39 @@ class KeyPair:
 
     @classmethod
     def generate(cls) -> Self:
-        """A new key from the system's random source."""
+        """A new random key."""
         return cls(secrets.token_bytes(32))
 
     @classmethod
     def from_hex(cls, text: str) -> Self:
-        """From 64 hex digits. Raises `SettingsError`, which never repeats the text: it may be nearly the secret."""
+        """From 64 hex digits. Raises `SettingsError`, whose text never contains the seed."""
         if not _SEED.fullmatch(text):
             raise SettingsError("a signing key is an Ed25519 seed of 64 hex digits; make one with: openssl rand -hex 32")
         return cls(bytes.fromhex(text))
 
     def seed_hex(self) -> str:
-        """The private half as it is kept: 64 hex digits."""
+        """The private key as it is stored: 64 hex digits."""
         return bytes(self._private).hex()
 
     def sign(self, message: bytes) -> bytes:
-        """The raw 64 bytes."""
+        """The signature, 64 raw bytes."""
         return self._private.sign(message).signature
 
-    def sign_long(self) -> LongSignature:
-        """For a message that is not in memory as a whole."""
+    def start_long(self) -> LongSignature:
+        """A signature of a message that is not in memory as a whole."""
         return LongSignature(bytes(self._private), self.public)
 
     def jwk(self, *, padded: bool) -> dict[str, str]:
-        """The public half as a JSON Web Key (RFC 8037 §2)."""
+        """The public key as a JSON Web Key (RFC 8037, section 2)."""
         x = _base64url(self.public, padded=padded)
         return {"kty": "OKP", "crv": "Ed25519", "x": x, "use": "sig", "alg": "EdDSA", "kid": self.kid}
 
 
 class LongSignature:
-    """The signature of a message whose pieces come one by one, and twice: `first` for each, then `second` for each, `done`.
+    """Signs a message that is read twice, in chunks: `update_first` for each, `end_first`, `update_second` for each, `digest`.
 
-    Ed25519 hashes the message twice (RFC 8032, §5.1.6), and the second hash begins with what follows from the first. The bytes
-    are those of `KeyPair.sign`.
+    Ed25519 hashes the message twice (RFC 8032, section 5.1.6), and the second hash starts with a value that depends on the
+    first. The signature has the same bytes as that of `KeyPair.sign`.
     """
 
     def __init__(self, seed: bytes, public: bytes) -> None:
@@ -73,29 +73,29 @@ class LongSignature:
         self._scalar = bytes(scalar)
         self._public = public
         self._nonce = hashlib.sha512(expanded[32:])
-        self._seen = hashlib.sha256(), hashlib.sha256()
+        self._readings = hashlib.sha256(), hashlib.sha256()
         self._challenge = hashlib.sha512()
 
-    def first(self, piece: bytes) -> None:
-        """The next piece of the first reading."""
-        self._nonce.update(piece)
-        self._seen[0].update(piece)
+    def update_first(self, chunk: bytes) -> None:
+        """The next chunk of the first reading."""
+        self._nonce.update(chunk)
+        self._readings[0].update(chunk)
 
-    def turn(self) -> None:
-        """The first reading is over."""
+    def end_first(self) -> None:
+        """The first reading is complete."""
         self._r = bindings.crypto_core_ed25519_scalar_reduce(self._nonce.digest())
         self._point = bindings.crypto_scalarmult_ed25519_base_noclamp(self._r)
         self._challenge.update(self._point + self._public)
 
-    def second(self, piece: bytes) -> None:
-        """The next piece of the second reading."""
-        self._challenge.update(piece)
-        self._seen[1].update(piece)
+    def update_second(self, chunk: bytes) -> None:
+        """The next chunk of the second reading."""
+        self._challenge.update(chunk)
+        self._readings[1].update(chunk)
 
-    def done(self) -> bytes:
-        """The raw 64 bytes. Raises `ValueError` where the readings differ: such a signature would betray the key."""
-        if self._seen[0].digest() != self._seen[1].digest():
-            raise ValueError("a message changed while it was being signed")
+    def digest(self) -> bytes:
+        """The raw 64 bytes. Raises `ValueError` if the readings differ, because such a signature would disclose the key."""
+        if self._readings[0].digest() != self._readings[1].digest():
+            raise ValueError("the message changed while it was being signed")
         challenge = bindings.crypto_core_ed25519_scalar_reduce(self._challenge.digest())
         product = bindings.crypto_core_ed25519_scalar_mul(challenge, self._scalar)
         return self._point + bindings.crypto_core_ed25519_scalar_add(self._r, product)

@@ -44,7 +44,7 @@ class Signer:
 
     def start_signatures(self) -> list[LongSignature]:
         """`sign_each` for a message that is not in memory as a whole."""
-        return [pair.sign_long() for pair in self._signing()[::-1]]
+        return [pair.start_long() for pair in self._signing()[::-1]]
 
     def start_macs(self) -> list[hmac.HMAC]:
         """`codes` for such a message."""

@@ -152,7 +152,7 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
         assert [record.request_id for record in records] == ids
         assert records[0].url == f"{receiver.url}/"
         (attempt,) = await app.delivery_attempts(records[0].id)
-        assert (attempt.status, attempt.error) == (500, "answered 500")
+        assert (attempt.status, attempt.error) == (500, "response status 500")
         (found,) = await app.receivers()
         assert (found.host, found.standing, found.failures) == (records[0].host, Standing.FAILING, 3)
 

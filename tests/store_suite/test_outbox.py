@@ -6,8 +6,9 @@ import json
 
 import pytest
 
-from queue_middleware.circuit import AT_ONCE, THRESHOLD, Outcome
+from queue_middleware.circuit import THRESHOLD, Outcome
 from queue_middleware.errors import UnknownRequest
+from queue_middleware.fairness import AT_ONCE
 from queue_middleware.models import Claim, Failure, Progress, WebhookKind
 from queue_middleware.store import Store, Topic
 from queue_middleware.webhooks import Claimed, Delivery, DeliveryState, Receiver, Room, Settled, Standing, Which

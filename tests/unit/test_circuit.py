@@ -1,19 +1,17 @@
 import pytest
 
 from queue_middleware.circuit import (
-    AT_ONCE,
     LEAST_PATIENCE,
     STANDING,
     THRESHOLD,
     Health,
     Outcome,
-    Waiting,
     judge,
     outcome_of,
     patience,
     pause_after,
-    share,
 )
+from queue_middleware.fairness import AT_ONCE, Waiting, share
 from queue_middleware.webhooks import Room, Standing
 
 NOW = 1_800_000_000_000

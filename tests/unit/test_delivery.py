@@ -11,8 +11,9 @@ from nacl.signing import VerifyKey
 
 from queue_middleware import delivery as module
 from queue_middleware import keys
-from queue_middleware.circuit import AT_ONCE, THRESHOLD, patience
-from queue_middleware.delivery import REFUSALS, DeliveryEngine
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.circuit import THRESHOLD, patience
+from queue_middleware.delivery import Dispatcher
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached, StoreBusy
 from queue_middleware.events import (
     CircuitClosed,
@@ -24,9 +25,11 @@ from queue_middleware.events import (
     Recovered,
     announce_to,
 )
+from queue_middleware.fairness import AT_ONCE
 from queue_middleware.guard import Guard
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair, LongSignature
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.models import (
     ErrorType,
     Failure,
@@ -42,6 +45,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.verdict import MAX_REFUSALS
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks import DeliveryState, Standing, Which
 from tests.blank import lay_blank
@@ -75,14 +79,12 @@ class Bench:
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
 
-    def engine(
-        self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options
-    ) -> DeliveryEngine:
-        settings = Settings(webhook_schedule=schedule)
+    def engine(self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options) -> Dispatcher:
+        store = store or self.store
+        formats = {REQUEST_FORMAT: RequestFormat(store.output, Settings())}
+        messages = MessageBuilder(self.signer, formats, self.clock.seconds)
         announce = announce_to([self.ear])
-        return DeliveryEngine(
-            store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
-        )
+        return Dispatcher(store, store.outbox, receiver, messages, schedule, announce, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
@@ -229,7 +231,7 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
         await bench.finish()
         first = await bench.ear.next()
         assert isinstance(first, DeliveryFailed)
-        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "answered 500", b"oops")
+        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "response status 500", b"oops")
         assert 4 <= first.next_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
         bench.pass_time(6)
@@ -266,9 +268,7 @@ async def test_after_the_last_attempt_it_is_dead(bench):
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "answered 410")]
-)
+@pytest.mark.parametrize(("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "status 410")])
 async def test_some_answers_are_final(bench, status, error):
     async with bench.running(Receiver(Answer(status, (), b""))):
         await bench.finish()
@@ -294,7 +294,7 @@ async def test_a_result_that_is_gone_is_dead(bench, table):
         connection.execute(f"DELETE FROM {table}")
     async with bench.running(receiver):
         event = await bench.ear.next()
-    assert (event.attempt.error, event.next_in) == ("the result is gone", None)
+    assert (event.attempt.error, event.next_in) == ("the result is no longer stored", None)
     assert receiver.posts == []
 
 
@@ -476,13 +476,13 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
     signed_in = []
 
     class Noting(LongSignature):
-        def first(self, piece):
+        def update_first(self, piece):
             signed_in.append((len(piece), threading.current_thread()))
-            super().first(piece)
+            super().update_first(piece)
 
-        def second(self, piece):
+        def update_second(self, piece):
             signed_in.append((len(piece), threading.current_thread()))
-            super().second(piece)
+            super().update_second(piece)
 
     monkeypatch.setattr(keys, "LongSignature", Noting)
     async with bench.running(Receiver()):
@@ -556,7 +556,7 @@ async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_a
     async with bench.running(receiver, schedule=(5.0, 300.0, 1800.0, 7200.0)):
         await bench.finish()
         waits = []
-        for _ in range(REFUSALS):
+        for _ in range(MAX_REFUSALS):
             event = await bench.ear.next()
             waits.append(event.next_in)
             bench.pass_time(400)
@@ -798,4 +798,4 @@ async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench
 def test_most_of_the_files_are_left_to_the_application(monkeypatch):
     for soft, places in ((20_000, 256), (1024, 256), (256, 64), (2, 1), (module.resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr(module.resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert module._affordable() == places
+        assert module._default_limit() == places

@@ -60,23 +60,23 @@ def test_a_malformed_seed_is_refused_and_not_repeated(text):
 @pytest.mark.parametrize("message", [b"", b"a", b"x" * 1000, bytes(range(256)) * 40], ids=len)
 def test_a_message_that_comes_piece_by_piece_has_the_same_signature(message):
     for key in (KeyPair.from_hex(SEED), *(KeyPair.generate() for _ in range(20))):
-        signature = key.sign_long()
+        signature = key.start_long()
         for start in range(0, len(message), 99):
-            signature.first(message[start : start + 99])
-        signature.turn()
+            signature.update_first(message[start : start + 99])
+        signature.end_first()
         for start in range(0, len(message), 100):
-            signature.second(message[start : start + 100])
-        assert signature.done() == key.sign(message)
-        VerifyKey(key.public).verify(message, signature.done())
+            signature.update_second(message[start : start + 100])
+        assert signature.digest() == key.sign(message)
+        VerifyKey(key.public).verify(message, signature.digest())
 
 
 def test_a_message_that_changes_meanwhile_is_not_signed():
-    signature = KeyPair.generate().sign_long()
-    signature.first(b"one")
-    signature.turn()
-    signature.second(b"two")
+    signature = KeyPair.generate().start_long()
+    signature.update_first(b"one")
+    signature.end_first()
+    signature.update_second(b"two")
     with pytest.raises(ValueError, match="changed while it was being signed"):
-        signature.done()
+        signature.digest()
 
 
 FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the specification's example

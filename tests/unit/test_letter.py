@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import pytest
 from nacl.signing import VerifyKey
 
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.http11 import Stream
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair
-from queue_middleware.letter import ResultGone, Scribe
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
@@ -40,8 +41,9 @@ class Parts:
         return self.parts[number]
 
 
-def scribe(store: Parts | None = None, **options: object) -> Scribe:
-    return Scribe(store or Parts(), SIGNER, Settings.load(options, {}), lambda: NOW)
+def builder(store: Parts | None = None, **options: object) -> MessageBuilder:
+    formats = {REQUEST_FORMAT: RequestFormat((store or Parts()).output, Settings.load(options, {}))}
+    return MessageBuilder(SIGNER, formats, lambda: NOW)
 
 
 def answered(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
@@ -69,7 +71,7 @@ async def poured(body: bytes | Stream) -> bytes:
 
 
 async def test_a_small_result_is_one_signed_body():
-    headers, body = await scribe().write(DELIVERY, answered(b'{"a": 1}'))
+    headers, body = await builder().build(DELIVERY, answered(b'{"a": 1}'))
     assert isinstance(body, bytes)
     assert_signed(headers, body)
 
@@ -79,7 +81,7 @@ async def test_a_large_result_is_signed_whole_and_sent_in_parts(size):
     payload = b'"' + b"x" * (size - 2) + b'"'
     pieces = [payload[start : start + PART] for start in range(0, size, PART)]
     store = Parts(*pieces[:-1])
-    headers, body = await scribe(store).write(DELIVERY, answered(pieces[-1], len(pieces) - 1))
+    headers, body = await builder(store).build(DELIVERY, answered(pieces[-1], len(pieces) - 1))
     for _ in range(2):  # a connection that was closed meanwhile makes it begin anew
         whole = await poured(body)
         assert json.loads(whole)["payload"] == json.loads(payload)
@@ -99,37 +101,37 @@ async def test_large_results_are_put_together_one_at_a_time():
             return await super().output(key, number)
 
     store = Watched(b'"' + b"x" * (PART - 1))
-    writer = scribe(store)
-    await asyncio.gather(*(writer.write(DELIVERY, answered(b'"', 1)) for _ in range(5)))
+    messages = builder(store)
+    await asyncio.gather(*(messages.build(DELIVERY, answered(b'"', 1)) for _ in range(5)))
     assert (len(store.read), store.most) == (5 * 3, 1)  # once to see whether it is JSON, and twice to sign it
 
 
 async def test_a_large_result_that_is_no_json_is_small_again():
-    headers, body = await scribe(Parts(b"<" * PART)).write(DELIVERY, answered(b">", 1))
+    headers, body = await builder(Parts(b"<" * PART)).build(DELIVERY, answered(b">", 1))
     assert isinstance(body, bytes)
     assert json.loads(body)["payload"] is None
     assert_signed(headers, body)
 
 
 async def test_a_part_that_is_gone_while_it_is_signed_or_sent():
-    with pytest.raises(ResultGone):
-        await scribe(Parts()).write(DELIVERY, answered(b"1]", 1))
+    with pytest.raises(ResultExpired):
+        await builder(Parts()).build(DELIVERY, answered(b"1]", 1))
     store = Parts(b"[" + b" " * (PART - 1))
-    _, body = await scribe(store).write(DELIVERY, answered(b"1]", 1))
+    _, body = await builder(store).build(DELIVERY, answered(b"1]", 1))
     store.parts = ()
-    with pytest.raises(ResultGone):
+    with pytest.raises(ResultExpired):
         await poured(body)
 
 
 @pytest.mark.parametrize("result", [None, Result(answered(b"").job, None)])
 async def test_a_result_that_is_gone(result):
-    with pytest.raises(ResultGone):
-        await scribe().write(DELIVERY, result)
+    with pytest.raises(ResultExpired):
+        await builder().build(DELIVERY, result)
 
 
 async def test_a_failure_is_told():
     job = a_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
-    headers, body = await scribe(webhook_max_payload=0).write(DELIVERY, Result(job, None))
+    headers, body = await builder(webhook_max_payload=0).build(DELIVERY, Result(job, None))
     assert json.loads(body)["payload"]["detail"] == "too slow"
     assert_signed(headers, body)
 
@@ -143,7 +145,7 @@ async def test_a_failure_is_told():
 )
 async def test_above_the_limit_a_result_is_named_and_not_even_read(options, where):
     store = Parts()
-    headers, body = await scribe(store, webhook_max_payload=PART, **options).write(DELIVERY, answered(b"]", 1))
+    headers, body = await builder(store, webhook_max_payload=PART, **options).build(DELIVERY, answered(b"]", 1))
     sent = json.loads(body)
     assert (sent["payload"], sent["status"]) == (None, "OK")
     assert sent["payload_error"] == f"Response payload has {PART + 1} bytes, more than {PART}. Fetch it from {where}"
@@ -152,12 +154,12 @@ async def test_above_the_limit_a_result_is_named_and_not_even_read(options, wher
 
 
 async def test_at_the_limit_it_is_carried():
-    _, body = await scribe(webhook_max_payload=8).write(DELIVERY, answered(b'{"a": 1}'))
+    _, body = await builder(webhook_max_payload=8).build(DELIVERY, answered(b'{"a": 1}'))
     assert json.loads(body)["payload"] == {"a": 1}
 
 
 async def test_news_have_an_id_of_their_own():
     delivery = DELIVERY.replace(kind=WebhookKind.STARTED, number=1, data='{"at": 0}')
-    headers, body = await scribe().write(delivery, None)
+    headers, body = await builder().build(delivery, None)
     assert json.loads(body)["type"] == "request.started"
     assert_signed(headers, body, f"{ID}_1")

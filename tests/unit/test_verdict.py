@@ -1,8 +1,9 @@
 import pytest
 
-from queue_middleware.verdict import follow_up, trouble
+from queue_middleware.verdict import error_for_status, retry_delay
 
 NOW = 1_700_000_000.0
+NOT_FOLLOWED = "response status 301; redirects are not followed"
 
 
 @pytest.mark.parametrize(
@@ -19,20 +20,26 @@ NOW = 1_700_000_000.0
 )
 def test_the_wait_after_an_answer(status, headers, least, most):
     for _ in range(50):
-        assert least <= follow_up(status, headers, 1, (5.0,), NOW) <= most
+        assert least <= retry_delay(status, headers, 1, (5.0,), NOW) <= most
 
 
 @pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
 def test_there_is_nothing_to_wait_for(status, attempt):
-    assert follow_up(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
+    assert retry_delay(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
 
 
 @pytest.mark.parametrize(
     ("status", "said"),
-    [(200, None), (299, None), (302, "answered 302; redirects are not followed"), (404, "answered 404"), (500, "answered 500")],
+    [
+        (200, None),
+        (299, None),
+        (302, "response status 302; redirects are not followed"),
+        (404, "response status 404"),
+        (500, "response status 500"),
+    ],
 )
 def test_what_is_wrong_with_an_answer(status, said):
-    assert trouble(status) == said
+    assert error_for_status(status) == said
 
 
 def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
@@ -43,8 +50,8 @@ def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
         (b"//other.example/x", "https://other.example/x"),
         (b"https://a.example/\x1b[31m", "https://a.example/?[31m"),
     ):
-        said = trouble(302, ((b"location", location),), "https://a.example/hook?key=secret")
-        assert said == f"answered 302; redirects are not followed, this one leads to {shown}"
+        said = error_for_status(302, ((b"location", location),), "https://a.example/hook?key=secret")
+        assert said == f"response status 302; redirects are not followed (this one is to {shown})"
     for nothing in (b"", b"https://[", b"mailto:a@b.example"):
-        assert trouble(301, ((b"location", nothing),), "https://a.example/") == "answered 301; redirects are not followed"
-    assert len(trouble(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400
+        assert error_for_status(301, ((b"location", nothing),), "https://a.example/") == NOT_FOLLOWED
+    assert len(error_for_status(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400

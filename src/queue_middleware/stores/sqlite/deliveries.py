@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from queue_middleware.circuit import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
+from queue_middleware.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
 from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
