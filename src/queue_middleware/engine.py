@@ -23,7 +23,7 @@ from .inquiry import Inquiry
 from .janitor import Janitor
 from .keyfile import callback_secrets
 from .keywatch import KeyWatch
-from .ledger import Ledger
+from .ledger import WebhookAdmin
 from .letter import MessageBuilder
 from .outbound import Outbound
 from .poller import Poller
@@ -71,7 +71,7 @@ class Engine:
         self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, store.path))
         self.worker = Worker(self._app, store, Targets(self._app, outbound, self.ids, settings), settings, announce)
         self.reception = Reception(store.waiting, self._provenance, announce)
-        self.ledger = Ledger(store.outbox, announce)
+        self.ledger = WebhookAdmin(store.outbox, announce)
         self.watch = Watch(store, announce)
         self.departure = Departure(self.watch.stop)
         stack.callback(self.departure.close)

@@ -16,7 +16,7 @@ from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .journal import Journal
 from .keyfile import keys_of_option
-from .ledger import Ledger
+from .ledger import WebhookAdmin
 from .lifecycle import CANCELLED
 from .models import Cancelled, Job, LogLine, NewJob, Result
 from .process import asyncio_loop, move_in
@@ -279,7 +279,7 @@ class Runtime:
         return self._engine.reception
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> WebhookAdmin:
         """The operator's view of the webhooks. Raises `NotRunning`."""
         self.check_running()
         return self._engine.ledger

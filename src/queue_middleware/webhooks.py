@@ -158,16 +158,16 @@ class DeliveryRecord(Value, frozen=True):
     """When the next attempt is due; of one that has ended, when it ended."""
 
 
-class Which(Value, frozen=True):
-    """Some webhooks: those of one request, or one of them, or those of a time and a host."""
+class DeliveryFilter(Value, frozen=True):
+    """Selects the deliveries that match all fields which are not None."""
 
     request_id: str | None = None
     delivery_id: int | None = None
     since: int | None = None
     until: int | None = None
-    """First due from `since` on and before `until`."""
+    """First due at `since` or later and before `until`."""
     host: str | None = None
-    dead: bool = False
+    dead_only: bool | None = None
     """Only those that were given up."""
 
 

@@ -174,7 +174,7 @@ async def test_the_operators_verbs_say_what_is_wrong(database: Path) -> None:
         with pytest.raises(NotRunning):
             await verb()  # type: ignore[operator]
     async with connected(app):
-        with pytest.raises(BadRequest, match="say which webhooks"):
+        with pytest.raises(BadRequest, match="no webhooks are selected"):
             await app.redeliver()
         with pytest.raises(UnknownRequest):
             await app.redeliver(delivery_id=1)

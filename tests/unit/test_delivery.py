@@ -47,7 +47,7 @@ from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verdict import MAX_REFUSALS
 from queue_middleware.verify import WebhookVerifier
-from queue_middleware.webhooks import DeliveryState, Standing, Which
+from queue_middleware.webhooks import DeliveryFilter, DeliveryState, Standing
 from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.leases import lease_passes
@@ -695,7 +695,7 @@ async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order
 
 
 async def records(bench):
-    return await bench.store.outbox.records(Which(), limit=1000)
+    return await bench.store.outbox.records(DeliveryFilter(), limit=1000)
 
 
 async def idle(bench, engine):
