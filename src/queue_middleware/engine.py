@@ -22,7 +22,7 @@ from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
 from .keyfile import callback_secrets
-from .keywatch import KeyWatch
+from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
 from .letter import MessageBuilder
 from .outbound import Outbound
@@ -65,7 +65,7 @@ class Engine:
         self.store = store = SQLiteStore(settings)
         await store.open()
         stack.push_async_callback(store.close)
-        self.keywatch = KeyWatch(settings, store.path, announce)
+        self.keywatch = KeyReloader(settings, store.path, announce)
         self.signer = await self.keywatch.open()
         outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, announce=self._announce))
         self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, store.path))

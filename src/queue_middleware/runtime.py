@@ -291,5 +291,5 @@ class Runtime:
 
     async def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""
-        await self._engine.keywatch.look()
+        await self._engine.keywatch.check()
         return self._engine.signer.jwks()

@@ -53,7 +53,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", attempt.GRACE, 5),
     ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._WATCH, 50 / 1000),
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
-    ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.LEAST_NOTICE, DAY),
+    ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two after it was followed by another", keyring.KEPT, 2 * DAY),
     ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", dialler.CONNECT_TIMEOUT, 5),
     ("docs/explanation/deliveries.md", "at most 64 KiB of the answer are read", http11.MAX_READ, 64 * KIB),
@@ -133,10 +133,10 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("SECURITY.md", "refused after 300 s", verify.TOLERANCE, 300),
     ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / keyset._REFETCH_INTERVAL, 2),
     ("SECURITY.md", "what is unverified is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
-    ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.NOTICE, 25 * HOUR),
+    ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.LEAD_TIME, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
-    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.LOOK_EVERY, 2),
-    ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.LEAST_NOTICE, DAY),
+    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.CHECK_INTERVAL, 2),
+    ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.MIN_LEAD_TIME, DAY),
     ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
 ]
 # fmt: on

@@ -9,7 +9,7 @@ import pytest
 
 from queue_middleware.errors import RotationRefused, SettingsError
 from queue_middleware.keyfile import KeyFile, keys_of_option, path_of_keys
-from queue_middleware.keyring import NOTICE, KeyRing, Standing
+from queue_middleware.keyring import LEAD_TIME, KeyRing, KeyStatus
 from queue_middleware.keys import KeyPair
 from tests.clock import Seconds
 
@@ -184,14 +184,14 @@ def test_a_folder_that_is_not_there_is_told(tmp_path):
 
 
 def test_its_mark_changes_with_the_file(file, tmp_path):
-    marks = [file.mark()]
-    assert file.mark() == marks[0]
+    marks = [file.version()]
+    assert file.version() == marks[0]
     file.rotate()
-    marks.append(file.mark())
+    marks.append(file.version())
     file.path.chmod(0o400)
-    marks.append(file.mark())
+    marks.append(file.version())
     file.path.unlink()
-    marks.append(file.mark())
+    marks.append(file.version())
     assert len(set(marks)) == len(marks)
     assert marks[-1] is None
 
@@ -204,10 +204,10 @@ def test_a_mounted_secret_is_seen_to_change(tmp_path):
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "key").symlink_to("..data/key")
     file = KeyFile(tmp_path / "key")
-    before = file.mark()
+    before = file.version()
     (tmp_path / "new").symlink_to("2")
     (tmp_path / "new").rename(tmp_path / "..data")
-    assert file.mark() != before
+    assert file.version() != before
 
 
 # --- rotating
@@ -218,29 +218,29 @@ def test_a_rotation_is_written_down(file, clock):
     again = KeyFile(file.path).read()
     assert kids(again) == kids(ring)
     assert kids(ring)[0] == FIRST.kid
-    assert [again.standing(key, NOW) for key in again.keys] == [Standing.ACTIVE, Standing.NEXT]
-    assert again.keys[1].since == NOW + NOTICE
+    assert [again.status(key, NOW) for key in again.keys] == [KeyStatus.ACTIVE, KeyStatus.NEXT]
+    assert again.keys[1].since == NOW + LEAD_TIME
     assert mode(file.path) == 0o600
     assert names(file.path.parent) == ["queue.sqlite3.key"]
 
 
 def test_the_notice_can_be_longer(file):
-    assert file.rotate(notice=7 * 86400.0).keys[1].since == NOW + 7 * 86400
+    assert file.rotate(lead_time=7 * 86400.0).keys[1].since == NOW + 7 * 86400
 
 
 def test_a_second_rotation_waits_for_the_first(file, clock):
     file.rotate()
     before = file.path.read_bytes()
-    with pytest.raises(RotationRefused, match="a rotation is under way"):
+    with pytest.raises(RotationRefused, match="a rotation is in progress"):
         file.rotate()
     assert file.path.read_bytes() == before
-    clock.now += NOTICE
+    clock.now += LEAD_TIME
     assert len(file.rotate().keys) == 3
 
 
 def test_retired_keys_are_erased(file, clock):
     file.rotate()
-    clock.now += NOTICE + 48 * 3600
+    clock.now += LEAD_TIME + 48 * 3600
     file.rotate()
     assert FIRST.seed_hex() not in file.path.read_text()
 
@@ -248,18 +248,18 @@ def test_retired_keys_are_erased(file, clock):
 def test_after_a_leak_everything_is_new_at_once(file, clock):
     file.rotate()
     file.path.chmod(0o644)  # perhaps that is how it became known
-    ring = file.start_anew()
+    ring = file.replace_all()
     assert len(ring.keys) == 1
     assert ring.active(NOW).kid != FIRST.kid
     assert kids(file.read()) == kids(ring)
     assert FIRST.seed_hex() not in file.path.read_text()
 
 
-@pytest.mark.parametrize("rotate", [KeyFile.rotate, KeyFile.start_anew])
+@pytest.mark.parametrize("rotate", [KeyFile.rotate, KeyFile.replace_all])
 def test_without_a_file_the_first_key_signs_at_once(tmp_path, rotate):
     file = KeyFile(tmp_path / "key")
     ring = rotate(file)
-    assert [ring.standing(key, 0.0) for key in ring.keys] == [Standing.ACTIVE]
+    assert [ring.status(key, 0.0) for key in ring.keys] == [KeyStatus.ACTIVE]
     assert kids(file.read()) == kids(ring)
 
 
@@ -272,7 +272,7 @@ def test_rotations_at_the_same_time_leave_one_new_key(file):
 
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(rotate, range(24)))
-    assert sorted(set(outcomes)) == ["2", "a rotation is under wa"]
+    assert sorted(set(outcomes)) == ["2", "a rotation is in progr"]
     assert outcomes.count("2") == 1
     assert len(file.read().keys) == 2
 
@@ -288,7 +288,7 @@ def test_whoever_reads_during_rotations_sees_whole_files(file):
     with ThreadPoolExecutor(2) as pool:
         readers = [pool.submit(read) for _ in range(2)]
         for _ in range(50):
-            file.start_anew()
+            file.replace_all()
             file.rotate()
         stop.set()
         for reader in readers:
@@ -335,7 +335,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(file, monke
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(RotationRefused, match=f"{file.path} cannot be replaced: Read-only file system"):
+    with pytest.raises(RotationRefused, match=f"cannot replace the signing key {file.path}: Read-only file system"):
         file.rotate()
     assert names(file.path.parent) == ["queue.sqlite3.key"]
     assert kids(file.read()) == [FIRST.kid]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.keyring import KEPT, LAW, LEAST_NOTICE, NOTICE, Key, KeyRing, Standing, jwks, write_time
+from queue_middleware.keyring import KEPT, LEAD_TIME, MIN_LEAD_TIME, RULES, Key, KeyRing, KeyStatus, format_time, jwks
 from queue_middleware.keys import KeyPair
 
 A, B, C, D = (KeyPair(bytes([number]) * 32) for number in range(1, 5))
@@ -16,7 +16,7 @@ NOW = 1_800_000_000.0
 def at(ring: KeyRing, now: float) -> dict[str, str]:
     """Where each key stands, as `{"A": "active", …}`."""
     names = {A.kid: "A", B.kid: "B", C.kid: "C", D.kid: "D"}
-    return {names[key.pair.kid]: str(ring.standing(key, now)) for key in ring.keys}
+    return {names[key.pair.kid]: str(ring.status(key, now)) for key in ring.keys}
 
 
 # --- the law
@@ -39,15 +39,15 @@ def test_a_rotation_over_time(hours, first, second):
 
 
 def test_the_promised_times():
-    assert LEAST_NOTICE >= 24 * HOUR
-    assert NOTICE > LEAST_NOTICE
+    assert MIN_LEAD_TIME >= 24 * HOUR
+    assert LEAD_TIME > MIN_LEAD_TIME
     assert KEPT >= 48 * HOUR
 
 
 def test_what_signs_is_published_and_only_the_retired_are_not():
-    assert all(rights.published for rights in LAW.values() if rights.signs)
-    assert [standing for standing, rights in LAW.items() if not rights.published] == [Standing.RETIRED]
-    assert set(LAW) == set(Standing)
+    assert all(rights.published for rights in RULES.values() if rights.signs)
+    assert [standing for standing, rights in RULES.items() if not rights.published] == [KeyStatus.RETIRED]
+    assert set(RULES) == set(KeyStatus)
 
 
 def test_keys_without_a_time_are_as_they_ever_were():
@@ -85,13 +85,13 @@ def test_at_any_time(begins, timeless, hour):
     pairs = iter(KeyPair(bytes([number]) * 32) for number in range(1, 20))
     ring = KeyRing([*(Key(next(pairs)) for _ in range(timeless)), *(Key(next(pairs), NOW + at * HOUR) for at in begins)])
     now = NOW + hour * HOUR
-    standings = [ring.standing(key, now) for key in ring.keys]
-    assert standings.count(Standing.ACTIVE) == 1
+    standings = [ring.status(key, now) for key in ring.keys]
+    assert standings.count(KeyStatus.ACTIVE) == 1
     assert ring.active(now) == ring.signing(now)[-1]
     assert set(ring.signing(now)) <= set(ring.published(now))
     # Nothing depends on anything but the text.
-    again = KeyRing.parse(ring.written())
-    assert [again.standing(key, now) for key in again.keys] == standings
+    again = KeyRing.parse(ring.dump())
+    assert [again.status(key, now) for key in again.keys] == standings
 
 
 # --- rotating
@@ -112,7 +112,7 @@ def test_a_key_is_known_a_day_before_it_signs_and_two_days_after(rotations):
         for moment in moments:
             signing = ring.active(moment).kid
             if signing in seen:
-                assert moment - seen[signing] >= LEAST_NOTICE
+                assert moment - seen[signing] >= MIN_LEAD_TIME
             before = ring.active(moment - KEPT + 1)
             assert before in ring.published(moment)
 
@@ -124,7 +124,7 @@ def test_a_rotation_erases_what_is_retired():
     assert at(ring, later) == {"A": "retired", "B": "active", "D": "retired"}
     ring = ring.rotated(C, later)
     assert at(ring, later) == {"B": "active", "C": "next"}
-    assert A.seed_hex() not in ring.written()
+    assert A.seed_hex() not in ring.dump()
 
 
 def test_what_is_only_old_is_kept():
@@ -135,7 +135,7 @@ def test_what_is_only_old_is_kept():
 
 def test_one_rotation_after_the_other():
     ring = KeyRing.of(A).rotated(B, NOW)
-    with pytest.raises(RotationRefused, match=f"key {B.kid} signs from {write_time(NOW + NOTICE)}"):
+    with pytest.raises(RotationRefused, match=f"key {B.kid} signs from {format_time(NOW + LEAD_TIME)}"):
         ring.rotated(C, NOW + 24 * HOUR)
 
 
@@ -150,8 +150,8 @@ def test_a_notice_that_receivers_would_miss_or_nobody_means_is_refused(notice):
 
 def test_the_text():
     ring = KeyRing.of(A, D).rotated(B, NOW)
-    assert ring.written() == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
-    assert KeyRing.parse(ring.written()).written() == ring.written()
+    assert ring.dump() == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
+    assert KeyRing.parse(ring.dump()).dump() == ring.dump()
 
 
 @pytest.mark.parametrize("separator", [",", "\n", ", ", " ", "\r\n"])

@@ -4,7 +4,7 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.keyring import KEPT, NOTICE, KeyRing
+from queue_middleware.keyring import KEPT, LEAD_TIME, KeyRing
 from queue_middleware.keys import KeyPair, SharedSecret
 from queue_middleware.signing import Signer
 from tests.clock import Seconds
@@ -42,7 +42,7 @@ def test_a_rotation_from_beginning_to_end():
         ("second", ["second", "first"], both),
         ("second", ["second"], last),
     ]
-    assert (NOTICE, KEPT) == (25 * 3600, 48 * 3600)
+    assert (LEAD_TIME, KEPT) == (25 * 3600, 48 * 3600)
 
 
 def test_another_ring_counts_at_once():
@@ -56,7 +56,7 @@ def test_another_ring_counts_at_once():
 def test_a_clock_that_is_set_back_brings_the_old_key_back():
     first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first).rotated(second, NOW), clock=clock)
-    clock.now += NOTICE
+    clock.now += LEAD_TIME
     assert signer.active.kid == second.kid
     clock.now -= 1
     assert signer.active.kid == first.kid
