@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from .aside import aside
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
-from .callback_id import CallbackIds
+from .callback_id import CallbackIds, callback_secrets
 from .capture import Capture
 from .completion import CompletionFormat
 from .delivery import Dispatcher
@@ -21,7 +21,6 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
-from .keyfile import callback_secrets
 from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
 from .letter import MessageBuilder

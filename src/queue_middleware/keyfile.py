@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import secrets
 import stat
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,6 @@ from . import privatefile
 from .errors import RotationRefused, SettingsError
 from .keyring import LEAD_TIME, KeyRing
 from .keys import KeyPair
-from .optiontexts import parse_secrets
 
 _FOREIGN_MODE = 0o640
 """Mode mask for a key file that this user does not own, or that root owns for a service that reads it by its group."""
