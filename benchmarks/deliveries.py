@@ -71,7 +71,7 @@ async def engine(store: SQLiteStore, settings: Settings, signer: Signer, count: 
     """Deliveries per second, of what is due."""
     goal = Goal(count)
     async with Outbound(Guard(settings.outbound_allow)) as outbound:
-        sender = DeliveryEngine(store, outbound, signer, settings, announce_to([goal]))
+        sender = DeliveryEngine(store, store.outbox, store.waiting, outbound, signer, settings, announce_to([goal]))
         began = time.perf_counter()
         running = asyncio.create_task(sender.run())
         async with asyncio.timeout(300):
@@ -103,7 +103,9 @@ async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tupl
     """What the engine would send."""
     claimed = await store.outbox.claim(Room(1, 1))
     (delivery,) = claimed.deliveries
-    headers, body = await Scribe(store, signer, settings, time.time).write(delivery, claimed.results[delivery.key])
+    headers, body = await Scribe(store, store.waiting, signer, settings, time.time).write(
+        delivery, claimed.results[delivery.key]
+    )
     await store.outbox.release([delivery.token])
     assert isinstance(body, bytes)
     return list(headers), body

@@ -14,12 +14,14 @@ from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryD
 from .letter import ResultGone, Scribe
 from .models import Result, Standing
 from .outbound import Answer, Outbound
+from .outbox import Outbox
 from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
 from .value import Value
 from .verdict import follow_up, trouble
+from .waitingroom import WaitingRoom
 from .webhooks import Attempt, Delivery, Room, Settled
 
 LIMIT = 256
@@ -53,6 +55,8 @@ class DeliveryEngine:
     def __init__(
         self,
         store: Store,
+        outbox: Outbox,
+        tasks: WaitingRoom,
         outbound: Outbound,
         signer: Signer,
         settings: Settings,
@@ -63,9 +67,9 @@ class DeliveryEngine:
         grace: float = GRACE,
     ) -> None:
         self._store = store
-        self._outbox = store.outbox
+        self._outbox = outbox
         self._outbound = outbound
-        self._scribe = Scribe(store, signer, settings, clock)
+        self._scribe = Scribe(store, tasks, signer, settings, clock)
         self._schedule = settings.webhook_schedule
         self._announce = announce
         self._clock = clock

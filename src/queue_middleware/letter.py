@@ -18,6 +18,7 @@ from .settings import Settings
 from .signing import Signer
 from .store import Store
 from .version import USER_AGENT
+from .waitingroom import WaitingRoom
 from .webhooks import Delivery
 from .wire import asyncqueue, standard, webhook
 from .wire.taskresults import measure, spell
@@ -36,8 +37,11 @@ class Scribe:
     Long ones are signed one at a time. Only then, and only of a plain request, is one in memory: to see whether it is JSON.
     """
 
-    def __init__(self, store: Store, signer: Signer, settings: Settings, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: Store, tasks: WaitingRoom, signer: Signer, settings: Settings, clock: Callable[[], float]
+    ) -> None:
         self._store = store
+        self._tasks = tasks
         self._signer = signer
         self._secrets = settings.webhook_secret
         self._most = settings.webhook_max_payload
@@ -78,7 +82,7 @@ class Scribe:
     async def _of_task(self, delivery: Delivery, result: Result) -> tuple[Headers, bytes | Stream]:
         """What `onCompleteUrl` is told. Its result is a text within JSON."""
         try:
-            record = await self._store.waiting.record(delivery.request_id)
+            record = await self._tasks.record(delivery.request_id)
         except UnknownRequest:
             raise ResultGone from None
         response = record.response

@@ -139,7 +139,8 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
 
         async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
-            engine = DeliveryEngine(store, outbound, signer, settings, announce_to([ear] if ear else []), grace=0.0)
+            announce = announce_to([ear] if ear else [])
+            engine = DeliveryEngine(store, store.outbox, store.waiting, outbound, signer, settings, announce, grace=0.0)
             gc.collect()
             began = time.perf_counter()
             task = asyncio.create_task(engine.run())

@@ -82,9 +82,9 @@ class Bench:
     ) -> DeliveryEngine:
         settings = Settings(webhook_schedule=schedule)
         announce = announce_to([self.ear])
-        return DeliveryEngine(
-            store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
-        )
+        store = store or self.store
+        ports = store, store.outbox, self.store.waiting
+        return DeliveryEngine(*ports, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):

@@ -41,7 +41,7 @@ class Parts:
 
 
 def scribe(store: Parts | None = None, **options: object) -> Scribe:
-    return Scribe(store or Parts(), SIGNER, Settings.load(options, {}), lambda: NOW)
+    return Scribe(store or Parts(), None, SIGNER, Settings.load(options, {}), lambda: NOW)
 
 
 def answered(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
