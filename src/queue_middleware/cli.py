@@ -18,7 +18,7 @@ from .errors import QueueError, RotationRefused, SettingsError
 from .keyfile import KeyFile, keys_of_option, path_of_keys
 from .keyring import LEAD_TIME, Key, KeyRing, KeyStatus, format_time
 from .settings import Settings
-from .stores.sqlite.location import database_path
+from .stores import locate
 
 Command = Callable[[argparse.Namespace, Callable[[], float]], None]
 
@@ -87,10 +87,10 @@ def _rotate(chosen: argparse.Namespace, clock: Callable[[], float]) -> None:
             f"for a key that signs from that time on, e.g. @{format_time(clock() + LEAD_TIME)}"
         )
     file = _file(settings, clock)
-    database = database_path(settings.database)
+    database = locate(settings.database)
     if settings.signing_key is None and not file.path.exists() and not database.exists():
         # In the wrong folder it would make a key that nobody uses, and look like success.
-        raise RotationRefused(f"there is no queue at {database}; say where it is with --database or QUEUE_DATABASE")
+        raise RotationRefused(f"there is no queue at {database.name}; say where it is with --database or QUEUE_DATABASE")
     ring = file.replace_all() if chosen.compromised else file.rotate(lead_time=chosen.notice)
     for key in ring.keys:
         print(_sentence(ring, key, clock()))
@@ -102,7 +102,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
 
 
 def _file(settings: Settings, clock: Callable[[], float]) -> KeyFile:
-    path = path_of_keys(settings.signing_key, database_path(settings.database))
+    path = path_of_keys(settings.signing_key, locate(settings.database).secrets)
     return KeyFile(Path(path), clock=clock, warn=lambda message: print(f"queue-middleware: {message}", file=sys.stderr))
 
 

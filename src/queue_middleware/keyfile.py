@@ -44,18 +44,6 @@ def path_of_keys(signing_key: str | None, database: Path) -> Path:
     return database.with_name(f"{database.name}.key") if signing_key is None else Path(signing_key)
 
 
-def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
-    """The secrets of callback URLs; without the option they are stored beside the database. Raises `SettingsError`."""
-    if option:
-        return option
-    path = database.with_name(f"{database.name}.secret")
-    text = privatefile.read_or_create(path, lambda: secrets.token_hex(32) + "\n")
-    try:
-        return parse_secrets(text)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error.detail}") from None
-
-
 class KeyFile:
     """The keys in one file. `clock` returns Unix seconds; `warn` is called with messages for the operator."""
 

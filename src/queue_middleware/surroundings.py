@@ -14,6 +14,7 @@ from .replay import App
 from .settings import Settings
 from .store import Store
 from .target import Targets
+from .waitingroom import WaitingRoom
 
 T = TypeVar("T")
 
@@ -27,6 +28,7 @@ class Surroundings:
 
     app: App
     store: Store
+    tasks: WaitingRoom
     settings: Settings
     announce: Announce
     loop: asyncio.AbstractEventLoop

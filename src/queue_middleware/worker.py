@@ -18,6 +18,7 @@ from .starts import Startable, Starts
 from .store import Store, Topic
 from .surroundings import PAUSE, Surroundings
 from .target import Targets
+from .waitingroom import WaitingRoom
 
 
 class Worker:
@@ -27,10 +28,12 @@ class Worker:
     job that is claimed with it; see `starts.Submission`.
     """
 
-    def __init__(self, app: App, store: Store, targets: Targets, settings: Settings, announce: Announce) -> None:
+    def __init__(
+        self, app: App, store: Store, tasks: WaitingRoom, targets: Targets, settings: Settings, announce: Announce
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         shelf = Shelf(store, announce, self._loop, settings.max_logs)
-        self._around = Surroundings(app, store, settings, announce, self._loop, shelf, targets)
+        self._around = Surroundings(app, store, tasks, settings, announce, self._loop, shelf, targets)
         self._store = store
         self._settings = settings
         self._announce = announce
