@@ -22,7 +22,7 @@ class ResultExpired(Exception):
 
 
 class FramedBody:
-    """A body of which only both ends are in memory. The payload between them, `length` bytes, is read anew for each use."""
+    """A body of which only both ends are in memory. The payload between them, `length` bytes, is read again for each use."""
 
     def __init__(self, before: bytes, read_payload: Callable[[], AsyncIterator[bytes]], after: bytes, length: int) -> None:
         self._before = before

@@ -55,18 +55,18 @@ class Shares(Value, frozen=True):
     """Hosts with more due than one host may have at once."""
 
 
-def share(room: Room, waiting: Iterable[Waiting]) -> Shares:
-    """Give each flow as many as it and its host may have, in the order given, until the slots are used up."""
-    left, unproven = room.limit, room.strangers
+def share(capacity: Room, backlogs: Iterable[Waiting]) -> Shares:
+    """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
+    left, unproven = capacity.limit, capacity.strangers
     shares: dict[str, int] = {}
     held_back: set[str] = set()
     full = False
     at_host = Counter[str]()
-    for flow, count in room.busy.items():
+    for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += count
-    for one in waiting:
+    for one in backlogs:
         healthy = one.standing is Standing.GOOD
-        allowed = min(AT_ONCE[one.standing] - room.busy.get(one.flow, 0), HOST_AT_ONCE[one.of_host] - at_host[one.host])
+        allowed = min(AT_ONCE[one.standing] - capacity.busy.get(one.flow, 0), HOST_AT_ONCE[one.of_host] - at_host[one.host])
         fits = left if healthy else min(left, unproven)
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)

@@ -109,7 +109,7 @@ def digest_message(request_id: str, user_id: str, timestamp: str, digest: str) -
 
 
 def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: bytes) -> Headers:
-    """Fal's four headers. `user_id` is not empty, `timestamp` is in Unix seconds, `signature` has 64 raw bytes."""
+    """The four headers of fal. `user_id` is not empty, `timestamp` is in Unix seconds, `signature` has 64 bytes."""
     return (
         (REQUEST_ID, request_id.encode("ascii")),
         (USER_ID, user_id.encode("ascii")),
