@@ -11,8 +11,8 @@ from queue_middleware.circuit import (
     patience,
     pause_after,
 )
-from queue_middleware.fairness import AT_ONCE, Waiting, share
-from queue_middleware.webhooks import Room, Standing
+from queue_middleware.fairness import AT_ONCE
+from queue_middleware.webhooks import Standing
 
 NOW = 1_800_000_000_000
 
@@ -80,55 +80,6 @@ def test_the_pause_grows_to_five_minutes(failures, longest):
 def test_patience_is_that_of_the_schedule_and_an_hour_at_least():
     assert patience((5.0, 300.0, 36000.0)) == 1.2 * 36305
     assert patience((5.0,)) == patience(()) == LEAST_PATIENCE == 3600
-
-
-def good(host, due=1):
-    return Waiting(host, Standing.GOOD, due, host)
-
-
-def new(host, due=1):
-    return Waiting(host, Standing.NEW, due, host)
-
-
-def test_each_gets_what_it_may_have():
-    waiting = [
-        good("g", 40),
-        new("n", 5),
-        Waiting("s", Standing.SLOW, 9, "s"),
-        Waiting("f", Standing.FAILING, 9, "f"),
-        Waiting("o", Standing.OPEN, 9, "o"),
-    ]
-    shares = share(Room(100, 100), waiting)
-    assert shares.of_flow == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
-    assert (shares.full, shares.held_back) == (False, {"g", "n", "s", "f"})
-
-
-def test_what_is_on_its_way_counts():
-    shares = share(Room(100, 100, {"g": 15, "n": 1}), [good("g", 3), new("n")])
-    assert shares.of_flow == {"g": 1}
-    assert shares.held_back == {"g", "n"}
-
-
-def test_nobody_gets_more_than_there_is():
-    assert share(Room(100, 100), [good("g", 3)]).of_flow == {"g": 3}
-    assert share(Room(100, 100), [good("g", 0)]).of_flow == {}
-
-
-def test_first_come_first_served_until_the_room_is_used_up():
-    shares = share(Room(5, 5), [good("a", 4), good("b", 4), good("c", 4)])
-    assert shares.of_flow == {"a": 4, "b": 1}
-    assert shares.full
-
-
-def test_strangers_get_their_share_and_no_more():
-    shares = share(Room(5, 2), [new("a"), new("b"), new("c"), good("g", 4)])
-    assert shares.of_flow == {"a": 1, "b": 1, "g": 3}
-    assert shares.full
-
-
-def test_more_may_be_on_the_way_than_is_allowed_now():
-    """A host that was well had sixteen; then it failed."""
-    assert share(Room(5, 5, {"f": 16}), [Waiting("f", Standing.FAILING, 9, "f")]).of_flow == {}
 
 
 def test_a_host_may_be_down_for_weeks():

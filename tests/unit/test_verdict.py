@@ -1,9 +1,41 @@
 import pytest
 
-from queue_middleware.verdict import error_for_status, retry_delay
+from queue_middleware.circuit import Outcome
+from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
+from queue_middleware.verdict import MAX_REFUSALS, AttemptDecision, decide_error, decide_response, error_for_status, retry_delay
 
 NOW = 1_700_000_000.0
 NOT_FOLLOWED = "response status 301; redirects are not followed"
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "is_last", "outcome"),
+    [
+        (OutboundRefused("private address"), 1, False, None),
+        (OutboundRefused("private address"), MAX_REFUSALS, True, None),
+        (OutboundRefused("private address", is_final=True), 1, True, None),
+        (OutboundUnreached("connection refused"), 1, False, Outcome.UNREACHED),
+        (OutboundError("no response"), 1, False, Outcome.FAILED),
+        (OutboundError("no response"), 8, True, Outcome.FAILED),
+    ],
+)
+def test_the_decision_after_an_outbound_error(error, tries, is_last, outcome):
+    decision = decide_error(error, tries, (5.0,) * 7)
+    assert (decision.error, decision.retry_in is None, decision.outcome) == (error.detail, is_last, outcome)
+
+
+def test_an_unexpected_error_is_recorded_by_its_class_and_shows_nothing_about_the_receiver():
+    decision = decide_error(ZeroDivisionError("secret"), 1, (5.0,))
+    assert (decision.error, decision.outcome) == ("not sent: ZeroDivisionError", None)
+    assert decision.retry_in is not None
+
+
+def test_the_decision_after_a_response():
+    arguments = {"url": "https://a.example/", "tries": 1, "schedule": (5.0,), "now": NOW}
+    assert decide_response(200, (), 0.1, **arguments) == AttemptDecision(outcome=Outcome.PROMPT)
+    decision = decide_response(500, (), 0.1, **arguments)
+    assert (decision.error, decision.outcome) == ("response status 500", Outcome.FAILED)
+    assert 4 <= decision.retry_in <= 6
 
 
 @pytest.mark.parametrize(
