@@ -17,7 +17,7 @@ from queue_middleware.webhooks import Standing
 NOW = 1_800_000_000_000
 
 
-def test_the_law_knows_every_standing_and_every_outcome():
+def test_the_table_has_every_health_and_every_outcome():
     assert set(STANDING) == {(standing, outcome) for standing in Standing for outcome in Outcome}
     assert set(AT_ONCE) == set(Standing)
 
@@ -37,7 +37,7 @@ def test_the_law_knows_every_standing_and_every_outcome():
         (None, 0.1, Outcome.FAILED),
     ],
 )
-def test_what_an_answer_says_about_the_host(status, seconds, outcome):
+def test_the_outcome_of_a_response(status, seconds, outcome):
     assert outcome_of(status, seconds) is outcome
 
 
@@ -53,11 +53,11 @@ def test_failures_count_up_to_the_threshold():
 
 @pytest.mark.parametrize(("outcome", "standing"), [(Outcome.PROMPT, Standing.GOOD), (Outcome.SLOW, Standing.SLOW)])
 @pytest.mark.parametrize("before", [Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 9, NOW, NOW + 1)])
-def test_one_answer_and_everything_is_forgiven(before, outcome, standing):
+def test_one_success_resets_the_failures(before, outcome, standing):
     assert judge(before, outcome, NOW, probe=False) == Health(standing)
 
 
-def test_of_a_host_that_is_left_alone_only_the_probe_counts():
+def test_while_the_circuit_is_open_only_the_probe_counts():
     before = Health(Standing.OPEN, 7, NOW, NOW + 500)
     assert judge(before, Outcome.FAILED, NOW, probe=False) == before
     after = judge(before, Outcome.FAILED, NOW, probe=True)
@@ -65,7 +65,7 @@ def test_of_a_host_that_is_left_alone_only_the_probe_counts():
     assert after.held_until > NOW + 500
 
 
-def test_an_attempt_that_never_reached_the_host_says_nothing():
+def test_an_attempt_without_an_outcome_changes_nothing():
     for before in (Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 7, NOW, NOW + 500)):
         assert judge(before, None, NOW, probe=False) == before
     assert judge(Health(Standing.OPEN, 7, NOW, NOW + 500), None, NOW, probe=True).held_until == NOW
@@ -77,7 +77,7 @@ def test_the_pause_grows_to_five_minutes(failures, longest):
         assert longest / 2 <= pause_after(failures) <= longest
 
 
-def test_patience_is_that_of_the_schedule_and_an_hour_at_least():
+def test_webhooks_are_given_up_after_the_schedule_and_an_hour_at_least():
     assert patience((5.0, 300.0, 36000.0)) == 1.2 * 36305
     assert patience((5.0,)) == patience(()) == LEAST_PATIENCE == 3600
 

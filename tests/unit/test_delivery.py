@@ -60,7 +60,7 @@ SCHEDULE = (5.0, 300.0)
 
 
 class Receiver(Wire[Answer]):
-    """In place of `Outbound`."""
+    """Stands for `Outbound`."""
 
     def __init__(self, *answers: Answer | Exception) -> None:
         super().__init__(*(answers or (OK,)))
@@ -74,7 +74,7 @@ class Receiver(Wire[Answer]):
 
 
 class Bench:
-    """A store on a file, an engine on it, and hands to make webhooks due."""
+    """A store on a file, a dispatcher on it, and methods that make webhooks due."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
@@ -113,7 +113,7 @@ class Bench:
         return (await self.store.submit(new)).request_id
 
     async def occupy(self, receiver: Receiver, many: int) -> None:
-        """Make the host of `URL` one that is well, and keep so many attempts waiting there."""
+        """Make the host of `URL` healthy, and keep this many attempts running there."""
         await self.finish()
         assert isinstance(await self.ear.next(), Delivered)
         await receiver.arrived.acquire()
@@ -203,7 +203,7 @@ async def test_what_was_due_before_the_start_is_sent_too(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_a_streamed_answer_is_put_together(bench):
+async def test_a_streamed_response_is_assembled(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish(StoredResponse(200, JSON, b"3]", 2), parts=(b"[1, ", b"2, "))
@@ -269,7 +269,7 @@ async def test_after_the_last_attempt_it_is_dead(bench):
 
 
 @pytest.mark.parametrize(("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "status 410")])
-async def test_some_answers_are_final(bench, status, error):
+async def test_some_responses_are_final(bench, status, error):
     async with bench.running(Receiver(Answer(status, (), b""))):
         await bench.finish()
         event = await bench.ear.next()
@@ -278,7 +278,7 @@ async def test_some_answers_are_final(bench, status, error):
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
-async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_otherwise(bench):
+async def test_a_refusal_of_the_guard_is_retried_because_the_address_may_change(bench):
     async with bench.running(Receiver(OutboundRefused("example.com has an address that is not public"))):
         await bench.finish()
         event = await bench.ear.next()
@@ -287,7 +287,7 @@ async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_
 
 
 @pytest.mark.parametrize("table", ["payload", "response_part"])
-async def test_a_result_that_is_gone_is_dead(bench, table):
+async def test_a_delivery_without_its_result_is_dead(bench, table):
     receiver = Receiver()
     await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
     with closing(sqlite3.connect(bench.store.path)) as connection, connection:
@@ -309,7 +309,7 @@ async def test_several_are_sent_at_once_but_not_too_many(bench):
         receiver.gate.set()
         for _ in range(7):
             assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == 3, "a fourth is kept for hosts that are well"
+    assert receiver.most_busy == 3, "a fourth is kept for healthy hosts"
 
 
 async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
@@ -367,11 +367,11 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert event.delivery.attempt == 2
 
 
-async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot_back(bench):
     receiver, loop = Receiver(), asyncio.get_running_loop()
 
     class Cancelling:
-        """A store whose first claim has its attempts cancelled: they are made, and never take a step."""
+        """A store whose first claim has its attempts cancelled before their first step."""
 
         outbox = property(lambda self: self)
         claimed = None
@@ -496,7 +496,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
 # --- hosts
 
 
-async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_back(bench):
+async def test_a_circuit_opens_is_probed_and_closes(bench):
     down = OutboundError("no connection: Connection refused")
     receiver = Receiver(*[down] * THRESHOLD, OK)
     for _ in range(THRESHOLD):
@@ -517,7 +517,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_
 
 
 @pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
-async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
+async def test_local_errors_do_not_change_the_health_of_a_host(bench, answer):
     async with bench.running(Receiver(answer)):
         for _ in range(THRESHOLD + 1):
             await bench.finish()
@@ -551,7 +551,7 @@ async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
-async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_after_hours(bench):
+async def test_a_name_with_a_private_address_is_given_up_within_minutes(bench):
     receiver = Receiver(OutboundRefused("hooks.example has an address that is not public"))
     async with bench.running(receiver, schedule=(5.0, 300.0, 1800.0, 7200.0)):
         await bench.finish()
@@ -564,7 +564,7 @@ async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_a
     assert [wait is None for wait in waits] == [False, False, True]
 
 
-async def test_a_host_that_is_not_reached_is_left_alone_for_all(bench):
+async def test_an_unreachable_host_opens_its_circuit_for_all_flows(bench):
     async with bench.running(Receiver(OutboundUnreached("no connection: Connection refused")), schedule=(0.0,) * 9):
         await bench.finish()
         while not isinstance(event := await bench.ear.next(), CircuitOpened):
@@ -572,7 +572,7 @@ async def test_a_host_that_is_not_reached_is_left_alone_for_all(bench):
     assert (event.host, event.submitter) == ("receiver.example", None)
 
 
-async def test_many_go_at_once_to_a_host_that_is_well(bench):
+async def test_a_healthy_host_gets_many_attempts_at_once(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish()
@@ -588,13 +588,13 @@ async def test_many_go_at_once_to_a_host_that_is_well(bench):
     assert receiver.most_busy == AT_ONCE[Standing.GOOD]
 
 
-async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
-    """The claim has seen the host as busy, so it gives out nothing for it; and then nobody would ask again."""
+async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
+    """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = AT_ONCE[Standing.GOOD]
 
     class Slow:
-        """A store whose claims are answered late."""
+        """A store whose claims return late."""
 
         outbox = property(lambda self: self)
 
@@ -619,13 +619,13 @@ async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
+async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
     """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = AT_ONCE[Standing.GOOD]
 
     class Slow:
-        """A store that takes its time to say when something is due."""
+        """A store whose `next_due` is slow."""
 
         late = False
 
@@ -652,7 +652,7 @@ async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
+async def test_hanging_hosts_leave_slots_to_healthy_ones(bench):
     receiver = Receiver()
     async with bench.running(receiver, limit=8):
         await bench.finish()
@@ -672,7 +672,7 @@ async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
 
 
 async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order_of_the_schedule(bench):
-    """Submitted one by one over the hour; when it is back, what has been due the longest comes first."""
+    """Submitted over an hour of failing; when the host recovers, the oldest are sent first."""
     receiver = Receiver(OutboundError("no connection: Connection refused"))
     ids = []
     async with bench.running(receiver, schedule=Settings().webhook_schedule) as engine:
@@ -699,7 +699,7 @@ async def records(bench):
 
 
 async def idle(bench, engine):
-    """Wait until nothing that is due now can be sent. In this order: what is due is claimed, then sent, then settled."""
+    """Wait until nothing that is due can be sent: it is claimed first, then sent, then settled."""
     async with asyncio.timeout(10):
         while (
             await bench.store.next_due(Topic.DELIVERY) == 0.0
@@ -711,7 +711,7 @@ async def idle(bench, engine):
         bench.ear.heard.get_nowait()
 
 
-async def test_those_that_are_given_up_with_their_host_are_told_of(bench):
+async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench):
     receiver = Receiver(OutboundError("no connection: Connection refused"))
     schedule = Settings().webhook_schedule
     async with bench.running(receiver, schedule=schedule) as engine:
@@ -734,7 +734,7 @@ async def test_those_that_are_given_up_with_their_host_are_told_of(bench):
 # --- news before the end
 
 
-async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
+async def test_events_before_the_end_are_signed_and_have_fals_envelope(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         request_id = await bench.submit(events=tuple(WebhookKind))
@@ -767,7 +767,7 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(headers[b"webhook-signature"].split(b",")[1]))
 
 
-async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_there_are_newer(bench):
+async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_one(bench):
     receiver = Receiver(Answer(500, (), b""), OK)
     receiver.gate.clear()
     async with bench.running(receiver):
@@ -784,7 +784,7 @@ async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_the
     assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
 
 
-async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench):
+async def test_a_failed_event_is_retried_if_there_is_no_newer_one(bench):
     async with bench.running(Receiver(Answer(500, (), b""))):
         await bench.submit(events=(WebhookKind.PROGRESS,))
         (claim,) = await bench.store.claim(1)
@@ -795,7 +795,7 @@ async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench
 # --- how many at once
 
 
-def test_most_of_the_files_are_left_to_the_application(monkeypatch):
+def test_most_files_are_left_to_the_application(monkeypatch):
     for soft, places in ((20_000, 256), (1024, 256), (256, 64), (2, 1), (module.resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr(module.resource, "getrlimit", lambda _, soft=soft: (soft, soft))
         assert module._default_limit() == places

@@ -29,7 +29,7 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def file(tmp_path, clock, warnings) -> KeyFile:
-    """One that holds `FIRST`, as versions before rotation wrote it: a seed and no more."""
+    """A file with `FIRST`, as releases before rotation wrote it: only a seed."""
     path = tmp_path / "queue.sqlite3.key"
     path.write_text(f"{FIRST.seed_hex()}\n")
     path.chmod(0o600)
@@ -61,15 +61,15 @@ def test_the_option_holds_keys_or_names_their_file():
 
 
 @pytest.mark.parametrize("text", [" ", "abc", "run/secrets/signing-key", "~/key"])
-def test_a_malformed_option_is_told(text):
+def test_a_malformed_option_is_refused(text):
     with pytest.raises(SettingsError, match=r"^signing_key: "):
         keys_of_option(text)
 
 
-# --- making the first
+# --- creating the first
 
 
-def test_a_key_is_made_once_and_kept_private(tmp_path):
+def test_a_key_is_created_once_and_private(tmp_path):
     file = KeyFile(tmp_path / "queue.sqlite3.key")
     file.create()
     made = file.path.read_bytes()
@@ -80,7 +80,7 @@ def test_a_key_is_made_once_and_kept_private(tmp_path):
 
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path):
-    # Threads do: the agreement is made by the file system, each has a draft of its own.
+    # Threads stand for processes: the file system decides, and each has its own draft.
     def start(_: int) -> str:
         file = KeyFile(tmp_path / "key")
         file.create()
@@ -116,7 +116,7 @@ def test_a_key_that_others_may_read_is_refused(file, bits):
 
 @pytest.fixture
 def a_service(monkeypatch, file) -> int:
-    """Who reads is not root, and the file is his; whoever runs the tests."""
+    """The reading user is not root and owns the file, whichever user runs the tests."""
     user = os.geteuid() or 4711
     if os.geteuid() == 0:
         os.chown(file.path, user, -1)
@@ -125,7 +125,7 @@ def a_service(monkeypatch, file) -> int:
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o660, 0o620, 0o440])
-def test_what_is_ours_is_closed_to_its_group_and_somebody_hears_of_it(file, warnings, a_service, bits):
+def test_an_owned_file_is_closed_to_its_group_with_a_warning(file, warnings, a_service, bits):
     """Kubernetes opens all files of a volume to the group of `fsGroup` when a pod starts."""
     file.path.chmod(bits)
     assert kids(file.read()) == [FIRST.kid]
@@ -136,7 +136,7 @@ def test_what_is_ours_is_closed_to_its_group_and_somebody_hears_of_it(file, warn
     assert len(warnings) == 1
 
 
-def test_on_a_file_system_that_cannot_be_written_the_group_is_as_it_was_given(file, warnings, a_service, monkeypatch):
+def test_on_a_read_only_file_system_the_mode_stays(file, warnings, a_service, monkeypatch):
     def refuse(descriptor: int, mode: int) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -147,15 +147,15 @@ def test_on_a_file_system_that_cannot_be_written_the_group_is_as_it_was_given(fi
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o660, 0o440])
-def test_what_is_somebody_elses_was_given_to_our_group(file, warnings, monkeypatch, bits):
-    """A secret that Kubernetes mounts is root's; we read it by `fsGroup`."""
+def test_a_file_of_another_user_may_be_readable_by_its_group(file, warnings, monkeypatch, bits):
+    """Root owns a secret that Kubernetes mounts; the service reads it by `fsGroup`."""
     file.path.chmod(bits)
     monkeypatch.setattr(os, "geteuid", lambda: file.path.stat().st_uid + 1)
     assert kids(file.read()) == [FIRST.kid]
     assert (mode(file.path), warnings) == (bits, [])
 
 
-def test_root_does_not_take_from_a_group_what_it_was_given(file, warnings, monkeypatch):
+def test_root_does_not_close_a_file_to_its_group(file, warnings, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root can try what root does")
     file.path.chmod(0o640)
@@ -164,26 +164,26 @@ def test_root_does_not_take_from_a_group_what_it_was_given(file, warnings, monke
 
 
 @pytest.mark.parametrize("content", [b"\xff not a key", b"", b"\0" * 64, b"x" * 100_000])
-def test_a_file_that_is_no_key_is_refused_with_its_name(file, content):
+def test_a_file_without_a_valid_key_is_refused_with_its_name(file, content):
     file.path.write_bytes(content)
     with pytest.raises(SettingsError, match=str(file.path)):
         file.read()
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_directory_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="Is a directory"):
         KeyFile(tmp_path).read()
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_directory_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="No such file or directory"):
         KeyFile(tmp_path / "nowhere" / "key").create()
 
 
-# --- noticing
+# --- versions
 
 
-def test_its_mark_changes_with_the_file(file, tmp_path):
+def test_the_version_changes_with_the_file(file, tmp_path):
     marks = [file.version()]
     assert file.version() == marks[0]
     file.rotate()
@@ -247,7 +247,7 @@ def test_retired_keys_are_erased(file, clock):
 
 def test_after_a_leak_everything_is_new_at_once(file, clock):
     file.rotate()
-    file.path.chmod(0o644)  # perhaps that is how it became known
+    file.path.chmod(0o644)  # perhaps the cause of the leak
     ring = file.replace_all()
     assert len(ring.keys) == 1
     assert ring.active(NOW).kid != FIRST.kid
@@ -277,7 +277,7 @@ def test_rotations_at_the_same_time_leave_one_new_key(file):
     assert len(file.read().keys) == 2
 
 
-def test_whoever_reads_during_rotations_sees_whole_files(file):
+def test_readers_see_whole_files_during_rotations(file):
     stop = threading.Event()
     seen: list[int] = []
 
@@ -320,7 +320,7 @@ def test_a_link_stays_a_link(file, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [0o600, 0o640, 0o660])
-def test_whoever_rotates_the_service_can_read(file, bits):
+def test_the_service_can_read_the_file_whichever_user_rotates(file, bits):
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     os.chown(file.path, 4711, 4712)
@@ -330,7 +330,7 @@ def test_whoever_rotates_the_service_can_read(file, bits):
     assert (found.st_uid, found.st_gid, mode(file.path)) == (4711, 4712, bits & 0o640)
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(file, monkeypatch):
+def test_a_read_only_directory_is_refused_and_nothing_is_left(file, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_no_part_of_a_key(file, monkeypatch):
     assert names(file.path.parent) == ["queue.sqlite3.key"]
 
 
-def test_a_malformed_file_is_not_replaced_unasked(file):
+def test_a_malformed_file_is_not_replaced(file):
     file.path.write_text("nonsense")
     with pytest.raises(RotationRefused, match="64 hex digits"):
         file.rotate()

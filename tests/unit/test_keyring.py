@@ -65,7 +65,7 @@ def test_the_order_of_the_text_does_not_matter_for_keys_with_a_time():
     assert at(ring, NOW + 49 * HOUR) == {"A": "retired", "B": "old", "C": "active"}
 
 
-def test_somebody_always_signs():
+def test_there_always_is_an_active_key():
     ring = KeyRing([Key(B, NOW + HOUR), Key(C, NOW + 2 * HOUR)])
     assert at(ring, 0.0) == {"B": "active", "C": "next"}  # a machine whose clock starts at 1970
 
@@ -99,7 +99,7 @@ def test_at_any_time(begins, timeless, hour):
 
 @given(st.lists(st.tuples(st.floats(0, 200), st.floats(24, 100)), min_size=1, max_size=8))
 def test_a_key_is_known_a_day_before_it_signs_and_two_days_after(rotations):
-    """Whatever the hours between rotations and their notices: no receiver with a set of a day is ever surprised."""
+    """For any times between rotations and any lead times, a receiver with a cached key set of a day knows the signing key."""
     ring, now, seen = KeyRing.of(KeyPair.generate()), NOW, {}
     for pause, notice in rotations:
         now += pause * HOUR
@@ -117,7 +117,7 @@ def test_a_key_is_known_a_day_before_it_signs_and_two_days_after(rotations):
             assert before in ring.published(moment)
 
 
-def test_a_rotation_erases_what_is_retired():
+def test_a_rotation_deletes_retired_keys():
     ring = KeyRing.of(A, D).rotated(B, NOW)
     later = NOW + (25 + 48) * HOUR
     assert at(ring, later - 1) == {"A": "old", "B": "active", "D": "spare"}
@@ -127,7 +127,7 @@ def test_a_rotation_erases_what_is_retired():
     assert A.seed_hex() not in ring.dump()
 
 
-def test_what_is_only_old_is_kept():
+def test_old_keys_are_kept():
     ring = KeyRing.of(A).rotated(B, NOW)
     ring = ring.rotated(C, NOW + 26 * HOUR)
     assert at(ring, NOW + 26 * HOUR) == {"A": "old", "B": "active", "C": "next"}
@@ -140,7 +140,7 @@ def test_one_rotation_after_the_other():
 
 
 @pytest.mark.parametrize("notice", [0.0, 24 * HOUR - 1, -1.0, float("nan"), float("inf"), 400 * 24 * HOUR])
-def test_a_notice_that_receivers_would_miss_or_nobody_means_is_refused(notice):
+def test_a_lead_time_that_is_too_short_or_too_long_is_refused(notice):
     with pytest.raises(RotationRefused, match="24 h"):
         KeyRing.of(A).rotated(B, NOW, notice)
 
@@ -178,14 +178,14 @@ def test_separators(separator):
         (f"{A.seed_hex()} {A.seed_hex()}@2027-01-15T08:00:00Z", "there twice"),
     ],
 )
-def test_a_malformed_text_is_told_and_not_repeated(text, reason):
+def test_a_malformed_text_is_refused_and_not_repeated(text, reason):
     with pytest.raises(SettingsError, match=reason) as caught:
         KeyRing.parse(text)
     for secret in ("nonsense", "tomorrow", A.seed_hex()[:10], B.seed_hex()[:10]):
         assert secret not in caught.value.detail
 
 
-def test_its_representation_does_not_tell_the_private_halves():
+def test_the_repr_does_not_show_private_keys():
     ring = KeyRing.of(A)
     assert A.seed_hex() not in f"{ring!r} {ring.keys!r}"
 

@@ -45,7 +45,7 @@ def test_new_keys_differ_and_can_be_written_down():
     VerifyKey(first.public).verify(b"message", again.sign(b"message"))
 
 
-def test_its_text_does_not_tell_the_private_half():
+def test_the_repr_does_not_show_the_private_key():
     key = KeyPair.generate()
     assert key.seed_hex() not in f"{key!r} {key}"
 
@@ -58,7 +58,7 @@ def test_a_malformed_seed_is_refused_and_not_repeated(text):
 
 
 @pytest.mark.parametrize("message", [b"", b"a", b"x" * 1000, bytes(range(256)) * 40], ids=len)
-def test_a_message_that_comes_piece_by_piece_has_the_same_signature(message):
+def test_a_message_in_chunks_has_the_same_signature(message):
     for key in (KeyPair.from_hex(SEED), *(KeyPair.generate() for _ in range(20))):
         signature = key.start_long()
         for start in range(0, len(message), 99):
@@ -70,7 +70,7 @@ def test_a_message_that_comes_piece_by_piece_has_the_same_signature(message):
         VerifyKey(key.public).verify(message, signature.digest())
 
 
-def test_a_message_that_changes_meanwhile_is_not_signed():
+def test_a_message_that_changes_between_the_readings_is_not_signed():
     signature = KeyPair.generate().start_long()
     signature.update_first(b"one")
     signature.end_first()
@@ -83,14 +83,14 @@ FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"  # the specification's example
 SECOND = "whsec_" + base64.b64encode(bytes(range(64))).decode()
 
 
-def test_the_code_of_the_specifications_example():
+def test_the_mac_of_the_specifications_example():
     message = b'msg_p5jXN8AQM9LWM0D4loKWxJek.1614265330.{"test": 2432232314}'
     code = SharedSecret.parse(FIRST).sign(message)
     assert base64.b64encode(code) == b"g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
     assert code == hmac.digest(base64.b64decode(FIRST[6:]), message, hashlib.sha256)
 
 
-def test_a_code_is_accepted_among_others():
+def test_a_mac_is_found_among_others():
     secret = SharedSecret.parse(FIRST)
     right, wrong = secret.sign(b"message"), SharedSecret.parse(SECOND).sign(b"message")
     assert secret.verify(b"message", [wrong, right])
@@ -102,7 +102,7 @@ def test_a_code_is_accepted_among_others():
 @pytest.mark.parametrize(
     "value", [f"{FIRST},{SECOND}", f"{FIRST} {SECOND}", f" {FIRST} ,\n{SECOND},", [FIRST, SECOND], (FIRST, SECOND)]
 )
-def test_several(value):
+def test_several_secrets(value):
     assert parse_webhook_secrets(value) == (FIRST, SECOND)
     assert [secret.sign(b"") for secret in parse_shared_secrets(value)] == [
         SharedSecret.parse(FIRST).sign(b""),
@@ -110,7 +110,7 @@ def test_several(value):
     ]
 
 
-def test_none():
+def test_no_secrets():
     assert parse_shared_secrets("") == parse_shared_secrets(()) == ()
 
 
@@ -135,11 +135,11 @@ def test_a_malformed_secret_is_refused_and_not_repeated(text):
 
 
 @pytest.mark.parametrize("value", [1, None])
-def test_what_is_no_list_is_refused(value):
+def test_a_value_that_is_not_a_list_is_refused(value):
     with pytest.raises(SettingsError, match="not a list of webhook secrets"):
         parse_webhook_secrets(value)
 
 
-def test_its_text_does_not_tell_it():
+def test_the_repr_does_not_show_the_secret():
     secret = SharedSecret.parse(FIRST)
     assert "MfKQ" not in f"{secret!r} {secret}"

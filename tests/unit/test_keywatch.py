@@ -26,7 +26,7 @@ class Bench:
         self.database = folder / "queue.sqlite3"
         self.file = KeyFile(folder / "queue.sqlite3.key", clock=lambda: self.now)
 
-    def watch(self, **options: object) -> KeyReloader:
+    def reloader(self, **options: object) -> KeyReloader:
         return KeyReloader(Settings(**options), self.database, self.heard.append, clock=lambda: self.now)
 
     def warnings(self) -> list[str]:
@@ -54,13 +54,13 @@ async def running(watch: KeyReloader):
 
 
 async def test_the_first_key_is_made(bench):
-    signer = await bench.watch().open()
+    signer = await bench.reloader().open()
     assert signer.active.kid == bench.file.read().keys[0].pair.kid
     assert bench.heard == []
 
 
 async def test_keys_of_the_option_are_not_kept(bench, tmp_path):
-    watch = bench.watch(signing_key=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
+    watch = bench.reloader(signing_key=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
     signer = await watch.open()
     await watch.check()
     assert (signer.active.kid, published(signer)) == (FIRST.kid, {FIRST.kid, SECOND.kid})
@@ -70,19 +70,19 @@ async def test_keys_of_the_option_are_not_kept(bench, tmp_path):
 async def test_a_file_that_the_option_names_is_read_and_not_made(bench, tmp_path):
     path = tmp_path / "elsewhere"
     with pytest.raises(SettingsError, match="there is no signing key"):
-        await bench.watch(signing_key=str(path)).open()
+        await bench.reloader(signing_key=str(path)).open()
     path.write_text(FIRST.seed_hex())
     path.chmod(0o600)
-    assert (await bench.watch(signing_key=str(path)).open()).active.kid == FIRST.kid
+    assert (await bench.reloader(signing_key=str(path)).open()).active.kid == FIRST.kid
 
 
 async def test_shared_secrets_sign_too(bench):
-    signer = await bench.watch(webhook_secret=(SECRET, SECRET)).open()
+    signer = await bench.reloader(webhook_secret=(SECRET, SECRET)).open()
     assert len(signer.macs(b"message")) == 2
 
 
 async def test_a_rotation_is_noticed(bench):
-    watch = bench.watch()
+    watch = bench.reloader()
     signer = await watch.open()
     first = signer.active.kid
     second = bench.file.rotate().keys[1].pair.kid
@@ -96,9 +96,9 @@ async def test_a_rotation_is_noticed(bench):
     assert len(bench.heard) == 1
 
 
-async def test_it_is_noticed_without_being_asked(bench, monkeypatch):
+async def test_a_change_is_loaded_by_the_loop(bench, monkeypatch):
     monkeypatch.setattr(keywatch, "CHECK_INTERVAL", 0.001)
-    watch = bench.watch()
+    watch = bench.reloader()
     signer = await watch.open()
     changed = asyncio.Event()
     watch._announce = lambda event: changed.set()
@@ -110,15 +110,15 @@ async def test_it_is_noticed_without_being_asked(bench, monkeypatch):
 
 
 async def test_stopping_does_not_wait_for_the_next_look(bench):
-    watch = bench.watch()
+    watch = bench.reloader()
     await watch.open()
     async with running(watch):
         watch.stop()
         watch.stop()
 
 
-async def test_a_key_file_that_is_gone_or_broken_changes_nothing_and_is_told_once(bench):
-    watch = bench.watch()
+async def test_a_missing_or_malformed_file_changes_nothing_and_warns_once(bench):
+    watch = bench.reloader()
     signer = await watch.open()
     first, text = signer.active.kid, bench.file.path.read_text()
     bench.file.path.unlink()
@@ -140,15 +140,15 @@ async def test_a_key_file_that_is_gone_or_broken_changes_nothing_and_is_told_onc
 
 
 async def test_a_file_that_was_opened_to_others_is_noticed(bench):
-    watch = bench.watch()
+    watch = bench.reloader()
     await watch.open()
     bench.file.path.chmod(0o604)
     await watch.check()
     assert "other users can read or write" in bench.warnings()[0]
 
 
-async def test_a_change_of_nothing_is_no_news(bench):
-    watch = bench.watch()
+async def test_a_file_with_the_same_keys_emits_nothing(bench):
+    watch = bench.reloader()
     await watch.open()
     bench.file.path.touch()
     await watch.check()
@@ -156,7 +156,7 @@ async def test_a_change_of_nothing_is_no_news(bench):
 
 
 async def test_many_looks_at_once(bench):
-    watch = bench.watch()
+    watch = bench.reloader()
     signer = await watch.open()
     new = bench.file.replace_all()
     await asyncio.gather(*(watch.check() for _ in range(20)))

@@ -14,7 +14,7 @@ def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRe
 
 
 class Outbox:
-    """Notes what it is asked, and has `pages` of records."""
+    """Records its calls, and returns `pages` of records."""
 
     def __init__(self, *pages: list[DeliveryRecord]) -> None:
         self.pages = list(pages)
@@ -35,13 +35,13 @@ class Outbox:
         return []
 
 
-async def test_everything_that_is_meant_is_delivered_again_in_batches():
-    outbox, heard = Outbox([record(1), record(2)], [record(5)]), []
-    count = await WebhookAdmin(outbox, heard.append).redeliver(make_filter(host="a.example"))
+async def test_all_matching_deliveries_are_redelivered_in_batches():
+    outbox, events = Outbox([record(1), record(2)], [record(5)]), []
+    count = await WebhookAdmin(outbox, events.append).redeliver(make_filter(host="a.example"))
     assert count == 3
     assert outbox.again == [[1, 2], [5]]
     assert [after for _, after, _ in outbox.asked] == [0, 2, 5]
-    assert heard == [Redelivered(3)]
+    assert events == [Redelivered(3)]
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ async def test_everything_that_is_meant_is_delivered_again_in_batches():
         ({"delivery_id": 1, "dead_only": True}, True),
     ],
 )
-async def test_only_what_was_given_up_unless_it_is_named(selection, dead):
+async def test_only_dead_deliveries_unless_named_by_id(selection, dead):
     outbox = Outbox()
     assert await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection)) == 0
     assert outbox.asked[0][0].dead_only is dead
@@ -68,7 +68,7 @@ async def test_times_are_milliseconds():
     assert outbox.asked == [(DeliveryFilter(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
 
 
-async def test_how_a_request_went_on_is_not_told_again_unless_it_is_named():
+async def test_events_are_redelivered_only_by_their_own_id():
     outbox = Outbox([record(1, WebhookKind.STARTED), record(2)])
     await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(request_id="id"))
     assert outbox.again == [[2]]
@@ -86,14 +86,14 @@ async def test_how_a_request_went_on_is_not_told_again_unless_it_is_named():
         ({"until": datetime(2027, 1, 1)}, "until is .*; pass a datetime with a time zone"),
     ],
 )
-async def test_what_is_not_understood_is_refused(selection, sentence):
+async def test_invalid_criteria_are_refused(selection, sentence):
     outbox = Outbox()
     with pytest.raises(BadRequest, match=sentence):
         await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection))
     assert outbox.asked == outbox.again == []
 
 
-async def test_those_that_are_not_well_are_shown_unless_others_are_wanted():
+async def test_unhealthy_receivers_are_listed_by_default():
     outbox = Outbox()
     await WebhookAdmin(outbox, lambda _: None).receivers()
     assert outbox.standings == list(UNHEALTHY)

@@ -50,18 +50,18 @@ def test_the_decision_after_a_response():
         (503, ((b"retry-after", b"1"),), 4, 6),
     ],
 )
-def test_the_wait_after_an_answer(status, headers, least, most):
+def test_the_delay_after_a_response(status, headers, least, most):
     for _ in range(50):
         assert least <= retry_delay(status, headers, 1, (5.0,), NOW) <= most
 
 
 @pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
-def test_there_is_nothing_to_wait_for(status, attempt):
+def test_there_is_no_further_attempt(status, attempt):
     assert retry_delay(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
+    ("status", "error"),
     [
         (200, None),
         (299, None),
@@ -70,11 +70,11 @@ def test_there_is_nothing_to_wait_for(status, attempt):
         (500, "response status 500"),
     ],
 )
-def test_what_is_wrong_with_an_answer(status, said):
-    assert error_for_status(status) == said
+def test_the_error_for_a_status(status, error):
+    assert error_for_status(status) == error
 
 
-def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
+def test_the_error_for_a_redirect_has_its_target_without_secrets():
     for location, shown in (
         (b"https://new.example/hook?token=secret#x", "https://new.example/hook"),
         (b"https://user:secret@new.example:8443/", "https://new.example:8443/"),
@@ -82,8 +82,8 @@ def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
         (b"//other.example/x", "https://other.example/x"),
         (b"https://a.example/\x1b[31m", "https://a.example/?[31m"),
     ):
-        said = error_for_status(302, ((b"location", location),), "https://a.example/hook?key=secret")
-        assert said == f"response status 302; redirects are not followed (this one is to {shown})"
+        error = error_for_status(302, ((b"location", location),), "https://a.example/hook?key=secret")
+        assert error == f"response status 302; redirects are not followed (this one is to {shown})"
     for nothing in (b"", b"https://[", b"mailto:a@b.example"):
         assert error_for_status(301, ((b"location", nothing),), "https://a.example/") == NOT_FOLLOWED
     assert len(error_for_status(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400

@@ -164,7 +164,7 @@ def test_the_frame_around_the_payload_is_the_same_bytes():
 
 
 @pytest.mark.parametrize(("status", "word"), [(200, "OK"), (500, "ERROR")])
-def test_what_is_too_large_is_named_with_where_to_fetch_it(status, word):
+def test_an_oversized_response_is_replaced_by_its_url(status, word):
     result = answered(b'{"seed": 1}', status)
     sent = json.loads(oversized_body(result, 10, "https://s.example/fal/queue/requests/1/response"))
     assert sent["payload"] is None
@@ -175,7 +175,7 @@ def test_what_is_too_large_is_named_with_where_to_fetch_it(status, word):
     assert list(sent) == sorted(sent)
 
 
-def test_news_have_fals_keys_and_their_own():
+def test_events_have_the_keys_of_fal_and_more():
     sent = event_body(WebhookKind.PROGRESS, ID, f"{ID}_2", {"at": 1800000000123, "fraction": 0.5, "stage": "hälf"})
     assert sent.decode("ascii") == (
         f'{{"error": null, "gateway_request_id": "{ID}", "payload": null, '
