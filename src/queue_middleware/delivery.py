@@ -6,16 +6,17 @@ import resource
 import time
 from collections import Counter
 from collections.abc import Callable
+from functools import partial
 
+from .background import GRACE, SHORTEST_WAIT, Rounds
 from .backoff import exponential, scheduled
 from .circuit import Outcome, outcome_of
 from .errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
-from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
+from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage, Trouble
 from .letter import ResultGone, Scribe
 from .models import Result, Standing
 from .outbound import Answer, Outbound
 from .outbox import Outbox
-from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .settings import Settings
 from .signing import Signer
 from .store import Store, Topic
@@ -74,7 +75,7 @@ class DeliveryEngine:
         self._announce = announce
         self._clock = clock
         self._slots = _Slots(limit or _affordable())
-        self._rounds = Rounds("delivery", self._claim, announce, grace=grace)
+        self._rounds = Rounds(self._claim, partial(Trouble, "delivery", announce), grace=grace)
         self._shortages = 0
         """Attempts in a row that this process lacked something for."""
         self._full = False
@@ -101,7 +102,7 @@ class DeliveryEngine:
     # --- claiming
 
     async def _claim(self) -> float | None:
-        """Start what is due. See `rounds.Rounds`."""
+        """Start what is due. See `background.Rounds`."""
         if self._slots.room() is None:
             self._full = True
             return None  # the first attempt that ends wakes us

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
-from .aside import aside
+from .background import GRACE, aside
 from .callback_id import CallbackIds
 from .capture import Capture
 from .delivery import DeliveryEngine
@@ -26,7 +26,6 @@ from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
-from .rounds import GRACE
 from .settings import Settings, stray_variables
 from .stores import open_stores
 from .target import Targets

@@ -8,12 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .aside import aside
+from .background import aside, rest
 from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
 from .keyfile import KeyFile, Mark, keys_of_option, path_of_keys
 from .keyring import KeyRing
-from .rounds import rest
 from .secret import parse_secrets
 from .settings import Settings
 from .signing import Signer

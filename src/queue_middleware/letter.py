@@ -8,7 +8,7 @@ import json
 from collections.abc import AsyncIterator, Callable, Iterable
 from functools import partial
 
-from .aside import aside
+from .background import aside
 from .errors import UnknownRequest
 from .http11 import Stream
 from .long_signing import LongSigning

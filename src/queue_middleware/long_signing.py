@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable, Iterable
 
-from .aside import aside
+from .background import aside
 from .models import Headers
 from .signing import Signer
 from .wire import asyncqueue, standard
