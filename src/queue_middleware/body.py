@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from .aside import aside
+from .background import aside
 from .errors import UnknownRequest
 from .models import PART, Headers, Result, StoredResponse
 from .pieces import ReadPart, pieces_of

@@ -5,17 +5,18 @@ from __future__ import annotations
 import resource
 import time
 from collections.abc import Callable
+from functools import partial
 
+from .background import GRACE, SHORTEST_WAIT, Rounds
 from .backoff import exponential
 from .body import ResultExpired
 from .errors import OutboundBusy, OutboundError, OutboundShortage
-from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage
+from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage, Trouble
 from .fairness import DispatchSlots, submitter_of_flow
 from .letter import MessageBuilder
 from .models import Result
 from .outbound import Answer, Outbound
 from .outbox import Outbox
-from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .store import Store, Topic
 from .verdict import AttemptDecision, decide_error, decide_response
 from .webhooks import Attempt, Delivery, Settled, Standing
@@ -56,7 +57,7 @@ class Dispatcher:
         self._announce = announce
         self._clock = clock
         self._slots = DispatchSlots(limit or _default_limit())
-        self._rounds = Rounds("delivery", self._claim, announce, grace=grace)
+        self._rounds = Rounds(self._claim, partial(Trouble, "delivery", announce), grace=grace)
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False

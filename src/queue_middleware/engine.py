@@ -9,7 +9,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
-from .aside import aside
+from .background import GRACE, aside
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
 from .capture import Capture
@@ -29,7 +29,6 @@ from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
-from .rounds import GRACE
 from .settings import Settings, stray_variables
 from .stores import Stores, open_stores
 from .target import Targets

@@ -6,11 +6,10 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from .aside import aside
+from .background import aside, rest
 from .errors import QueueError
 from .events import Announce, Finished, Rescued, Trouble, Warned
 from .lifecycle import OVERDUE, UNANSWERED
-from .rounds import rest
 from .store import Store
 from .waitingroom import WaitingRoom
 

@@ -8,13 +8,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .aside import aside
+from .background import aside, rest
 from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
 from .keyfile import FileVersion, KeyFile, keys_of_option, path_of_keys
 from .keyring import KeyRing
 from .keys import parse_shared_secrets
-from .rounds import rest
 from .settings import Settings
 from .signing import Signer
 

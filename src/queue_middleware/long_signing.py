@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
-from .aside import aside
+from .background import aside
 from .body import BodySignature
 from .signing import Signer
 from .wire import standard

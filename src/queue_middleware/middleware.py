@@ -15,12 +15,13 @@ from .application import default_name, layers
 from .attach import Attachment, attached_queue
 from .counts import Counts
 from .events import Observer
+from .isolation import isolation
 from .ledger import UNHEALTHY, make_filter
 from .lifespan import run_lifespan
 from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
-from .settings import Options, Settings, isolation
+from .settings import Options, Settings
 from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours

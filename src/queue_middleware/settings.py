@@ -6,12 +6,10 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
-from .isolation import VARIABLE, Isolation
 from .optiontexts import (
     parse_app,
     parse_crash,
@@ -37,8 +35,8 @@ from .optiontexts import (
     parse_words,
 )
 
-_OTHERS = VARIABLE
-"""With which variables begin that begin like options and are not."""
+_TEST_VARIABLES = "QUEUE_TESTS"
+"""Prefix of the variables that start like options and belong to `testing`."""
 
 
 class Options(TypedDict, total=False):
@@ -231,22 +229,13 @@ def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str,
     words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
     said = []
     for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_OTHERS):
+        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
             near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
             hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
             said.append(
                 (f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near))
             )
     return said
-
-
-def isolation(environ: Mapping[str, str] | None = None) -> Isolation | None:
-    """Where the databases of tests lie, while pytest runs."""
-    text = (os.environ if environ is None else environ).get(VARIABLE, "")
-    return _isolation(text) if text else None
-
-
-_isolation = cache(Isolation.read)  # one for all queues of a process: it counts them
 
 
 def _variable(option: str) -> str:

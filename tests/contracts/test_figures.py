@@ -9,6 +9,7 @@ import pytest
 
 from queue_middleware import (
     attempt,
+    background,
     backoff,
     cadence,
     circuit,
@@ -24,7 +25,6 @@ from queue_middleware import (
     logbook,
     logline,
     receivers,
-    rounds,
     target,
     urls,
     verify,
@@ -73,7 +73,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "Of a result up to 256 KiB all is in memory", PART, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all places are taken", PART * delivery.LIMIT, 64 * MIB),
     ("docs/explanation/deliveries.md", "Progress is told twice a second at most", 1000 / news._PAUSE, 2),
-    ("docs/explanation/deliveries.md", "attempts that are on their way get three seconds", rounds.GRACE, 3),
+    ("docs/explanation/deliveries.md", "attempts that are on their way get three seconds", background.GRACE, 3),
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
     ("docs/how-to/run-in-production.md", "for `retention` (7 days); results up to 64 MiB", Settings.retention, 7 * DAY),
     ("docs/how-to/run-in-production.md", "results up to 64 MiB", Settings.max_response_body, 64 * MIB),

@@ -426,7 +426,7 @@ async def test_cancelling_it_cancels_its_attempts(bench):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
 
 
 @pytest.mark.parametrize("verb", ["claim", "next_due", "settle"])
@@ -440,7 +440,7 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 3600.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 3600.0)
     async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
         assert (await bench.ear.next()).pause == 3600.0
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from queue_middleware.aside import aside
+from queue_middleware.background import aside
 from queue_middleware.counts import Counts
 from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
