@@ -6,16 +6,16 @@ import asyncio
 import os
 from collections.abc import Awaitable, Callable
 
-from .backoff import exponential, grown
+from .backoff import exponential
 from .ends import Loss
 from .errand import Errand
 from .errors import QueueError
 from .events import AttemptFailed, ClaimLost, Finished, Waiting
-from .lifecycle import Again, attempts_allowed, judge
 from .logbook import Logbook
 from .logline import now, retry_line
 from .models import Claim, Failure, JobState, StoredResponse
 from .replay import Replay
+from .retry import Again, attempts_allowed, grown, judge
 from .store import Store
 from .surroundings import Surroundings
 

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 from .account import Account
 from .bridges import Call, in_wsgi_bridge
-from .ends import Loss
+from .ends import CANCELLED, Loss
 from .events import AttemptStarted, Outage, Raised, Stuck
 from .jobcontext import enter
-from .lifecycle import CANCELLED
 from .models import Claim, ErrorType, Failure, StoredResponse
-from .replay import AnswerTooLarge, App, NoAnswer, Replay, build_scope
+from .replay import AnswerTooLarge, App, NoAnswer, Replay
+from .scope import build_scope
 from .surroundings import Surroundings
 
 POLITE = 0.1

@@ -12,7 +12,7 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
-from .replay import MARK
+from .scope import MARK
 
 _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})

@@ -10,8 +10,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from .jobcontext import replaying
-from .logline import clean, level_of, make_line, now
-from .models import LogLine
+from .logline import LogLine, clean, level_of, make_line, now
 
 _OURS = "queue_middleware"
 _LOOK = 1.0

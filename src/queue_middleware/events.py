@@ -7,8 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol, get_args
 
-from .ends import Outcome
-from .lifecycle import outcome_of
+from .ends import Outcome, outcome_of
 from .models import Failure, JobState, StoredResponse
 from .value import Value
 from .webhooks import Attempt, Delivery

@@ -1,7 +1,7 @@
 """Renews the leases of what this process works on, from a thread: a handler that blocks the event loop must lose nothing.
 
 Only what is named is renewed. A job that was claimed and then forgotten, by whatever defect, is rescued after one lease.
-It beats also when there is nothing to renew: `lifecycle.Pulse` says what for.
+It beats also when there is nothing to renew: `leases.Pulse` says what for.
 """
 
 from __future__ import annotations

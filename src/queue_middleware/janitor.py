@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Collection
 
 from .background import aside, rest
+from .ends import OVERDUE, UNANSWERED
 from .errors import QueueError
 from .events import Announce, Finished, Rescued, Trouble, Warned
-from .lifecycle import OVERDUE, UNANSWERED
 from .store import Store
 from .waitingroom import WaitingRoom
 

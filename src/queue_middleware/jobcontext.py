@@ -5,8 +5,8 @@ from __future__ import annotations
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from .logline import LABEL, clean, make_line, now, read_level
-from .models import Claim, LogLine, Progress
+from .logline import LABEL, LogLine, clean, make_line, now, read_level
+from .models import Claim, Progress
 
 
 class Book(Protocol):

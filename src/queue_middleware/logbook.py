@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
 from .events import Announce, Outage, Trouble
-from .logline import dropped_line, now, progress_line, size_of
-from .models import Claim, LogLine, Progress
+from .logline import LogLine, dropped_line, now, progress_line, size_of
+from .models import Claim, Progress
 from .store import Store
 
 T = TypeVar("T")

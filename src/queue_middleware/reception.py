@@ -15,9 +15,9 @@ from .callback_id import digest, is_callback_id
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
 from .json_text import MISSING, read_json, without_mark
-from .lifecycle import FINAL
 from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
+from .states import FINAL
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, read_callback, reason_of

@@ -10,15 +10,16 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .counts import Counts
+from .ends import CANCELLED
 from .engine import Engine
 from .errors import NotRunning
+from .event_log import Journal
 from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
-from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
-from .lifecycle import CANCELLED
-from .models import Cancelled, Job, LogLine, NewJob, Result
+from .logline import LogLine
+from .models import Cancelled, Job, NewJob, Result
 from .process import asyncio_loop, move_in
 from .provenance import Provenance
 from .reception import Reception

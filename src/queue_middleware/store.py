@@ -13,20 +13,8 @@ from typing import Protocol
 from .counts import Counts
 from .ends import Loss
 from .errors import QueueError
-from .models import (
-    Cancelled,
-    Claim,
-    Failure,
-    Glance,
-    Job,
-    LogLine,
-    NewJob,
-    Progress,
-    Receipt,
-    Rescue,
-    Result,
-    StoredResponse,
-)
+from .logline import LogLine
+from .models import Cancelled, Claim, Failure, Glance, Job, NewJob, Progress, Receipt, Rescue, Result, StoredResponse
 
 Told = Callable[[bool | QueueError], None]
 """Called in the event loop with what a verb has done, or why it could not."""
@@ -121,7 +109,7 @@ class Store(Protocol):
     async def release(self, claim: Claim) -> bool:
         """Hand the job back, in its old place, the attempt not charged. A job to be cancelled is cancelled instead.
 
-        But where that happens more than `lifecycle.FREE_HAND_BACKS` times in a row to attempts shorter than `LONG_ATTEMPT`, the
+        But where that happens more than `retry.FREE_HAND_BACKS` times in a row to attempts shorter than `LONG_ATTEMPT`, the
         attempt is charged, and after the last one the job fails. Its log says that it was handed back.
         """
 
@@ -141,7 +129,7 @@ class Store(Protocol):
         """Extend the leases of those jobs, deliveries and polls of this owner; how many there still were.
 
         To be called four times in each lease, also without tokens: it is how a process knows that the database is there
-        (`lifecycle.Pulse`). Fewer than were named: `Topic.CANCEL` is told. Blocking; called from a thread of its own.
+        (`leases.Pulse`). Fewer than were named: `Topic.CANCEL` is told. Blocking; called from a thread of its own.
         """
 
     # --- the janitor's verbs
@@ -150,7 +138,7 @@ class Store(Protocol):
         """Take the jobs of lost workers, and their deliveries and polls.
 
         `running` are the tokens that this process works on; they are renewed first, in the same transaction. What is lost
-        then says `lifecycle.IS_LOST`.
+        then says `leases.IS_LOST`.
 
         A job fails when it has no attempt left, or when the process that accepted it said `on_crash="fail"`. All others are
         suspects until they have ended or are retried for another reason: each waits for its backoff, and is claimed only
@@ -167,7 +155,7 @@ class Store(Protocol):
         webhook needs is kept.
 
         Finished jobs older than the retention go with all that is theirs; of short-lived jobs the answers, after
-        `lifecycle.SHORT`, or `SHORT_IF_LARGE`. What is known of hosts that no webhook went to for the retention goes too.
+        `ends.SHORT`, or `SHORT_IF_LARGE`. What is known of hosts that no webhook went to for the retention goes too.
         """
 
     async def counts(self) -> Counts:

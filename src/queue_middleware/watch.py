@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from .events import Announce, Trouble
-from .lifecycle import FINAL, IN_QUEUE
 from .models import Glance
+from .states import FINAL, IN_QUEUE
 from .store import Store, Topic
 
 _PAUSE = 0.02

@@ -6,9 +6,8 @@ import asyncio
 
 import pytest
 
-from queue_middleware.ends import Outcome
+from queue_middleware.ends import Outcome, outcome_of
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.lifecycle import outcome_of
 from queue_middleware.models import (
     PART,
     ErrorType,

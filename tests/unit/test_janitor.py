@@ -7,10 +7,10 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
+from queue_middleware.ends import LOST
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import Event, Finished, Outage, Rescued, Warned
 from queue_middleware.janitor import Janitor
-from queue_middleware.lifecycle import LOST
 from queue_middleware.models import JobState, Rescue
 
 

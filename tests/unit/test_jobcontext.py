@@ -6,8 +6,8 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.jobcontext import enter, replaying
-from queue_middleware.logline import LABEL
-from queue_middleware.models import Claim, LogLevel, LogLine, Progress, RetryPolicy
+from queue_middleware.logline import LABEL, LogLevel, LogLine
+from queue_middleware.models import Claim, Progress, RetryPolicy
 from tests.nouns import a_request
 
 

@@ -10,8 +10,8 @@ from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
 from queue_middleware.events import Event, Outage
 from queue_middleware.logbook import Logbook, Shelf
-from queue_middleware.logline import make_line
-from queue_middleware.models import Claim, LogLevel, LogLine, Progress, RetryPolicy
+from queue_middleware.logline import LogLevel, LogLine, make_line
+from queue_middleware.models import Claim, Progress, RetryPolicy
 from tests.nouns import a_request
 from tests.queueing import eventually
 

@@ -12,9 +12,9 @@ from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.hosts import canonical_authority
+from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
-from queue_middleware.wire.links import origin
 from queue_middleware.wire.routes import REMEMBERED
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)

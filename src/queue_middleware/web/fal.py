@@ -15,10 +15,11 @@ from queue_middleware.models import Cancelled, Job, Result
 from queue_middleware.pieces import pieces_of
 from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
+from queue_middleware.scope import origin
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.event_ids import read_heard
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
-from queue_middleware.wire.links import Links, origin
+from queue_middleware.wire.links import Links
 from queue_middleware.wire.routes import CHANGING, OF_ONE_REQUEST, OPEN, Verb, find_host_route, find_route
 
 from .access import Access

@@ -6,7 +6,8 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Sequence
 
-from queue_middleware.models import Job, LogLine
+from queue_middleware.logline import LogLine
+from queue_middleware.models import Job
 from queue_middleware.wire.logs import entries_json
 
 _MANY = 256

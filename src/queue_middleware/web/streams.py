@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from starlette.types import Receive
 
-from queue_middleware.models import Job, LogLine
+from queue_middleware.logline import LogLine
+from queue_middleware.models import Job
 from queue_middleware.watch import Follower
 from queue_middleware.wire.event_ids import Heard, id_field
 from queue_middleware.wire.fal import is_over

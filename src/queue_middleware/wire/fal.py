@@ -9,8 +9,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote_plus, unquote_to_bytes
 
+from queue_middleware.ends import run_time
 from queue_middleware.errors import BadRequest, UriTooLong
-from queue_middleware.lifecycle import run_time
 from queue_middleware.models import Job, JobState
 
 from .failures import error_type

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
-from queue_middleware.models import LogLine
+from queue_middleware.logline import LogLine
 
 
 def entries_json(lines: Iterable[LogLine]) -> str:

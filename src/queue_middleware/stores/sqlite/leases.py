@@ -1,6 +1,6 @@
 """Leases: renewed from a thread over a connection that stays open, and judged inside a transaction that the writer opened.
 
-The law is `lifecycle.IS_LOST`.
+The law is `leases.IS_LOST`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from queue_middleware.lifecycle import Pulse
+from queue_middleware.leases import Pulse
 from queue_middleware.value import Value
 
 from .connection import CommitFailed, in_transaction, open_connection
@@ -67,7 +67,7 @@ class Leases:
         return now if self._pulse.is_calm(now, self._lease) else _NEVER
 
     def renew(self, tokens: Collection[int]) -> int:
-        """Extend these leases; how many there were. Without any it writes all the same: see `lifecycle.Pulse`."""
+        """Extend these leases; how many there were. Without any it writes all the same: see `leases.Pulse`."""
         with self._renewing:
             if self._connection is None:
                 return 0

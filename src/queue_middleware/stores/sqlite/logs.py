@@ -6,7 +6,8 @@ import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
-from queue_middleware.models import Claim, LogLine, Progress
+from queue_middleware.logline import LogLine
+from queue_middleware.models import Claim, Progress
 
 from .codec import decode_lines
 from .jobs import NotTogether

@@ -13,13 +13,13 @@ from queue_middleware.background import aside
 from queue_middleware.counts import Counts
 from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
+from queue_middleware.logline import LogLine
 from queue_middleware.models import (
     Cancelled,
     Claim,
     Failure,
     Glance,
     Job,
-    LogLine,
     NewJob,
     Progress,
     Receipt,

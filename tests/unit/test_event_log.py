@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
+from queue_middleware.event_log import Journal
 from queue_middleware.events import Outage, Recovered, Rescued, Trouble, Warned
-from queue_middleware.journal import Journal
 from queue_middleware.models import JobState
 from tests.clock import Seconds
 
