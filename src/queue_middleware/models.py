@@ -21,7 +21,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
-    WAITING = "waiting"
+    WAITING = "awaiting"
     """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
     COMPLETED = "completed"
     FAILED = "failed"
@@ -31,7 +31,7 @@ class JobState(StrEnum):
 class DeliveryState(StrEnum):
     """Where a webhook stands. The last three are final, until somebody asks for it to be delivered again."""
 
-    WAITING = "waiting"
+    WAITING = "blocked"
     """For an earlier webhook of the same request."""
     PENDING = "pending"
     SENDING = "sending"
@@ -53,7 +53,7 @@ class Standing(StrEnum):
     """What we know of a host that webhooks go to; `circuit` is the law of it."""
 
     NEW = "new"
-    GOOD = "good"
+    GOOD = "healthy"
     SLOW = "slow"
     FAILING = "failing"
     OPEN = "open"

@@ -288,7 +288,7 @@ async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_
     assert "not public" in event.attempt.error
 
 
-@pytest.mark.parametrize("table", ["payload", "response_part"])
+@pytest.mark.parametrize("table", ["payload", "response_chunk"])
 async def test_a_result_that_is_gone_is_dead(bench, table):
     receiver = Receiver()
     await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
