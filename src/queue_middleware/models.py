@@ -28,36 +28,12 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
-class DeliveryState(StrEnum):
-    """Where a webhook stands. The last three are final, until somebody asks for it to be delivered again."""
-
-    WAITING = "blocked"
-    """For an earlier webhook of the same request."""
-    PENDING = "pending"
-    SENDING = "sending"
-    DELIVERED = "delivered"
-    SUPERSEDED = "superseded"
-    """It had failed, and then there was newer news of the same request."""
-    DEAD = "dead"
-
-
 class WebhookKind(StrEnum):
     """What a webhook tells. Only the last is sent unasked."""
 
     STARTED = "started"
     PROGRESS = "progress"
     COMPLETED = "completed"
-
-
-class Standing(StrEnum):
-    """What we know of a host that webhooks go to; `circuit` is the law of it."""
-
-    NEW = "new"
-    GOOD = "healthy"
-    SLOW = "slow"
-    FAILING = "failing"
-    OPEN = "open"
-    """Nothing is sent but a probe now and then."""
 
 
 class Priority(IntEnum):

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from .aside import Lane
+from . import events
+from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
 from .cadence import next_question
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
@@ -16,7 +17,6 @@ from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .inquiry import Inquiry
 from .models import ErrorType, Failure, StoredResponse
-from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
 from .turns import Turns
@@ -80,7 +80,7 @@ class Poller:
         self._clock = clock
         self._turns = Turns(limit)
         self._lane = Lane()
-        self._rounds = Rounds("poller", self._claim, announce, grace=grace)
+        self._rounds = Rounds(self._claim, partial(events.Trouble, "poller", announce), grace=grace)
         store.subscribe(Topic.POLL, self._rounds.wake)
 
     async def run(self) -> None:
@@ -100,7 +100,7 @@ class Poller:
         self._rounds.hurry()
 
     async def _claim(self) -> float | None:
-        """Start what is due. See `rounds.Rounds`."""
+        """Start what is due. See `background.Rounds`."""
         places = self._turns.places()
         if places is None:
             return None  # the first question that ends wakes us

@@ -281,7 +281,7 @@ async def test_an_attempt_is_given_back_only_when_who_was_told_the_url_can_find_
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the database does meanwhile: the URL is in somebody's hands."""
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.05)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
     asked: list[str] = []
     refusals = [StoreBusy("busy", 1)]
     expect = SQLiteWaitingRoom.expect

@@ -258,8 +258,8 @@ class Flaky(SQLiteStore):
 
 
 async def test_finished_work_outlives_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Flaky)
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
     ear = Memory()
     gate = Gate()

@@ -530,7 +530,7 @@ async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_bac
 
 
 async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
@@ -541,7 +541,7 @@ async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
 
 @pytest.mark.parametrize("verb", ["resolve", "settle_poll"])
 async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, verb):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, verb, StoreBusy("busy", 1), StoreBusy("busy", 1))

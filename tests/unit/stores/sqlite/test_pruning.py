@@ -16,7 +16,7 @@ from queue_middleware.stores.sqlite import SQLiteStore, bounds, retention
 from queue_middleware.stores.sqlite.bounds import ROW, WEIGHT, Budget, within_bounds
 from queue_middleware.stores.sqlite.pruning import Pruning
 from queue_middleware.stores.sqlite.retention import Outlived, Pruned
-from queue_middleware.webhooks import Which
+from queue_middleware.webhooks import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 
@@ -157,7 +157,7 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
     assert 0 < counted(store, "response_chunk") < 40
     assert (await store.result(claim.request_id)).response is None
     assert await store.outbox.redeliver([delivery]) == 0
-    assert await store.outbox.records(Which(request_id=claim.request_id)) == []
+    assert await store.outbox.records(DeliveryFilter(request_id=claim.request_id)) == []
     while await store.prune(10):
         pass
     with pytest.raises(UnknownRequest):
