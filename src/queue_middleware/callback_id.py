@@ -10,8 +10,13 @@ import hashlib
 import hmac
 import os
 import re
+import secrets
 from collections.abc import Sequence
+from pathlib import Path
 
+from .errors import SettingsError
+from .optiontexts import parse_secrets
+from .privatefile import read_or_make
 from .tasks import SecretId
 from .taskspec import Task, TaskSpec
 
@@ -26,6 +31,21 @@ def is_callback_id(text: str) -> bool:
 def digest(text: str) -> bytes:
     """What is stored of an id."""
     return hashlib.sha256(text.encode()).digest()
+
+
+def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
+    """Return the secrets that ids are derived from: the option's, or those in a file beside the database.
+
+    The file is created if it does not exist. Blocking. Raises `SettingsError` for a file that cannot be used.
+    """
+    if option:
+        return option
+    path = database.with_name(f"{database.name}.secret")
+    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
+    try:
+        return parse_secrets(text)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.detail}") from None
 
 
 class CallbackIds:

@@ -9,7 +9,7 @@ from contextvars import Context
 from typing import Any, Protocol
 
 from .aside import aside
-from .callback_id import CallbackIds
+from .callback_id import CallbackIds, callback_secrets
 from .capture import Capture
 from .delivery import DeliveryEngine
 from .departure import Departure
@@ -18,7 +18,6 @@ from .guard import Guard
 from .heartbeat import Heartbeat
 from .inquiry import Inquiry
 from .janitor import Janitor
-from .keyfile import callback_secrets
 from .keywatch import KeyWatch
 from .ledger import Ledger
 from .outbound import Outbound

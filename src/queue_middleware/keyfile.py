@@ -19,8 +19,7 @@ from pathlib import Path
 from .errors import RotationRefused, SettingsError
 from .keypair import KeyPair
 from .keyring import NOTICE, KeyRing
-from .optiontexts import parse_secrets
-from .privatefile import read_or_make, sync_folder
+from .privatefile import sync_folder
 
 _KEPT_MODE = 0o600
 _GIVEN_MODE = 0o640
@@ -44,18 +43,6 @@ def keys_of_option(signing_key: str | None) -> KeyRing | None:
 def path_of_keys(signing_key: str | None, database: Path) -> Path:
     """The file that the option names; without it the one beside the database."""
     return database.with_name(f"{database.name}.key") if signing_key is None else Path(signing_key)
-
-
-def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
-    """From which callback URLs are made; without the option they are kept beside the database. Raises `SettingsError`."""
-    if option:
-        return option
-    path = database.with_name(f"{database.name}.secret")
-    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
-    try:
-        return parse_secrets(text)
-    except SettingsError as error:
-        raise SettingsError(f"{path}: {error.detail}") from None
 
 
 class KeyFile:
