@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 import re
+from collections.abc import Iterable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 from .errors import SettingsError
 from .taskspec import Backoff
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DOUBLED = 64
+_LONGEST_RETRY_AFTER = 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 
 
@@ -43,3 +47,21 @@ def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> floa
 def grown(kind: Backoff, attempt: int) -> float:
     """Seconds after a task's attempt number `attempt`: 1, 2, 4, 8, 16, … or 1, 2, 3, 4, 5, … (AsyncQueue contract, "Tasks")."""
     return float(attempt) if kind is Backoff.LINEAR else 2.0 ** (attempt - 1)
+
+
+def retry_after(headers: Iterable[tuple[bytes, bytes]], now: float) -> float:
+    """Seconds of `Retry-After` in either form (RFC 9110 §10.2.3), at most a day; 0 if it is absent or malformed.
+
+    `headers` have lower-case names. `now` is in Unix seconds.
+    """
+    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1").strip()
+    try:
+        seconds = float(int(text)) if text.isdecimal() else _parse_http_date(text) - now
+    except (ValueError, OverflowError):
+        return 0.0
+    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
+
+
+def _parse_http_date(text: str) -> float:
+    date = parsedate_to_datetime(text)
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp()

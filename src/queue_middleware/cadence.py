@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from .backoff import retry_after
 from .models import Headers
-from .verdict import retry_after
 
 SHORTEST = 1.0
 LONGEST_WISH = 3600.0

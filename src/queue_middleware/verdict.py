@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import UTC
-from email.utils import parsedate_to_datetime
 from urllib.parse import urljoin, urlsplit
 
-from .backoff import scheduled
+from .backoff import retry_after, scheduled
 from .models import Headers
 
-_LONGEST_RETRY_AFTER = 86400.0
 _LONGEST_LOCATION = 300
 
 
@@ -47,18 +44,3 @@ def follow_up(status: int, headers: Headers, tries: int, schedule: tuple[float, 
     if wait is None or status not in (429, 503):
         return wait
     return max(wait, retry_after(headers, now))
-
-
-def retry_after(headers: Headers, now: float) -> float:
-    """Seconds of `Retry-After`, either form (RFC 9110 §10.2.3), at most a day; 0 where there is none that can be read."""
-    text = next((value for name, value in headers if name == b"retry-after"), b"").decode("latin-1").strip()
-    try:
-        seconds = float(int(text)) if text.isdecimal() else _date(text) - now
-    except (ValueError, OverflowError):
-        return 0.0
-    return min(max(seconds, 0.0), _LONGEST_RETRY_AFTER)
-
-
-def _date(text: str) -> float:
-    found = parsedate_to_datetime(text)
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,9 +1,13 @@
+from email.utils import formatdate
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from queue_middleware.backoff import exponential, parse_duration, parse_schedule, scheduled
+from queue_middleware.backoff import exponential, parse_duration, parse_schedule, retry_after, scheduled
 from queue_middleware.errors import SettingsError
+
+NOW = 1_700_000_000.0
 
 
 @pytest.mark.parametrize(
@@ -45,3 +49,27 @@ def test_exponential_waits_double_up_to_the_longest(attempt: int) -> None:
 def test_exponential_waits_have_no_last_attempt() -> None:
     """A host that is probed every five minutes has failed more than 1,024 times after four days."""
     assert 30 <= exponential(100_000) <= 60
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (b"0", 0),
+        (b"120", 120),
+        (b" 7 ", 7),
+        (b"999999999", 86400),
+        (b"-5", 0),
+        (b"soon", 0),
+        (b"", 0),
+        (b"1.5", 0),
+        (b"9" * 5000, 0),
+        (formatdate(NOW + 90, usegmt=True).encode(), 90),
+        (formatdate(NOW - 90, usegmt=True).encode(), 0),
+        (formatdate(NOW + 10**7, usegmt=True).encode(), 86400),
+        (b"Tue, 14 Nov 2023 22:14:20 -0000", 60),
+        (b"Tue, 99 Nov 2023 22:14:20 GMT", 0),
+    ],
+)
+def test_retry_after(value, seconds):
+    assert retry_after(((b"retry-after", value),), NOW) == seconds
+    assert retry_after((), NOW) == 0

@@ -1,34 +1,8 @@
-from email.utils import formatdate
-
 import pytest
 
-from queue_middleware.verdict import follow_up, retry_after, trouble
+from queue_middleware.verdict import follow_up, trouble
 
 NOW = 1_700_000_000.0
-
-
-@pytest.mark.parametrize(
-    ("value", "seconds"),
-    [
-        (b"0", 0),
-        (b"120", 120),
-        (b" 7 ", 7),
-        (b"999999999", 86400),
-        (b"-5", 0),
-        (b"soon", 0),
-        (b"", 0),
-        (b"1.5", 0),
-        (b"9" * 5000, 0),
-        (formatdate(NOW + 90, usegmt=True).encode(), 90),
-        (formatdate(NOW - 90, usegmt=True).encode(), 0),
-        (formatdate(NOW + 10**7, usegmt=True).encode(), 86400),
-        (b"Tue, 14 Nov 2023 22:14:20 -0000", 60),
-        (b"Tue, 99 Nov 2023 22:14:20 GMT", 0),
-    ],
-)
-def test_retry_after(value, seconds):
-    assert retry_after(((b"retry-after", value),), NOW) == seconds
-    assert retry_after((), NOW) == 0
 
 
 @pytest.mark.parametrize(
