@@ -47,7 +47,7 @@ class Starter:
 @pytest.fixture
 def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there will not come either."""
-    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOK", 0.01)
+    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOKUP_DELAY", 0.01)
 
 
 def path_in(text: str | bytes) -> str:

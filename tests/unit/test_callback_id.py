@@ -1,6 +1,6 @@
 import pytest
 
-from queue_middleware.callback_id import CallbackIds, digest, is_callback_id
+from queue_middleware.callback_id import CallbackIds, digest, is_token
 from queue_middleware.tasks import SecretId
 from queue_middleware.taskspec import TaskSpec
 
@@ -12,7 +12,7 @@ def test_an_id_has_256_bits_and_only_its_hash_is_stored() -> None:
     ids = CallbackIds([OLD])
     task = ids.new_task(SPEC)
     made = ids.make(SecretId.CALLBACK, task.salt)
-    assert is_callback_id(made)
+    assert is_token(made)
     assert len(bytes.fromhex(made)) == 32
     assert (task.callback, task.signal) == (digest(made), digest(ids.make(SecretId.SIGNAL, task.salt)))
     assert ids.callback_of(task) == made
@@ -46,4 +46,4 @@ def test_a_changed_secret_keeps_the_ids_of_tasks_that_were_made_with_the_old_one
 
 @pytest.mark.parametrize("text", ["", "0" * 63, "0" * 65, "A" * 64, "g" * 64, "0" * 63 + "\n", "\u0660" * 64])
 def test_what_is_no_id(text: str) -> None:
-    assert not is_callback_id(text)
+    assert not is_token(text)

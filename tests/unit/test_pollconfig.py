@@ -1,4 +1,4 @@
-"""The `pollConfig` of a task: what it takes, what it refuses and with which words, and that it survives being stored."""
+"""The `pollConfig` of a task: what it takes, what it refuses and with which status_keys, and that it survives being stored."""
 
 import json
 
@@ -10,8 +10,8 @@ from queue_middleware.taskspec import PollConfig
 from queue_middleware.wire.pollconfig import (
     read_poll_config,
     shown_poll_config,
-    spelled,
-    words,
+    status_key,
+    status_keys,
 )
 
 GIVEN = {
@@ -102,6 +102,6 @@ def test_what_is_no_object_is_refused(given):
 
 
 def test_statuses_are_compared_without_regard_to_case():
-    assert words(("Done", 2, True, 0.5)) == {"done", "2", "true", "0.5"}
-    assert spelled("IN_PROGRESS") == "in_progress"
-    assert spelled(None) is spelled([]) is spelled({}) is None
+    assert status_keys(("Done", 2, True, 0.5)) == {"done", "2", "true", "0.5"}
+    assert status_key("IN_PROGRESS") == "in_progress"
+    assert status_key(None) is status_key([]) is status_key({}) is None

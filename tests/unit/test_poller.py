@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.inquiry import Inquiry
 from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.outbound import Outbound
+from queue_middleware.poll_request import Inquiry
 from queue_middleware.poller import Poller
+from queue_middleware.schedule import first_poll_delay
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Channel
 from queue_middleware.taskspec import PollConfig
-from queue_middleware.waiting import FOLLOW
+from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from queue_middleware.wire.providers import PROVIDERS
 from tests.blank import lay_blank
 from tests.clock import ManualClock
@@ -100,7 +100,7 @@ class Bench:
         assert claim.task is not None
         left = config.max_duration if seconds is None else seconds
         now = self.clock.now / 1000
-        poll_in = first_question(config.interval, left, answer.headers, now, word_awaited=given["callback"])
+        poll_in = first_poll_delay(config.interval, left, answer.headers, now, expects_call=given["callback"])
         wait = a_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
         assert await self.store.waiting.conclude(claim, claim.task, answer, wait)
         return claim
@@ -255,7 +255,7 @@ async def test_the_key_goes_to_the_provider_and_nowhere_else(bench):
 @pytest.mark.parametrize(("ends", "result"), [("", b'{"rows": 3}'), ("303", b"a,b\r\n1,2\r\n")])
 async def test_a_location_is_followed_at_the_pace_that_the_provider_wishes(bench, ends, result):
     async with providing(Accepted(ends=ends)) as provider, bench.asking():
-        claim = await bench.start(provider, FOLLOW, "/work", BEARER, b"{}")
+        claim = await bench.start(provider, LOCATION_POLLING, "/work", BEARER, b"{}")
         heard, took = await bench.until_over(claim)
     assert [event.status for event in heard[:-1]] == ["running", "running"]
     assert took == 21  # three times `Retry-After: 7`
@@ -317,7 +317,7 @@ async def test_an_answer_that_does_not_say_where_to_ask_is_a_failure(bench, answ
 
 
 async def test_nobody_is_asked_whom_the_owner_does_not_allow(bench):
-    claim = await bench.wait_for(FOLLOW, StoredResponse(202, ((b"location", b"https://evil.example/"),), b""))
+    claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, ((b"location", b"https://evil.example/"),), b""))
     async with bench.asking():
         await bench.until_over(claim)
     expected = "the provider may not be asked: the option 'task_targets' does not allow to call evil.example"
@@ -631,7 +631,7 @@ async def test_nor_in_headers_but_a_redirect_that_holds_it_is_followed(bench):
 @pytest.mark.parametrize("headers", [((b"location", b"https://evil.example/"),), ()])
 async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, headers):
     """A question that is impossible at half of the time must not throw the callback away."""
-    claim = await bench.wait_for(FOLLOW, StoredResponse(202, headers, b""), 600.0, callback=True)
+    claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, headers, b""), 600.0, callback=True)
     async with bench.asking():
         bench.pass_time(300)
         assert isinstance(await bench.ear.next(), PollFailed)

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.waiting import FOLLOW
-from queue_middleware.wire.pollconfig import read_poll_config, shown_poll_config
+from queue_middleware.wire.pollconfig import LOCATION_POLLING, read_poll_config, shown_poll_config
 from queue_middleware.wire.providers import PROVIDERS, find_provider, provider_of, providers_body, recognise
 
 
@@ -37,7 +36,7 @@ def test_they_are_shown_with_their_whole_poll_config():
     }
 
 
-@pytest.mark.parametrize("config", [*(provider.poll for provider in PROVIDERS.values()), FOLLOW])
+@pytest.mark.parametrize("config", [*(provider.poll for provider in PROVIDERS.values()), LOCATION_POLLING])
 def test_each_could_have_been_given_as_a_poll_config(config):
     assert read_poll_config(json.loads(json.dumps(shown_poll_config(config)))) == config
 

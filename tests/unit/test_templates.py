@@ -8,7 +8,7 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.json_text import LARGE, MISSING, read_json
-from queue_middleware.wire.templates import Start, Unfillable, check_path, check_template, fill, read_path
+from queue_middleware.wire.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
 
 BODY = {
     "id": "abc-123",
@@ -30,9 +30,9 @@ BODY = {
 }
 
 
-def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1") -> Start:
+def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1") -> StartResponse:
     headers = ((b"Location", b"/jobs/9"), (b"x-job", b"a b"))
-    return Start(url, 202, headers, json.dumps(body).encode())
+    return StartResponse(url, 202, headers, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
@@ -60,33 +60,33 @@ def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1")
 )
 def test_blanks_are_filled_in(template, address):
     check_template("urlTemplate", template)
-    assert fill(template, start()) == address
+    assert render(template, start()) == address
 
 
 @pytest.mark.parametrize(
     "blank", ["id2", "id.x", "null", "true", "object", "items", "items.5.key", "items.x", "empty", "urls.get.0", "dots"]
 )
 def test_what_cannot_stand_in_an_address_is_told(blank):
-    with pytest.raises(Unfillable, match=f"body.{blank}"):
-        fill(f"/x/{{startResult.body.{blank}}}", start())
+    with pytest.raises(TemplateError, match=f"body.{blank}"):
+        render(f"/x/{{startResult.body.{blank}}}", start())
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b'"text"', b"\xff", b"[" * 100_000])
 def test_an_answer_without_json_has_nothing(body):
-    with pytest.raises(Unfillable, match=r"no body\.id"):
-        fill("/x/{startResult.body.id}", Start("https://a.example/", 200, (), body))
+    with pytest.raises(TemplateError, match=r"no body\.id"):
+        render("/x/{startResult.body.id}", StartResponse("https://a.example/", 200, (), body))
 
 
 @pytest.mark.parametrize("name", ["file", "long", "backslash"])
 def test_what_is_no_address_of_the_web_is_told(name):
     body = {**BODY, "long": "https://a.example/" + "x" * 2050, "backslash": "https://a.example/a\\b"}
-    with pytest.raises(Unfillable, match="no address"):
-        fill(f"{{startResult.body.{name}}}", start(body))
+    with pytest.raises(TemplateError, match="no address"):
+        render(f"{{startResult.body.{name}}}", start(body))
 
 
 def test_without_a_target_on_the_web_a_relative_address_leads_nowhere():
-    with pytest.raises(Unfillable, match="no address"):
-        fill("/v1/{startResult.body.id}", start(url="/local"))
+    with pytest.raises(TemplateError, match="no address"):
+        render("/v1/{startResult.body.id}", start(url="/local"))
 
 
 @pytest.mark.parametrize(

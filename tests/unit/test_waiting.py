@@ -7,7 +7,7 @@ import pytest
 from queue_middleware.models import ErrorType, Failure, StoredResponse
 from queue_middleware.tasks import Wait
 from queue_middleware.taskspec import PollConfig
-from queue_middleware.waiting import FOLLOW, wait_after
+from queue_middleware.waiting import wait_after
 from tests.nouns import a_request, a_task
 
 NOW = 1_700_000_000.0
@@ -58,9 +58,9 @@ def test_for_a_word_and_for_a_poll_at_half_of_the_time():
 
 
 def test_where_the_answer_says_where_to_ask():
-    assert after(202, LOCATION) == Wait(600.0, 5.0, FOLLOW, CREDENTIALS)
-    assert after(202, LOCATION, wait=3600.0) == Wait(3600.0, 5.0, FOLLOW, CREDENTIALS)
-    assert after(202, (*LOCATION, (b"retry-after", b"7"))) == Wait(600.0, 7.0, FOLLOW, CREDENTIALS)
-    assert after(202, LOCATION, callback=True) == Wait(100.0, 50.0, FOLLOW, CREDENTIALS)
+    assert after(202, LOCATION) == Wait(600.0, 5.0, LOCATION_POLLING, CREDENTIALS)
+    assert after(202, LOCATION, wait=3600.0) == Wait(3600.0, 5.0, LOCATION_POLLING, CREDENTIALS)
+    assert after(202, (*LOCATION, (b"retry-after", b"7"))) == Wait(600.0, 7.0, LOCATION_POLLING, CREDENTIALS)
+    assert after(202, LOCATION, callback=True) == Wait(100.0, 50.0, LOCATION_POLLING, CREDENTIALS)
     assert after(202, LOCATION, poll=POLLS) == Wait(100.0, 5.0, None, CREDENTIALS)  # the task's own word counts
     assert after(202, LOCATION, outside=False) is None  # of the application itself it is an answer like any other
