@@ -201,15 +201,15 @@ async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, re
     ("name", "ends", "error"),
     [
         ("replicate", "failed", "CUDA out of memory"),
-        ("replicate", "canceled", "the provider says canceled"),
+        ("replicate", "canceled", "the provider reports status canceled"),
         ("runwayml", "FAILED", "Your prompt was rejected by moderation."),
-        ("runwayml", "CANCELLED", "the provider says CANCELLED"),
+        ("runwayml", "CANCELLED", "the provider reports status CANCELLED"),
         ("luma", "failed", "prompt not allowed because advanced moderation failed"),
         ("elevenlabs-dubbing", "failed", "The video has no speech."),
         (
             "stability-video",
             "403",
-            'the question for the status was answered 403: ["The result has expired."]',
+            'the status request was answered with 403: ["The result has expired."]',
         ),
     ],
 )
@@ -224,7 +224,7 @@ async def test_of_fal_a_result_that_is_no_2xx_is_the_failure(bench):
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.PROVIDER_FAILED
-    assert detail.startswith("the result was answered 422: ")
+    assert detail.startswith("the result request was answered with 422: ")
     assert "Field required" in detail
 
 
@@ -232,7 +232,10 @@ async def test_of_fal_a_5xx_for_the_result_is_believed_the_third_time(bench):
     async with begun(bench, "fal", "500") as (_, claim), bench.asking():
         heard, _ = await bench.until_over(claim)
     assert [type(event) for event in heard] == [Polled, Polled, PollFailed, PollFailed, Finished]
-    assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, "the result was answered 500: Internal Server Error")
+    assert await bench.failure(claim) == (
+        ErrorType.PROVIDER_FAILED,
+        "the result request was answered with 500: Internal Server Error",
+    )
 
 
 async def test_the_key_goes_to_the_provider_and_nowhere_else(bench):
@@ -271,12 +274,12 @@ async def test_trouble_is_overcome(bench):
         provider.interruptions.extend([Reply(404, {"detail": "not seen yet"}), busy, HANG_UP, slow, None, Reply(502), None])
         heard, took = await bench.until_over(claim)
     assert [getattr(event, "reason", getattr(event, "status", None)) for event in heard] == [
-        "the question for the status was answered 404",
-        "the question for the status was answered 503",
+        "the status request was answered with 404",
+        "the status request was answered with 503",
         "the connection ended without an HTTP answer",
-        "the question for the status was answered 429",
+        "the status request was answered with 429",
         "starting",
-        "the question for the status was answered 502",
+        "the status request was answered with 502",
         "processing",
         None,
     ]
@@ -290,7 +293,7 @@ async def test_what_is_found_nowhere_three_times_is_gone(bench):
         provider.jobs.clear()
         heard, _ = await bench.until_over(claim)
     assert [type(event) for event in heard] == [PollFailed, PollFailed, Finished]
-    expected = "the question for the status was answered 404: Not found"
+    expected = "the status request was answered with 404: Not found"
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, expected)
 
 
@@ -299,14 +302,14 @@ async def test_a_key_that_is_refused_fails_at_once(bench):
         provider.interruptions.append(Reply(401, {"error": "The API key is invalid."}))
         heard, _ = await bench.until_over(claim)
     assert len(heard) == 1
-    assert (await bench.failure(claim))[1] == "the question for the status was answered 401: The API key is invalid."
+    assert (await bench.failure(claim))[1] == "the status request was answered with 401: The API key is invalid."
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (an_answer(b"{}"), "the answer to the first call has no body.id that could be in an address"),
-        (an_answer(b"no json"), "the answer to the first call has no body.id that could be in an address"),
+        (an_answer(b"{}"), "the target's response has no usable body.id, which the poll URL needs"),
+        (an_answer(b"no json"), "the target's response has no usable body.id, which the poll URL needs"),
     ],
 )
 async def test_an_answer_that_does_not_say_where_to_ask_is_a_failure(bench, answer, error):
@@ -320,7 +323,7 @@ async def test_nobody_is_asked_whom_the_owner_does_not_allow(bench):
     claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, ((b"location", b"https://evil.example/"),), b""))
     async with bench.asking():
         await bench.until_over(claim)
-    expected = "the provider may not be asked: the option 'task_targets' does not allow to call evil.example"
+    expected = "the provider cannot be polled: evil.example is not in task_targets"
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, expected)
 
 
@@ -329,7 +332,7 @@ async def test_nor_after_a_redirect(bench):
     async with begun(bench, "luma") as (provider, claim), bench.asking():
         provider.interruptions.append(moved)
         await bench.until_over(claim)
-    assert (await bench.failure(claim))[1].startswith("the provider may not be asked")
+    assert (await bench.failure(claim))[1].startswith("the provider cannot be polled")
 
 
 async def test_redirects_are_followed_but_not_for_ever(bench):
@@ -350,7 +353,7 @@ async def test_redirects_are_followed_but_not_for_ever(bench):
 async def test_an_answer_that_is_too_large_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.asking(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "the answer is larger than 100 bytes"
+        assert (await bench.ear.next()).reason == "the response is larger than 100 bytes"
     assert len(provider.questions) == 1
 
 
@@ -359,7 +362,7 @@ async def test_what_is_not_foreseen_is_told_and_asked_again(bench):
     async with bench.asking(Scripted(RuntimeError("a defect"), an_answer(b'{"status": "done"}'))):
         bench.pass_time(5)
         assert isinstance(await bench.ear.next(), Outage)
-        assert (await bench.ear.next()).reason == "not asked: RuntimeError"
+        assert (await bench.ear.next()).reason == "not sent: RuntimeError"
         await bench.until_over(claim)
     assert await bench.result(claim) == b'{"status": "done"}'
 
@@ -386,7 +389,7 @@ async def test_after_its_time_it_is_asked_a_last_time(bench):
     async with bench.asking(wire):
         heard, took = await bench.until_over(claim)
     assert ([event.wait for event in heard[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
-    expected = "the provider was not done in time; the last status was busy"
+    expected = "the provider did not finish in time; the last status was busy"
     assert await bench.failure(claim) == (ErrorType.WAIT_TIMEOUT, expected)
 
 
@@ -396,8 +399,8 @@ async def test_a_time_out_says_what_went_wrong_last(bench):
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.WAIT_TIMEOUT
-    assert detail.startswith("the provider was not done in time; the last question came to nothing: ")
-    assert detail.endswith("the question for the status was answered 503: overloaded")
+    assert detail.startswith("the provider did not finish in time; the last poll failed: ")
+    assert detail.endswith("the status request was answered with 503: overloaded")
 
 
 @pytest.mark.parametrize("done_after", [1, 2, math.inf])
@@ -596,7 +599,7 @@ async def test_one_that_takes_too_long_is_trouble(bench, monkeypatch):
     wire.gate.clear()
     async with bench.asking(wire):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "no whole answer within 0.02 s"
+        assert (await bench.ear.next()).reason == "no complete response within 0.02 s"
         wire.gate.set()
 
 

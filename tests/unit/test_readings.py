@@ -1,4 +1,4 @@
-"""What an answer of a provider means, whether he was asked or has called."""
+"""How responses to polls, and callbacks, are read."""
 
 import json
 
@@ -37,11 +37,11 @@ def status_of(config, body, status=200, failures=0, *headers):
     return read_status(config, HERE, URL, answer(body, status, *headers), failures)
 
 
-# --- asked for
+# --- responses to polls
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "reading"),
+    ("body", "status", "outcome"),
     [
         ({"status": "busy"}, 200, Running("busy")),
         ({"status": "busy"}, 202, Running("busy")),
@@ -59,8 +59,8 @@ def status_of(config, body, status=200, failures=0, *headers):
         ({"status": "broken", "why": "x" * 600}, 200, Failed("x" * 499 + "…")),
     ],
 )
-def test_statuses(body, status, reading):
-    expected = Succeeded(answer(body, status)) if reading == "done" else reading
+def test_statuses(body, status, outcome):
+    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
     assert status_of(CONFIG, body, status) == expected
 
 
@@ -72,7 +72,7 @@ def test_statuses(body, status, reading):
         (408, 99, False),
         (425, 99, False),
         (429, 99, False),
-        (404, 0, False),  # what was just made may not be seen everywhere yet
+        (404, 0, False),  # a new job may not be visible everywhere yet
         (404, 1, False),
         (404, 2, True),
         (400, 0, True),
@@ -82,10 +82,10 @@ def test_statuses(body, status, reading):
         (304, 0, True),
     ],
 )
-def test_a_question_that_is_refused(status, failures, final):
-    reading = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
+def test_a_poll_that_is_refused(status, failures, final):
+    outcome = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
     text = f"the status request was answered with {status}"
-    assert reading == (Failed(f"{text}: because") if final else PollError(text, "because"))
+    assert outcome == (Failed(f"{text}: because") if final else PollError(text, "because"))
 
 
 def test_redirects():
@@ -111,12 +111,12 @@ def test_redirects():
         ("", b"text/plain; charset=utf-8", b""),
     ],
 )
-def test_the_result_is_the_part_that_its_path_names(output, kind, body):
-    reading = status_of(REPLICATE, {"status": "succeeded", "output": output})
-    assert reading == Succeeded(StoredResponse(200, ((b"content-type", kind),), body))
+def test_the_result_is_the_part_at_its_path(output, kind, body):
+    outcome = status_of(REPLICATE, {"status": "succeeded", "output": output})
+    assert outcome == Succeeded(StoredResponse(200, ((b"content-type", kind),), body))
 
 
-def test_without_that_part_nothing_is_thrown_away():
+def test_without_that_part_the_result_is_the_whole_response():
     assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Succeeded(answer({"status": "succeeded", "id": "x"}))
 
 
@@ -127,13 +127,13 @@ def test_progress():
         assert status_of(RUNWAY, {"status": "RUNNING", "progress": odd}) == Running("RUNNING")
 
 
-def test_the_result_may_stand_elsewhere():
-    plan = poll_urls(
+def test_the_result_may_have_its_own_url():
+    urls = poll_urls(
         FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s", "response_url": "https://q.example/r"}')
     )
-    assert plan == PollUrls("https://q.example/s", "https://q.example/r")
-    assert read_status(FAL, plan, URL, answer({"status": "COMPLETED"}), 0) == FetchResult("https://q.example/r")
-    assert read_status(FAL, plan, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
+    assert urls == PollUrls("https://q.example/s", "https://q.example/r")
+    assert read_status(FAL, urls, URL, answer({"status": "COMPLETED"}), 0) == FetchResult("https://q.example/r")
+    assert read_status(FAL, urls, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
     with pytest.raises(TemplateError, match="response_url"):
         poll_urls(FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s"}'))
 
@@ -151,7 +151,7 @@ def test_the_result_may_stand_elsewhere():
         (429, 9, False),
     ],
 )
-def test_a_result_that_is_no_2xx_is_the_failure(status, failures, final):
+def test_a_result_without_2xx_is_a_failure(status, failures, final):
     text = f"the result request was answered with {status}"
     expected = Failed(f"{text}: no prompt") if final else PollError(text, "no prompt")
     assert read_result(URL, answer({"detail": "no prompt"}, status), failures) == expected
@@ -178,7 +178,7 @@ def test_the_http_status_may_be_the_status():
 # --- 202 with Location
 
 
-def test_where_a_location_leads():
+def test_the_url_of_a_location():
     assert (
         poll_urls(LOCATION_POLLING, StartResponse(URL, 202, ((b"location", b"../jobs/1"),), b"")).status
         == "https://api.example/jobs/1"
@@ -186,7 +186,7 @@ def test_where_a_location_leads():
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "reading"),
+    ("body", "status", "outcome"),
     [
         (b"", 202, Running()),
         ({"status": "Succeeded"}, 202, Running("Succeeded")),
@@ -202,12 +202,12 @@ def test_where_a_location_leads():
         (b"", 204, "done"),
     ],
 )
-def test_following_needs_no_configuration(body, status, reading):
-    expected = Succeeded(answer(body, status)) if reading == "done" else reading
+def test_a_location_needs_no_configuration(body, status, outcome):
+    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
     assert status_of(LOCATION_POLLING, body, status) == expected
 
 
-# --- called
+# --- callbacks
 
 
 def called(payload, config=None, target=None):
@@ -217,7 +217,7 @@ def called(payload, config=None, target=None):
 OF_REPLICATE = {"id": "p", "input": {"text": "x"}, "created_at": "2025-01-01T00:00:00Z", "logs": "", "error": None}
 
 
-def test_any_payload_of_a_stranger_is_the_result():
+def test_any_payload_of_an_unknown_service_is_the_result():
     for payload in ({}, [], "text", 3, None, {"status": "processing"}, {"status": "rejected"}, {"state": {"failed": 1}}):
         assert called(payload) is None
 
@@ -229,13 +229,13 @@ def test_a_failure_payload_is_a_failure():
     assert called({**OF_REPLICATE, "status": "canceled"}) == Failed("the provider reports status canceled")
     assert called({"id": "g", "state": "failed", "created_at": "2025", "failure_reason": "moderated"}) == Failed("moderated")
     assert called({"status": "FAILED", "failure": "no"}, RUNWAY) == Failed("no")
-    # of strangers too, if they say so themselves
+    # of unknown services too, if the payload has a common word for a failure
     assert called({"status": "Failed", "reason": "out of paint"}) == Failed("out of paint")
     assert called({"state": "error"}) == Failed("the provider reports status error")
     assert called({"state": "cancelled"}, CONFIG) == Failed("the provider reports status cancelled")
 
 
-def test_only_the_last_of_several_events_is_the_end():
+def test_only_the_last_of_several_events_is_final():
     for status in ("starting", "processing"):
         assert called({**OF_REPLICATE, "status": status}) == Running(status)
     last = {**OF_REPLICATE, "status": "succeeded", "output": ["https://x"]}
@@ -243,7 +243,7 @@ def test_only_the_last_of_several_events_is_the_end():
     assert called({"id": "g", "state": "dreaming", "created_at": "2025"}) == Running("dreaming")
 
 
-def test_the_tasks_own_configuration_comes_first_then_the_host_then_the_looks():
+def test_precedence_is_configuration_then_host_then_payload():
     payload = {**OF_REPLICATE, "status": "failed"}
     assert called(payload, PollConfig("/x", "status", ("failed",), ("succeeded",))) is None
     assert called({"status": "FAILED"}, None, "https://api.dev.runwayml.com/v1/image_to_video") == Failed(
@@ -252,7 +252,7 @@ def test_the_tasks_own_configuration_comes_first_then_the_host_then_the_looks():
     assert called({"status": "waiting"}, CONFIG) == Running("waiting")
 
 
-def test_a_payload_without_a_status_is_the_only_one():
+def test_a_payload_without_a_status_is_final():
     assert called({"output": 1}, CONFIG) is None
     assert called({"output": 1}, None, "https://queue.fal.run/fal-ai/x") is None
     assert called({"status": "x"}, STABILITY) is None
