@@ -50,7 +50,7 @@ def first_poll_delay(interval: float, time_left: float, headers: Headers, now: f
     """Seconds from the target's response to the first poll; the other arguments are those of `next_poll_delay`.
 
     If a callback or a signal is expected (`expects_call`), there are polls only at half of the time and at its end, in case the
-    callback was lost (docs/reference/protocols/asyncqueue.md, "Where we are better", 7).
+    callback was lost (docs/reference/protocols/asyncqueue.md, "Extensions", 7).
     """
     return time_left / 2 if expects_call else next_poll_delay(interval, time_left, 0, headers, now) or 0.0
 

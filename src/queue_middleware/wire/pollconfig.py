@@ -40,7 +40,7 @@ LOCATION_POLLING = PollConfig(
         "running", "scheduled", "started", "starting", "submitted", "waiting", "working",
     ),
 )  # fmt: skip
-"""How the `Location` of a 202 is polled without configuration (docs/reference/protocols/asyncqueue.md, "Where we are better").
+"""How the `Location` of a 202 is polled without configuration (docs/reference/protocols/asyncqueue.md, "Extensions").
 
 202 means that the work is not finished, any other 2xx that it succeeded, unless a common word in `status` means something else.
 """

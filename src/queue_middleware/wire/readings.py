@@ -1,6 +1,6 @@
 """Reads a provider's response to a poll, and its callback: still running, succeeded, failed, or a poll that failed.
 
-Both are read by the same `PollConfig` (docs/reference/protocols/asyncqueue.md, "Provider polling" and "Where we are better").
+Both are read by the same `PollConfig` (docs/reference/protocols/asyncqueue.md, "Provider polling" and "Extensions").
 """
 
 from __future__ import annotations
