@@ -60,26 +60,26 @@ class Poller:
 
     def __init__(
         self,
-        store: Store,
-        room: WaitingRoom,
-        inquiry: Inquiry,
-        ids: CallbackIds,
-        announce: Announce,
+        jobs: Store,
+        tasks: WaitingRoom,
+        client: Inquiry,
+        tokens: CallbackIds,
+        emit: Announce,
         *,
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,
         grace: float = GRACE,
     ) -> None:
-        self._jobs = store
-        self._tasks = room
-        self._client = inquiry
-        self._tokens = ids
-        self._emit = announce
+        self._jobs = jobs
+        self._tasks = tasks
+        self._client = client
+        self._tokens = tokens
+        self._emit = emit
         self._clock = clock
         self._limiter = PollLimiter(limit)
         self._lane = Lane()
-        self._loop = Rounds("poller", self._claim, announce, grace=grace)
-        store.subscribe(Topic.POLL, self._loop.wake)
+        self._loop = Rounds("poller", self._claim, emit, grace=grace)
+        jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:
         """Work until `stop`; ends when the running polls are settled or were given up."""

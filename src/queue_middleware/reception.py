@@ -34,10 +34,10 @@ _ALREADY_ENDED = "the task has already ended in another way"
 class Reception:
     """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
 
-    def __init__(self, room: WaitingRoom, provenance: Provenance, announce: Announce) -> None:
-        self._store = room
-        self._verifier = provenance
-        self._emit = announce
+    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Announce) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._emit = emit
         self._lane = Lane()
 
     async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
@@ -68,17 +68,17 @@ class Reception:
             await self._resolve(job, Channel.SIGNAL, body, _as_failure(failed))
         return job
 
-    async def find(self, secret: SecretId, text: str) -> Waiter:
+    async def find(self, kind: SecretId, token: str) -> Waiter:
         """Return the job that this secret id belongs to."""
-        if not is_token(text):
+        if not is_token(token):
             raise UnknownRequest(_UNKNOWN_ID)
-        token_hash = digest(text)
+        token_hash = digest(token)
         try:
-            job = await self._store.find(secret, token_hash)
+            job = await self._store.find(kind, token_hash)
         except UnknownRequest:
             await asyncio.sleep(_SECOND_LOOKUP_DELAY)
-            job = await self._store.find(secret, token_hash)
-        stored = job.task.callback if secret is SecretId.CALLBACK else job.task.signal
+            job = await self._store.find(kind, token_hash)
+        stored = job.task.callback if kind is SecretId.CALLBACK else job.task.signal
         if stored is None or not hmac.compare_digest(stored, token_hash):
             raise UnknownRequest(_UNKNOWN_ID)
         return job

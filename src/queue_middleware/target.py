@@ -61,10 +61,10 @@ class Aim(Value, frozen=True):
 class Targets:
     """Resolves targets, and builds the callback URLs that their requests hold."""
 
-    def __init__(self, app: App, outbound: Outbound, ids: CallbackIds, settings: Settings) -> None:
+    def __init__(self, app: App, outbound: Outbound, tokens: CallbackIds, settings: Settings) -> None:
         self._app = app
         self._outbound = outbound
-        self._ids = ids
+        self._tokens = tokens
         self._settings = settings
         self._proxy_headers = ProxyHeaders(settings.proxy_headers)
 
@@ -72,7 +72,7 @@ class Targets:
         """What an attempt of a task calls. Raises nothing: a target that cannot be called fails when it is called."""
         spec, callback_id, target = task.spec, None, task.spec.target
         if spec.callback:
-            callback_id = self._ids.callback_of(task)
+            callback_id = self._tokens.callback_of(task)
             if callback_id is None:
                 return Aim(_failing_app(_SECRET_MISSING), request)
             url = callback_url(spec.base, callback_id)
@@ -89,11 +89,11 @@ class Targets:
     def expect(self, request: StoredRequest) -> Task:
         """The task that is stored for a handler that asks for its callback URL."""
         base = self._settings.public_url or origin_of_request(request)
-        return self._ids.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
+        return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:
         """The callback id of a stored task. Raises `QueueError` if the secret that it was derived from is gone."""
-        callback_id = self._ids.callback_of(task)
+        callback_id = self._tokens.callback_of(task)
         if callback_id is None:
             raise QueueError(_SECRET_MISSING.detail)
         return callback_id
