@@ -14,7 +14,7 @@ from .value import Value
 class DeliveryState(StrEnum):
     """State of a delivery. The last three are final, unless it is redelivered."""
 
-    WAITING = "waiting"
+    WAITING = "blocked"
     """Blocked by an earlier webhook of the same request."""
     PENDING = "pending"
     SENDING = "sending"
@@ -28,7 +28,7 @@ class Standing(StrEnum):
     """Health of a receiver, by the rules in `circuit`."""
 
     NEW = "new"
-    GOOD = "good"
+    GOOD = "healthy"
     SLOW = "slow"
     FAILING = "failing"
     OPEN = "open"

@@ -47,7 +47,7 @@ class Starter:
 @pytest.fixture
 def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there will not come either."""
-    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOK", 0.01)
+    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOKUP_DELAY", 0.01)
 
 
 def path_in(text: str | bytes) -> str:
@@ -215,7 +215,7 @@ async def test_while_it_waits_the_last_report_is_shown(database: Path) -> None:
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
-        await eventually(lambda: stored_jobs(database, "state = 'waiting'"))
+        await eventually(lambda: stored_jobs(database, "state = 'awaiting'"))
         status = await queue.status(request_id)
         assert "somebody else paints" in json.dumps(status)
         await call_back(queue, path_in(asked[0]))
@@ -392,7 +392,7 @@ async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
         assert (await queue.cancel(request_id)).status_code == 202
         assert (await queue.response(request_id)).status_code == 499
         await call_back(queue, path, status=409)
@@ -439,7 +439,7 @@ async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path,
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not JSON"}
+        assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not valid JSON"}
         await call_back(queue, path, content=b'"a text is JSON too"')
         assert (await queue.response(request_id)).json() == "a text is JSON too"
 
@@ -454,7 +454,7 @@ async def test_a_restart_in_between(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
     async with serving(http_only(starter), database) as queue:
         await call_back(queue, path, {"after": "the restart"})
         assert (await queue.response(request_id)).json() == {"after": "the restart"}
@@ -502,7 +502,7 @@ async def test_the_secret_is_kept_nowhere(database: Path, caplog: pytest.LogCapt
         await eventually(lambda: asked)
         path = path_in(asked[0])
         secret = path.rpartition("/")[2]
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
         assert secret.encode() not in _everything_in(database)
         prediction = {"id": "p", "input": {}, "created_at": "", "webhook": asked[0]}
         await call_back(queue, path, {**prediction, "status": "starting"})

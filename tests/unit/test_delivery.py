@@ -286,7 +286,7 @@ async def test_a_refusal_of_the_guard_is_retried_because_the_address_may_change(
     assert "not public" in event.attempt.error
 
 
-@pytest.mark.parametrize("table", ["payload", "response_part"])
+@pytest.mark.parametrize("table", ["payload", "response_chunk"])
 async def test_a_delivery_without_its_result_is_dead(bench, table):
     receiver = Receiver()
     await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))

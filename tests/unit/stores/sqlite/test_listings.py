@@ -40,7 +40,7 @@ def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Con
     connection.execute("PRAGMA foreign_keys = OFF")
     for key in range(2000):
         connection.execute(
-            "INSERT INTO job (id, tail, state, priority, client, max_attempts, task) "
+            "INSERT INTO job (id, id_random, state, priority, client, max_attempts, task) "
             "VALUES (?, zeroblob(10), 'queued', 5, 'c', 1, 2)",
             (key,),
         )
