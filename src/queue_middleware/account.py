@@ -10,7 +10,7 @@ from .backoff import exponential
 from .ends import Loss
 from .errand import Errand
 from .errors import QueueError
-from .events import AttemptFailed, ClaimLost, Finished, Waiting
+from .events import AttemptFailed, ClaimLost, Finished, JobAwaiting
 from .logbook import Logbook
 from .logline import now, retry_line
 from .models import Claim, Failure, JobState, StoredResponse
@@ -42,7 +42,7 @@ class Account:
         self.claim = claim
         self._around = around
         self._store = around.store
-        self._announce = around.announce
+        self._announce = around.emit
         self._loop = around.loop
         self._on_told = on_told
         self.since = around.loop.time()
@@ -135,9 +135,9 @@ class Account:
     def _on_finished(self, held: _Held) -> None:
         claim = self.claim
         if held is JobState.WAITING:
-            self._announce(Waiting(claim.request_id, claim.attempt))
+            self._announce(JobAwaiting(claim.request_id, claim.attempt))
         elif held:
-            self._announce(Finished(claim.request_id, claim.attempt, self._outcome, self._loop.time() - self.since))
+            self._announce(Finished.of(claim.request_id, claim.attempt, self._outcome, self._loop.time() - self.since))
         else:
             self.lost()
         self.is_telling = False

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from .account import Account
 from .bridges import Call, in_wsgi_bridge
 from .ends import CANCELLED, Loss
-from .events import AttemptStarted, Outage, Raised, Stuck
+from .events import ApplicationError, AttemptStarted, ServiceError, SlotStuck
 from .jobcontext import enter
 from .models import Claim, ErrorType, Failure, StoredResponse
 from .replay import AnswerTooLarge, App, NoAnswer, Replay
@@ -72,7 +72,7 @@ class Attempt:
         self._account = account = Account(claim, around, self._leave)
         self.claim = claim = account.claim
         self._around = around
-        self._announce = around.announce
+        self._announce = around.emit
         self._loop = around.loop
         self._vacate = vacate
         most = around.settings.request_timeout
@@ -107,7 +107,7 @@ class Attempt:
             elif not self._replay.complete:
                 self._account.settle(self._replay.unfinished(error))
         except Exception as unforeseen:
-            self._announce(Outage("attempt", unforeseen, 0))
+            self._announce(ServiceError("attempt", unforeseen, 0))
             self._account.settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
         finally:
             self._stop_timer()
@@ -141,7 +141,7 @@ class Attempt:
             self._account.forget()  # it is handed back, and run again
             raise error
         if self._reason is None and not isinstance(error, NoAnswer):
-            self._announce(Raised(claim.request_id, error))
+            self._announce(ApplicationError(claim.request_id, error))
         return error
 
     async def _flush(self, number: int, data: bytes) -> None:
@@ -160,7 +160,7 @@ class Attempt:
         if not self._account.is_settled:
             self.abort(Abort.TIMEOUT)
         else:
-            self._announce(Stuck(self.claim.request_id, now - self._account.since))
+            self._announce(SlotStuck(self.claim.request_id, now - self._account.since))
             self._deadline = math.inf
             self._vacate(self, still_running=True)
 
@@ -215,7 +215,7 @@ class Attempt:
     def _give_up(self) -> None:
         """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
         if not self._account.is_settled:
-            self._announce(Stuck(self.claim.request_id, self._loop.time() - self._account.since))
+            self._announce(SlotStuck(self.claim.request_id, self._loop.time() - self._account.since))
             self.settle_abort()
 
     def abandon(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from .models import ErrorType, Failure, Job, StoredResponse
+from .models import ErrorType, Failure, Job
 
 
 class Outcome(StrEnum):
@@ -55,8 +55,8 @@ def run_time(job: Job) -> int | None:
     return max(0, job.finished_at - job.started_at)
 
 
-def outcome_of(ended: StoredResponse | Failure) -> Outcome:
-    """The class of what a request ended with."""
-    if isinstance(ended, Failure):
-        return Outcome.CANCELLED if ended.error_type is ErrorType.CLIENT_CANCELLED else Outcome.FAILED
-    return Outcome(f"{ended.status // 100}xx") if 200 <= ended.status < 600 else Outcome.OTHER
+def outcome_of(status: int | None, error: ErrorType | None) -> Outcome:
+    """The outcome class of an HTTP status; without a status, of the error that took the place of a response."""
+    if status is None:
+        return Outcome.CANCELLED if error is ErrorType.CLIENT_CANCELLED else Outcome.FAILED
+    return Outcome(f"{status // 100}xx") if 200 <= status < 600 else Outcome.OTHER

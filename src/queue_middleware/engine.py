@@ -16,7 +16,7 @@ from .capture import Capture
 from .completion import CompletionFormat
 from .delivery import Dispatcher
 from .departure import Departure
-from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
+from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
@@ -49,35 +49,35 @@ class _Loop(Protocol):
 class Engine:
     """One start of one queue: `open`, then `run`."""
 
-    def __init__(self, app: App, settings: Settings, guard: Guard, provenance: Provenance, announce: Announce) -> None:
+    def __init__(self, app: App, settings: Settings, guard: Guard, provenance: Provenance, emit: Emit) -> None:
         self._app = app
         self._settings = settings
         self._guard = guard
         self._provenance = provenance
-        self._announce = announce
+        self._emit = emit
 
     async def open(self, stack: AsyncExitStack) -> None:
         """Open everything; `stack` closes it. Raises what makes it impossible."""
-        settings, announce = self._settings, self._announce
+        settings, emit = self._settings, self._emit
         self.stores = stores = open_stores(settings)
         store, database = stores.jobs, stores.database
         await database.open()
         stack.push_async_callback(database.close)
-        self.keywatch = KeyReloader(settings, stores.location.secrets, announce)
+        self.keywatch = KeyReloader(settings, stores.location.secrets, emit)
         self.signer = await self.keywatch.open()
-        outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, announce=self._announce))
+        outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, emit=self._emit))
         self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
         targets = Targets(self._app, outbound, self.ids, settings)
-        self.worker = Worker(self._app, store, stores.tasks, targets, settings, announce)
-        self.reception = Reception(stores.tasks, self._provenance, announce)
-        self.ledger = WebhookAdmin(stores.webhooks, announce)
-        self.watch = Watch(store, announce)
+        self.worker = Worker(self._app, store, stores.tasks, targets, settings, emit)
+        self.reception = Reception(stores.tasks, self._provenance, emit)
+        self.ledger = WebhookAdmin(stores.webhooks, emit)
+        self.watch = Watch(store, emit)
         self.departure = Departure(self.watch.stop)
         stack.callback(self.departure.close)
         messages = MessageBuilder(self.signer, self._formats(stores), time.time)
-        self._delivery = Dispatcher(store, stores.webhooks, outbound, messages, settings.webhook_schedule, announce)
-        self._poller = Poller(store, stores.tasks, Inquiry(outbound, settings), self.ids, announce)
-        self._janitor = Janitor(store, stores.tasks, announce, database.warnings, self._tokens, database.complaint)
+        self._delivery = Dispatcher(store, stores.webhooks, outbound, messages, settings.webhook_schedule, emit)
+        self._poller = Poller(store, stores.tasks, Inquiry(outbound, settings), self.ids, emit)
+        self._janitor = Janitor(store, stores.tasks, emit, database.warnings, self._tokens, database.complaint)
         await self._janitor.warn()
         if database.is_first:
             self._say_once()
@@ -93,13 +93,13 @@ class Engine:
     def _say_once(self) -> None:
         """What is the same for all processes on the database."""
         for note in self.stores.database.notes():
-            self._announce(Noted(note))
+            self._emit(OperatorNotice(note))
         for message, is_near in stray_variables():
-            self._announce(Warned(message) if is_near else Noted(message))
+            self._emit(OperatorWarning(message) if is_near else OperatorNotice(message))
 
     def _attend(self, stack: AsyncExitStack) -> None:
         """What goes on beside the event loop's tasks: leases are renewed from a thread, and `logging` is listened to."""
-        heartbeat = Heartbeat(self.stores.jobs, self._settings, self._announce, self._tokens)
+        heartbeat = Heartbeat(self.stores.jobs, self._settings, self._emit, self._tokens)
         stack.push_async_callback(heartbeat.stop)
         heartbeat.start()
         if self._settings.capture_logs and self._settings.max_logs:
@@ -122,7 +122,7 @@ class Engine:
             for loop in loops:
                 group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
-            self._announce(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
+            self._emit(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
             await stop.wait()
             self._say_what_is_waited_for()
             self.watch.stop()
@@ -131,7 +131,7 @@ class Engine:
             # After the worker: what it finished while draining may still be sent.
             for loop in loops:
                 loop.stop()
-        self._announce(Stopped(self.worker.handed_back))
+        self._emit(Stopped(self.worker.handed_back))
 
     def _say_what_is_waited_for(self) -> None:
         """At once: where nothing is printed for half a minute, the next thing that is tried is `kill -9`."""
@@ -139,7 +139,7 @@ class Engine:
         requests, webhooks = len(self.worker.tokens()), len(self._delivery.tokens())
         if requests or webhooks:
             seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
-            self._announce(Stopping(requests, webhooks, seconds, can_hurry))
+            self._emit(Stopping(requests, webhooks, seconds, can_hurry))
 
     def _hurry(self) -> None:
         """Asked to end once more: wait for nothing."""
@@ -153,5 +153,5 @@ class Engine:
             try:
                 return await run()
             except Exception as error:
-                self._announce(Outage("loop", error, _RESTART_PAUSE))
+                self._emit(ServiceError("loop", error, _RESTART_PAUSE))
                 await asyncio.sleep(_RESTART_PAUSE)

@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Collection
 
 from .background import aside
-from .events import Announce, Event, Trouble
+from .events import Emit, ErrorStreak, Event
 from .settings import Settings
 from .store import Store
 
@@ -26,10 +26,10 @@ _TRIES = 16
 class Heartbeat:
     """Beats from `start` to `stop`. `held` gives the tokens; it is called in the thread."""
 
-    def __init__(self, store: Store, settings: Settings, announce: Announce, held: Callable[[], Collection[int]]) -> None:
+    def __init__(self, store: Store, settings: Settings, emit: Emit, held: Callable[[], Collection[int]]) -> None:
         self._store = store
         self._lease = settings.lease
-        self._announce = announce
+        self._emit = emit
         self._held = held
         self._quit = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -45,7 +45,7 @@ class Heartbeat:
         await aside(self._thread.join, _PATIENCE)
 
     def _run(self) -> None:
-        pause, trouble = self._lease / _BEATS, Trouble("heartbeat", self._tell)
+        pause, trouble = self._lease / _BEATS, ErrorStreak("heartbeat", self._tell)
         while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
                 self._store.renew(self._held())
@@ -58,4 +58,4 @@ class Heartbeat:
 
     def _tell(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us
-            self._loop.call_soon_threadsafe(self._announce, event)
+            self._loop.call_soon_threadsafe(self._emit, event)

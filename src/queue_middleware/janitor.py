@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from .background import aside, rest
 from .ends import OVERDUE, UNANSWERED
 from .errors import QueueError
-from .events import Announce, Finished, Rescued, Trouble, Warned
+from .events import Emit, ErrorStreak, Finished, OperatorWarning, Rescued
 from .store import Store
 from .waitingroom import WaitingRoom
 
@@ -27,7 +27,7 @@ class Janitor:
         self,
         store: Store,
         tasks: WaitingRoom,
-        announce: Announce,
+        emit: Emit,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
         complaint: Callable[[], QueueError | None] = lambda: None,
@@ -42,15 +42,15 @@ class Janitor:
         self._running = running
         self._complaint = complaint
         self._complained = ""
-        self._database = Trouble("database", announce)
+        self._database = ErrorStreak("database", emit)
         self._warned: set[str] = set()
-        self._announce = announce
+        self._emit = emit
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
         """Look after things until `stop`."""
         ticks = 0
-        trouble = Trouble("janitor", self._announce)
+        trouble = ErrorStreak("janitor", self._emit)
         while not self._stopping.is_set():
             self.complain()
             error = await self._look(prunes=ticks % _PRUNE_EVERY == 0)
@@ -90,27 +90,27 @@ class Janitor:
         warnings = await aside(self._warnings)
         for message in warnings:
             if message not in self._warned:
-                self._announce(Warned(message))
+                self._emit(OperatorWarning(message))
         self._warned = set(warnings)
 
     async def rescue(self) -> None:
         """Take over from those who died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
-            self._announce(Rescued(rescue.request_id, rescue.state))
+            self._emit(Rescued(rescue.request_id, rescue.state))
             if rescue.outcome is not None:
-                self._announce(Finished(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
+                self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
 
     async def expire(self) -> None:
         """Fail what did not start before its deadline, in batches that leave room for others."""
         while not self._stopping.is_set() and (expired := await self._store.expire()):
             for rescue in expired:
-                self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+                self._emit(Finished.of(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def time_out(self) -> None:
         """Fail what has waited for somebody outside for too long, in batches as well."""
         while not self._stopping.is_set() and (late := await self._tasks.time_out()):
             for rescue in late:
-                self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
+                self._emit(Finished.of(rescue.request_id, 0, UNANSWERED, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, step by step; half of the time is left to others."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
-from .events import Announce, Outage, Trouble
+from .events import Emit, ErrorStreak, ServiceError
 from .logline import LogLine, dropped_line, now, progress_line, size_of
 from .models import Claim, Progress
 from .store import Store
@@ -31,7 +31,7 @@ class Shelf:
     """What all logbooks of a process share. Made in the event loop's thread."""
 
     store: Store
-    announce: Announce
+    emit: Emit
     loop: asyncio.AbstractEventLoop
     size: int
     """Bytes of one logbook."""
@@ -59,7 +59,7 @@ class Logbook:
     _writing: asyncio.Future[bool] | None = None
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
-    _trouble: Trouble | None = None
+    _trouble: ErrorStreak | None = None
 
     def __init__(self, claim: Claim, shelf: Shelf) -> None:
         self._claim = claim
@@ -153,7 +153,7 @@ class Logbook:
             try:
                 told = self._shelf.store.log(self._claim, lines, progress)
             except Exception as error:  # lines that cannot even be spelled must not cost the job its end
-                self._shelf.announce(Outage("logs", error, 0))
+                self._shelf.emit(ServiceError("logs", error, 0))
                 return
             self._written = lines, progress
             self._writing = asyncio.ensure_future(told)
@@ -166,11 +166,11 @@ class Logbook:
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._trouble = self._trouble or Trouble("logs", self._shelf.announce)
+            self._trouble = self._trouble or ErrorStreak("logs", self._shelf.emit)
             self._trouble.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
-            self._shelf.announce(Outage("logs", error, 0))
+            self._shelf.emit(ServiceError("logs", error, 0))
         elif not writing.result():
             self.discard()
         elif self._trouble is not None:

@@ -13,8 +13,8 @@ from .counts import Counts
 from .ends import CANCELLED
 from .engine import Engine
 from .errors import NotRunning
-from .event_log import Journal
-from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
+from .event_log import LoggingObserver
+from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
 from .guard import WEBHOOK, Guard
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
@@ -70,7 +70,7 @@ class Runtime:
         self._app = app
         self._wrapped = app if wrapped is None else wrapped
         self._alone = alone
-        self._announce: Announce = announce_to((Journal(), *observers))
+        self._emit: Emit = make_emitter((LoggingObserver(), *observers))
         self._starts = 0
         self._why_not = NOT_STARTED
         self._starting = threading.Lock()
@@ -161,7 +161,7 @@ class Runtime:
             await self.stop()
 
     async def _live(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
-        engine = Engine(self._app, self.settings, self.guard, self._provenance, self._announce)
+        engine = Engine(self._app, self.settings, self.guard, self._provenance, self._emit)
 
         def started() -> None:
             self._engine = engine
@@ -180,7 +180,7 @@ class Runtime:
     def warn(self, message: str) -> None:
         """Warn the operator. Of several processes on one database only the first does, once it runs."""
         if self._why_not or self._engine.stores.database.is_first:
-            self._announce(Warned(message))
+            self._emit(OperatorWarning(message))
 
     # --- the faces' verbs
 
@@ -218,7 +218,7 @@ class Runtime:
             submission.close()
             raise
         submission.receipt = receipt
-        self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
+        self._emit(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:
@@ -253,7 +253,7 @@ class Runtime:
         """See `store.Store.cancel`."""
         cancelled = await self._engine.stores.jobs.cancel(request_id)
         if cancelled is Cancelled.WAITING:
-            self._announce(Finished(request_id.lower(), 0, CANCELLED, 0.0))
+            self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
 
     # --- the faces' verbs for what waits

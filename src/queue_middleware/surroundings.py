@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeVar
 
 from .background import retry_on_outage
 from .errors import QueueError
-from .events import Announce, Trouble
+from .events import Emit, ErrorStreak
 from .logbook import Shelf
 from .replay import App
 from .settings import Settings
@@ -28,7 +28,7 @@ class Surroundings:
     store: Store
     tasks: WaitingRoom
     settings: Settings
-    announce: Announce
+    emit: Emit
     loop: asyncio.AbstractEventLoop
     """Kept, because asking for it costs a system call in Python 3.11."""
     shelf: Shelf
@@ -48,4 +48,4 @@ class Surroundings:
         `error` is that of a first try. False also when the worker has ended meanwhile: then whoever comes next takes the job
         over.
         """
-        return await retry_on_outage(verb, error, Trouble("settle", self.announce), self.is_being_torn_down)
+        return await retry_on_outage(verb, error, ErrorStreak("settle", self.emit), self.is_being_torn_down)

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from .events import Announce, Trouble
+from .events import Emit, ErrorStreak
 from .models import Glance
 from .states import FINAL, IN_QUEUE
 from .store import Store, Topic
@@ -94,9 +94,9 @@ class Follower:
 class Watch:
     """`run` is its life; it ends soon after `stop`, and every follower at once. Without followers it costs nothing."""
 
-    def __init__(self, store: Store, announce: Announce) -> None:
+    def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
-        self._announce = announce
+        self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._watched: dict[str, _Watched] = {}
         self._news = asyncio.Event()
@@ -108,7 +108,7 @@ class Watch:
 
     async def run(self) -> None:
         """Look whenever there is something to see, until `stop`."""
-        trouble = Trouble("watch", self._announce)
+        trouble = ErrorStreak("watch", self._emit)
         while not self.stopped:
             await self._news.wait()
             self._news.clear()

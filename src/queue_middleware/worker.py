@@ -9,7 +9,7 @@ from typing import Any
 
 from .attempt import GRACE, POLITE, Abort, Attempt
 from .background import LOOK_AGAIN, OUTAGE_PAUSE
-from .events import Announce, Trouble
+from .events import Emit, ErrorStreak
 from .logbook import Shelf
 from .models import Claim
 from .replay import App
@@ -28,15 +28,13 @@ class Worker:
     job that is claimed with it; see `starts.Submission`.
     """
 
-    def __init__(
-        self, app: App, store: Store, tasks: WaitingRoom, targets: Targets, settings: Settings, announce: Announce
-    ) -> None:
+    def __init__(self, app: App, store: Store, tasks: WaitingRoom, targets: Targets, settings: Settings, emit: Emit) -> None:
         self._loop = asyncio.get_running_loop()
-        shelf = Shelf(store, announce, self._loop, settings.max_logs)
-        self._around = Surroundings(app, store, tasks, settings, announce, self._loop, shelf, targets)
+        shelf = Shelf(store, emit, self._loop, settings.max_logs)
+        self._around = Surroundings(app, store, tasks, settings, emit, self._loop, shelf, targets)
         self._store = store
         self._settings = settings
-        self._announce = announce
+        self._emit = emit
         self._starts = Starts(self._loop, copy_context())
         self._running: dict[int, Attempt] = {}
         self._overstaying: set[Attempt] = set()
@@ -138,7 +136,7 @@ class Worker:
         self._wake.set()
 
     async def _claim_until_stopped(self) -> None:
-        trouble = Trouble("claim", self._announce)
+        trouble = ErrorStreak("claim", self._emit)
         while not self._stopping:
             self._wake.clear()
             try:
@@ -187,7 +185,7 @@ class Worker:
     # What they look at are steps of their own: a variable of one that waits would keep an attempt that is long over.
 
     async def _watch_revocations(self) -> None:
-        trouble = Trouble("revocations", self._announce)
+        trouble = ErrorStreak("revocations", self._emit)
         while True:
             await self._revoked.wait()
             self._revoked.clear()
