@@ -6,7 +6,6 @@ They are found on the reading connection, then brought back inside a transaction
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,8 +14,7 @@ from queue_middleware.value import Value
 from queue_middleware.wallclock import AHEAD
 
 from .healths import look_again
-from .queries import SQL
-from .transaction import Transaction
+from .transactions import Queries, Transaction
 
 _FAR = 30 * 86_400_000
 """Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""
@@ -41,20 +39,20 @@ class Ahead(Value, frozen=True):
         return bool(self.hosts or self.jobs or self.tasks)
 
 
-def ahead(connection: sqlite3.Connection, now: int, schedule: Sequence[float]) -> Ahead:
+def ahead(queries: Queries, now: int, schedule: Sequence[float]) -> Ahead:
     """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
     longest = round(max(schedule, default=0.0) * 1200)
     asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
     return Ahead(
         asked["far"],
-        _found(connection, "hosts_ahead", asked),
-        _found(connection, "delayed_ahead", asked),
-        _found(connection, "waits_ahead", asked),
+        _found(queries, "hosts_ahead", asked),
+        _found(queries, "delayed_ahead", asked),
+        _found(queries, "waits_ahead", asked),
     )
 
 
-def _found(connection: sqlite3.Connection, name: str, parameters: dict[str, int]) -> list[Any]:
-    return [row[0] for row in connection.execute(SQL[name], parameters).fetchall()]
+def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]:
+    return [row[0] for row in queries.all(name, parameters)]
 
 
 def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:

@@ -14,9 +14,7 @@ from queue_middleware.store import Topic
 from queue_middleware.webhooks import Attempt, Claimed, Delivery, Room, Settled
 
 from .healths import Settlement, attempt_row, judge_all, look_again
-from .jobs import NotTogether
-from .queries import execute_rows
-from .transaction import Transaction
+from .transactions import NotTogether, Transaction
 
 _LOOKED_AT = 2048
 """Flows that one claim looks at."""
@@ -139,11 +137,11 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Record attempts and what follows from them."""
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]
-    if execute_rows(transaction.connection, "settle", rows) < len(batch):
+    if transaction.rows("settle", rows) < len(batch):
         if len(batch) > 1:
             raise NotTogether
         return [Settled(held=False)]
-    execute_rows(transaction.connection, "insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
+    transaction.rows("insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
     # The end of one that told of something earlier makes the next of its request due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)

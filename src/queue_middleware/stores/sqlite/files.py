@@ -18,6 +18,7 @@ from .location import database_path as database_path
 from .locks import LifeSign, TurnLock, living_owners, sweep_life_signs
 from .migrations import migrate
 from .ownership import adopt, check_owner
+from .queries import SQLiteQueries
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
@@ -155,6 +156,6 @@ def _create(path: Path, application: str | None) -> None:
         migrate(connection)
         if application is not None:
             adopt(connection, path, application)
-        sweep_life_signs(path, reading.owners(connection))
+        sweep_life_signs(path, reading.owners(SQLiteQueries(connection)))
     finally:
         connection.close()

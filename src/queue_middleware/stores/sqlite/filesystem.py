@@ -8,6 +8,8 @@ from pathlib import Path
 
 from queue_middleware.errors import StoreError
 
+from .queries import SQLiteQueries
+
 _SHARED = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "coda", "ncpfs", "davfs", "webdav"),
@@ -85,3 +87,10 @@ def lacks_room(database: Path, least: int | None, spare: int = 0) -> str | None:
     if usage.free + spare >= floor and usage.free >= min(floor, _LOG):
         return None
     return f"only {usage.free // 2**20} MiB of disk are free and {floor // 2**20} MiB are kept for the work already accepted"
+
+
+def free_bytes(queries: SQLiteQueries) -> int:
+    """Bytes of the file that are free: what is stored next is stored there, and takes no room on the disk."""
+    (pages,) = queries.connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = queries.connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)

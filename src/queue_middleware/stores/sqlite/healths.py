@@ -13,8 +13,7 @@ from queue_middleware.store import Topic
 from queue_middleware.value import Value
 from queue_middleware.webhooks import Attempt, Delivery, Settled
 
-from .queries import execute_rows
-from .transaction import Transaction
+from .transactions import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
 _BURIED_TOGETHER = 500
@@ -113,7 +112,7 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
         for number, url, attempt, its, key, tail in transaction.all("give_up", limits)
     )
     nothing = Attempt(transaction.now, 0.0, None, NEVER_SENT)
-    execute_rows(transaction.connection, "insert_attempts", [attempt_row(one, nothing) for one in given_up])
+    transaction.rows("insert_attempts", [attempt_row(one, nothing) for one in given_up])
     return given_up
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from queue_middleware.settings import Settings
 
 from . import ahead, jobs, reading, returns
 from .clocks import Clocks
+from .filesystem import free_bytes
 from .filewatch import FileWatch
 from .leases import Leases, Lost
 from .locks import dead_owners
 from .pruning import Pruning
+from .queries import SQLiteQueries
 from .reserve import Reserve
 
 _LOST_BESIDES = 3
@@ -31,7 +32,7 @@ class Housekeeping:
         path: Path,
         settings: Settings,
         write: Callable[..., Awaitable[Any]],
-        read: Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]],
+        read: Callable[[Callable[[SQLiteQueries], Any]], Awaitable[Any]],
         clocks: Clocks,
         leases: Leases,
         watched: FileWatch,
@@ -48,9 +49,9 @@ class Housekeeping:
 
     async def rescue(self, owner: str, running: Collection[int]) -> list[Rescue]:
         """See `store.Store`; `owner` is the one that asks."""
-        dead = await self._read(lambda connection: dead_owners(self._path, owner, reading.owners(connection)))
+        dead = await self._read(lambda queries: dead_owners(self._path, owner, reading.owners(queries)))
         ended_by = self._leases.ended_by(self._clocks.boot())
-        if not dead and not await self._read(lambda connection: reading.leases_ran_out(connection, ended_by)):
+        if not dead and not await self._read(lambda queries: reading.leases_ran_out(queries, ended_by)):
             return []
         most = len(self._schedule) + 1 + _LOST_BESIDES
         rescued: list[Rescue] = await self._write(returns.rescue, (Lost(dead, running, self._leases), most))
@@ -58,7 +59,7 @@ class Housekeeping:
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
-        if not await self._read(lambda connection: reading.anything_overdue(connection, self._clocks.wall())):
+        if not await self._read(lambda queries: reading.anything_overdue(queries, self._clocks.wall())):
             return []
         expired: list[Rescue] = await self._write(jobs.expire, None)
         return expired
@@ -68,10 +69,10 @@ class Housekeeping:
         # First, because on a full disk nothing else can be written before it has made room.
         count = await self._pruning.step(limit)
         now = self._clocks.wall()
-        put_off: ahead.Ahead = await self._read(lambda connection: ahead.ahead(connection, now, self._schedule))
+        put_off: ahead.Ahead = await self._read(lambda queries: ahead.ahead(queries, now, self._schedule))
         if put_off.is_any:
             await self._write(ahead.bring_back, put_off)
         if not count:
-            self._watched.spare = await self._read(reading.spare)
+            self._watched.spare = await self._read(free_bytes)
             await aside(self.reserve.keep)
         return count

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sqlite3
-from typing import Any
-
 from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress
 from queue_middleware.request_id import SEQUENCE_BITS, format_request_id
 
-from .queries import SQL
 from .taskrows import LISTED
 
 
@@ -44,9 +40,3 @@ def job_of(
         client=client,
         is_task=task == LISTED,
     )
-
-
-def one(connection: sqlite3.Connection, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
-    """The first row of a named query; no cursor stays open behind it."""
-    rows = connection.execute(SQL[name], parameters).fetchall()
-    return rows[0] if rows else None

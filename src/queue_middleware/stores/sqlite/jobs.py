@@ -29,8 +29,7 @@ from . import taskrows
 from .bounds import within_bounds
 from .codec import decode_events, decode_request
 from .news import tell_start
-from .queries import execute_rows
-from .transaction import Transaction
+from .transactions import NotTogether, Transaction
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
@@ -39,24 +38,20 @@ Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
 
-class NotTogether(Exception):
-    """A batch that must be executed one by one."""
-
-
 # --- starting
 
 
 def promote(transaction: Transaction) -> None:
     """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
     tallies = transaction.tallies
-    tallies.refresh(transaction.connection)
+    transaction.refresh()
     changed = transaction.change("promote", (transaction.now,)) if tallies.delayed or tallies.scheduled else 0
     if tallies.suspects:
         changed += transaction.change("clear_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
         tallies.forget()
-        tallies.refresh(transaction.connection)
+        transaction.refresh()
 
 
 def let_suspects_go_on(transaction: Transaction) -> None:
@@ -132,7 +127,7 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
-    won = execute_rows(transaction.connection, "finish", rows)
+    won = transaction.rows("finish", rows)
     if won < len(batch):
         if len(batch) > 1:
             raise NotTogether
@@ -185,7 +180,7 @@ def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) 
     """The webhooks of jobs (key, webhook) that have ended."""
     deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
-        execute_rows(transaction.connection, "insert_deliveries", deliveries)
+        transaction.rows("insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
 
 

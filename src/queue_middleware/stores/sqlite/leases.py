@@ -15,11 +15,11 @@ from pathlib import Path
 from queue_middleware.lifecycle import Pulse
 from queue_middleware.value import Value
 
-from .connection import CommitFailed, in_transaction, open_connection
+from .connection import in_transaction, open_connection
 from .failures import primary_code
 from .locks import TurnLock
 from .queries import SQL
-from .transaction import Transaction
+from .transactions import CommitFailed, Transaction
 
 _NEVER = -1
 """Before any lease: none has ended by then."""

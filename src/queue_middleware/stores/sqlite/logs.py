@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Sequence
 
 from queue_middleware.models import Claim, LogLine, Progress
 
 from .codec import decode_lines
-from .jobs import NotTogether
 from .news import tell_progress
-from .queries import SQL, execute_rows
-from .transaction import Transaction
+from .transactions import NotTogether, Queries, Transaction
 
 Said = tuple[Claim, int, bytes, Progress | None]
 """Claim, how many lines, the lines, and how far it is."""
@@ -22,8 +19,8 @@ def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
     """Store lines and progress. Who gets False had no claim."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
-    held = execute_rows(transaction.connection, "report", rows)
-    held += execute_rows(transaction.connection, "log", _rows(batch))
+    held = transaction.rows("report", rows)
+    held += transaction.rows("log", _rows(batch))
     if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
         for claim, _, _, progress in batch:
             if claim.events and progress is not None:
@@ -45,10 +42,10 @@ def _rows(batch: Sequence[Said]) -> list[tuple[int, int, int, bytes]]:
     return rows
 
 
-def logs(connection: sqlite3.Connection, key: int, after: int) -> list[LogLine]:
+def logs(queries: Queries, key: int, after: int) -> list[LogLine]:
     """The lines of a job behind number `after`, from the reading connection."""
     found: list[LogLine] = []
-    for last, data in connection.execute(SQL["logs"], (key, after)).fetchall():
+    for last, data in queries.all("logs", (key, after)):
         lines = decode_lines(data, last)
         found += lines if lines[0].number > after else [line for line in lines if line.number > after]
     return found

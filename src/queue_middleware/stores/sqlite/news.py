@@ -9,7 +9,7 @@ from queue_middleware.models import Claim, Progress, WebhookKind
 from queue_middleware.store import Topic
 from queue_middleware.wire.webhook import host_of
 
-from .transaction import Transaction
+from .transactions import Transaction
 
 _PAUSE = 500
 """Milliseconds between two webhooks about the progress of one request."""

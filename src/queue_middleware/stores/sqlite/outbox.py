@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
@@ -13,6 +12,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Which
 
 from . import deliveries, ledger, reading
+from .transactions import Queries
 from .writer import Operation, P, R
 
 
@@ -26,7 +26,7 @@ class Write(Protocol):
 class Read(Protocol):
     """Runs something on the reading connection."""
 
-    def __call__(self, work: Callable[[sqlite3.Connection], R]) -> Awaitable[R]:
+    def __call__(self, work: Callable[[Queries], R]) -> Awaitable[R]:
         """Its result."""
 
 
@@ -48,7 +48,7 @@ class SQLiteOutbox:
         if not keys:
             return claimed
         try:
-            return claimed.replace(results=await self._read(lambda connection: reading.results(connection, keys)))
+            return claimed.replace(results=await self._read(lambda queries: reading.results(queries, keys)))
         except QueueError:
             await self.release([delivery.token for delivery in claimed.deliveries])
             raise
@@ -68,11 +68,11 @@ class SQLiteOutbox:
 
     async def records(self, which: Which, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """See `outbox.Outbox`."""
-        return await self._read_many(lambda connection: ledger.deliveries(connection, which, after, limit))
+        return await self._read_many(lambda queries: ledger.deliveries(queries, which, after, limit))
 
     async def attempts(self, delivery_id: int) -> list[Attempt]:
         """See `outbox.Outbox`."""
-        return await self._read_many(lambda connection: ledger.attempts(connection, delivery_id))
+        return await self._read_many(lambda queries: ledger.attempts(queries, delivery_id))
 
     async def redeliver(self, ids: Collection[int]) -> int:
         """See `outbox.Outbox`."""
@@ -80,4 +80,4 @@ class SQLiteOutbox:
 
     async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
         """See `outbox.Outbox`."""
-        return await self._read_many(lambda connection: ledger.receivers(connection, standings, limit))
+        return await self._read_many(lambda queries: ledger.receivers(queries, standings, limit))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from contextlib import closing
 
 from queue_middleware.models import StoredResponse
 from queue_middleware.request_id import format_request_id
@@ -16,8 +15,7 @@ from queue_middleware.wire.questions import host_asked
 
 from . import taskrows
 from .codec import decode_headers, decode_poll, decode_secrets, decode_spec
-from .queries import SQL
-from .transaction import Transaction
+from .transactions import Transaction
 
 _LOOKED_AT = 500
 """Due polls that one claim looks at."""
@@ -46,8 +44,8 @@ def _choose(transaction: Transaction, places: Places) -> tuple[list[tuple[int, P
     chosen: list[tuple[int, PollConfig, str]] = []
     held_back: list[int] = []
     # Row by row: with places for all, no more are read than are begun.
-    with closing(transaction.connection.execute(SQL["due_polls"], (transaction.now, _LOOKED_AT))) as due:
-        while choice.left and (row := due.fetchone()) is not None:
+    with transaction.stream("due_polls", (transaction.now, _LOOKED_AT)) as due:
+        while choice.left and (row := next(due, None)) is not None:
             key, config, home = _addressee(*row)
             host = host_asked(config, home)
             if choice.take(host):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +9,7 @@ from queue_middleware.errors import DiskFull
 
 from . import retention
 from .bounds import WEIGHT
+from .transactions import Queries
 
 _LESS = 16
 
@@ -23,7 +23,7 @@ class Pruning:
     def __init__(
         self,
         write: Callable[..., Awaitable[Any]],
-        read: Callable[[Callable[[sqlite3.Connection], Any]], Awaitable[Any]],
+        read: Callable[[Callable[[Queries], Any]], Awaitable[Any]],
         believed: Callable[[int], int],
         kept: int,
     ) -> None:
@@ -39,7 +39,7 @@ class Pruning:
         now = self._believed(self._kept)
         while True:
             found: retention.Outlived = await self._read(
-                lambda connection: retention.outlived(connection, now, self._kept, self._behind, limit)
+                lambda queries: retention.outlived(queries, now, self._kept, self._behind, limit)
             )
             if not found:
                 self._behind = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -24,33 +23,30 @@ from queue_middleware.request_id import parse_request_id
 from queue_middleware.store import Topic
 
 from .codec import decode_headers, decode_spec
-from .jobrow import job_of, one
-from .queries import SQL
+from .jobrow import job_of
+from .transactions import Queries
 
 
-def job(connection: sqlite3.Connection, request_id: str) -> Job:
+def job(queries: Queries, request_id: str) -> Job:
     """One job as it stands."""
     first, tail = parse_request_id(request_id)
-    row = one(connection, "job", {"first": first, "tail": tail})
+    row = queries.one("job", {"first": first, "tail": tail})
     if row is None:
         raise UnknownRequest(f"there is no request {request_id}")
     return job_of(*row)
 
 
-def glance(connection: sqlite3.Connection, keys: Sequence[int], positions: bool) -> list[Glance]:
+def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[Glance]:
     """Several jobs as they stand, those that there are."""
-    rows = connection.execute(SQL["glance"], {"keys": json.dumps(keys), "positions": positions}).fetchall()
+    rows = queries.all("glance", {"keys": json.dumps(keys), "positions": positions})
     return [Glance(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
-def result(connection: sqlite3.Connection, request_id: str) -> Result:
+def result(queries: Queries, request_id: str) -> Result:
     """A finished job with its answer, from one snapshot."""
-    connection.execute("BEGIN")
-    try:
-        found = job(connection, request_id)
-        row = one(connection, "response", (found.key,))
-    finally:
-        connection.execute("COMMIT")
+    with queries.snapshot():
+        found = job(queries, request_id)
+        row = queries.one("response", (found.key,))
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
     if row is None:
@@ -67,72 +63,61 @@ def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) 
     return Result(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
 
 
-def results(connection: sqlite3.Connection, keys: Collection[int]) -> dict[int, Result]:
+def results(queries: Queries, keys: Collection[int]) -> dict[int, Result]:
     """Finished jobs with their answers, by key; without those that are gone."""
     found: dict[int, Result] = {}
-    for head, body, parts, *row in connection.execute(SQL["results"], (json.dumps(list(keys)),)).fetchall():
+    for head, body, parts, *row in queries.all("results", (json.dumps(list(keys)),)):
         finished = job_of(*row)
         if finished.state in FINAL:
             found[finished.key] = _result(finished, None if head is None else (head, body, parts))
     return found
 
 
-def output(connection: sqlite3.Connection, key: int, number: int) -> bytes:
+def output(queries: Queries, key: int, number: int) -> bytes:
     """One part of an answer."""
-    row = one(connection, "response_part", (key, number))
+    row = queries.one("response_part", (key, number))
     if row is None:
         raise UnknownRequest("the result is no longer kept")
     return bytes(row[0])
 
 
-def held(connection: sqlite3.Connection, owner: str) -> Mapping[tuple[int, int], bool]:
+def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
     """Key and token → whether it is to be cancelled."""
-    rows = connection.execute(SQL["held"], (owner,)).fetchall()
+    rows = queries.all("held", (owner,))
     return {(key, token): bool(cancelling) for key, token, cancelling in rows}
 
 
-def owners(connection: sqlite3.Connection) -> list[str]:
+def owners(queries: Queries) -> list[str]:
     """Everybody who runs or sends something."""
-    return [row[0] for row in connection.execute(SQL["owners"]).fetchall()]
+    return [row[0] for row in queries.all("owners")]
 
 
-def leases_ran_out(connection: sqlite3.Connection, ended_by: int) -> bool:
+def leases_ran_out(queries: Queries, ended_by: int) -> bool:
     """Whether there is a lease that ended at this moment or before it."""
-    row = one(connection, "leases_ran_out", {"ended_by": ended_by})
+    row = queries.one("leases_ran_out", {"ended_by": ended_by})
     return row is not None and bool(row[0])
 
 
-def anything_overdue(connection: sqlite3.Connection, now: int) -> bool:
+def anything_overdue(queries: Queries, now: int) -> bool:
     """Whether a start deadline has passed."""
-    return bool(connection.execute(SQL["overdue"], (now,)).fetchall())
+    return bool(queries.all("overdue", (now,)))
 
 
 _NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
 
 
-def next_due(connection: sqlite3.Connection, topic: Topic) -> int | None:
+def next_due(queries: Queries, topic: Topic) -> int | None:
     """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
-    row = one(connection, _NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
+    row = queries.one(_NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
     return None if row is None or row[0] is None else int(row[0])
 
 
-def spare(connection: sqlite3.Connection) -> int:
-    """Bytes of the file that are free: what is stored next is stored there, and takes no room on the disk."""
-    (pages,) = connection.execute("PRAGMA freelist_count").fetchone()
-    (size,) = connection.execute("PRAGMA page_size").fetchone()
-    return int(pages) * int(size)
-
-
-def counts(connection: sqlite3.Connection) -> Counts:
+def counts(queries: Queries) -> Counts:
     """How many are in each state, and how many ended how; from one snapshot."""
-    connection.execute("BEGIN")
-    try:
+    with queries.snapshot():
         jobs, outcomes, deliveries, receivers = (
-            dict(connection.execute(SQL[name]).fetchall())
-            for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
+            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
         )
-    finally:
-        connection.execute("COMMIT")
     ended = {Outcome(name): count for name, count in outcomes.items()}
     states = {JobState(state): count for state, count in jobs.items() if count}
     for outcome, count in ended.items():

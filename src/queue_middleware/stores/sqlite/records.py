@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
@@ -12,16 +11,16 @@ from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
 
 from .codec import decode_headers, decode_spec
-from .jobrow import job_of, one
-from .queries import SQL
+from .jobrow import job_of
 from .taskrows import task
+from .transactions import Queries
 
 _BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
 
 
-def find(connection: sqlite3.Connection, secret: SecretId, digest: bytes) -> Waiter:
+def find(queries: Queries, secret: SecretId, digest: bytes) -> Waiter:
     """Whose secret id this is the hash of."""
-    row = one(connection, _BY[secret], (digest,))
+    row = queries.one(_BY[secret], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
@@ -29,36 +28,33 @@ def find(connection: sqlite3.Connection, secret: SecretId, digest: bytes) -> Wai
     return Waiter(key, format_request_id(key, tail), JobState(state), task(columns), channel)
 
 
-def record(connection: sqlite3.Connection, request_id: str) -> TaskRecord:
+def record(queries: Queries, request_id: str) -> TaskRecord:
     """One task, from one snapshot."""
     first, tail = parse_request_id(request_id)
-    connection.execute("BEGIN")
-    try:
-        row = one(connection, "record", {"first": first, "tail": tail})
+    with queries.snapshot():
+        row = queries.one("record", {"first": first, "tail": tail})
         if row is None:
             raise UnknownRequest(f"there is no task {request_id}")
         found = _record(row)
-        answer = one(connection, "last_word", (found.job.key,)) if found.job.state in FINAL else None
-    finally:
-        connection.execute("COMMIT")
+        answer = queries.one("last_word", (found.job.key,)) if found.job.state in FINAL else None
     if answer is None:
         return found
     # What a provider says when he has failed comes with a 200 too: it is a call to us.
     return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(answer[0]), answer[1], answer[2]))
 
 
-def page(connection: sqlite3.Connection, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
+def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
     """Some of one client's tasks."""
     mine: dict[str, Any] = {"client": client} if status is None else {"client": client, "word": status}
     listing, counting = ("page", "count_page") if status is None else ("page_of_status", "count_page_of_status")
-    rows = connection.execute(SQL[listing], {**mine, "limit": limit, "offset": offset}).fetchall()
-    counted = one(connection, counting, mine)
+    rows = queries.all(listing, {**mine, "limit": limit, "offset": offset})
+    counted = queries.one(counting, mine)
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 
-def anybody_late(connection: sqlite3.Connection, now: int) -> bool:
+def anybody_late(queries: Queries, now: int) -> bool:
     """Whether there may be something that has waited for too long."""
-    return one(connection, "waited_too_long", {"now": now}) is not None
+    return queries.one("waited_too_long", {"now": now}) is not None
 
 
 def _record(row: tuple[Any, ...]) -> TaskRecord:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,8 +13,7 @@ from queue_middleware.value import Value
 from queue_middleware.wallclock import AHEAD
 
 from .bounds import ROW, WEIGHT, Budget
-from .queries import SQL
-from .transaction import Transaction
+from .transactions import Queries, Transaction
 
 _TOGETHER = 64
 """Small jobs that are deleted with one statement; then the clock is looked at."""
@@ -60,35 +58,36 @@ class Pruned(Value, frozen=True):
     """The last job of those found that needs no further look; None where there was none."""
 
 
-def outlived(connection: sqlite3.Connection, now: int, retention: int, behind: int, limit: int) -> Outlived:
+def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int) -> Outlived:
     """At most so many of each kind; `retention` in milliseconds, jobs only with keys behind `behind`."""
     before = now - retention
     ahead = {"ahead": now + AHEAD << SEQUENCE_BITS, "latest": now + AHEAD, "before": before, "limit": limit}
     jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
     answers = {"before": now - SHORT, "before_if_large": now - SHORT_IF_LARGE, "large": LARGE, "limit": limit}
     hosts = {"before": before, "latest": now + AHEAD, "limit": limit}
-    found = _found(connection, "outlived", jobs)
+    found = _found(queries, "outlived", jobs)
     # The others are looked for when all of the usual ones are gone: then few rows are in the way.
-    found += _found(connection, "outlived_ahead", ahead) if len(found) < limit else []
+    found += _found(queries, "outlived_ahead", ahead) if len(found) < limit else []
     return Outlived(
-        _weighed(connection, found[:limit]),
-        _weighed(connection, _found(connection, "short_lived", answers)),
-        _found(connection, "unused_receivers", hosts),
-        _found(connection, "unused_flows", hosts),
-        _found(connection, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
+        _weighed(queries, found[:limit]),
+        _weighed(queries, _found(queries, "short_lived", answers)),
+        _found(queries, "unused_receivers", hosts),
+        _found(queries, "unused_flows", hosts),
+        _found(queries, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
     )
 
 
-def _found(connection: sqlite3.Connection, name: str, parameters: dict[str, int]) -> list[Any]:
-    return [row[0] for row in connection.execute(SQL[name], parameters).fetchall()]
+def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]:
+    return [row[0] for row in queries.all(name, parameters)]
 
 
-def _weighed(connection: sqlite3.Connection, keys: list[int]) -> list[tuple[int, int]]:
+def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
     """With what each weighs, as far as one transaction can take it: no body is read for that."""
     weighed: list[tuple[int, int]] = []
     room = WEIGHT
     for key in keys:
-        (weight,) = connection.execute(SQL["weight"], {"key": key, "row": ROW, "part": ROW + PART}).fetchone()
+        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + PART})
+        weight = row[0]
         weighed.append((key, weight))
         room -= weight
         if room <= 0:

@@ -25,8 +25,7 @@ from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_state, finish, finish_early, policy_of
 from .leases import Lost, judge_leases
-from .queries import execute_rows
-from .transaction import Transaction
+from .transactions import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 
@@ -155,7 +154,7 @@ def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[Rescue]:
     if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
         # What came of it is not known; its operator sees at least why it is sent again, or no more.
         attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
-        execute_rows(transaction.connection, "insert_attempts", attempts)
+        transaction.rows("insert_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
     if transaction.change("lost_polls", lost):
         transaction.topics.add(Topic.POLL)

@@ -45,8 +45,9 @@ from .location import database_path
 from .locks import make_owner
 from .operations import ONE_BY_ONE, ended, size_of
 from .outbox import SQLiteOutbox
+from .queries import SQLiteQueries
 from .standing import Standing
-from .transaction import Tallies, Transaction
+from .transaction import SQLiteTransaction, Tallies
 from .waitingroom import SQLiteWaitingRoom
 from .writer import Operation, P, R, Writer
 
@@ -162,12 +163,12 @@ class SQLiteStore:
     ) -> Awaitable[R]:
         return self._writer.submit(operation, payload, size, heard)
 
-    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        return await self._reader.call(work)
+    async def _read(self, work: Callable[[SQLiteQueries], R]) -> R:
+        return await self._reader.query(work)
 
-    async def _read_many(self, work: Callable[[sqlite3.Connection], R]) -> R:
+    async def _read_many(self, work: Callable[[SQLiteQueries], R]) -> R:
         """What goes through many rows has a connection of its own: a listing may take long, and a status must not wait."""
-        return await self._lister.call(work)
+        return await self._lister.query(work)
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
         self._housekeeping.reserve.give_up()
@@ -179,9 +180,9 @@ class SQLiteStore:
         """See `store.Store`."""
         return self._listeners.subscribe(topic, listener)
 
-    def _begin(self, connection: sqlite3.Connection) -> Transaction:
+    def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
+        transaction = SQLiteTransaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
         if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
@@ -210,23 +211,23 @@ class SQLiteStore:
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.job(connection, request_id))
+        return await self._reader.query(lambda queries: reading.job(queries, request_id))
 
     async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.glance(connection, keys, positions))
+        return await self._reader.query(lambda queries: reading.glance(queries, keys, positions))
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.result(connection, request_id))
+        return await self._reader.query(lambda queries: reading.result(queries, request_id))
 
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.output(connection, key, number))
+        return await self._reader.query(lambda queries: reading.output(queries, key, number))
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: logs.logs(connection, key, after))
+        return await self._reader.query(lambda queries: logs.logs(queries, key, after))
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store`."""
@@ -270,7 +271,7 @@ class SQLiteStore:
 
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.held(connection, self.owner))
+        return await self._reader.query(lambda queries: reading.held(queries, self.owner))
 
     def renew(self, tokens: Collection[int]) -> int:
         """See `store.Store`."""
@@ -305,5 +306,5 @@ class SQLiteStore:
 
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""
-        due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
+        due = await self._reader.query(lambda queries: reading.next_due(queries, topic))
         return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)

@@ -19,9 +19,8 @@ from queue_middleware.wallclock import AHEAD
 from .codec import cut, encode_events
 from .jobs import promote
 from .news import tell_start
-from .queries import execute_rows
 from .taskrows import is_put_off, put_task
-from .transaction import Transaction
+from .transactions import Transaction
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -82,8 +81,8 @@ def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]
         else:
             results.append(Receipt(request_id, _enter(transaction, new)))
         key += 1
-    execute_rows(transaction.connection, "insert_jobs", jobs)
-    execute_rows(transaction.connection, "insert_request_parts", parts)
+    transaction.rows("insert_jobs", jobs)
+    transaction.rows("insert_request_parts", parts)
     transaction.payloads += payloads
     tallies.last_key = key - 1
     if unusual:
@@ -108,9 +107,9 @@ def _next_key(transaction: Transaction) -> int:
 def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
     """What only few jobs have lies in tables of its own, beside their rows."""
     news_wanted = [(key, encode_events(new.events)) for key, new in stored if new.events]
-    execute_rows(transaction.connection, "insert_news_wanted", news_wanted)
+    transaction.rows("insert_news_wanted", news_wanted)
     short_lived = [(key,) for key, new in stored if new.short_lived]
-    execute_rows(transaction.connection, "insert_short_lived", short_lived)
+    transaction.rows("insert_short_lived", short_lived)
     for key, new in stored:
         if new.task is not None:
             put_task(transaction, key, new)
@@ -144,8 +143,7 @@ def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Take
     if waiting >= limits.queued:
         return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
     if waiting >= limits.per_client:  # nobody has more than there are
-        mine = tallies.of_client(
-            transaction.connection,
+        mine = transaction.waiting_of_client(
             new.client,
             lambda: _count(taken, new.client, lambda one, claim: not (claim or is_put_off(transaction, one))),
         )
@@ -165,9 +163,7 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: 
     if new.task is not None and tallies.tasks >= limits.tasks:
         return QueueFull(f"{tallies.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
     if tallies.tasks >= limits.tasks_per_client:
-        mine = tallies.tasks_of_client(
-            transaction.connection, new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None)
-        )
+        mine = transaction.tasks_of_client(new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None))
         if mine >= limits.tasks_per_client:
             return TooManyQueued(
                 f"you have {mine} tasks that have not ended, the most for one client (max_tasks_per_client)", 60

@@ -12,8 +12,7 @@ from queue_middleware.taskspec import Task
 from queue_middleware.wire.pollconfig import without_secrets
 
 from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
-from .queries import execute_rows
-from .transaction import Transaction
+from .transactions import Transaction
 
 LISTED = 2
 """In the column `task` of a job: one that its owner made as a task."""
@@ -116,7 +115,7 @@ def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> 
         count = len(parts)
         transaction.change("drop_response_parts", (key,))
         rows = [(key, number, data) for number, data in enumerate(parts)]
-        execute_rows(transaction.connection, "insert_response_parts", rows)
+        transaction.rows("insert_response_parts", rows)
     transaction.payloads.append((key, encode_headers(response.headers), rest, count))
 
 

@@ -17,7 +17,7 @@ from . import taskrows
 from .bounds import within_bounds
 from .codec import encode, encode_headers
 from .jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
-from .transaction import Transaction
+from .transactions import Transaction
 
 Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
 """Claim, task, outcome, what it waits for from now on."""

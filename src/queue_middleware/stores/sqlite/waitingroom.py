@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
@@ -25,13 +24,14 @@ from queue_middleware.taskspec import Task
 from queue_middleware.waitingroom import Heard
 
 from . import polls, records, tasks
+from .transactions import Queries
 from .writer import Operation, P, R
 
 T = TypeVar("T")
 
 Write = Callable[..., Awaitable[Any]]
 """See `writer.Writer.submit`."""
-Read = Callable[[Callable[[sqlite3.Connection], T]], Awaitable[T]]
+Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
 
 
 class SQLiteWaitingRoom:
@@ -64,7 +64,7 @@ class SQLiteWaitingRoom:
 
     async def find(self, secret: SecretId, digest: bytes) -> Waiter:
         """See `waitingroom.WaitingRoom`."""
-        waiter: Waiter = await self._read(lambda connection: records.find(connection, secret, digest))
+        waiter: Waiter = await self._read(lambda queries: records.find(queries, secret, digest))
         return waiter
 
     async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
@@ -89,7 +89,7 @@ class SQLiteWaitingRoom:
 
     async def time_out(self) -> list[Rescue]:
         """See `waitingroom.WaitingRoom`."""
-        if not await self._read(lambda connection: records.anybody_late(connection, self._clock())):
+        if not await self._read(lambda queries: records.anybody_late(queries, self._clock())):
             return []
         return await self._write(tasks.time_out, None)
 
@@ -97,10 +97,10 @@ class SQLiteWaitingRoom:
 
     async def record(self, request_id: str) -> TaskRecord:
         """See `waitingroom.WaitingRoom`."""
-        record: TaskRecord = await self._read(lambda connection: records.record(connection, request_id))
+        record: TaskRecord = await self._read(lambda queries: records.record(queries, request_id))
         return record
 
     async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
         """See `waitingroom.WaitingRoom`."""
-        page: TaskPage = await self._read_many(lambda connection: records.page(connection, client, status, limit, offset))
+        page: TaskPage = await self._read_many(lambda queries: records.page(queries, client, status, limit, offset))
         return page

@@ -4,26 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import sqlite3
 import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.store import Topic
 
-from .connection import CommitFailed, Connection
-from .failures import as_queue_error, is_everybodys, is_full
-from .transaction import Transaction
+from .transactions import CommitFailed, Transaction
 
 P = TypeVar("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
 """From a batch of payloads to as many results; a `QueueError` among them goes to its caller alone and undoes nothing."""
@@ -47,6 +45,25 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
 _Results = list[tuple[_Waiting, Any]]
 
 
+class WritingConnection(Protocol):
+    """The one connection of a process that writes, and the thread that uses it. `connection` is the driver's."""
+
+    def post(self, work: Callable[[Any], None]) -> None:
+        """Run `work` in the connection's thread, without waiting. It must not raise."""
+
+    def transact(self, connection: Any, work: Callable[[], T]) -> T:
+        """In the connection's thread: run `work` between BEGIN and COMMIT. Raises `CommitFailed` where COMMIT failed."""
+
+    def failure_of(self, error: BaseException) -> QueueError:
+        """The error that callers know, with the driver's as its cause."""
+
+    def is_database_wide(self, error: BaseException) -> bool:
+        """Whether every operation would have failed like this one."""
+
+    def is_full(self, error: BaseException) -> bool:
+        """Whether there was no room left for the database."""
+
+
 class Writer:
     """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
 
@@ -62,13 +79,13 @@ class Writer:
 
     def __init__(
         self,
-        connection: Connection,
-        begin: Callable[[sqlite3.Connection], Transaction],
+        connection: WritingConnection,
+        begin: Callable[[Any], Transaction],
         announce: Callable[[set[Topic]], None],
         undone: Callable[[], None],
         check: Callable[[], None] = lambda: None,
         one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
-        relieve: Callable[[sqlite3.Connection], None] = lambda connection: None,
+        relieve: Callable[[Any], None] = lambda connection: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
@@ -165,31 +182,29 @@ class Writer:
 
     # --- in the connection's thread
 
-    def _write_and_tell(self, connection: sqlite3.Connection) -> None:
+    def _write_and_tell(self, connection: Any) -> None:
         group: list[_Waiting] = []
         try:
             results, topics = self._write(connection, group)
         except BaseException as error:
             # Nothing that we know of; but those who wait would wait for ever, and so would all who come after them.
-            results, topics = [(waiting, as_queue_error(error)) for waiting in group], set()
+            results, topics = [(waiting, self._connection.failure_of(error)) for waiting in group], set()
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
-    def _write(
-        self, connection: sqlite3.Connection, group: list[_Waiting], *, relieved: bool = False
-    ) -> tuple[_Results, set[Topic]]:
+    def _write(self, connection: Any, group: list[_Waiting], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
         """Write the group; an empty one is filled when our turn has come, for who waits till then can still be turned away."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             self._undone()
             group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
-            if is_full(error) and not relieved:
+            if self._connection.is_full(error) and not relieved:
                 self._relieve(connection)
                 if not isinstance(error, CommitFailed):
                     return self._write(connection, group, relieved=True)
-            if len(group) == 1 or isinstance(error, CommitFailed) or is_everybodys(error):
-                failure = as_queue_error(error)
+            if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
+                failure = self._connection.failure_of(error)
                 return [(waiting, failure) for waiting in group], set()
         # One of them cannot be executed, or not with the others; alone, none sinks another.
         results: _Results = []
@@ -200,7 +215,7 @@ class Writer:
             topics |= told
         return results, topics
 
-    def _execute(self, connection: sqlite3.Connection, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
+    def _execute(self, connection: Any, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
         group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
         transaction = self._begin(connection)
         results: _Results = []

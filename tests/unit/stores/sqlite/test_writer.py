@@ -19,7 +19,8 @@ from queue_middleware.stores.sqlite import locks as module_of_locks
 from queue_middleware.stores.sqlite import writer as module
 from queue_middleware.stores.sqlite.connection import Connection
 from queue_middleware.stores.sqlite.locks import TurnLock
-from queue_middleware.stores.sqlite.transaction import Tallies, Transaction
+from queue_middleware.stores.sqlite.transaction import SQLiteTransaction as Transaction
+from queue_middleware.stores.sqlite.transaction import Tallies
 from queue_middleware.stores.sqlite.writer import Writer
 
 
