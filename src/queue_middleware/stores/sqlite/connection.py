@@ -14,11 +14,10 @@ from urllib.parse import quote
 import aiosqlite
 
 from queue_middleware.errors import StoreBusy
-
-from .failures import as_queue_error, is_everybodys, is_full
-from .locks import TurnLock
-from .queries import SQLiteQueries
-from .transactions import CommitFailed
+from queue_middleware.stores.common.transaction import CommitFailed
+from queue_middleware.stores.sqlite.errors import as_queue_error, is_everybodys, is_full
+from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 T = TypeVar("T")
 

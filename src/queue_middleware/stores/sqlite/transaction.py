@@ -11,9 +11,8 @@ from typing import Any
 
 from queue_middleware.models import JobState
 from queue_middleware.store import Topic
-
-from .migrations import check_schema
-from .queries import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql.schema import check_schema
 
 
 @dataclass(slots=True)
