@@ -1,7 +1,7 @@
-"""The secret ids of a task: 64 hex digits each, derived from a secret of the service, kept nowhere but as a hash.
+"""The secret ids of a task: 64 hex digits each, derived from a secret of the service, and stored as a hash only.
 
-A provider is told the same id at every attempt, so it must be possible to make it again; and whoever reads the database must
-not be able to. Hence HMAC-SHA256 of a salt that is stored, with a secret that is not.
+A provider receives the same id at every attempt, so the service has to be able to derive it again, and a reader of the database
+must not be able to. An id is therefore the HMAC-SHA256 of a salt that is stored, with a secret that is not in the database.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from .privatefile import read_or_create
 from .tasks import SecretId
 from .taskspec import Task, TaskSpec
 
-_ID = re.compile(r"[0-9a-f]{64}")
+_TOKEN = re.compile(r"[0-9a-f]{64}")
 
 
-def is_callback_id(text: str) -> bool:
-    """Whether it has the form of one; of ours or not."""
-    return _ID.fullmatch(text) is not None
+def is_token(text: str) -> bool:
+    """Whether the text has the form of a secret id, whether or not it belongs to a task."""
+    return _TOKEN.fullmatch(text) is not None
 
 
-def digest(text: str) -> bytes:
-    """What is stored of an id."""
-    return hashlib.sha256(text.encode()).digest()
+def digest(token: str) -> bytes:
+    """The hash of an id, which is what is stored."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
@@ -49,7 +49,7 @@ def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, 
 
 
 class CallbackIds:
-    """Makes ids. Of several secrets the first is used for new tasks; tasks of the others keep their ids."""
+    """Derives ids. The first secret is used for new tasks; tasks that were made with another secret keep their ids."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(secrets)
@@ -59,17 +59,17 @@ class CallbackIds:
         return _derive(self._secrets[0], kind, salt)
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
-        """A task with ids of its own."""
+        """Return a task with ids of its own."""
         salt = os.urandom(16)
         signal = digest(self.make(SecretId.SIGNAL, salt)) if spec.signal else None
         return Task(spec, salt, digest(self.make(SecretId.CALLBACK, salt)), signal, listed)
 
     def callback_of(self, task: Task) -> str | None:
-        """The callback id of a task that is stored; None where it was made with a secret that we do not have."""
+        """The callback id of a stored task; None if the secret that it was derived from is not configured any more."""
         for secret in self._secrets:
-            made = _derive(secret, SecretId.CALLBACK, task.salt)
-            if hmac.compare_digest(digest(made), task.callback):
-                return made
+            token = _derive(secret, SecretId.CALLBACK, task.salt)
+            if hmac.compare_digest(digest(token), task.callback):
+                return token
         return None
 
 

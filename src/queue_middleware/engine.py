@@ -19,12 +19,12 @@ from .departure import Departure
 from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
 from .guard import Guard
 from .heartbeat import Heartbeat
-from .inquiry import Inquiry
 from .janitor import Janitor
 from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
 from .letter import MessageBuilder
 from .outbound import Outbound
+from .poll_request import Inquiry
 from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception

@@ -1,4 +1,4 @@
-"""The loop that asks providers whether the work of a task is done: claims what is due, asks several at once, settles each."""
+"""Polls providers for tasks whose work they do: claims the polls that are due, runs several at once, settles each."""
 
 from __future__ import annotations
 
@@ -10,236 +10,243 @@ from functools import partial
 
 from . import events
 from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
-from .cadence import next_question
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
-from .inquiry import Inquiry
 from .models import ErrorType, Failure, StoredResponse
+from .poll_request import Inquiry, poll_headers
+from .schedule import PollLimiter, next_poll_delay
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
-from .turns import Turns
 from .value import Value
 from .waitingroom import WaitingRoom
-from .wire.questions import question_headers
 from .wire.readings import (
     MOST_REDIRECTS,
-    Done,
     Failed,
-    Fetch,
-    Moved,
-    Reading,
+    FetchResult,
+    PollError,
+    PollOutcome,
+    Redirected,
     Running,
-    Trouble,
-    make_plan,
+    Succeeded,
+    poll_urls,
     read_result,
     read_status,
 )
-from .wire.templates import Start, Unfillable
+from .wire.templates import StartResponse, TemplateError
 
 LIMIT = 8
-"""Questions at once in this process; an answer may be as large as the largest result."""
+"""Polls at once in this process; a response may be as large as the largest result."""
 LONGEST = 45.0
-"""Seconds for one question with all its redirects and its result: less than the lease of a poll."""
-_SOON = 5.0
-"""Seconds after which a question that could not be asked is asked."""
+"""Seconds for one poll with all its redirects and its result: less than the lease of a poll."""
+_BUSY_DELAY = 5.0
+"""Seconds until a poll that could not be sent is tried again."""
 
 
-class _Heard(Value, frozen=True):
-    """What a question came to, and the answer that said so, where there was one."""
+class _PollResult(Value, frozen=True):
+    """The outcome of a poll, and the response that it was read from, if there was one."""
 
-    reading: Reading
-    answer: StoredResponse | None = None
+    outcome: PollOutcome
+    response: StoredResponse | None = None
 
 
 class Poller:
-    """Asks until it is told to stop. `run` in a task of its own; `stop` from the same event loop, repeatable.
+    """Polls until it is stopped. `run` in a task of its own; `stop` from the same event loop, repeatable.
 
-    `clock` gives Unix seconds, the store's. `grace` is how many seconds questions under way get when it stops; one that is not
-    settled then is asked again after its lease, or as soon as this process has ended.
+    `clock` returns the store's time in Unix seconds. `grace` is the number of seconds that running polls get after `stop`; one
+    that is not settled by then is repeated after its lease, or as soon as this process has ended.
     """
 
     def __init__(
         self,
-        store: Store,
-        room: WaitingRoom,
-        inquiry: Inquiry,
-        ids: CallbackIds,
-        announce: Announce,
+        jobs: Store,
+        tasks: WaitingRoom,
+        client: Inquiry,
+        tokens: CallbackIds,
+        emit: Announce,
         *,
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,
         grace: float = GRACE,
     ) -> None:
-        self._store = store
-        self._room = room
-        self._inquiry = inquiry
-        self._ids = ids
-        self._announce = announce
+        self._jobs = jobs
+        self._tasks = tasks
+        self._client = client
+        self._tokens = tokens
+        self._emit = emit
         self._clock = clock
-        self._turns = Turns(limit)
+        self._limiter = PollLimiter(limit)
         self._lane = Lane()
-        self._rounds = Rounds(self._claim, partial(events.Trouble, "poller", announce), grace=grace)
-        store.subscribe(Topic.POLL, self._rounds.wake)
+        self._loop = Rounds(self._claim, partial(events.Trouble, "poller", emit), grace=grace)
+        jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:
-        """Work until `stop`; ends when the questions under way are settled or were given up."""
-        await self._rounds.run()
+        """Work until `stop`; ends when the running polls are settled or were given up."""
+        await self._loop.run()
 
     def stop(self) -> None:
         """Claim nothing more; `run` ends soon."""
-        self._rounds.stop()
+        self._loop.stop()
 
     def tokens(self) -> list[int]:
-        """Of the questions under way; called from another thread."""
-        return self._rounds.tokens()
+        """The tokens of the running polls. May be called from another thread."""
+        return self._loop.tokens()
 
     def hurry(self) -> None:
-        """Wait for nothing any more when stopping. Repeatable."""
-        self._rounds.hurry()
+        """After `stop`: cancel the running polls instead of waiting for them. Repeatable."""
+        self._loop.hurry()
 
     async def _claim(self) -> float | None:
-        """Start what is due. See `background.Rounds`."""
-        places = self._turns.places()
-        if places is None:
-            return None  # the first question that ends wakes us
-        # Asked first, because it only reads: a claim waits for its turn to write even when there is nothing to do.
-        due = await self._store.next_due(Topic.POLL)
+        """Begin the polls that are due. Returns the seconds until the next claim; None if nothing says when."""
+        capacity = self._limiter.capacity()
+        if capacity is None:
+            return None  # the first poll that ends wakes the loop
+        # A read first: a claim waits for its turn to write even if nothing is due.
+        due = await self._jobs.next_due(Topic.POLL)
         if due is None or due > 0:
             return due
-        # Places that became free meanwhile have woken us, and are in the next claim.
-        claimed = await self._room.claim_polls(places)
+        # Capacity that has become free in the meantime has woken the loop, so the next claim uses it.
+        claimed = await self._tasks.claim_polls(capacity)
         for poll in claimed.polls:
-            self._turns.begin(poll.token, poll.host)
-            self._rounds.begin(self._ask(poll), f"poll {poll.request_id}", poll.token, partial(self._ended, poll.token))
+            self._limiter.begin(poll.token, poll.host)
+            self._loop.begin(self._run_poll(poll), f"poll {poll.request_id}", poll.token, partial(self._end, poll.token))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _ended(self, token: int) -> None:
-        self._turns.end(token)
-        self._rounds.wake()
+    def _end(self, token: int) -> None:
+        self._limiter.end(token)
+        self._loop.wake()
 
-    # --- one question
+    # --- one poll
 
-    async def _ask(self, poll: Poll) -> None:
-        """One question, from the call to what follows from it. It raises nothing: the others must not end with it."""
+    async def _run_poll(self, poll: Poll) -> None:
+        """Send one poll and settle it. Raises nothing: other polls must not end because this one failed."""
         began = time.monotonic()
         try:
             async with asyncio.timeout(LONGEST):
-                heard = await self._hear(poll)
-        except Unfillable as nowhere:
-            heard = _Heard(_cannot_ask(poll, str(nowhere)), poll.start)
-        except OutboundRefused as refused:
-            heard = _Heard(_cannot_ask(poll, f"the provider may not be asked: {refused.detail}"))
-        except OutboundBusy as busy:
-            if await self._put_off(poll):
+                polled = await self._send(poll)
+        except TemplateError as error:
+            polled = _PollResult(_cannot_poll(poll, str(error)), poll.start)
+        except OutboundRefused as error:
+            polled = _PollResult(_cannot_poll(poll, f"the provider cannot be polled: {error.detail}"))
+        except OutboundBusy as error:
+            if await self._postpone(poll):
                 return
-            heard = _Heard(Trouble(busy.detail))
-        except OutboundError as failed:
-            heard = _Heard(Trouble(failed.detail))
+            polled = _PollResult(PollError(error.detail))
+        except OutboundError as error:
+            polled = _PollResult(PollError(error.detail))
         except TimeoutError:
-            heard = _Heard(Trouble(f"no whole answer within {LONGEST:g} s"))
-        except Exception as unexpected:
-            self._announce(Outage("poller", unexpected, 0.0))
-            heard = _Heard(Trouble(f"not asked: {type(unexpected).__name__}"))
-        took = time.monotonic() - began
-        self._turns.judge(poll.host, took)
-        await self._settle(poll, heard, took)
+            polled = _PollResult(PollError(f"no complete response within {LONGEST:g} s"))
+        except Exception as error:
+            self._emit(Outage("poller", error, 0.0))
+            polled = _PollResult(PollError(f"not sent: {type(error).__name__}"))
+        duration = time.monotonic() - began
+        self._limiter.record_duration(poll.host, duration)
+        await self._settle(poll, polled, duration)
 
-    async def _hear(self, poll: Poll) -> _Heard:
-        """Ask, follow where the answer leads, and fetch the result where it stands elsewhere."""
-        start = await self._start(poll)
-        plan = await self._lane.run(len(start.body), make_plan, poll.config, start)
-        url, is_result = plan.url, False
+    async def _send(self, poll: Poll) -> _PollResult:
+        """Request the status, follow redirects, and fetch the result if it has a URL of its own."""
+        start = await self._start_response(poll)
+        urls = await self._lane.run(len(start.body), poll_urls, poll.config, start)
+        url, is_result = urls.status, False
         for _ in range(MOST_REDIRECTS + 1):
-            answer = await self._get(poll, url)
+            response = await self._get(poll, url)
+            size = len(response.body)
             if is_result:
-                reading = await self._lane.run(len(answer.body), read_result, url, answer, poll.troubles)
+                outcome = await self._lane.run(size, read_result, url, response, poll.troubles)
             else:
-                asked = (poll.config, plan, url, answer, poll.troubles)
-                reading = await self._lane.run(len(answer.body), read_status, *asked)
-            if not isinstance(reading, Fetch | Moved):
-                return _Heard(reading, answer)
-            url, is_result = reading.url, is_result or isinstance(reading, Fetch)
-        return _Heard(Trouble(f"more than {MOST_REDIRECTS} redirects"))
+                outcome = await self._lane.run(size, read_status, poll.config, urls, url, response, poll.troubles)
+            if not isinstance(outcome, FetchResult | Redirected):
+                return _PollResult(outcome, response)
+            url, is_result = outcome.url, is_result or isinstance(outcome, FetchResult)
+        return _PollResult(PollError(f"more than {MOST_REDIRECTS} redirects"))
 
-    async def _start(self, poll: Poll) -> Start:
-        """The answer to the first call, whole."""
-        earlier = [await self._store.output(poll.key, number) for number in range(poll.start.parts)]
-        body = b"".join((*earlier, poll.start.body))
-        return Start(poll.task.spec.target, poll.start.status, poll.start.headers, body)
+    async def _start_response(self, poll: Poll) -> StartResponse:
+        """The target's response with its whole body."""
+        chunks = [await self._jobs.output(poll.key, number) for number in range(poll.start.parts)]
+        body = b"".join((*chunks, poll.start.body))
+        return StartResponse(poll.task.spec.target, poll.start.status, poll.start.headers, body)
 
     async def _get(self, poll: Poll, url: str) -> StoredResponse:
-        answer = await self._inquiry.get(url, question_headers(poll.config, poll.task.spec.target, poll.credentials, url))
-        return answer.replace(headers=kept_headers(answer.headers), body=self._hidden(poll, answer.body))
+        headers = poll_headers(poll.config, poll.task.spec.target, poll.credentials, url)
+        response = await self._client.get(url, headers)
+        return response.replace(headers=kept_headers(response.headers), body=self._redact(poll, response.body))
 
-    def _hidden(self, poll: Poll, data: bytes) -> bytes:
-        """Providers like to repeat where they were told to call; the id is to be stored nowhere."""
-        secret = self._ids.callback_of(poll.task)
-        return data if secret is None else data.replace(secret.encode(), b"*" * len(secret))
+    def _redact(self, poll: Poll, data: bytes) -> bytes:
+        """Replace the callback id: providers often echo the URL that they were given, and the id must not be stored."""
+        callback_id = self._tokens.callback_of(poll.task)
+        return data if callback_id is None else data.replace(callback_id.encode(), b"*" * len(callback_id))
 
-    def _kept(self, poll: Poll, word: Resolution) -> Resolution:
-        """Not before the end: a `Location` that holds the id has to be followed as it is."""
-        headers = tuple((name, self._hidden(poll, value)) for name, value in word.response.headers)
-        return word.replace(response=word.response.replace(headers=headers))
+    def _redact_headers(self, poll: Poll, result: Resolution) -> Resolution:
+        """Only in the final result: a `Location` that holds the id has to be followed as it is."""
+        headers = tuple((name, self._redact(poll, value)) for name, value in result.response.headers)
+        return result.replace(response=result.response.replace(headers=headers))
 
-    # --- what follows
+    # --- settling
 
-    async def _put_off(self, poll: Poll) -> bool:
-        """It was not asked, for no fault of the provider, so nothing is counted; False where there is no time to ask again."""
-        wait = next_question(_SOON, poll.waits_until / 1000 - self._clock(), 0, (), 0.0)
-        if wait is None:
+    async def _postpone(self, poll: Poll) -> bool:
+        """Poll later, without counting a failure, because nothing was sent. False if no time is left for that."""
+        delay = next_poll_delay(_BUSY_DELAY, poll.waits_until / 1000 - self._clock(), 0, (), 0.0)
+        if delay is None:
             return False
-        await self._rounds.insist(lambda: self._room.settle_poll(poll, next_in=wait, event=None, troubles=poll.troubles))
+        await self._loop.insist(lambda: self._tasks.settle_poll(poll, next_in=delay, event=None, troubles=poll.troubles))
         return True
 
-    async def _settle(self, poll: Poll, heard: _Heard, took: float) -> None:
-        """End the task, or have it asked again."""
-        reading, now = heard.reading, self._clock()
-        troubles = poll.troubles + 1 if isinstance(reading, Trouble) else 0
-        interval, wishes = poll.config.interval, heard.answer.headers if heard.answer else ()
-        if _awaits_word(poll) and not troubles:
-            # One who is expected to call by himself is asked once more, at the end.
-            interval, wishes = math.inf, ()
-        wait = next_question(interval, poll.waits_until / 1000 - now, troubles, wishes, now)
-        last_word = _last_word(reading, heard.answer, is_last=wait is None)
-        if last_word is not None:
-            last_word = self._kept(poll, last_word)
-            resolved = await self._rounds.insist(lambda: self._room.resolve(poll.key, Channel.POLL, last_word))
-            if resolved is Resolved.ENDED:
-                self._announce(Finished(poll.request_id, 0, last_word.failure or last_word.response, took))
-            return
-        event = reading.status if isinstance(reading, Running) else None
-        held = await self._rounds.insist(lambda: self._room.settle_poll(poll, next_in=wait, event=event, troubles=troubles))
-        if held and isinstance(reading, Trouble):
-            self._announce(PollFailed(poll.request_id, poll.number, reading.error, wait or 0.0))
+    async def _settle(self, poll: Poll, polled: _PollResult, duration: float) -> None:
+        """End the task, or schedule its next poll."""
+        failures = poll.troubles + 1 if isinstance(polled.outcome, PollError) else 0
+        delay = self._next_delay(poll, polled.response, failures)
+        result = _final_result(polled, is_last=delay is None)
+        if result is None:
+            await self._schedule(poll, polled.outcome, delay, failures)
+        else:
+            await self._resolve(poll, self._redact_headers(poll, result), duration)
+
+    def _next_delay(self, poll: Poll, response: StoredResponse | None, failures: int) -> float | None:
+        now = self._clock()
+        interval, headers = poll.config.interval, response.headers if response else ()
+        if _expects_call(poll) and not failures:
+            # A provider that is expected to call back is polled only once more, at the deadline.
+            interval, headers = math.inf, ()
+        return next_poll_delay(interval, poll.waits_until / 1000 - now, failures, headers, now)
+
+    async def _resolve(self, poll: Poll, result: Resolution, duration: float) -> None:
+        outcome = await self._loop.insist(lambda: self._tasks.resolve(poll.key, Channel.POLL, result))
+        if outcome is Resolved.ENDED:
+            self._emit(Finished(poll.request_id, 0, result.failure or result.response, duration))
+
+    async def _schedule(self, poll: Poll, outcome: PollOutcome, delay: float | None, failures: int) -> None:
+        status = outcome.status if isinstance(outcome, Running) else None
+        held = await self._loop.insist(lambda: self._tasks.settle_poll(poll, next_in=delay, event=status, troubles=failures))
+        if held and isinstance(outcome, PollError):
+            self._emit(PollFailed(poll.request_id, poll.number, outcome.error, delay or 0.0))
         elif held:
-            self._announce(Polled(poll.request_id, poll.number, event, wait or 0.0))
+            self._emit(Polled(poll.request_id, poll.number, status, delay or 0.0))
 
 
-def _awaits_word(poll: Poll) -> bool:
+def _expects_call(poll: Poll) -> bool:
     return poll.task.spec.callback or poll.task.spec.signal
 
 
-def _cannot_ask(poll: Poll, error: str) -> Reading:
-    """Who is expected to call by himself may still do so, whether he can be asked or not."""
-    return Trouble(error) if _awaits_word(poll) else Failed(error)
+def _cannot_poll(poll: Poll, error: str) -> PollOutcome:
+    """A provider that is expected to call back may still do so, even if it cannot be polled."""
+    return PollError(error) if _expects_call(poll) else Failed(error)
 
 
-def _last_word(reading: Reading, answer: StoredResponse | None, *, is_last: bool) -> Resolution | None:
-    """How the task ends; None as long as it does not. After the last question it is a time-out."""
-    heard = answer or StoredResponse(504, (), b"")
-    if isinstance(reading, Done):
-        return Resolution(reading.response)
-    if isinstance(reading, Failed):
-        return Resolution(heard, Failure(ErrorType.PROVIDER_FAILED, reading.error))
-    return Resolution(heard, Failure(ErrorType.WAIT_TIMEOUT, _too_late(reading))) if is_last else None
+def _final_result(polled: _PollResult, *, is_last: bool) -> Resolution | None:
+    """How the task ends; None if it does not end yet. The last poll ends it as timed out."""
+    outcome, response = polled.outcome, polled.response or StoredResponse(504, (), b"")
+    if isinstance(outcome, Succeeded):
+        return Resolution(outcome.response)
+    if isinstance(outcome, Failed):
+        return Resolution(response, Failure(ErrorType.PROVIDER_FAILED, outcome.error))
+    return Resolution(response, Failure(ErrorType.WAIT_TIMEOUT, _timeout_text(outcome))) if is_last else None
 
 
-def _too_late(reading: Reading) -> str:
-    text = "the provider was not done in time"
-    if isinstance(reading, Trouble):
-        return f"{text}; the last question came to nothing: {reading.error}" + (f": {reading.said}" if reading.said else "")
-    if isinstance(reading, Running) and reading.status is not None:
-        return f"{text}; the last status was {reading.status}"
+def _timeout_text(outcome: PollOutcome) -> str:
+    text = "the provider did not finish in time"
+    if isinstance(outcome, PollError):
+        return f"{text}; the last poll failed: {outcome.error}" + (f": {outcome.detail}" if outcome.detail else "")
+    if isinstance(outcome, Running) and outcome.status is not None:
+        return f"{text}; the last status was {outcome.status}"
     return text

@@ -1,7 +1,7 @@
-"""Whether a call of a callback URL is signed by the provider that it ought to come from, where we know his keys.
+"""Verifies that callbacks are signed by the provider that the task has called, if the operator has configured its keys.
 
-The callback id is a secret already; a signature also tells a provider from somebody who has seen the id. It is asked for by the
-host that the task has called, because others may call back in the same form with keys of their own.
+The callback id is a secret already; a signature also protects against a party that has seen the id. Which keys are required
+follows from the host of the task's `targetUrl`, because other services may send callbacks in the same form with their own keys.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from .verify import WebhookVerifier
 
 
 class Provenance:
-    """`sources`: host of a `targetUrl`, and the URL of a key set (as fal has) or a secret `whsec_…` (as Replicate has).
+    """Holds the verifiers of each host.
 
-    A host may stand there several times: then one of its keys is enough. `client` fetches key sets, `clock` gives Unix seconds.
-    Raises `SettingsError` for a secret that is none.
+    `sources` are pairs of the host of a `targetUrl` and the URL of a JWKS (as fal has one) or a secret `whsec_…` (as Replicate
+    has one). If a host has several, one matching key is enough. `client` fetches JWKS, `clock` returns Unix seconds. Raises
+    `SettingsError` for a malformed secret or URL.
     """
 
     def __init__(
@@ -44,12 +45,15 @@ class Provenance:
             self._verifiers.setdefault(canonical_host(host), []).append(verifier)
 
     async def check(self, target: str, headers: Headers, body: bytes) -> None:
-        """Raise `VerificationError`, as `KeysUnavailable` where nothing can be said, unless it is signed or needs not be.
+        """Raise `VerificationError` for a callback that has to be signed and is not.
 
-        `target` is the URL that the task has called; `body` is raw.
+        Raises `KeysUnavailable`, a `VerificationError`, if the keys cannot be fetched. `target` is the URL that the task has
+        called; `body` is the raw body.
         """
+        if not self._verifiers:
+            return
         refusal: VerificationError | None = None
-        for verifier in self._verifiers.get(host_of(target), ()) if self._verifiers else ():
+        for verifier in self._verifiers.get(host_of(target), ()):
             try:
                 await verifier.verify(headers, body)
             except VerificationError as error:

@@ -1,7 +1,7 @@
-"""Takes what arrives from outside for tasks that wait: callbacks and signals. Their secret id is all that it asks for.
+"""Handles the callbacks and signals that external services send for waiting tasks. A secret id is all that authorizes them.
 
-A callback may come before the answer to the call that it is about, several times, with news before the last word, or too late;
-only the last of these is refused.
+A callback may arrive before the response to the call that caused it, several times, with intermediate states before the final
+result, or too late; only one that is too late is refused.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hmac
 from typing import Any
 
 from .background import Lane
-from .callback_id import digest, is_callback_id
+from .callback_id import digest, is_token
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast
 from .json_text import MISSING, read_json, without_mark
@@ -20,103 +20,105 @@ from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
-from .wire.readings import Failed, Running, read_callback, reason_of
+from .wire.readings import Failed, Running, error_text, read_callback
 from .wire.templates import read_path
 
-_SECOND_LOOK = 0.25
-"""Seconds until an unknown id is looked for again: one that a handler has asked for a moment ago may not be on the disk yet."""
+_SECOND_LOOKUP_DELAY = 0.25
+"""Seconds before an unknown id is looked up again. If the handler has asked for it a moment ago, it may not be stored yet."""
 _JSON: Headers = ((b"content-type", b"application/json"),)
-_LONGEST_STATUS = 100
+_MAX_STATUS_LENGTH = 100
+_UNKNOWN_ID = "unknown or expired id"
+_ALREADY_ENDED = "the task has already ended in another way"
 
 
 class Reception:
-    """The verbs of those outside. They raise `UnknownRequest` for an id that there is not, or is not any more."""
+    """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
 
-    def __init__(self, room: WaitingRoom, provenance: Provenance, announce: Announce) -> None:
-        self._room = room
-        self._provenance = provenance
-        self._announce = announce
+    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Announce) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._emit = emit
         self._lane = Lane()
 
     async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
-        """What a provider says. Raises `VerificationError`, `BadRequest` for what is no JSON, and `AlreadyEnded`."""
-        waiter = await self.find(SecretId.CALLBACK, callback_id)
-        spec = waiter.task.spec
-        await self._provenance.check(spec.target, headers, body)
-        if _is_over(waiter, Channel.CALLBACK):
+        """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
+        job = await self.find(SecretId.CALLBACK, callback_id)
+        spec = job.task.spec
+        await self._verifier.check(spec.target, headers, body)
+        if _has_ended(job, Channel.CALLBACK):
             return
 
         def read() -> tuple[bytes, Running | Failed | None]:
-            hidden = _without(callback_id, body)
-            return hidden, read_callback(_parsed(hidden), spec.poll, spec.target)
+            redacted = _redact(callback_id, body)
+            return redacted, read_callback(_parse(redacted), spec.poll, spec.target)
 
-        body, word = await self._lane.run(len(body), read)
-        if isinstance(word, Running):
-            status = (word.status or "")[:_LONGEST_STATUS]
-            await self._room.note(waiter.key, status)
-            self._announce(NotLast(waiter.request_id, status))
+        body, state = await self._lane.run(len(body), read)
+        if isinstance(state, Running):
+            status = (state.status or "")[:_MAX_STATUS_LENGTH]
+            await self._store.note(job.key, status)
+            self._emit(NotLast(job.request_id, status))
         else:
-            await self._resolve(waiter, Channel.CALLBACK, body, _failure(word))
+            await self._resolve(job, Channel.CALLBACK, body, _as_failure(state))
 
     async def signal(self, token: str, body: bytes) -> Waiter:
-        """What somebody says who was given the token: `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
-        waiter = await self.find(SecretId.SIGNAL, token)
-        if not _is_over(waiter, Channel.SIGNAL):
-            body, failed = await self._lane.run(len(body), _read_signal, _without(token, body))
-            await self._resolve(waiter, Channel.SIGNAL, body, _failure(failed))
-        return waiter
+        """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
+        job = await self.find(SecretId.SIGNAL, token)
+        if not _has_ended(job, Channel.SIGNAL):
+            body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
+            await self._resolve(job, Channel.SIGNAL, body, _as_failure(failed))
+        return job
 
-    async def find(self, secret: SecretId, text: str) -> Waiter:
-        """Who waits for this id."""
-        if not is_callback_id(text):
-            raise UnknownRequest("there is no such id")
-        wanted = digest(text)
+    async def find(self, kind: SecretId, token: str) -> Waiter:
+        """Return the job that this secret id belongs to."""
+        if not is_token(token):
+            raise UnknownRequest(_UNKNOWN_ID)
+        token_hash = digest(token)
         try:
-            waiter = await self._room.find(secret, wanted)
+            job = await self._store.find(kind, token_hash)
         except UnknownRequest:
-            await asyncio.sleep(_SECOND_LOOK)
-            waiter = await self._room.find(secret, wanted)
-        found = waiter.task.callback if secret is SecretId.CALLBACK else waiter.task.signal
-        if found is None or not hmac.compare_digest(found, wanted):
-            raise UnknownRequest("there is no such id")
-        return waiter
+            await asyncio.sleep(_SECOND_LOOKUP_DELAY)
+            job = await self._store.find(kind, token_hash)
+        stored = job.task.callback if kind is SecretId.CALLBACK else job.task.signal
+        if stored is None or not hmac.compare_digest(stored, token_hash):
+            raise UnknownRequest(_UNKNOWN_ID)
+        return job
 
-    async def _resolve(self, waiter: Waiter, channel: Channel, body: bytes, failure: Failure | None) -> None:
+    async def _resolve(self, job: Waiter, source: Channel, body: bytes, failure: Failure | None) -> None:
         response = StoredResponse(200, _JSON, body)
-        resolved = await self._room.resolve(waiter.key, channel, Resolution(response, failure))
-        if resolved is Resolved.TOO_LATE:
-            raise AlreadyEnded("the task has already ended otherwise")
-        if resolved is Resolved.ENDED:
-            self._announce(Finished(waiter.request_id, 0, failure or response, 0.0))
+        outcome = await self._store.resolve(job.key, source, Resolution(response, failure))
+        if outcome is Resolved.TOO_LATE:
+            raise AlreadyEnded(_ALREADY_ENDED)
+        if outcome is Resolved.ENDED:
+            self._emit(Finished(job.request_id, 0, failure or response, 0.0))
 
 
-def _is_over(waiter: Waiter, channel: Channel) -> bool:
-    """Whether this channel has ended it. Raises `AlreadyEnded` where something else has."""
-    if waiter.state not in FINAL:
+def _has_ended(job: Waiter, source: Channel) -> bool:
+    """Whether a result from this source has ended the job. Raises `AlreadyEnded` if it ended in another way."""
+    if job.state not in FINAL:
         return False
-    if waiter.resolved_by is not channel:
-        raise AlreadyEnded("the task has already ended otherwise")
+    if job.resolved_by is not source:
+        raise AlreadyEnded(_ALREADY_ENDED)
     return True
 
 
-def _without(secret: str, body: bytes) -> bytes:
-    """Providers like to repeat where they were told to call; the id is to be stored nowhere."""
-    return without_mark(body).replace(secret.encode(), b"*" * len(secret))
+def _redact(token: str, body: bytes) -> bytes:
+    """Replace the id in the body: providers often echo the URL that they call, and an id must not be stored."""
+    return without_mark(body).replace(token.encode(), b"*" * len(token))
 
 
 def _read_signal(body: bytes) -> tuple[bytes, Failed | None]:
-    said = _parsed(body)
-    status = read_path(said, "status")
+    content = _parse(body)
+    status = read_path(content, "status")
     if status not in ("completed", "failed"):
-        raise BadRequest("a signal says status: 'completed' or 'failed'")
-    return body, Failed(reason_of(said) or "the signal says failed") if status == "failed" else None
+        raise BadRequest("status of a signal must be 'completed' or 'failed'")
+    return body, Failed(error_text(content) or "the signal has status failed") if status == "failed" else None
 
 
-def _parsed(body: bytes) -> Any:
+def _parse(body: bytes) -> Any:
     if (content := read_json(body)) is MISSING:
-        raise BadRequest("the body is not JSON")
+        raise BadRequest("the body is not valid JSON")
     return content
 
 
-def _failure(word: Failed | None) -> Failure | None:
-    return Failure(ErrorType.PROVIDER_FAILED, word.error) if word is not None else None
+def _as_failure(failed: Failed | None) -> Failure | None:
+    return Failure(ErrorType.PROVIDER_FAILED, failed.error) if failed is not None else None

@@ -1,6 +1,6 @@
-"""What an attempt calls: the wrapped application, or a host outside; with the callback URL in its place.
+"""Resolves what an attempt calls: the wrapped application or an external host, with the callback URL substituted.
 
-A host outside looks like an application from here, so that time-outs, cancelling, limits and repetitions are the same for both.
+An external host is presented as an ASGI application, so that timeouts, cancellation, limits and retries are the same for both.
 """
 
 from __future__ import annotations
@@ -28,95 +28,96 @@ from .wire.links import origin_of as origin_of_request
 from .wire.placeholder import fill, fill_address
 
 MOST_REDIRECTS = 10
-_NOUN = "the target"
-_PATIENCE = 86400.0
-"""Seconds until the head of an answer; an attempt's own time limit is shorter."""
-_LONGEST_WAIT = 30.0
-"""Seconds until a call that could not be made is tried again, at most."""
-_FOLLOWED = frozenset({301, 302, 303, 307, 308})
+_URL_LABEL = "the target"
+"""Names the URL in the texts of errors."""
+_HEAD_TIMEOUT = 86400.0
+"""Seconds until the head of a response; the time limit of an attempt is shorter."""
+_MAX_BUSY_DELAY = 30.0
+"""The longest wait, in seconds, before a call that could not be started is tried again."""
+_FOLLOWED_STATUSES = frozenset({301, 302, 303, 307, 308})
 _CREDENTIAL = re.compile(rb"auth|cookie|key|token|secret|passw|credential|session|signature")
-"""In names of headers. Providers have their own: `xi-api-key`, `x-goog-api-key`, `x-auth-token`."""
-_OF_BODY = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-location"})
+"""Parts of the names of headers with credentials. Providers have names of their own: `xi-api-key`, `x-goog-api-key`."""
+_BODY_HEADERS = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-location"})
 
-_LOST_SECRET = Failure(
-    ErrorType.RUNNER_SERVER_ERROR, "the secret from which this request's callback URL was made is not configured any more"
+_SECRET_MISSING = Failure(
+    ErrorType.RUNNER_SERVER_ERROR, "the secret that this request's callback URL was made from is no longer in callback_secret"
 )
 
 
 def callback_url(base: str, callback_id: str) -> str:
-    """Where a provider calls back."""
+    """The callback URL that a provider calls."""
     return f"{base}/v1/callbacks/{callback_id}"
 
 
 class Aim(Value, frozen=True):
-    """What is called, with what."""
+    """What an attempt calls, and with which request."""
 
     app: App
     request: StoredRequest
     secret: str | None = None
-    """The callback id, where the request holds it; it is not to be kept of the answer."""
+    """The callback id, if the request holds it; it has to be removed from the response before that is stored."""
 
 
 class Targets:
-    """Knows the wrapped application, the way out, and what a callback URL looks like."""
+    """Resolves targets, and builds the callback URLs that their requests hold."""
 
-    def __init__(self, app: App, outbound: Outbound, ids: CallbackIds, settings: Settings) -> None:
+    def __init__(self, app: App, outbound: Outbound, tokens: CallbackIds, settings: Settings) -> None:
         self._app = app
         self._outbound = outbound
-        self._ids = ids
+        self._tokens = tokens
         self._settings = settings
-        self._proxy = ProxyHeaders(settings.proxy_headers)
+        self._proxy_headers = ProxyHeaders(settings.proxy_headers)
 
     def aim(self, request: StoredRequest, task: Task) -> Aim:
-        """What an attempt at a task calls. It raises nothing: what is wrong is found out by the call."""
-        spec, secret, address = task.spec, None, task.spec.target
+        """What an attempt of a task calls. Raises nothing: a target that cannot be called fails when it is called."""
+        spec, callback_id, target = task.spec, None, task.spec.target
         if spec.callback:
-            secret = self._ids.callback_of(task)
-            if secret is None:
-                return Aim(_fails(_LOST_SECRET), request)
-            url = callback_url(spec.base, secret)
-            request, address = fill(request, url), fill_address(address, url)
+            callback_id = self._tokens.callback_of(task)
+            if callback_id is None:
+                return Aim(_failing_app(_SECRET_MISSING), request)
+            url = callback_url(spec.base, callback_id)
+            request, target = fill(request, url), fill_address(target, url)
         if spec.outside:
-            call = _Outside(self._outbound, self._settings.task_targets, request, address, self._proxy)
-            return Aim(call, request, secret)
-        return Aim(self._app, request, secret)
+            call = _ExternalTarget(self._outbound, self._settings.task_targets, request, target, self._proxy_headers)
+            return Aim(call, request, callback_id)
+        return Aim(self._app, request, callback_id)
 
     def without_proxies(self, headers: Headers) -> Headers:
-        """Headers of a call without what proxies have said about its client: that is for the application alone."""
-        return tuple(pair for pair in headers if not self._proxy.sets(pair[0]))
+        """The headers without those that proxies set about the client: they are for the wrapped application only."""
+        return tuple(pair for pair in headers if not self._proxy_headers.sets(pair[0]))
 
     def expect(self, request: StoredRequest) -> Task:
-        """What is to be stored for a handler that asks for its callback URL."""
+        """The task that is stored for a handler that asks for its callback URL."""
         base = self._settings.public_url or origin_of_request(request)
-        return self._ids.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
+        return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:
-        """The callback id of a task that is stored. Raises `QueueError` where the secret it was made from is gone."""
-        made = self._ids.callback_of(task)
-        if made is None:
-            raise QueueError(_LOST_SECRET.detail)
-        return made
+        """The callback id of a stored task. Raises `QueueError` if the secret that it was derived from is gone."""
+        callback_id = self._tokens.callback_of(task)
+        if callback_id is None:
+            raise QueueError(_SECRET_MISSING.detail)
+        return callback_id
 
 
-class _Outside:
-    """One call of another host, in the form of an ASGI application."""
+class _ExternalTarget:
+    """One call of an external host, in the form of an ASGI application."""
 
     def __init__(
-        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, address: str, proxy: ProxyHeaders
+        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, url: str, proxy_headers: ProxyHeaders
     ) -> None:
         self._outbound = outbound
         self._hosts = hosts
         self._method = request.method
-        self._headers = _with_ours(request.headers)
+        self._headers = _with_defaults(request.headers)
         self._body = request.body
-        self._address = address
-        self._proxy = proxy
+        self._url = url
+        self._proxy_headers = proxy_headers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Call, follow redirects, and pass on the answer. Raises `NoAnswer`."""
+        """Call, follow redirects, and pass the response on. Raises `NoAnswer`."""
         try:
             for _ in range(MOST_REDIRECTS + 1):
-                if await self._insist(send):
+                if await self._call_when_free(send):
                     return
         except (InvalidWebhook, OutboundRefused) as refused:
             raise _refusal(refused.detail) from None
@@ -124,70 +125,75 @@ class _Outside:
             raise NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
         raise _refusal(f"more than {MOST_REDIRECTS} redirects")
 
-    async def _insist(self, send: Any) -> bool:
-        """One hop. While it cannot be made, for no fault of the target, the attempt waits, within its time limit."""
+    async def _call_when_free(self, send: Any) -> bool:
+        """Make one hop once a connection is free, within the attempt's time limit. Returns whether it was the last."""
         waits = 0
         while True:
             try:
                 return await self._call(send)
             except OutboundBusy:  # raised before anything was sent
                 waits += 1
-                await asyncio.sleep(exponential(waits, longest=_LONGEST_WAIT))
+                await asyncio.sleep(exponential(waits, longest=_MAX_BUSY_DELAY))
 
     async def _call(self, send: Any) -> bool:
-        """One hop; whether it was the last."""
-        parsed = parse_url(self._address, _NOUN)
+        """Make one hop. Returns whether it was the last."""
+        parsed = parse_url(self._url, _URL_LABEL)
         if not may_call(parsed.host, self._hosts):
-            raise _refusal(f"the option 'task_targets' does not allow to call {parsed.host}")
-        async with self._outbound.open(self._method, self._address, self._headers, self._body, _PATIENCE, _NOUN) as answer:
-            location = dict(answer.headers).get(b"location")
-            if answer.status in _FOLLOWED and location is not None:
-                self._follow(answer.status, _joined(self._address, location.decode("latin-1")))
+            raise _refusal(f"{parsed.host} is not in task_targets")
+        async with self._outbound.open(
+            self._method, self._url, self._headers, self._body, _HEAD_TIMEOUT, _URL_LABEL
+        ) as response:
+            location = dict(response.headers).get(b"location")
+            if response.status in _FOLLOWED_STATUSES and location is not None:
+                self._redirect(response.status, _join(self._url, location.decode("latin-1")))
                 return False
-            await send({"type": "http.response.start", "status": answer.status, "headers": answer.headers})
-            async for chunk in answer.chunks:
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            async for chunk in response.chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b""})
         return True
 
-    def _follow(self, status: int, address: str) -> None:
-        """As browsers do (WHATWG Fetch standard, "HTTP-redirect fetch"): another host is not told what was for the first."""
-        parse_url(address, _NOUN)
+    def _redirect(self, status: int, url: str) -> None:
+        """Prepare the next hop as browsers do (WHATWG Fetch standard, "HTTP-redirect fetch").
+
+        Another origin receives no credentials and no headers of proxies.
+        """
+        parse_url(url, _URL_LABEL)
         dropped: set[bytes] = set()
-        if origin_of(self._address) != origin_of(address):
-            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy.sets(name)}
+        if origin_of(self._url) != origin_of(url):
+            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy_headers.sets(name)}
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
-            dropped |= _OF_BODY
+            dropped |= _BODY_HEADERS
         self._headers = tuple(pair for pair in self._headers if pair[0] not in dropped)
-        self._address = address.partition("#")[0]
+        self._url = url.partition("#")[0]
 
 
 def may_call(host: str, hosts: Sequence[str]) -> bool:
-    """Whether a host is among those that tasks may call."""
+    """Whether tasks may call this host."""
     return is_among(host, hosts)
 
 
-def _joined(address: str, location: str) -> str:
+def _join(url: str, location: str) -> str:
     try:
-        return urljoin(address, location)
+        return urljoin(url, location)
     except ValueError:
-        raise _refusal("the target redirects to what is no URL") from None
+        raise _refusal("the target redirects to a Location that is not a valid URL") from None
 
 
-def _with_ours(headers: Headers) -> Headers:
-    """What a call from us says where the task does not."""
+def _with_defaults(headers: Headers) -> Headers:
+    """The task's headers, completed with those that every call has."""
     kept = tuple(pair for pair in headers if pair[0] != b"host")
-    given = {name for name, _ in kept}
-    ours = ((b"user-agent", USER_AGENT.encode()), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
-    return (*kept, *(pair for pair in ours if pair[0] not in given))
+    present = {name for name, _ in kept}
+    defaults = ((b"user-agent", USER_AGENT.encode()), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
+    return (*kept, *(pair for pair in defaults if pair[0] not in present))
 
 
 def _refusal(detail: str) -> NoAnswer:
     return NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_REFUSED, detail))
 
 
-def _fails(failure: Failure) -> App:
+def _failing_app(failure: Failure) -> App:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise NoAnswer(failure)
 

@@ -1,4 +1,4 @@
-"""The nouns of tasks and of what waits: what may end it from outside, and how it is seen. Times are milliseconds since 1970."""
+"""The values of tasks: what an external service reports, polls, and what a client sees. Times are milliseconds since 1970."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .value import Value
 
 
 class TaskStatus(StrEnum):
-    """AsyncQueue's words for where a task stands. The last four are final."""
+    """AsyncQueue's statuses of a task. The last four are final."""
 
     PENDING = "pending"
     DELAYED = "delayed"
@@ -27,7 +27,7 @@ class TaskStatus(StrEnum):
 
 
 class Channel(StrEnum):
-    """By which way the word came that ended a job from outside."""
+    """How the result of an external service arrived."""
 
     CALLBACK = "callback"
     SIGNAL = "signal"
@@ -35,58 +35,58 @@ class Channel(StrEnum):
 
 
 class SecretId(StrEnum):
-    """Which of a task's two secret ids."""
+    """Which of a task's two secret ids is meant."""
 
     CALLBACK = "callback"
     SIGNAL = "signal"
 
 
 class Wait(Value, frozen=True):
-    """What an answer leaves a job waiting for."""
+    """What a job waits for after the response to its call."""
 
     seconds: float
-    """Until it has timed out."""
+    """Until the job times out."""
     poll_in: float | None = None
-    """Seconds until the provider is asked for the first time; None for never."""
+    """Seconds until the first poll; None if the provider is not polled."""
     poll: PollConfig | None = None
-    """How, where it is not as the task says: an answer may say where its end can be asked for."""
+    """How to poll, if the task does not say it: a response may name the URL to poll."""
     credentials: Headers = ()
-    """Of the call, for the polls. Erased when the job ends."""
+    """Headers of the call that the polls repeat. Erased when the job ends."""
 
 
 class Waiter(Value, frozen=True):
-    """A job that somebody outside has named by one of its secret ids."""
+    """A job that was found by one of its secret ids."""
 
     key: int
     request_id: str
     state: JobState
     task: Task
     resolved_by: Channel | None
-    """None as long as it has not been ended from outside, and where it ended otherwise."""
+    """None until an external result has ended the job, and if it ended in another way."""
 
 
 class Resolution(Value, frozen=True):
-    """The last word of somebody outside. With `failure` the job fails, and the response is what was said."""
+    """The final result of an external service. With `failure` the job fails, and `response` holds what the service sent."""
 
     response: StoredResponse
     failure: Failure | None = None
 
 
 class Resolved(StrEnum):
-    """What became of a last word."""
+    """What the store did with an external result."""
 
     ENDED = "ended"
-    """It ended the job."""
+    """The result ended the job."""
     KEPT = "kept"
-    """It will, as soon as the running attempt has ended."""
+    """The result is stored and ends the job as soon as the running attempt has ended."""
     REPEATED = "repeated"
-    """An earlier word by the same way did; that one stays."""
+    """An earlier result from the same source ended the job; the earlier one stays."""
     TOO_LATE = "too_late"
-    """The job has ended otherwise."""
+    """The job had ended in another way."""
 
 
 class Poll(Value, frozen=True):
-    """The right to ask a provider once how far he is."""
+    """The right to poll a provider once."""
 
     key: int
     request_id: str
@@ -94,61 +94,61 @@ class Poll(Value, frozen=True):
     number: int
     """1 for the first."""
     troubles: int
-    """How many before this one, without a break, came to nothing."""
+    """Failed polls in a row before this one."""
     task: Task
     config: PollConfig
     start: StoredResponse
-    """The answer to the first call. Of one in parts only the last is in `body`."""
+    """The target's response. If it is stored in chunks, `body` holds the last chunk only."""
     waits_until: int
-    """When the job times out; a poll at that moment or later is the last."""
+    """When the job times out; a poll at that time or later is the last."""
     credentials: Headers
     host: str
-    """Whom it goes to first, as far as the templates and the target say."""
+    """Origin of the first URL that is polled, as far as the templates and the target name it."""
 
 
 class Places(Value, frozen=True):
-    """How many questions to providers may be begun now, in this process. `turns` is the law of it."""
+    """How many polls this process may begin now. `PollLimiter` computes it, `HostSelector` applies it."""
 
     limit: int
     strangers: int
-    """How many of them to hosts that are not `prompt`."""
+    """How many of them may go to hosts that are not in `prompt`."""
     each: int
-    """How many one host may be asked at once, those under way included."""
+    """How many polls one host may have at once, the running ones included."""
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """Questions under way, by host."""
+    """Running polls, by host."""
     prompt: frozenset[str] = frozenset()
-    """Hosts that are known to answer promptly."""
+    """Hosts that are known to respond promptly."""
 
 
 class ClaimedPolls(Value, frozen=True):
-    """Polls that were given out, and when it is worth asking again, unless a place becomes free before."""
+    """The polls that were claimed, and when the next claim is worthwhile unless capacity becomes free earlier."""
 
     polls: list[Poll]
     next_in: float | None = None
-    """Seconds; None where nothing is due later."""
+    """Seconds; None if nothing is due later."""
 
 
 class TaskRecord(Value, frozen=True):
-    """A task as its owner may see it."""
+    """A task as its submitter may see it."""
 
     job: Job
     spec: TaskSpec
     status: TaskStatus
     priority: int
-    """The job's: smaller runs first."""
+    """The priority of the job: smaller numbers run first."""
     max_attempts: int
     due_at: int | None
     webhook: str | None
     resolved_by: Channel | None = None
     event: str | None = None
-    """The last word from outside that was not the end."""
+    """The last status from an external service that was not final."""
     response: StoredResponse | None = None
-    """The target's answer or the provider's last word; only of a finished task, and only where one was asked for."""
+    """The target's response or the external result; only if the task is finished and the response was requested."""
 
 
 class TaskPage(Value, frozen=True):
-    """Some of somebody's tasks, the newest first, without their answers."""
+    """A page of one submitter's tasks, newest first, without their responses."""
 
     tasks: list[TaskRecord]
     total: int
-    """How many there are in all."""
+    """Number of tasks on all pages."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import janitor
-from queue_middleware.cadence import next_question
+from queue_middleware.schedule import next_poll_delay
 from tests.blank import lay_blank
 
 
@@ -27,14 +27,14 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A provider is asked again after a twentieth of the time for which he is to be left alone."""
+    """The next poll of a provider is due after a twentieth of its usual delay."""
 
-    def sooner(*arguments: Any) -> float | None:
-        wait = next_question(*arguments)
-        return None if wait is None else wait / 20
+    def shorter(*arguments: Any) -> float | None:
+        delay = next_poll_delay(*arguments)
+        return None if delay is None else delay / 20
 
-    monkeypatch.setattr("queue_middleware.cadence.next_question", sooner)
-    monkeypatch.setattr("queue_middleware.poller.next_question", sooner)
+    monkeypatch.setattr("queue_middleware.schedule.next_poll_delay", shorter)
+    monkeypatch.setattr("queue_middleware.poller.next_poll_delay", shorter)
 
 
 @pytest.fixture

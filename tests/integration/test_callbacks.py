@@ -47,7 +47,7 @@ class Starter:
 @pytest.fixture
 def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is not there will not come either."""
-    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOK", 0.01)
+    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOKUP_DELAY", 0.01)
 
 
 def path_in(text: str | bytes) -> str:
@@ -439,7 +439,7 @@ async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path,
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not JSON"}
+        assert await call_back(queue, path, status=400, content=body) == {"error": "the body is not valid JSON"}
         await call_back(queue, path, content=b'"a text is JSON too"')
         assert (await queue.response(request_id)).json() == "a text is JSON too"
 

@@ -122,14 +122,14 @@ async def test_a_named_provider_is_asked_as_its_template_says(database: Path) ->
 @pytest.mark.parametrize(
     ("change", "text"),
     [
-        ({"provider": "nobody"}, "provider is 'nobody'; it takes one of fal, replicate, "),
+        ({"provider": "nobody"}, "provider is 'nobody'; it must be one of fal, replicate, "),
         ({"pollConfig": {"urlTemplate": "/x"}}, "pollConfig: Object missing required field `statusPath`"),
         (
             {"pollConfig": quickly("luma", urlTemplate="https://{startResult.body.host}/")},
-            "pollConfig.urlTemplate must name its host",
+            "pollConfig.urlTemplate must have a literal host",
         ),
         ({"provider": "luma", "targetUrl": "/start"}, "targetUrl is a path of this application, so the templates"),
-        ({"pollConfig": quickly("luma", interval=0)}, "pollConfig.interval is 0; it takes seconds from 0.1"),
+        ({"pollConfig": quickly("luma", interval=0)}, "pollConfig.interval is 0; it must be from 0.1"),
     ],
 )
 async def test_what_is_wrong_is_told_before_anything_is_stored(change: dict[str, Any], text: str, database: Path) -> None:
@@ -151,7 +151,7 @@ async def test_an_answer_without_an_id_fails_the_task(database: Path) -> None:
         task = await service.run(targetUrl=f"{provider.url}/v1/image_to_video", headers=RUNWAY, body="{}", pollConfig=config)
     assert (task["status"], task["error"]) == (
         "failed",
-        "the answer to the first call has no body.uuid that could be in an address",
+        "the target's response has no usable body.uuid, which the poll URL needs",
     )
 
 
@@ -162,7 +162,7 @@ async def test_patience_ends(database: Path) -> None:
             targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body='{"input": {}}', pollConfig=config
         )
     assert task["status"] == "timeout"
-    assert task["error"] == "the provider was not done in time; the last status was processing"
+    assert task["error"] == "the provider did not finish in time; the last status was processing"
 
 
 @pytest.mark.usefixtures("soon")
@@ -320,7 +320,7 @@ async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> 
     async with providing(elsewhere) as provider, tasks(database, outbound_allow="127.0.0.1, localhost") as service:
         task = await service.run(targetUrl=f"{provider.url}/work", headers=BEARER, body="{}")
     assert task["status"] == "failed"
-    assert task["error"] == "the provider may not be asked: the option 'task_targets' does not allow to call localhost"
+    assert task["error"] == "the provider cannot be polled: localhost is not in task_targets"
 
 
 @pytest.mark.usefixtures("soon")

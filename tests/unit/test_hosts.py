@@ -9,13 +9,13 @@ import pytest
 from queue_middleware.errors import OutboundRefused, VerificationError
 from queue_middleware.guard import Guard, parse_url
 from queue_middleware.hosts import canonical_authority, canonical_host, origin_of
+from queue_middleware.poll_request import poll_headers
 from queue_middleware.provenance import Provenance
 from queue_middleware.settings import Settings
 from queue_middleware.target import may_call
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.web.address import is_at_host
 from queue_middleware.wire.providers import provider_of
-from queue_middleware.wire.questions import question_headers
 from queue_middleware.wire.webhook import host_of
 
 SPELLINGS = [
@@ -67,7 +67,7 @@ def test_credentials_go_to_the_same_host_in_another_spelling_and_to_no_other() -
     given = ((b"authorization", b"Key k"),)
     home = "https://api.example.com/start"
     for url, is_told in (("https://API.example.com.:443/x", True), ("https://api.example.com.evil.example/x", False)):
-        assert (given[0] in question_headers(config, home, given, url)) is is_told
+        assert (given[0] in poll_headers(config, home, given, url)) is is_told
 
 
 def test_origins_of_pages_are_as_browsers_send_them() -> None:

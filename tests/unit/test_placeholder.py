@@ -13,10 +13,10 @@ ENCODED = b"https%3A%2F%2Fservice.example%2Ffal%2Fqueue%2Fv1%2Fcallbacks%2F00ff"
 FORM = ((b"content-type", b"application/x-www-form-urlencoded; charset=utf-8"),)
 
 
-@pytest.mark.parametrize("place", [b"{callback_url}", b"{asyncqueue_callback_url}"])
+@pytest.mark.parametrize("placeholder", [b"{callback_url}", b"{asyncqueue_callback_url}"])
 @pytest.mark.parametrize("where", ["body", "query", "raw_path", "headers"])
-def test_it_is_found_wherever_it_stands(where: str, place: bytes) -> None:
-    value = ((b"x-hook", b"url=" + place),) if where == "headers" else b"/x" + place
+def test_it_is_found_in_every_part_of_a_request(where: str, placeholder: bytes) -> None:
+    value = ((b"x-hook", b"url=" + placeholder),) if where == "headers" else b"/x" + placeholder
     assert holds_place(a_request(**{where: value}))
 
 
@@ -24,60 +24,63 @@ def test_it_is_found_wherever_it_stands(where: str, place: bytes) -> None:
     "text",
     [b"", b"callback_url", b"{callback_url", b"callback_url}", b"{Callback_Url}", b"{x_callback_url}", b"{{callback-url}}"],
 )
-def test_what_only_looks_like_it(text: bytes) -> None:
+def test_similar_text_is_not_a_placeholder(text: bytes) -> None:
     request = a_request(text, headers=((b"x-hook", text),))
     assert not holds_place(request)
     assert fill(request, URL) == request
 
 
-def test_in_an_address_clients_encode_the_braces() -> None:
-    for place in (b"%7Bcallback_url%7D", b"%7basyncqueue_callback_url%7d", b"{callback_url}"):
-        request = a_request(query=b"a=%2F&hook=" + place + b"&b=1", raw_path=b"/p/" + place)
+def test_braces_may_be_percent_encoded_in_a_url() -> None:
+    for placeholder in (b"%7Bcallback_url%7D", b"%7basyncqueue_callback_url%7d", b"{callback_url}"):
+        request = a_request(query=b"a=%2F&hook=" + placeholder + b"&b=1", raw_path=b"/p/" + placeholder)
         assert holds_place(request)
         filled = fill(request, URL)
         assert filled.query == b"a=%2F&hook=" + ENCODED + b"&b=1"
         assert filled.raw_path == b"/p/" + ENCODED
-        assert holds_place_in(f"https://x.example/?hook={place.decode()}")
-        assert fill_address(f"https://x.example/?hook={place.decode()}", URL) == f"https://x.example/?hook={ENCODED.decode()}"
+        assert holds_place_in(f"https://x.example/?hook={placeholder.decode()}")
+        assert (
+            fill_address(f"https://x.example/?hook={placeholder.decode()}", URL)
+            == f"https://x.example/?hook={ENCODED.decode()}"
+        )
 
 
-def test_a_json_body_stays_json_whatever_the_url_holds() -> None:
+def test_a_json_body_stays_valid_json() -> None:
     body = json.dumps({"a": "{callback_url}", "b": ["x{asyncqueue_callback_url}y"]}).encode()
     strange = 'https://"quoted\\host"/'
     assert json.loads(fill(a_request(body), strange).body) == {"a": strange, "b": [f"x{strange}y"]}
 
 
-def test_json_within_json() -> None:
+def test_json_in_a_json_string() -> None:
     inner = json.dumps({"hook": "{callback_url}"})
     body = json.dumps({"payload": inner}).encode()
     assert json.loads(json.loads(fill(a_request(body), URL).body)["payload"]) == {"hook": URL}
 
 
-def test_a_form_is_encoded_as_a_query_is() -> None:
-    for place in (b"%7Bcallback_url%7D", b"{callback_url}"):
-        request = a_request(b"a=1&hook=" + place, headers=FORM)
+def test_a_form_is_percent_encoded() -> None:
+    for placeholder in (b"%7Bcallback_url%7D", b"{callback_url}"):
+        request = a_request(b"a=1&hook=" + placeholder, headers=FORM)
         assert holds_place(request)
         assert fill(request, URL).body == b"a=1&hook=" + ENCODED
     assert not holds_place(a_request(b"%7Bcallback_url%7D"))
 
 
-def test_a_header_has_it_as_it_is() -> None:
+def test_a_header_value_is_not_encoded() -> None:
     request = a_request(headers=((b"x-hook", b"<{callback_url}>; rel=hook"), (b"x-other", b"{callback_url")))
     assert fill(request, URL).headers == ((b"x-hook", f"<{URL}>; rel=hook".encode()), (b"x-other", b"{callback_url"))
 
 
-def test_bytes_that_are_no_text_stay() -> None:
+def test_bytes_that_are_not_text_are_kept() -> None:
     body = b"\xff\x00{callback_url}\xfe"
     assert fill(a_request(body), URL).body == b"\xff\x00" + URL.encode() + b"\xfe"
 
 
 @pytest.mark.parametrize("content", [b"{callback_url} ", b"%7bcallback_url%7D&", b"{asyncqueue_callback_url}"])
-def test_it_stands_a_hundred_times_at_most(content: bytes) -> None:
-    """Each place grows tenfold at each attempt."""
+def test_the_number_of_placeholders_is_bounded(content: bytes) -> None:
+    """Each placeholder grows tenfold at each attempt."""
     request = a_request(content * 100, headers=FORM)
     assert holds_place(request)
     assert fill(request, URL).body.count(ENCODED) == 100
-    with pytest.raises(BadRequest, match="stands 101 times in the request; it may 100 times"):
+    with pytest.raises(BadRequest, match="has 101 placeholders of the callback URL; at most 100 are allowed"):
         holds_place(request.replace(query=b"a={callback_url}"))
 
 
@@ -90,8 +93,8 @@ def test_it_stands_a_hundred_times_at_most(content: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("headers", [FORM, ()])
-def test_ten_megabytes_hold_up_nobody(body: bytes, headers: Any) -> None:
-    """What takes a tenth of a second here took a second with a pattern."""
+def test_ten_megabytes_are_fast(body: bytes, headers: Any) -> None:
+    """This takes a tenth of a second; with a pattern it took a second."""
     request = a_request(body, headers=headers)
     began = time.thread_time()
     assert holds_place(request)

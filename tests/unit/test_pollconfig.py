@@ -1,4 +1,4 @@
-"""The `pollConfig` of a task: what it takes, what it refuses and with which words, and that it survives being stored."""
+"""The `pollConfig` of a task: what is accepted, what is refused with which error, and that it survives being stored."""
 
 import json
 
@@ -10,8 +10,8 @@ from queue_middleware.taskspec import PollConfig
 from queue_middleware.wire.pollconfig import (
     read_poll_config,
     shown_poll_config,
-    spelled,
-    words,
+    status_key,
+    status_keys,
 )
 
 GIVEN = {
@@ -22,11 +22,11 @@ GIVEN = {
 }
 
 
-def test_what_is_required_is_enough():
+def test_required_fields_suffice():
     assert read_poll_config(GIVEN) == PollConfig("{startResult.body.status_url}", "status", ("done", 2, True), ("broken",))
 
 
-def test_all_of_it_survives_being_stored():
+def test_every_field_survives_being_stored():
     given = {
         **GIVEN,
         "runningValues": ["busy"],
@@ -45,7 +45,7 @@ def test_all_of_it_survives_being_stored():
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=PollConfig) == config
 
 
-def test_it_is_shown_as_asyncqueue_shows_it():
+def test_it_is_rendered_as_asyncqueue_renders_it():
     assert json.loads(json.dumps(shown_poll_config(read_poll_config(GIVEN)))) == {
         **GIVEN,
         "interval": 5.0,
@@ -57,7 +57,7 @@ def test_it_is_shown_as_asyncqueue_shows_it():
 
 
 @pytest.mark.parametrize("name", GIVEN)
-def test_what_is_missing_is_named(name):
+def test_missing_fields_are_named(name):
     with pytest.raises(BadRequest, match=f"pollConfig: .*missing required field `{name}`"):
         read_poll_config({key: value for key, value in GIVEN.items() if key != name})
 
@@ -67,11 +67,11 @@ def test_what_is_missing_is_named(name):
     [
         ({"intervall": 5}, "unknown field `intervall`"),
         ({"interval": "5"}, "interval: Expected `float`, got `str`"),
-        ({"interval": 0.05}, r"pollConfig.interval is 0\.05; it takes seconds from 0\.1 to 3600"),
-        ({"interval": 4000}, r"it takes seconds from 0\.1 to 3600"),
-        ({"maxDuration": 0}, r"pollConfig.maxDuration is 0; it takes seconds from 0\.1 to 604800"),
+        ({"interval": 0.05}, r"pollConfig.interval is 0\.05; it must be from 0\.1 to 3600 seconds"),
+        ({"interval": 4000}, r"it must be from 0\.1 to 3600 seconds"),
+        ({"maxDuration": 0}, r"pollConfig.maxDuration is 0; it must be from 0\.1 to 604800 seconds"),
         ({"maxDuration": 1e9}, r"from 0\.1 to 604800"),
-        ({"urlTemplate": "/{id}"}, r"pollConfig.urlTemplate: \{id\} is unknown"),
+        ({"urlTemplate": "/{id}"}, r"pollConfig.urlTemplate: \{id\} is not a known variable"),
         ({"resultUrlTemplate": "ftp://x/"}, "pollConfig.resultUrlTemplate must begin"),
         ({"statusPath": "a..b"}, r"pollConfig.statusPath is 'a\.\.b'"),
         ({"resultPath": "a b"}, "pollConfig.resultPath"),
@@ -83,25 +83,25 @@ def test_what_is_missing_is_named(name):
         ({"doneValues": ["x"] * 33}, "pollConfig.doneValues takes at most 32 values"),
         ({"failValues": ["x" * 129]}, "pollConfig.failValues takes at most 32 values of at most 128"),
         ({"failValues": ["DONE"]}, "'done' is both in doneValues and in failValues"),
-        ({"headers": {"host": "x"}}, "'host' is no header that can be set here"),
-        ({"headers": {"a b": "x"}}, "'a b' is no header"),
-        ({"headers": {"a_b": "x"}}, "'a_b' is no header"),
-        ({"headers": {"accept": "a\r\nb: c"}}, "the value of accept takes"),
+        ({"headers": {"host": "x"}}, "'host' is not a valid header name, or"),
+        ({"headers": {"a b": "x"}}, "'a b' is not a valid header"),
+        ({"headers": {"a_b": "x"}}, "'a_b' is not a valid header"),
+        ({"headers": {"accept": "a\r\nb: c"}}, "the value of accept must be"),
         ({"forwardAuth": "yes"}, "forwardAuth: Expected `bool`, got `str`"),
     ],
 )
-def test_what_is_wrong_is_told(change, text):
+def test_invalid_values_are_refused(change, text):
     with pytest.raises(BadRequest, match=text):
         read_poll_config({**GIVEN, **change})
 
 
 @pytest.mark.parametrize("given", [None, "fal", 3, []])
-def test_what_is_no_object_is_refused(given):
+def test_a_value_that_is_not_an_object_is_refused(given):
     with pytest.raises(BadRequest, match="pollConfig: Expected `object`"):
         read_poll_config(given)
 
 
 def test_statuses_are_compared_without_regard_to_case():
-    assert words(("Done", 2, True, 0.5)) == {"done", "2", "true", "0.5"}
-    assert spelled("IN_PROGRESS") == "in_progress"
-    assert spelled(None) is spelled([]) is spelled({}) is None
+    assert status_keys(("Done", 2, True, 0.5)) == {"done", "2", "true", "0.5"}
+    assert status_key("IN_PROGRESS") == "in_progress"
+    assert status_key(None) is status_key([]) is status_key({}) is None

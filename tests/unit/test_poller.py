@@ -1,4 +1,4 @@
-"""The loop that asks providers: when it asks, whom, with which headers, and what follows, over outages and stops."""
+"""The poller: which polls it sends, when and with which headers, what follows, and how it survives outages and stops."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.cadence import first_question
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.inquiry import Inquiry
 from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.outbound import Outbound
+from queue_middleware.poll_request import Inquiry
 from queue_middleware.poller import Poller
+from queue_middleware.schedule import first_poll_delay
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Channel
 from queue_middleware.taskspec import PollConfig
-from queue_middleware.waiting import FOLLOW
+from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from queue_middleware.wire.providers import PROVIDERS
 from tests.blank import lay_blank
 from tests.clock import ManualClock
@@ -49,14 +49,14 @@ from tests.standins import Ear, Faulty, Wire, cancel_tasks, looping
 
 BEARER = {"authorization": f"Bearer {KEY}"}
 FAL = {"authorization": f"Key {KEY}"}
-ASKED = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
+POLLS = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 
 
 class Scripted(Wire[StoredResponse]):
-    """In place of `Inquiry`."""
+    """Replaces `PollClient`."""
 
-    def __init__(self, *answers: StoredResponse | Exception) -> None:
-        super().__init__(*answers)
+    def __init__(self, *responses: StoredResponse | Exception) -> None:
+        super().__init__(*responses)
         self.calls: list[tuple[str, dict[bytes, bytes]]] = []
 
     async def get(self, url: str, headers: Headers) -> StoredResponse:
@@ -65,23 +65,23 @@ class Scripted(Wire[StoredResponse]):
 
 
 class Bench:
-    """A store on a file whose clock stands still, and hands to make tasks wait."""
+    """A store with a manual clock, and methods that bring tasks into the state of waiting."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear = store, clock, Ear()
-        self.ids = CallbackIds([b"a secret of this service"])
+        self.tokens = CallbackIds([b"a secret of this service"])
         self.client = loopback_client(5)
 
     @asynccontextmanager
-    async def asking(self, inquiry: Any = None, largest: int = 2**20, **options: Any):
+    async def polling(self, client: Any = None, largest: int = 2**20, **options: Any):
         settings = Settings(task_targets=("127.0.0.1",), max_response_body=largest)
         async with Outbound(Guard(["127.0.0.1"])) as outbound:
             given = {
-                "store": self.store,
-                "room": self.store.waiting,
-                "inquiry": inquiry or Inquiry(outbound, settings),
-                "ids": self.ids,
-                "announce": announce_to([self.ear]),
+                "jobs": self.store,
+                "tasks": self.store.waiting,
+                "client": client or Inquiry(outbound, settings),
+                "tokens": self.tokens,
+                "emit": announce_to([self.ear]),
                 "clock": self.clock.seconds,
                 **options,
             }
@@ -91,16 +91,16 @@ class Bench:
     async def wait_for(
         self, config: PollConfig, answer: StoredResponse, seconds: float | None = None, credentials: Headers = (), **spec: Any
     ) -> Claim:
-        """A task whose first call was answered, and that waits for its provider from now on."""
+        """A task whose call has returned, and that waits for its provider from now on."""
         given = {"callback": False, "target": "http://127.0.0.1:9/start", "poll": config, **spec}
-        job = a_job(task=self.ids.new_task(a_task(**given).spec, listed=True), webhook="https://example.com/")
+        job = a_job(task=self.tokens.new_task(a_task(**given).spec, listed=True), webhook="https://example.com/")
         receipt = await self.store.submit(job, start=True)
         claim = receipt.claim
         assert claim is not None
         assert claim.task is not None
         left = config.max_duration if seconds is None else seconds
         now = self.clock.now / 1000
-        poll_in = first_question(config.interval, left, answer.headers, now, word_awaited=given["callback"])
+        poll_in = first_poll_delay(config.interval, left, answer.headers, now, expects_call=given["callback"])
         wait = a_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
         assert await self.store.waiting.conclude(claim, claim.task, answer, wait)
         return claim
@@ -112,7 +112,7 @@ class Bench:
         return StoredResponse(answer.status_code, kept, answer.content)
 
     async def start(self, provider: Provider, config: PollConfig, path: str, headers: dict[str, str], order: bytes) -> Claim:
-        """The first call of a task, for real, and then the wait."""
+        """The first call of a task, sent to the provider, and then the wait."""
         credentials = tuple((name.encode(), value.encode()) for name, value in headers.items())
         answer = await self.post(provider.url + path, headers, order)
         return await self.wait_for(config, answer, credentials=credentials, target=provider.url + path)
@@ -122,11 +122,11 @@ class Bench:
         self.store._listeners.tell({Topic.POLL})
 
     async def until_over(self, claim: Claim) -> tuple[list[Any], float]:
-        """Let the time pass, from question to question. What was heard on the way, and how many seconds it took."""
+        """Advance the time from poll to poll. Returns the events on the way, and the seconds that passed."""
         began, heard = self.clock.now, []
         while (await self.store.job(claim.request_id)).state is JobState.WAITING:
             due = await self.store.next_due(Topic.POLL)
-            if due is not None:  # else all of them are being asked
+            if due is not None:  # else all of them are running
                 self.pass_time(due)
             heard.append(await self.ear.next())
         return heard, (self.clock.now - began) / 1000
@@ -154,7 +154,7 @@ async def bench(tmp_path):
     await store.close()
 
 
-# --- the templates, each against the provider that it is for
+# --- the templates, each against its provider
 
 RUNWAY = {**BEARER, "x-runway-version": "2024-11-06", "content-type": "application/json"}
 TEMPLATES = {
@@ -186,7 +186,7 @@ async def begun(bench: Bench, name: str, ends: str = "", order: bytes | None = N
     ],
 )
 async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, result):
-    async with begun(bench, name) as (provider, claim), bench.asking():
+    async with begun(bench, name) as (provider, claim), bench.polling():
         heard, took = await bench.until_over(claim)
     assert [event.status for event in heard[:-1]] == statuses
     assert [event.number for event in heard[:-1]] == list(range(1, len(heard)))
@@ -201,43 +201,46 @@ async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, re
     ("name", "ends", "error"),
     [
         ("replicate", "failed", "CUDA out of memory"),
-        ("replicate", "canceled", "the provider says canceled"),
+        ("replicate", "canceled", "the provider reports status canceled"),
         ("runwayml", "FAILED", "Your prompt was rejected by moderation."),
-        ("runwayml", "CANCELLED", "the provider says CANCELLED"),
+        ("runwayml", "CANCELLED", "the provider reports status CANCELLED"),
         ("luma", "failed", "prompt not allowed because advanced moderation failed"),
         ("elevenlabs-dubbing", "failed", "The video has no speech."),
         (
             "stability-video",
             "403",
-            'the question for the status was answered 403: ["The result has expired."]',
+            'the status request was answered with 403: ["The result has expired."]',
         ),
     ],
 )
 async def test_a_template_leads_to_the_reason_of_a_failure(bench, name, ends, error):
-    async with begun(bench, name, ends) as (_, claim), bench.asking():
+    async with begun(bench, name, ends) as (_, claim), bench.polling():
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, error)
 
 
-async def test_of_fal_a_result_that_is_no_2xx_is_the_failure(bench):
-    async with begun(bench, "fal", order=b"{}") as (_, claim), bench.asking():
+async def test_fal_reports_a_failure_as_a_result_without_2xx(bench):
+    async with begun(bench, "fal", order=b"{}") as (_, claim), bench.polling():
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.PROVIDER_FAILED
-    assert detail.startswith("the result was answered 422: ")
+    assert detail.startswith("the result request was answered with 422: ")
     assert "Field required" in detail
 
 
-async def test_of_fal_a_5xx_for_the_result_is_believed_the_third_time(bench):
-    async with begun(bench, "fal", "500") as (_, claim), bench.asking():
+async def test_a_5xx_for_the_result_is_final_the_third_time(bench):
+    async with begun(bench, "fal", "500") as (_, claim), bench.polling():
         heard, _ = await bench.until_over(claim)
     assert [type(event) for event in heard] == [Polled, Polled, PollFailed, PollFailed, Finished]
-    assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, "the result was answered 500: Internal Server Error")
+    assert await bench.failure(claim) == (
+        ErrorType.PROVIDER_FAILED,
+        "the result request was answered with 500: Internal Server Error",
+    )
 
 
-async def test_the_key_goes_to_the_provider_and_nowhere_else(bench):
+async def test_credentials_go_to_the_provider_only(bench):
     credentials = ((b"authorization", FAL["authorization"].encode()),)
-    async with providing(Fal()) as other, begun(bench, "fal") as (provider, claim), bench.asking():
+    async with providing(Fal()) as other, begun(bench, "fal") as (provider, claim), bench.polling():
         answer = await bench.post(f"{provider.url}/a/b", FAL, b"{}")
         elsewhere = answer.replace(body=answer.body.replace(provider.url.encode(), other.url.encode()))
         target = f"{provider.url}/a/b"
@@ -253,30 +256,30 @@ async def test_the_key_goes_to_the_provider_and_nowhere_else(bench):
 
 
 @pytest.mark.parametrize(("ends", "result"), [("", b'{"rows": 3}'), ("303", b"a,b\r\n1,2\r\n")])
-async def test_a_location_is_followed_at_the_pace_that_the_provider_wishes(bench, ends, result):
-    async with providing(Accepted(ends=ends)) as provider, bench.asking():
-        claim = await bench.start(provider, FOLLOW, "/work", BEARER, b"{}")
+async def test_a_location_is_polled_at_the_pace_of_retry_after(bench, ends, result):
+    async with providing(Accepted(ends=ends)) as provider, bench.polling():
+        claim = await bench.start(provider, LOCATION_POLLING, "/work", BEARER, b"{}")
         heard, took = await bench.until_over(claim)
     assert [event.status for event in heard[:-1]] == ["running", "running"]
     assert took == 21  # three times `Retry-After: 7`
     assert await bench.result(claim) == result
 
 
-# --- trouble
+# --- failed polls
 
 
-async def test_trouble_is_overcome(bench):
-    async with begun(bench, "replicate") as (provider, claim), bench.asking():
+async def test_failed_polls_are_repeated(bench):
+    async with begun(bench, "replicate") as (provider, claim), bench.polling():
         busy, slow = Reply(503, {"detail": "later"}), Reply(429, {"detail": "slow down"}, [("retry-after", "30")])
         provider.interruptions.extend([Reply(404, {"detail": "not seen yet"}), busy, HANG_UP, slow, None, Reply(502), None])
         heard, took = await bench.until_over(claim)
     assert [getattr(event, "reason", getattr(event, "status", None)) for event in heard] == [
-        "the question for the status was answered 404",
-        "the question for the status was answered 503",
+        "the status request was answered with 404",
+        "the status request was answered with 503",
         "the connection ended without an HTTP answer",
-        "the question for the status was answered 429",
+        "the status request was answered with 429",
         "starting",
-        "the question for the status was answered 502",
+        "the status request was answered with 502",
         "processing",
         None,
     ]
@@ -285,55 +288,55 @@ async def test_trouble_is_overcome(bench):
     assert await bench.result(claim) == b'["https://replicate.delivery/%s/out-0.webp"]' % next(iter(provider.jobs)).encode()
 
 
-async def test_what_is_found_nowhere_three_times_is_gone(bench):
-    async with begun(bench, "replicate") as (provider, claim), bench.asking():
+async def test_a_third_404_is_final(bench):
+    async with begun(bench, "replicate") as (provider, claim), bench.polling():
         provider.jobs.clear()
         heard, _ = await bench.until_over(claim)
     assert [type(event) for event in heard] == [PollFailed, PollFailed, Finished]
-    expected = "the question for the status was answered 404: Not found"
+    expected = "the status request was answered with 404: Not found"
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, expected)
 
 
-async def test_a_key_that_is_refused_fails_at_once(bench):
-    async with begun(bench, "runwayml") as (provider, claim), bench.asking():
+async def test_a_refused_key_fails_at_once(bench):
+    async with begun(bench, "runwayml") as (provider, claim), bench.polling():
         provider.interruptions.append(Reply(401, {"error": "The API key is invalid."}))
         heard, _ = await bench.until_over(claim)
     assert len(heard) == 1
-    assert (await bench.failure(claim))[1] == "the question for the status was answered 401: The API key is invalid."
+    assert (await bench.failure(claim))[1] == "the status request was answered with 401: The API key is invalid."
 
 
 @pytest.mark.parametrize(
     ("answer", "error"),
     [
-        (an_answer(b"{}"), "the answer to the first call has no body.id that could be in an address"),
-        (an_answer(b"no json"), "the answer to the first call has no body.id that could be in an address"),
+        (an_answer(b"{}"), "the target's response has no usable body.id, which the poll URL needs"),
+        (an_answer(b"no json"), "the target's response has no usable body.id, which the poll URL needs"),
     ],
 )
-async def test_an_answer_that_does_not_say_where_to_ask_is_a_failure(bench, answer, error):
-    claim = await bench.wait_for(ASKED, answer)
-    async with bench.asking(Scripted(an_answer())):
+async def test_a_response_without_the_values_of_the_template_is_a_failure(bench, answer, error):
+    claim = await bench.wait_for(POLLS, answer)
+    async with bench.polling(Scripted(an_answer())):
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, error)
 
 
-async def test_nobody_is_asked_whom_the_owner_does_not_allow(bench):
-    claim = await bench.wait_for(FOLLOW, StoredResponse(202, ((b"location", b"https://evil.example/"),), b""))
-    async with bench.asking():
+async def test_hosts_outside_task_targets_are_not_polled(bench):
+    claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, ((b"location", b"https://evil.example/"),), b""))
+    async with bench.polling():
         await bench.until_over(claim)
-    expected = "the provider may not be asked: the option 'task_targets' does not allow to call evil.example"
+    expected = "the provider cannot be polled: evil.example is not in task_targets"
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, expected)
 
 
-async def test_nor_after_a_redirect(bench):
+async def test_hosts_outside_task_targets_are_not_polled_after_a_redirect(bench):
     moved = Reply(302, b"", [("location", "https://evil.example/")])
-    async with begun(bench, "luma") as (provider, claim), bench.asking():
+    async with begun(bench, "luma") as (provider, claim), bench.polling():
         provider.interruptions.append(moved)
         await bench.until_over(claim)
-    assert (await bench.failure(claim))[1].startswith("the provider may not be asked")
+    assert (await bench.failure(claim))[1].startswith("the provider cannot be polled")
 
 
-async def test_redirects_are_followed_but_not_for_ever(bench):
-    async with begun(bench, "luma") as (provider, claim), bench.asking():
+async def test_redirects_are_limited(bench):
+    async with begun(bench, "luma") as (provider, claim), bench.polling():
         path = f"/dream-machine/v1/generations/{next(iter(provider.jobs))}"
         provider.interruptions.append(Reply(307, b"", [("location", path)]))
         provider.interruptions.append(None)
@@ -347,66 +350,66 @@ async def test_redirects_are_followed_but_not_for_ever(bench):
     ]
 
 
-async def test_an_answer_that_is_too_large_is_not_read(bench):
-    async with begun(bench, "luma") as (provider, _), bench.asking(largest=100):
+async def test_a_response_above_the_limit_is_not_read(bench):
+    async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "the answer is larger than 100 bytes"
+        assert (await bench.ear.next()).reason == "the response is larger than 100 bytes"
     assert len(provider.questions) == 1
 
 
-async def test_what_is_not_foreseen_is_told_and_asked_again(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
-    async with bench.asking(Scripted(RuntimeError("a defect"), an_answer(b'{"status": "done"}'))):
+async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    async with bench.polling(Scripted(RuntimeError("a defect"), an_answer(b'{"status": "done"}'))):
         bench.pass_time(5)
         assert isinstance(await bench.ear.next(), Outage)
-        assert (await bench.ear.next()).reason == "not asked: RuntimeError"
+        assert (await bench.ear.next()).reason == "not sent: RuntimeError"
         await bench.until_over(claim)
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
 @pytest.mark.parametrize("lack", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
-async def test_what_could_not_be_asked_is_no_trouble_of_the_provider(bench, lack):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
-    async with bench.asking(Scripted(lack, lack, lack, an_answer(b'{"status": "done"}'))):
+async def test_a_poll_that_was_not_sent_is_not_a_failure_of_the_provider(bench, lack):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    async with bench.polling(Scripted(lack, lack, lack, an_answer(b'{"status": "done"}'))):
         first = asyncio.create_task(bench.ear.next())
         while not first.done():
             bench.pass_time(5)
             await asyncio.sleep(0.001)
-        assert isinstance(await first, Finished), "nothing was announced on the way"
+        assert isinstance(await first, Finished), "no event before"
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
-# --- the end of patience
+# --- the deadline
 
 
-async def test_after_its_time_it_is_asked_a_last_time(bench):
-    config = ASKED.replace(interval=40.0, max_duration=100.0)
+async def test_the_last_poll_is_at_the_deadline(bench):
+    config = POLLS.replace(interval=40.0, max_duration=100.0)
     claim = await bench.wait_for(config, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "busy"}'))
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         heard, took = await bench.until_over(claim)
     assert ([event.wait for event in heard[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
-    expected = "the provider was not done in time; the last status was busy"
+    expected = "the provider did not finish in time; the last status was busy"
     assert await bench.failure(claim) == (ErrorType.WAIT_TIMEOUT, expected)
 
 
-async def test_a_time_out_says_what_went_wrong_last(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), 8.0)
-    async with bench.asking(Scripted(an_answer(b'{"error": "overloaded"}', 503))):
+async def test_a_timeout_reports_the_last_error(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 8.0)
+    async with bench.polling(Scripted(an_answer(b'{"error": "overloaded"}', 503))):
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.WAIT_TIMEOUT
-    assert detail.startswith("the provider was not done in time; the last question came to nothing: ")
-    assert detail.endswith("the question for the status was answered 503: overloaded")
+    assert detail.startswith("the provider did not finish in time; the last poll failed: ")
+    assert detail.endswith("the status request was answered with 503: overloaded")
 
 
 @pytest.mark.parametrize("done_after", [1, 2, math.inf])
-async def test_one_who_is_to_call_back_is_asked_at_half_and_at_the_end(bench, done_after):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), 600.0, callback=True)
-    wishes = ((b"retry-after", b"7"),)
-    busy, done = an_answer(b'{"status": "busy"}', headers=wishes), an_answer(b'{"status": "done"}')
+async def test_with_a_callback_polls_are_at_half_time_and_at_the_deadline(bench, done_after):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 600.0, callback=True)
+    later = ((b"retry-after", b"7"),)
+    busy, done = an_answer(b'{"status": "busy"}', headers=later), an_answer(b'{"status": "done"}')
     wire = Scripted(*([busy] * (1 if done_after == 2 else 0)), busy if done_after is math.inf else done)
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         heard, took = await bench.until_over(claim)
     assert (len(heard), took) == ((1, 300.0) if done_after == 1 else (2, 600.0))
     if done_after is math.inf:
@@ -415,18 +418,18 @@ async def test_one_who_is_to_call_back_is_asked_at_half_and_at_the_end(bench, do
         assert await bench.result(claim) == b'{"status": "done"}'
 
 
-async def test_trouble_at_the_half_is_not_the_last_word_until_the_end(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), 600.0, callback=True)
-    async with bench.asking(Scripted(OutboundError("no connection"), an_answer(b'{"status": "done"}'))):
+async def test_a_failed_poll_at_half_time_is_repeated(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 600.0, callback=True)
+    async with bench.polling(Scripted(OutboundError("no connection"), an_answer(b'{"status": "done"}'))):
         _, took = await bench.until_over(claim)
     assert took == 305.0
 
 
-async def test_a_callback_that_came_meanwhile_wins(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), callback=True)
+async def test_a_callback_during_a_poll_takes_precedence(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         bench.pass_time(300)
         await wire.arrived.acquire()
         await bench.store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"called"'))
@@ -439,30 +442,30 @@ async def test_a_callback_that_came_meanwhile_wins(bench):
 
 
 def at(host: str) -> PollConfig:
-    return ASKED.replace(url_template=f"https://{host}.example/{{startResult.body.id}}")
+    return POLLS.replace(url_template=f"https://{host}.example/{{startResult.body.id}}")
 
 
-async def test_no_more_than_its_limit_at_once(bench):
+async def test_polls_are_limited_at_once(bench):
     claims = [await bench.wait_for(at(f"h{number}"), an_answer(b'{"id": 7}')) for number in range(7)]
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire, limit=4):
+    async with bench.polling(wire, limit=4):
         bench.pass_time(5)
         for _ in range(3):
             await wire.arrived.acquire()
         wire.gate.set()
         for _ in claims:
             assert isinstance(await bench.ear.next(), Finished)
-    assert wire.most_busy == 3, "a fourth is kept for those who are known to be prompt"
+    assert wire.most_busy == 3, "a fourth place is kept for hosts that are known to be prompt"
 
 
-async def test_a_provider_that_hangs_leaves_places_to_the_others(bench):
+async def test_a_provider_that_hangs_leaves_capacity_to_others(bench):
     wire, slow = Scripted(an_answer(b'{"status": "done"}')), 10
     wire.held = "https://slow.example/"
     wire.gate.clear()
     for _ in range(slow):
         await bench.wait_for(at("slow"), an_answer(b'{"id": 7}'))
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         bench.pass_time(5)
         for _ in range(4):
             await wire.arrived.acquire()
@@ -476,10 +479,10 @@ async def test_a_provider_that_hangs_leaves_places_to_the_others(bench):
             assert isinstance(await bench.ear.next(), Finished)
 
 
-async def test_providers_that_hang_leave_places_to_one_that_is_prompt(bench):
-    """Eight hosts, each with one question: no host has more than its part, and all of them together had everything."""
+async def test_providers_that_hang_leave_capacity_to_a_prompt_one(bench):
+    """Eight hosts with one poll each: no host exceeds its share, but together they would take all of the capacity."""
     wire = Scripted(an_answer(b'{"status": "done"}'))
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
         bench.pass_time(5)
         assert isinstance(await bench.ear.next(), Finished)
@@ -500,25 +503,25 @@ async def test_providers_that_hang_leave_places_to_one_that_is_prompt(bench):
             assert isinstance(await bench.ear.next(), Finished)
 
 
-async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
-    """As when the loop is ended by a defect and begun again."""
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(bench):
+    """As when a defect ends the loop and it is restarted."""
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     loop, cancelled = asyncio.get_running_loop(), []
 
     class Cancelling:
-        """A room whose first polls are cancelled: they are made, and never take a step."""
+        """A task store whose first polls are cancelled before their first step."""
 
         def __getattr__(self, name):
             return getattr(bench.store.waiting, name)
 
-        async def claim_polls(self, places):
-            claimed = await bench.store.waiting.claim_polls(places)
+        async def claim_polls(self, capacity):
+            claimed = await bench.store.waiting.claim_polls(capacity)
             if not cancelled:
                 loop.call_soon(lambda: cancelled.extend(cancel_tasks("poll ")))
             return claimed
 
     wire = Scripted(an_answer(b'{"status": "done"}'))
-    async with bench.asking(wire, room=Cancelling(), limit=1):
+    async with bench.polling(wire, tasks=Cancelling(), limit=1):
         bench.pass_time(5)
         async with asyncio.timeout(10):
             while not cancelled:
@@ -529,52 +532,52 @@ async def test_a_question_that_is_cancelled_before_it_begins_gives_its_place_bac
     assert len(wire.calls) == 1
 
 
-async def test_an_outage_at_claiming_is_survived(bench, monkeypatch):
+async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
-    async with bench.asking(Scripted(an_answer(b'{"status": "done"}')), room=broken):
+    async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
         assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
-@pytest.mark.parametrize("verb", ["resolve", "settle_poll"])
-async def test_an_outage_at_settling_throws_nothing_away(bench, monkeypatch, verb):
+@pytest.mark.parametrize("method", ["resolve", "settle_poll"])
+async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
-    await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.waiting, verb, StoreBusy("busy", 1), StoreBusy("busy", 1))
-    wire = Scripted(an_answer(b'{"status": "done"}' if verb == "resolve" else b"{}"))
-    async with bench.asking(wire, room=broken):
-        last = Finished if verb == "resolve" else Polled
+    broken = Faulty(bench.store.waiting, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
+    wire = Scripted(an_answer(b'{"status": "done"}' if method == "resolve" else b"{}"))
+    async with bench.polling(wire, tasks=broken):
+        last = Finished if method == "resolve" else Polled
         assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, last]
     assert len(wire.calls) == 1
 
 
-async def test_what_retention_has_taken_meanwhile_is_let_go(bench):
-    await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+async def test_a_job_that_retention_has_deleted_is_ignored(bench):
+    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     gone = Faulty(bench.store.waiting, "resolve", UnknownRequest("the request is no longer kept"))
     wire = Scripted(an_answer(b'{"status": "done"}'))
-    async with bench.asking(wire, room=gone):
+    async with bench.polling(wire, tasks=gone):
         await wire.arrived.acquire()
     assert bench.ear.heard.empty()
 
 
-async def test_it_stops_although_the_database_does_not_answer(bench):
-    await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+async def test_it_stops_during_an_outage_of_the_database(bench):
+    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "resolve", *[StoreBusy("busy", 1)] * 99)
-    async with bench.asking(Scripted(an_answer(b'{"status": "done"}')), room=broken):
+    async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
         assert isinstance(await bench.ear.next(), Outage)
 
 
-async def test_a_question_under_way_is_waited_for_then_given_up(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire, grace=0.01) as poller:
+    async with bench.polling(wire, grace=0.01) as poller:
         bench.pass_time(5)
         await wire.arrived.acquire()
         poller.stop()
@@ -584,44 +587,44 @@ async def test_a_question_under_way_is_waited_for_then_given_up(bench):
     wire.gate.set()
     await lease_passes(bench.store, bench.clock)
     await bench.store.rescue()
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         assert isinstance(await bench.ear.next(), Finished)
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
-async def test_one_that_takes_too_long_is_trouble(bench, monkeypatch):
+async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.poller.LONGEST", 0.02)
-    await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "no whole answer within 0.02 s"
+        assert (await bench.ear.next()).reason == "no complete response within 0.02 s"
         wire.gate.set()
 
 
-async def test_a_callback_url_that_the_provider_repeats_is_not_kept(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), callback=True)
+async def test_a_callback_id_in_a_response_is_not_stored(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
     assert claim.task is not None
-    secret = bench.ids.callback_of(claim.task)
+    secret = bench.tokens.callback_of(claim.task)
     assert secret is not None
-    body = b'{"status": "broken", "error": "nobody at %s"}' % secret.encode()
-    async with bench.asking(Scripted(an_answer(body))):
+    body = b'{"status": "broken", "error": "no receiver at %s"}' % secret.encode()
+    async with bench.polling(Scripted(an_answer(body))):
         await bench.until_over(claim)
-    assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, f"nobody at {'*' * 64}")
+    assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, f"no receiver at {'*' * 64}")
     response = (await bench.store.waiting.record(claim.request_id)).response
     assert response is not None
     assert secret.encode() not in response.body
 
 
-async def test_nor_in_headers_but_a_redirect_that_holds_it_is_followed(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'), callback=True)
-    secret = bench.ids.callback_of(claim.task)
+async def test_a_callback_id_in_headers_is_not_stored_but_redirects_with_it_are_followed(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
+    secret = bench.tokens.callback_of(claim.task)
     elsewhere = b"http://127.0.0.1:9/status?hook=" + secret.encode()
     moved = StoredResponse(302, ((b"location", elsewhere),), b"")
     done = StoredResponse(200, ((b"link", b"<%s>" % elsewhere),), b'{"status": "done"}')
     wire = Scripted(moved, done)
-    async with bench.asking(wire):
+    async with bench.polling(wire):
         await bench.until_over(claim)
     assert wire.calls[1][0] == elsewhere.decode()
     response = (await bench.store.waiting.record(claim.request_id)).response
@@ -629,10 +632,10 @@ async def test_nor_in_headers_but_a_redirect_that_holds_it_is_followed(bench):
 
 
 @pytest.mark.parametrize("headers", [((b"location", b"https://evil.example/"),), ()])
-async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, headers):
-    """A question that is impossible at half of the time must not throw the callback away."""
-    claim = await bench.wait_for(FOLLOW, StoredResponse(202, headers, b""), 600.0, callback=True)
-    async with bench.asking():
+async def test_a_provider_that_cannot_be_polled_may_still_call_back(bench, headers):
+    """A poll that is impossible at half of the time must not end the task before its callback."""
+    claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, headers, b""), 600.0, callback=True)
+    async with bench.polling():
         bench.pass_time(300)
         assert isinstance(await bench.ear.next(), PollFailed)
         assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
@@ -640,9 +643,9 @@ async def test_one_who_is_to_call_back_need_not_be_one_who_can_be_asked(bench, h
     assert await bench.result(claim) == b'"called"'
 
 
-async def test_a_first_answer_in_parts_is_read_whole(bench):
+async def test_a_start_response_in_chunks_is_read_whole(bench):
     receipt = await bench.store.submit(
-        a_job(task=bench.ids.new_task(a_task(callback=False, target="http://127.0.0.1:9/x", poll=ASKED).spec)), start=True
+        a_job(task=bench.tokens.new_task(a_task(callback=False, target="http://127.0.0.1:9/x", poll=POLLS).spec)), start=True
     )
     claim = receipt.claim
     assert claim is not None
@@ -651,16 +654,16 @@ async def test_a_first_answer_in_parts_is_read_whole(bench):
     assert await bench.store.append(claim, 1, b'x", ')
     last = StoredResponse(200, (), b'"id": 7}', 2)
     assert await bench.store.waiting.conclude(claim, claim.task, last, a_wait(60.0, poll_in=5.0))
-    inquiry = Scripted(an_answer(b'{"status": "done"}'))
-    async with bench.asking(inquiry):
+    client = Scripted(an_answer(b'{"status": "done"}'))
+    async with bench.polling(client):
         await bench.until_over(claim)
-    assert [url for url, _ in inquiry.calls] == ["http://127.0.0.1:9/status/7"]
+    assert [url for url, _ in client.calls] == ["http://127.0.0.1:9/status/7"]
 
 
-async def test_hop_by_hop_headers_are_not_kept(bench):
-    claim = await bench.wait_for(ASKED, an_answer(b'{"id": 7}'))
+async def test_hop_by_hop_headers_are_not_stored(bench):
+    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     headers = ((b"content-type", b"application/json"), (b"connection", b"close"), (b"transfer-encoding", b"chunked"))
-    async with bench.asking(Scripted(StoredResponse(200, headers, b'{"status": "done"}'))):
+    async with bench.polling(Scripted(StoredResponse(200, headers, b'{"status": "done"}'))):
         await bench.until_over(claim)
     response = (await bench.store.result(claim.request_id)).response
     assert response is not None

@@ -1,4 +1,4 @@
-"""Signatures of callbacks: asked for where the provider is known and his keys are configured, and then without exception."""
+"""Signatures of callbacks: required if the keys of the called host are configured, and then without exception."""
 
 import base64
 import json
@@ -34,7 +34,7 @@ def replicate(*secrets: str) -> Provenance:
     return Provenance([("api.replicate.com", secret) for secret in secrets or (SECRET,)], clock=lambda: NOW)
 
 
-async def test_what_the_provider_has_signed_is_good():
+async def test_a_valid_signature_is_accepted():
     await replicate().check(TARGET, standard(), BODY)
     await replicate(OTHER, SECRET).check(TARGET, standard(), BODY)
     await replicate(SECRET, OTHER).check("https://API.replicate.com:443/x", standard(), BODY)
@@ -67,7 +67,7 @@ async def test_everything_else_is_refused(headers):
 
 
 @pytest.mark.parametrize("target", ["https://gateway.example/", "", "/work", "https://queue.fal.run/x", "https://[bad"])
-async def test_it_is_asked_for_by_the_host_that_was_called(target):
+async def test_the_called_host_decides_whether_a_signature_is_required(target):
     await replicate().check(target, (), BODY)
     await Provenance(()).check(TARGET, (), BODY)
 
@@ -77,19 +77,19 @@ async def test_fal_signs_with_a_published_key():
     served = {"status": 200}
     transport = httpx.MockTransport(lambda request: httpx.Response(served["status"], json=signer.jwks()))
     async with httpx.AsyncClient(transport=transport) as client:
-        provenance = Provenance([("queue.fal.run", JWKS)], client=client)
+        verifier = Provenance([("queue.fal.run", JWKS)], client=client)
         now = str(int(time.time()))
         headers = webhook.webhook_headers("1", "me", now, signer.sign(webhook.signed_message("1", "me", now, BODY)))
-        await provenance.check(FAL, headers, BODY)
+        await verifier.check(FAL, headers, BODY)
         with pytest.raises(VerificationError):
-            await provenance.check(FAL, headers, BODY + b" ")
+            await verifier.check(FAL, headers, BODY + b" ")
         served["status"] = 500
         with pytest.raises(KeysUnavailable):
             await Provenance([("queue.fal.run", JWKS)], client=client).check(FAL, headers, BODY)
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_%%%%", "whsec_AAAA", "whsec_ä"])
-def test_a_secret_that_is_none_is_told_and_not_repeated(secret):
+def test_a_malformed_secret_is_refused_and_not_repeated(secret):
     with pytest.raises(SettingsError, match=r"callback_keys: .* a webhook secret is whsec_") as refusal:
         Provenance([("api.replicate.com", secret)])
     assert secret == "whsec_" or secret not in refusal.value.detail

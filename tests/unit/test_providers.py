@@ -1,16 +1,15 @@
-"""The table of providers: well-formed, shown as AsyncQueue shows it, and able to tell who sent what."""
+"""The table of providers: well-formed, rendered as AsyncQueue renders it, and sufficient to detect the sender of a callback."""
 
 import json
 
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.waiting import FOLLOW
-from queue_middleware.wire.pollconfig import read_poll_config, shown_poll_config
+from queue_middleware.wire.pollconfig import LOCATION_POLLING, read_poll_config, shown_poll_config
 from queue_middleware.wire.providers import PROVIDERS, find_provider, provider_of, providers_body, recognise
 
 
-def test_they_are_shown_with_their_whole_poll_config():
+def test_they_are_rendered_with_their_whole_poll_config():
     shown = {each["id"]: each for each in json.loads(providers_body())["providers"]}
     assert list(shown) == ["fal", "replicate", "runwayml", "luma", "elevenlabs-dubbing", "stability-video"]
     assert all(set(each) == {"id", "name", "description", "pollConfig"} for each in shown.values())
@@ -37,14 +36,14 @@ def test_they_are_shown_with_their_whole_poll_config():
     }
 
 
-@pytest.mark.parametrize("config", [*(provider.poll for provider in PROVIDERS.values()), FOLLOW])
-def test_each_could_have_been_given_as_a_poll_config(config):
+@pytest.mark.parametrize("config", [*(provider.poll for provider in PROVIDERS.values()), LOCATION_POLLING])
+def test_each_is_a_valid_poll_config(config):
     assert read_poll_config(json.loads(json.dumps(shown_poll_config(config)))) == config
 
 
-def test_an_unknown_name_is_told_the_known_ones():
+def test_the_error_for_an_unknown_name_lists_the_known_ones():
     assert find_provider("fal").poll.interval == 3.0
-    with pytest.raises(BadRequest, match=r"provider is 'fall'; it takes one of fal, replicate, .*pollConfig"):
+    with pytest.raises(BadRequest, match=r"provider is 'fall'; it must be one of fal, replicate, .*pollConfig"):
         find_provider("fall")
 
 
@@ -81,7 +80,7 @@ REPLICATE = {"id": "x", "input": {}, "created_at": "2025", "output": None}
         ({**REPLICATE, "status": "canceled"}, "replicate"),
         ({"id": "x", "state": "dreaming", "created_at": "2025", "assets": None}, "luma"),
         ({"id": "x", "state": "failed", "created_at": "2025", "failure_reason": "no"}, "luma"),
-        # What only looks a little like one of them is nobody's, and any payload completes.
+        # A payload that is only similar belongs to no provider, and any such payload completes a task.
         ({"status": "failed"}, None),
         ({"request_id": "1", "status": "shipped"}, None),
         ({**REPLICATE, "status": "paid"}, None),
@@ -93,6 +92,6 @@ REPLICATE = {"id": "x", "input": {}, "created_at": "2025", "output": None}
         (None, None),
     ],
 )
-def test_senders_are_recognised_by_what_all_their_payloads_have(payload, name):
+def test_providers_are_detected_by_their_payloads(payload, name):
     provider = recognise(payload)
     assert (provider and provider.id) == name

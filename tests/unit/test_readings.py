@@ -1,4 +1,4 @@
-"""What an answer of a provider means, whether he was asked or has called."""
+"""How responses to polls, and callbacks, are read."""
 
 import json
 
@@ -6,25 +6,25 @@ import pytest
 
 from queue_middleware.models import StoredResponse
 from queue_middleware.taskspec import PollConfig
-from queue_middleware.waiting import FOLLOW
+from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from queue_middleware.wire.providers import PROVIDERS
 from queue_middleware.wire.readings import (
-    Done,
     Failed,
-    Fetch,
-    Moved,
-    Plan,
+    FetchResult,
+    PollError,
+    PollUrls,
+    Redirected,
     Running,
-    Trouble,
-    make_plan,
+    Succeeded,
+    poll_urls,
     read_callback,
     read_result,
     read_status,
 )
-from queue_middleware.wire.templates import Start, Unfillable
+from queue_middleware.wire.templates import StartResponse, TemplateError
 
 URL = "https://api.example/status/1"
-HERE = Plan(URL, None)
+HERE = PollUrls(URL, None)
 CONFIG = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",), error_path="why")
 REPLICATE, FAL, RUNWAY, STABILITY = (PROVIDERS[name].poll for name in ("replicate", "fal", "runwayml", "stability-video"))
 
@@ -37,11 +37,11 @@ def status_of(config, body, status=200, failures=0, *headers):
     return read_status(config, HERE, URL, answer(body, status, *headers), failures)
 
 
-# --- asked for
+# --- responses to polls
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "reading"),
+    ("body", "status", "outcome"),
     [
         ({"status": "busy"}, 200, Running("busy")),
         ({"status": "busy"}, 202, Running("busy")),
@@ -55,12 +55,12 @@ def status_of(config, body, status=200, failures=0, *headers):
         ({"status": "broken", "why": "out of paint"}, 200, Failed("out of paint")),
         ({"status": "broken", "why": {"code": 7}}, 200, Failed('{"code":7}')),
         ({"status": "broken", "why": None, "detail": "no paint"}, 200, Failed("no paint")),
-        ({"status": "Broken"}, 200, Failed("the provider says Broken")),
+        ({"status": "Broken"}, 200, Failed("the provider reports status Broken")),
         ({"status": "broken", "why": "x" * 600}, 200, Failed("x" * 499 + "…")),
     ],
 )
-def test_statuses(body, status, reading):
-    expected = Done(answer(body, status)) if reading == "done" else reading
+def test_statuses(body, status, outcome):
+    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
     assert status_of(CONFIG, body, status) == expected
 
 
@@ -72,7 +72,7 @@ def test_statuses(body, status, reading):
         (408, 99, False),
         (425, 99, False),
         (429, 99, False),
-        (404, 0, False),  # what was just made may not be seen everywhere yet
+        (404, 0, False),  # a new job may not be visible everywhere yet
         (404, 1, False),
         (404, 2, True),
         (400, 0, True),
@@ -82,10 +82,10 @@ def test_statuses(body, status, reading):
         (304, 0, True),
     ],
 )
-def test_a_question_that_is_refused(status, failures, final):
-    reading = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
-    text = f"the question for the status was answered {status}"
-    assert reading == (Failed(f"{text}: because") if final else Trouble(text, "because"))
+def test_a_poll_that_is_refused(status, failures, final):
+    outcome = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
+    text = f"the status request was answered with {status}"
+    assert outcome == (Failed(f"{text}: because") if final else PollError(text, "because"))
 
 
 def test_redirects():
@@ -93,12 +93,12 @@ def test_redirects():
         return status_of(CONFIG, b"", status, 0, (b"location", location))
 
     for status in (301, 302, 307, 308):
-        assert redirected(status) == Moved("https://api.example/elsewhere")
-    assert redirected(303) == Fetch("https://api.example/elsewhere")
-    assert redirected(303, b"https://cdn.example/x") == Fetch("https://cdn.example/x")
+        assert redirected(status) == Redirected("https://api.example/elsewhere")
+    assert redirected(303) == FetchResult("https://api.example/elsewhere")
+    assert redirected(303, b"https://cdn.example/x") == FetchResult("https://cdn.example/x")
     assert isinstance(redirected(302, b"https://[bad"), Failed)
-    assert read_result(URL, answer(b"", 302, (b"location", b"/cdn")), 0) == Fetch("https://api.example/cdn")
-    assert read_result(URL, answer(b"", 303, (b"location", b"/cdn")), 0) == Fetch("https://api.example/cdn")
+    assert read_result(URL, answer(b"", 302, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
+    assert read_result(URL, answer(b"", 303, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
 
 
 @pytest.mark.parametrize(
@@ -111,13 +111,13 @@ def test_redirects():
         ("", b"text/plain; charset=utf-8", b""),
     ],
 )
-def test_the_result_is_the_part_that_its_path_names(output, kind, body):
-    reading = status_of(REPLICATE, {"status": "succeeded", "output": output})
-    assert reading == Done(StoredResponse(200, ((b"content-type", kind),), body))
+def test_the_result_is_the_part_at_its_path(output, kind, body):
+    outcome = status_of(REPLICATE, {"status": "succeeded", "output": output})
+    assert outcome == Succeeded(StoredResponse(200, ((b"content-type", kind),), body))
 
 
-def test_without_that_part_nothing_is_thrown_away():
-    assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Done(answer({"status": "succeeded", "id": "x"}))
+def test_without_that_part_the_result_is_the_whole_response():
+    assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Succeeded(answer({"status": "succeeded", "id": "x"}))
 
 
 def test_progress():
@@ -127,13 +127,15 @@ def test_progress():
         assert status_of(RUNWAY, {"status": "RUNNING", "progress": odd}) == Running("RUNNING")
 
 
-def test_the_result_may_stand_elsewhere():
-    plan = make_plan(FAL, Start(URL, 200, (), b'{"status_url": "https://q.example/s", "response_url": "https://q.example/r"}'))
-    assert plan == Plan("https://q.example/s", "https://q.example/r")
-    assert read_status(FAL, plan, URL, answer({"status": "COMPLETED"}), 0) == Fetch("https://q.example/r")
-    assert read_status(FAL, plan, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
-    with pytest.raises(Unfillable, match="response_url"):
-        make_plan(FAL, Start(URL, 200, (), b'{"status_url": "https://q.example/s"}'))
+def test_the_result_may_have_its_own_url():
+    urls = poll_urls(
+        FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s", "response_url": "https://q.example/r"}')
+    )
+    assert urls == PollUrls("https://q.example/s", "https://q.example/r")
+    assert read_status(FAL, urls, URL, answer({"status": "COMPLETED"}), 0) == FetchResult("https://q.example/r")
+    assert read_status(FAL, urls, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
+    with pytest.raises(TemplateError, match="response_url"):
+        poll_urls(FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s"}'))
 
 
 @pytest.mark.parametrize(
@@ -149,39 +151,42 @@ def test_the_result_may_stand_elsewhere():
         (429, 9, False),
     ],
 )
-def test_a_result_that_is_no_2xx_is_the_failure(status, failures, final):
-    text = f"the result was answered {status}"
-    expected = Failed(f"{text}: no prompt") if final else Trouble(text, "no prompt")
+def test_a_result_without_2xx_is_a_failure(status, failures, final):
+    text = f"the result request was answered with {status}"
+    expected = Failed(f"{text}: no prompt") if final else PollError(text, "no prompt")
     assert read_result(URL, answer({"detail": "no prompt"}, status), failures) == expected
 
 
 def test_a_result_may_have_any_form():
-    assert read_result(URL, answer(b"\x89PNG", 200, (b"content-type", b"image/png")), 0) == Done(
+    assert read_result(URL, answer(b"\x89PNG", 200, (b"content-type", b"image/png")), 0) == Succeeded(
         StoredResponse(200, ((b"content-type", b"image/png"),), b"\x89PNG")
     )
-    assert read_result(URL, answer([{"loc": ["body"], "msg": "x"}], 201), 0) == Done(
+    assert read_result(URL, answer([{"loc": ["body"], "msg": "x"}], 201), 0) == Succeeded(
         answer([{"loc": ["body"], "msg": "x"}], 201)
     )
-    assert isinstance(read_result(URL, answer(b"", 202), 0), Trouble)
+    assert isinstance(read_result(URL, answer(b"", 202), 0), PollError)
 
 
 def test_the_http_status_may_be_the_status():
     assert status_of(STABILITY, {"id": "x", "status": "in-progress"}, 202) == Running("202")
     done = {"video": "AAAA", "finish_reason": "SUCCESS", "seed": 1}
-    assert status_of(STABILITY, done) == Done(answer(done))
+    assert status_of(STABILITY, done) == Succeeded(answer(done))
     errors = {"id": "x", "name": "content_moderation", "errors": ["flagged"]}
-    assert status_of(STABILITY, errors, 403) == Failed('the question for the status was answered 403: ["flagged"]')
+    assert status_of(STABILITY, errors, 403) == Failed('the status request was answered with 403: ["flagged"]')
 
 
 # --- 202 with Location
 
 
-def test_where_a_location_leads():
-    assert make_plan(FOLLOW, Start(URL, 202, ((b"location", b"../jobs/1"),), b"")).url == "https://api.example/jobs/1"
+def test_the_url_of_a_location():
+    assert (
+        poll_urls(LOCATION_POLLING, StartResponse(URL, 202, ((b"location", b"../jobs/1"),), b"")).status
+        == "https://api.example/jobs/1"
+    )
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "reading"),
+    ("body", "status", "outcome"),
     [
         (b"", 202, Running()),
         ({"status": "Succeeded"}, 202, Running("Succeeded")),
@@ -189,7 +194,7 @@ def test_where_a_location_leads():
         ({"status": "InProgress"}, 200, Running("InProgress")),
         ({"status": "queued"}, 200, Running("queued")),
         ({"status": "Failed", "error": {"message": "no"}}, 200, Failed('{"message":"no"}')),
-        ({"status": "cancelled"}, 200, Failed("the provider says cancelled")),
+        ({"status": "cancelled"}, 200, Failed("the provider reports status cancelled")),
         ({"status": "Succeeded"}, 200, "done"),
         ({"status": "shipped"}, 200, "done"),
         ({"rows": 3}, 200, "done"),
@@ -197,12 +202,12 @@ def test_where_a_location_leads():
         (b"", 204, "done"),
     ],
 )
-def test_following_needs_no_configuration(body, status, reading):
-    expected = Done(answer(body, status)) if reading == "done" else reading
-    assert status_of(FOLLOW, body, status) == expected
+def test_a_location_needs_no_configuration(body, status, outcome):
+    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
+    assert status_of(LOCATION_POLLING, body, status) == expected
 
 
-# --- called
+# --- callbacks
 
 
 def called(payload, config=None, target=None):
@@ -212,7 +217,7 @@ def called(payload, config=None, target=None):
 OF_REPLICATE = {"id": "p", "input": {"text": "x"}, "created_at": "2025-01-01T00:00:00Z", "logs": "", "error": None}
 
 
-def test_any_payload_of_a_stranger_is_the_result():
+def test_any_payload_of_an_unknown_service_is_the_result():
     for payload in ({}, [], "text", 3, None, {"status": "processing"}, {"status": "rejected"}, {"state": {"failed": 1}}):
         assert called(payload) is None
 
@@ -221,16 +226,16 @@ def test_a_failure_payload_is_a_failure():
     failed = {"request_id": "1", "status": "ERROR", "error": "Invalid status code: 422", "payload": {"detail": "no prompt"}}
     assert called(failed) == Failed("Invalid status code: 422")
     assert called({**OF_REPLICATE, "status": "failed", "error": "out of memory"}) == Failed("out of memory")
-    assert called({**OF_REPLICATE, "status": "canceled"}) == Failed("the provider says canceled")
+    assert called({**OF_REPLICATE, "status": "canceled"}) == Failed("the provider reports status canceled")
     assert called({"id": "g", "state": "failed", "created_at": "2025", "failure_reason": "moderated"}) == Failed("moderated")
     assert called({"status": "FAILED", "failure": "no"}, RUNWAY) == Failed("no")
-    # of strangers too, if they say so themselves
+    # of unknown services too, if the payload has a common word for a failure
     assert called({"status": "Failed", "reason": "out of paint"}) == Failed("out of paint")
-    assert called({"state": "error"}) == Failed("the provider says error")
-    assert called({"state": "cancelled"}, CONFIG) == Failed("the provider says cancelled")
+    assert called({"state": "error"}) == Failed("the provider reports status error")
+    assert called({"state": "cancelled"}, CONFIG) == Failed("the provider reports status cancelled")
 
 
-def test_only_the_last_of_several_events_is_the_end():
+def test_only_the_last_of_several_events_is_final():
     for status in ("starting", "processing"):
         assert called({**OF_REPLICATE, "status": status}) == Running(status)
     last = {**OF_REPLICATE, "status": "succeeded", "output": ["https://x"]}
@@ -238,18 +243,18 @@ def test_only_the_last_of_several_events_is_the_end():
     assert called({"id": "g", "state": "dreaming", "created_at": "2025"}) == Running("dreaming")
 
 
-def test_the_tasks_own_configuration_comes_first_then_the_host_then_the_looks():
+def test_precedence_is_configuration_then_host_then_payload():
     payload = {**OF_REPLICATE, "status": "failed"}
     assert called(payload, PollConfig("/x", "status", ("failed",), ("succeeded",))) is None
     assert called({"status": "FAILED"}, None, "https://api.dev.runwayml.com/v1/image_to_video") == Failed(
-        "the provider says FAILED"
+        "the provider reports status FAILED"
     )
     assert called({"status": "waiting"}, CONFIG) == Running("waiting")
 
 
-def test_a_payload_without_a_status_is_the_only_one():
+def test_a_payload_without_a_status_is_final():
     assert called({"output": 1}, CONFIG) is None
     assert called({"output": 1}, None, "https://queue.fal.run/fal-ai/x") is None
     assert called({"status": "x"}, STABILITY) is None
-    assert called({"status": "anything"}, FOLLOW) is None
-    assert called({"status": "running"}, FOLLOW) == Running("running")
+    assert called({"status": "anything"}, LOCATION_POLLING) is None
+    assert called({"status": "running"}, LOCATION_POLLING) == Running("running")

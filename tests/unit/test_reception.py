@@ -1,4 +1,4 @@
-"""An id that was handed out a moment ago may not be on the disk yet: a provider who is that quick is not sent away."""
+"""Lookup of secret ids: a new one may not be stored yet, so an unknown id is looked up twice."""
 
 from __future__ import annotations
 
@@ -19,56 +19,56 @@ from queue_middleware.waitingroom import WaitingRoom
 ID = "ab" * 32
 
 
-class Room:
-    """Knows an id from a moment on."""
+class Tasks:
+    """Replaces the task store. Ids are unknown until `known` is set."""
 
     def __init__(self) -> None:
         self.known = asyncio.Event()
-        self.looks = 0
+        self.lookups = 0
 
     async def find(self, secret: SecretId, wanted: bytes) -> Any:
-        self.looks += 1
+        self.lookups += 1
         if not self.known.is_set():
             raise UnknownRequest("there is no such id")
         return SimpleNamespace(task=SimpleNamespace(callback=wanted, signal=None))
 
 
-def reception(room: Room) -> Reception:
-    return Reception(cast("WaitingRoom", room), Provenance(()), lambda event: None)
+def handler(tasks: Tasks) -> Reception:
+    return Reception(cast("WaitingRoom", tasks), Provenance(()), lambda event: None)
 
 
-async def test_it_is_looked_for_again_a_moment_later() -> None:
-    room = Room()
-    asyncio.get_running_loop().call_later(0.05, room.known.set)
-    found = await reception(room).find(SecretId.CALLBACK, ID)
+async def test_an_unknown_id_is_looked_up_again() -> None:
+    tasks = Tasks()
+    asyncio.get_running_loop().call_later(0.05, tasks.known.set)
+    found = await handler(tasks).find(SecretId.CALLBACK, ID)
     assert found.task.callback == digest(ID)
-    assert room.looks == 2
+    assert tasks.lookups == 2
 
 
-async def test_and_then_it_is_unknown() -> None:
-    room = Room()
+async def test_after_the_second_lookup_it_is_unknown() -> None:
+    tasks = Tasks()
     with pytest.raises(UnknownRequest):
-        await reception(room).find(SecretId.CALLBACK, ID)
-    assert room.looks == 2
+        await handler(tasks).find(SecretId.CALLBACK, ID)
+    assert tasks.lookups == 2
 
 
-async def test_what_cannot_be_an_id_is_not_looked_for() -> None:
-    room = Room()
+async def test_text_that_cannot_be_an_id_is_not_looked_up() -> None:
+    tasks = Tasks()
     with pytest.raises(UnknownRequest):
-        await reception(room).find(SecretId.CALLBACK, "../" + ID)
-    assert room.looks == 0
+        await handler(tasks).find(SecretId.CALLBACK, "../" + ID)
+    assert tasks.lookups == 0
 
 
-@pytest.mark.parametrize("verb", ["callback", "signal"])
-async def test_of_what_has_ended_nothing_is_read(verb: str) -> None:
+@pytest.mark.parametrize("method", ["callback", "signal"])
+async def test_the_body_is_not_read_after_the_end(method: str) -> None:
     class Ended:
         async def find(self, secret: SecretId, wanted: bytes) -> Any:
             task = SimpleNamespace(callback=wanted, signal=wanted, spec=SimpleNamespace(target="/work", poll=None))
-            return SimpleNamespace(task=task, state=JobState.COMPLETED, resolved_by=Channel(verb), key=1, request_id="id")
+            return SimpleNamespace(task=task, state=JobState.COMPLETED, resolved_by=Channel(method), key=1, request_id="id")
 
-    end = reception(cast("Room", Ended()))
-    body = b"[" * 10_000_000  # it would be refused by whoever reads it
-    if verb == "callback":
-        await end.callback(ID, (), body)
+    ended = handler(cast("Tasks", Ended()))
+    body = b"[" * 10_000_000  # reading it would fail
+    if method == "callback":
+        await ended.callback(ID, (), body)
     else:
-        await end.signal(ID, body)
+        await ended.signal(ID, body)

@@ -1,4 +1,4 @@
-"""Calls of hosts outside, in the form of an application."""
+"""Calls of external hosts, in the form of an ASGI application."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from queue_middleware.version import USER_AGENT, VERSION
 from tests.nouns import a_request, a_task
 
 
-class Wire:
-    """In place of `Outbound`: cannot call a few times, then answers."""
+class FakeOutbound:
+    """Replaces `Outbound`: raises its errors first, then responds."""
 
-    def __init__(self, *lacks: Exception) -> None:
-        self.lacks, self.calls = list(lacks), []
+    def __init__(self, *shortages: Exception) -> None:
+        self.shortages, self.calls = list(shortages), []
 
     @asynccontextmanager
     async def open(self, method: str, url: str, headers: Any, *_: Any) -> AsyncIterator[Opened]:
         self.calls.append((method, url, dict(headers)))
-        if self.lacks:
-            raise self.lacks.pop(0)
+        if self.shortages:
+            raise self.shortages.pop(0)
         yield Opened(200, (), self._body())
 
     async def _body(self) -> AsyncIterator[bytes]:
         yield b"done"
 
 
-async def call(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[float]]:
-    waits: list[float] = []
+async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list[float]]:
+    delays: list[float] = []
 
     async def sleep(seconds: float) -> None:
-        waits.append(seconds)
+        delays.append(seconds)
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
-    targets = Targets(None, wire, None, settings)  # type: ignore[arg-type]
+    resolver = Targets(None, outbound, None, settings)  # type: ignore[arg-type]
     task = a_task(callback=False, outside=True, target="https://service.example/start?a=b c")
     sent = b""
 
@@ -49,21 +49,21 @@ async def call(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> tuple[bytes, list
         nonlocal sent
         sent += message.get("body", b"")
 
-    await targets.aim(a_request(), task).app({}, None, send)
-    return sent, waits
+    await resolver.aim(a_request(), task).app({}, None, send)
+    return sent, delays
 
 
-@pytest.mark.parametrize("lack", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
-async def test_a_call_that_cannot_be_made_waits_and_the_attempt_goes_on(monkeypatch, lack):
-    wire = Wire(lack, lack, lack)
-    sent, waits = await call(wire, monkeypatch)
-    assert (sent, len(wire.calls), len(waits)) == (b"done", 4, 3)
-    assert all(0 < wait <= 30 for wait in waits)
+@pytest.mark.parametrize("shortage", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
+async def test_a_call_waits_for_a_free_connection(monkeypatch, shortage):
+    outbound = FakeOutbound(shortage, shortage, shortage)
+    sent, delays = await call(outbound, monkeypatch)
+    assert (sent, len(outbound.calls), len(delays)) == (b"done", 4, 3)
+    assert all(0 < delay <= 30 for delay in delays)
 
 
-async def test_it_says_which_release_calls(monkeypatch):
-    wire = Wire()
-    await call(wire, monkeypatch)
-    ((_, _, headers),) = wire.calls
+async def test_the_user_agent_names_the_release(monkeypatch):
+    outbound = FakeOutbound()
+    await call(outbound, monkeypatch)
+    ((_, _, headers),) = outbound.calls
     assert headers[b"user-agent"] == USER_AGENT.encode() == f"queue-middleware/{VERSION}".encode()
     assert VERSION[0].isdigit()

@@ -1,4 +1,4 @@
-"""Addresses with blanks: what is refused, what they become, and that nothing a provider answers changes where they lead."""
+"""URL templates: which are refused, how they are rendered, and that no response can change the host or path that they name."""
 
 import json
 import time
@@ -8,7 +8,7 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.json_text import LARGE, MISSING, read_json
-from queue_middleware.wire.templates import Start, Unfillable, check_path, check_template, fill, read_path
+from queue_middleware.wire.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
 
 BODY = {
     "id": "abc-123",
@@ -30,13 +30,13 @@ BODY = {
 }
 
 
-def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1") -> Start:
+def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1") -> StartResponse:
     headers = ((b"Location", b"/jobs/9"), (b"x-job", b"a b"))
-    return Start(url, 202, headers, json.dumps(body).encode())
+    return StartResponse(url, 202, headers, json.dumps(body).encode())
 
 
 @pytest.mark.parametrize(
-    ("template", "address"),
+    ("template", "url"),
     [
         ("{startResult.body.status_url}", "https://queue.example/requests/7/status"),
         ("{startResult.body.urls.get}?logs=1", "https://api.example/v1/p/abc?logs=1"),
@@ -53,71 +53,71 @@ def start(body=BODY, url="https://api.example:8443/v1/models/m/predictions?x=1")
             "https://api.example:8443/p/x%2F..%2F..%2Fadmin%3Fa%3Db%23c%20d%40e/end",
         ),
         ("/q?j={startResult.headers.x-job}", "https://api.example:8443/q?j=a%20b"),
-        # Another host, as the provider says: whoever calls has to ask whether it is allowed.
+        # Another host that the response names: the caller has to check that it is allowed.
         ("{startResult.body.host}", "https://evil.example/x"),
         ("{startResult.body.user}", "https://user@api.example/x"),
     ],
 )
-def test_blanks_are_filled_in(template, address):
+def test_variables_are_rendered(template, url):
     check_template("urlTemplate", template)
-    assert fill(template, start()) == address
+    assert render(template, start()) == url
 
 
 @pytest.mark.parametrize(
-    "blank", ["id2", "id.x", "null", "true", "object", "items", "items.5.key", "items.x", "empty", "urls.get.0", "dots"]
+    "variable", ["id2", "id.x", "null", "true", "object", "items", "items.5.key", "items.x", "empty", "urls.get.0", "dots"]
 )
-def test_what_cannot_stand_in_an_address_is_told(blank):
-    with pytest.raises(Unfillable, match=f"body.{blank}"):
-        fill(f"/x/{{startResult.body.{blank}}}", start())
+def test_values_that_cannot_be_in_a_url_are_refused(variable):
+    with pytest.raises(TemplateError, match=f"body.{variable}"):
+        render(f"/x/{{startResult.body.{variable}}}", start())
 
 
 @pytest.mark.parametrize("body", [b"", b"no json", b"[1]", b'"text"', b"\xff", b"[" * 100_000])
-def test_an_answer_without_json_has_nothing(body):
-    with pytest.raises(Unfillable, match=r"no body\.id"):
-        fill("/x/{startResult.body.id}", Start("https://a.example/", 200, (), body))
+def test_a_response_without_json_has_no_values(body):
+    with pytest.raises(TemplateError, match=r"no usable body\.id"):
+        render("/x/{startResult.body.id}", StartResponse("https://a.example/", 200, (), body))
 
 
 @pytest.mark.parametrize("name", ["file", "long", "backslash"])
-def test_what_is_no_address_of_the_web_is_told(name):
+def test_what_is_not_an_http_url_is_refused(name):
     body = {**BODY, "long": "https://a.example/" + "x" * 2050, "backslash": "https://a.example/a\\b"}
-    with pytest.raises(Unfillable, match="no address"):
-        fill(f"{{startResult.body.{name}}}", start(body))
+    with pytest.raises(TemplateError, match="no valid HTTP URL"):
+        render(f"{{startResult.body.{name}}}", start(body))
 
 
-def test_without_a_target_on_the_web_a_relative_address_leads_nowhere():
-    with pytest.raises(Unfillable, match="no address"):
-        fill("/v1/{startResult.body.id}", start(url="/local"))
+def test_a_relative_template_needs_an_http_target():
+    with pytest.raises(TemplateError, match="no valid HTTP URL"):
+        render("/v1/{startResult.body.id}", start(url="/local"))
 
 
 @pytest.mark.parametrize(
-    ("template", "words"),
+    ("template", "error"),
     [
         ("", "1 to 2048"),
         ("/" + "x" * 2048, "1 to 2048"),
-        ("/{id}", r"\{id\} is unknown; write \{startResult.body"),
-        ("/{startResult.body}", "unknown"),
-        ("/{startResult.body.}", "unknown"),
-        ("/{startResult.body.a b}", "unknown"),
-        ("/{startResult.status}", "unknown"),
-        ("/{pollResult.body.id}", "unknown"),
+        ("/{id}", r"\{id\} is not a known variable; write \{startResult.body"),
+        ("/{startResult.body}", "not a known variable"),
+        ("/{startResult.body.}", "not a known variable"),
+        ("/{startResult.body.a b}", "not a known variable"),
+        ("/{startResult.status}", "not a known variable"),
+        ("/{pollResult.body.id}", "not a known variable"),
         ("/{startResult.body.id", "brace"),
         ("/startResult.body.id}", "brace"),
         ("/{{startResult.body.id}}", "brace"),
         ("/a\\b", "backslash"),
         ("/a\r\nx: y", "control"),
-        ("https://{startResult.body.host}/x", "plain letters"),
-        ("https://api.{startResult.body.host}", "plain letters"),
-        ("https://me@api.example/", "plain letters"),
-        ("https:///x", "plain letters"),
-        ("{startResult.body.base}.example/", "only a path or a query"),
-        ("{startResult.body.base}{startResult.body.id}", "only a path or a query"),
+        ("https://{startResult.body.host}/x", "a literal host"),
+        ("https://api.{startResult.body.host}", "a literal host"),
+        ("https://me@api.example/", "a literal host"),
+        ("https:///x", "a literal host"),
+        ("{startResult.body.base}.example/", "a path or a query only"),
+        ("{startResult.body.base}{startResult.body.id}", "a path or a query only"),
         ("//evil.example/{startResult.body.id}", "must begin with https://"),
         ("ftp://a.example/", "must begin with https://"),
         ("javascript:alert(1)", "must begin with https://"),
     ],
 )
-def test_templates_that_are_refused(template, words):
-    with pytest.raises(BadRequest, match=words) as refusal:
+def test_templates_that_are_refused(template, error):
+    with pytest.raises(BadRequest, match=error) as refusal:
         check_template("pollConfig.urlTemplate", template)
     assert "pollConfig.urlTemplate" in refusal.value.detail
 
@@ -140,7 +140,7 @@ def test_paths_that_are_refused(path):
         check_path("resultPath", path)
 
 
-def test_paths_that_are_good():
+def test_paths_that_are_accepted():
     for path in ("", "a", "output.0.url", "assets.video", "a-b_c.d"):
         check_path("resultPath", path)
 
@@ -172,18 +172,18 @@ def test_a_large_value_is_read_like_a_small_one(path: str, found: object) -> Non
 
 
 @pytest.mark.parametrize("end", [b"", b"]", b", tru]", b'"\xff"]', b'"\\ud80"]', b"1]x"])
-def test_a_large_text_that_is_no_json(end: bytes) -> None:
+def test_a_large_text_that_is_not_json(end: bytes) -> None:
     assert read_json(b'["' + LARGE_TEXT.encode() + b'", ' + end) is MISSING
 
 
-def test_what_is_nested_too_deeply_is_no_json() -> None:
+def test_deep_nesting_is_not_json() -> None:
     half = LARGE // 2
     assert read_path(read_json(b'{"status": "OK", "deep": ' + b"[" * half + b"]" * half + b"}"), "status") == "OK"
     assert read_json(b"[" * LARGE + b"]" * (LARGE - 1)) is MISSING
 
 
-def test_megabytes_are_read_without_holding_up_the_event_loop() -> None:
-    """Ten times as fast as making objects of all that is in it, for as long as nobody wants them."""
+def test_megabytes_are_read_quickly() -> None:
+    """Ten times as fast as decoding all of it."""
     body = json.dumps({"rows": [{"k": number} for number in range(600_000)], "status": "OK"}).encode()
     began = time.thread_time()
     assert read_path(read_json(body), "status") == "OK"
@@ -193,7 +193,7 @@ def test_megabytes_are_read_without_holding_up_the_event_loop() -> None:
     assert took < (time.thread_time() - began) / 4
 
 
-def test_parts_of_a_large_value_can_be_spelled_again() -> None:
+def test_parts_of_a_large_value_can_be_serialized_again() -> None:
     rows = [{"k": number} for number in range(100_000)]
     part = read_path(read_json(json.dumps({"output": {"rows": rows}}).encode()), "output")
     assert json.loads(msgspec.json.encode(part)) == {"rows": rows}

@@ -1,7 +1,7 @@
-"""The place in a request where the callback URL is to stand, and how it is filled (AsyncQueue contract, "Callback URLs").
+"""Finds the placeholder of the callback URL in a request and substitutes the URL for it.
 
-It may stand in path, query, header values and body. What is put there is spelled for where it stands: percent-encoded in an
-address and in a form, escaped in JSON.
+The placeholder may stand in the path, the query, header values and the body. The URL is encoded for its position:
+percent-encoded in a URL and in a form, escaped in JSON (docs/reference/protocols/asyncqueue.md, "Callback URLs").
 """
 
 from __future__ import annotations
@@ -13,57 +13,58 @@ from queue_middleware.errors import BadRequest
 from queue_middleware.models import Headers, StoredRequest
 
 HINT = b"callback_url"
-"""Without it there is no place. Nearly all requests are without it, and need no closer look."""
+"""Part of every placeholder. Nearly all requests are without it and need no closer look."""
 
 MOST = 100
-"""Places in a request. Each grows at every attempt to a URL of some 150 bytes."""
+"""Placeholders in one request. At each attempt each of them grows to a URL of about 150 bytes."""
 
-_WORDS = (b"callback_url", b"asyncqueue_callback_url")
-_PLAIN = tuple(b"{%b}" % word for word in _WORDS)
-_ENCODED = tuple(
-    begin + word + end for word in _WORDS for begin in (b"{", b"%7B", b"%7b") for end in (b"}", b"%7D", b"%7d")
+_NAMES = (b"callback_url", b"asyncqueue_callback_url")
+_PLAIN = tuple(b"{%b}" % name for name in _NAMES)
+_PERCENT_ENCODED = tuple(
+    begin + name + end for name in _NAMES for begin in (b"{", b"%7B", b"%7b") for end in (b"}", b"%7D", b"%7d")
 )  # fmt: skip
-"""Clients percent-encode braces in an address, and so do forms. Texts and no pattern: a body may have megabytes."""
+"""Clients percent-encode braces in a URL, and so do forms. Strings are faster than a pattern in a body of megabytes."""
 
 
 def holds_place(request: StoredRequest) -> bool:
-    """Whether the callback URL is wanted anywhere. Raises `BadRequest` where it is wanted too often."""
-    places = _count(_places_of_body(request.headers), request.body)
-    places += _count(_ENCODED, request.raw_path) + _count(_ENCODED, request.query)
-    places += sum(_count(_PLAIN, value) for _, value in request.headers)
-    if places > MOST:
-        raise BadRequest(f"the place of the callback URL stands {places} times in the request; it may {MOST} times")
-    return places > 0
+    """Whether the request has a placeholder anywhere. Raises `BadRequest` if it has too many."""
+    count = _count(_body_placeholders(request.headers), request.body)
+    count += _count(_PERCENT_ENCODED, request.raw_path) + _count(_PERCENT_ENCODED, request.query)
+    count += sum(_count(_PLAIN, value) for _, value in request.headers)
+    if count > MOST:
+        raise BadRequest(f"the request has {count} placeholders of the callback URL; at most {MOST} are allowed")
+    return count > 0
 
 
-def holds_place_in(address: str) -> bool:
-    """Whether it is wanted in a URL."""
-    return _count(_ENCODED, address.encode()) > 0
+def holds_place_in(url: str) -> bool:
+    """Whether a URL has a placeholder."""
+    return _count(_PERCENT_ENCODED, url.encode()) > 0
 
 
-def fill(request: StoredRequest, url: str) -> StoredRequest:
-    """The request with the URL in every place."""
-    encoded = _encoded(url)
+def fill(request: StoredRequest, callback_url: str) -> StoredRequest:
+    """The request with the callback URL in place of every placeholder."""
+    encoded = _percent_encode(callback_url)
     return request.replace(
-        raw_path=_put(_ENCODED, request.raw_path, encoded),
-        query=_put(_ENCODED, request.query, encoded),
-        headers=tuple((name, _put(_PLAIN, value, url.encode())) for name, value in request.headers),
-        body=_fill_body(request, url),
+        raw_path=_replace(_PERCENT_ENCODED, request.raw_path, encoded),
+        query=_replace(_PERCENT_ENCODED, request.query, encoded),
+        headers=tuple((name, _replace(_PLAIN, value, callback_url.encode())) for name, value in request.headers),
+        body=_substitute_in_body(request, callback_url),
     )
 
 
-def fill_address(address: str, url: str) -> str:
-    """A URL with the URL in every place."""
-    return _put(_ENCODED, address.encode(), _encoded(url)).decode()
+def fill_address(url: str, callback_url: str) -> str:
+    """A URL with the callback URL in place of every placeholder."""
+    return _replace(_PERCENT_ENCODED, url.encode(), _percent_encode(callback_url)).decode()
 
 
-def _fill_body(request: StoredRequest, url: str) -> bytes:
-    spelled = _encoded(url) if _is_form(request.headers) else json.dumps(url)[1:-1].encode("ascii")
-    return _put(_places_of_body(request.headers), request.body, spelled)
+def _substitute_in_body(request: StoredRequest, callback_url: str) -> bytes:
+    is_form = _is_form(request.headers)
+    encoded = _percent_encode(callback_url) if is_form else json.dumps(callback_url)[1:-1].encode("ascii")
+    return _replace(_body_placeholders(request.headers), request.body, encoded)
 
 
-def _places_of_body(headers: Headers) -> tuple[bytes, ...]:
-    return _ENCODED if _is_form(headers) else _PLAIN
+def _body_placeholders(headers: Headers) -> tuple[bytes, ...]:
+    return _PERCENT_ENCODED if _is_form(headers) else _PLAIN
 
 
 def _is_form(headers: Headers) -> bool:
@@ -71,16 +72,16 @@ def _is_form(headers: Headers) -> bool:
     return value.partition(b";")[0].strip().lower() == b"application/x-www-form-urlencoded"
 
 
-def _encoded(url: str) -> bytes:
+def _percent_encode(url: str) -> bytes:
     return quote(url, safe="").encode("ascii")
 
 
-def _count(places: tuple[bytes, ...], text: bytes) -> int:
-    return sum([text.count(place) for place in places]) if HINT in text else 0
+def _count(placeholders: tuple[bytes, ...], text: bytes) -> int:
+    return sum([text.count(placeholder) for placeholder in placeholders]) if HINT in text else 0
 
 
-def _put(places: tuple[bytes, ...], text: bytes, spelled: bytes) -> bytes:
+def _replace(placeholders: tuple[bytes, ...], text: bytes, encoded: bytes) -> bytes:
     if HINT in text:
-        for place in places:
-            text = text.replace(place, spelled)
+        for placeholder in placeholders:
+            text = text.replace(placeholder, encoded)
     return text

@@ -1,8 +1,8 @@
-"""The services we know that answer first and work later, in one table: how they are asked, how what they send is recognised.
+"""The known providers in one table: how each is polled, and how its callbacks are detected.
 
-Addresses in the table are relative to the `targetUrl`: the same template serves a provider's regional hosts, a gateway in front
-of it, and a stand-in in a test, and a key is never sent to another host than the one it was meant for.
-Sources: AsyncQueue's provider templates, and the providers' own API references as they were in 2025.
+URLs in the table are relative to the `targetUrl`, so the same template serves a provider's regional hosts, a gateway in front
+of it, and a double in a test, and an API key is never sent to another host than the one that it was meant for.
+Sources: AsyncQueue's provider templates, and the providers' own API references as of 2025.
 """
 
 from __future__ import annotations
@@ -17,23 +17,23 @@ from queue_middleware.hosts import host_of
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
 
-from .pollconfig import shown_poll_config, spelled, words
+from .pollconfig import shown_poll_config, status_key, status_keys
 from .templates import members, read_path
 
 
 class Provider(Value, frozen=True):
-    """A service that we know."""
+    """A known service that accepts work first and finishes it later."""
 
     id: str
     name: str
     description: str
     hosts: frozenset[str]
-    """Where its API lives: a task that calls one of these is known to be for this provider."""
+    """The hosts of its API: a task that calls one of them is a task of this provider."""
     poll: PollConfig
-    marks: frozenset[str] = frozenset()
-    """Keys that everything it sends to a callback URL has: with a known status beside them it is recognised by them."""
-    underway: frozenset[str] = frozenset()
-    """Statuses of what it sends before the last."""
+    signature_keys: frozenset[str] = frozenset()
+    """Keys that all of its callbacks have. Together with a known status they identify the provider."""
+    in_progress_values: frozenset[str] = frozenset()
+    """Statuses of the callbacks that it sends before the final one."""
 
 
 _TABLE = (
@@ -45,13 +45,13 @@ _TABLE = (
         poll=PollConfig(
             url_template="{startResult.body.status_url}",
             status_path="status",
-            # OK and ERROR are those of its webhook; when it is asked, a failure too is COMPLETED, and its result is not a 2xx.
+            # OK and ERROR are the statuses of its webhooks. A poll reports a failure as COMPLETED, and its result is not a 2xx.
             done_values=("COMPLETED", "OK"),
             fail_values=("FAILED", "ERROR"),
             interval=3.0,
             result_url_template="{startResult.body.response_url}",
         ),
-        marks=frozenset({"request_id", "status"}),
+        signature_keys=frozenset({"request_id", "status"}),
     ),
     Provider(
         id="replicate",
@@ -65,8 +65,8 @@ _TABLE = (
             fail_values=("failed", "canceled", "aborted"),
             result_path="output",
         ),
-        marks=frozenset({"id", "input", "status", "created_at"}),
-        underway=frozenset({"starting", "processing"}),
+        signature_keys=frozenset({"id", "input", "status", "created_at"}),
+        in_progress_values=frozenset({"starting", "processing"}),
     ),
     Provider(
         id="runwayml",
@@ -96,8 +96,8 @@ _TABLE = (
             result_path="assets.video",
             error_path="failure_reason",
         ),
-        marks=frozenset({"id", "state", "created_at"}),
-        underway=frozenset({"queued", "dreaming", "processing"}),
+        signature_keys=frozenset({"id", "state", "created_at"}),
+        in_progress_values=frozenset({"queued", "dreaming", "processing"}),
     ),
     Provider(
         id="elevenlabs-dubbing",
@@ -125,47 +125,49 @@ _TABLE = (
             fail_values=(),
             interval=10.0,
             error_path="errors",
-            # As JSON the video is base64 in a text; otherwise it would be bytes, which a task's result cannot hold as they are.
+            # As JSON the video is a base64 string; otherwise it would be bytes, which the result of a task cannot hold.
             headers={"accept": "application/json"},
         ),
     ),
 )
 
 PROVIDERS: Mapping[str, Provider] = {provider.id: provider for provider in _TABLE}
-"""Those we know, by the name that a task calls them by."""
+"""The known providers, by the name that a task gives in `provider`."""
 
-
-_MARKS = tuple(sorted(frozenset().union(*(provider.marks for provider in _TABLE))))
+_SIGNATURE_KEYS = tuple(sorted(frozenset().union(*(provider.signature_keys for provider in _TABLE))))
 
 
 def find_provider(name: str) -> Provider:
-    """The provider of that name. Raises `BadRequest`."""
+    """The provider of that name. Raises `BadRequest` for an unknown one."""
     if name not in PROVIDERS:
-        raise BadRequest(f"provider is {name[:64]!r}; it takes one of {', '.join(PROVIDERS)}, or use pollConfig")
+        raise BadRequest(
+            f"provider is {name[:64]!r}; it must be one of {', '.join(PROVIDERS)}; use pollConfig for any other service"
+        )
     return PROVIDERS[name]
 
 
 def provider_of(url: str) -> Provider | None:
-    """Whose host this is, if we know it."""
+    """The provider that this URL belongs to, if its host is known."""
     host = host_of(url)
     return next((provider for provider in _TABLE if host in provider.hosts), None)
 
 
 def recognise(payload: Any) -> Provider | None:
-    """Who sends such payloads, by the keys that all of them have and a status that only he uses; None for all others."""
-    found = members(payload, _MARKS)
+    """The provider that sends such payloads, identified by its keys and its statuses; None if there is none."""
+    found = members(payload, _SIGNATURE_KEYS)
     if found is None:
         return None
     for provider in _TABLE:
-        if provider.marks and provider.marks <= found.keys():
-            word = spelled(read_path(payload, provider.poll.status_path))
-            if word in provider.underway or word in words(provider.poll.done_values) | words(provider.poll.fail_values):
+        if provider.signature_keys and provider.signature_keys <= found.keys():
+            key = status_key(read_path(payload, provider.poll.status_path))
+            final = status_keys(provider.poll.done_values) | status_keys(provider.poll.fail_values)
+            if key in provider.in_progress_values or key in final:
                 return provider
     return None
 
 
 def providers_body() -> bytes:
-    """The answer to `GET /v1/providers`: `{"providers": [{"id", "name", "description", "pollConfig"}]}`."""
+    """The body of the response to `GET /v1/providers`: `{"providers": [{"id", "name", "description", "pollConfig"}]}`."""
     shown = [
         {"id": each.id, "name": each.name, "description": each.description, "pollConfig": shown_poll_config(each.poll)}
         for each in _TABLE

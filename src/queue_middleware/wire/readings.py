@@ -1,6 +1,6 @@
-"""What an answer of a provider means, asked for or sent to a callback URL: not yet, done, failed, or nothing at all.
+"""Reads a provider's response to a poll, and its callback: still running, succeeded, failed, or a poll that failed.
 
-One reading for both ways, by the same `PollConfig` (AsyncQueue contract, polling; where we are better, 3, 4 and 12).
+Both are read by the same `PollConfig` (docs/reference/protocols/asyncqueue.md, "Provider polling" and "Extensions").
 """
 
 from __future__ import annotations
@@ -12,216 +12,225 @@ from queue_middleware.json_text import MISSING, encode, read_json
 from queue_middleware.models import StoredResponse
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
-from queue_middleware.waiting import COMMON_FAILURES
 
-from .pollconfig import spelled, words
+from .pollconfig import COMMON_FAIL_VALUES, status_key, status_keys
 from .providers import provider_of, recognise
-from .templates import Start, fill, header, read_path
+from .templates import StartResponse, header, read_path, render
 
 MOST_REDIRECTS = 5
-_PATIENCE = 2
-"""How often something that is probably final is asked again: a 404 just after the start, a 5xx in place of the result."""
-_PASSING = frozenset({408, 425, 429})
+_RETRIES_OF_FINAL = 2
+"""How often a poll is repeated after a response that is probably final: a 404 soon after the start, a 5xx for the result."""
+_TEMPORARY = frozenset({408, 425, 429})
 _SEE_OTHER = 303
 _REDIRECTS = frozenset({301, 302, 307, 308})
 _ACCEPTED = 202
-_LONGEST_TEXT = 500
-_REASONS = ("error.message", "error", "detail.message", "detail", "message", "errors", "failure", "failure_reason", "reason")
+_MAX_TEXT_LENGTH = 500
+_ERROR_PATHS = (
+    "error.message",
+    "error",
+    "detail.message",
+    "detail",
+    "message",
+    "errors",
+    "failure",
+    "failure_reason",
+    "reason",
+)
 _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-class Plan(Value, frozen=True):
-    """Where a task is asked for, worked out once from the answer to its first call."""
+class PollUrls(Value, frozen=True):
+    """The URLs of a task's polls, rendered from the target's response."""
 
-    url: str
-    result_url: str | None
-    """Where the result is fetched from, when it is not in the answer."""
+    status: str
+    result: str | None
+    """Where the result is fetched from, if it is not part of the status."""
 
 
 class Running(Value, frozen=True):
-    """Not done yet."""
+    """The work is not finished."""
 
     status: str | None = None
-    """In the provider's word, where he has one."""
+    """The provider's status, if it sent one."""
     fraction: float | None = None
-    """0 to 1, where he says so."""
+    """Progress from 0 to 1, if the provider reports it."""
 
 
-class Done(Value, frozen=True):
-    """The work was done, and this is its result."""
+class Succeeded(Value, frozen=True):
+    """The work succeeded, and this is its result."""
 
     response: StoredResponse
 
 
-class Fetch(Value, frozen=True):
-    """The work was done; the result has to be fetched from `url`."""
+class FetchResult(Value, frozen=True):
+    """The work succeeded; the result has to be fetched from `url`."""
 
     url: str
 
 
-class Moved(Value, frozen=True):
-    """The same question has to be asked at `url`."""
+class Redirected(Value, frozen=True):
+    """The same request has to be sent to `url`."""
 
     url: str
 
 
 class Failed(Value, frozen=True):
-    """The work has failed."""
+    """The work failed."""
 
     error: str
 
 
-class Trouble(Value, frozen=True):
-    """Nothing can be said: the question itself failed, and is to be asked again."""
+class PollError(Value, frozen=True):
+    """The poll itself failed and has to be repeated; the state of the work is unknown."""
 
     error: str
-    said: str = ""
-    """What the other side gave as its reason. Not for logs."""
+    detail: str = ""
+    """The reason in the provider's response. Not for logs."""
 
 
-Reading = Running | Done | Fetch | Moved | Failed | Trouble
+PollOutcome = Running | Succeeded | FetchResult | Redirected | Failed | PollError
 
 
-def make_plan(config: PollConfig, start: Start) -> Plan:
-    """Where to ask and where to fetch. Raises `Unfillable` when the answer does not say."""
+def poll_urls(config: PollConfig, start: StartResponse) -> PollUrls:
+    """The URLs of the status and the result. Raises `TemplateError` if the target's response lacks a value for them."""
     result = config.result_url_template
-    return Plan(fill(config.url_template, start), None if result is None else fill(result, start))
+    return PollUrls(render(config.url_template, start), None if result is None else render(result, start))
 
 
-# --- what was asked for
+# --- responses to polls
 
 
-def read_status(config: PollConfig, plan: Plan, url: str, answer: StoredResponse, failures: int) -> Reading:
-    """What the answer to a question at `url` means. `failures` questions before it, without a break, came to nothing."""
-    if (elsewhere := _redirect(url, answer)) is not None:
-        return elsewhere
-    if not 200 <= answer.status < 300:
-        return _refused(f"the question for the status was answered {answer.status}", answer, failures, 404)
-    content = read_json(answer.body)
-    said = read_path(content, config.status_path) if config.status_path else answer.status
-    word = spelled(said)
-    if word in words(config.fail_values):
-        return Failed(_reason(content, config, said))
-    if word in words(config.done_values) or (answer.status != _ACCEPTED and _is_over(config, word)):
-        return Fetch(plan.result_url) if plan.result_url is not None else Done(_result(config, answer, content))
-    return _running(config, content, said)
+def read_status(config: PollConfig, urls: PollUrls, url: str, response: StoredResponse, failures: int) -> PollOutcome:
+    """Read the response to a poll of `url`. `failures` is the number of failed polls in a row before this one."""
+    if (redirect := _redirect(url, response)) is not None:
+        return redirect
+    if not 200 <= response.status < 300:
+        return _unsuccessful(f"the status request was answered with {response.status}", response, failures, 404)
+    content = read_json(response.body)
+    status = read_path(content, config.status_path) if config.status_path else response.status
+    key = status_key(status)
+    if key in status_keys(config.fail_values):
+        return Failed(_configured_error(content, config, status))
+    if key in status_keys(config.done_values) or (response.status != _ACCEPTED and _has_finished(config, key)):
+        return FetchResult(urls.result) if urls.result is not None else Succeeded(_result(config, response, content))
+    return _running(config, content, status)
 
 
-def read_result(url: str, answer: StoredResponse, failures: int) -> Reading:
-    """What the answer to fetching the result means: what is no 2xx is the failure of the work (fal: COMPLETED, then 422)."""
-    if (elsewhere := _redirect(url, answer)) is not None:
-        return Fetch(elsewhere.url) if isinstance(elsewhere, Moved) else elsewhere
-    if answer.status == _ACCEPTED:
-        return Trouble("the result is not there yet")
-    if 200 <= answer.status < 300:
-        return Done(answer)
-    return _refused(f"the result was answered {answer.status}", answer, failures, *range(500, 600))
+def read_result(url: str, response: StoredResponse, failures: int) -> PollOutcome:
+    """Read the response to a request for the result. Any other status than 2xx means that the work failed.
+
+    fal reports a failure in this way: the status COMPLETED, and 422 for the result.
+    """
+    if (redirect := _redirect(url, response)) is not None:
+        return FetchResult(redirect.url)
+    if response.status == _ACCEPTED:
+        return PollError("the result is not available yet")
+    if 200 <= response.status < 300:
+        return Succeeded(response)
+    return _unsuccessful(f"the result request was answered with {response.status}", response, failures, *range(500, 600))
 
 
-def _redirect(url: str, answer: StoredResponse) -> Fetch | Moved | None:
-    location = header(answer.headers, b"location")
-    if location is None or answer.status not in _REDIRECTS | {_SEE_OTHER}:
+def _redirect(url: str, response: StoredResponse) -> FetchResult | Redirected | None:
+    location = header(response.headers, b"location")
+    if location is None or response.status not in _REDIRECTS | {_SEE_OTHER}:
         return None
     try:
         target = urljoin(url, location)
     except ValueError:
         return None
-    return Fetch(target) if answer.status == _SEE_OTHER else Moved(target)
+    return FetchResult(target) if response.status == _SEE_OTHER else Redirected(target)
 
 
-def _refused(text: str, answer: StoredResponse, failures: int, *perhaps: int) -> Trouble | Failed:
-    """An answer that is no 2xx. Those of `perhaps` are final only when they come again and again."""
-    said = reason_of(read_json(answer.body))
-    passing = answer.status in _PASSING or (answer.status >= 500 and answer.status not in perhaps)
-    if passing or (answer.status in perhaps and failures < _PATIENCE):
-        return Trouble(text, said)
-    return Failed(f"{text}: {said}" if said else text)
+def _unsuccessful(text: str, response: StoredResponse, failures: int, *doubtful: int) -> PollError | Failed:
+    """A response without a 2xx status. Statuses in `doubtful` are final only if they are repeated."""
+    detail = error_text(read_json(response.body))
+    temporary = response.status in _TEMPORARY or (response.status >= 500 and response.status not in doubtful)
+    if temporary or (response.status in doubtful and failures < _RETRIES_OF_FINAL):
+        return PollError(text, detail)
+    return Failed(f"{text}: {detail}" if detail else text)
 
 
-def _is_over(config: PollConfig, word: str | None) -> bool:
-    return bool(config.running_values) and word not in words(config.running_values)
+def _has_finished(config: PollConfig, key: str | None) -> bool:
+    """With `runningValues`, every status that is not among them means that the work has finished."""
+    return bool(config.running_values) and key not in status_keys(config.running_values)
 
 
 def _running(config: PollConfig, content: Any, status: Any) -> Running:
-    said = read_path(content, config.progress_path) if config.progress_path else MISSING
-    fraction = float(said) if isinstance(said, int | float) and not isinstance(said, bool) and 0 <= said <= 1 else None
-    return Running(_short(str(status)) if spelled(status) is not None else None, fraction)
+    progress = read_path(content, config.progress_path) if config.progress_path else MISSING
+    return Running(_truncate(str(status)) if status_key(status) is not None else None, _fraction(progress))
 
 
-def _result(config: PollConfig, answer: StoredResponse, content: Any) -> StoredResponse:
-    """The part that `resultPath` names: a text as it is, all else as JSON; the whole answer where it has no such part."""
+def _fraction(progress: Any) -> float | None:
+    """A number from 0 to 1; None for anything else."""
+    if not isinstance(progress, int | float) or isinstance(progress, bool) or not 0 <= progress <= 1:
+        return None
+    return float(progress)
+
+
+def _result(config: PollConfig, response: StoredResponse, content: Any) -> StoredResponse:
+    """The part at `resultPath`: a string as text, anything else as JSON. Without such a part it is the whole response."""
     part = read_path(content, config.result_path) if config.result_path else MISSING
     if part is MISSING:
-        return answer
+        return response
     if isinstance(part, str):
         return StoredResponse(200, (_TEXT,), part.encode())
     return StoredResponse(200, (_JSON,), encode(part))
 
 
-def _reason(content: Any, config: PollConfig, status: Any) -> str:
-    """The text at `errorPath`, whatever is there; without one, what the status says."""
+def _configured_error(content: Any, config: PollConfig, status: Any) -> str:
+    """The value at `errorPath` as text. If it is absent, what `error_text` finds, or the status."""
     found = read_path(content, config.error_path) if config.error_path else MISSING
     if found is MISSING or found is None or found == "":
-        return reason_of(content) or f"the provider says {_short(str(status))}"
-    return _short(found if isinstance(found, str) else encode(found).decode())
+        return error_text(content) or f"the provider reports status {_truncate(str(status))}"
+    return _truncate(found if isinstance(found, str) else encode(found).decode())
 
 
-def reason_of(content: Any) -> str:
-    """What most services call the reason of an error, in a few words; empty where there is nothing of the kind."""
-    for path in (
-        "error.message",
-        "error",
-        "detail.message",
-        "detail",
-        "message",
-        "errors",
-        "failure",
-        "failure_reason",
-        "reason",
-    ):
+def error_text(content: Any) -> str:
+    """The error text in a body, found at the places that most services use for it; empty if there is none."""
+    for path in _ERROR_PATHS:
         found = read_path(content, path)
         if isinstance(found, str) and found:
-            return _short(found)
+            return _truncate(found)
         if found is not MISSING and found is not None and not isinstance(found, str):
-            return _short(encode(found).decode())
+            return _truncate(encode(found).decode())
     return ""
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _LONGEST_TEXT else text[: _LONGEST_TEXT - 1] + "…"
+def _truncate(text: str) -> str:
+    return text if len(text) <= _MAX_TEXT_LENGTH else text[: _MAX_TEXT_LENGTH - 1] + "…"
 
 
-# --- what was sent
+# --- callbacks
 
 
 def read_callback(content: Any, config: PollConfig | None, target: str | None) -> Running | Failed | None:
-    """What a call of a task's callback URL means, from its JSON; None: it is the last, and its payload is the result.
+    """Read the JSON of a callback. None means that it is final and that its payload is the result.
 
-    It is read by the task's own `PollConfig`, else by the one of the provider whose host `target` is, else by that of the
-    provider who is recognised by the payload. Where none of them finds a status there is only one event: any payload is the
-    result, unless it says of itself that something has failed.
+    It is read by the task's own `PollConfig`, else by that of the provider whose host is in `target`, else by that of the
+    provider that is detected from the payload. If none of them finds a status, the service sends one event only, so any payload
+    is the result, unless its `status` or `state` is a common word for a failure.
     """
-    known = config or _config_of(target, content)
-    said = read_path(content, known.status_path) if known and known.status_path else MISSING
-    word = spelled(said)
-    if known is None or word is None:
-        return _failure_of_a_stranger(content)
-    if word in words(known.fail_values):
-        return Failed(_reason(content, known, said))
-    if word in words(known.done_values) or _is_over(known, word):
+    known = config or _known_config(target, content)
+    status = read_path(content, known.status_path) if known and known.status_path else MISSING
+    key = status_key(status)
+    if known is None or key is None:
+        return _common_failure(content)
+    if key in status_keys(known.fail_values):
+        return Failed(_configured_error(content, known, status))
+    if key in status_keys(known.done_values) or _has_finished(known, key):
         return None
-    return _running(known, content, said)
+    return _running(known, content, status)
 
 
-def _failure_of_a_stranger(content: Any) -> Failed | None:
+def _common_failure(content: Any) -> Failed | None:
     for path in ("status", "state"):
-        said = read_path(content, path)
-        if isinstance(said, str) and said.casefold() in COMMON_FAILURES:
-            return Failed(reason_of(content) or f"the provider says {_short(said)}")
+        status = read_path(content, path)
+        if isinstance(status, str) and status.casefold() in COMMON_FAIL_VALUES:
+            return Failed(error_text(content) or f"the provider reports status {_truncate(status)}")
     return None
 
 
-def _config_of(target: str | None, content: Any) -> PollConfig | None:
+def _known_config(target: str | None, content: Any) -> PollConfig | None:
     provider = (provider_of(target) if target else None) or recognise(content)
     return provider.poll if provider else None

@@ -1,8 +1,8 @@
-"""Addresses with blanks: `{startResult.body.id}`, filled in from what a provider answered (AsyncQueue contract, polling).
+"""URL templates with variables such as `{startResult.body.id}`, rendered from a provider's response.
 
-A blank at the very beginning is a whole address and stands as it came; everywhere else its value is percent-encoded, so that
-what a provider answers can never become another path, another parameter or another host. Whoever calls the address still has to
-ask whether its host is allowed.
+A variable at the very beginning is a whole URL and is used as it is. Everywhere else its value is percent-encoded, so that a
+response can never add a path segment, a parameter or another host. The caller of a rendered URL still has to check that its
+host is allowed. The syntax is that of docs/reference/protocols/asyncqueue.md, "Provider polling".
 """
 
 from __future__ import annotations
@@ -19,39 +19,39 @@ from queue_middleware.json_text import MISSING, read_json, unfolded
 from queue_middleware.models import Headers
 from queue_middleware.value import Value
 
-LONGEST = 2048
-"""Characters of a template, and of an address that was filled in."""
+MAX_LENGTH = 2048
+"""Characters of a template, and of a rendered URL."""
 
-_BLANK = re.compile(r"\{([^{}]*)\}")
+_VARIABLE = re.compile(r"\{([^{}]*)\}")
 _PATH = re.compile(r"[^.{}\s]+(\.[^.{}\s]+){0,15}")
 _SCHEME = re.compile(r"[a-z][a-z0-9+.-]*:", re.IGNORECASE)
-_WEB = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
-_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
-_KNOWN = "write {startResult.body.<path>}, {startResult.headers.<name>} or {startResult.statusCode}"
+_HTTP_URL = re.compile(r"https?://([^/?#]*)", re.IGNORECASE)
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+_HINT = "write {startResult.body.<path>}, {startResult.headers.<name>} or {startResult.statusCode}"
 
 
-class Start(Value, frozen=True):
-    """What the call that began the work was answered with."""
+class StartResponse(Value, frozen=True):
+    """The response to the call that started the work."""
 
     url: str
-    """The address that was called: what is relative is relative to it."""
+    """The URL that was called; relative URLs are resolved against it."""
     status: int
     headers: Headers
     body: bytes
 
 
-class Unfillable(ValueError):
-    """The answer does not have what the template asks for; the text says what is missing."""
+class TemplateError(ValueError):
+    """The response lacks a value that the template needs; the text names it."""
 
 
 def check_path(name: str, path: str) -> None:
-    """Raise `BadRequest` for what is no path such as `output.0.url`. The empty path is the whole."""
+    """Raise `BadRequest` unless it is a path such as `output.0.url`. The empty path is the whole value."""
     if path and (len(path) > 256 or not _PATH.fullmatch(path)):
-        raise BadRequest(f"{name} is {path[:64]!r}; it takes names and positions with dots, e.g. 'output.0.url'")
+        raise BadRequest(f"{name} is {path[:64]!r}; it must be names and positions joined by dots, e.g. 'output.0.url'")
 
 
 def read_path(value: Any, path: str) -> Any:
-    """What stands at `output.0.url`, or `MISSING`. A number is a position where it meets a list, and a name elsewhere."""
+    """The value at a path such as `output.0.url`, or `MISSING`. A number is an index in a list and a name elsewhere."""
     for part in path.split(".") if path else ():
         if isinstance(value, msgspec.Raw):
             value = member(value, part)
@@ -69,7 +69,7 @@ def _is_position(part: str) -> bool:
 
 
 def members(value: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
-    """Those members of an object that there are; None where it is no object."""
+    """The members of an object that have one of these names; None if the value is not an object."""
     if isinstance(value, dict):
         return {name: unfolded(value[name]) for name in names if name in value}
     if not is_object(value):
@@ -78,7 +78,7 @@ def members(value: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
 
 
 def member(value: msgspec.Raw, part: str) -> Any:
-    """A member of a folded object, an element of a folded list, or `MISSING`."""
+    """A member of an undecoded object, an element of an undecoded list, or `MISSING`."""
     if is_object(value):
         found = folded_members(value, (part,)).get(part)
     else:
@@ -87,7 +87,7 @@ def member(value: msgspec.Raw, part: str) -> Any:
 
 
 def header(headers: Headers, name: bytes) -> str | None:
-    """The first value of a header, `name` in lower case."""
+    """The first value of a header; `name` is in lower case."""
     for key, value in headers:
         if key.lower() == name:
             return value.decode("latin-1").strip()
@@ -95,34 +95,34 @@ def header(headers: Headers, name: bytes) -> str | None:
 
 
 def check_template(name: str, template: str) -> None:
-    """Raise `BadRequest` for a template that can never become an address of the web, or whose host is a blank."""
-    if not template or len(template) > LONGEST:
-        raise BadRequest(f"{name} takes an address of 1 to {LONGEST} characters")
-    for blank in _BLANK.findall(template):
-        if not _is_known(blank):
-            raise BadRequest(f"{name}: {{{blank[:64]}}} is unknown; {_KNOWN}")
-    bare = _BLANK.sub("\ufffc", template)
+    """Raise `BadRequest` for a template that cannot become an HTTP URL, or whose host is a variable."""
+    if not template or len(template) > MAX_LENGTH:
+        raise BadRequest(f"{name} must be a URL template of 1 to {MAX_LENGTH} characters")
+    for variable in _VARIABLE.findall(template):
+        if not _is_known(variable):
+            raise BadRequest(f"{name}: {{{variable[:64]}}} is not a known variable; {_HINT}")
+    bare = _VARIABLE.sub("\ufffc", template)
     if "{" in bare or "}" in bare:
-        raise BadRequest(f"{name} has a brace that belongs to no blank; {_KNOWN}")
-    if _UNCLEAN.search(bare):
-        raise BadRequest(f"{name} has a backslash or a control character")
+        raise BadRequest(f"{name} has an unmatched brace; {_HINT}")
+    if _FORBIDDEN.search(bare):
+        raise BadRequest(f"{name} has a backslash or a control character; percent-encode it")
     _check_host(name, bare)
 
 
 def _check_host(name: str, bare: str) -> None:
-    """`bare` has one character in the place of each blank."""
+    """`bare` is the template with one character in place of each variable."""
     if bare.startswith("\ufffc"):
         if bare[1:2] not in ("", "/", "?", "&"):
-            raise BadRequest(f"{name}: behind a blank at the beginning only a path or a query may follow")
-    elif (authority := _WEB.match(bare)) is not None:
+            raise BadRequest(f"{name}: a variable at the beginning may be followed by a path or a query only")
+    elif (authority := _HTTP_URL.match(bare)) is not None:
         if not authority[1] or "\ufffc" in authority[1] or "@" in authority[1]:
-            raise BadRequest(f"{name} must name its host in plain letters, without blanks or a user name")
+            raise BadRequest(f"{name} must have a literal host, without variables or a user name")
     elif bare.startswith("//") or _SCHEME.match(bare):
-        raise BadRequest(f"{name} must begin with https://, with a blank, or with / for a path on the host of the targetUrl")
+        raise BadRequest(f"{name} must begin with https://, with a variable, or with / for a path on the host of the targetUrl")
 
 
-def _is_known(blank: str) -> bool:
-    match blank.split(".", 2):
+def _is_known(variable: str) -> bool:
+    match variable.split(".", 2):
         case ["startResult", "statusCode"]:
             return True
         case ["startResult", "body" | "headers", path]:
@@ -130,19 +130,19 @@ def _is_known(blank: str) -> bool:
     return False
 
 
-def fill(template: str, start: Start) -> str:
-    """The address, complete: a relative one is resolved against `start.url` (RFC 3986 §5). Raises `Unfillable`."""
+def render(template: str, start: StartResponse) -> str:
+    """The absolute URL; a relative one is resolved against `start.url` (RFC 3986 §5). Raises `TemplateError`."""
     body = read_json(start.body)
 
-    def value(blank: re.Match[str]) -> str:
-        text = _text(blank[1], _look_up(blank[1], start, body))
-        return text if blank.start() == 0 else _encoded(blank[1], text)
+    def value(variable: re.Match[str]) -> str:
+        text = _as_text(variable[1], _look_up(variable[1], start, body))
+        return text if variable.start() == 0 else _percent_encode(variable[1], text)
 
-    return _resolved(start.url, _BLANK.sub(value, template))
+    return _resolve(start.url, _VARIABLE.sub(value, template))
 
 
-def _look_up(blank: str, start: Start, body: Any) -> Any:
-    match blank.split(".", 2):
+def _look_up(variable: str, start: StartResponse, body: Any) -> Any:
+    match variable.split(".", 2):
         case ["startResult", "body", path]:
             return read_path(body, path)
         case ["startResult", "headers", name]:
@@ -151,25 +151,27 @@ def _look_up(blank: str, start: Start, body: Any) -> Any:
     return start.status
 
 
-def _text(blank: str, found: Any) -> str:
+def _as_text(variable: str, found: Any) -> str:
     if isinstance(found, str) and found:
         return found
     if isinstance(found, int) and not isinstance(found, bool):
         return str(found)
-    raise Unfillable(f"the answer to the first call has no {blank.removeprefix('startResult.')} that could be in an address")
+    raise TemplateError(
+        f"the target's response has no usable {variable.removeprefix('startResult.')}, which the poll URL needs"
+    )
 
 
-def _encoded(blank: str, text: str) -> str:
+def _percent_encode(variable: str, text: str) -> str:
     if text in (".", ".."):
-        raise Unfillable(f"{blank.removeprefix('startResult.')} in the answer to the first call is {text!r}")
+        raise TemplateError(f"{variable.removeprefix('startResult.')} in the target's response is {text!r}")
     return quote(text, safe="")
 
 
-def _resolved(base: str, address: str) -> str:
+def _resolve(base: str, reference: str) -> str:
     try:
-        url = urljoin(base, address)
+        url = urljoin(base, reference)
     except ValueError:
         url = ""
-    if _WEB.match(url) is None or len(url) > LONGEST or _UNCLEAN.search(url):
-        raise Unfillable("the answer to the first call gives no address that could be asked")
+    if _HTTP_URL.match(url) is None or len(url) > MAX_LENGTH or _FORBIDDEN.search(url):
+        raise TemplateError("the target's response gives no valid HTTP URL to poll")
     return url

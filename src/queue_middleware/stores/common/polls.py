@@ -7,14 +7,14 @@ from collections.abc import Sequence
 
 from queue_middleware.models import StoredResponse
 from queue_middleware.request_id import format_request_id
+from queue_middleware.schedule import Choice
 from queue_middleware.store import Topic
 from queue_middleware.stores.common import task_rows
 from queue_middleware.stores.common.codec import decode_headers, decode_poll, decode_secrets, decode_spec
 from queue_middleware.stores.common.transaction import Transaction
 from queue_middleware.tasks import ClaimedPolls, Places, Poll
 from queue_middleware.taskspec import PollConfig, Task
-from queue_middleware.turns import Choice
-from queue_middleware.wire.questions import host_asked
+from queue_middleware.wire.pollconfig import poll_host
 
 _LOOKED_AT = 500
 """Due polls that one claim looks at."""
@@ -46,7 +46,7 @@ def _choose(transaction: Transaction, places: Places) -> tuple[list[tuple[int, P
     with transaction.stream("due_polls", (transaction.now, _LOOKED_AT)) as due:
         while choice.left and (row := next(due, None)) is not None:
             key, config, home = _addressee(*row)
-            host = host_asked(config, home)
+            host = poll_host(config, home)
             if choice.take(host):
                 chosen.append((key, config, host))
             else:

@@ -190,7 +190,7 @@ async def test_10_neither_does_a_redirect_that_leads_nowhere_complete_it(
     async with tasking(database) as tasks, providing(lambda asked: Told(status, b"")) as provider:
         created = await tasks.create(f"{provider.url}/{query}", maxWaitTime=3600, **waits_for)
         task = await tasks.reaches(created["task"]["id"], "failed")
-    assert task["error"] == f"the target answered {status}, so nobody has begun the work"
+    assert task["error"] == f"the target responded with {status}, so no work was started"
     assert len(provider.calls) == 1
 
 
