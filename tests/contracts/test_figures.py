@@ -32,7 +32,9 @@ from queue_middleware import (
 )
 from queue_middleware.models import PART
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import filesystem, listeners, news
+from queue_middleware.stores.common import webhook_events as news
+from queue_middleware.stores.sqlite import disk as filesystem
+from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, streams
 from queue_middleware.webhooks import Standing

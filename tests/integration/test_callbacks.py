@@ -18,7 +18,7 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.stores.sqlite.waitingroom import SQLiteWaitingRoom
+from queue_middleware.stores.common.task_store import SQLiteWaitingRoom
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
 from tests.receiver import receiving

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from queue_middleware.wallclock import WallClock
+from queue_middleware.stores.common.wall_clock import WallClock
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the machine is suspended; macOS has no CLOCK_BOOTTIME, there the monotonic clock does."""

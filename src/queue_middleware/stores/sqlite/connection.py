@@ -6,17 +6,18 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
 
 from queue_middleware.errors import StoreBusy
-
-from .failures import as_queue_error
-from .locks import TurnLock
+from queue_middleware.stores.common.transaction import CommitFailed
+from queue_middleware.stores.sqlite.errors import as_queue_error, is_everybodys, is_full
+from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 T = TypeVar("T")
 
@@ -40,15 +41,6 @@ _SETTINGS = (
 )
 
 
-class CommitFailed(Exception):
-    """COMMIT itself failed, with SQLite's error as the cause.
-
-    By what SQLite says (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a disk that
-    answered with an error may have kept the frames, and they count after a power cut. So nothing of it is to be tried again
-    by us: to whom it belongs it is told that the outcome is unknown.
-    """
-
-
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
@@ -67,17 +59,29 @@ class Connection(aiosqlite.Connection):
     async def open(self) -> Self:
         """Start the thread and open the file."""
         await self
+        self._queries = SQLiteQueries(self._conn)
         return self
 
-    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def call(self, work: Callable[[sqlite3.Connection], T]) -> Coroutine[Any, Any, T]:
         """Run `work` in the connection's thread and wait for it, whatever happens to the caller. Raises `QueueError`s only."""
+        return self._run(work)
+
+    def query(self, work: Callable[[SQLiteQueries], T]) -> Coroutine[Any, Any, T]:
+        """Like `call`, for work that uses named queries only."""
+        return self._run(work, named=True)
+
+    async def _run(self, work: Callable[[Any], T], *, named: bool = False) -> T:
         execute: Callable[..., Awaitable[T]] = self._execute
         try:
-            return await asyncio.shield(execute(work, self._conn))
+            return await asyncio.shield(execute(work, self._queries if named else self._conn))
         except (sqlite3.Error, CommitFailed) as error:
             raise as_queue_error(error) from error
         except ValueError as error:  # aiosqlite's "Connection closed"
             raise StoreBusy("the queue's database is closed", 5) from error
+
+    failure_of = staticmethod(as_queue_error)
+    is_database_wide = staticmethod(is_everybodys)
+    is_full = staticmethod(is_full)
 
     def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Run `work` in the connection's thread, without waiting. It must not raise."""
@@ -136,6 +140,8 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
+        # By SQLite's documentation (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a
+        # disk that returned an error may have kept the frames, and they count after a power cut.
         raise CommitFailed(str(error)) from error
 
 

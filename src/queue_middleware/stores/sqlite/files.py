@@ -9,15 +9,15 @@ from pathlib import Path
 
 from queue_middleware.errors import StoreError
 from queue_middleware.settings import Settings
-
-from . import reading
-from .bells import Bells
-from .connection import LARGEST_WAL, open_connection
-from .filesystem import mount_table, refuse_network_filesystem
-from .location import database_path as database_path
-from .locks import LifeSign, TurnLock, living_owners, sweep_life_signs
-from .migrations import migrate
-from .ownership import adopt, check_owner
+from queue_middleware.stores.common import job_queries
+from queue_middleware.stores.sqlite.connection import LARGEST_WAL, open_connection
+from queue_middleware.stores.sqlite.disk import mount_table, refuse_network_filesystem
+from queue_middleware.stores.sqlite.location import database_path as database_path
+from queue_middleware.stores.sqlite.locks import LifeSign, TurnLock, living_owners, sweep_life_signs
+from queue_middleware.stores.sqlite.ownership import adopt, check_owner
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
+from queue_middleware.stores.sqlite.sql.schema import migrate
+from queue_middleware.stores.sqlite.wakeup import Bells
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
@@ -155,6 +155,6 @@ def _create(path: Path, application: str | None) -> None:
         migrate(connection)
         if application is not None:
             adopt(connection, path, application)
-        sweep_life_signs(path, reading.owners(connection))
+        sweep_life_signs(path, job_queries.owners(SQLiteQueries(connection)))
     finally:
         connection.close()

@@ -13,37 +13,17 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from queue_middleware.lifecycle import Pulse
-from queue_middleware.value import Value
-
-from .connection import CommitFailed, in_transaction, open_connection
-from .failures import primary_code
-from .locks import TurnLock
-from .queries import SQL
-from .transaction import Transaction
+from queue_middleware.stores.common.leases import RENEWALS
+from queue_middleware.stores.common.transaction import CommitFailed
+from queue_middleware.stores.sqlite.connection import in_transaction, open_connection
+from queue_middleware.stores.sqlite.errors import primary_code
+from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.sql import SQL
 
 _NEVER = -1
 """Before any lease: none has ended by then."""
 _STAYS_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
 """Primary result codes that can stay with a connection when the file is well again."""
-_RENEWALS = ("renew_jobs", "renew_deliveries", "renew_polls")
-
-
-class Lost(Value, frozen=True, gc=True):
-    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
-
-    dead: list[str]
-    running: Collection[int]
-    leases: Leases
-
-
-def judge_leases(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
-    """Renew the judge's own, then the parameters of the statements that find what is lost."""
-    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
-    if judged.running:
-        for name in _RENEWALS:
-            transaction.change(name, own)
-    ended_by = judged.leases.ended_by(transaction.boot_time)
-    return {"now": transaction.now, "ended_by": ended_by, "dead": json.dumps(judged.dead)}
 
 
 class Leases:
@@ -86,7 +66,7 @@ class Leases:
             self._check(connection)
             now = self._clock()
             own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": json.dumps(list(tokens))}
-            renewed = sum(connection.execute(SQL[name], own).rowcount for name in _RENEWALS) if tokens else 0
+            renewed = sum(connection.execute(SQL[name], own).rowcount for name in RENEWALS) if tokens else 0
             if not renewed:
                 connection.execute(SQL["pulse"], (now,))
             return renewed

@@ -30,25 +30,26 @@ from queue_middleware.models import (
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
+from queue_middleware.stores.common import job_queries, jobs, logs, returns, submissions
+from queue_middleware.stores.common.codec import encode_lines, encode_request
+from queue_middleware.stores.common.operations import ONE_BY_ONE, ended, size_of
+from queue_middleware.stores.common.task_store import SQLiteWaitingRoom
+from queue_middleware.stores.common.webhook_store import SQLiteOutbox
+from queue_middleware.stores.common.writer import Operation, P, R, Writer
+from queue_middleware.stores.sqlite import clocks
+from queue_middleware.stores.sqlite.clocks import Clocks
+from queue_middleware.stores.sqlite.connection import Connection
+from queue_middleware.stores.sqlite.file_watch import FileWatch
+from queue_middleware.stores.sqlite.files import Files, check_place, notes, warnings
+from queue_middleware.stores.sqlite.leases import Leases, hand_over
+from queue_middleware.stores.sqlite.location import database_path
+from queue_middleware.stores.sqlite.locks import make_owner
+from queue_middleware.stores.sqlite.maintenance import Housekeeping
+from queue_middleware.stores.sqlite.notifier import Listeners
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
+from queue_middleware.stores.sqlite.transaction import SQLiteTransaction, Tallies
+from queue_middleware.stores.sqlite.write_guard import Standing
 from queue_middleware.waitingroom import WaitingRoom
-
-from . import clocks, jobs, logs, reading, returns, submissions
-from .clocks import Clocks
-from .codec import encode_lines, encode_request
-from .connection import Connection
-from .files import Files, check_place, notes, warnings
-from .filewatch import FileWatch
-from .housekeeping import Housekeeping
-from .leases import Leases, hand_over
-from .listeners import Listeners
-from .location import database_path
-from .locks import make_owner
-from .operations import ONE_BY_ONE, ended, size_of
-from .outbox import SQLiteOutbox
-from .standing import Standing
-from .transaction import Tallies, Transaction
-from .waitingroom import SQLiteWaitingRoom
-from .writer import Operation, P, R, Writer
 
 _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
@@ -162,12 +163,12 @@ class SQLiteStore:
     ) -> Awaitable[R]:
         return self._writer.submit(operation, payload, size, heard)
 
-    async def _read(self, work: Callable[[sqlite3.Connection], R]) -> R:
-        return await self._reader.call(work)
+    async def _read(self, work: Callable[[SQLiteQueries], R]) -> R:
+        return await self._reader.query(work)
 
-    async def _read_many(self, work: Callable[[sqlite3.Connection], R]) -> R:
+    async def _read_many(self, work: Callable[[SQLiteQueries], R]) -> R:
         """What goes through many rows has a connection of its own: a listing may take long, and a status must not wait."""
-        return await self._lister.call(work)
+        return await self._lister.query(work)
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
         self._housekeeping.reserve.give_up()
@@ -179,9 +180,9 @@ class SQLiteStore:
         """See `store.Store`."""
         return self._listeners.subscribe(topic, listener)
 
-    def _begin(self, connection: sqlite3.Connection) -> Transaction:
+    def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        transaction = Transaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
+        transaction = SQLiteTransaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
         if self._standing.refresh(self._tallies, connection):
             transaction.topics.update(Topic)
         elif self._listeners.status_is_wanted:
@@ -210,23 +211,23 @@ class SQLiteStore:
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.job(connection, request_id))
+        return await self._reader.query(lambda queries: job_queries.job(queries, request_id))
 
     async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.glance(connection, keys, positions))
+        return await self._reader.query(lambda queries: job_queries.glance(queries, keys, positions))
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.result(connection, request_id))
+        return await self._reader.query(lambda queries: job_queries.result(queries, request_id))
 
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.output(connection, key, number))
+        return await self._reader.query(lambda queries: job_queries.output(queries, key, number))
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: logs.logs(connection, key, after))
+        return await self._reader.query(lambda queries: logs.logs(queries, key, after))
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store`."""
@@ -270,7 +271,7 @@ class SQLiteStore:
 
     async def held(self) -> Mapping[tuple[int, int], bool]:
         """See `store.Store`."""
-        return await self._reader.call(lambda connection: reading.held(connection, self.owner))
+        return await self._reader.query(lambda queries: job_queries.held(queries, self.owner))
 
     def renew(self, tokens: Collection[int]) -> int:
         """See `store.Store`."""
@@ -299,11 +300,11 @@ class SQLiteStore:
 
     async def counts(self) -> Counts:
         """See `store.Store`."""
-        return await self._read_many(reading.counts)
+        return await self._read_many(job_queries.counts)
 
     # --- both loops' verb
 
     async def next_due(self, topic: Topic) -> float | None:
         """See `store.Store`."""
-        due = await self._reader.call(lambda connection: reading.next_due(connection, topic))
+        due = await self._reader.query(lambda queries: job_queries.next_due(queries, topic))
         return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)

@@ -12,10 +12,11 @@ import pytest
 from queue_middleware.errors import DiskFull, UnknownRequest
 from queue_middleware.models import PART, Claim, LogLevel, LogLine, Progress, WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import SQLiteStore, bounds, retention
-from queue_middleware.stores.sqlite.bounds import ROW, WEIGHT, Budget, within_bounds
-from queue_middleware.stores.sqlite.pruning import Pruning
-from queue_middleware.stores.sqlite.retention import Outlived, Pruned
+from queue_middleware.stores.common import bounds, retention
+from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
+from queue_middleware.stores.common.pruning import Pruning
+from queue_middleware.stores.common.retention import Outlived, Pruned
+from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed

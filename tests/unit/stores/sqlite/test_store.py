@@ -22,12 +22,14 @@ from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite import SQLiteStore, connection, files, jobs, listeners
+from queue_middleware.stores.common import jobs
+from queue_middleware.stores.sqlite import SQLiteStore, connection, files
+from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import TurnLock
-from queue_middleware.stores.sqlite.migrations import migrate, migrations
-from queue_middleware.stores.sqlite.queries import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
 from tests.nouns import a_job, an_answer, claimed
 from tests.queueing import eventually
 
@@ -132,7 +134,7 @@ def test_the_schema_does_not_take_half_a_state(state: str) -> None:
 def test_every_named_query_is_good_sql_and_is_used() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    code = "".join(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
     for name, text in SQL.items():
         sql = re.sub(r"\{rows\}", "", text)
         names = set(re.findall(r":(\w+)", sql))

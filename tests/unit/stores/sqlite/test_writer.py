@@ -15,12 +15,13 @@ import pytest
 
 from queue_middleware.errors import DatabaseGone, DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
 from queue_middleware.store import Topic
+from queue_middleware.stores.common import writer as module
+from queue_middleware.stores.common.writer import Writer
 from queue_middleware.stores.sqlite import locks as module_of_locks
-from queue_middleware.stores.sqlite import writer as module
 from queue_middleware.stores.sqlite.connection import Connection
 from queue_middleware.stores.sqlite.locks import TurnLock
-from queue_middleware.stores.sqlite.transaction import Tallies, Transaction
-from queue_middleware.stores.sqlite.writer import Writer
+from queue_middleware.stores.sqlite.transaction import SQLiteTransaction as Transaction
+from queue_middleware.stores.sqlite.transaction import Tallies
 
 
 class Bench:
