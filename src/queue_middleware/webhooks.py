@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from .hosts import origin_of
 from .models import DeliveryState, Result, Standing, WebhookKind
 from .value import Value
 
@@ -144,3 +145,9 @@ class Receiver(Value, frozen=True):
     """Webhooks of the submitter that wait for it; counted up to 1,000."""
     submitter: str = ""
     """See `models.NewJob.client`."""
+
+
+def receiver_host(url: str) -> str:
+    """The name under which a receiver is stored: its canonical host, and the port unless it is the default of the scheme."""
+    origin = origin_of(url)
+    return url.lower() if origin is None else origin.netloc

@@ -4,9 +4,9 @@ import json
 import pytest
 
 from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.webhooks import receiver_host
 from queue_middleware.wire.webhook import (
     NOT_JSON,
-    host_of,
     named_body,
     news_body,
     signed_message,
@@ -203,7 +203,7 @@ def test_news_have_fals_keys_and_their_own():
     ],
 )
 def test_by_what_name_a_receiver_is_known(url, host):
-    assert host_of(url) == host
+    assert receiver_host(url) == host
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from queue_middleware.hosts import origin_of
 from queue_middleware.json_text import embeddable
 from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
@@ -92,12 +91,6 @@ def news_body(kind: WebhookKind, request_id: str, webhook_id: str, found: Mappin
 
 
 @lru_cache(maxsize=512)
-def host_of(url: str) -> str:
-    """By what name a receiver is known: its canonical host, and the port where it is not that of the scheme."""
-    origin = origin_of(url)
-    return url.lower() if origin is None else origin.netloc
-
-
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
     """What fal signs with Ed25519: four lines, the last the SHA-256 of the raw body in hex, no newline at the end."""
     return digest_message(request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())

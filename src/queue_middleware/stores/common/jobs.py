@@ -28,7 +28,7 @@ from queue_middleware.stores.common.bounds import within_bounds
 from queue_middleware.stores.common.codec import decode_events, decode_request
 from queue_middleware.stores.common.transaction import NotTogether, Transaction
 from queue_middleware.stores.common.webhook_events import tell_start
-from queue_middleware.wire.webhook import host_of
+from queue_middleware.webhooks import receiver_host
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
@@ -177,7 +177,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
 
 def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
-    deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
+    deliveries = [(key, webhook, receiver_host(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         transaction.rows("insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
