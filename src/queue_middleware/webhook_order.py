@@ -71,6 +71,6 @@ def next_at(due: Collection[int], held_until: int | None, turn: int = 0) -> int 
     """When a receiver has its next turn: not before its first pending webhook is due, nor while its circuit is open.
 
     `turn` is when something was last sent to it: it then goes behind the others of its host. None if nothing is pending.
-    Between two claims a store may hold an earlier time than this, which costs a claim in vain, but never a later one.
+    A store may hold an earlier time than this, which costs a claim in vain, but never a later one.
     """
     return max(min(due), held_until or 0, turn) if due else None
