@@ -5,34 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
 
 from queue_middleware.aside import aside
-from queue_middleware.counts import Counts
-from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
 from queue_middleware.models import (
-    Cancelled,
-    Claim,
-    Failure,
-    Glance,
-    Job,
-    LogLine,
-    NewJob,
-    Progress,
-    Receipt,
     Rescue,
-    Result,
-    StoredResponse,
 )
-from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
-from queue_middleware.store import Told, Topic
-from queue_middleware.stores.common import job_queries, jobs, logs, returns, submissions
-from queue_middleware.stores.common.codec import encode_lines, encode_request
-from queue_middleware.stores.common.operations import ONE_BY_ONE, ended, size_of
+from queue_middleware.store import Topic
+from queue_middleware.stores.common import returns
+from queue_middleware.stores.common.job_store import CommonJobStore
+from queue_middleware.stores.common.operations import ONE_BY_ONE
 from queue_middleware.stores.common.task_store import SQLiteWaitingRoom
 from queue_middleware.stores.common.webhook_store import SQLiteOutbox
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
@@ -55,7 +41,7 @@ _LAST_WORDS = 10.0
 """Seconds for the last writes at close."""
 
 
-class SQLiteStore:
+class SQLiteStore(CommonJobStore):
     """`store.Store` on one SQLite file. Tests hand in clocks of their own.
 
     `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since the boot) leases.
@@ -64,15 +50,14 @@ class SQLiteStore:
     def __init__(
         self, settings: Settings, clock: Callable[[], int] | None = None, lease_clock: Callable[[], int] | None = None
     ) -> None:
+        super().__init__(settings)
         self.path = database_path(settings.database)
-        self.owner = ""
         self._settings = settings
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
         self._leases = Leases(self._clocks.boot, self._lease)
         self.outbox = SQLiteOutbox(settings, self._write, self._read, self._read_many)
         self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall, self._read_many)
-        self._limits = submissions.Limits.of(settings)
         self._tallies = Tallies()
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
@@ -163,12 +148,18 @@ class SQLiteStore:
     ) -> Awaitable[R]:
         return self._writer.submit(operation, payload, size, heard)
 
-    async def _read(self, work: Callable[[SQLiteQueries], R]) -> R:
-        return await self._reader.query(work)
+    def _read(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
+        return self._reader.query(work)
 
-    async def _read_many(self, work: Callable[[SQLiteQueries], R]) -> R:
-        """What goes through many rows has a connection of its own: a listing may take long, and a status must not wait."""
-        return await self._lister.query(work)
+    def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
+        """Reads of many rows have a connection of their own: a listing may take long, and a status must not wait for it."""
+        return self._lister.query(work)
+
+    def _now(self) -> int:
+        return self._clocks.wall()
+
+    def _check_accepting(self) -> None:
+        self._watched.refuse_submissions()
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
         self._housekeeping.reserve.give_up()
@@ -198,80 +189,7 @@ class SQLiteStore:
             self._files.life.disown()  # for others it is as if this process had died
         self._listeners.tell((Topic.CANCEL,))
 
-    # --- the submitter's verbs
-
-    def submit(
-        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
-        """See `store.Store`."""
-        self._watched.refuse_submissions()
-        payload = (new, encode_request(new.request), start, self._limits)
-        heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
-        return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
-
-    async def job(self, request_id: str) -> Job:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: job_queries.job(queries, request_id))
-
-    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: job_queries.glance(queries, keys, positions))
-
-    async def result(self, request_id: str) -> Result:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: job_queries.result(queries, request_id))
-
-    async def output(self, key: int, number: int) -> bytes:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: job_queries.output(queries, key, number))
-
-    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: logs.logs(queries, key, after))
-
-    async def cancel(self, request_id: str) -> Cancelled:
-        """See `store.Store`."""
-        parse_request_id(request_id)
-        return await self._writer.submit(jobs.cancel, request_id)
-
-    # --- the worker's verbs
-
-    async def claim(self, limit: int) -> list[Claim]:
-        """See `store.Store`."""
-        return await self._writer.submit(jobs.claim, limit)
-
-    def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
-        """See `store.Store`."""
-        return self._writer.submit(jobs.append, (claim, number, data), len(data))
-
-    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
-        """See `store.Store`."""
-        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), told)
-
-    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
-        """See `store.Store`."""
-        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
-
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
-        """See `store.Store`."""
-        return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
-
-    async def release(self, claim: Claim) -> bool:
-        """See `store.Store`."""
-        return await self._writer.submit(returns.release, claim)
-
-    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
-        """See `store.Store`."""
-        return self._writer.submit(returns.lose, (claim, loss))
-
-    def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
-        """See `store.Store`."""
-        data = encode_lines(lines)
-        return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
-
-    async def held(self) -> Mapping[tuple[int, int], bool]:
-        """See `store.Store`."""
-        return await self._reader.query(lambda queries: job_queries.held(queries, self.owner))
+    # --- leases and maintenance
 
     def renew(self, tokens: Collection[int]) -> int:
         """See `store.Store`."""
@@ -284,8 +202,6 @@ class SQLiteStore:
                 self._loop.call_soon_threadsafe(self._listeners.tell, (Topic.CANCEL,))
         return renewed
 
-    # --- the janitor's verbs
-
     async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
         return await self._housekeeping.rescue(self.owner, running)
@@ -297,14 +213,3 @@ class SQLiteStore:
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
         return await self._housekeeping.prune(limit)
-
-    async def counts(self) -> Counts:
-        """See `store.Store`."""
-        return await self._read_many(job_queries.counts)
-
-    # --- both loops' verb
-
-    async def next_due(self, topic: Topic) -> float | None:
-        """See `store.Store`."""
-        due = await self._reader.query(lambda queries: job_queries.next_due(queries, topic))
-        return None if due is None else max(0.0, (due - self._clocks.wall()) / 1000)
