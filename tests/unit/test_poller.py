@@ -119,7 +119,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.store._listeners.tell({Topic.POLL})
+        self.store._notifier.publish({Topic.POLL})
 
     async def until_over(self, claim: Claim) -> tuple[list[Any], float]:
         """Let the time pass, from question to question. What was heard on the way, and how many seconds it took."""

@@ -59,7 +59,7 @@ def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
     for found in batch:
         several = {"now": transaction.now, "far": found.far, "keys": json.dumps(found.jobs), "latest": transaction.now + AHEAD}
         if found.jobs and transaction.change("delayed_now", several):
-            transaction.tallies.forget()
+            transaction.backlog.forget()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
             several["keys"] = json.dumps(found.tasks)

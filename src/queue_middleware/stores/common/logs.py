@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from queue_middleware.models import Claim, LogLine, Progress
 from queue_middleware.stores.common.codec import decode_lines
-from queue_middleware.stores.common.transaction import NotTogether, Queries, Transaction
+from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
 from queue_middleware.stores.common.webhook_events import tell_progress
 
 Said = tuple[Claim, int, bytes, Progress | None]
@@ -26,7 +26,7 @@ def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
                 tell_progress(transaction, claim, progress)
         return [True] * len(batch)
     if len(batch) > 1:
-        raise NotTogether
+        raise NotBatchable
     return [held > 0]
 
 

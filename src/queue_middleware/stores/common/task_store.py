@@ -33,7 +33,7 @@ Write = Callable[..., Awaitable[Any]]
 Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
 
 
-class SQLiteWaitingRoom:
+class CommonTaskStore:
     """`waitingroom.WaitingRoom` on one SQLite file."""
 
     def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:

@@ -29,7 +29,7 @@ class Read(Protocol):
         """Its result."""
 
 
-class SQLiteOutbox:
+class CommonWebhookStore:
     """`outbox.Outbox` on the connections of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:

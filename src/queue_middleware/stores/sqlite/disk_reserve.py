@@ -17,7 +17,7 @@ _SCARCE = 2**20
 """Bytes of free disk with which a database cannot even be opened."""
 
 
-class Reserve:
+class DiskReserve:
     """Of one database. Processes that share the database share it."""
 
     def __init__(self, database: Path, *, wanted: bool) -> None:

@@ -14,7 +14,7 @@ from queue_middleware.stores.common.leases import Lost
 from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.sqlite.clocks import Clocks
 from queue_middleware.stores.sqlite.disk import free_bytes
-from queue_middleware.stores.sqlite.disk_reserve import Reserve
+from queue_middleware.stores.sqlite.disk_reserve import DiskReserve
 from queue_middleware.stores.sqlite.file_watch import FileWatch
 from queue_middleware.stores.sqlite.leases import Leases
 from queue_middleware.stores.sqlite.locks import dead_owners
@@ -24,7 +24,7 @@ _LOST_BESIDES = 3
 """Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
 
 
-class Housekeeping:
+class Maintenance:
     """Of one store. `write` and `read` are the store's; what is looked for first is only read."""
 
     def __init__(
@@ -45,7 +45,7 @@ class Housekeeping:
         self._leases = leases
         self._watched = watched
         self._pruning = Pruning(write, read, clocks.believed, round(settings.retention * 1000))
-        self.reserve = Reserve(path, wanted=settings.min_free_disk != 0)
+        self.reserve = DiskReserve(path, wanted=settings.min_free_disk != 0)
 
     async def rescue(self, owner: str, running: Collection[int]) -> list[Rescue]:
         """See `store.Store`; `owner` is the one that asks."""

@@ -19,8 +19,8 @@ from queue_middleware.store import Topic
 from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE
-from queue_middleware.stores.common.task_store import SQLiteWaitingRoom
-from queue_middleware.stores.common.webhook_store import SQLiteOutbox
+from queue_middleware.stores.common.task_store import CommonTaskStore
+from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
 from queue_middleware.stores.sqlite import clocks
 from queue_middleware.stores.sqlite.clocks import Clocks
@@ -30,11 +30,11 @@ from queue_middleware.stores.sqlite.files import Files, check_place, notes, warn
 from queue_middleware.stores.sqlite.leases import Leases, hand_over
 from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import make_owner
-from queue_middleware.stores.sqlite.maintenance import Housekeeping
-from queue_middleware.stores.sqlite.notifier import Listeners
+from queue_middleware.stores.sqlite.maintenance import Maintenance
+from queue_middleware.stores.sqlite.notifier import Notifier
 from queue_middleware.stores.sqlite.sql import SQLiteQueries
-from queue_middleware.stores.sqlite.transaction import SQLiteTransaction, Tallies
-from queue_middleware.stores.sqlite.write_guard import Standing
+from queue_middleware.stores.sqlite.transaction import BacklogCounters, SQLiteTransaction
+from queue_middleware.stores.sqlite.write_guard import WriteGuard
 from queue_middleware.waitingroom import WaitingRoom
 
 _LAST_WORDS = 10.0
@@ -56,14 +56,14 @@ class SQLiteStore(CommonJobStore):
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
         self._leases = Leases(self._clocks.boot, self._lease)
-        self.outbox = SQLiteOutbox(settings, self._write, self._read, self._read_many)
-        self.waiting: WaitingRoom = SQLiteWaitingRoom(self._write, self._read, self._clocks.wall, self._read_many)
-        self._tallies = Tallies()
+        self.outbox = CommonWebhookStore(settings, self._write, self._read, self._read_many)
+        self.waiting: WaitingRoom = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
+        self._backlog = BacklogCounters()
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
-        self._watched = FileWatch(self.path, settings.min_free_disk)
-        self._housekeeping = Housekeeping(
-            self.path, settings, self._write, self._read, self._clocks, self._leases, self._watched
+        self._file_watch = FileWatch(self.path, settings.min_free_disk)
+        self._maintenance = Maintenance(
+            self.path, settings, self._write, self._read, self._clocks, self._leases, self._file_watch
         )
 
     # --- opening and closing
@@ -73,27 +73,27 @@ class SQLiteStore(CommonJobStore):
         await aside(check_place, self.path, self._settings)
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
-            await aside(self._housekeeping.reserve.give_up_if_scarce)
+            await aside(self._maintenance.reserve.give_up_if_scarce)
             self._files = await aside(Files, self.path, self.owner, self._settings.name)
             stack.push_async_callback(aside, self._files.close)
-            self._connection = await Connection(self.path, self._files.turn, self._files.bells.ring).open()
+            self._connection = await Connection(self.path, self._files.write_lock, self._files.wakeup.notify).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
             stack.push_async_callback(self._reader.close)
             self._lister = await Connection(self.path, None).open()
             stack.push_async_callback(self._lister.close)
             self._loop = asyncio.get_running_loop()
-            self._standing = Standing(self._watched, self._leave)
-            stack.push_async_callback(self._standing.close)
-            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_turn, self._standing.check)
+            self._write_guard = WriteGuard(self._file_watch, self._leave)
+            stack.push_async_callback(self._write_guard.close)
+            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
             stack.push_async_callback(aside, self._leases.close)
-            self._listeners = Listeners(self._files.bells)
-            stack.push_async_callback(self._listeners.close)
-            tell, undone, check = self._listeners.tell, self._tallies.forget, self._watched.check
-            self._writer = Writer(self._connection, self._begin, tell, undone, check, ONE_BY_ONE, self._relieve)
-            await self._reader.call(self._watched.begin)
-            watching = self._listeners.watch(self._connection, lambda: self._writer.idle)
-            self._watchers = [self._loop.create_task(watch) for watch in (watching, self._watched.run(self._reader))]
+            self._notifier = Notifier(self._files.wakeup)
+            stack.push_async_callback(self._notifier.close)
+            publish, undone, check = self._notifier.publish, self._backlog.forget, self._file_watch.check
+            self._writer = Writer(self._connection, self._begin, publish, undone, check, ONE_BY_ONE, self._relieve)
+            await self._reader.call(self._file_watch.begin)
+            watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
+            self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reader))]
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -110,8 +110,8 @@ class SQLiteStore(CommonJobStore):
                 await opened.aclose()
         except TimeoutError:
             # Another process keeps its turn: we are as good as dead, and look it.
-            self._files.bells.deafen()
-            await aside(lambda: self._files.close(leave_life_sign=True))
+            self._files.wakeup.stop_listening()
+            await aside(lambda: self._files.close(leave_liveness_lock=True))
 
     async def _hand_back(self) -> None:
         try:
@@ -119,7 +119,7 @@ class SQLiteStore(CommonJobStore):
                 pass
         except QueueError:
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
-            self._files.life.disown()
+            self._files.liveness.disown()
 
     def disown(self) -> None:
         """See `store.Store`."""
@@ -128,7 +128,7 @@ class SQLiteStore(CommonJobStore):
 
     def complaint(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
-        return self._standing.complaint
+        return self._write_guard.complaint
 
     @property
     def is_first(self) -> bool:
@@ -137,7 +137,7 @@ class SQLiteStore(CommonJobStore):
 
     def warnings(self) -> list[str]:
         """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
-        return warnings(self.path) if self._opened is None or self._files.life.is_eldest() else []
+        return warnings(self.path) if self._opened is None or self._files.liveness.is_eldest() else []
 
     def notes(self) -> list[str]:
         """Sentences about this machine's SQLite that ask for nothing."""
@@ -159,57 +159,57 @@ class SQLiteStore(CommonJobStore):
         return self._clocks.wall()
 
     def _check_accepting(self) -> None:
-        self._watched.refuse_submissions()
+        self._file_watch.refuse_submissions()
 
     def _relieve(self, connection: sqlite3.Connection) -> None:
-        self._housekeeping.reserve.give_up()
+        self._maintenance.reserve.give_up()
         self._connection.checkpoint(connection)
 
     # --- news
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """See `store.Store`."""
-        return self._listeners.subscribe(topic, listener)
+        return self._notifier.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        transaction = SQLiteTransaction(connection, now, self.owner, self._lease, boot_time, self._tallies, self._keeps_logs)
-        if self._standing.refresh(self._tallies, connection):
+        transaction = SQLiteTransaction(connection, now, self.owner, self._lease, boot_time, self._backlog, self._keeps_logs)
+        if self._write_guard.refresh(self._backlog, connection):
             transaction.topics.update(Topic)
-        elif self._listeners.status_is_wanted:
+        elif self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
 
     async def _leave(self) -> None:
         """Another release goes on with the work; ours is ended, as it could not be stored."""
-        work = partial(hand_over, turn=self._files.turn, owner=self.owner, now=self._clocks.wall())
+        work = partial(hand_over, turn=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
         try:
             await self._connection.call(work)
         except QueueError:
-            self._files.life.disown()  # for others it is as if this process had died
-        self._listeners.tell((Topic.CANCEL,))
+            self._files.liveness.disown()  # for others it is as if this process had died
+        self._notifier.publish((Topic.CANCEL,))
 
     # --- leases and maintenance
 
     def renew(self, tokens: Collection[int]) -> int:
         """See `store.Store`."""
         try:
-            self._files.life.keep()
+            self._files.liveness.keep()
         finally:  # without it leases go on; without leases the work is lost
             renewed = self._leases.renew(tokens)
         if renewed < len(tokens):
             with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                self._loop.call_soon_threadsafe(self._listeners.tell, (Topic.CANCEL,))
+                self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
         """See `store.Store`."""
-        return await self._housekeeping.rescue(self.owner, running)
+        return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[Rescue]:
         """See `store.Store`."""
-        return await self._housekeeping.expire()
+        return await self._maintenance.expire()
 
     async def prune(self, limit: int) -> int:
         """See `store.Store`."""
-        return await self._housekeeping.prune(limit)
+        return await self._maintenance.prune(limit)
