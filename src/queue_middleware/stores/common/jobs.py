@@ -1,4 +1,4 @@
-"""The operations on jobs, each from a batch to its results, inside a transaction that the writer opened."""
+"""Operations on jobs: claim, finish, cancel, expire. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 

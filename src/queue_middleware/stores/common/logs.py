@@ -1,4 +1,4 @@
-"""Log lines: the operation that stores them, inside a transaction that the writer opened, and how they are read."""
+"""Stores and reads log lines and progress."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Said = tuple[Claim, int, bytes, Progress | None]
 
 
 def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
-    """Store lines and progress. Who gets False had no claim."""
+    """Store lines and progress; False for a claim that is no longer held."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
     held = transaction.rows("report", rows)

@@ -1,4 +1,4 @@
-"""How retention goes on from one transaction to the next: where to look, and how much to delete at once."""
+"""Runs retention step by step: remembers where to look next, and adapts how much one transaction deletes."""
 
 from __future__ import annotations
 

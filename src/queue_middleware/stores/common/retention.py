@@ -1,4 +1,4 @@
-"""Deleting what is old enough: found on the reading connection, without a turn to write, deleted in bounded transactions."""
+"""Finds expired data on a reading connection, and deletes it in bounded transactions."""
 
 from __future__ import annotations
 

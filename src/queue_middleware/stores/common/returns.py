@@ -1,4 +1,4 @@
-"""Attempts that do not end their job: repeated, handed back, or lost with their process; inside the writer's transaction."""
+"""Operations on attempts that do not end their job: retried, handed back, or lost with their process."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation that stores new jobs, inside a transaction that the writer opened."""
+"""The operation that stores new jobs, checks the limits, and claims a job at once if nothing waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations on jobs that wait for somebody outside, each from a batch to its results, inside the writer's transaction."""
+"""Operations on tasks, which an external service may finish. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
 """Claim, task, outcome, what it waits for from now on."""
 
 
-# --- the attempt's
+# --- for attempts
 
 
 def expect(transaction: Transaction, batch: Sequence[tuple[Claim, Task]]) -> list[bool]:
@@ -85,11 +85,11 @@ def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait
         transaction.topics.add(Topic.POLL)
 
 
-# --- those outside
+# --- for external services
 
 
 def resolve(transaction: Transaction, batch: Sequence[tuple[int, Channel, Resolution]]) -> list[Resolved | QueueError]:
-    """Last words, the first of which counts."""
+    """Store final results; the first one counts."""
     return [_resolve(transaction, *word) for word in batch]
 
 
@@ -126,7 +126,7 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
 
 
 def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
-    """Words that are not the last."""
+    """Store intermediate events."""
     for key, event in batch:
         transaction.change("note", (event, key))
     return [None] * len(batch)

@@ -1,4 +1,4 @@
-"""Webhooks that tell of a request before its end, for those who asked; inside a transaction that the writer opened."""
+"""Creates the webhooks about the start and the progress of a request, if it was submitted with these events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""aiosqlite as the bridge to SQLite, used so that its known traps cannot bite."""
+"""One SQLite connection and its thread, on aiosqlite; whole transactions are passed to it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
-"""Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
+"""Seconds. This wait concerns only programs that do not use the write lock, such as a backup tool or a shell."""
 LARGEST_WAL = 64 * 2**20
 """Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
 

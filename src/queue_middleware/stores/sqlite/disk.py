@@ -1,4 +1,4 @@
-"""What the file system under the database allows: its kind, and how much room is left."""
+"""Checks the file system of the database: its type, and the free space."""
 
 from __future__ import annotations
 

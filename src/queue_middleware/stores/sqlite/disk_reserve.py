@@ -1,4 +1,4 @@
-"""Disk that is kept back for the moment when there is no more: a file beside the database, given up when a commit finds none.
+"""Keeps a reserve file beside the database, which is deleted when a commit finds the disk full.
 
 Everything that frees space in a database needs some first, in its write-ahead log. With this much results can still be stored
 and old ones deleted, and a process can start, although another program has filled the disk. Blocking.

@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to those above it."""
+"""Maps SQLite's errors to the errors of the queue."""
 
 from __future__ import annotations
 

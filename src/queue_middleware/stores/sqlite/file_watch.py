@@ -1,4 +1,4 @@
-"""Whether the files that this process has open are still those that others find under their names.
+"""Checks that the open files are still the ones under their names, and that there is free disk.
 
 SQLite goes on with a file that was removed, renamed or replaced: what it commits there is gone when the process ends.
 """

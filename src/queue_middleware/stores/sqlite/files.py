@@ -1,4 +1,4 @@
-"""The database file and its companions: the turn locks, the bells and the sign of life. Blocking."""
+"""Opens the database file and the files beside it: write locks, wakeup pipes and the liveness lock. Blocking."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""Leases: renewed from a thread over a connection that stays open, and judged inside a transaction that the writer opened.
-
-The law is `lifecycle.IS_LOST`.
-"""
+"""Renews the leases of a process from a dedicated thread, over a connection of its own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two uses of flock(2): taking turns at the file, and showing that a process is alive."""
+"""Two uses of flock(2): a write lock over all processes, and a liveness lock for each process."""
 
 from __future__ import annotations
 

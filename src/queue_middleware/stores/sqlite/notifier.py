@@ -1,4 +1,4 @@
-"""Who wants to hear of what, and how this process hears of what others commit."""
+"""Calls the listeners of a process after its own commits and those of other processes."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Notifier:
             self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-bell")
 
     async def _tend(self) -> None:
-        """Hang it up, or take it down, until it is as wanted."""
+        """Create or remove the pipe until it exists exactly while it is wanted."""
         while self.status_is_wanted is not self._pipes.is_open:
             if self._pipes.is_open:
                 self._pipes.stop_listening()
@@ -69,11 +69,11 @@ class Notifier:
 
     @property
     def status_is_wanted(self) -> bool:
-        """Whether anybody listens to `Topic.STATUS`."""
+        """Whether `Topic.STATUS` has a listener."""
         return bool(self._listeners[Topic.STATUS])
 
     def publish(self, topics: Iterable[Topic]) -> None:
-        """Call all that listen; one with a defect keeps no other from hearing."""
+        """Call all listeners of these topics; an exception of one does not affect the others."""
         for topic in topics:
             for listener in tuple(self._listeners[topic]):
                 try:

@@ -1,4 +1,4 @@
-"""The storage port on SQLite: the verbs, each one call to the writer or to the reading connection."""
+"""The store on one SQLite file: opening and closing, connections, leases and maintenance."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SQLiteStore(CommonJobStore):
     # --- opening and closing
 
     async def open(self) -> None:
-        """See `store.Store`."""
+        """Create or migrate the file, and start. Raises `StoreError` with the reason when it cannot be used."""
         await aside(check_place, self.path, self._settings)
         self.owner = make_owner(await aside(clocks.boot_id))
         async with AsyncExitStack() as stack:
@@ -97,7 +97,7 @@ class SQLiteStore(CommonJobStore):
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
-        """See `store.Store`."""
+        """Finish pending writes, hand back what this owner holds, and release everything. Repeatable."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -122,7 +122,7 @@ class SQLiteStore(CommonJobStore):
             self._files.liveness.disown()
 
     def disown(self) -> None:
-        """See `store.Store`."""
+        """In a forked child: close what belongs to the parent."""
         if self._opened is not None:
             self._files.disown()
 
@@ -168,7 +168,7 @@ class SQLiteStore(CommonJobStore):
     # --- news
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
-        """See `store.Store`."""
+        """Call `listener` after every change of this kind by any process."""
         return self._notifier.subscribe(topic, listener)
 
     def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
@@ -192,7 +192,7 @@ class SQLiteStore(CommonJobStore):
     # --- leases and maintenance
 
     def renew(self, tokens: Collection[int]) -> int:
-        """See `store.Store`."""
+        """Extend leases."""
         try:
             self._files.liveness.keep()
         finally:  # without it leases go on; without leases the work is lost
@@ -203,13 +203,13 @@ class SQLiteStore(CommonJobStore):
         return renewed
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
-        """See `store.Store`."""
+        """Take over the jobs of lost workers."""
         return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[Rescue]:
-        """See `store.Store`."""
+        """Fail jobs whose start deadline has passed."""
         return await self._maintenance.expire()
 
     async def prune(self, limit: int) -> int:
-        """See `store.Store`."""
+        """Delete expired data."""
         return await self._maintenance.prune(limit)

@@ -1,4 +1,4 @@
-"""What an operation works with inside a transaction: the connection, the time, and counts that need not be counted again."""
+"""The transaction of SQLite, and the counts of waiting jobs that it keeps up to date."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a process may write to the database that it has open, and how it leaves when another release has taken over."""
+"""Keeps a process from writing when its file is gone, or when another release has migrated the schema."""
 
 from __future__ import annotations
 
