@@ -53,7 +53,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "with a thousand listeners by a second", watch._POSITIONS_EACH * 1000, 1),
     ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", attempt.TAIL, 5 * MINUTE),
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", attempt.GRACE, 5),
-    ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._WATCH, 50 / 1000),
+    ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
     ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two after it was followed by another", keyring.KEPT, 2 * DAY),

@@ -18,7 +18,7 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.stores.common.task_store import SQLiteWaitingRoom
+from queue_middleware.stores.common.task_store import CommonTaskStore
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
 from tests.receiver import receiving
@@ -284,19 +284,19 @@ async def test_an_attempt_is_given_back_only_when_who_was_told_the_url_can_find_
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
     asked: list[str] = []
     refusals = [StoreBusy("busy", 1)]
-    expect = SQLiteWaitingRoom.expect
+    expect = CommonTaskStore.expect
 
     async def refused(error: StoreBusy) -> bool:
         raise error
 
-    def busy(self: SQLiteWaitingRoom, *arguments: Any) -> Any:
+    def busy(self: CommonTaskStore, *arguments: Any) -> Any:
         return refused(refusals.pop()) if refusals else expect(self, *arguments)
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         asked.append(current_job.callback_url or "")
         await answer(send, b"", 503, [(b"retry-after", b"3600")])
 
-    monkeypatch.setattr(SQLiteWaitingRoom, "expect", busy)
+    monkeypatch.setattr(CommonTaskStore, "expect", busy)
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
         await eventually(lambda: _state(database) == "delayed")

@@ -119,7 +119,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.store._listeners.tell({Topic.POLL})
+        self.store._notifier.publish({Topic.POLL})
 
     async def until_over(self, claim: Claim) -> tuple[list[Any], float]:
         """Advance the time from poll to poll. Returns the events on the way, and the seconds that passed."""

@@ -1,4 +1,4 @@
-"""How much one transaction deletes at most, so that what waits behind it does not wait long.
+"""Bounds what one transaction deletes, so that the operations behind it do not wait long.
 
 The unit is a byte of stored data; a row weighs `ROW` beside its data, because of its indexes, its triggers and its page.
 """

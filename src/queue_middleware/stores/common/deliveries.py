@@ -1,4 +1,4 @@
-"""The operations on webhook deliveries, each from a batch to its results, inside a transaction that the writer opened."""
+"""Operations on webhook deliveries: claim, settle, release, redeliver. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
 from queue_middleware.stores.common.receiver_health import Settlement, attempt_row, judge_all, look_again
-from queue_middleware.stores.common.transaction import NotTogether, Transaction
+from queue_middleware.stores.common.transaction import NotBatchable, Transaction
 from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
 
 _LOOKED_AT = 2048
@@ -138,7 +138,7 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]
     if transaction.rows("settle", rows) < len(batch):
         if len(batch) > 1:
-            raise NotTogether
+            raise NotBatchable
         return [Settled(held=False)]
     transaction.rows("insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
     # The end of one that told of something earlier makes the next of its request due.

@@ -1,6 +1,6 @@
-"""Times that were written down by a clock that was far ahead, and would not come for years.
+"""Repairs times that a clock far ahead has stored, and that would not come for years.
 
-They are found on the reading connection, then brought back inside a transaction that the writer opened.
+They are found on a reading connection and corrected inside a transaction that the writer opened.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
     for found in batch:
         several = {"now": transaction.now, "far": found.far, "keys": json.dumps(found.jobs), "latest": transaction.now + AHEAD}
         if found.jobs and transaction.change("delayed_now", several):
-            transaction.tallies.forget()
+            transaction.backlog.forget()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
             several["keys"] = json.dumps(found.tasks)

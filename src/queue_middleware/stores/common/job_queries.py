@@ -1,4 +1,4 @@
-"""What is asked of the database without changing it; each runs on the reading connection, and leaves no cursor open."""
+"""Reads of jobs, responses and counts, on a reading connection."""
 
 from __future__ import annotations
 

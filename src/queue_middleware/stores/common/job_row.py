@@ -1,4 +1,4 @@
-"""What is read from the row of a job, and how one row is asked for."""
+"""Builds a `Job` from the columns of its row."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations on jobs, each from a batch to its results, inside a transaction that the writer opened."""
+"""Operations on jobs: claim, finish, cancel, expire. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from queue_middleware.store import Topic
 from queue_middleware.stores.common import task_rows
 from queue_middleware.stores.common.bounds import within_bounds
 from queue_middleware.stores.common.codec import decode_events, decode_request
-from queue_middleware.stores.common.transaction import NotTogether, Transaction
+from queue_middleware.stores.common.transaction import NotBatchable, Transaction
 from queue_middleware.stores.common.webhook_events import tell_start
-from queue_middleware.wire.webhook import host_of
+from queue_middleware.webhooks import receiver_host
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
@@ -42,20 +42,20 @@ _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
 def promote(transaction: Transaction) -> None:
     """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
-    tallies = transaction.tallies
+    backlog = transaction.backlog
     transaction.refresh()
-    changed = transaction.change("promote", (transaction.now,)) if tallies.delayed or tallies.scheduled else 0
-    if tallies.suspects:
+    changed = transaction.change("promote", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
+    if backlog.suspects:
         changed += transaction.change("clear_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
-        tallies.forget()
+        backlog.forget()
         transaction.refresh()
 
 
 def let_suspects_go_on(transaction: Transaction) -> None:
     """A job has ended, which may have been a suspect: the next one may run."""
-    if transaction.tallies.suspects:
+    if transaction.backlog.suspects:
         transaction.topics.add(Topic.WORK)
 
 
@@ -66,7 +66,7 @@ def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
 
 def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     promote(transaction)
-    if not transaction.tallies.queued.total():
+    if not transaction.backlog.queued.total():
         return []
     rows = transaction.all(
         "claim",
@@ -82,7 +82,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
     for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
-        transaction.tallies.leave(priority, client)
+        transaction.backlog.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
             body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
@@ -94,7 +94,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             # asked for to mean that no more are waiting, so he is told to look again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
-            transaction.tallies.forget()
+            transaction.backlog.forget()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -129,7 +129,7 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     won = transaction.rows("finish", rows)
     if won < len(batch):
         if len(batch) > 1:
-            raise NotTogether
+            raise NotBatchable
         row = transaction.one("finished_by", batch[0][:2])
         return [row is not None and bool(row[0])]
     for key, _, _, outcome, has_parts in batch:
@@ -171,13 +171,13 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     outcome = resolution.failure or resolution.response
     finish(transaction, [(key, token, webhook, outcome, True)])
     task_rows.put_word(transaction, key, channel, resolution)
-    transaction.tallies.end_task()
+    transaction.backlog.end_task()
     return outcome
 
 
 def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
-    deliveries = [(key, webhook, host_of(webhook), transaction.now) for key, webhook in ended if webhook is not None]
+    deliveries = [(key, webhook, receiver_host(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         transaction.rows("insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
@@ -222,7 +222,7 @@ def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure)
     ended = transaction.all("end_waiting", end)
     if ended:
         let_suspects_go_on(transaction)
-        transaction.tallies.forget()
+        transaction.backlog.forget()
         for key, _ in ended:
             transaction.change("drop_request", (key,))
             transaction.change("drop_request_parts", (key,))

@@ -1,4 +1,4 @@
-"""Log lines: the operation that stores them, inside a transaction that the writer opened, and how they are read."""
+"""Stores and reads log lines and progress."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from queue_middleware.models import Claim, LogLine, Progress
 from queue_middleware.stores.common.codec import decode_lines
-from queue_middleware.stores.common.transaction import NotTogether, Queries, Transaction
+from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
 from queue_middleware.stores.common.webhook_events import tell_progress
 
 Said = tuple[Claim, int, bytes, Progress | None]
@@ -15,7 +15,7 @@ Said = tuple[Claim, int, bytes, Progress | None]
 
 
 def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
-    """Store lines and progress. Who gets False had no claim."""
+    """Store lines and progress; False for a claim that is no longer held."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
     held = transaction.rows("report", rows)
@@ -26,7 +26,7 @@ def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
                 tell_progress(transaction, claim, progress)
         return [True] * len(batch)
     if len(batch) > 1:
-        raise NotTogether
+        raise NotBatchable
     return [held > 0]
 
 

@@ -1,4 +1,4 @@
-"""What the writer is told about operations beforehand: how large they are, and which may take long whatever their size."""
+"""Facts about operations that the writer needs before it runs them: their size, and which may take long whatever their size."""
 
 from __future__ import annotations
 

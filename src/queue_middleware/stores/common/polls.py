@@ -1,4 +1,4 @@
-"""The operations on polls, each from a batch to its results, inside a transaction that the writer opened."""
+"""Operations on polls: claim and settle. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How retention goes on from one transaction to the next: where to look, and how much to delete at once."""
+"""Runs retention step by step: remembers where to look next, and adapts how much one transaction deletes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Pruning:
         """One transaction; how many jobs and answers it has deleted, or begun to delete. Raises `DiskFull`."""
         now = self._believed(self._kept)
         while True:
-            found: retention.Outlived = await self._read(
+            found: retention.ExpiredRows = await self._read(
                 lambda queries: retention.outlived(queries, now, self._kept, self._behind, limit)
             )
             if not found:

@@ -1,4 +1,4 @@
-"""What is known of those that webhooks go to, and what follows from it; inside a transaction that the writer opened."""
+"""Updates the health of webhook receivers after attempts, and gives up what has waited too long."""
 
 from __future__ import annotations
 

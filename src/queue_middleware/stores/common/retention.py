@@ -1,4 +1,4 @@
-"""Deleting what is old enough: found on the reading connection, without a turn to write, deleted in bounded transactions."""
+"""Finds expired data on a reading connection, and deletes it in bounded transactions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _NEWS = 64
 """Deliveries about what was before the end of a request, which are deleted with one statement."""
 
 
-class Outlived(Value, frozen=True):
+class ExpiredRows(Value, frozen=True):
     """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and receivers."""
 
     jobs: list[tuple[int, int]]
@@ -57,7 +57,7 @@ class Pruned(Value, frozen=True):
     """The last job of those found that needs no further look; None where there was none."""
 
 
-def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int) -> Outlived:
+def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int) -> ExpiredRows:
     """At most so many of each kind; `retention` in milliseconds, jobs only with keys behind `behind`."""
     before = now - retention
     ahead = {"ahead": now + AHEAD << SEQUENCE_BITS, "latest": now + AHEAD, "before": before, "limit": limit}
@@ -67,7 +67,7 @@ def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int
     found = _found(queries, "outlived", jobs)
     # The others are looked for when all of the usual ones are gone: then few rows are in the way.
     found += _found(queries, "outlived_ahead", ahead) if len(found) < limit else []
-    return Outlived(
+    return ExpiredRows(
         _weighed(queries, found[:limit]),
         _weighed(queries, _found(queries, "short_lived", answers)),
         _found(queries, "unused_receivers", hosts),
@@ -94,12 +94,12 @@ def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
     return weighed
 
 
-def prune(transaction: Transaction, batch: Sequence[Outlived]) -> list[Pruned]:
+def prune(transaction: Transaction, batch: Sequence[ExpiredRows]) -> list[Pruned]:
     """Delete as much of them as their `most` allows, the oldest first, and a part of one that alone is heavier."""
     return [_prune(transaction, found, Budget(found.most)) for found in batch]
 
 
-def _prune(transaction: Transaction, found: Outlived, budget: Budget) -> Pruned:
+def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Pruned:
     if found.hosts:
         transaction.change("forget_receivers", (json.dumps(found.hosts),))
     if found.flows:

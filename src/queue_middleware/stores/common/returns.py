@@ -1,4 +1,4 @@
-"""Attempts that do not end their job: repeated, handed back, or lost with their process; inside the writer's transaction."""
+"""Operations on attempts that do not end their job: retried, handed back, or lost with their process."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure 
 def _finish(transaction: Transaction, job: _Running, failure: Failure) -> None:
     finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
     if job.task:
-        transaction.tallies.end_task()
+        transaction.backlog.end_task()
 
 
 def _put_back(
@@ -207,7 +207,7 @@ def _put_back(
         transaction.change("requeue", (0 if charged else 1, job.key))
     else:
         transaction.change("delay", (transaction.now + delay, job.key))
-    transaction.tallies.forget()
+    transaction.backlog.forget()
     transaction.topics.add(Topic.WORK)
 
 

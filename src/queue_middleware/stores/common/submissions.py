@@ -1,4 +1,4 @@
-"""The operation that stores new jobs, inside a transaction that the writer opened."""
+"""The operation that stores new jobs, checks the limits, and claims a job at once if nothing waits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
 def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]:
     """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
     promote(transaction)
-    tallies = transaction.tallies
+    backlog = transaction.backlog
     key = _next_key(transaction)
     random = os.urandom(18 * len(batch))
     results: list[Receipt | QueueError] = []
@@ -65,14 +65,14 @@ def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]
         tail = make_tail(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
         request_id = format_request_id(key, tail)
-        starts = start and not tallies.queued.total() and new.due_at is None
+        starts = start and not backlog.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = cut(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.events or new.short_lived or new.task is not None:
             unusual.append((key, new))
         if new.task is not None:
-            tallies.begin_task(new.client)
+            backlog.begin_task(new.client)
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
@@ -83,7 +83,7 @@ def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_parts", parts)
     transaction.payloads += payloads
-    tallies.last_key = key - 1
+    backlog.last_key = key - 1
     if unusual:
         _put_beside(transaction, unusual)
         _tell_starts(transaction, results)
@@ -96,11 +96,11 @@ def _next_key(transaction: Transaction) -> int:
     Keys that are further ahead were given out when the clock was wrong. They are followed only for as long as one of their jobs
     waits, which no later one may overtake; else every request would bear the wrong time until it has come.
     """
-    tallies, now = transaction.tallies, transaction.now
-    if tallies.last_key >= now + AHEAD << SEQUENCE_BITS:
+    backlog, now = transaction.backlog, transaction.now
+    if backlog.last_key >= now + AHEAD << SEQUENCE_BITS:
         row = transaction.one("last_id_to_follow", (now + AHEAD << SEQUENCE_BITS,))
-        tallies.last_key = row[0] if row else 0
-    return max(tallies.last_key + 1, now << SEQUENCE_BITS)
+        backlog.last_key = row[0] if row else 0
+    return max(backlog.last_key + 1, now << SEQUENCE_BITS)
 
 
 def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
@@ -122,12 +122,12 @@ def _tell_starts(transaction: Transaction, results: Sequence[Receipt | QueueErro
 
 def _enter(transaction: Transaction, new: NewJob) -> int:
     """A job is queued, or scheduled; how many are in front of it."""
-    tallies = transaction.tallies
-    position = sum(count for priority, count in tallies.queued.items() if priority <= new.priority)
+    backlog = transaction.backlog
+    position = sum(count for priority, count in backlog.queued.items() if priority <= new.priority)
     if is_put_off(transaction, new):
-        tallies.scheduled += 1
+        backlog.scheduled += 1
     else:
-        tallies.enter(new.priority, new.client)
+        backlog.enter(new.priority, new.client)
     transaction.topics.add(Topic.WORK)
     return position
 
@@ -135,8 +135,8 @@ def _enter(transaction: Transaction, new: NewJob) -> int:
 def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
     if is_put_off(transaction, new):
         return _task_refusal(transaction, new, limits, taken)
-    tallies = transaction.tallies
-    waiting = tallies.waiting
+    backlog = transaction.backlog
+    waiting = backlog.waiting
     if new.max_queue_length is not None and waiting > new.max_queue_length:
         return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
     if waiting >= limits.queued:
@@ -148,7 +148,7 @@ def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Take
         )
         if mine >= limits.per_client:
             return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
-    if new.task is None and tallies.tasks < limits.tasks_per_client:
+    if new.task is None and backlog.tasks < limits.tasks_per_client:
         return None
     return _task_refusal(transaction, new, limits, taken)
 
@@ -158,10 +158,10 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: 
 
     A client that has used up its share is refused plain requests, too: whether they will wait is for their handler to say.
     """
-    tallies = transaction.tallies
-    if new.task is not None and tallies.tasks >= limits.tasks:
-        return QueueFull(f"{tallies.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
-    if tallies.tasks >= limits.tasks_per_client:
+    backlog = transaction.backlog
+    if new.task is not None and backlog.tasks >= limits.tasks:
+        return QueueFull(f"{backlog.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
+    if backlog.tasks >= limits.tasks_per_client:
         mine = transaction.tasks_of_client(new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None))
         if mine >= limits.tasks_per_client:
             return TooManyQueued(

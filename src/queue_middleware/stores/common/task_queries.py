@@ -1,4 +1,4 @@
-"""What is asked about tasks without changing them; each runs on the reading connection, and leaves no cursor open."""
+"""Reads of tasks, on a reading connection."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def record(queries: Queries, request_id: str) -> TaskRecord:
         answer = queries.one("last_word", (found.job.key,)) if found.job.state in FINAL else None
     if answer is None:
         return found
-    # What a provider says when he has failed comes with a 200 too: it is a call to us.
+    # The report of a failed provider has status 200 too: it arrived as a request to this service.
     return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(answer[0]), answer[1], answer[2]))
 
 

@@ -1,4 +1,4 @@
-"""The rows that a job has beside its own when it may wait: what it is told, and a last word that came early."""
+"""The rows of a task beside its job: its specification, and a final result that arrived during an attempt."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def is_put_off(transaction: Transaction, new: NewJob) -> bool:
 
 
 def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
-    """Unless there is one; whether there was none."""
+    """Insert the row of a task if the job has none; returns whether it was inserted."""
     spec = task.spec
     awaits = "callback" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
     lister = client if task.listed else None
@@ -45,7 +45,7 @@ def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
 
 
 def tasks(transaction: Transaction, keys: Collection[int]) -> dict[int, Task]:
-    """Of these jobs, by key."""
+    """The tasks of these jobs, by key."""
     if not keys:
         return {}
     return {row[0]: task(row[1:]) for row in transaction.all("tasks", (json.dumps(list(keys)),))}

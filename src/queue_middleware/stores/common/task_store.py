@@ -1,4 +1,4 @@
-"""The port of those who wait for somebody outside, on SQLite: each verb is one call."""
+"""The task port that every store shares: each method is one call to the writer or one read."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ Write = Callable[..., Awaitable[Any]]
 Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
 
 
-class SQLiteWaitingRoom:
-    """`waitingroom.WaitingRoom` on one SQLite file."""
+class CommonTaskStore:
+    """`waitingroom.WaitingRoom` on the writer and the reads of a store."""
 
     def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:
         self._submit = write
@@ -46,60 +46,60 @@ class SQLiteWaitingRoom:
         result: R = await self._submit(operation, payload, size)
         return result
 
-    # --- the attempt's verbs
+    # --- for attempts
 
     def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
-        """See `waitingroom.WaitingRoom`."""
+        """Make a running plain submission a task."""
         return self._submit(tasks.expect, (claim, task))
 
     def conclude(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
     ) -> Awaitable[JobState | None]:
-        """See `waitingroom.WaitingRoom`."""
+        """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
         return self._submit(tasks.conclude, (claim, task, outcome, wait), size, heard)
 
-    # --- verbs of those outside
+    # --- for external services
 
     async def find(self, secret: SecretId, digest: bytes) -> Waiter:
-        """See `waitingroom.WaitingRoom`."""
+        """Find the job of a secret id."""
         waiter: Waiter = await self._read(lambda queries: task_queries.find(queries, secret, digest))
         return waiter
 
     async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
-        """See `waitingroom.WaitingRoom`."""
+        """Store the final result."""
         return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
 
     async def note(self, key: int, event: str) -> None:
-        """See `waitingroom.WaitingRoom`."""
+        """Store an intermediate event."""
         await self._write(tasks.note, (key, event))
 
-    # --- the poller's verbs
+    # --- for the poller
 
     async def claim_polls(self, places: Places) -> ClaimedPolls:
-        """See `waitingroom.WaitingRoom`."""
+        """Start due polls."""
         return await self._write(polls.claim, places)
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
-        """See `waitingroom.WaitingRoom`."""
+        """Record a poll without a final result."""
         return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, troubles))
 
-    # --- the janitor's verb
+    # --- for maintenance
 
     async def time_out(self) -> list[Rescue]:
-        """See `waitingroom.WaitingRoom`."""
+        """Fail tasks that have waited too long."""
         if not await self._read(lambda queries: task_queries.anybody_late(queries, self._clock())):
             return []
         return await self._write(tasks.time_out, None)
 
-    # --- the owner's verbs
+    # --- for clients
 
     async def record(self, request_id: str) -> TaskRecord:
-        """See `waitingroom.WaitingRoom`."""
+        """Read one task."""
         record: TaskRecord = await self._read(lambda queries: task_queries.record(queries, request_id))
         return record
 
     async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
-        """See `waitingroom.WaitingRoom`."""
+        """Read tasks of one client."""
         page: TaskPage = await self._read_many(lambda queries: task_queries.page(queries, client, status, limit, offset))
         return page

@@ -1,4 +1,4 @@
-"""The operations on jobs that wait for somebody outside, each from a batch to its results, inside the writer's transaction."""
+"""Operations on tasks, which an external service may finish. Each takes a batch and returns as many results."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
 """Claim, task, outcome, what it waits for from now on."""
 
 
-# --- the attempt's
+# --- for attempts
 
 
 def expect(transaction: Transaction, batch: Sequence[tuple[Claim, Task]]) -> list[bool]:
@@ -40,8 +40,8 @@ def _expect(transaction: Transaction, claim: Claim, task: Task) -> bool:
 def _put(transaction: Transaction, claim: Claim, task: Task) -> None:
     """Of a job that was submitted without a task. Whose it is stands in its own row."""
     if task_rows.put(transaction, claim.key, task, ""):
-        transaction.tallies.tasks += 1
-        transaction.tallies.task_clients.clear()
+        transaction.backlog.tasks += 1
+        transaction.backlog.task_clients.clear()
 
 
 def conclude(transaction: Transaction, batch: Sequence[Concluded]) -> list[JobState | None]:
@@ -66,7 +66,7 @@ def _conclude(
         return JobState.WAITING
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
-    transaction.tallies.end_task()
+    transaction.backlog.end_task()
     return task_rows.state(transaction, key)
 
 
@@ -85,11 +85,11 @@ def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait
         transaction.topics.add(Topic.POLL)
 
 
-# --- those outside
+# --- for external services
 
 
 def resolve(transaction: Transaction, batch: Sequence[tuple[int, Channel, Resolution]]) -> list[Resolved | QueueError]:
-    """Last words, the first of which counts."""
+    """Store final results; the first one counts."""
     return [_resolve(transaction, *word) for word in batch]
 
 
@@ -117,7 +117,7 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
     row = transaction.one("end_outside", end)
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
     let_suspects_go_on(transaction)
-    transaction.tallies.forget()
+    transaction.backlog.forget()
     transaction.change("drop_request_parts", (key,))
     task_rows.wait_no_longer(transaction, key)
     task_rows.put_answer(transaction, key, response)
@@ -126,7 +126,7 @@ def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resol
 
 
 def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
-    """Words that are not the last."""
+    """Store intermediate events."""
     for key, event in batch:
         transaction.change("note", (event, key))
     return [None] * len(batch)

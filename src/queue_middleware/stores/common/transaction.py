@@ -17,7 +17,7 @@ class CommitFailed(Exception):
     """
 
 
-class NotTogether(Exception):
+class NotBatchable(Exception):
     """A batch that must be executed one by one."""
 
 
@@ -90,7 +90,7 @@ class Transaction(Protocol):
     """Requests and responses of several operations, to be written with one statement: `flush`."""
 
     @property
-    def tallies(self) -> Backlog:
+    def backlog(self) -> Backlog:
         """How many jobs wait."""
 
     @property
@@ -98,7 +98,7 @@ class Transaction(Protocol):
         """When a lease ends that begins now, or is renewed."""
 
     def refresh(self) -> bool:
-        """Bring `tallies` up to date; True when another process has written since."""
+        """Bring `backlog` up to date; True when another process has written since."""
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Waiting jobs of one client; `unwritten` counts those that were accepted in this group and have no row yet."""

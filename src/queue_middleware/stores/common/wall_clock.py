@@ -1,4 +1,4 @@
-"""A clock that may be set: how far it may be ahead without being wrong, and what retention believes of it. Pure."""
+"""Protects retention from a system clock that is set wrong. Pure."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhooks that tell of a request before its end, for those who asked; inside a transaction that the writer opened."""
+"""Creates the webhooks about the start and the progress of a request, if it was submitted with these events."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from queue_middleware.models import Claim, Progress, WebhookKind
 from queue_middleware.store import Topic
 from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.wire.webhook import host_of
+from queue_middleware.webhooks import receiver_host
 
 _PAUSE = 500
 """Milliseconds between two webhooks about the progress of one request."""
@@ -30,6 +30,6 @@ def tell_progress(transaction: Transaction, claim: Claim, progress: Progress) ->
 
 
 def _tell(transaction: Transaction, name: str, key: int, url: str, data: dict[str, Any], **more: int) -> None:
-    row = {"key": key, "url": url, "host": host_of(url), "data": json.dumps(data), "now": transaction.now, **more}
+    row = {"key": key, "url": url, "host": receiver_host(url), "data": json.dumps(data), "now": transaction.now, **more}
     transaction.change(name, row)
     transaction.topics.add(Topic.DELIVERY)

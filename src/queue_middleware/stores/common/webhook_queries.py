@@ -1,4 +1,4 @@
-"""What operators ask about webhooks; each runs on the reading connection, and leaves no cursor open."""
+"""Reads of webhooks and receivers for operators, on a reading connection."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_PENDING = 1000
 
 
 def deliveries(queries: Queries, which: DeliveryFilter, after: int, limit: int) -> list[DeliveryRecord]:
-    """The webhooks that are meant. Raises `UnknownRequest`."""
+    """The selected webhooks. Raises `UnknownRequest`."""
     if which.delivery_id is not None:
         rows = queries.all("delivery", {"id": which.delivery_id})
         if not rows:

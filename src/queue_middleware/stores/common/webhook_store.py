@@ -1,4 +1,4 @@
-"""The port of webhooks on SQLite: the verbs, each one call to the writer or to the reading connection."""
+"""The webhook port that every store shares: each method is one call to the writer or one read."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class Read(Protocol):
         """Its result."""
 
 
-class SQLiteOutbox:
-    """`outbox.Outbox` on the connections of a store."""
+class CommonWebhookStore:
+    """`outbox.Outbox` on the writer and the reads of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
         self._patience = round(patience(settings.webhook_schedule) * 1000)
@@ -48,10 +48,10 @@ class SQLiteOutbox:
         self._read = read
         self._read_many = read_many
 
-    # --- the delivery engine's verbs
+    # --- for the dispatcher
 
     async def claim(self, room: Room) -> Claimed:
-        """See `outbox.Outbox`."""
+        """Start due deliveries, then read the results that they report."""
         claimed = await self._write(deliveries.claim, room)
         keys = [delivery.key for delivery in claimed.deliveries if delivery.kind is WebhookKind.COMPLETED]
         if not keys:
@@ -65,28 +65,28 @@ class SQLiteOutbox:
     def settle(
         self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None, outcome: Outcome | None = None
     ) -> Awaitable[Settled]:
-        """See `outbox.Outbox`."""
+        """Record an attempt and its consequence."""
         wait = None if retry_in is None else round(retry_in * 1000)
         return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._patience))
 
     async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
-        """See `outbox.Outbox`."""
+        """Hand back claimed deliveries."""
         await self._write(deliveries.release, (tokens, round(due_in * 1000)))
 
-    # --- the operator's verbs
+    # --- for operators
 
     async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
-        """See `outbox.Outbox`."""
+        """Read the selected webhooks."""
         return await self._read_many(lambda queries: webhook_queries.deliveries(queries, which, after, limit))
 
     async def attempts(self, delivery_id: int) -> list[Attempt]:
-        """See `outbox.Outbox`."""
+        """Read the attempts of a delivery."""
         return await self._read_many(lambda queries: webhook_queries.attempts(queries, delivery_id))
 
     async def redeliver(self, ids: Collection[int]) -> int:
-        """See `outbox.Outbox`."""
+        """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
     async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
-        """See `outbox.Outbox`."""
+        """Read the health of receivers."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, standings, limit))

@@ -1,4 +1,4 @@
-"""Group commit: everything that waits is executed in one transaction, so that one fsync serves many."""
+"""Group commit: executes all pending operations in one transaction, so that one fsync serves many."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _MOST_BYTES = 16 * 2**20
 _LONGEST = 0.05
 """Seconds after which a group is committed: what was not executed by then goes into the next one."""
 _PATIENCE = 10.0
-"""Seconds after which those who are not yet in a transaction are told that the database is busy."""
+"""Seconds after which operations that are not yet in a transaction fail with `StoreBusy`."""
 
 
 class _Waiting(msgspec.Struct, gc=False, eq=False):
@@ -186,7 +186,7 @@ class Writer:
         try:
             results, topics = self._write(connection, group)
         except BaseException as error:
-            # Nothing that we know of; but those who wait would wait for ever, and so would all who come after them.
+            # No known case; but without a result these callers and all later ones would wait forever.
             results, topics = [(waiting, self._connection.failure_of(error)) for waiting in group], set()
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
@@ -205,7 +205,7 @@ class Writer:
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
                 failure = self._connection.failure_of(error)
                 return [(waiting, failure) for waiting in group], set()
-        # One of them cannot be executed, or not with the others; alone, none sinks another.
+        # One of them cannot be executed, or not together with the others; executed alone, none affects another.
         results: _Results = []
         topics: set[Topic] = set()
         for waiting in group:

@@ -1,4 +1,4 @@
-"""The clocks of a store, in milliseconds. All processes on one file share a machine, and so its clocks."""
+"""The clocks of a store, in milliseconds. All processes on one file run on one machine and share its clocks."""
 
 from __future__ import annotations
 

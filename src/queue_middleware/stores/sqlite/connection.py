@@ -1,4 +1,4 @@
-"""aiosqlite as the bridge to SQLite, used so that its known traps cannot bite."""
+"""One SQLite connection and its thread, on aiosqlite; whole transactions are passed to it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import aiosqlite
 
 from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.common.transaction import CommitFailed
-from queue_middleware.stores.sqlite.errors import as_queue_error, is_everybodys, is_full
-from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.errors import as_queue_error, is_database_wide, is_full
+from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ T = TypeVar("T")
 _log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
-"""Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
+"""Seconds. This wait concerns only programs that do not use the write lock, such as a backup tool or a shell."""
 LARGEST_WAL = 64 * 2**20
 """Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
 
@@ -49,7 +49,7 @@ class Connection(aiosqlite.Connection):
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
 
-    def __init__(self, path: Path, lock: TurnLock | None, committed: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, lock: WriteLock | None, committed: Callable[[], None] | None = None) -> None:
         """For reading only without a lock. `committed` is called after every transaction, in the connection's thread."""
         super().__init__(lambda: open_connection(path, read_only=lock is None), 64)
         self._thread.daemon = True
@@ -80,7 +80,7 @@ class Connection(aiosqlite.Connection):
             raise StoreBusy("the queue's database is closed", 5) from error
 
     failure_of = staticmethod(as_queue_error)
-    is_database_wide = staticmethod(is_everybodys)
+    is_database_wide = staticmethod(is_database_wide)
     is_full = staticmethod(is_full)
 
     def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
@@ -120,7 +120,7 @@ class Connection(aiosqlite.Connection):
         await super().close()
 
 
-def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[], T]) -> T:
+def in_transaction(connection: sqlite3.Connection, lock: WriteLock, work: Callable[[], T]) -> T:
     """`work` as one transaction, all of it undone when it raises. Blocking. Nothing is raised after COMMIT."""
     with lock:
         if connection.in_transaction:  # a ROLLBACK failed, for instance on a disk that did not answer
@@ -174,6 +174,6 @@ def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
         connection.execute("PRAGMA query_only = ON")
 
 
-def _checkpoint(connection: sqlite3.Connection, lock: TurnLock) -> None:
+def _checkpoint(connection: sqlite3.Connection, lock: WriteLock) -> None:
     with lock, contextlib.suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

@@ -1,4 +1,4 @@
-"""What the file system under the database allows: its kind, and how much room is left."""
+"""Checks the file system of the database: its type, and the free space."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def mount_table() -> str:
         return ""
 
 
-def lacks_room(database: Path, least: int | None, spare: int = 0) -> str | None:
+def low_space_reason(database: Path, least: int | None, spare: int = 0) -> str | None:
     """A sentence when there is too little room to accept more work, else None. `spare`: bytes that are free in the file."""
     usage = shutil.disk_usage(database.parent)
     floor = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)

@@ -1,4 +1,4 @@
-"""Disk that is kept back for the moment when there is no more: a file beside the database, given up when a commit finds none.
+"""Keeps a reserve file beside the database, which is deleted when a commit finds the disk full.
 
 Everything that frees space in a database needs some first, in its write-ahead log. With this much results can still be stored
 and old ones deleted, and a process can start, although another program has filled the disk. Blocking.
@@ -17,7 +17,7 @@ _SCARCE = 2**20
 """Bytes of free disk with which a database cannot even be opened."""
 
 
-class Reserve:
+class DiskReserve:
     """Of one database. Processes that share the database share it."""
 
     def __init__(self, database: Path, *, wanted: bool) -> None:

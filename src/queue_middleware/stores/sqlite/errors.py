@@ -1,4 +1,4 @@
-"""What SQLite's errors mean to those above it."""
+"""Maps SQLite's errors to the errors of the queue."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _EVERYBODYS = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQ
 """Primary result codes that no single operation is to blame for. Not a full disk: for something small there may be room."""
 
 
-def is_everybodys(error: BaseException) -> bool:
+def is_database_wide(error: BaseException) -> bool:
     """Whether every operation would have failed like this one."""
     return isinstance(error, Unavailable) or primary_code(error) in _EVERYBODYS
 

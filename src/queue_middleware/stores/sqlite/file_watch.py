@@ -1,4 +1,4 @@
-"""Whether the files that this process has open are still those that others find under their names.
+"""Checks that the open files are still the ones under their names, and that there is free disk.
 
 SQLite goes on with a file that was removed, renamed or replaced: what it commits there is gone when the process ends.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from queue_middleware.errors import DatabaseGone, DiskFull, QueueError
 from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.disk import lacks_room
+from queue_middleware.stores.sqlite.disk import low_space_reason
 
 _COMPANIONS = ("-wal", "-shm", ".lock")
 """Two write-ahead logs, two indexes of one, or two files to lock: their processes know nothing of one another."""
@@ -48,7 +48,7 @@ class FileWatch:
         """Look at all of them, and at how full the disk is."""
         trouble = next((said for path in self._marks if (said := self._trouble(path))), None)
         self.complaint = None if trouble is None else DatabaseGone(trouble, _RETRY_AFTER)
-        self._full = lacks_room(self._path, self._min_free_disk, self.spare)
+        self._full = low_space_reason(self._path, self._min_free_disk, self.spare)
 
     async def run(self, reader: Connection) -> None:
         """Look again and again, in the thread of this connection: it can block."""

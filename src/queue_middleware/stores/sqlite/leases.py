@@ -1,7 +1,4 @@
-"""Leases: renewed from a thread over a connection that stays open, and judged inside a transaction that the writer opened.
-
-The law is `lifecycle.IS_LOST`.
-"""
+"""Renews the leases of a process from a dedicated thread, over a connection of its own."""
 
 from __future__ import annotations
 
@@ -17,7 +14,7 @@ from queue_middleware.stores.common.leases import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 from queue_middleware.stores.sqlite.connection import in_transaction, open_connection
 from queue_middleware.stores.sqlite.errors import primary_code
-from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQL
 
 _NEVER = -1
@@ -36,7 +33,7 @@ class Leases:
         self._renewing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    def begin(self, path: Path, owner: str, turn: TurnLock, check: Callable[[sqlite3.Connection], None]) -> None:
+    def begin(self, path: Path, owner: str, turn: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
         """Open the connection. `check` raises within a transaction when nothing may be written."""
         self._path, self._owner, self._turn, self._check = path, owner, turn, check
         self._pulse = Pulse.begin(self._clock(), self._lease)
@@ -89,7 +86,7 @@ class Leases:
                 connection.close()
 
 
-def hand_over(connection: sqlite3.Connection, turn: TurnLock, owner: str, now: int) -> None:
+def hand_over(connection: sqlite3.Connection, turn: WriteLock, owner: str, now: int) -> None:
     """Give back all that a process holds whose release is older than the schema: it can store nothing any more.
 
     The attempts are not charged. Later migrations keep these statements valid, or the process counts as dead.

@@ -1,4 +1,4 @@
-"""Where the database file really is: one file has one path, whatever leads to it, because its companions lie beside it."""
+"""Resolves the option `database` to the real path of the file, because other files lie beside it."""
 
 from __future__ import annotations
 

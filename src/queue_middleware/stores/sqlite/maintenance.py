@@ -1,4 +1,4 @@
-"""What a store does for all processes on its file: it takes over lost work, ends what came too late, and frees space."""
+"""Maintenance for all processes on a file: takes over lost work, expires jobs, frees space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from queue_middleware.stores.common.leases import Lost
 from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.sqlite.clocks import Clocks
 from queue_middleware.stores.sqlite.disk import free_bytes
-from queue_middleware.stores.sqlite.disk_reserve import Reserve
+from queue_middleware.stores.sqlite.disk_reserve import DiskReserve
 from queue_middleware.stores.sqlite.file_watch import FileWatch
 from queue_middleware.stores.sqlite.leases import Leases
 from queue_middleware.stores.sqlite.locks import dead_owners
@@ -24,7 +24,7 @@ _LOST_BESIDES = 3
 """Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
 
 
-class Housekeeping:
+class Maintenance:
     """Of one store. `write` and `read` are the store's; what is looked for first is only read."""
 
     def __init__(
@@ -45,10 +45,10 @@ class Housekeeping:
         self._leases = leases
         self._watched = watched
         self._pruning = Pruning(write, read, clocks.believed, round(settings.retention * 1000))
-        self.reserve = Reserve(path, wanted=settings.min_free_disk != 0)
+        self.reserve = DiskReserve(path, wanted=settings.min_free_disk != 0)
 
     async def rescue(self, owner: str, running: Collection[int]) -> list[Rescue]:
-        """See `store.Store`; `owner` is the one that asks."""
+        """Take over the jobs of lost workers, in the name of `owner`."""
         dead = await self._read(lambda queries: dead_owners(self._path, owner, job_queries.owners(queries)))
         ended_by = self._leases.ended_by(self._clocks.boot())
         if not dead and not await self._read(lambda queries: job_queries.leases_ran_out(queries, ended_by)):
@@ -58,14 +58,14 @@ class Housekeeping:
         return rescued
 
     async def expire(self) -> list[Rescue]:
-        """See `store.Store`."""
+        """Fail jobs whose start deadline has passed."""
         if not await self._read(lambda queries: job_queries.anything_overdue(queries, self._clocks.wall())):
             return []
         expired: list[Rescue] = await self._write(jobs.expire, None)
         return expired
 
     async def prune(self, limit: int) -> int:
-        """See `store.Store`."""
+        """Delete expired data, and repair times that a wrong clock has set."""
         # First, because on a full disk nothing else can be written before it has made room.
         count = await self._pruning.step(limit)
         now = self._clocks.wall()

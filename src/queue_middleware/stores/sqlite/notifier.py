@@ -1,4 +1,4 @@
-"""Who wants to hear of what, and how this process hears of what others commit."""
+"""Calls the listeners of a process after its own commits and those of other processes."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.wakeup import Bells
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 
 _log = logging.getLogger("queue_middleware")
 
-_WATCH = 0.05
+_POLL_INTERVAL = 0.05
 """Seconds between two looks for the commits of other processes."""
 _LINGER = 5.0
 """Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
 
 
-class Listeners:
+class Notifier:
     """All in the event loop, but for `status_is_wanted`."""
 
-    def __init__(self, bells: Bells) -> None:
-        self._bells = bells
+    def __init__(self, pipes: WakeupPipes) -> None:
+        self._pipes = pipes
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
         self._tending: asyncio.Task[None] | None = None
         self._closed = False
@@ -49,31 +49,31 @@ class Listeners:
             self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-bell")
 
     async def _tend(self) -> None:
-        """Hang it up, or take it down, until it is as wanted."""
-        while self.status_is_wanted is not self._bells.hangs:
-            if self._bells.hangs:
-                self._bells.deafen()
-                await aside(self._bells.remove)
+        """Create or remove the pipe until it exists exactly while it is wanted."""
+        while self.status_is_wanted is not self._pipes.is_open:
+            if self._pipes.is_open:
+                self._pipes.stop_listening()
+                await aside(self._pipes.remove)
             else:
-                await aside(self._bells.make)
-                if not self._bells.hangs:
+                await aside(self._pipes.create)
+                if not self._pipes.is_open:
                     return
-                self._bells.listen(lambda: self.tell((Topic.STATUS,)))
+                self._pipes.listen(lambda: self.publish((Topic.STATUS,)))
 
     async def close(self) -> None:
-        """Listen no longer; the bell is left to `Bells.close`. Repeatable."""
+        """Listen no longer; the bell is left to `WakeupPipes.close`. Repeatable."""
         self._closed = True
         if self._tending is not None:
             await asyncio.wait((self._tending,))
-        self._bells.deafen()
+        self._pipes.stop_listening()
 
     @property
     def status_is_wanted(self) -> bool:
-        """Whether anybody listens to `Topic.STATUS`."""
+        """Whether `Topic.STATUS` has a listener."""
         return bool(self._listeners[Topic.STATUS])
 
-    def tell(self, topics: Iterable[Topic]) -> None:
-        """Call all that listen; one with a defect keeps no other from hearing."""
+    def publish(self, topics: Iterable[Topic]) -> None:
+        """Call all listeners of these topics; an exception of one does not affect the others."""
         for topic in topics:
             for listener in tuple(self._listeners[topic]):
                 try:
@@ -81,7 +81,7 @@ class Listeners:
                 except Exception:
                     _log.exception("a listener to %s failed", topic)
 
-    async def watch(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
+    async def poll(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
         """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
 
         `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
@@ -89,7 +89,7 @@ class Listeners:
         """
         seen = None
         while True:
-            await asyncio.sleep(_WATCH)
+            await asyncio.sleep(_POLL_INTERVAL)
             if not is_idle():
                 continue
             try:
@@ -98,7 +98,7 @@ class Listeners:
                 continue
             if version != seen:
                 seen = version
-                self.tell(Topic)
+                self.publish(Topic)
 
 
 def _data_version(connection: sqlite3.Connection) -> int:

@@ -1,4 +1,4 @@
-"""What an operation works with inside a transaction: the connection, the time, and counts that need not be counted again."""
+"""The transaction of SQLite, and the counts of waiting jobs that it keeps up to date."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from queue_middleware.stores.sqlite.sql.schema import check_schema
 
 
 @dataclass(slots=True)
-class Tallies:
+class BacklogCounters:
     """How many jobs wait, kept up by our own writes and read again after anybody else's. Lives in the writer's thread."""
 
     version: int = -1
@@ -120,7 +120,7 @@ class SQLiteTransaction:
     """Milliseconds."""
     boot_time: int
     """Milliseconds on the boot clock, on which leases are measured."""
-    tallies: Tallies
+    backlog: BacklogCounters
     keeps_logs: bool = True
     """Whether jobs have log lines here."""
     topics: set[Topic] = field(default_factory=set)
@@ -134,16 +134,16 @@ class SQLiteTransaction:
         return self.boot_time + self.lease
 
     def refresh(self) -> bool:
-        """Bring `tallies` up to date; True when another connection has written since."""
-        return self.tallies.refresh(self.connection)
+        """Bring `backlog` up to date; True when another connection has written since."""
+        return self.backlog.refresh(self.connection)
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Waiting jobs of one client."""
-        return self.tallies.of_client(self.connection, client, unwritten)
+        return self.backlog.of_client(self.connection, client, unwritten)
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Tasks of one client that have not ended."""
-        return self.tallies.tasks_of_client(self.connection, client, unwritten)
+        return self.backlog.tasks_of_client(self.connection, client, unwritten)
 
     def flush(self) -> None:
         """Write the payloads, so that they can be read in this transaction, or at its end."""

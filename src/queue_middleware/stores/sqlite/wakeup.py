@@ -1,4 +1,4 @@
-"""Bells: who wants to know at once when another process has committed something hangs one up, and the others ring it.
+"""WakeupPipes: who wants to know at once when another process has committed something hangs one up, and the others ring it.
 
 A bell is a named pipe beside the database. Who commits looks at a number in memory that all processes share, and for bells only
 when it has changed; so while there are none a commit costs nothing more than that look.
@@ -23,7 +23,7 @@ _PAUSE = 0.02
 """Seconds for which a bell that was heard is not listened to: however busy others are, hearing them costs little."""
 
 
-class Bells:
+class WakeupPipes:
     """Those of one file, seen by one process. `ring` is called in the writing thread.
 
     What belongs to our own is called by one caller at a time: `listen` and `deafen` in the event loop, what blocks elsewhere.
@@ -41,7 +41,7 @@ class Bells:
 
     # --- those of others
 
-    def ring(self) -> None:
+    def notify(self) -> None:
         """Ring every bell but our own."""
         number: int = _NUMBER.unpack_from(self._number)[0]
         if number != self._known and self._find():
@@ -82,12 +82,12 @@ class Bells:
 
     # --- our own: what blocks, and what belongs to the event loop
 
-    def hang(self, told: Callable[[], None]) -> None:
+    def open(self, told: Callable[[], None]) -> None:
         """`make`, then `listen`."""
-        self.make()
+        self.create()
         self.listen(told)
 
-    def make(self) -> None:
+    def create(self) -> None:
         """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it warns once."""
         if self._mine is not None:
             return
@@ -122,7 +122,7 @@ class Bells:
             )
 
     @property
-    def hangs(self) -> bool:
+    def is_open(self) -> bool:
         """Whether the pipe is there."""
         return self._mine is not None
 
@@ -140,12 +140,12 @@ class Bells:
         self._timer = loop.call_later(_PAUSE, self.listen, told)
         told()
 
-    def take_down(self) -> None:
+    def shut(self) -> None:
         """`deafen`, then `remove`."""
-        self.deafen()
+        self.stop_listening()
         self.remove()
 
-    def deafen(self) -> None:
+    def stop_listening(self) -> None:
         """Listen no longer. Repeatable."""
         if self._timer is not None:
             self._timer.cancel()

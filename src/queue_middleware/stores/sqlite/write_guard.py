@@ -1,4 +1,4 @@
-"""Whether a process may write to the database that it has open, and how it leaves when another release has taken over."""
+"""Keeps a process from writing when its file is gone, or when another release has migrated the schema."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from collections.abc import Callable, Coroutine
 from queue_middleware.errors import Outdated, QueueError
 from queue_middleware.stores.sqlite.file_watch import FileWatch
 from queue_middleware.stores.sqlite.sql.schema import check_schema
-from queue_middleware.stores.sqlite.transaction import Tallies
+from queue_middleware.stores.sqlite.transaction import BacklogCounters
 
 
-class Standing:
+class WriteGuard:
     """`leave` is called once, in the event loop, when the tables turn out to be those of another release."""
 
     def __init__(self, watched: FileWatch, leave: Callable[[], Coroutine[None, None, None]]) -> None:
@@ -29,7 +29,7 @@ class Standing:
         return self._watched.complaint or self._outdated
 
     def check(self, connection: sqlite3.Connection) -> None:
-        """Raise what keeps a transaction from being written; for one that does not use `Tallies`."""
+        """Raise what keeps a transaction from being written; for one that does not use `BacklogCounters`."""
         self._watched.check()
         try:
             check_schema(connection)
@@ -37,10 +37,10 @@ class Standing:
             self._notice(outdated)
             raise
 
-    def refresh(self, tallies: Tallies, connection: sqlite3.Connection) -> bool:
-        """See `Tallies.refresh`."""
+    def refresh(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
+        """See `BacklogCounters.refresh`."""
         try:
-            return tallies.refresh(connection)
+            return backlog.refresh(connection)
         except Outdated as outdated:
             self._notice(outdated)
             raise

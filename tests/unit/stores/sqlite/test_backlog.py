@@ -119,11 +119,11 @@ async def test_nothing_is_counted_wrongly(tmp_path: Path, seed: int) -> None:
             assert dict(rows) == {kind: clients.total() for kind, clients in found.items() if clients}
             assert dict(connection.execute("SELECT * FROM backlog_client")) == found["queued"] + found["delayed"]
             assert dict(connection.execute("SELECT * FROM unfinished_tasks")) == found["task"]
-            tallies = store._tallies
-            if tallies.version >= 0:  # otherwise it is read again before it is used
-                assert tallies.queued.total() == found["queued"].total()
-                assert (tallies.delayed, tallies.scheduled) == (found["delayed"].total(), found["scheduled"].total())
-                assert tallies.tasks == found["task"].total()
-                assert all(found["task"][client] == count for client, count in tallies.task_clients.items())
-                assert all((found["queued"] + found["delayed"])[one] == count for one, count in tallies.clients.items())
+            backlog = store._backlog
+            if backlog.version >= 0:  # otherwise it is read again before it is used
+                assert backlog.queued.total() == found["queued"].total()
+                assert (backlog.delayed, backlog.scheduled) == (found["delayed"].total(), found["scheduled"].total())
+                assert backlog.tasks == found["task"].total()
+                assert all(found["task"][client] == count for client, count in backlog.task_clients.items())
+                assert all((found["queued"] + found["delayed"])[one] == count for one, count in backlog.clients.items())
     await store.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import StoreError
-from queue_middleware.stores.sqlite.disk import filesystem_of, lacks_room, refuse_network_filesystem
+from queue_middleware.stores.sqlite.disk import filesystem_of, low_space_reason, refuse_network_filesystem
 from queue_middleware.stores.sqlite.location import database_path
 
 MOUNTS = r"""
@@ -106,7 +106,7 @@ MIB, GIB = 2**20, 2**30
 )
 def test_room(monkeypatch: pytest.MonkeyPatch, total: int, free: int, least: int | None, enough: bool) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(total, total - free, free))
-    complaint = lacks_room(Path("/var/queue.sqlite3"), least)
+    complaint = low_space_reason(Path("/var/queue.sqlite3"), least)
     assert (complaint is None) == enough
     if complaint:
         assert f"{free // MIB} MiB" in complaint
@@ -125,4 +125,4 @@ def test_room_within_the_file_counts(
     monkeypatch: pytest.MonkeyPatch, free: int, spare: int, least: int | None, enough: bool
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10 * GIB, 10 * GIB - free, free))
-    assert (lacks_room(Path("/var/queue.sqlite3"), least, spare) is None) == enough
+    assert (low_space_reason(Path("/var/queue.sqlite3"), least, spare) is None) == enough

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 
-from queue_middleware.stores.sqlite.disk_reserve import SIZE, Reserve
+from queue_middleware.stores.sqlite.disk_reserve import SIZE, DiskReserve
 
 
 class Usage(NamedTuple):
@@ -28,7 +28,7 @@ def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
 
 def test_it_is_made_once_and_takes_room_on_the_disk(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 2**40)
-    reserve = Reserve(database, wanted=True)
+    reserve = DiskReserve(database, wanted=True)
     for _ in range(2):
         reserve.keep()
     (file,) = database.parent.iterdir()
@@ -41,9 +41,9 @@ def test_it_is_made_once_and_takes_room_on_the_disk(database: Path, monkeypatch:
 
 def test_it_is_not_made_where_the_disk_is_not_watched_or_small(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 2**40)
-    Reserve(database, wanted=False).keep()
+    DiskReserve(database, wanted=False).keep()
     free(monkeypatch, 2 * SIZE)
-    Reserve(database, wanted=True).keep()
+    DiskReserve(database, wanted=True).keep()
     assert not list(database.parent.iterdir())
 
 
@@ -52,7 +52,7 @@ def test_before_the_start_it_is_given_up_only_where_nothing_could_be_opened(
     database: Path, monkeypatch: pytest.MonkeyPatch, size: int, left: int
 ) -> None:
     free(monkeypatch, 2**40)
-    reserve = Reserve(database, wanted=True)
+    reserve = DiskReserve(database, wanted=True)
     reserve.keep()
     free(monkeypatch, size)
     reserve.give_up_if_scarce()
@@ -60,6 +60,6 @@ def test_before_the_start_it_is_given_up_only_where_nothing_could_be_opened(
 
 
 def test_a_folder_that_is_not_there_is_somebody_elses_trouble(tmp_path: Path) -> None:
-    reserve = Reserve(tmp_path / "no" / "queue.sqlite3", wanted=True)
+    reserve = DiskReserve(tmp_path / "no" / "queue.sqlite3", wanted=True)
     reserve.give_up_if_scarce()
     reserve.give_up()

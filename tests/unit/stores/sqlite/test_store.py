@@ -27,7 +27,7 @@ from queue_middleware.stores.sqlite import SQLiteStore, connection, files
 from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.location import database_path
-from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQL, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
 from tests.nouns import a_job, an_answer, claimed
@@ -381,7 +381,7 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     def unreadable(*_: object) -> None:
         raise msgspec.DecodeError("of another release")
 
-    monkeypatch.setattr(listeners, "_WATCH", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # nobody else says that there is work
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
@@ -484,7 +484,7 @@ async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeyp
     store = make(tmp_path)
     await store.open()
     await store.submit(a_job(), start=True)
-    with TurnLock(tmp_path / "queue.sqlite3.lock"):
+    with WriteLock(tmp_path / "queue.sqlite3.lock"):
         await store.close()
     heir = make(tmp_path)
     await heir.open()

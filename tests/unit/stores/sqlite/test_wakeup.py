@@ -1,4 +1,4 @@
-"""Bells between processes: heard at once, by everybody who wants it, and no trace of those who were killed."""
+"""WakeupPipes between processes: heard at once, by everybody who wants it, and no trace of those who were killed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from queue_middleware.stores.sqlite import wakeup as module
-from queue_middleware.stores.sqlite.wakeup import Bells
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 from tests.queueing import eventually
 
 
@@ -37,15 +37,15 @@ class Ear:
 @pytest.fixture
 async def tower(tmp_path: Path) -> AsyncIterator[Any]:
     """Makes the bells of as many processes as a test wants."""
-    made: list[Bells] = []
+    made: list[WakeupPipes] = []
 
-    def make(owner: str) -> Bells:
-        made.append(Bells(tmp_path / "db", owner))
+    def make(owner: str) -> WakeupPipes:
+        made.append(WakeupPipes(tmp_path / "db", owner))
         return made[-1]
 
     yield make
     for bells in made:
-        bells.deafen()
+        bells.stop_listening()
         bells.close()
         bells.close()
 
@@ -57,13 +57,13 @@ def hanging(folder: Path) -> list[str]:
 async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
     one, other, third = tower("one"), tower("other"), tower("third")
     ears = {name: Ear() for name in ("one", "other")}
-    one.hang(ears["one"])
-    other.hang(ears["other"])
-    other.hang(ears["other"])
+    one.open(ears["one"])
+    other.open(ears["other"])
+    other.open(ears["other"])
     assert hanging(tmp_path) == ["db.bell-one", "db.bell-other"]
-    await asyncio.to_thread(one.ring)
+    await asyncio.to_thread(one.notify)
     assert await ears["other"].hears()
-    await asyncio.to_thread(third.ring)
+    await asyncio.to_thread(third.notify)
     assert await ears["one"].hears()
     assert await ears["other"].hears()
     assert (ears["one"].times, ears["other"].times) == (1, 2)
@@ -71,26 +71,26 @@ async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
 
 async def test_one_that_is_hung_later_is_found(tower: Any) -> None:
     one, other = tower("one"), tower("other")
-    other.ring()
+    other.notify()
     ear = Ear()
-    one.hang(ear)
-    other.ring()
+    one.open(ear)
+    other.notify()
     assert await ear.hears()
 
 
 async def test_one_that_was_taken_down_is_not_rung(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.hang(ear)
-    other.ring()
+    one.open(ear)
+    other.notify()
     assert await ear.hears()
-    one.take_down()
-    one.take_down()
+    one.shut()
+    one.shut()
     assert hanging(tmp_path) == []
-    other.ring()
+    other.notify()
     assert other._others == {}
-    one.hang(ear)
-    other.ring()
+    one.open(ear)
+    other.notify()
     assert await ear.hears()
     assert ear.times == 2
 
@@ -101,29 +101,29 @@ async def test_nobody_is_looked_for_while_nothing_has_changed(tower: Any, monkey
     iterdir = Path.iterdir
     monkeypatch.setattr(Path, "iterdir", lambda path: looks.append(path) or iterdir(path))
     for _ in range(10):
-        other.ring()
+        other.notify()
     assert len(looks) == 1
-    one.hang(Ear())
+    one.open(Ear())
     for _ in range(10):
-        other.ring()
+        other.notify()
     assert len(looks) == 2
 
 
 async def test_however_often_it_is_rung_it_is_heard_now_and_then(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.hang(ear)
+    one.open(ear)
     loop = asyncio.get_running_loop()
     for _ in range(2**16 + 1000):  # more than a pipe holds
-        other.ring()
+        other.notify()
     began = loop.time()
     while ear.times < 6:
         for _ in range(1000):
-            other.ring()
+            other.notify()
         await asyncio.sleep(0)
     assert loop.time() - began > 4 * module._PAUSE
     heard = ear.times
-    other.ring()
+    other.notify()
     await eventually(lambda: ear.times > heard)
 
 
@@ -131,9 +131,9 @@ async def test_the_bell_of_a_killed_process_is_removed(tower: Any, tmp_path: Pat
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from queue_middleware.stores.sqlite.wakeup import Bells
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 async def main():
-    Bells(Path({str(tmp_path / "db")!r}), "victim").hang(print)
+    WakeupPipes(Path({str(tmp_path / "db")!r}), "victim").open(print)
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
 """
@@ -142,21 +142,21 @@ asyncio.run(main())
     assert hanging(tmp_path) == ["db.bell-victim"]
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.hang(ear)
-    other.ring()
+    one.open(ear)
+    other.notify()
     assert await ear.hears()
     assert hanging(tmp_path) == ["db.bell-one"]
 
 
 async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
-    one.hang(Ear())
-    other.ring()
+    one.open(Ear())
+    other.notify()
     assert len(other._others) == 1
     assert one._mine is not None
     asyncio.get_running_loop().remove_reader(one._mine[0])
     one._drop_mine()  # as its death would
-    other.ring()
+    other.notify()
     assert other._others == {}
 
 
@@ -164,13 +164,13 @@ async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Pat
 async def test_a_child_leaves_the_bell_of_its_parent(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.hang(ear)
+    one.open(ear)
     child = os.fork()
     if child == 0:
         one.disown()
         os._exit(0)
     os.waitpid(child, 0)
-    other.ring()
+    other.notify()
     assert await ear.hears()
 
 
@@ -182,17 +182,17 @@ async def test_where_something_is_missing_nobody_fails(tower: Any, monkeypatch: 
     monkeypatch.setattr(module.os if missing == "mkfifo" else module.mmap, missing, refuse)
     one, other = tower("one"), tower("other")
     ear = Ear()
-    one.hang(ear)
-    other.ring()
-    one.take_down()
+    one.open(ear)
+    other.notify()
+    one.shut()
     assert ear.times == 0
 
 
 async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
     one, other = tower("one"), tower("other")
-    one.hang(Ear())
+    one.open(Ear())
     other.close()
-    other.ring()
+    other.notify()
     assert other._others == {}
 
 
@@ -200,7 +200,7 @@ async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
 async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
-    bells = Bells(tmp_path / "queue.sqlite3", "me")
+    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before, opened, real = _open_files(), 0, os.open
 
     def scarce(*arguments: Any, **more: Any) -> int:
@@ -216,11 +216,11 @@ async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
             patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
         for _ in range(2):
             opened = 0
-            bells.hang(lambda: None)
+            bells.open(lambda: None)
     assert _open_files() == before
     assert not list(tmp_path.glob("*.bell-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
-    bells.hang(lambda: None)
+    bells.open(lambda: None)
     assert [path.name for path in tmp_path.glob("*.bell-*")] == ["queue.sqlite3.bell-me"]
     bells.close()
 
@@ -230,12 +230,12 @@ async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> 
     os.mkfifo(other)
     (tmp_path / "queue.sqlite3.bell-me.new").symlink_to(other)
     (tmp_path / "queue.sqlite3.bell-linked").symlink_to(other)
-    bells = Bells(tmp_path / "queue.sqlite3", "me")
+    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before = _open_files()
-    bells.hang(lambda: None)
+    bells.open(lambda: None)
     assert (tmp_path / "queue.sqlite3.bell-me").is_fifo()
     assert not (tmp_path / "queue.sqlite3.bell-me").is_symlink()
-    bells.ring()
+    bells.notify()
     bells.close()
     assert _open_files() <= before
 

@@ -1,4 +1,4 @@
-"""From any earlier version of the file to this one: numbered files, each applied once, `PRAGMA user_version` says how far."""
+"""Migrations: numbered SQL files, each applied once; `PRAGMA user_version` is the number of the last one."""
 
 from __future__ import annotations
 
