@@ -194,7 +194,7 @@ async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, re
     assert took == seconds
     body = await bench.result(claim)
     assert re.fullmatch(result, body), body
-    assert len(provider.questions) == len(heard) + (name == "fal")
+    assert len(provider.polls) == len(heard) + (name == "fal")
 
 
 @pytest.mark.parametrize(
@@ -247,9 +247,9 @@ async def test_credentials_go_to_the_provider_only(bench):
         robbed = await bench.wait_for(PROVIDERS["fal"].poll, elsewhere, credentials=credentials, target=target)
         await bench.until_over(claim)
         await bench.until_over(robbed)
-    assert all(call.headers["authorization"] == FAL["authorization"] for call in provider.questions)
-    assert other.questions
-    assert not any("authorization" in call.headers for call in other.questions)
+    assert all(call.headers["authorization"] == FAL["authorization"] for call in provider.polls)
+    assert other.polls
+    assert not any("authorization" in call.headers for call in other.polls)
 
 
 # --- 202 with Location
@@ -354,7 +354,7 @@ async def test_a_response_above_the_limit_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
         assert (await bench.ear.next()).reason == "the response is larger than 100 bytes"
-    assert len(provider.questions) == 1
+    assert len(provider.polls) == 1
 
 
 async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
