@@ -18,12 +18,13 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from queue_middleware.delivery import DeliveryEngine
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.delivery import Dispatcher
 from queue_middleware.events import Delivered, Event, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.letter import Scribe
+from queue_middleware.keys import KeyPair
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
@@ -67,11 +68,16 @@ async def fill(store: SQLiteStore, url: str, count: int) -> None:
         await asyncio.gather(*(one() for _ in range(min(_FILLING, count - start))))
 
 
+def builder(store: SQLiteStore, settings: Settings, signer: Signer) -> MessageBuilder:
+    return MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.output, settings)}, time.time)
+
+
 async def engine(store: SQLiteStore, settings: Settings, signer: Signer, count: int) -> float:
     """Deliveries per second, of what is due."""
     goal = Goal(count)
     async with Outbound(Guard(settings.outbound_allow)) as outbound:
-        sender = DeliveryEngine(store, outbound, signer, settings, announce_to([goal]))
+        messages = builder(store, settings, signer)
+        sender = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, announce_to([goal]))
         began = time.perf_counter()
         running = asyncio.create_task(sender.run())
         async with asyncio.timeout(300):
@@ -103,7 +109,7 @@ async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tupl
     """What the engine would send."""
     claimed = await store.outbox.claim(Room(1, 1))
     (delivery,) = claimed.deliveries
-    headers, body = await Scribe(store, signer, settings, time.time).write(delivery, claimed.results[delivery.key])
+    headers, body = await builder(store, settings, signer).build(delivery, claimed.results[delivery.key])
     await store.outbox.release([delivery.token])
     assert isinstance(body, bytes)
     return list(headers), body

@@ -1,12 +1,11 @@
-"""A service that signs webhooks, for tests of those who receive them: keys that can be changed, and the set of them."""
+"""A service that signs webhooks, for tests of receivers: it serves its key set, and its keys can be replaced."""
 
 from __future__ import annotations
 
 import httpx
 
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.secret import Secret
+from queue_middleware.keys import KeyPair, SharedSecret
 from queue_middleware.signing import Signer
 from queue_middleware.wire import standard
 from queue_middleware.wire import webhook as fal
@@ -18,11 +17,11 @@ BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
 
 
 def a_signer() -> Signer:
-    return Signer(KeyRing.of(KeyPair.generate()), [Secret.parse(SECRET)])
+    return Signer(KeyRing.of(KeyPair.generate()), [SharedSecret.parse(SECRET)])
 
 
 class Sender:
-    """Call it with a request for its key set, as httpx's `MockTransport` does."""
+    """A handler for httpx's `MockTransport` that responds with the key set."""
 
     def __init__(self) -> None:
         self.signer = a_signer()
@@ -46,7 +45,7 @@ class Sender:
         return httpx.Client(transport=httpx.MockTransport(self))
 
     def webhook(self, at: float = NOW, body: bytes = BODY, user: str = "user") -> dict[str, str]:
-        """Fal's headers."""
+        """The headers in fal's format."""
         timestamp = str(int(at))
         signature = self.signer.sign(fal.signed_message("id", user, timestamp, body))
         return {name.decode(): value.decode() for name, value in fal.webhook_headers("id", user, timestamp, signature)}
@@ -54,10 +53,10 @@ class Sender:
     def standard(
         self, at: float = NOW, body: bytes = BODY, webhook_id: str = "id_1", *, versions: str = "v1a v1"
     ) -> dict[str, str]:
-        """Those of Standard Webhooks."""
+        """The headers in the format of Standard Webhooks."""
         timestamp = str(int(at))
         message = standard.signed_message(webhook_id, timestamp, body)
-        signatures = self.signer.sign_each(message) if "v1a" in versions.split() else []
-        codes = self.signer.codes(message) if "v1" in versions.split() else []
-        headers = standard.webhook_headers(webhook_id, timestamp, signatures, codes)
+        signatures = self.signer.sign_all(message) if "v1a" in versions.split() else []
+        macs = self.signer.macs(message) if "v1" in versions.split() else []
+        headers = standard.webhook_headers(webhook_id, timestamp, signatures, macs)
         return {name.decode(): value.decode() for name, value in headers}

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .optiontexts import parse_secrets
-from .privatefile import read_or_make
+from .privatefile import read_or_create
 from .tasks import SecretId
 from .taskspec import Task, TaskSpec
 
@@ -41,7 +41,7 @@ def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, 
     if option:
         return option
     path = database.with_name(f"{database.name}.secret")
-    text = read_or_make(path, lambda: secrets.token_hex(32) + "\n")
+    text = read_or_create(path, lambda: secrets.token_hex(32) + "\n")
     try:
         return parse_secrets(text)
     except SettingsError as error:

@@ -16,9 +16,9 @@ from typing import Any
 from .backoff import parse_duration
 from .errors import QueueError, RotationRefused, SettingsError
 from .keyfile import KeyFile, keys_of_option, path_of_keys
-from .keyring import NOTICE, Key, KeyRing, Standing, write_time
+from .keyring import LEAD_TIME, Key, KeyRing, KeyStatus, format_time
 from .settings import Settings
-from .stores.sqlite.location import database_path
+from .stores import locate
 
 Command = Callable[[argparse.Namespace, Callable[[], float]], None]
 
@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     when.add_argument(
         "--notice",
         type=_duration,
-        default=NOTICE,
+        default=LEAD_TIME,
         metavar="TIME",
         help="until the new key signs, at least 24h; 25h unless given",
     )
@@ -84,14 +84,14 @@ def _rotate(chosen: argparse.Namespace, clock: Callable[[], float]) -> None:
     if keys_of_option(settings.signing_key) is not None:
         raise RotationRefused(
             "the keys are in QUEUE_SIGNING_KEY, which only you can change: append ',<new seed>@<time>' to it, "
-            f"for a key that signs from that time on, e.g. @{write_time(clock() + NOTICE)}"
+            f"for a key that signs from that time on, e.g. @{format_time(clock() + LEAD_TIME)}"
         )
     file = _file(settings, clock)
-    database = database_path(settings.database)
+    database = locate(settings.database)
     if settings.signing_key is None and not file.path.exists() and not database.exists():
         # In the wrong folder it would make a key that nobody uses, and look like success.
-        raise RotationRefused(f"there is no queue at {database}; say where it is with --database or QUEUE_DATABASE")
-    ring = file.start_anew() if chosen.compromised else file.rotate(notice=chosen.notice)
+        raise RotationRefused(f"there is no queue at {database.name}; say where it is with --database or QUEUE_DATABASE")
+    ring = file.replace_all() if chosen.compromised else file.rotate(lead_time=chosen.notice)
     for key in ring.keys:
         print(_sentence(ring, key, clock()))
     print("Running services notice within seconds.")
@@ -102,7 +102,7 @@ def _settings(chosen: argparse.Namespace) -> Settings:
 
 
 def _file(settings: Settings, clock: Callable[[], float]) -> KeyFile:
-    path = path_of_keys(settings.signing_key, database_path(settings.database))
+    path = path_of_keys(settings.signing_key, locate(settings.database).secrets)
     return KeyFile(Path(path), clock=clock, warn=lambda message: print(f"queue-middleware: {message}", file=sys.stderr))
 
 
@@ -110,9 +110,9 @@ def _row(ring: KeyRing, key: Key, now: float) -> dict[str, Any]:
     until = ring.published_until(key)
     return {
         "kid": key.pair.kid,
-        "standing": str(ring.standing(key, now)),
-        "signs_from": None if key.since is None else write_time(key.since),
-        "published_until": None if until is None else write_time(until),
+        "standing": str(ring.status(key, now)),
+        "signs_from": None if key.since is None else format_time(key.since),
+        "published_until": None if until is None else format_time(until),
         "x": key.pair.jwk(padded=False)["x"],
     }
 
@@ -120,13 +120,13 @@ def _row(ring: KeyRing, key: Key, now: float) -> dict[str, Any]:
 def _sentence(ring: KeyRing, key: Key, now: float) -> str:
     row = _row(ring, key, now)
     sentences = {
-        Standing.NEXT: "{kid} is published now and signs from {signs_from}",
-        Standing.ACTIVE: "{kid} signs",
-        Standing.OLD: "{kid} signed before, and signs beside",
-        Standing.SPARE: "{kid} is published and does not sign",
+        KeyStatus.NEXT: "{kid} is published now and signs from {signs_from}",
+        KeyStatus.ACTIVE: "{kid} signs",
+        KeyStatus.OLD: "{kid} signed before, and signs beside",
+        KeyStatus.SPARE: "{kid} is published and does not sign",
     }
     until = "; published until {published_until}" if row["published_until"] else ""
-    return (sentences[ring.standing(key, now)] + until).format_map(row)
+    return (sentences[ring.status(key, now)] + until).format_map(row)
 
 
 def _duration(text: str) -> float:

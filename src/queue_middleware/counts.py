@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from .ends import Outcome
-from .models import DeliveryState, JobState, Standing
+from .models import JobState
 from .value import Value
 
 
@@ -15,7 +15,9 @@ class Counts(Value, frozen=True):
     """How many jobs, deliveries and receivers are in each state that has any."""
 
     jobs: Mapping[JobState, int]
-    deliveries: Mapping[DeliveryState, int]
-    receivers: Mapping[Standing, int] = msgspec.field(default_factory=dict)
+    deliveries: Mapping[str, int]
+    """By `webhooks.DeliveryState`."""
+    receivers: Mapping[str, int] = msgspec.field(default_factory=dict)
+    """By `webhooks.Standing`."""
     outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
     """How the requests ended that are kept: those of `jobs` that are completed, failed and cancelled, by their outcome."""

@@ -14,7 +14,7 @@ from functools import cache
 
 import httpx
 
-from .aside import aside
+from .background import aside
 from .errors import OutboundShortage, OutboundUnreached
 from .guard import Guard
 from .http11 import Connection

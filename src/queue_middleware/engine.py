@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
-from .aside import aside
+from .background import GRACE, aside
+from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
 from .capture import Capture
-from .delivery import DeliveryEngine
+from .completion import CompletionFormat
+from .delivery import Dispatcher
 from .departure import Departure
 from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
 from .guard import Guard
 from .heartbeat import Heartbeat
 from .janitor import Janitor
-from .keywatch import KeyWatch
-from .ledger import Ledger
+from .keywatch import KeyReloader
+from .ledger import WebhookAdmin
+from .letter import MessageBuilder
 from .outbound import Outbound
 from .poll_request import Inquiry
 from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
-from .rounds import GRACE
 from .settings import Settings, stray_variables
-from .stores.sqlite import SQLiteStore
-from .stores.sqlite.files import notes
+from .stores import Stores, open_stores
 from .target import Targets
 from .watch import Watch
 from .worker import Worker
@@ -57,41 +59,51 @@ class Engine:
     async def open(self, stack: AsyncExitStack) -> None:
         """Open everything; `stack` closes it. Raises what makes it impossible."""
         settings, announce = self._settings, self._announce
-        self.store = store = SQLiteStore(settings)
-        await store.open()
-        stack.push_async_callback(store.close)
-        self.keywatch = KeyWatch(settings, store.path, announce)
+        self.stores = stores = open_stores(settings)
+        store, database = stores.jobs, stores.database
+        await database.open()
+        stack.push_async_callback(database.close)
+        self.keywatch = KeyReloader(settings, stores.location.secrets, announce)
         self.signer = await self.keywatch.open()
         outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, announce=self._announce))
-        self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, store.path))
-        self.worker = Worker(self._app, store, Targets(self._app, outbound, self.ids, settings), settings, announce)
-        self.reception = Reception(store.waiting, self._provenance, announce)
-        self.ledger = Ledger(store.outbox, announce)
+        self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
+        targets = Targets(self._app, outbound, self.ids, settings)
+        self.worker = Worker(self._app, store, stores.tasks, targets, settings, announce)
+        self.reception = Reception(stores.tasks, self._provenance, announce)
+        self.ledger = WebhookAdmin(stores.webhooks, announce)
         self.watch = Watch(store, announce)
         self.departure = Departure(self.watch.stop)
         stack.callback(self.departure.close)
-        self._delivery = DeliveryEngine(store, outbound, self.signer, settings, announce)
-        self._poller = Poller(store, store.waiting, Inquiry(outbound, settings), self.ids, announce)
-        self._janitor = Janitor(store, settings, announce, store.warnings, self._tokens, store.complaint)
+        messages = MessageBuilder(self.signer, self._formats(stores), time.time)
+        self._delivery = Dispatcher(store, stores.webhooks, outbound, messages, settings.webhook_schedule, announce)
+        self._poller = Poller(store, stores.tasks, Inquiry(outbound, settings), self.ids, announce)
+        self._janitor = Janitor(store, stores.tasks, announce, database.warnings, self._tokens, database.complaint)
         await self._janitor.warn()
-        if store.is_first:
+        if database.is_first:
             self._say_once()
         self._attend(stack)
 
+    def _formats(self, stores: Stores) -> dict[str, BodyFormat]:
+        """The bodies of webhooks, by the kind of job."""
+        return {
+            REQUEST_FORMAT: RequestFormat(stores.jobs.output, self._settings),
+            TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, self._settings),
+        }
+
     def _say_once(self) -> None:
         """What is the same for all processes on the database."""
-        for note in notes():
+        for note in self.stores.database.notes():
             self._announce(Noted(note))
         for message, is_near in stray_variables():
             self._announce(Warned(message) if is_near else Noted(message))
 
     def _attend(self, stack: AsyncExitStack) -> None:
         """What goes on beside the event loop's tasks: leases are renewed from a thread, and `logging` is listened to."""
-        heartbeat = Heartbeat(self.store, self._settings, self._announce, self._tokens)
+        heartbeat = Heartbeat(self.stores.jobs, self._settings, self._announce, self._tokens)
         stack.push_async_callback(heartbeat.stop)
         heartbeat.start()
         if self._settings.capture_logs and self._settings.max_logs:
-            stack.enter_context(Capture(self.store, asyncio.get_running_loop()))
+            stack.enter_context(Capture(self.stores.jobs, asyncio.get_running_loop()))
 
     def _tokens(self) -> list[int]:
         return self.worker.tokens() + self._delivery.tokens() + self._poller.tokens()
@@ -110,7 +122,7 @@ class Engine:
             for loop in loops:
                 group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
-            self._announce(Started(str(self.store.path), self._settings.concurrency, self._settings.name))
+            self._announce(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
             await stop.wait()
             self._say_what_is_waited_for()
             self.watch.stop()

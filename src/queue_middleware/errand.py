@@ -33,7 +33,7 @@ class Errand:
         """The callback id, once somebody here knows it; it is to be kept nowhere."""
         self._template = claim.request
         self._around = around
-        self._room = around.store.waiting
+        self._room = around.tasks
         self._expecting: asyncio.Task[bool] | None = None
 
     @classmethod

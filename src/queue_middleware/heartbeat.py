@@ -11,7 +11,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Collection
 
-from .aside import aside
+from .background import aside
 from .events import Announce, Event, Trouble
 from .settings import Settings
 from .store import Store

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Self
 
@@ -72,6 +75,15 @@ class Isolation:
         project = max((len(path) for path in self.project if _is_below(database, path)), default=0)
         kept = max((len(path) for path in self.kept if _is_below(database, path)), default=0)
         return project >= kept  # also where none does: it is a file of the machine
+
+
+def isolation(environ: Mapping[str, str] | None = None) -> Isolation | None:
+    """The replacement of databases that applies in this process; None outside a test run."""
+    text = (os.environ if environ is None else environ).get(VARIABLE, "")
+    return _isolation(text) if text else None
+
+
+_isolation = cache(Isolation.read)  # one for all queues of a process: it counts them
 
 
 def _is_below(path: str, folder: str) -> bool:

@@ -6,13 +6,12 @@ import asyncio
 import time
 from collections.abc import Callable, Collection
 
-from .aside import aside
+from .background import aside, rest
 from .errors import QueueError
 from .events import Announce, Finished, Rescued, Trouble, Warned
 from .lifecycle import OVERDUE, UNANSWERED
-from .rounds import rest
-from .settings import Settings
 from .store import Store
+from .waitingroom import WaitingRoom
 
 TICK = 1.0
 """Seconds between two looks for lost workers and passed deadlines; a look that finds nothing only reads."""
@@ -27,7 +26,7 @@ class Janitor:
     def __init__(
         self,
         store: Store,
-        settings: Settings,
+        tasks: WaitingRoom,
         announce: Announce,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
@@ -38,6 +37,7 @@ class Janitor:
         `running`: the tokens of what this process works on. `complaint`: why nothing can be stored at the moment.
         """
         self._store = store
+        self._tasks = tasks
         self._warnings = warnings
         self._running = running
         self._complaint = complaint
@@ -108,7 +108,7 @@ class Janitor:
 
     async def time_out(self) -> None:
         """Fail what has waited for somebody outside for too long, in batches as well."""
-        while not self._stopping.is_set() and (late := await self._store.waiting.time_out()):
+        while not self._stopping.is_set() and (late := await self._tasks.time_out()):
             for rescue in late:
                 self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
 

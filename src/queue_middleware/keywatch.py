@@ -1,4 +1,4 @@
-"""Brings the signing keys, and notices while the queue is running that their file was changed."""
+"""Loads the signing keys, and reloads them when their file changes."""
 
 from __future__ import annotations
 
@@ -8,24 +8,23 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .aside import aside
+from .background import aside, rest
 from .errors import SettingsError
 from .events import Announce, KeysChanged, Warned
-from .keyfile import KeyFile, Mark, keys_of_option, path_of_keys
+from .keyfile import FileVersion, KeyFile, keys_of_option, path_of_keys
 from .keyring import KeyRing
-from .rounds import rest
-from .secret import parse_secrets
+from .keys import parse_shared_secrets
 from .settings import Settings
 from .signing import Signer
 
-LOOK_EVERY = 2.0
-"""Seconds between two looks at the file: one call of `stat`, in a thread."""
+CHECK_INTERVAL = 2.0
+"""Seconds between two checks of the file: one call of `stat`, in a thread."""
 
 
-class KeyWatch:
-    """`open` gives the signer; `run` is its life, ended by `stop`. `database` is the file beside which the keys lie.
+class KeyReloader:
+    """`open` returns the signer; `run` checks the file until `stop`. `database` is the file beside which the key file is.
 
-    `clock` gives Unix seconds: it decides which key signs.
+    `clock` returns Unix seconds and decides which key signs.
     """
 
     def __init__(
@@ -35,68 +34,68 @@ class KeyWatch:
         self._announce = announce
         self._clock = clock
         self._stopping = asyncio.Event()
-        self._reading = threading.Lock()
+        self._lock = threading.Lock()
         self._warnings: list[str] = []
-        self._given = keys_of_option(settings.signing_key)
+        self._option_keys = keys_of_option(settings.signing_key)
         self._file = KeyFile(path_of_keys(settings.signing_key, database), warn=self._warnings.append)
-        self._mark: Mark | None = None
-        self._trouble = ""
+        self._version: FileVersion | None = None
+        self._error = ""
 
     async def open(self) -> Signer:
-        """Read the keys; the first is made where none were asked for. Raises `SettingsError`."""
-        ring = await aside(self._first) if self._given is None else self._given
-        self._signer = Signer(ring, parse_secrets(self._settings.webhook_secret), clock=self._clock)
-        self._tell_warnings()
+        """Load the keys; the first one is created if the option `signing_key` is not set. Raises `SettingsError`."""
+        ring = await aside(self._load) if self._option_keys is None else self._option_keys
+        self._signer = Signer(ring, parse_shared_secrets(self._settings.webhook_secret), clock=self._clock)
+        self._emit_warnings()
         return self._signer
 
     async def run(self) -> None:
-        """Look from time to time, until `stop`."""
+        """Check the file every `CHECK_INTERVAL`, until `stop`."""
         while not self._stopping.is_set():
-            await self.look()
-            await rest(self._stopping, LOOK_EVERY)
+            await self.check()
+            await rest(self._stopping, CHECK_INTERVAL)
 
     def stop(self) -> None:
-        """End. Repeatable."""
+        """End `run`. May be called repeatedly."""
         self._stopping.set()
 
-    async def look(self) -> None:
-        """Look now: whoever asks for the key set is not to be told an old one."""
-        if self._given is not None:
+    async def check(self) -> None:
+        """Check the file now. Called before the key set is served, so that it is not outdated."""
+        if self._option_keys is not None:
             return
-        changed = await aside(self._look)
-        self._tell_warnings()
+        changed = await aside(self._check)
+        self._emit_warnings()
         if changed:
             self._announce(KeysChanged(self._signer.active.kid))
 
-    def _first(self) -> KeyRing:
+    def _load(self) -> KeyRing:
         if self._settings.signing_key is None:
             self._file.create()
-        # Before reading: what is written in between is then read again.
-        self._mark = self._file.mark()
+        # Before the file is read, so that a change in between causes another reading.
+        self._version = self._file.version()
         return self._file.read()
 
-    def _look(self) -> bool:
-        with self._reading:
-            mark = self._file.mark()
-            if mark == self._mark:
-                self._trouble = ""
+    def _check(self) -> bool:
+        with self._lock:
+            version = self._file.version()
+            if version == self._version:
+                self._error = ""
                 return False
             try:
                 ring = self._file.read()
             except SettingsError as error:
-                self._keep(error.detail)
+                self._warn_once(error.detail)
                 return False
-            self._mark, self._trouble = mark, ""
-            changed = ring.written() != self._signer.ring.written()
+            self._version, self._error = version, ""
+            changed = ring.dump() != self._signer.ring.dump()
             self._signer.ring = ring
             return changed
 
-    def _keep(self, trouble: str) -> None:
-        """Go on with the keys that are known, and say why once."""
-        if trouble != self._trouble:
-            self._trouble = trouble
-            self._warnings.append(f"{trouble}; the keys that were read before go on signing")
+    def _warn_once(self, error: str) -> None:
+        """The loaded keys stay in use. Repeated checks with the same error warn once."""
+        if error != self._error:
+            self._error = error
+            self._warnings.append(f"{error}; the keys that are loaded stay in use")
 
-    def _tell_warnings(self) -> None:
+    def _emit_warnings(self) -> None:
         while self._warnings:
             self._announce(Warned(self._warnings.pop(0)))

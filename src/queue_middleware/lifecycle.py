@@ -1,4 +1,4 @@
-"""The laws of a job and of a delivery, as literal tables. The SQL guards say the same, and the store suite holds them to it."""
+"""The laws of a job, as literal tables. The SQL guards say the same, and the store suite holds them to it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Self
 
 from .ends import Outcome
-from .models import DeliveryState, ErrorType, Failure, Job, JobState, RetryCause, RetryPolicy, StoredResponse
+from .models import ErrorType, Failure, Job, JobState, RetryCause, RetryPolicy, StoredResponse
 
 
 class JobEvent(StrEnum):
@@ -62,41 +62,6 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
 
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 IN_QUEUE = frozenset({JobState.QUEUED, JobState.DELAYED})
-
-
-class DeliveryEvent(StrEnum):
-    """What can happen to a webhook delivery."""
-
-    CLAIM = "claim"
-    SUCCEED = "succeed"
-    RETRY = "retry"
-    EXHAUST = "exhaust"
-    RELEASE = "release"
-    LOSE = "lose"
-    FOLLOW = "follow"
-    """What it waited for has ended."""
-    SUPERSEDE = "supersede"
-    """It has failed, and there is newer news of the same request."""
-    GIVE_UP = "give_up"
-    """Its host has been failing for as long as the whole schedule takes."""
-    REDELIVER = "redeliver"
-
-
-DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
-    (DeliveryState.WAITING, DeliveryEvent.FOLLOW): DeliveryState.PENDING,
-    (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
-    (DeliveryState.PENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
-    (DeliveryState.PENDING, DeliveryEvent.GIVE_UP): DeliveryState.DEAD,
-    (DeliveryState.SENDING, DeliveryEvent.SUCCEED): DeliveryState.DELIVERED,
-    (DeliveryState.SENDING, DeliveryEvent.RETRY): DeliveryState.PENDING,
-    (DeliveryState.SENDING, DeliveryEvent.EXHAUST): DeliveryState.DEAD,
-    (DeliveryState.SENDING, DeliveryEvent.RELEASE): DeliveryState.PENDING,
-    (DeliveryState.SENDING, DeliveryEvent.LOSE): DeliveryState.PENDING,
-    (DeliveryState.SENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
-    (DeliveryState.DELIVERED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
-    (DeliveryState.SUPERSEDED, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
-    (DeliveryState.DEAD, DeliveryEvent.REDELIVER): DeliveryState.PENDING,
-}
 
 
 class Holder(StrEnum):

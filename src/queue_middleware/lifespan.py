@@ -1,65 +1,80 @@
-"""The application's lifespan with the queue inside: the application first up and last down (ASGI lifespan specification)."""
+"""Serves the application's lifespan with the queue inside: application up first and down last (ASGI lifespan specification)."""
 
 from __future__ import annotations
 
-from contextvars import copy_context
-from typing import Any
+from collections.abc import Mapping
+from contextvars import Context, copy_context
+from typing import Any, Protocol
 
 from starlette.types import Message, Receive, Scope, Send
 
 from .replay import App
-from .runtime import Runtime
 
 
-async def run_lifespan(app: App, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-    """Serve one lifespan scope. An application that has no lifespan, however it says so, is given one."""
-    await _Lifespan(runtime, scope, receive, send).run(app)
+class Lifecycle(Protocol):
+    """What starts and stops with the application."""
+
+    async def start(self, state: Mapping[str, Any] | None, context: Context) -> None:
+        """Start. Raises the reason why that is impossible."""
+
+    async def stop(self) -> None:
+        """Stop. Repeatable."""
+
+    def warn(self, message: str) -> None:
+        """Warn the operator."""
+
+
+async def run_lifespan(app: App, lifecycle: Lifecycle, scope: Scope, receive: Receive, send: Send) -> None:
+    """Serve one lifespan scope. An application without lifespan support, however it shows that, is given one."""
+    await _Lifespan(lifecycle, scope, receive, send).run(app)
 
 
 class _Lifespan:
-    def __init__(self, runtime: Runtime, scope: Scope, receive: Receive, send: Send) -> None:
-        self._runtime = runtime
+    def __init__(self, lifecycle: Lifecycle, scope: Scope, receive: Receive, send: Send) -> None:
+        self._lifecycle = lifecycle
         self._scope = scope
         self._receive = receive
         self._send = send
-        self._asked = False
-        self._answered = False
+        self._startup_received = False
+        self._startup_answered = False
         self._failed = False
-        self._told_to_stop = False
-        self._lacks_lifespan = ""
+        self._shutdown_received = False
+        self._no_lifespan_reason = ""
 
     async def run(self, app: App) -> None:
         try:
             await app(self._scope, self._receive_for_app, self._send_for_app)
         except Exception as error:
-            # Before start-up is answered it means "no lifespan here"; Django raises ValueError for the whole protocol.
-            if self._answered:
-                await self._runtime.stop()
+            # An exception before the startup event is answered means "no lifespan here"; Django raises ValueError.
+            if self._startup_answered:
+                await self._lifecycle.stop()
                 raise
-            self._lacks_lifespan = f"the application has no lifespan, as it seems: {type(error).__name__}: {error}"
+            self._no_lifespan_reason = f"the application seems to have no lifespan: {type(error).__name__}: {error}"
+        if not self._failed and not self._startup_answered:
+            await self._start_without_app()
         if self._failed:
             return
-        if not self._answered:
-            if not self._asked:
-                await self._receive()
-            await self._start({"type": "lifespan.startup.complete"})
-            if self._failed:
-                return
-            if self._lacks_lifespan:
-                self._runtime.warn(self._lacks_lifespan)
-        if not self._told_to_stop:
+        if not self._shutdown_received:
             await self._receive()
-            await self._runtime.stop()
+            await self._lifecycle.stop()
             await self._send({"type": "lifespan.shutdown.complete"})
+
+    async def _start_without_app(self) -> None:
+        """Answer the startup event in place of an application that has no lifespan."""
+        if not self._startup_received:
+            await self._receive()
+        await self._start({"type": "lifespan.startup.complete"})
+        if not self._failed and self._no_lifespan_reason:
+            self._lifecycle.warn(self._no_lifespan_reason)
 
     async def _receive_for_app(self) -> Message:
         if self._failed:
             return {"type": "lifespan.shutdown"}
         message = await self._receive()
-        self._asked = True
+        self._startup_received = True
         if message["type"] == "lifespan.shutdown":
-            self._told_to_stop = True
-            await self._runtime.stop()
+            self._shutdown_received = True
+            await self._lifecycle.stop()
         return message
 
     async def _send_for_app(self, message: Message) -> None:
@@ -67,16 +82,16 @@ class _Lifespan:
             await self._start(message)
         elif not self._failed:
             if message["type"] == "lifespan.startup.failed":
-                self._answered = self._failed = True
+                self._startup_answered = self._failed = True
             await self._send(message)
 
     async def _start(self, message: Message) -> None:
-        """Start the queue, then tell the server that all is up; or that it is not, and let the application close."""
-        self._answered = True
+        """Start the queue, then report startup as complete; if that fails, report it and let the application shut down."""
+        self._startup_answered = True
         state: dict[str, Any] | None = self._scope.get("state")
         try:
-            # Called from within the application's start-up, so the context holds the variables that it has set.
-            await self._runtime.start(state, copy_context())
+            # This runs inside the application's startup, so the context holds the variables that the startup has set.
+            await self._lifecycle.start(state, copy_context())
         except Exception as error:
             self._failed = True
             await self._send({"type": "lifespan.startup.failed", "message": f"queue_middleware: {error}"})

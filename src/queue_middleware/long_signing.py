@@ -1,65 +1,62 @@
-"""What the headers of a webhook are computed from where its body is too long for memory: its pieces are passed twice."""
+"""Computes the signatures of a webhook with a body that is too long for memory. Its chunks are read twice."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable
 
-from .aside import aside
-from .models import Headers
+from .background import aside
+from .body import BodySignature
 from .signing import Signer
-from .wire import asyncqueue, standard
+from .wire import standard
 
 
-class LongSigning:
-    """Of one webhook, for one moment: `timestamp` in Unix seconds. `secrets` are those of `X-AsyncQueue-Signature`."""
+class LongMessageSigner:
+    """For one webhook, signed at `timestamp` in Unix seconds. `own` is the signature of the body's format, if it has one."""
 
-    def __init__(self, signer: Signer, webhook_id: str, timestamp: str, secrets: Iterable[str]) -> None:
-        self._before = standard.signed_message(webhook_id, timestamp, b"")
-        self._timestamp = timestamp
-        self._body = hashlib.sha256()
-        self._signatures = signer.sign_each_long()
-        self._shared = signer.codes_long()
-        self._own = asyncqueue.signature_codes(secrets, timestamp)
+    def __init__(self, signer: Signer, webhook_id: str, timestamp: str, own: BodySignature | None) -> None:
+        self._prefix = standard.signed_message(webhook_id, timestamp, b"")
+        self._body_hash = hashlib.sha256()
+        self._signatures = signer.start_signatures()
+        self._macs = signer.start_macs()
+        self._own = own
 
-    async def read(self, pieces: Callable[[], AsyncIterator[bytes]]) -> None:
-        """Let the body pass, twice. Megabytes of it would hold up everything else in this event loop."""
+    async def read(self, read_body: Callable[[], AsyncIterator[bytes]]) -> None:
+        """Read the body twice. The hashing runs in a thread: that of several megabytes would block the event loop."""
         for signature in self._signatures:
-            signature.first(self._before)
-        for code in self._shared:
-            code.update(self._before)
-        async for piece in pieces():
-            await aside(self._first, piece)
+            signature.update_first(self._prefix)
+        for mac in self._macs:
+            mac.update(self._prefix)
+        async for chunk in read_body():
+            await aside(self._update_first, chunk)
         for signature in self._signatures:
-            signature.turn()
-            signature.second(self._before)
-        async for piece in pieces():
-            await aside(self._second, piece)
+            signature.end_first()
+            signature.update_second(self._prefix)
+        async for chunk in read_body():
+            await aside(self._update_second, chunk)
 
-    def _first(self, piece: bytes) -> None:
-        self._body.update(piece)
-        for code in (*self._shared, *self._own):
-            code.update(piece)
+    def _update_first(self, chunk: bytes) -> None:
+        self._body_hash.update(chunk)
+        for mac in self._macs:
+            mac.update(chunk)
+        if self._own is not None:
+            self._own.update(chunk)
         for signature in self._signatures:
-            signature.first(piece)
+            signature.update_first(chunk)
 
-    def _second(self, piece: bytes) -> None:
+    def _update_second(self, chunk: bytes) -> None:
         for signature in self._signatures:
-            signature.second(piece)
+            signature.update_second(chunk)
 
     @property
     def digest(self) -> str:
         """SHA-256 of the body, in hex."""
-        return self._body.hexdigest()
+        return self._body_hash.hexdigest()
 
     def signatures(self) -> list[bytes]:
-        """See `Signer.sign_each`. Raises `ValueError` where the body was not the same twice."""
-        return [signature.done() for signature in self._signatures]
+        """Ed25519 signatures, as by `Signer.sign_all`. Raises `ValueError` if the second reading differed from the first."""
+        return [signature.digest() for signature in self._signatures]
 
-    def codes(self) -> list[bytes]:
-        """See `Signer.codes`."""
-        return [code.digest() for code in self._shared]
-
-    def own(self) -> Headers:
-        """See `asyncqueue.signature_headers`."""
-        return asyncqueue.spelled_codes(self._own, self._timestamp)
+    def macs(self) -> list[bytes]:
+        """HMAC-SHA256 by each shared secret, as by `Signer.macs`."""
+        return [mac.digest() for mac in self._macs]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
@@ -14,19 +15,19 @@ from .application import default_name, layers
 from .attach import Attachment, attached_queue
 from .counts import Counts
 from .events import Observer
-from .ledger import UNWELL, Selection
+from .isolation import isolation
+from .ledger import UNHEALTHY, make_filter
 from .lifespan import run_lifespan
-from .models import Standing
 from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
-from .settings import Options, Settings, isolation
+from .settings import Options, Settings
 from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.fal import FalQueue
-from .webhooks import Attempt, DeliveryRecord, Receiver
+from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
 from .wrapping import check_application, check_authenticate, check_nesting
 
 if TYPE_CHECKING:
@@ -195,28 +196,54 @@ class QueueMiddleware(Generic[AppT]):
         """How many requests, webhooks and receivers are in each state that has any."""
         return await self._runtime.counts()
 
-    async def deliveries(self, *, after: int = 0, limit: int = 100, **which: Unpack[Selection]) -> list[DeliveryRecord]:
+    async def deliveries(
+        self,
+        *,
+        after: int = 0,
+        limit: int = 100,
+        request_id: str | None = None,
+        delivery_id: int | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dead_only: bool = False,
+    ) -> list[DeliveryRecord]:
         """Webhooks by `request_id`, `delivery_id`, `host`, `since`, `until`, `dead_only`, oldest first.
 
         The next page begins `after` the last id of this one.
         """
-        return await self._runtime.ledger.deliveries(after=after, limit=limit, **which)
+        criteria = make_filter(
+            request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
+        )
+        return await self._runtime.ledger.deliveries(criteria, after=after, limit=limit)
 
     async def delivery_attempts(self, delivery_id: int) -> list[Attempt]:
         """What came of each attempt to deliver a webhook, with the beginning of the answer. Not for the submitter's eyes."""
         return await self._runtime.ledger.attempts(delivery_id)
 
-    async def receivers(self, standings: Collection[Standing] = UNWELL) -> list[Receiver]:
+    async def receivers(self, standings: Collection[Standing] = UNHEALTHY) -> list[Receiver]:
         """The hosts that webhooks go to and that are not well, or those of other standings; at most 1,000."""
         return await self._runtime.ledger.receivers(standings)
 
-    async def redeliver(self, **which: Unpack[Selection]) -> int:
+    async def redeliver(
+        self,
+        *,
+        request_id: str | None = None,
+        delivery_id: int | None = None,
+        host: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        dead_only: bool | None = None,
+    ) -> int:
         """Deliver webhooks again, selected as by `deliveries`; how many. Each begins its schedule anew, under the same id.
 
         One request or delivery that is named is delivered again whatever became of it; of all others only those that were
         given up, unless `dead_only=False` is said. Raises `BadRequest` where nothing is selected, and `UnknownRequest`.
         """
-        return await self._runtime.ledger.redeliver(**which)
+        criteria = make_filter(
+            request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
+        )
+        return await self._runtime.ledger.redeliver(criteria)
 
     def running(
         self, state: Mapping[str, Any] | None = None, *, parent: App | None = None

@@ -21,24 +21,11 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
-    WAITING = "waiting"
+    WAITING = "awaiting"
     """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
-
-
-class DeliveryState(StrEnum):
-    """Where a webhook stands. The last three are final, until somebody asks for it to be delivered again."""
-
-    WAITING = "waiting"
-    """For an earlier webhook of the same request."""
-    PENDING = "pending"
-    SENDING = "sending"
-    DELIVERED = "delivered"
-    SUPERSEDED = "superseded"
-    """It had failed, and then there was newer news of the same request."""
-    DEAD = "dead"
 
 
 class WebhookKind(StrEnum):
@@ -47,17 +34,6 @@ class WebhookKind(StrEnum):
     STARTED = "started"
     PROGRESS = "progress"
     COMPLETED = "completed"
-
-
-class Standing(StrEnum):
-    """What we know of a host that webhooks go to; `circuit` is the law of it."""
-
-    NEW = "new"
-    GOOD = "good"
-    SLOW = "slow"
-    FAILING = "failing"
-    OPEN = "open"
-    """Nothing is sent but a probe now and then."""
 
 
 class Priority(IntEnum):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import binascii
 import math
 import os
 import re
@@ -257,3 +259,36 @@ def parse_public_url(value: object) -> str:
     else:
         raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
     return text
+
+
+WHSEC_PREFIX = "whsec_"
+SHORTEST_WEBHOOK_SECRET, LONGEST_WEBHOOK_SECRET = 24, 64
+"""Bytes (Standard Webhooks 1.0.0)."""
+
+
+def parse_webhook_secrets(value: object) -> tuple[str, ...]:
+    """Secrets `whsec_…` from a string with commas or white space, or from a list; each one is checked."""
+    if isinstance(value, str):
+        secrets = tuple(re.findall(r"[^\s,]+", value))
+    elif isinstance(value, Iterable):
+        secrets = tuple(str(item) for item in value)
+    else:
+        raise SettingsError(f"a {type(value).__name__} is not a list of webhook secrets")
+    for secret in secrets:
+        decode_webhook_secret(secret)
+    return secrets
+
+
+def decode_webhook_secret(text: str) -> bytes:
+    """The key in `whsec_` and base64. The error text never repeats the secret."""
+    try:
+        encoded = text.removeprefix(WHSEC_PREFIX)
+        key = base64.b64decode(encoded, validate=True) if text.startswith(WHSEC_PREFIX) else b""
+    except (binascii.Error, ValueError):
+        key = b""
+    if not SHORTEST_WEBHOOK_SECRET <= len(key) <= LONGEST_WEBHOOK_SECRET:
+        raise SettingsError(
+            f"a webhook secret is {WHSEC_PREFIX} and the base64 of {SHORTEST_WEBHOOK_SECRET} to "
+            f"{LONGEST_WEBHOOK_SECRET} bytes; make one with: echo {WHSEC_PREFIX}$(openssl rand -base64 32)"
+        )
+    return key

@@ -10,8 +10,7 @@ from collections.abc import Awaitable, Collection
 from typing import Protocol
 
 from .circuit import Outcome
-from .models import Standing
-from .webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Which
+from .webhooks import Attempt, Claimed, Delivery, DeliveryFilter, DeliveryRecord, Receiver, Room, Settled, Standing
 
 
 class Outbox(Protocol):
@@ -41,7 +40,7 @@ class Outbox(Protocol):
 
     # --- the operator's verbs
 
-    async def records(self, which: Which, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """The webhooks that are meant, in the order in which they were made, from the first whose id is larger than `after`.
 
         Raises `UnknownRequest` for a request or delivery that is not there.

@@ -8,14 +8,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from .aside import Lane
+from . import events
+from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Announce, Finished, Outage, Polled, PollFailed
 from .headers import kept_headers
 from .models import ErrorType, Failure, StoredResponse
 from .poll_request import Inquiry, poll_headers
-from .rounds import GRACE, SHORTEST_WAIT, Rounds
 from .schedule import PollLimiter, next_poll_delay
 from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
@@ -78,7 +78,7 @@ class Poller:
         self._clock = clock
         self._limiter = PollLimiter(limit)
         self._lane = Lane()
-        self._loop = Rounds("poller", self._claim, emit, grace=grace)
+        self._loop = Rounds(self._claim, partial(events.Trouble, "poller", emit), grace=grace)
         jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:

@@ -1,54 +1,74 @@
-"""A secret in a file of mode 0600: made once, by whichever process is first, and read by all."""
+"""Files that hold secrets: readable by their owner only, created once by any of several processes, replaced as a whole."""
 
 from __future__ import annotations
 
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .errors import SettingsError
 
-_MODE = 0o600
-_LARGEST = 4096
+PRIVATE_MODE = 0o600
+_MAX_SIZE = 4096
 
 
-def read_or_make(path: Path, make: Callable[[], str]) -> str:
-    """The text of the file; it is made where there is none. Blocking: a few small file operations.
+def read_or_create(path: Path, make: Callable[[], str]) -> str:
+    """The text of the file, stripped; `make` gives the text of a new one. Blocking: a few small file operations.
 
-    Raises `SettingsError` for a file that cannot be made or read, or that is open to others.
+    Raises `SettingsError` for a file that cannot be created or read, or that other users can read or write.
     """
     try:
         if not path.exists():
-            _create(path, make())
+            create(path, make())
         return _read(path)
     except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise SettingsError(f"the secret {path} cannot be used: {reason}") from error
+        raise SettingsError(f"cannot use the secret {path}: {reason_of(error)}") from error
 
 
-def _create(path: Path, text: str) -> None:
-    """Put it there whole, or leave the one that another process put there first."""
+def create(path: Path, text: str) -> None:
+    """Create the file, or leave the one that another process created first. Raises `OSError`."""
+    # A link appears as a whole and never replaces a file, so processes that start together agree on one.
+    with _draft(path.resolve(), text, PRIVATE_MODE) as draft, suppress(FileExistsError):
+        os.link(draft, path)
+    _sync_directory(path.parent)
+
+
+def replace(path: Path, text: str, mode: int = PRIVATE_MODE, owner: tuple[int, int] | None = None) -> None:
+    """Replace the file as a whole, so that readers see the old text or the new. `owner`: user and group. Raises `OSError`."""
+    with _draft(path, text, mode) as draft:
+        if owner is not None:
+            os.chown(draft, *owner)
+        draft.replace(path)
+    _sync_directory(path.parent)
+
+
+def reason_of(error: OSError) -> str:
+    """The error for an operator, without the path."""
+    return error.strerror or type(error).__name__
+
+
+@contextmanager
+def _draft(path: Path, text: str, mode: int) -> Iterator[Path]:
+    """A synced file with this text beside `path`, deleted at the end unless it was renamed."""
     draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_MODE)
         with open(descriptor, "w", encoding="ascii") as file:  # noqa: PTH123 - pathlib cannot open a descriptor
             file.write(text)
             file.flush()
+            os.fchmod(descriptor, mode)
             os.fsync(descriptor)
-        # A link appears whole or not at all and never replaces, so processes that start together agree on one.
-        os.link(draft, path)
-    except FileExistsError:
-        pass
+        yield draft
     finally:
         draft.unlink(missing_ok=True)
-    sync_folder(path.parent)
 
 
-def sync_folder(folder: Path) -> None:
-    """Make a new name in it survive a power cut: what is made from a secret outlives it. Blocking."""
-    descriptor = os.open(folder, os.O_RDONLY)
+def _sync_directory(directory: Path) -> None:
+    """Make a new name survive a power failure, because what is derived from the secret survives too. Blocking."""
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -57,10 +77,10 @@ def sync_folder(folder: Path) -> None:
 
 def _read(path: Path) -> str:
     with path.open("rb") as file:
-        # The opened file is looked at, not the name, which could point elsewhere a moment later.
+        # The open file is checked, because the name could point to another one a moment later.
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
-            raise SettingsError(f"the secret {path} is not a file")
+            raise SettingsError(f"the secret {path} is not a regular file")
         if stat.S_IMODE(status.st_mode) & 0o077:
-            raise SettingsError(f"the secret {path} can be read or written by others; run: chmod 600 {path}")
-        return file.read(_LARGEST).decode("ascii", "replace").strip()
+            raise SettingsError(f"other users can read or write the secret {path}; run: chmod 600 {path}")
+        return file.read(_MAX_SIZE).decode("ascii", "replace").strip()

@@ -1,117 +1,121 @@
-"""What the headers of a webhook claim, in fal's spelling and in that of Standard Webhooks. Nobody has vouched for it yet."""
+"""Parses the signed message of a webhook from its headers, in the formats of fal and Standard Webhooks; verifies nothing."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
+from typing import NamedTuple
 
 from .errors import VerificationError
-from .value import Value
 from .wire import standard
 from .wire import webhook as fal
 
-Pairs = Iterable[tuple[str | bytes, str | bytes]]
+HeaderPairs = Iterable[tuple[str | bytes, str | bytes]]
 
-MOST_SIGNATURES = 16
-"""Of one webhook: each costs a try with each key, and anybody may send some."""
+MAX_SIGNATURES = 16
+"""Of one webhook. Each one is tried with each key, and the sender is not known before one of them verifies."""
 
 _HEX_SIGNATURE = re.compile(r"[0-9a-fA-F]{128}")
-_SECONDS = re.compile(r"[0-9]{1,12}")
+_UNIX_SECONDS = re.compile(r"[0-9]{1,12}")
 
 
-class Proof(Value, frozen=True):
-    """A message that was signed, and the signatures that came with it: Ed25519, and codes of HMAC."""
+class SignedMessage(NamedTuple):
+    """A signed message, and the signatures that came with it: Ed25519 signatures and HMAC-SHA256 MACs."""
 
     message: bytes
     signatures: tuple[bytes, ...]
-    codes: tuple[bytes, ...]
+    macs: tuple[bytes, ...]
     timestamp: int
     request_id: str | None = None
     user_id: str | None = None
     webhook_id: str | None = None
 
 
-Reader = Callable[[Mapping[bytes, str], bytes], Proof]
-"""From headers and the body. Raises `VerificationError`."""
+Parser = Callable[[Mapping[bytes, str], bytes], SignedMessage]
+"""Takes the headers and the body. Raises `VerificationError`."""
 
 
-def read_fal(found: Mapping[bytes, str], body: bytes) -> Proof:
-    """The four headers of fal (fal queue contract, section 9)."""
-    request_id, user_id = _header(found, fal.REQUEST_ID), _header(found, fal.USER_ID)
-    timestamp, signature = _header(found, fal.TIMESTAMP), _header(found, fal.SIGNATURE)
-    at = _seconds(timestamp, fal.TIMESTAMP)
+def parse_fal(headers: Mapping[bytes, str], body: bytes) -> SignedMessage:
+    """From fal's four headers (docs/reference/protocols/fal.md, section 9)."""
+    request_id, user_id = _require(headers, fal.REQUEST_ID), _require(headers, fal.USER_ID)
+    timestamp, signature = _require(headers, fal.TIMESTAMP), _require(headers, fal.SIGNATURE)
+    signed_at = _parse_seconds(timestamp, fal.TIMESTAMP)
     if not _HEX_SIGNATURE.fullmatch(signature):
         raise VerificationError("the header x-fal-webhook-signature is not 64 bytes in hex")
     message = fal.signed_message(request_id, user_id, timestamp, body)
-    return Proof(message, (bytes.fromhex(signature),), (), at, request_id=request_id, user_id=user_id)
+    return SignedMessage(message, (bytes.fromhex(signature),), (), signed_at, request_id=request_id, user_id=user_id)
 
 
-def read_standard(found: Mapping[bytes, str], body: bytes) -> Proof:
-    """The three headers of Standard Webhooks."""
-    webhook_id, timestamp = _header(found, standard.ID), _header(found, standard.TIMESTAMP)
-    at = _seconds(timestamp, standard.TIMESTAMP)
-    signatures, codes = standard.read_signatures(_header(found, standard.SIGNATURE))
-    if not signatures and not codes:
-        raise VerificationError("the header webhook-signature has neither 'v1a,' nor 'v1,' and base64")
-    if len(signatures) + len(codes) > MOST_SIGNATURES:
-        raise VerificationError(f"the header webhook-signature has more than {MOST_SIGNATURES} signatures")
-    return Proof(standard.signed_message(webhook_id, timestamp, body), signatures, codes, at, webhook_id=webhook_id)
+def parse_standard(headers: Mapping[bytes, str], body: bytes) -> SignedMessage:
+    """From the three headers of Standard Webhooks (specification 1.0.0)."""
+    webhook_id, timestamp = _require(headers, standard.ID), _require(headers, standard.TIMESTAMP)
+    signed_at = _parse_seconds(timestamp, standard.TIMESTAMP)
+    signatures, macs = standard.parse_signatures(_require(headers, standard.SIGNATURE))
+    if not signatures and not macs:
+        raise VerificationError("the header webhook-signature has neither 'v1a,' nor 'v1,' followed by a signature in base64")
+    if len(signatures) + len(macs) > MAX_SIGNATURES:
+        raise VerificationError(f"the header webhook-signature has more than {MAX_SIGNATURES} signatures")
+    message = standard.signed_message(webhook_id, timestamp, body)
+    return SignedMessage(message, signatures, macs, signed_at, webhook_id=webhook_id)
 
 
-SPELLINGS: Mapping[Reader, tuple[bytes, ...]] = {
-    read_fal: (fal.REQUEST_ID, fal.USER_ID, fal.TIMESTAMP, fal.SIGNATURE),
-    read_standard: (standard.ID, standard.TIMESTAMP, standard.SIGNATURE),
+FORMATS: Mapping[Parser, tuple[bytes, ...]] = {
+    parse_fal: (fal.REQUEST_ID, fal.USER_ID, fal.TIMESTAMP, fal.SIGNATURE),
+    parse_standard: (standard.ID, standard.TIMESTAMP, standard.SIGNATURE),
 }
-"""The headers that each reads."""
+"""The headers that each parser reads."""
+
+_HEADER_NAMES = frozenset(name for names in FORMATS.values() for name in names)
 
 
-def collect(headers: Mapping[str, str] | Pairs) -> dict[bytes, str]:
-    """The headers of both spellings, by name in lower case. Raises `VerificationError` for one that came twice."""
-    wanted = {name for names in SPELLINGS.values() for name in names}
+def extract_headers(headers: Mapping[str, str] | HeaderPairs) -> dict[bytes, str]:
+    """The signature headers of all formats by lower-case name. Raises `VerificationError` if one of them is repeated."""
     found: dict[bytes, str] = {}
     for name, value in headers.items() if isinstance(headers, Mapping) else headers:
         key = (name if isinstance(name, bytes) else name.encode("latin-1", "replace")).lower()
-        if key not in wanted:
+        if key not in _HEADER_NAMES:
             continue
         if key in found:
-            raise VerificationError(f"the header {key.decode()} came twice")
+            raise VerificationError(f"the header {key.decode()} is repeated")
         found[key] = value.decode("latin-1") if isinstance(value, bytes) else value
     return found
 
 
-def read_proofs(
-    readers: Iterable[Reader], found: Mapping[bytes, str], body: bytes, now: float, tolerance: float
-) -> list[Proof]:
-    """Those that are well-formed and of our time, one at least. Raises `VerificationError` for the first that is not."""
-    proofs, troubles = [], []
-    # Without any header of them all, the first says what is missing.
-    for reader in sorted(readers, key=lambda reader: not any(map(found.get, SPELLINGS[reader]))):
+def parse_messages(
+    parsers: Iterable[Parser], headers: Mapping[bytes, str], body: bytes, now: float, tolerance: float
+) -> list[SignedMessage]:
+    """The messages that are well-formed and recent, at least one.
+
+    If there is none, raises the first parser's `VerificationError`; parsers whose headers are present come first.
+    """
+    messages, failures = [], []
+    for parser in sorted(parsers, key=lambda parser: not any(map(headers.get, FORMATS[parser]))):
         try:
-            proof = reader(found, body)
-            _check_time(proof, now, tolerance)
+            message = parser(headers, body)
+            _check_time(message, now, tolerance)
         except UnicodeEncodeError:
-            troubles.append(VerificationError("a header of the webhook is not text"))
+            failures.append(VerificationError("a header of the webhook is not valid text"))
         except VerificationError as error:
-            troubles.append(error)
+            failures.append(error)
         else:
-            proofs.append(proof)
-    if not proofs:
-        raise troubles[0]
-    return proofs
+            messages.append(message)
+    if not messages:
+        raise failures[0]
+    return messages
 
 
-def _check_time(proof: Proof, now: float, tolerance: float) -> None:
-    if abs(now - proof.timestamp) > tolerance:
-        raise VerificationError(f"the webhook's time differs from ours by more than {tolerance:g} s")
+def _check_time(message: SignedMessage, now: float, tolerance: float) -> None:
+    if abs(now - message.timestamp) > tolerance:
+        raise VerificationError(f"the webhook's timestamp differs from this machine's clock by more than {tolerance:g} s")
 
 
-def _header(found: Mapping[bytes, str], name: bytes) -> str:
-    if not (value := found.get(name)):
+def _require(headers: Mapping[bytes, str], name: bytes) -> str:
+    if not (value := headers.get(name)):
         raise VerificationError(f"the header {name.decode()} is missing")
     return value
 
 
-def _seconds(text: str, name: bytes) -> int:
-    if not _SECONDS.fullmatch(text):
+def _parse_seconds(text: str, name: bytes) -> int:
+    if not _UNIX_SECONDS.fullmatch(text):
         raise VerificationError(f"the header {name.decode()} is not a number of seconds")
     return int(text)

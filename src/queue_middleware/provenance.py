@@ -14,7 +14,7 @@ import httpx
 from .errors import SettingsError, VerificationError
 from .hosts import canonical_host, host_of
 from .models import Headers
-from .secret import PREFIX
+from .optiontexts import WHSEC_PREFIX
 from .verify import WebhookVerifier
 
 
@@ -36,7 +36,7 @@ class Provenance:
         self._verifiers: dict[str, list[WebhookVerifier]] = {}
         for host, source in sources:
             try:
-                if source.startswith(PREFIX):
+                if source.startswith(WHSEC_PREFIX):
                     verifier = WebhookVerifier(secrets=[source], clock=clock)
                 else:
                     verifier = WebhookVerifier(source, client=client, clock=clock)

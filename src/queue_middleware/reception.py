@@ -10,7 +10,7 @@ import asyncio
 import hmac
 from typing import Any
 
-from .aside import Lane
+from .background import Lane
 from .callback_id import digest, is_token
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Announce, Finished, NotLast

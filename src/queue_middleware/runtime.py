@@ -16,7 +16,7 @@ from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
 from .guard import WEBHOOK, Guard
 from .journal import Journal
 from .keyfile import keys_of_option
-from .ledger import Ledger
+from .ledger import WebhookAdmin
 from .lifecycle import CANCELLED
 from .models import Cancelled, Job, LogLine, NewJob, Result
 from .process import asyncio_loop, move_in
@@ -138,7 +138,7 @@ class Runtime:
         # Also while it stops: until then it holds what a child must not keep when its parent dies.
         if self._main is not None and not self._main.done() and self._ready.done():
             self._why_not = FORKED
-            self._engine.store.disown()
+            self._engine.stores.database.disown()
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -178,7 +178,7 @@ class Runtime:
 
     def warn(self, message: str) -> None:
         """Warn the operator. Of several processes on one database only the first does, once it runs."""
-        if self._why_not or self._engine.store.is_first:
+        if self._why_not or self._engine.stores.database.is_first:
             self._announce(Warned(message))
 
     # --- the faces' verbs
@@ -201,7 +201,7 @@ class Runtime:
         Answer it inside of `with` the submission: what was claimed begins behind that. It begins all the same when the caller
         is cancelled before.
         """
-        worker, store = self._engine.worker, self._engine.store
+        worker, store = self._engine.worker, self._engine.stores.jobs
         submission = Submission(worker)
         try:
             if not worker.reserve():
@@ -222,7 +222,7 @@ class Runtime:
 
     async def job(self, request_id: str) -> Job:
         """See `store.Store.job`."""
-        return await self._engine.store.job(request_id)
+        return await self._engine.stores.jobs.job(request_id)
 
     @asynccontextmanager
     async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
@@ -238,19 +238,19 @@ class Runtime:
 
     async def result(self, request_id: str) -> Result:
         """See `store.Store.result`."""
-        return await self._engine.store.result(request_id)
+        return await self._engine.stores.jobs.result(request_id)
 
     async def output(self, key: int, number: int) -> bytes:
         """See `store.Store.output`."""
-        return await self._engine.store.output(key, number)
+        return await self._engine.stores.jobs.output(key, number)
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """See `store.Store.logs`."""
-        return await self._engine.store.logs(key, after)
+        return await self._engine.stores.jobs.logs(key, after)
 
     async def cancel(self, request_id: str) -> Cancelled:
         """See `store.Store.cancel`."""
-        cancelled = await self._engine.store.cancel(request_id)
+        cancelled = await self._engine.stores.jobs.cancel(request_id)
         if cancelled is Cancelled.WAITING:
             self._announce(Finished(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
@@ -267,11 +267,11 @@ class Runtime:
 
     async def task(self, request_id: str) -> TaskRecord:
         """See `waitingroom.WaitingRoom.record`."""
-        return await self._engine.store.waiting.record(request_id)
+        return await self._engine.stores.tasks.record(request_id)
 
     async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
         """See `waitingroom.WaitingRoom.page`."""
-        return await self._engine.store.waiting.page(client, status, limit=limit, offset=offset)
+        return await self._engine.stores.tasks.page(client, status, limit=limit, offset=offset)
 
     @property
     def reception(self) -> Reception:
@@ -279,7 +279,7 @@ class Runtime:
         return self._engine.reception
 
     @property
-    def ledger(self) -> Ledger:
+    def ledger(self) -> WebhookAdmin:
         """The operator's view of the webhooks. Raises `NotRunning`."""
         self.check_running()
         return self._engine.ledger
@@ -287,9 +287,9 @@ class Runtime:
     async def counts(self) -> Counts:
         """See `store.Store.counts`. Raises `NotRunning`."""
         self.check_running()
-        return await self._engine.store.counts()
+        return await self._engine.stores.jobs.counts()
 
     async def keys(self) -> Mapping[str, Any]:
         """The JSON Web Key Set with which our webhooks can be verified, as of now."""
-        await self._engine.keywatch.look()
+        await self._engine.keywatch.check()
         return self._engine.signer.jwks()

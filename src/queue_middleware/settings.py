@@ -6,12 +6,10 @@ import difflib
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from functools import cache
 from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
-from .isolation import VARIABLE, Isolation
 from .optiontexts import (
     parse_app,
     parse_crash,
@@ -33,12 +31,12 @@ from .optiontexts import (
     parse_secrets,
     parse_size,
     parse_waits,
+    parse_webhook_secrets,
     parse_words,
 )
-from .secret import secret_words
 
-_OTHERS = VARIABLE
-"""With which variables begin that begin like options and are not."""
+_TEST_VARIABLES = "QUEUE_TESTS"
+"""Prefix of the variables that start like options and belong to `testing`."""
 
 
 class Options(TypedDict, total=False):
@@ -153,7 +151,7 @@ class Settings:
     """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
     webhook_timeout: float = _option(15.0, parse_seconds, least=0.1)
     """Seconds for one delivery attempt in all."""
-    webhook_secret: tuple[str, ...] = _option((), secret_words, told=False)
+    webhook_secret: tuple[str, ...] = _option((), parse_webhook_secrets, told=False)
     """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
     signing_key: str | None = _option(None, parse_key_or_path, told=False)
     """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.
@@ -231,22 +229,13 @@ def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str,
     words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
     said = []
     for name in sorted(os.environ if environ is None else environ):
-        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_OTHERS):
+        if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
             near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
             hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
             said.append(
                 (f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near))
             )
     return said
-
-
-def isolation(environ: Mapping[str, str] | None = None) -> Isolation | None:
-    """Where the databases of tests lie, while pytest runs."""
-    text = (os.environ if environ is None else environ).get(VARIABLE, "")
-    return _isolation(text) if text else None
-
-
-_isolation = cache(Isolation.read)  # one for all queues of a process: it counts them
 
 
 def _variable(option: str) -> str:

@@ -1,4 +1,4 @@
-"""What signs our webhooks: a ring of Ed25519 keys, and the secrets that are shared with receivers, if there are any."""
+"""Signs webhooks with the Ed25519 keys that are valid now, and with the secrets that are shared with receivers."""
 
 from __future__ import annotations
 
@@ -6,22 +6,21 @@ import hmac
 import time
 from collections.abc import Callable, Iterable
 
-from .keypair import KeyPair, LongSignature
 from .keyring import KeyRing, jwks
-from .secret import Secret
+from .keys import KeyPair, LongSignature, SharedSecret
 
 
 class Signer:
-    """Signs with what is right at this moment. `clock` gives Unix seconds.
+    """`clock` returns Unix seconds and decides which key signs.
 
-    `ring` can be set at any time, from any thread: that is how a rotation is noticed.
+    `ring` may be set at any time, from any thread: `KeyReloader` does that after a rotation.
     """
 
-    def __init__(self, ring: KeyRing, secrets: Iterable[Secret] = (), *, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, ring: KeyRing, secrets: Iterable[SharedSecret] = (), *, clock: Callable[[], float] = time.time) -> None:
         self.ring = ring
         self._secrets = tuple(secrets)
         self._clock = clock
-        self._judged: tuple[KeyRing, int, tuple[KeyPair, ...]] | None = None
+        self._cache: tuple[KeyRing, int, tuple[KeyPair, ...]] | None = None
 
     @property
     def active(self) -> KeyPair:
@@ -29,36 +28,36 @@ class Signer:
         return self._signing()[-1]
 
     def sign(self, message: bytes) -> bytes:
-        """The raw 64 bytes of the active key's signature."""
+        """The active key's signature, 64 raw bytes."""
         return self.active.sign(message)
 
-    def sign_each(self, message: bytes) -> list[bytes]:
-        """The same by the active key and, for two days after a rotation, by the one before it.
+    def sign_all(self, message: bytes) -> list[bytes]:
+        """Signatures by the active key and, for two days after a rotation, by the earlier one.
 
-        For receivers that were told one key and do not read the key set: they change theirs within these days.
+        For receivers that are configured with one public key and do not fetch the key set: they have two days to replace it.
         """
         return [self.sign(message), *(pair.sign(message) for pair in self._signing()[-2::-1])]
 
-    def codes(self, message: bytes) -> list[bytes]:
-        """HMAC-SHA256 by each shared secret, 32 raw bytes."""
-        return [secret.code(message) for secret in self._secrets]
+    def macs(self, message: bytes) -> list[bytes]:
+        """HMAC-SHA256 by each shared secret, 32 raw bytes each."""
+        return [secret.sign(message) for secret in self._secrets]
 
-    def sign_each_long(self) -> list[LongSignature]:
-        """`sign_each` for a message that is not in memory as a whole."""
-        return [pair.sign_long() for pair in self._signing()[::-1]]
+    def start_signatures(self) -> list[LongSignature]:
+        """The signatures of `sign_all` for a message that is not in memory as a whole."""
+        return [pair.start_long() for pair in self._signing()[::-1]]
 
-    def codes_long(self) -> list[hmac.HMAC]:
-        """`codes` for such a message."""
-        return [secret.begin() for secret in self._secrets]
+    def start_macs(self) -> list[hmac.HMAC]:
+        """The HMACs of `macs` for a message that is not in memory as a whole."""
+        return [secret.start() for secret in self._secrets]
 
     def jwks(self) -> dict[str, list[dict[str, str]]]:
-        """The JSON Web Key Set of what is published now."""
+        """The JSON Web Key Set that is published now."""
         return jwks(self.ring.published(self._clock()))
 
     def _signing(self) -> tuple[KeyPair, ...]:
-        """The keys that sign, the active one last. Judged once a second: a thousand webhooks of it have the same answer."""
+        """The keys that sign, the active one last. Computed once a second, for all webhooks of that second."""
         ring, second = self.ring, int(self._clock())
-        judged = self._judged
-        if judged is None or judged[0] is not ring or judged[1] != second:
-            self._judged = judged = ring, second, ring.signing(second)
-        return judged[2]
+        cache = self._cache
+        if cache is None or cache[0] is not ring or cache[1] != second:
+            self._cache = cache = ring, second, ring.signing(second)
+        return cache[2]

@@ -27,8 +27,6 @@ from .models import (
     Result,
     StoredResponse,
 )
-from .outbox import Outbox
-from .waitingroom import WaitingRoom
 
 Told = Callable[[bool | QueueError], None]
 """Called in the event loop with what a verb has done, or why it could not."""
@@ -51,23 +49,6 @@ class Topic(StrEnum):
 
 class Store(Protocol):
     """One process's view of the shared queue. Its owner name is random for each start."""
-
-    @property
-    def waiting(self) -> WaitingRoom:
-        """What waits for somebody outside, and all tasks."""
-
-    @property
-    def outbox(self) -> Outbox:
-        """The webhooks of the finished requests, and of those who asked for more."""
-
-    async def open(self) -> None:
-        """Create or migrate, and begin. Raises `StoreError` with a sentence when this database cannot be used."""
-
-    async def close(self) -> None:
-        """Finish what was begun, hand back what this owner still runs or sends, then let go of everything. Repeatable."""
-
-    def disown(self) -> None:
-        """In a forked child: let go of what belongs to the parent, without harm to it."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` in the event loop after every change of this kind by any process. It may be called in vain.

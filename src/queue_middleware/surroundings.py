@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from .background import retry_on_outage
 from .errors import QueueError
 from .events import Announce, Trouble
 from .logbook import Shelf
@@ -14,11 +15,9 @@ from .replay import App
 from .settings import Settings
 from .store import Store
 from .target import Targets
+from .waitingroom import WaitingRoom
 
 T = TypeVar("T")
-
-PAUSE = 1.0
-"""Seconds between two tries to reach a database that does not answer."""
 
 
 @dataclass(slots=True)
@@ -27,6 +26,7 @@ class Surroundings:
 
     app: App
     store: Store
+    tasks: WaitingRoom
     settings: Settings
     announce: Announce
     loop: asyncio.AbstractEventLoop
@@ -48,17 +48,4 @@ class Surroundings:
         `error` is that of a first try. False also when the worker has ended meanwhile: then whoever comes next takes the job
         over.
         """
-        trouble = Trouble("settle", self.announce)
-        while True:
-            if error is not None:
-                if self.is_being_torn_down():
-                    return False
-                trouble.met(error, PAUSE)
-                await asyncio.sleep(PAUSE)
-            try:
-                result = await verb()
-            except QueueError as again:
-                error = again
-            else:
-                trouble.over()
-                return result
+        return await retry_on_outage(verb, error, Trouble("settle", self.announce), self.is_being_torn_down)

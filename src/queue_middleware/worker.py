@@ -8,16 +8,17 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .attempt import GRACE, POLITE, Abort, Attempt
+from .background import LOOK_AGAIN, OUTAGE_PAUSE
 from .events import Announce, Trouble
 from .logbook import Shelf
 from .models import Claim
 from .replay import App
-from .rounds import LOOK_AGAIN
 from .settings import Settings
 from .starts import Startable, Starts
 from .store import Store, Topic
-from .surroundings import PAUSE, Surroundings
+from .surroundings import Surroundings
 from .target import Targets
+from .waitingroom import WaitingRoom
 
 
 class Worker:
@@ -27,10 +28,12 @@ class Worker:
     job that is claimed with it; see `starts.Submission`.
     """
 
-    def __init__(self, app: App, store: Store, targets: Targets, settings: Settings, announce: Announce) -> None:
+    def __init__(
+        self, app: App, store: Store, tasks: WaitingRoom, targets: Targets, settings: Settings, announce: Announce
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         shelf = Shelf(store, announce, self._loop, settings.max_logs)
-        self._around = Surroundings(app, store, settings, announce, self._loop, shelf, targets)
+        self._around = Surroundings(app, store, tasks, settings, announce, self._loop, shelf, targets)
         self._store = store
         self._settings = settings
         self._announce = announce
@@ -141,8 +144,8 @@ class Worker:
             try:
                 due = await self._claim()
             except Exception as error:
-                trouble.met(error, PAUSE)
-                due = PAUSE
+                trouble.met(error, OUTAGE_PAUSE)
+                due = OUTAGE_PAUSE
             else:
                 trouble.over()
             timer = None if due is None else self._timer(due)
@@ -191,8 +194,8 @@ class Worker:
             try:
                 await self._look_for_revocations()
             except Exception as error:
-                trouble.met(error, PAUSE)
-                self._loop.call_later(PAUSE, self._revoked.set)
+                trouble.met(error, OUTAGE_PAUSE)
+                self._loop.call_later(OUTAGE_PAUSE, self._revoked.set)
             else:
                 trouble.over()
 

@@ -32,7 +32,7 @@ SERVERS = [
 ]
 CLOCKS = {
     "job": ("start_by", "due_at"),
-    "task": ("waits_until", "poll_at"),
+    "task": ("awaits_until", "poll_at"),
     "delivery": ("since", "due_at"),
     "receiver": ("next_at",),
 }

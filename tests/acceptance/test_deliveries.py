@@ -18,17 +18,19 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.delivery import DeliveryEngine
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.delivery import Dispatcher
 from queue_middleware.events import CircuitOpened, Event, announce_to
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.models import Standing
+from queue_middleware.keys import KeyPair
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.outbound import Outbound
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
+from queue_middleware.webhooks import Standing
 from tests.nouns import a_job, an_answer
 from tests.queueing import eventually
 from tests.receiver import Webhook, receiving
@@ -139,7 +141,9 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
 
         async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
-            engine = DeliveryEngine(store, outbound, signer, settings, announce_to([ear] if ear else []), grace=0.0)
+            messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.output, settings)}, time.time)
+            announce = announce_to([ear] if ear else [])
+            engine = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, announce, grace=0.0)
             gc.collect()
             began = time.perf_counter()
             task = asyncio.create_task(engine.run())

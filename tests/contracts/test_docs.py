@@ -22,7 +22,7 @@ import pytest
 from asgi_lifespan import LifespanManager
 
 from queue_middleware import Settings, cli, errors
-from queue_middleware.keyring import LAW
+from queue_middleware.keyring import RULES
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
@@ -258,7 +258,7 @@ def test_the_standings_of_the_page_are_those_of_the_law() -> None:
         r"^\| `(\w+)` \| .+ \| (yes|no) \| (.+) \|$", (ROOT / "docs/reference/command.md").read_text(), re.MULTILINE
     )
     assert {standing: (published == "yes", signs != "no") for standing, published, signs in rows} == {
-        str(standing): (rights.published, rights.signs) for standing, rights in LAW.items()
+        str(standing): (rights.published, rights.signs) for standing, rights in RULES.items()
     }
 
 

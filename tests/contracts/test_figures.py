@@ -9,10 +9,12 @@ import pytest
 
 from queue_middleware import (
     attempt,
+    background,
     backoff,
     circuit,
     delivery,
     dialler,
+    fairness,
     headers,
     http11,
     keyring,
@@ -22,18 +24,18 @@ from queue_middleware import (
     logbook,
     logline,
     receivers,
-    rounds,
     schedule,
     target,
     urls,
     verify,
     watch,
 )
-from queue_middleware.models import PART, Standing
+from queue_middleware.models import PART
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import filesystem, listeners, news
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, streams
+from queue_middleware.webhooks import Standing
 from queue_middleware.wire import asyncqueue, fal, knobs, placeholder, pollconfig, readings, taskrequests
 
 ROOT = Path(__file__).parents[2]
@@ -51,27 +53,27 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", attempt.GRACE, 5),
     ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._WATCH, 50 / 1000),
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
-    ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.LEAST_NOTICE, DAY),
+    ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two after it was followed by another", keyring.KEPT, 2 * DAY),
     ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", dialler.CONNECT_TIMEOUT, 5),
     ("docs/explanation/deliveries.md", "at most 64 KiB of the answer are read", http11.MAX_READ, 64 * KIB),
     ("docs/explanation/deliveries.md", "its first KiB is kept for the operator", http11.MAX_KEPT, KIB),
     ("docs/explanation/deliveries.md", "and not before it says (a day at most)", backoff._LONGEST_RETRY_AFTER, DAY),
-    ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", circuit.AT_ONCE[Standing.NEW], 1),
+    ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", fairness.AT_ONCE[Standing.NEW], 1),
     ("docs/explanation/deliveries.md", "an answer within 2 s", circuit.PROMPT, 2),
-    ("docs/explanation/deliveries.md", "below 500 and but for 429 | 16 |", circuit.AT_ONCE[Standing.GOOD], 16),
-    ("docs/explanation/deliveries.md", "| `slow` | slower than that | 4 |", circuit.AT_ONCE[Standing.SLOW], 4),
-    ("docs/explanation/deliveries.md", "up to four times in a row | 1 |", circuit.AT_ONCE[Standing.FAILING], 1),
+    ("docs/explanation/deliveries.md", "below 500 and but for 429 | 16 |", fairness.AT_ONCE[Standing.GOOD], 16),
+    ("docs/explanation/deliveries.md", "| `slow` | slower than that | 4 |", fairness.AT_ONCE[Standing.SLOW], 4),
+    ("docs/explanation/deliveries.md", "up to four times in a row | 1 |", fairness.AT_ONCE[Standing.FAILING], 1),
     ("docs/explanation/deliveries.md", "after 5 to 10 s", circuit._FIRST_PAUSE, 10),
     ("docs/explanation/deliveries.md", "then after twice as long, up to five minutes", circuit._LONGEST_PAUSE, 5 * MINUTE),
     ("docs/explanation/deliveries.md", "as long as its whole schedule takes, an hour at least", circuit.LEAST_PATIENCE, HOUR),
     ("docs/explanation/deliveries.md", "There are 256 places in each process", delivery.LIMIT, 256),
-    ("docs/explanation/deliveries.md", "where it may open fewer than 1,024 files)", delivery.LIMIT / delivery._FILES, 1024),
-    ("docs/explanation/deliveries.md", "get at most three quarters of them", delivery._STRANGERS, 3 / 4),
+    ("docs/explanation/deliveries.md", "it may open fewer than 1,024 files)", delivery.LIMIT / delivery._FILES_SHARE, 1024),
+    ("docs/explanation/deliveries.md", "get at most three quarters of them", fairness.UNPROVEN_SHARE, 3 / 4),
     ("docs/explanation/deliveries.md", "Of a result up to 256 KiB all is in memory", PART, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all places are taken", PART * delivery.LIMIT, 64 * MIB),
     ("docs/explanation/deliveries.md", "Progress is told twice a second at most", 1000 / news._PAUSE, 2),
-    ("docs/explanation/deliveries.md", "attempts that are on their way get three seconds", rounds.GRACE, 3),
+    ("docs/explanation/deliveries.md", "attempts that are on their way get three seconds", background.GRACE, 3),
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
     ("docs/how-to/run-in-production.md", "for `retention` (7 days); results up to 64 MiB", Settings.retention, 7 * DAY),
     ("docs/how-to/run-in-production.md", "results up to 64 MiB", Settings.max_response_body, 64 * MIB),
@@ -126,15 +128,15 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/receivers.md", "| `max_body` | `68157440` |", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "above `max_body` bytes (65 MiB)", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "more than `tolerance` (300 s) from yours", verify.TOLERANCE, 300),
-    ("docs/how-to/receive-webhooks.md", "keeps for `cache` seconds, a day at most", keyset.LONGEST_CACHE, DAY),
-    ("docs/how-to/receive-webhooks.md", "and at most every 30 seconds", keyset._REFETCH_PAUSE, 30),
+    ("docs/how-to/receive-webhooks.md", "keeps for `cache` seconds, a day at most", keyset.MAX_CACHE, DAY),
+    ("docs/how-to/receive-webhooks.md", "and at most every 30 seconds", keyset._REFETCH_INTERVAL, 30),
     ("SECURITY.md", "refused after 300 s", verify.TOLERANCE, 300),
-    ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / keyset._REFETCH_PAUSE, 2),
+    ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / keyset._REFETCH_INTERVAL, 2),
     ("SECURITY.md", "what is unverified is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
-    ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.NOTICE, 25 * HOUR),
+    ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.LEAD_TIME, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
-    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.LOOK_EVERY, 2),
-    ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.LEAST_NOTICE, DAY),
+    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.CHECK_INTERVAL, 2),
+    ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.MIN_LEAD_TIME, DAY),
     ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
 ]
 # fmt: on

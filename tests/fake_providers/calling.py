@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import httpx
 
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keys import KeyPair
 from queue_middleware.wire import webhook
 
 from .loopback import Call, Job, Provider, Refused, Reply

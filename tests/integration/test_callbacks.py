@@ -215,7 +215,7 @@ async def test_the_last_progress_report_is_shown_while_it_waits(database: Path) 
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
-        await eventually(lambda: stored_jobs(database, "state = 'waiting'"))
+        await eventually(lambda: stored_jobs(database, "state = 'awaiting'"))
         status = await queue.status(request_id)
         assert "the provider renders" in json.dumps(status)
         await call_back(queue, path_in(urls[0]))
@@ -279,7 +279,7 @@ async def test_a_callback_ends_a_job_whose_attempt_failed_after_asking(database:
 
 async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Even during an outage of the database: an external service may already have the URL."""
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.05)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
     urls: list[str] = []
     refusals = [StoreBusy("busy", 1)]
     expect = SQLiteWaitingRoom.expect
@@ -390,7 +390,7 @@ async def test_the_request_is_cancelled_before_it(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
         assert (await queue.cancel(request_id)).status_code == 202
         assert (await queue.response(request_id)).status_code == 499
         await call_back(queue, path, status=409)
@@ -452,7 +452,7 @@ async def test_a_restart_in_between(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
     async with serving(http_only(starter), database) as queue:
         await call_back(queue, path, {"after": "the restart"})
         assert (await queue.response(request_id)).json() == {"after": "the restart"}
@@ -500,7 +500,7 @@ async def test_the_secret_is_stored_nowhere(database: Path, caplog: pytest.LogCa
         await eventually(lambda: urls)
         path = path_in(urls[0])
         secret = path.rpartition("/")[2]
-        await eventually(lambda: _state(database) == "waiting")
+        await eventually(lambda: _state(database) == "awaiting")
         assert secret.encode() not in _stored_bytes(database)
         prediction = {"id": "p", "input": {}, "created_at": "", "webhook": urls[0]}
         await call_back(queue, path, {**prediction, "status": "starting"})

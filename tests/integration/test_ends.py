@@ -141,7 +141,7 @@ async def test_one_that_ends_it_out_of_a_task_of_its_own_is_counted(database: Pa
     await asyncio.wait_for(process.communicate(), 20)
     assert process.returncode != 0
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        counted = connection.execute("SELECT count(*) FROM handed_back").fetchone() == (1,)
+        counted = connection.execute("SELECT count(*) FROM release_count").fetchone() == (1,)
         assert connection.execute("SELECT state, attempt FROM job").fetchone() in [
             ("delayed", 1),
             ("running", 1),

@@ -434,8 +434,8 @@ async def test_lines_outlive_an_outage_of_the_database(database: Path, monkeypat
         def _fail(self) -> bool:
             raise StoreBusy("out of reach", 1)
 
-    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Away)
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Away)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
 
     async def endpoint(request: Request) -> Response:
         log.warning("one")

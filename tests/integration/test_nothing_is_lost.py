@@ -105,8 +105,8 @@ async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer that cancels handlers must not cancel the settlement."""
-    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Full)
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.3)  # longer than the wait before the cancellation
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Full)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.3)  # longer than the wait before the cancellation
     entered = asyncio.Event()
 
     async def polite(request: Request) -> Response:

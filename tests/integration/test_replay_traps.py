@@ -142,8 +142,8 @@ async def test_a_task_that_sends_beside_the_end_leaves_nothing_behind(database: 
         assert (await queue.run("GET", "/")).content == b"a" * 300_000 + b"b" * 300_000 + b"c" * 300_000
     with closing(sqlite3.connect(database)) as connection:
         assert (
-            connection.execute("SELECT count(*) FROM response_part").fetchone()
-            == connection.execute("SELECT parts FROM payload").fetchone()
+            connection.execute("SELECT count(*) FROM response_chunk").fetchone()
+            == connection.execute("SELECT chunks FROM payload").fetchone()
         )
 
 

@@ -19,8 +19,8 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, cli, keywatch
 from queue_middleware.errors import SettingsError, VerificationError
 from queue_middleware.keyfile import KeyFile
-from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import KeyRing, write_time
+from queue_middleware.keyring import KeyRing, format_time
+from queue_middleware.keys import KeyPair
 from queue_middleware.verify import WebhookVerifier
 from tests.queueing import Queue, eventually, serving
 from tests.receiver import Receiver, Webhook, receiving
@@ -122,7 +122,7 @@ async def test_for_two_days_the_old_key_signs_beside_the_new(database: Path, fil
         webhook = await service.webhook()
         signed = await service.verifier().verify(webhook.headers, webhook.body)
         assert await service.published() == {new.kid}  # that was long ago
-        file.path.write_text(f"{old.seed_hex()}\n{new.seed_hex()}@{write_time(signed.timestamp - 3600)}\n")
+        file.path.write_text(f"{old.seed_hex()}\n{new.seed_hex()}@{format_time(signed.timestamp - 3600)}\n")
         assert await service.published() == {old.kid, new.kid}
         webhook = await service.webhook()
         assert len(webhook.headers["webhook-signature"].split()) == 2
@@ -136,9 +136,9 @@ async def test_for_two_days_the_old_key_signs_beside_the_new(database: Path, fil
 
 
 async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keywatch, "LOOK_EVERY", 0.01)
+    monkeypatch.setattr(keywatch, "CHECK_INTERVAL", 0.01)
     async with a_service(database) as one, a_service(database) as other:
-        ring = file.start_anew()
+        ring = file.replace_all()
         for service in (one, other):
 
             async def signed_anew(service: Service = service) -> bool:
@@ -156,7 +156,7 @@ async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch:
 async def test_a_mounted_file(database: Path, tmp_path: Path) -> None:
     pair = KeyPair.generate()
     mounted = tmp_path / "signing-key"
-    mounted.write_text(KeyRing.of(pair).written())
+    mounted.write_text(KeyRing.of(pair).dump())
     mounted.chmod(0o400)
     async with a_service(database, signing_key=mounted) as service:
         assert await service.published() == {pair.kid}

@@ -57,7 +57,7 @@ class Stage:
         return len(self.app._runtime._engine.watch._watched)
 
     def is_listened_to(self) -> bool:
-        return self.app._runtime._engine.store._listeners.status_is_wanted
+        return self.app._runtime._engine.stores.jobs._listeners.status_is_wanted
 
 
 @pytest.fixture

@@ -17,9 +17,9 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
-from queue_middleware.models import DeliveryState, Standing
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.version import USER_AGENT
+from queue_middleware.webhooks import DeliveryState, Standing
 from tests.queueing import connected, eventually
 from tests.receiver import Receiver, Webhook, receiving
 from tests.standins import Memory
@@ -152,7 +152,7 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
         assert [record.request_id for record in records] == ids
         assert records[0].url == f"{receiver.url}/"
         (attempt,) = await app.delivery_attempts(records[0].id)
-        assert (attempt.status, attempt.error) == (500, "answered 500")
+        assert (attempt.status, attempt.error) == (500, "response status 500")
         (found,) = await app.receivers()
         assert (found.host, found.standing, found.failures) == (records[0].host, Standing.FAILING, 3)
 
@@ -174,7 +174,7 @@ async def test_the_operators_verbs_say_what_is_wrong(database: Path) -> None:
         with pytest.raises(NotRunning):
             await verb()  # type: ignore[operator]
     async with connected(app):
-        with pytest.raises(BadRequest, match="say which webhooks"):
+        with pytest.raises(BadRequest, match="no webhooks are selected"):
             await app.redeliver()
         with pytest.raises(UnknownRequest):
             await app.redeliver(delivery_id=1)

@@ -79,7 +79,7 @@ async def test_of_a_request(path: str, end: Callable[[Tasks, Service, str], Awai
     async with tasking(database, service) as tasks:
         first = await submit(tasks, path)
         await eventually(lambda: service.running)
-        assert tables_with(database, PLANTED) >= {"payload", "request_part"}
+        assert tables_with(database, PLANTED) >= {"payload", "request_chunk"}
         await end(tasks, service, first)
         await tasks.queue.reaches(first, "COMPLETED")
         assert tables_with(database, PLANTED) == set()
@@ -107,7 +107,7 @@ async def test_of_one_that_waits_only_what_it_waits_with_is_kept(database: Path)
     service.may_answer.set()
     async with tasking(database, service) as tasks:
         first = await submit(tasks, "/answers?hook={callback_url}")
-        await eventually(lambda: stored_jobs(database, "state = 'waiting'"))
+        await eventually(lambda: stored_jobs(database, "state = 'awaiting'"))
         assert tables_with(database, PLANTED) == set()
         await tasks.queue.cancel(first)
 

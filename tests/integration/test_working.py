@@ -258,8 +258,8 @@ class Flaky(SQLiteStore):
 
 
 async def test_finished_work_outlives_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.engine.SQLiteStore", Flaky)
-    monkeypatch.setattr("queue_middleware.surroundings.PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
     ear = Memory()
     gate = Gate()
@@ -318,7 +318,7 @@ async def test_a_streamed_answer_is_stored_in_parts_and_read_as_a_stream(databas
         answer = await queue.run("GET", "/")
         assert answer.content == b"".join([bytes([number]) * 50_000 for number in range(40)])
         assert "content-length" not in answer.headers
-        assert stored_jobs(database, "(SELECT count(*) FROM response_part) >= 7") == 1
+        assert stored_jobs(database, "(SELECT count(*) FROM response_chunk) >= 7") == 1
 
 
 async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:

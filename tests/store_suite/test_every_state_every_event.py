@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from queue_middleware.lifecycle import DELIVERY, JOB, DeliveryEvent, JobEvent
-from queue_middleware.models import Claim, DeliveryState, ErrorType, Failure, JobState, Progress, WebhookKind
+from queue_middleware.lifecycle import JOB, JobEvent
+from queue_middleware.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
 from queue_middleware.store import Store
 from queue_middleware.tasks import Channel
-from queue_middleware.webhooks import Delivery, Which
+from queue_middleware.webhooks import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
@@ -169,5 +169,5 @@ async def test_delivery(store: Store, clock: ManualClock, state: DeliveryState, 
 
 
 async def state_of(store: Store, number: int) -> DeliveryState:
-    (record,) = await store.outbox.records(Which(delivery_id=number))
+    (record,) = await store.outbox.records(DeliveryFilter(delivery_id=number))
     return record.state

@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from queue_middleware.circuit import SEVERAL, THRESHOLD, Outcome
-from queue_middleware.models import Standing
 from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Attempt, Delivery, Room, Settled, Which
+from queue_middleware.webhooks import Attempt, Delivery, DeliveryFilter, Room, Settled, Standing
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt
 
@@ -227,7 +226,7 @@ async def test_flows_survive_a_restart_and_are_forgotten_in_time(stores: Stores,
 
 async def test_delivering_again_probes_the_host_as_a_whole(store: Store) -> None:
     await make_open(store, "ann", Outcome.UNREACHED)
-    (record,) = await store.outbox.records(Which())
+    (record,) = await store.outbox.records(DeliveryFilter())
     assert await claimed(store) == []
     assert await store.outbox.redeliver([record.id]) == 1
     (probe,) = await claimed(store)

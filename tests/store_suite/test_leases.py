@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from queue_middleware.lifecycle import IS_LOST, Holder
-from queue_middleware.models import DeliveryState, JobState
+from queue_middleware.models import JobState
 from queue_middleware.store import Store, Topic
 from queue_middleware.taskspec import PollConfig
+from queue_middleware.webhooks import DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls

@@ -6,11 +6,12 @@ import json
 
 import pytest
 
-from queue_middleware.circuit import AT_ONCE, THRESHOLD, Outcome
+from queue_middleware.circuit import THRESHOLD, Outcome
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Claim, DeliveryState, Failure, Progress, Standing, WebhookKind
+from queue_middleware.fairness import AT_ONCE
+from queue_middleware.models import Claim, Failure, Progress, WebhookKind
 from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Claimed, Delivery, Receiver, Room, Settled, Which
+from queue_middleware.webhooks import Claimed, Delivery, DeliveryFilter, DeliveryState, Receiver, Room, Settled, Standing
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer, an_attempt, claimed
@@ -464,7 +465,7 @@ async def test_records_and_attempts(store: Store, clock: ManualClock) -> None:
     (delivery,) = await claimed(store)
     attempt = an_attempt(500, "answered 500").replace(answer=b"oops")
     await store.outbox.settle(delivery, attempt, delivered=False, retry_in=5.0)
-    (record,) = await store.outbox.records(Which(request_id=request_id))
+    (record,) = await store.outbox.records(DeliveryFilter(request_id=request_id))
     assert (record.id, record.request_id, record.host, record.url) == (delivery.id, request_id, "a.example", A)
     assert (record.state, record.attempts) == (DeliveryState.PENDING, 1)
     assert (record.since, record.due_at) == (clock.now, clock.now + 5000)
@@ -483,25 +484,25 @@ async def test_records_are_selected_by_time_host_and_death(store: Store, clock: 
         clock.advance(10)
 
     async def found(**which: object) -> list[int]:
-        return [record.id for record in await store.outbox.records(Which(**which))]  # type: ignore[arg-type]
+        return [record.id for record in await store.outbox.records(DeliveryFilter(**which))]  # type: ignore[arg-type]
 
     everything = await found()
     assert len(everything) == 4
-    assert await found(dead=True) == dead
+    assert await found(dead_only=True) == dead
     assert await found(host="a.example") == sorted(set(everything) - set(dead))
     assert await found(since=began + 10_000, until=began + 30_000) == everything[1:3]
-    assert await found(dead=True, since=began + 10_001) == dead[1:]
-    assert await found(dead=True, until=began + 30_000) == dead[:1]
-    assert await found(delivery_id=everything[0], dead=True) == []
-    page = await store.outbox.records(Which(), after=everything[0], limit=2)
+    assert await found(dead_only=True, since=began + 10_001) == dead[1:]
+    assert await found(dead_only=True, until=began + 30_000) == dead[:1]
+    assert await found(delivery_id=everything[0], dead_only=True) == []
+    page = await store.outbox.records(DeliveryFilter(), after=everything[0], limit=2)
     assert [record.id for record in page] == everything[1:3]
 
 
 async def test_an_unknown_one_is_named(store: Store) -> None:
     with pytest.raises(UnknownRequest, match="delivery 77"):
-        await store.outbox.records(Which(delivery_id=77))
+        await store.outbox.records(DeliveryFilter(delivery_id=77))
     with pytest.raises(UnknownRequest, match="request"):
-        await store.outbox.records(Which(request_id="018f3b1e-0000-7000-8000-000000000001"))
+        await store.outbox.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
 
 
 async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: Store) -> None:
@@ -525,7 +526,7 @@ async def test_delivering_again_leaves_alone_what_is_on_its_way(store: Store) ->
 async def test_delivering_again_probes_a_host_that_was_left_alone(store: Store) -> None:
     await make_open(store)
     await finish(store)
-    (record, *_) = await store.outbox.records(Which())
+    (record, *_) = await store.outbox.records(DeliveryFilter())
     assert await claimed(store) == []
     assert await store.outbox.redeliver([record.id]) == 1
     (probe,) = await claimed(store)

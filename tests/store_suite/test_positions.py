@@ -10,8 +10,9 @@ import pytest
 
 from queue_middleware.errors import TooManyQueued
 from queue_middleware.lifecycle import FINAL, IN_QUEUE
-from queue_middleware.models import Claim, DeliveryState, JobState, Priority
+from queue_middleware.models import Claim, JobState, Priority
 from queue_middleware.store import Store
+from queue_middleware.webhooks import DeliveryState
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer
 from tests.store_suite.conftest import Stores

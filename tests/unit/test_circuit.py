@@ -1,26 +1,23 @@
 import pytest
 
 from queue_middleware.circuit import (
-    AT_ONCE,
     LEAST_PATIENCE,
     STANDING,
     THRESHOLD,
     Health,
     Outcome,
-    Waiting,
     judge,
     outcome_of,
     patience,
     pause_after,
-    share,
 )
-from queue_middleware.models import Standing
-from queue_middleware.webhooks import Room
+from queue_middleware.fairness import AT_ONCE
+from queue_middleware.webhooks import Standing
 
 NOW = 1_800_000_000_000
 
 
-def test_the_law_knows_every_standing_and_every_outcome():
+def test_the_table_has_every_health_and_every_outcome():
     assert set(STANDING) == {(standing, outcome) for standing in Standing for outcome in Outcome}
     assert set(AT_ONCE) == set(Standing)
 
@@ -40,7 +37,7 @@ def test_the_law_knows_every_standing_and_every_outcome():
         (None, 0.1, Outcome.FAILED),
     ],
 )
-def test_what_an_answer_says_about_the_host(status, seconds, outcome):
+def test_the_outcome_of_a_response(status, seconds, outcome):
     assert outcome_of(status, seconds) is outcome
 
 
@@ -56,11 +53,11 @@ def test_failures_count_up_to_the_threshold():
 
 @pytest.mark.parametrize(("outcome", "standing"), [(Outcome.PROMPT, Standing.GOOD), (Outcome.SLOW, Standing.SLOW)])
 @pytest.mark.parametrize("before", [Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 9, NOW, NOW + 1)])
-def test_one_answer_and_everything_is_forgiven(before, outcome, standing):
+def test_one_success_resets_the_failures(before, outcome, standing):
     assert judge(before, outcome, NOW, probe=False) == Health(standing)
 
 
-def test_of_a_host_that_is_left_alone_only_the_probe_counts():
+def test_while_the_circuit_is_open_only_the_probe_counts():
     before = Health(Standing.OPEN, 7, NOW, NOW + 500)
     assert judge(before, Outcome.FAILED, NOW, probe=False) == before
     after = judge(before, Outcome.FAILED, NOW, probe=True)
@@ -68,7 +65,7 @@ def test_of_a_host_that_is_left_alone_only_the_probe_counts():
     assert after.held_until > NOW + 500
 
 
-def test_an_attempt_that_never_reached_the_host_says_nothing():
+def test_an_attempt_without_an_outcome_changes_nothing():
     for before in (Health(), Health(Standing.FAILING, 3, NOW), Health(Standing.OPEN, 7, NOW, NOW + 500)):
         assert judge(before, None, NOW, probe=False) == before
     assert judge(Health(Standing.OPEN, 7, NOW, NOW + 500), None, NOW, probe=True).held_until == NOW
@@ -80,58 +77,9 @@ def test_the_pause_grows_to_five_minutes(failures, longest):
         assert longest / 2 <= pause_after(failures) <= longest
 
 
-def test_patience_is_that_of_the_schedule_and_an_hour_at_least():
+def test_webhooks_are_given_up_after_the_schedule_and_an_hour_at_least():
     assert patience((5.0, 300.0, 36000.0)) == 1.2 * 36305
     assert patience((5.0,)) == patience(()) == LEAST_PATIENCE == 3600
-
-
-def good(host, due=1):
-    return Waiting(host, Standing.GOOD, due, host)
-
-
-def new(host, due=1):
-    return Waiting(host, Standing.NEW, due, host)
-
-
-def test_each_gets_what_it_may_have():
-    waiting = [
-        good("g", 40),
-        new("n", 5),
-        Waiting("s", Standing.SLOW, 9, "s"),
-        Waiting("f", Standing.FAILING, 9, "f"),
-        Waiting("o", Standing.OPEN, 9, "o"),
-    ]
-    shares = share(Room(100, 100), waiting)
-    assert shares.of_flow == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
-    assert (shares.full, shares.held_back) == (False, {"g", "n", "s", "f"})
-
-
-def test_what_is_on_its_way_counts():
-    shares = share(Room(100, 100, {"g": 15, "n": 1}), [good("g", 3), new("n")])
-    assert shares.of_flow == {"g": 1}
-    assert shares.held_back == {"g", "n"}
-
-
-def test_nobody_gets_more_than_there_is():
-    assert share(Room(100, 100), [good("g", 3)]).of_flow == {"g": 3}
-    assert share(Room(100, 100), [good("g", 0)]).of_flow == {}
-
-
-def test_first_come_first_served_until_the_room_is_used_up():
-    shares = share(Room(5, 5), [good("a", 4), good("b", 4), good("c", 4)])
-    assert shares.of_flow == {"a": 4, "b": 1}
-    assert shares.full
-
-
-def test_strangers_get_their_share_and_no_more():
-    shares = share(Room(5, 2), [new("a"), new("b"), new("c"), good("g", 4)])
-    assert shares.of_flow == {"a": 1, "b": 1, "g": 3}
-    assert shares.full
-
-
-def test_more_may_be_on_the_way_than_is_allowed_now():
-    """A host that was well had sixteen; then it failed."""
-    assert share(Room(5, 5, {"f": 16}), [Waiting("f", Standing.FAILING, 9, "f")]).of_flow == {}
 
 
 def test_a_host_may_be_down_for_weeks():

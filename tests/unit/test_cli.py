@@ -8,8 +8,8 @@ import pytest
 
 from queue_middleware.cli import main
 from queue_middleware.keyfile import KeyFile
-from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import NOTICE
+from queue_middleware.keyring import LEAD_TIME
+from queue_middleware.keys import KeyPair
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 FIRST, SECOND = KeyPair(bytes(32)), KeyPair(b"2" * 32)
@@ -74,7 +74,7 @@ def test_the_list(desk):
         [FIRST.kid, "active", "-", "2027-01-18T09:00:00Z"],
         [new.kid, "next", "2027-01-16T09:00:00Z", "-"],
     ]
-    desk.now += NOTICE
+    desk.now += LEAD_TIME
     assert [row["standing"] for row in desk.listed()] == ["old", "active"]
     desk.now += 48 * 3600
     assert [row["standing"] for row in desk.listed()] == ["retired", "active"]

@@ -10,9 +10,10 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware import delivery as module
-from queue_middleware import keypair
-from queue_middleware.circuit import AT_ONCE, THRESHOLD, patience
-from queue_middleware.delivery import REFUSALS, DeliveryEngine
+from queue_middleware import keys
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.circuit import THRESHOLD, patience
+from queue_middleware.delivery import Dispatcher
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached, StoreBusy
 from queue_middleware.events import (
     CircuitClosed,
@@ -24,17 +25,17 @@ from queue_middleware.events import (
     Recovered,
     announce_to,
 )
+from queue_middleware.fairness import AT_ONCE
 from queue_middleware.guard import Guard
-from queue_middleware.keypair import KeyPair, LongSignature
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair, LongSignature
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.models import (
-    DeliveryState,
     ErrorType,
     Failure,
     NewJob,
     Progress,
     RetryPolicy,
-    Standing,
     StoredRequest,
     StoredResponse,
     WebhookKind,
@@ -44,8 +45,9 @@ from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.verdict import MAX_REFUSALS
 from queue_middleware.verify import WebhookVerifier
-from queue_middleware.webhooks import Which
+from queue_middleware.webhooks import DeliveryFilter, DeliveryState, Standing
 from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.leases import lease_passes
@@ -58,7 +60,7 @@ SCHEDULE = (5.0, 300.0)
 
 
 class Receiver(Wire[Answer]):
-    """In place of `Outbound`."""
+    """Stands for `Outbound`."""
 
     def __init__(self, *answers: Answer | Exception) -> None:
         super().__init__(*(answers or (OK,)))
@@ -72,19 +74,17 @@ class Receiver(Wire[Answer]):
 
 
 class Bench:
-    """A store on a file, an engine on it, and hands to make webhooks due."""
+    """A store on a file, a dispatcher on it, and methods that make webhooks due."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
 
-    def engine(
-        self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options
-    ) -> DeliveryEngine:
-        settings = Settings(webhook_schedule=schedule)
+    def engine(self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options) -> Dispatcher:
+        store = store or self.store
+        formats = {REQUEST_FORMAT: RequestFormat(store.output, Settings())}
+        messages = MessageBuilder(self.signer, formats, self.clock.seconds)
         announce = announce_to([self.ear])
-        return DeliveryEngine(
-            store or self.store, receiver, self.signer, settings, announce, clock=self.clock.seconds, **options
-        )
+        return Dispatcher(store, store.outbox, receiver, messages, schedule, announce, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
@@ -113,7 +113,7 @@ class Bench:
         return (await self.store.submit(new)).request_id
 
     async def occupy(self, receiver: Receiver, many: int) -> None:
-        """Make the host of `URL` one that is well, and keep so many attempts waiting there."""
+        """Make the host of `URL` healthy, and keep this many attempts running there."""
         await self.finish()
         assert isinstance(await self.ear.next(), Delivered)
         await receiver.arrived.acquire()
@@ -203,7 +203,7 @@ async def test_what_was_due_before_the_start_is_sent_too(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_a_streamed_answer_is_put_together(bench):
+async def test_a_streamed_response_is_assembled(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish(StoredResponse(200, JSON, b"3]", 2), parts=(b"[1, ", b"2, "))
@@ -231,7 +231,7 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
         await bench.finish()
         first = await bench.ear.next()
         assert isinstance(first, DeliveryFailed)
-        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "answered 500", b"oops")
+        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "response status 500", b"oops")
         assert 4 <= first.next_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
         bench.pass_time(6)
@@ -268,10 +268,8 @@ async def test_after_the_last_attempt_it_is_dead(bench):
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
 
-@pytest.mark.parametrize(
-    ("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "answered 410")]
-)
-async def test_some_answers_are_final(bench, status, error):
+@pytest.mark.parametrize(("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "status 410")])
+async def test_some_responses_are_final(bench, status, error):
     async with bench.running(Receiver(Answer(status, (), b""))):
         await bench.finish()
         event = await bench.ear.next()
@@ -280,7 +278,7 @@ async def test_some_answers_are_final(bench, status, error):
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
-async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_otherwise(bench):
+async def test_a_refusal_of_the_guard_is_retried_because_the_address_may_change(bench):
     async with bench.running(Receiver(OutboundRefused("example.com has an address that is not public"))):
         await bench.finish()
         event = await bench.ear.next()
@@ -288,15 +286,15 @@ async def test_a_refusal_of_the_guard_is_repeated_because_the_guard_may_be_told_
     assert "not public" in event.attempt.error
 
 
-@pytest.mark.parametrize("table", ["payload", "response_part"])
-async def test_a_result_that_is_gone_is_dead(bench, table):
+@pytest.mark.parametrize("table", ["payload", "response_chunk"])
+async def test_a_delivery_without_its_result_is_dead(bench, table):
     receiver = Receiver()
     await bench.finish(StoredResponse(200, JSON, b"1]", 1), parts=(b"[",))
     with closing(sqlite3.connect(bench.store.path)) as connection, connection:
         connection.execute(f"DELETE FROM {table}")
     async with bench.running(receiver):
         event = await bench.ear.next()
-    assert (event.attempt.error, event.next_in) == ("the result is gone", None)
+    assert (event.attempt.error, event.next_in) == ("the result is no longer stored", None)
     assert receiver.posts == []
 
 
@@ -311,7 +309,7 @@ async def test_several_are_sent_at_once_but_not_too_many(bench):
         receiver.gate.set()
         for _ in range(7):
             assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == 3, "a fourth is kept for hosts that are well"
+    assert receiver.most_busy == 3, "a fourth is kept for healthy hosts"
 
 
 async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
@@ -369,11 +367,11 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     assert event.delivery.attempt == 2
 
 
-async def test_an_attempt_that_is_cancelled_before_it_begins_gives_its_place_back(bench):
+async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot_back(bench):
     receiver, loop = Receiver(), asyncio.get_running_loop()
 
     class Cancelling:
-        """A store whose first claim has its attempts cancelled: they are made, and never take a step."""
+        """A store whose first claim has its attempts cancelled before their first step."""
 
         outbox = property(lambda self: self)
         claimed = None
@@ -428,7 +426,7 @@ async def test_cancelling_it_cancels_its_attempts(bench):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
 
 
 @pytest.mark.parametrize("verb", ["claim", "next_due", "settle"])
@@ -442,7 +440,7 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 3600.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 3600.0)
     async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
         assert (await bench.ear.next()).pause == 3600.0
 
@@ -478,15 +476,15 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
     signed_in = []
 
     class Noting(LongSignature):
-        def first(self, piece):
+        def update_first(self, piece):
             signed_in.append((len(piece), threading.current_thread()))
-            super().first(piece)
+            super().update_first(piece)
 
-        def second(self, piece):
+        def update_second(self, piece):
             signed_in.append((len(piece), threading.current_thread()))
-            super().second(piece)
+            super().update_second(piece)
 
-    monkeypatch.setattr(keypair, "LongSignature", Noting)
+    monkeypatch.setattr(keys, "LongSignature", Noting)
     async with bench.running(Receiver()):
         await bench.finish(StoredResponse(200, JSON, b'"' + b"x" * 300_000 + b'"'))
         await bench.ear.next()
@@ -498,7 +496,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
 # --- hosts
 
 
-async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_back(bench):
+async def test_a_circuit_opens_is_probed_and_closes(bench):
     down = OutboundError("no connection: Connection refused")
     receiver = Receiver(*[down] * THRESHOLD, OK)
     for _ in range(THRESHOLD):
@@ -519,7 +517,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone_probed_and_taken_
 
 
 @pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
-async def test_a_host_is_not_blamed_for_what_never_reached_it(bench, answer):
+async def test_local_errors_do_not_change_the_health_of_a_host(bench, answer):
     async with bench.running(Receiver(answer)):
         for _ in range(THRESHOLD + 1):
             await bench.finish()
@@ -553,12 +551,12 @@ async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
-async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_after_hours(bench):
+async def test_a_name_with_a_private_address_is_given_up_within_minutes(bench):
     receiver = Receiver(OutboundRefused("hooks.example has an address that is not public"))
     async with bench.running(receiver, schedule=(5.0, 300.0, 1800.0, 7200.0)):
         await bench.finish()
         waits = []
-        for _ in range(REFUSALS):
+        for _ in range(MAX_REFUSALS):
             event = await bench.ear.next()
             waits.append(event.next_in)
             bench.pass_time(400)
@@ -566,7 +564,7 @@ async def test_a_name_with_a_private_address_is_given_up_after_minutes_and_not_a
     assert [wait is None for wait in waits] == [False, False, True]
 
 
-async def test_a_host_that_is_not_reached_is_left_alone_for_all(bench):
+async def test_an_unreachable_host_opens_its_circuit_for_all_flows(bench):
     async with bench.running(Receiver(OutboundUnreached("no connection: Connection refused")), schedule=(0.0,) * 9):
         await bench.finish()
         while not isinstance(event := await bench.ear.next(), CircuitOpened):
@@ -574,7 +572,7 @@ async def test_a_host_that_is_not_reached_is_left_alone_for_all(bench):
     assert (event.host, event.submitter) == ("receiver.example", None)
 
 
-async def test_many_go_at_once_to_a_host_that_is_well(bench):
+async def test_a_healthy_host_gets_many_attempts_at_once(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish()
@@ -590,13 +588,13 @@ async def test_many_go_at_once_to_a_host_that_is_well(bench):
     assert receiver.most_busy == AT_ONCE[Standing.GOOD]
 
 
-async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
-    """The claim has seen the host as busy, so it gives out nothing for it; and then nobody would ask again."""
+async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
+    """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = AT_ONCE[Standing.GOOD]
 
     class Slow:
-        """A store whose claims are answered late."""
+        """A store whose claims return late."""
 
         outbox = property(lambda self: self)
 
@@ -621,13 +619,13 @@ async def test_a_place_that_becomes_free_during_a_claim_is_not_forgotten(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
+async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
     """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = AT_ONCE[Standing.GOOD]
 
     class Slow:
-        """A store that takes its time to say when something is due."""
+        """A store whose `next_due` is slow."""
 
         late = False
 
@@ -654,7 +652,7 @@ async def test_places_that_become_free_just_before_a_claim_are_in_it(bench):
         assert isinstance(await bench.ear.next(), Delivered)
 
 
-async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
+async def test_hanging_hosts_leave_slots_to_healthy_ones(bench):
     receiver = Receiver()
     async with bench.running(receiver, limit=8):
         await bench.finish()
@@ -674,7 +672,7 @@ async def test_hosts_that_hang_leave_places_to_those_that_are_well(bench):
 
 
 async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order_of_the_schedule(bench):
-    """Submitted one by one over the hour; when it is back, what has been due the longest comes first."""
+    """Submitted over an hour of failing; when the host recovers, the oldest are sent first."""
     receiver = Receiver(OutboundError("no connection: Connection refused"))
     ids = []
     async with bench.running(receiver, schedule=Settings().webhook_schedule) as engine:
@@ -697,11 +695,11 @@ async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order
 
 
 async def records(bench):
-    return await bench.store.outbox.records(Which(), limit=1000)
+    return await bench.store.outbox.records(DeliveryFilter(), limit=1000)
 
 
 async def idle(bench, engine):
-    """Wait until nothing that is due now can be sent. In this order: what is due is claimed, then sent, then settled."""
+    """Wait until nothing that is due can be sent: it is claimed first, then sent, then settled."""
     async with asyncio.timeout(10):
         while (
             await bench.store.next_due(Topic.DELIVERY) == 0.0
@@ -713,7 +711,7 @@ async def idle(bench, engine):
         bench.ear.heard.get_nowait()
 
 
-async def test_those_that_are_given_up_with_their_host_are_told_of(bench):
+async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench):
     receiver = Receiver(OutboundError("no connection: Connection refused"))
     schedule = Settings().webhook_schedule
     async with bench.running(receiver, schedule=schedule) as engine:
@@ -736,7 +734,7 @@ async def test_those_that_are_given_up_with_their_host_are_told_of(bench):
 # --- news before the end
 
 
-async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
+async def test_events_before_the_end_are_signed_and_have_fals_envelope(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         request_id = await bench.submit(events=tuple(WebhookKind))
@@ -769,7 +767,7 @@ async def test_news_before_the_end_are_signed_and_look_like_fals(bench):
         VerifyKey(bench.signer.active.public).verify(message, base64.b64decode(headers[b"webhook-signature"].split(b",")[1]))
 
 
-async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_there_are_newer(bench):
+async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_one(bench):
     receiver = Receiver(Answer(500, (), b""), OK)
     receiver.gate.clear()
     async with bench.running(receiver):
@@ -786,7 +784,7 @@ async def test_news_that_failed_are_not_announced_as_to_be_tried_again_where_the
     assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
 
 
-async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench):
+async def test_a_failed_event_is_retried_if_there_is_no_newer_one(bench):
     async with bench.running(Receiver(Answer(500, (), b""))):
         await bench.submit(events=(WebhookKind.PROGRESS,))
         (claim,) = await bench.store.claim(1)
@@ -797,7 +795,7 @@ async def test_news_that_failed_are_tried_again_where_there_are_none_newer(bench
 # --- how many at once
 
 
-def test_most_of_the_files_are_left_to_the_application(monkeypatch):
+def test_most_files_are_left_to_the_application(monkeypatch):
     for soft, places in ((20_000, 256), (1024, 256), (256, 64), (2, 1), (module.resource.RLIM_INFINITY, 256)):
         monkeypatch.setattr(module.resource, "getrlimit", lambda _, soft=soft: (soft, soft))
-        assert module._affordable() == places
+        assert module._default_limit() == places

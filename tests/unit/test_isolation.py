@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queue_middleware.isolation import Isolation
-from queue_middleware.settings import isolation
+from queue_middleware.isolation import Isolation, isolation
 
 FOLDER = Path("/tmp/queue-tests-x")
 

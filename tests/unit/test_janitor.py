@@ -12,12 +12,11 @@ from queue_middleware.events import Event, Finished, Outage, Rescued, Warned
 from queue_middleware.janitor import Janitor
 from queue_middleware.lifecycle import LOST
 from queue_middleware.models import JobState, Rescue
-from queue_middleware.settings import Settings
 
 
 def a_janitor(store: Any = None, **options: Any) -> tuple[Janitor, list[Event]]:
     heard: list[Event] = []
-    return Janitor(store, Settings(), heard.append, **options), heard
+    return Janitor(store, getattr(store, "waiting", None), heard.append, **options), heard
 
 
 async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from queue_middleware.errors import RotationRefused, SettingsError
 from queue_middleware.keyfile import KeyFile, keys_of_option, path_of_keys
-from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import NOTICE, KeyRing, Standing
+from queue_middleware.keyring import LEAD_TIME, KeyRing, KeyStatus
+from queue_middleware.keys import KeyPair
 from tests.clock import Seconds
 
 NOW = 1_800_000_000.0
@@ -29,7 +29,7 @@ def warnings() -> list[str]:
 
 @pytest.fixture
 def file(tmp_path, clock, warnings) -> KeyFile:
-    """One that holds `FIRST`, as versions before rotation wrote it: a seed and no more."""
+    """A file with `FIRST`, as releases before rotation wrote it: only a seed."""
     path = tmp_path / "queue.sqlite3.key"
     path.write_text(f"{FIRST.seed_hex()}\n")
     path.chmod(0o600)
@@ -61,15 +61,15 @@ def test_the_option_holds_keys_or_names_their_file():
 
 
 @pytest.mark.parametrize("text", [" ", "abc", "run/secrets/signing-key", "~/key"])
-def test_a_malformed_option_is_told(text):
+def test_a_malformed_option_is_refused(text):
     with pytest.raises(SettingsError, match=r"^signing_key: "):
         keys_of_option(text)
 
 
-# --- making the first
+# --- creating the first
 
 
-def test_a_key_is_made_once_and_kept_private(tmp_path):
+def test_a_key_is_created_once_and_private(tmp_path):
     file = KeyFile(tmp_path / "queue.sqlite3.key")
     file.create()
     made = file.path.read_bytes()
@@ -80,7 +80,7 @@ def test_a_key_is_made_once_and_kept_private(tmp_path):
 
 
 def test_processes_that_start_together_agree_on_one_key(tmp_path):
-    # Threads do: the agreement is made by the file system, each has a draft of its own.
+    # Threads stand for processes: the file system decides, and each has its own draft.
     def start(_: int) -> str:
         file = KeyFile(tmp_path / "key")
         file.create()
@@ -116,7 +116,7 @@ def test_a_key_that_others_may_read_is_refused(file, bits):
 
 @pytest.fixture
 def a_service(monkeypatch, file) -> int:
-    """Who reads is not root, and the file is his; whoever runs the tests."""
+    """The reading user is not root and owns the file, whichever user runs the tests."""
     user = os.geteuid() or 4711
     if os.geteuid() == 0:
         os.chown(file.path, user, -1)
@@ -125,7 +125,7 @@ def a_service(monkeypatch, file) -> int:
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o660, 0o620, 0o440])
-def test_what_is_ours_is_closed_to_its_group_and_somebody_hears_of_it(file, warnings, a_service, bits):
+def test_an_owned_file_is_closed_to_its_group_with_a_warning(file, warnings, a_service, bits):
     """Kubernetes opens all files of a volume to the group of `fsGroup` when a pod starts."""
     file.path.chmod(bits)
     assert kids(file.read()) == [FIRST.kid]
@@ -136,7 +136,7 @@ def test_what_is_ours_is_closed_to_its_group_and_somebody_hears_of_it(file, warn
     assert len(warnings) == 1
 
 
-def test_on_a_file_system_that_cannot_be_written_the_group_is_as_it_was_given(file, warnings, a_service, monkeypatch):
+def test_on_a_read_only_file_system_the_mode_stays(file, warnings, a_service, monkeypatch):
     def refuse(descriptor: int, mode: int) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -147,15 +147,15 @@ def test_on_a_file_system_that_cannot_be_written_the_group_is_as_it_was_given(fi
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o660, 0o440])
-def test_what_is_somebody_elses_was_given_to_our_group(file, warnings, monkeypatch, bits):
-    """A secret that Kubernetes mounts is root's; we read it by `fsGroup`."""
+def test_a_file_of_another_user_may_be_readable_by_its_group(file, warnings, monkeypatch, bits):
+    """Root owns a secret that Kubernetes mounts; the service reads it by `fsGroup`."""
     file.path.chmod(bits)
     monkeypatch.setattr(os, "geteuid", lambda: file.path.stat().st_uid + 1)
     assert kids(file.read()) == [FIRST.kid]
     assert (mode(file.path), warnings) == (bits, [])
 
 
-def test_root_does_not_take_from_a_group_what_it_was_given(file, warnings, monkeypatch):
+def test_root_does_not_close_a_file_to_its_group(file, warnings, monkeypatch):
     if os.geteuid() != 0:
         pytest.skip("only root can try what root does")
     file.path.chmod(0o640)
@@ -164,34 +164,34 @@ def test_root_does_not_take_from_a_group_what_it_was_given(file, warnings, monke
 
 
 @pytest.mark.parametrize("content", [b"\xff not a key", b"", b"\0" * 64, b"x" * 100_000])
-def test_a_file_that_is_no_key_is_refused_with_its_name(file, content):
+def test_a_file_without_a_valid_key_is_refused_with_its_name(file, content):
     file.path.write_bytes(content)
     with pytest.raises(SettingsError, match=str(file.path)):
         file.read()
 
 
-def test_what_is_no_file_is_refused(tmp_path):
+def test_a_directory_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="Is a directory"):
         KeyFile(tmp_path).read()
 
 
-def test_a_folder_that_is_not_there_is_told(tmp_path):
+def test_a_missing_directory_is_refused(tmp_path):
     with pytest.raises(SettingsError, match="No such file or directory"):
         KeyFile(tmp_path / "nowhere" / "key").create()
 
 
-# --- noticing
+# --- versions
 
 
-def test_its_mark_changes_with_the_file(file, tmp_path):
-    marks = [file.mark()]
-    assert file.mark() == marks[0]
+def test_the_version_changes_with_the_file(file, tmp_path):
+    marks = [file.version()]
+    assert file.version() == marks[0]
     file.rotate()
-    marks.append(file.mark())
+    marks.append(file.version())
     file.path.chmod(0o400)
-    marks.append(file.mark())
+    marks.append(file.version())
     file.path.unlink()
-    marks.append(file.mark())
+    marks.append(file.version())
     assert len(set(marks)) == len(marks)
     assert marks[-1] is None
 
@@ -204,10 +204,10 @@ def test_a_mounted_secret_is_seen_to_change(tmp_path):
     (tmp_path / "..data").symlink_to("1")
     (tmp_path / "key").symlink_to("..data/key")
     file = KeyFile(tmp_path / "key")
-    before = file.mark()
+    before = file.version()
     (tmp_path / "new").symlink_to("2")
     (tmp_path / "new").rename(tmp_path / "..data")
-    assert file.mark() != before
+    assert file.version() != before
 
 
 # --- rotating
@@ -218,48 +218,48 @@ def test_a_rotation_is_written_down(file, clock):
     again = KeyFile(file.path).read()
     assert kids(again) == kids(ring)
     assert kids(ring)[0] == FIRST.kid
-    assert [again.standing(key, NOW) for key in again.keys] == [Standing.ACTIVE, Standing.NEXT]
-    assert again.keys[1].since == NOW + NOTICE
+    assert [again.status(key, NOW) for key in again.keys] == [KeyStatus.ACTIVE, KeyStatus.NEXT]
+    assert again.keys[1].since == NOW + LEAD_TIME
     assert mode(file.path) == 0o600
     assert names(file.path.parent) == ["queue.sqlite3.key"]
 
 
 def test_the_notice_can_be_longer(file):
-    assert file.rotate(notice=7 * 86400.0).keys[1].since == NOW + 7 * 86400
+    assert file.rotate(lead_time=7 * 86400.0).keys[1].since == NOW + 7 * 86400
 
 
 def test_a_second_rotation_waits_for_the_first(file, clock):
     file.rotate()
     before = file.path.read_bytes()
-    with pytest.raises(RotationRefused, match="a rotation is under way"):
+    with pytest.raises(RotationRefused, match="a rotation is in progress"):
         file.rotate()
     assert file.path.read_bytes() == before
-    clock.now += NOTICE
+    clock.now += LEAD_TIME
     assert len(file.rotate().keys) == 3
 
 
 def test_retired_keys_are_erased(file, clock):
     file.rotate()
-    clock.now += NOTICE + 48 * 3600
+    clock.now += LEAD_TIME + 48 * 3600
     file.rotate()
     assert FIRST.seed_hex() not in file.path.read_text()
 
 
 def test_after_a_leak_everything_is_new_at_once(file, clock):
     file.rotate()
-    file.path.chmod(0o644)  # perhaps that is how it became known
-    ring = file.start_anew()
+    file.path.chmod(0o644)  # perhaps the cause of the leak
+    ring = file.replace_all()
     assert len(ring.keys) == 1
     assert ring.active(NOW).kid != FIRST.kid
     assert kids(file.read()) == kids(ring)
     assert FIRST.seed_hex() not in file.path.read_text()
 
 
-@pytest.mark.parametrize("rotate", [KeyFile.rotate, KeyFile.start_anew])
+@pytest.mark.parametrize("rotate", [KeyFile.rotate, KeyFile.replace_all])
 def test_without_a_file_the_first_key_signs_at_once(tmp_path, rotate):
     file = KeyFile(tmp_path / "key")
     ring = rotate(file)
-    assert [ring.standing(key, 0.0) for key in ring.keys] == [Standing.ACTIVE]
+    assert [ring.status(key, 0.0) for key in ring.keys] == [KeyStatus.ACTIVE]
     assert kids(file.read()) == kids(ring)
 
 
@@ -272,12 +272,12 @@ def test_rotations_at_the_same_time_leave_one_new_key(file):
 
     with ThreadPoolExecutor(8) as pool:
         outcomes = list(pool.map(rotate, range(24)))
-    assert sorted(set(outcomes)) == ["2", "a rotation is under wa"]
+    assert sorted(set(outcomes)) == ["2", "a rotation is in progr"]
     assert outcomes.count("2") == 1
     assert len(file.read().keys) == 2
 
 
-def test_whoever_reads_during_rotations_sees_whole_files(file):
+def test_readers_see_whole_files_during_rotations(file):
     stop = threading.Event()
     seen: list[int] = []
 
@@ -288,7 +288,7 @@ def test_whoever_reads_during_rotations_sees_whole_files(file):
     with ThreadPoolExecutor(2) as pool:
         readers = [pool.submit(read) for _ in range(2)]
         for _ in range(50):
-            file.start_anew()
+            file.replace_all()
             file.rotate()
         stop.set()
         for reader in readers:
@@ -320,7 +320,7 @@ def test_a_link_stays_a_link(file, tmp_path):
 
 
 @pytest.mark.parametrize("bits", [0o600, 0o640, 0o660])
-def test_whoever_rotates_the_service_can_read(file, bits):
+def test_the_service_can_read_the_file_whichever_user_rotates(file, bits):
     if os.geteuid() != 0:
         pytest.skip("only root can give files away")
     os.chown(file.path, 4711, 4712)
@@ -330,12 +330,12 @@ def test_whoever_rotates_the_service_can_read(file, bits):
     assert (found.st_uid, found.st_gid, mode(file.path)) == (4711, 4712, bits & 0o640)
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_nothing_is_left(file, monkeypatch):
+def test_a_read_only_directory_is_refused_and_nothing_is_left(file, monkeypatch):
     def refuse(*_: object) -> None:
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(RotationRefused, match=f"{file.path} cannot be replaced: Read-only file system"):
+    with pytest.raises(RotationRefused, match=f"cannot replace the signing key {file.path}: Read-only file system"):
         file.rotate()
     assert names(file.path.parent) == ["queue.sqlite3.key"]
     assert kids(file.read()) == [FIRST.kid]
@@ -351,7 +351,7 @@ def test_a_full_disk_leaves_no_part_of_a_key(file, monkeypatch):
     assert names(file.path.parent) == ["queue.sqlite3.key"]
 
 
-def test_a_malformed_file_is_not_replaced_unasked(file):
+def test_a_malformed_file_is_not_replaced(file):
     file.path.write_text("nonsense")
     with pytest.raises(RotationRefused, match="64 hex digits"):
         file.rotate()

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import KEPT, LAW, LEAST_NOTICE, NOTICE, Key, KeyRing, Standing, jwks, write_time
+from queue_middleware.keyring import KEPT, LEAD_TIME, MIN_LEAD_TIME, RULES, Key, KeyRing, KeyStatus, format_time, jwks
+from queue_middleware.keys import KeyPair
 
 A, B, C, D = (KeyPair(bytes([number]) * 32) for number in range(1, 5))
 HOUR = 3600.0
@@ -16,7 +16,7 @@ NOW = 1_800_000_000.0
 def at(ring: KeyRing, now: float) -> dict[str, str]:
     """Where each key stands, as `{"A": "active", …}`."""
     names = {A.kid: "A", B.kid: "B", C.kid: "C", D.kid: "D"}
-    return {names[key.pair.kid]: str(ring.standing(key, now)) for key in ring.keys}
+    return {names[key.pair.kid]: str(ring.status(key, now)) for key in ring.keys}
 
 
 # --- the law
@@ -39,15 +39,15 @@ def test_a_rotation_over_time(hours, first, second):
 
 
 def test_the_promised_times():
-    assert LEAST_NOTICE >= 24 * HOUR
-    assert NOTICE > LEAST_NOTICE
+    assert MIN_LEAD_TIME >= 24 * HOUR
+    assert LEAD_TIME > MIN_LEAD_TIME
     assert KEPT >= 48 * HOUR
 
 
 def test_what_signs_is_published_and_only_the_retired_are_not():
-    assert all(rights.published for rights in LAW.values() if rights.signs)
-    assert [standing for standing, rights in LAW.items() if not rights.published] == [Standing.RETIRED]
-    assert set(LAW) == set(Standing)
+    assert all(rights.published for rights in RULES.values() if rights.signs)
+    assert [standing for standing, rights in RULES.items() if not rights.published] == [KeyStatus.RETIRED]
+    assert set(RULES) == set(KeyStatus)
 
 
 def test_keys_without_a_time_are_as_they_ever_were():
@@ -65,7 +65,7 @@ def test_the_order_of_the_text_does_not_matter_for_keys_with_a_time():
     assert at(ring, NOW + 49 * HOUR) == {"A": "retired", "B": "old", "C": "active"}
 
 
-def test_somebody_always_signs():
+def test_there_always_is_an_active_key():
     ring = KeyRing([Key(B, NOW + HOUR), Key(C, NOW + 2 * HOUR)])
     assert at(ring, 0.0) == {"B": "active", "C": "next"}  # a machine whose clock starts at 1970
 
@@ -85,13 +85,13 @@ def test_at_any_time(begins, timeless, hour):
     pairs = iter(KeyPair(bytes([number]) * 32) for number in range(1, 20))
     ring = KeyRing([*(Key(next(pairs)) for _ in range(timeless)), *(Key(next(pairs), NOW + at * HOUR) for at in begins)])
     now = NOW + hour * HOUR
-    standings = [ring.standing(key, now) for key in ring.keys]
-    assert standings.count(Standing.ACTIVE) == 1
+    standings = [ring.status(key, now) for key in ring.keys]
+    assert standings.count(KeyStatus.ACTIVE) == 1
     assert ring.active(now) == ring.signing(now)[-1]
     assert set(ring.signing(now)) <= set(ring.published(now))
     # Nothing depends on anything but the text.
-    again = KeyRing.parse(ring.written())
-    assert [again.standing(key, now) for key in again.keys] == standings
+    again = KeyRing.parse(ring.dump())
+    assert [again.status(key, now) for key in again.keys] == standings
 
 
 # --- rotating
@@ -99,7 +99,7 @@ def test_at_any_time(begins, timeless, hour):
 
 @given(st.lists(st.tuples(st.floats(0, 200), st.floats(24, 100)), min_size=1, max_size=8))
 def test_a_key_is_known_a_day_before_it_signs_and_two_days_after(rotations):
-    """Whatever the hours between rotations and their notices: no receiver with a set of a day is ever surprised."""
+    """For any times between rotations and any lead times, a receiver with a cached key set of a day knows the signing key."""
     ring, now, seen = KeyRing.of(KeyPair.generate()), NOW, {}
     for pause, notice in rotations:
         now += pause * HOUR
@@ -112,22 +112,22 @@ def test_a_key_is_known_a_day_before_it_signs_and_two_days_after(rotations):
         for moment in moments:
             signing = ring.active(moment).kid
             if signing in seen:
-                assert moment - seen[signing] >= LEAST_NOTICE
+                assert moment - seen[signing] >= MIN_LEAD_TIME
             before = ring.active(moment - KEPT + 1)
             assert before in ring.published(moment)
 
 
-def test_a_rotation_erases_what_is_retired():
+def test_a_rotation_deletes_retired_keys():
     ring = KeyRing.of(A, D).rotated(B, NOW)
     later = NOW + (25 + 48) * HOUR
     assert at(ring, later - 1) == {"A": "old", "B": "active", "D": "spare"}
     assert at(ring, later) == {"A": "retired", "B": "active", "D": "retired"}
     ring = ring.rotated(C, later)
     assert at(ring, later) == {"B": "active", "C": "next"}
-    assert A.seed_hex() not in ring.written()
+    assert A.seed_hex() not in ring.dump()
 
 
-def test_what_is_only_old_is_kept():
+def test_old_keys_are_kept():
     ring = KeyRing.of(A).rotated(B, NOW)
     ring = ring.rotated(C, NOW + 26 * HOUR)
     assert at(ring, NOW + 26 * HOUR) == {"A": "old", "B": "active", "C": "next"}
@@ -135,12 +135,12 @@ def test_what_is_only_old_is_kept():
 
 def test_one_rotation_after_the_other():
     ring = KeyRing.of(A).rotated(B, NOW)
-    with pytest.raises(RotationRefused, match=f"key {B.kid} signs from {write_time(NOW + NOTICE)}"):
+    with pytest.raises(RotationRefused, match=f"key {B.kid} signs from {format_time(NOW + LEAD_TIME)}"):
         ring.rotated(C, NOW + 24 * HOUR)
 
 
 @pytest.mark.parametrize("notice", [0.0, 24 * HOUR - 1, -1.0, float("nan"), float("inf"), 400 * 24 * HOUR])
-def test_a_notice_that_receivers_would_miss_or_nobody_means_is_refused(notice):
+def test_a_lead_time_that_is_too_short_or_too_long_is_refused(notice):
     with pytest.raises(RotationRefused, match="24 h"):
         KeyRing.of(A).rotated(B, NOW, notice)
 
@@ -150,8 +150,8 @@ def test_a_notice_that_receivers_would_miss_or_nobody_means_is_refused(notice):
 
 def test_the_text():
     ring = KeyRing.of(A, D).rotated(B, NOW)
-    assert ring.written() == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
-    assert KeyRing.parse(ring.written()).written() == ring.written()
+    assert ring.dump() == f"{A.seed_hex()}\n{B.seed_hex()}@2027-01-16T09:00:00Z\n{D.seed_hex()}\n"
+    assert KeyRing.parse(ring.dump()).dump() == ring.dump()
 
 
 @pytest.mark.parametrize("separator", [",", "\n", ", ", " ", "\r\n"])
@@ -178,14 +178,14 @@ def test_separators(separator):
         (f"{A.seed_hex()} {A.seed_hex()}@2027-01-15T08:00:00Z", "there twice"),
     ],
 )
-def test_a_malformed_text_is_told_and_not_repeated(text, reason):
+def test_a_malformed_text_is_refused_and_not_repeated(text, reason):
     with pytest.raises(SettingsError, match=reason) as caught:
         KeyRing.parse(text)
     for secret in ("nonsense", "tomorrow", A.seed_hex()[:10], B.seed_hex()[:10]):
         assert secret not in caught.value.detail
 
 
-def test_its_representation_does_not_tell_the_private_halves():
+def test_the_repr_does_not_show_private_keys():
     ring = KeyRing.of(A)
     assert A.seed_hex() not in f"{ring!r} {ring.keys!r}"
 

@@ -4,9 +4,9 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Redelivered
-from queue_middleware.ledger import UNWELL, Ledger
-from queue_middleware.models import DeliveryState, Standing, WebhookKind
-from queue_middleware.webhooks import DeliveryRecord, Which
+from queue_middleware.ledger import UNHEALTHY, WebhookAdmin, make_filter
+from queue_middleware.models import WebhookKind
+from queue_middleware.webhooks import DeliveryFilter, DeliveryRecord, DeliveryState, Standing
 
 
 def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRecord:
@@ -14,11 +14,11 @@ def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRe
 
 
 class Outbox:
-    """Notes what it is asked, and has `pages` of records."""
+    """Records its calls, and returns `pages` of records."""
 
     def __init__(self, *pages: list[DeliveryRecord]) -> None:
         self.pages = list(pages)
-        self.asked: list[tuple[Which, int, int]] = []
+        self.asked: list[tuple[DeliveryFilter, int, int]] = []
         self.again: list[list[int]] = []
         self.standings: list[Standing] = []
 
@@ -35,13 +35,13 @@ class Outbox:
         return []
 
 
-async def test_everything_that_is_meant_is_delivered_again_in_batches():
-    outbox, heard = Outbox([record(1), record(2)], [record(5)]), []
-    count = await Ledger(outbox, heard.append).redeliver(host="a.example")
+async def test_all_matching_deliveries_are_redelivered_in_batches():
+    outbox, events = Outbox([record(1), record(2)], [record(5)]), []
+    count = await WebhookAdmin(outbox, events.append).redeliver(make_filter(host="a.example"))
     assert count == 3
     assert outbox.again == [[1, 2], [5]]
     assert [after for _, after, _ in outbox.asked] == [0, 2, 5]
-    assert heard == [Redelivered(3)]
+    assert events == [Redelivered(3)]
 
 
 @pytest.mark.parametrize(
@@ -55,48 +55,47 @@ async def test_everything_that_is_meant_is_delivered_again_in_batches():
         ({"delivery_id": 1, "dead_only": True}, True),
     ],
 )
-async def test_only_what_was_given_up_unless_it_is_named(selection, dead):
+async def test_only_dead_deliveries_unless_named_by_id(selection, dead):
     outbox = Outbox()
-    assert await Ledger(outbox, lambda _: None).redeliver(**selection) == 0
-    assert outbox.asked[0][0].dead is dead
+    assert await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection)) == 0
+    assert outbox.asked[0][0].dead_only is dead
 
 
 async def test_times_are_milliseconds():
     outbox = Outbox()
     since, until = datetime(2027, 1, 15, 8, 0, tzinfo=UTC), datetime(2027, 1, 15, 8, 0, 1, tzinfo=UTC)
-    await Ledger(outbox, lambda _: None).deliveries(since=since, until=until, after=7, limit=9)
-    assert outbox.asked == [(Which(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
+    await WebhookAdmin(outbox, lambda _: None).deliveries(make_filter(since=since, until=until), after=7, limit=9)
+    assert outbox.asked == [(DeliveryFilter(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
 
 
-async def test_how_a_request_went_on_is_not_told_again_unless_it_is_named():
+async def test_events_are_redelivered_only_by_their_own_id():
     outbox = Outbox([record(1, WebhookKind.STARTED), record(2)])
-    await Ledger(outbox, lambda _: None).redeliver(request_id="id")
+    await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(request_id="id"))
     assert outbox.again == [[2]]
     outbox = Outbox([record(1, WebhookKind.STARTED)])
-    await Ledger(outbox, lambda _: None).redeliver(delivery_id=1)
+    await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(delivery_id=1))
     assert outbox.again == [[1]]
 
 
 @pytest.mark.parametrize(
     ("selection", "sentence"),
     [
-        ({}, "say which webhooks"),
-        ({"dead_only": True}, "say which webhooks"),
-        ({"hots": "a.example"}, "not selected by 'hots'"),
-        ({"since": "yesterday"}, "since is 'yesterday'; it takes a datetime"),
-        ({"until": datetime(2027, 1, 1)}, "until is .*; it takes a datetime with its time zone"),
+        ({}, "no webhooks are selected"),
+        ({"dead_only": True}, "no webhooks are selected"),
+        ({"since": "yesterday"}, "since is 'yesterday'; pass a datetime"),
+        ({"until": datetime(2027, 1, 1)}, "until is .*; pass a datetime with a time zone"),
     ],
 )
-async def test_what_is_not_understood_is_refused(selection, sentence):
+async def test_invalid_criteria_are_refused(selection, sentence):
     outbox = Outbox()
     with pytest.raises(BadRequest, match=sentence):
-        await Ledger(outbox, lambda _: None).redeliver(**selection)
+        await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection))
     assert outbox.asked == outbox.again == []
 
 
-async def test_those_that_are_not_well_are_shown_unless_others_are_wanted():
+async def test_unhealthy_receivers_are_listed_by_default():
     outbox = Outbox()
-    await Ledger(outbox, lambda _: None).receivers()
-    assert outbox.standings == list(UNWELL)
-    await Ledger(outbox, lambda _: None).receivers([Standing.GOOD])
+    await WebhookAdmin(outbox, lambda _: None).receivers()
+    assert outbox.standings == list(UNHEALTHY)
+    await WebhookAdmin(outbox, lambda _: None).receivers([Standing.GOOD])
     assert outbox.standings == [Standing.GOOD]

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 import pytest
 from nacl.signing import VerifyKey
 
+from queue_middleware.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.http11 import Stream
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
-from queue_middleware.letter import ResultGone, Scribe
+from queue_middleware.keys import KeyPair
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
@@ -26,7 +27,7 @@ DELIVERY = Delivery(1, 1, "https://a.example/", "a.example", 1, 7, ID)
 
 
 class Parts:
-    """In place of the store: the parts of one answer."""
+    """Stands for the store: the chunks of one response."""
 
     def __init__(self, *parts: bytes) -> None:
         self.parts = parts
@@ -40,11 +41,12 @@ class Parts:
         return self.parts[number]
 
 
-def scribe(store: Parts | None = None, **options: object) -> Scribe:
-    return Scribe(store or Parts(), SIGNER, Settings.load(options, {}), lambda: NOW)
+def builder(store: Parts | None = None, **options: object) -> MessageBuilder:
+    formats = {REQUEST_FORMAT: RequestFormat((store or Parts()).output, Settings.load(options, {}))}
+    return MessageBuilder(SIGNER, formats, lambda: NOW)
 
 
-def answered(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
+def result_of(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
     job = a_view(key=7, request_id=ID, status=status)
     return Result(job, StoredResponse(status, headers, body, parts))
 
@@ -61,7 +63,7 @@ def assert_signed(headers: tuple[tuple[bytes, bytes], ...], body: bytes, webhook
     assert timestamp == found[b"webhook-timestamp"].decode() == "1700000000"
 
 
-async def poured(body: bytes | Stream) -> bytes:
+async def read_all(body: bytes | Stream) -> bytes:
     assert isinstance(body, Stream)
     whole = b"".join([chunk async for chunk in body.chunks()])
     assert len(whole) == body.length
@@ -69,25 +71,25 @@ async def poured(body: bytes | Stream) -> bytes:
 
 
 async def test_a_small_result_is_one_signed_body():
-    headers, body = await scribe().write(DELIVERY, answered(b'{"a": 1}'))
+    headers, body = await builder().build(DELIVERY, result_of(b'{"a": 1}'))
     assert isinstance(body, bytes)
     assert_signed(headers, body)
 
 
 @pytest.mark.parametrize("size", [PART + 1, 3 * PART, 3 * PART + 17])
-async def test_a_large_result_is_signed_whole_and_sent_in_parts(size):
+async def test_a_long_result_is_signed_as_a_whole_and_sent_in_chunks(size):
     payload = b'"' + b"x" * (size - 2) + b'"'
     pieces = [payload[start : start + PART] for start in range(0, size, PART)]
     store = Parts(*pieces[:-1])
-    headers, body = await scribe(store).write(DELIVERY, answered(pieces[-1], len(pieces) - 1))
-    for _ in range(2):  # a connection that was closed meanwhile makes it begin anew
-        whole = await poured(body)
+    headers, body = await builder(store).build(DELIVERY, result_of(pieces[-1], len(pieces) - 1))
+    for _ in range(2):  # a retry on a new connection reads it again
+        whole = await read_all(body)
         assert json.loads(whole)["payload"] == json.loads(payload)
         assert_signed(headers, whole)
     assert max(len(chunk) for chunk in [chunk async for chunk in body.chunks()]) <= PART
 
 
-async def test_large_results_are_put_together_one_at_a_time():
+async def test_long_results_are_prepared_one_at_a_time():
     class Watched(Parts):
         busy = most = 0
 
@@ -99,37 +101,37 @@ async def test_large_results_are_put_together_one_at_a_time():
             return await super().output(key, number)
 
     store = Watched(b'"' + b"x" * (PART - 1))
-    writer = scribe(store)
-    await asyncio.gather(*(writer.write(DELIVERY, answered(b'"', 1)) for _ in range(5)))
+    messages = builder(store)
+    await asyncio.gather(*(messages.build(DELIVERY, result_of(b'"', 1)) for _ in range(5)))
     assert (len(store.read), store.most) == (5 * 3, 1)  # once to see whether it is JSON, and twice to sign it
 
 
-async def test_a_large_result_that_is_no_json_is_small_again():
-    headers, body = await scribe(Parts(b"<" * PART)).write(DELIVERY, answered(b">", 1))
+async def test_a_long_result_that_is_not_json_is_not_included():
+    headers, body = await builder(Parts(b"<" * PART)).build(DELIVERY, result_of(b">", 1))
     assert isinstance(body, bytes)
     assert json.loads(body)["payload"] is None
     assert_signed(headers, body)
 
 
-async def test_a_part_that_is_gone_while_it_is_signed_or_sent():
-    with pytest.raises(ResultGone):
-        await scribe(Parts()).write(DELIVERY, answered(b"1]", 1))
+async def test_a_chunk_that_is_deleted_while_it_is_signed_or_sent():
+    with pytest.raises(ResultExpired):
+        await builder(Parts()).build(DELIVERY, result_of(b"1]", 1))
     store = Parts(b"[" + b" " * (PART - 1))
-    _, body = await scribe(store).write(DELIVERY, answered(b"1]", 1))
+    _, body = await builder(store).build(DELIVERY, result_of(b"1]", 1))
     store.parts = ()
-    with pytest.raises(ResultGone):
-        await poured(body)
+    with pytest.raises(ResultExpired):
+        await read_all(body)
 
 
-@pytest.mark.parametrize("result", [None, Result(answered(b"").job, None)])
-async def test_a_result_that_is_gone(result):
-    with pytest.raises(ResultGone):
-        await scribe().write(DELIVERY, result)
+@pytest.mark.parametrize("result", [None, Result(result_of(b"").job, None)])
+async def test_a_result_that_is_deleted(result):
+    with pytest.raises(ResultExpired):
+        await builder().build(DELIVERY, result)
 
 
-async def test_a_failure_is_told():
+async def test_a_failure_is_reported():
     job = a_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
-    headers, body = await scribe(webhook_max_payload=0).write(DELIVERY, Result(job, None))
+    headers, body = await builder(webhook_max_payload=0).build(DELIVERY, Result(job, None))
     assert json.loads(body)["payload"]["detail"] == "too slow"
     assert_signed(headers, body)
 
@@ -141,9 +143,9 @@ async def test_a_failure_is_told():
         ({"public_url": "https://s.example/base", "prefix": "/q"}, f"https://s.example/base/q/requests/{ID}/response"),
     ],
 )
-async def test_above_the_limit_a_result_is_named_and_not_even_read(options, where):
+async def test_above_the_limit_a_result_is_not_read_and_its_url_is_sent(options, where):
     store = Parts()
-    headers, body = await scribe(store, webhook_max_payload=PART, **options).write(DELIVERY, answered(b"]", 1))
+    headers, body = await builder(store, webhook_max_payload=PART, **options).build(DELIVERY, result_of(b"]", 1))
     sent = json.loads(body)
     assert (sent["payload"], sent["status"]) == (None, "OK")
     assert sent["payload_error"] == f"Response payload has {PART + 1} bytes, more than {PART}. Fetch it from {where}"
@@ -151,13 +153,13 @@ async def test_above_the_limit_a_result_is_named_and_not_even_read(options, wher
     assert_signed(headers, body)
 
 
-async def test_at_the_limit_it_is_carried():
-    _, body = await scribe(webhook_max_payload=8).write(DELIVERY, answered(b'{"a": 1}'))
+async def test_at_the_limit_a_result_is_included():
+    _, body = await builder(webhook_max_payload=8).build(DELIVERY, result_of(b'{"a": 1}'))
     assert json.loads(body)["payload"] == {"a": 1}
 
 
-async def test_news_have_an_id_of_their_own():
+async def test_an_event_has_its_own_id():
     delivery = DELIVERY.replace(kind=WebhookKind.STARTED, number=1, data='{"at": 0}')
-    headers, body = await scribe().write(delivery, None)
+    headers, body = await builder().build(delivery, None)
     assert json.loads(body)["type"] == "request.started"
     assert_signed(headers, body, f"{ID}_1")

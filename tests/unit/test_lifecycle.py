@@ -2,29 +2,9 @@ from itertools import product
 
 import pytest
 
-from queue_middleware.lifecycle import (
-    DELIVERY,
-    FINAL,
-    IS_LOST,
-    JOB,
-    RETRIED_FAILURE,
-    Again,
-    DeliveryEvent,
-    Holder,
-    Pulse,
-    attempts_left,
-    judge,
-)
-from queue_middleware.models import (
-    DeliveryState,
-    ErrorType,
-    Failure,
-    Headers,
-    JobState,
-    RetryCause,
-    RetryPolicy,
-    StoredResponse,
-)
+from queue_middleware.lifecycle import FINAL, IS_LOST, JOB, RETRIED_FAILURE, Again, Holder, Pulse, attempts_left, judge
+from queue_middleware.models import ErrorType, Failure, Headers, JobState, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.webhooks import DELIVERY, DeliveryEvent, DeliveryState
 
 THREE = RetryPolicy(3)
 SERVER_ERROR = RetryCause.SERVER_ERROR

@@ -10,8 +10,8 @@ import jsonschema_rs
 import pytest
 
 from queue_middleware import errors
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import jwks
+from queue_middleware.keys import KeyPair
 from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
 from queue_middleware.tasks import TaskPage, TaskStatus
 from queue_middleware.wire import asyncqueue, fal, taskrequests

@@ -533,7 +533,7 @@ async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(benc
 
 
 async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
@@ -544,7 +544,7 @@ async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
 
 @pytest.mark.parametrize("method", ["resolve", "settle_poll"])
 async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, method, StoreBusy("busy", 1), StoreBusy("busy", 1))

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from queue_middleware.errors import KeysUnavailable, SettingsError, VerificationError
-from queue_middleware.keypair import KeyPair
 from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair
 from queue_middleware.provenance import Provenance
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer

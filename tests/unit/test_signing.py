@@ -4,9 +4,8 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.keypair import KeyPair
-from queue_middleware.keyring import KEPT, NOTICE, KeyRing
-from queue_middleware.secret import Secret
+from queue_middleware.keyring import KEPT, LEAD_TIME, KeyRing
+from queue_middleware.keys import KeyPair, SharedSecret
 from queue_middleware.signing import Signer
 from tests.clock import Seconds
 
@@ -25,25 +24,25 @@ def published(signer: Signer) -> set[str]:
     return {entry["kid"] for entry in signer.jwks()["keys"]}
 
 
-def test_a_rotation_from_beginning_to_end():
+def test_a_rotation_from_start_to_end():
     first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first), clock=clock)
     assert by(first, signer.sign(b"message"))
     signer.ring = signer.ring.rotated(second, clock.now)
-    told = []
+    seen = []
     for hours in (0, 24.9, 25, 72.9, 73):
         clock.now = NOW + hours * 3600
-        each = [["first", "second"][by(second, signature)] for signature in signer.sign_each(b"message")]
-        told.append(("second" if by(second, signer.sign(b"message")) else "first", each, sorted(published(signer))))
+        each = [["first", "second"][by(second, signature)] for signature in signer.sign_all(b"message")]
+        seen.append(("second" if by(second, signer.sign(b"message")) else "first", each, sorted(published(signer))))
     both, last = sorted((first.kid, second.kid)), [second.kid]
-    assert told == [
+    assert seen == [
         ("first", ["first"], both),
         ("first", ["first"], both),
         ("second", ["second", "first"], both),
         ("second", ["second", "first"], both),
         ("second", ["second"], last),
     ]
-    assert (NOTICE, KEPT) == (25 * 3600, 48 * 3600)
+    assert (LEAD_TIME, KEPT) == (25 * 3600, 48 * 3600)
 
 
 def test_another_ring_counts_at_once():
@@ -57,23 +56,23 @@ def test_another_ring_counts_at_once():
 def test_a_clock_that_is_set_back_brings_the_old_key_back():
     first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first).rotated(second, NOW), clock=clock)
-    clock.now += NOTICE
+    clock.now += LEAD_TIME
     assert signer.active.kid == second.kid
     clock.now -= 1
     assert signer.active.kid == first.kid
 
 
-def test_codes_by_each_secret():
-    secrets = [Secret(bytes([number]) * 32) for number in (1, 2)]
+def test_macs_by_each_secret():
+    secrets = [SharedSecret(bytes([number]) * 32) for number in (1, 2)]
     signer = Signer(KeyRing.of(KeyPair.generate()), secrets)
-    assert signer.codes(b"message") == [secret.code(b"message") for secret in secrets]
-    assert Signer(KeyRing.of(KeyPair.generate())).codes(b"message") == []
+    assert signer.macs(b"message") == [secret.sign(b"message") for secret in secrets]
+    assert Signer(KeyRing.of(KeyPair.generate())).macs(b"message") == []
 
 
-@pytest.mark.parametrize("spell", [repr, str, lambda signer: json.dumps(signer.jwks())])
-def test_nothing_private_is_told(spell):
+@pytest.mark.parametrize("render", [repr, str, lambda signer: json.dumps(signer.jwks())])
+def test_nothing_private_is_shown(render):
     key = KeyPair.generate()
-    text = spell(Signer(KeyRing.of(key), [Secret(b"a secret of 24 characters")]))
+    text = render(Signer(KeyRing.of(key), [SharedSecret(b"a secret of 24 characters")]))
     assert key.seed_hex() not in text
     assert '"d"' not in text
     assert "a secret" not in text

@@ -1,8 +1,41 @@
 import pytest
 
-from queue_middleware.verdict import follow_up, trouble
+from queue_middleware.circuit import Outcome
+from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
+from queue_middleware.verdict import MAX_REFUSALS, AttemptDecision, decide_error, decide_response, error_for_status, retry_delay
 
 NOW = 1_700_000_000.0
+NOT_FOLLOWED = "response status 301; redirects are not followed"
+
+
+@pytest.mark.parametrize(
+    ("error", "tries", "is_last", "outcome"),
+    [
+        (OutboundRefused("private address"), 1, False, None),
+        (OutboundRefused("private address"), MAX_REFUSALS, True, None),
+        (OutboundRefused("private address", is_final=True), 1, True, None),
+        (OutboundUnreached("connection refused"), 1, False, Outcome.UNREACHED),
+        (OutboundError("no response"), 1, False, Outcome.FAILED),
+        (OutboundError("no response"), 8, True, Outcome.FAILED),
+    ],
+)
+def test_the_decision_after_an_outbound_error(error, tries, is_last, outcome):
+    decision = decide_error(error, tries, (5.0,) * 7)
+    assert (decision.error, decision.retry_in is None, decision.outcome) == (error.detail, is_last, outcome)
+
+
+def test_an_unexpected_error_is_recorded_by_its_class_and_shows_nothing_about_the_receiver():
+    decision = decide_error(ZeroDivisionError("secret"), 1, (5.0,))
+    assert (decision.error, decision.outcome) == ("not sent: ZeroDivisionError", None)
+    assert decision.retry_in is not None
+
+
+def test_the_decision_after_a_response():
+    arguments = {"url": "https://a.example/", "tries": 1, "schedule": (5.0,), "now": NOW}
+    assert decide_response(200, (), 0.1, **arguments) == AttemptDecision(outcome=Outcome.PROMPT)
+    decision = decide_response(500, (), 0.1, **arguments)
+    assert (decision.error, decision.outcome) == ("response status 500", Outcome.FAILED)
+    assert 4 <= decision.retry_in <= 6
 
 
 @pytest.mark.parametrize(
@@ -17,25 +50,31 @@ NOW = 1_700_000_000.0
         (503, ((b"retry-after", b"1"),), 4, 6),
     ],
 )
-def test_the_wait_after_an_answer(status, headers, least, most):
+def test_the_delay_after_a_response(status, headers, least, most):
     for _ in range(50):
-        assert least <= follow_up(status, headers, 1, (5.0,), NOW) <= most
+        assert least <= retry_delay(status, headers, 1, (5.0,), NOW) <= most
 
 
 @pytest.mark.parametrize(("status", "attempt"), [(200, 1), (204, 1), (302, 1), (410, 1), (500, 2), (503, 2)])
-def test_there_is_nothing_to_wait_for(status, attempt):
-    assert follow_up(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
+def test_there_is_no_further_attempt(status, attempt):
+    assert retry_delay(status, ((b"retry-after", b"60"),), attempt, (5.0,), NOW) is None
 
 
 @pytest.mark.parametrize(
-    ("status", "said"),
-    [(200, None), (299, None), (302, "answered 302; redirects are not followed"), (404, "answered 404"), (500, "answered 500")],
+    ("status", "error"),
+    [
+        (200, None),
+        (299, None),
+        (302, "response status 302; redirects are not followed"),
+        (404, "response status 404"),
+        (500, "response status 500"),
+    ],
 )
-def test_what_is_wrong_with_an_answer(status, said):
-    assert trouble(status) == said
+def test_the_error_for_a_status(status, error):
+    assert error_for_status(status) == error
 
 
-def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
+def test_the_error_for_a_redirect_has_its_target_without_secrets():
     for location, shown in (
         (b"https://new.example/hook?token=secret#x", "https://new.example/hook"),
         (b"https://user:secret@new.example:8443/", "https://new.example:8443/"),
@@ -43,8 +82,8 @@ def test_a_redirect_says_where_it_leads_without_what_may_be_secret():
         (b"//other.example/x", "https://other.example/x"),
         (b"https://a.example/\x1b[31m", "https://a.example/?[31m"),
     ):
-        said = trouble(302, ((b"location", location),), "https://a.example/hook?key=secret")
-        assert said == f"answered 302; redirects are not followed, this one leads to {shown}"
+        error = error_for_status(302, ((b"location", location),), "https://a.example/hook?key=secret")
+        assert error == f"response status 302; redirects are not followed (this one is to {shown})"
     for nothing in (b"", b"https://[", b"mailto:a@b.example"):
-        assert trouble(301, ((b"location", nothing),), "https://a.example/") == "answered 301; redirects are not followed"
-    assert len(trouble(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400
+        assert error_for_status(301, ((b"location", nothing),), "https://a.example/") == NOT_FOLLOWED
+    assert len(error_for_status(302, ((b"location", b"/" + b"x" * 9000),), "https://a.example/")) < 400

@@ -10,7 +10,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import KeysUnavailable, VerificationError
-from queue_middleware.keypair import KeyPair
+from queue_middleware.keys import KeyPair
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.wire.webhook import signed_message, webhook_headers
 from tests.clock import Seconds
@@ -46,7 +46,7 @@ def test_without_an_event_loop(sender, verifier):
         verifier.verify_sync(sender.webhook(), BODY + b" ")
 
 
-async def test_both_ways_share_the_keys(sender, verifier):
+async def test_async_and_sync_verification_share_the_keys(sender, verifier):
     verifier.verify_sync(sender.webhook(), BODY)
     await verifier.verify(sender.webhook(), BODY)
     assert sender.fetched == 1
@@ -73,7 +73,7 @@ async def test_bytes_of_any_kind(sender, verifier, body):
 
 
 @pytest.mark.parametrize("body", [BODY.decode(), json.loads(BODY), None])
-async def test_a_parsed_body_is_a_mistake_of_the_receiver(sender, verifier, body):
+async def test_a_parsed_body_is_refused(sender, verifier, body):
     with pytest.raises(TypeError, match="raw body"):
         await verifier.verify(sender.webhook(), body)
 
@@ -85,7 +85,7 @@ async def test_keys_with_and_without_padding(sender, verifier, padded):
     await verifier.verify(sender.webhook(), BODY)
 
 
-async def test_every_key_is_tried_and_strange_ones_are_passed_over(sender, verifier):
+async def test_every_key_is_tried_and_invalid_ones_are_skipped(sender, verifier):
     strange = [
         {"kty": "RSA", "n": "abc"},
         {"kty": "OKP", "crv": "X25519", "x": "A" * 43},
@@ -110,7 +110,7 @@ def _changed(name, value):
     ("change", "reason"),
     [
         (lambda headers: {}, "missing"),
-        (lambda headers: [*headers.items(), ("X-Fal-Webhook-Request-Id", "other")], "came twice"),
+        (lambda headers: [*headers.items(), ("X-Fal-Webhook-Request-Id", "other")], "is repeated"),
         (_changed("x-fal-webhook-request-id", ""), "request-id is missing"),
         (_changed("x-fal-webhook-user-id", ""), "user-id is missing"),
         (_changed("x-fal-webhook-timestamp", ""), "timestamp is missing"),
@@ -122,14 +122,14 @@ def _changed(name, value):
         (_changed("x-fal-webhook-timestamp", "9" * 5000), "not a number"),
         (_changed("x-fal-webhook-signature", "00" * 63), "not 64 bytes"),
         (_changed("x-fal-webhook-signature", "zz" * 64), "not 64 bytes"),
-        (_changed("x-fal-webhook-user-id", "\ud800"), "not text"),
+        (_changed("x-fal-webhook-user-id", "\ud800"), "not valid text"),
         (_changed("x-fal-webhook-request-id", "other"), "none of the keys"),
         (_changed("x-fal-webhook-user-id", "other"), "none of the keys"),
         (_changed("x-fal-webhook-timestamp", str(NOW + 1)), "none of the keys"),
         (_changed("x-fal-webhook-signature", "00" * 64), "none of the keys"),
     ],
 )
-async def test_a_bad_webhook_is_told_why(sender, verifier, change, reason):
+async def test_the_error_of_a_bad_webhook_has_the_reason(sender, verifier, change, reason):
     with pytest.raises(VerificationError, match=reason) as caught:
         await verifier.verify(change(sender.webhook()), BODY)
     assert not isinstance(caught.value, KeysUnavailable)
@@ -137,7 +137,7 @@ async def test_a_bad_webhook_is_told_why(sender, verifier, change, reason):
 
 
 async def test_a_changed_body(sender, verifier):
-    with pytest.raises(VerificationError, match="changed on its way"):
+    with pytest.raises(VerificationError, match="changed in transit"):
         await verifier.verify(sender.webhook(), BODY.replace(b"OK", b"KO"))
 
 
@@ -147,12 +147,12 @@ async def test_the_time_may_differ_by_five_minutes(sender, verifier, age, good):
     if good:
         await verifier.verify(headers, BODY)
     else:
-        with pytest.raises(VerificationError, match="differs from ours by more than 300 s"):
+        with pytest.raises(VerificationError, match="differs from this machine's clock by more than 300 s"):
             await verifier.verify(headers, BODY)
         assert sender.fetched == 0
 
 
-async def test_the_keys_are_kept_for_a_day_and_no_longer(sender, verifier, clock):
+async def test_keys_are_cached_for_a_day(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
     clock.now += 86399
     await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
@@ -177,7 +177,7 @@ async def test_a_new_key_is_found(sender, verifier, clock):
     assert sender.fetched == 2
 
 
-async def test_bad_signatures_do_not_make_us_a_hammer(sender, verifier, clock):
+async def test_bad_signatures_do_not_cause_many_fetches(sender, verifier, clock):
     forged = {**sender.webhook(), "x-fal-webhook-signature": "00" * 64}
     for second in range(60):
         with pytest.raises(VerificationError):
@@ -203,8 +203,8 @@ async def test_many_at_once_fetch_once(sender, clock):
     [
         (httpx.ConnectError("no route"), "no route"),
         (httpx.ReadTimeout(""), "ReadTimeout"),
-        (httpx.Response(500, json={"keys": []}), "answered 500"),
-        (httpx.Response(302, headers={"location": "https://elsewhere.example/"}), "answered 302"),
+        (httpx.Response(500, json={"keys": []}), "status 500"),
+        (httpx.Response(302, headers={"location": "https://elsewhere.example/"}), "status 302"),
         (httpx.Response(200, content=b"<html>"), "not a JSON Web Key Set"),
         (httpx.Response(200, content=b"\xff"), "not a JSON Web Key Set"),
         (httpx.Response(200, content=b"[" * 100_000), "not a JSON Web Key Set"),
@@ -215,7 +215,7 @@ async def test_many_at_once_fetch_once(sender, clock):
         (httpx.Response(200, json={"keys": []}), "no Ed25519 key"),
     ],
 )
-async def test_a_key_set_that_cannot_be_had_is_not_the_senders_fault(sender, verifier, clock, answer, reason):
+async def test_a_key_set_that_cannot_be_fetched_is_a_temporary_error(sender, verifier, clock, answer, reason):
     sender.answer = answer
     with pytest.raises(KeysUnavailable, match=reason) as caught:
         await verifier.verify(sender.webhook(), BODY)
@@ -247,8 +247,8 @@ def test_fals_own_address_is_the_default():
     assert FAL_JWKS_URL == "https://rest.fal.ai/.well-known/jwks.json"
 
 
-def test_as_fal_documents_it_for_python():
-    """Receivers decode `x` as it stands, which fails without padding, and try every key."""
+def test_the_receiver_that_fal_documents_for_python():
+    """It decodes `x` as it is, which fails without padding, and tries every key."""
     signer = a_signer()
     message = f"id\nuser\n{NOW}\n{hashlib.sha256(BODY).hexdigest()}".encode()
     headers = dict(webhook_headers("id", "user", str(NOW), signer.sign(signed_message("id", "user", str(NOW), BODY))))
@@ -273,17 +273,17 @@ async def test_the_headers_of_standard_webhooks_alone(sender, verifier):
     assert sender.fetched == 1
 
 
-async def test_both_spellings_together_tell_everything(sender, verifier):
+async def test_both_formats_together_give_all_values(sender, verifier):
     webhook = await verifier.verify({**sender.webhook(), **sender.standard()}, BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "user")
 
 
-async def test_fals_headers_alone_tell_no_other_id(sender, verifier):
+async def test_fals_headers_alone_give_no_other_id(sender, verifier):
     assert (await verifier.verify(sender.webhook(), BODY)).webhook_id == "id"
 
 
-async def test_news_of_a_request_have_ids_of_their_own_by_fals_headers_too(sender, verifier):
-    """These have one id for all webhooks of a request; whoever counts each once would lose its end."""
+async def test_events_of_a_request_have_their_own_ids_with_fals_headers_too(sender, verifier):
+    """fal's headers have one id for all webhooks of a request; a receiver that detects repeats by it would drop the end."""
     by_user = WebhookVerifier(JWKS_URL, user_id="user", client=sender.client, clock=lambda: NOW)
     news, end = b'{"request_id": "id", "type": "request.started", "webhook_id": "id_1"}', BODY
     forged = b'{"request_id": "id", "webhook_id": "another_1"}'
@@ -293,17 +293,17 @@ async def test_news_of_a_request_have_ids_of_their_own_by_fals_headers_too(sende
     assert (await verifier.verify(sender.webhook(body=news), news)).request_id == "id"
 
 
-async def test_what_no_good_signature_covers_is_not_told(sender, verifier):
-    """Of two spellings one may have been tampered with; the other is told, and nothing of this one."""
+async def test_values_without_a_valid_signature_are_not_returned(sender, verifier):
+    """If the headers of one format were changed, only values of the other are returned."""
     fal, other = sender.webhook(), sender.standard()
     told = await verifier.verify({**fal, **other, "webhook-id": "another"}, BODY)
     assert (told.webhook_id, told.request_id, told.user_id) == ("id", "id", "user")
-    told = await verifier.verify({**fal, **other, "x-fal-webhook-user-id": "somebody"}, BODY)
+    told = await verifier.verify({**fal, **other, "x-fal-webhook-user-id": "other"}, BODY)
     assert (told.webhook_id, told.request_id, told.user_id) == ("id_1", "id", "")
     told = await verifier.verify({**fal, **other, "x-fal-webhook-timestamp": "soon"}, BODY)
     assert (told.webhook_id, told.user_id) == ("id_1", "")
     with pytest.raises(VerificationError, match="none of the keys"):
-        await verifier.verify({**fal, **other, "webhook-id": "another", "x-fal-webhook-user-id": "somebody"}, BODY)
+        await verifier.verify({**fal, **other, "webhook-id": "another", "x-fal-webhook-user-id": "other"}, BODY)
 
 
 @pytest.mark.parametrize(
@@ -314,7 +314,7 @@ async def test_what_no_good_signature_covers_is_not_told(sender, verifier):
         (_changed("webhook-signature", ""), "webhook-signature is missing"),
         (_changed("webhook-timestamp", "1.7e9"), "webhook-timestamp is not a number"),
         (_changed("webhook-timestamp", str(NOW - 301)), "more than 300 s"),
-        (_changed("webhook-id", "\ud800"), "not text"),
+        (_changed("webhook-id", "\ud800"), "not valid text"),
         (_changed("webhook-id", "other"), "none of the keys"),
         (_changed("webhook-timestamp", str(NOW - 1)), "none of the keys"),
         (_changed("webhook-signature", "v1a"), "neither 'v1a,' nor 'v1,'"),
@@ -323,10 +323,10 @@ async def test_what_no_good_signature_covers_is_not_told(sender, verifier):
         (_changed("webhook-signature", "v2," + "A" * 86 + "=="), "neither 'v1a,' nor 'v1,'"),
         (_changed("webhook-signature", "v1a," + "A" * 86 + "=="), "none of the keys"),
         (_changed("webhook-signature", " ".join(["v1a," + "A" * 86 + "=="] * 17)), "more than 16 signatures"),
-        (lambda headers: [*headers.items(), ("Webhook-Id", "other")], "webhook-id came twice"),
+        (lambda headers: [*headers.items(), ("Webhook-Id", "other")], "webhook-id is repeated"),
     ],
 )
-async def test_a_bad_standard_webhook_is_told_why(sender, verifier, change, reason):
+async def test_the_error_of_a_bad_standard_webhook_has_the_reason(sender, verifier, change, reason):
     with pytest.raises(VerificationError, match=reason) as caught:
         await verifier.verify(change(sender.standard()), BODY)
     assert caught.value.status == 401
@@ -371,7 +371,7 @@ def test_a_webhook_without_the_secret_is_refused(sender, clock, headers, reason)
         WebhookVerifier(secrets=OTHER, clock=clock).verify_sync(sender.standard(), BODY)
 
 
-def test_a_malformed_secret_is_the_receivers_mistake():
+def test_a_malformed_secret_is_refused():
     with pytest.raises(ValueError, match="a webhook secret is whsec_"):
         WebhookVerifier(secrets="secret")
 
@@ -379,7 +379,7 @@ def test_a_malformed_secret_is_the_receivers_mistake():
 async def test_keys_and_secrets_together(sender, clock):
     verifier = WebhookVerifier(JWKS_URL, secrets=SECRET, client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)).user_id == "user"
-    sender.signer = a_signer()  # its keys are unknown; the secret is the same, so there is no need to ask
+    sender.signer = a_signer()  # its keys are unknown; the secret is the same, so the key set is not fetched
     clock.now += 60
     at = int(clock.now)
     assert (await verifier.verify({**sender.webhook(at), **sender.standard(at, versions="v1")}, BODY)).user_id == ""
@@ -396,20 +396,20 @@ async def test_keys_and_secrets_together(sender, clock):
         await verifier.verify({**sender.webhook(at), "x-fal-webhook-signature": "00" * 64}, BODY)
 
 
-# --- whose it is
+# --- the user
 
 
-async def test_only_ones_own_webhooks(sender, clock):
-    """Anybody can ask fal to send a webhook, well signed, to anybody."""
+async def test_only_webhooks_of_the_expected_user(sender, clock):
+    """Any user of fal can make it send a validly signed webhook to any URL."""
     verifier = WebhookVerifier(user_id="user", client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard()}, BODY)).user_id == "user"
     with pytest.raises(VerificationError, match="another user's"):
-        await verifier.verify(sender.webhook(user="somebody"), BODY)
+        await verifier.verify(sender.webhook(user="other"), BODY)
     with pytest.raises(VerificationError, match="x-fal-webhook-request-id is missing"):
         await verifier.verify(sender.standard(), BODY)
 
 
-def test_a_user_cannot_be_known_by_a_secret():
+def test_a_user_id_needs_a_key_set():
     with pytest.raises(ValueError, match="jwks_url"):
         WebhookVerifier(secrets=SECRET, user_id="user")
 
@@ -424,16 +424,16 @@ def test_a_user_cannot_be_known_by_a_secret():
         (b"\xff", "id_1"),
     ],
 )
-def test_the_request_of_a_standard_webhook_is_that_of_its_body(sender, clock, body, request_id):
+def test_the_request_id_of_a_standard_webhook_is_in_its_body(sender, clock, body, request_id):
     webhook = WebhookVerifier(secrets=SECRET, clock=clock).verify_sync(sender.standard(body=body), body)
     assert (webhook.request_id, webhook.webhook_id) == (request_id, "id_1")
 
 
-# --- as fal itself does
+# --- fal's own webhooks
 
 
 def test_webhooks_of_fal_itself(sender, clock):
-    """Its key set is at the address that is the default; only `x` is documented, and how it is padded is not known."""
+    """The key set is at the default URL. Only `x` is documented, and its padding is not known."""
     asked: list[str] = []
     (key,) = sender.signer.ring.published(NOW)
 
@@ -447,7 +447,7 @@ def test_webhooks_of_fal_itself(sender, clock):
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])
-async def test_a_process_that_lacks_files_cannot_say_whether_it_is_signed(sender, clock, monkeypatch, way):
+async def test_a_process_without_free_files_raises_keys_unavailable(sender, clock, monkeypatch, way):
     def lacks(*_, **__):
         raise OSError(errno.EMFILE, "Too many open files")
 

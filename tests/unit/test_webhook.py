@@ -6,12 +6,12 @@ import pytest
 from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.wire.webhook import (
     NOT_JSON,
+    event_body,
     host_of,
-    named_body,
-    news_body,
+    oversized_body,
     signed_message,
+    split_body,
     webhook_body,
-    webhook_frame,
     webhook_headers,
 )
 from tests.nouns import a_view
@@ -158,15 +158,15 @@ def test_the_headers():
 
 def test_the_frame_around_the_payload_is_the_same_bytes():
     result = answered(b'{"seed": 1}')
-    before, payload, after = webhook_frame(result)
+    before, payload, after = split_body(result)
     assert payload is result.response.body
     assert before + payload + after == webhook_body(result)
 
 
 @pytest.mark.parametrize(("status", "word"), [(200, "OK"), (500, "ERROR")])
-def test_what_is_too_large_is_named_with_where_to_fetch_it(status, word):
+def test_an_oversized_response_is_replaced_by_its_url(status, word):
     result = answered(b'{"seed": 1}', status)
-    sent = json.loads(named_body(result, 10, "https://s.example/fal/queue/requests/1/response"))
+    sent = json.loads(oversized_body(result, 10, "https://s.example/fal/queue/requests/1/response"))
     assert sent["payload"] is None
     assert sent["payload_error"] == (
         "Response payload has 11 bytes, more than 10. Fetch it from https://s.example/fal/queue/requests/1/response"
@@ -175,14 +175,14 @@ def test_what_is_too_large_is_named_with_where_to_fetch_it(status, word):
     assert list(sent) == sorted(sent)
 
 
-def test_news_have_fals_keys_and_their_own():
-    sent = news_body(WebhookKind.PROGRESS, ID, f"{ID}_2", {"at": 1800000000123, "fraction": 0.5, "stage": "hälf"})
+def test_events_have_the_keys_of_fal_and_more():
+    sent = event_body(WebhookKind.PROGRESS, ID, f"{ID}_2", {"at": 1800000000123, "fraction": 0.5, "stage": "hälf"})
     assert sent.decode("ascii") == (
         f'{{"error": null, "gateway_request_id": "{ID}", "payload": null, '
         f'"progress": {{"fraction": 0.5, "stage": "h\\u00e4lf"}}, "request_id": "{ID}", "status": "IN_PROGRESS", '
         f'"timestamp": "2027-01-15T08:00:00.123Z", "type": "request.progress", "webhook_id": "{ID}_2"}}'
     )
-    assert "progress" not in json.loads(news_body(WebhookKind.STARTED, ID, f"{ID}_1", {"at": 0}))
+    assert "progress" not in json.loads(event_body(WebhookKind.STARTED, ID, f"{ID}_1", {"at": 0}))
 
 
 @pytest.mark.parametrize(

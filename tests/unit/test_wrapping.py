@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,11 @@ from starlette.middleware.gzip import GZipMiddleware
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
+
+
+def kind_of(value: Any) -> str:
+    """An id that is the same in every process, so that tests can be shared out between several."""
+    return re.sub(r" at 0x[0-9a-f]+| id='\d+'", "", str(value))
 
 
 async def asgi(scope: Any, receive: Any, send: Any) -> None: ...
@@ -61,13 +67,13 @@ def test_what_is_called_with_scope_receive_and_send(app: Any) -> None:
     assert QueueMiddleware(app).app is app
 
 
-@pytest.mark.parametrize("app", [wsgi, Flask("flask"), partial(wsgi), object.__new__(WSGIHandler)], ids=str)
+@pytest.mark.parametrize("app", [wsgi, Flask("flask"), partial(wsgi), object.__new__(WSGIHandler)], ids=kind_of)
 def test_a_wsgi_application_is_told_what_to_put_around_it(app: Any) -> None:
     with pytest.raises(SettingsError, match=r"is a WSGI application; .* QueueMiddleware\(a2wsgi.WSGIMiddleware\(app\)\)"):
         QueueMiddleware(app)
 
 
-@pytest.mark.parametrize("app", ["main:app", None, 5, Starlette().routes, lambda scope: None, FastAPI], ids=str)
+@pytest.mark.parametrize("app", ["main:app", None, 5, Starlette().routes, lambda scope: None, FastAPI], ids=kind_of)
 def test_what_is_no_application_at_all(app: Any) -> None:
     with pytest.raises(SettingsError, match="is not an ASGI application"):
         QueueMiddleware(app)
@@ -130,13 +136,13 @@ class Blocking:
 async def find(extra: object, connection: Any) -> str | None: ...
 
 
-@pytest.mark.parametrize("authenticate", [Accounts(), Accounts().find, partial(find, 1), AsyncMock()], ids=str)
+@pytest.mark.parametrize("authenticate", [Accounts(), Accounts().find, partial(find, 1), AsyncMock()], ids=kind_of)
 def test_what_can_be_awaited(authenticate: Any) -> None:
     QueueMiddleware(asgi, authenticate=authenticate)
 
 
 @pytest.mark.parametrize(
-    "authenticate", [Accounts().look, Blocking(), lambda connection: "alice", partial(Accounts.look, 1)], ids=str
+    "authenticate", [Accounts().look, Blocking(), lambda connection: "alice", partial(Accounts.look, 1)], ids=kind_of
 )
 def test_a_blocking_authenticate_is_refused(authenticate: Any) -> None:
     with pytest.raises(SettingsError, match=r"authenticate: .* is not async; write 'async def', and call what blocks with"):

@@ -1,4 +1,4 @@
-"""For FastAPI: a dependency that gives the handler a webhook, or answers in its place.
+"""For FastAPI: a dependency that passes a verified webhook to the handler, or responds with an error in its place.
 
     verifier = WebhookVerifier(JWKS_URL)
     Webhook = Annotated[VerifiedWebhook, Depends(verified_webhook(verifier))]
@@ -6,7 +6,7 @@
     @app.post("/done")
     async def done(webhook: Webhook) -> None: ...
 
-In Starlette it is called with the request: `webhook = await verified(request)`, where `verified = verified_webhook(verifier)`.
+In Starlette, call it with the request: `webhook = await verified(request)`, where `verified = verified_webhook(verifier)`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 
 from . import LARGEST_BODY
 
-# FastAPI reads the annotations of a dependency when it is declared, and looks them up in this module.
+# FastAPI resolves the annotations of a dependency in this module when the dependency is declared.
 Dependency = Callable[[Request], Awaitable[VerifiedWebhook]]
 
 
 def verified_webhook(verifier: WebhookVerifier, *, max_body: int = LARGEST_BODY) -> Dependency:
-    """The dependency. 401 for a webhook that cannot be trusted, 503 where the keys cannot be had, 413 above `max_body` bytes.
+    """A dependency that returns the verified webhook.
 
-    A sender who gets 503 delivers again later. The reason is the answer's `detail`, and tells nothing that is secret.
+    Responds with 401 if it is not valid, 503 if the key set cannot be fetched, and 413 above `max_body` bytes. After 503 the
+    sender delivers again. The response's `detail` has the reason and contains nothing secret.
     """
 
     async def dependency(request: Request) -> VerifiedWebhook:
-        body = await _read(request, max_body)
+        body = await _read_body(request, max_body)
         try:
             return await verifier.verify(request.headers.items(), body)
         except VerificationError as error:
@@ -41,11 +42,11 @@ def verified_webhook(verifier: WebhookVerifier, *, max_body: int = LARGEST_BODY)
     return dependency
 
 
-async def _read(request: Request, most: int) -> bytes:
-    """The body, as far as a stranger may fill our memory."""
+async def _read_body(request: Request, max_body: int) -> bytes:
+    """The body, bounded because the sender is not verified yet."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > most:
-            raise HTTPException(413, f"the webhook is larger than {most} bytes")
+        if len(body) > max_body:
+            raise HTTPException(413, f"the webhook is larger than {max_body} bytes")
     return bytes(body)

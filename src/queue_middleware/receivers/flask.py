@@ -1,4 +1,4 @@
-"""For Flask: a decorator that gives the view a webhook, or answers in its place.
+"""For Flask: a decorator that passes a verified webhook to the view, or responds with an error in its place.
 
 Between the route and the view: `@site.post("/done")`, `@verified_webhook(verifier)`, `def done(webhook: VerifiedWebhook)`.
 """
@@ -23,10 +23,10 @@ P = ParamSpec("P")
 def verified_webhook(
     verifier: WebhookVerifier, *, max_body: int = LARGEST_BODY
 ) -> Callable[[Callable[Concatenate[VerifiedWebhook, P], ResponseReturnValue]], Callable[P, ResponseReturnValue]]:
-    """The decorator; it goes under the route. The view gets the webhook as its first argument.
+    """A decorator that passes the webhook to the view as its first argument.
 
-    401 for a webhook that cannot be trusted, 503 where the keys cannot be had, 413 above `max_body` bytes. A sender who gets
-    503 delivers again later.
+    Responds with 401 if the webhook is not valid, 503 if the key set cannot be fetched, and 413 above `max_body` bytes. After
+    503 the sender delivers again.
     """
 
     def decorate(view: Callable[Concatenate[VerifiedWebhook, P], ResponseReturnValue]) -> Callable[P, ResponseReturnValue]:
@@ -37,8 +37,8 @@ def verified_webhook(
                 webhook = verifier.verify_sync(request.headers.items(), request.get_data())
             except VerificationError as error:
                 abort(error.status, error.detail)
-            answer: ResponseReturnValue = current_app.ensure_sync(view)(webhook, *args, **kwargs)
-            return answer
+            response: ResponseReturnValue = current_app.ensure_sync(view)(webhook, *args, **kwargs)
+            return response
 
         return verified
 

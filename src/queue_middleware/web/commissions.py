@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
-from queue_middleware.aside import Lane
+from queue_middleware.background import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import LARGEST_BLOCK, read_headers

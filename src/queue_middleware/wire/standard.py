@@ -1,6 +1,6 @@
-"""Standard Webhooks: the message to sign and the three headers, in both forms (specification 1.0.0).
+"""The format of Standard Webhooks 1.0.0: the signed message and the three headers.
 
-`v1a` is Ed25519, `v1` is HMAC-SHA256 with a shared secret. A receiver looks for one signature that it can verify.
+Signatures of version `v1a` are Ed25519, those of `v1` HMAC-SHA256 with a shared secret; a receiver needs to verify one of them.
 """
 
 from __future__ import annotations
@@ -17,25 +17,28 @@ SIGNATURE = b"webhook-signature"
 
 
 def signed_message(webhook_id: str, timestamp: str, body: bytes) -> bytes:
-    """`id.timestamp.body`, the body raw."""
+    """`id.timestamp.body`, with the raw body."""
     return b".".join((webhook_id.encode(), timestamp.encode(), body))
 
 
-def webhook_headers(webhook_id: str, timestamp: str, signatures: Iterable[bytes], codes: Iterable[bytes] = ()) -> Headers:
-    """`webhook_id` stays over all attempts; `timestamp` in Unix seconds; raw Ed25519 signatures, and raw codes of HMAC."""
-    spelled = [b"v1a," + base64.b64encode(signature) for signature in signatures]
-    spelled += [b"v1," + base64.b64encode(code) for code in codes]
-    return ((ID, webhook_id.encode("ascii")), (TIMESTAMP, timestamp.encode("ascii")), (SIGNATURE, b" ".join(spelled)))
+def webhook_headers(webhook_id: str, timestamp: str, signatures: Iterable[bytes], macs: Iterable[bytes] = ()) -> Headers:
+    """The headers of one attempt, from raw Ed25519 signatures and raw HMACs.
+
+    `webhook_id` is the same in all attempts, `timestamp` is in Unix seconds.
+    """
+    encoded = [b"v1a," + base64.b64encode(signature) for signature in signatures]
+    encoded += [b"v1," + base64.b64encode(mac) for mac in macs]
+    return ((ID, webhook_id.encode("ascii")), (TIMESTAMP, timestamp.encode("ascii")), (SIGNATURE, b" ".join(encoded)))
 
 
-def read_signatures(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-    """Raw Ed25519 signatures and raw codes of HMAC. What is of another version, or no base64, is passed over."""
+def parse_signatures(text: str) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+    """Raw Ed25519 signatures and raw HMACs. Other versions and invalid base64 are skipped."""
     found: dict[str, list[bytes]] = {"v1a": [], "v1": []}
-    for word in text.split():
-        version, _, spelled = word.partition(",")
+    for item in text.split():
+        version, _, encoded = item.partition(",")
         if version in found:
             try:
-                found[version].append(base64.b64decode(spelled, validate=True))
+                found[version].append(base64.b64decode(encoded, validate=True))
             except (binascii.Error, ValueError):
                 continue
     signatures = tuple(signature for signature in found["v1a"] if len(signature) == 64)

@@ -1,4 +1,4 @@
-"""fal's webhook: the bytes that are sent, the message that is signed, the headers beside it (fal queue contract, section 9)."""
+"""fal's webhook format: body, signed message and headers (docs/reference/protocols/fal.md, section 9)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ NOT_JSON = (
     "Either return a JSON serializable object or use the queue endpoint to retrieve the response."
 )
 ANONYMOUS = "anonymous"
-"""The user id where there is no identity; never empty, because receivers take an empty header for a missing one."""
+"""The user id of a request without an identity; not empty, because receivers treat an empty header as a missing one."""
 
-_PLAIN = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
-"""What a header carries as it is."""
+_UNQUOTED = "".join(chr(code) for code in range(0x21, 0x7F) if chr(code) != "%")
+"""Characters of a user id that are not percent-encoded in a header."""
 
 REQUEST_ID = b"x-fal-webhook-request-id"
 USER_ID = b"x-fal-webhook-user-id"
@@ -34,49 +34,49 @@ SIGNATURE = b"x-fal-webhook-signature"
 
 
 def webhook_body(result: Result) -> bytes:
-    """The JSON that announces a finished request: keys sorted, `", "` and `": "`, the application's JSON byte for byte.
+    """The JSON about a finished request: sorted keys, `", "` and `": "` as separators, the application's JSON byte for byte.
 
-    `result.response.body` must hold the whole answer, earlier parts included. Raises `ValueError` where the job has neither an
-    answer nor a failure, because then there is nothing true to say.
+    `result.response.body` must hold the whole response body, without chunks that are stored apart. Raises `ValueError` if the
+    job has neither a response nor a failure.
     """
-    return b"".join(webhook_frame(result))
+    return b"".join(split_body(result))
 
 
-def webhook_frame(result: Result) -> tuple[bytes, bytes, bytes]:
-    """The same in three pieces, of which the second is the payload: the application's own bytes where it is carried."""
+def split_body(result: Result) -> tuple[bytes, bytes, bytes]:
+    """`webhook_body` in three pieces. The second is the payload: the same bytes object as the response body if that is JSON."""
     if result.response is not None:
-        return _answered(result.job.request_id, result.response)
+        return _response_body(result.job.request_id, result.response)
     if result.job.state is JobState.CANCELLED:
         return _envelope(result.job.request_id, CANCELLED.detail, failure_body(result.job.failure or CANCELLED))
     if result.job.failure is None:
-        raise ValueError(f"request {result.job.request_id} has neither an answer nor a failure")
+        raise ValueError(f"request {result.job.request_id} has neither a response nor a failure")
     failure = result.job.failure
-    return _envelope(result.job.request_id, _invalid(STATUS[failure.error_type]), failure_body(failure))
+    return _envelope(result.job.request_id, _status_error(STATUS[failure.error_type]), failure_body(failure))
 
 
 def user_id(identity: str | None) -> str:
-    """Whom a request belongs to, percent-encoded where it is more than a header carries; never empty."""
-    return quote(identity, safe=_PLAIN) if identity else ANONYMOUS
+    """The identity that a request belongs to, percent-encoded as needed for a header; never empty."""
+    return quote(identity, safe=_UNQUOTED) if identity else ANONYMOUS
 
 
-def named_body(result: Result, most: int, where: str) -> bytes:
-    """For an answer that is too large to be carried: the same without it, and with where it is to be had."""
+def oversized_body(result: Result, max_payload: int, url: str) -> bytes:
+    """For a response that is larger than `max_payload` bytes: the envelope without it, with the URL to fetch it from."""
     response = result.response
     if response is None:
-        raise ValueError(f"request {result.job.request_id} has no answer")
-    excuse = f"Response payload has {response.size} bytes, more than {most}. Fetch it from {where}"
-    return b"".join(_envelope(result.job.request_id, _error_of(response.status), b"null", excuse))
+        raise ValueError(f"request {result.job.request_id} has no response")
+    reason = f"Response payload has {response.size} bytes, more than {max_payload}. Fetch it from {url}"
+    return b"".join(_envelope(result.job.request_id, _error_for(response.status), b"null", reason))
 
 
-def news_body(kind: WebhookKind, request_id: str, webhook_id: str, found: Mapping[str, Any]) -> bytes:
-    """What is told before the end, for those who asked: fal's envelope with the status of then, `type` and `timestamp`.
+def event_body(kind: WebhookKind, request_id: str, webhook_id: str, data: Mapping[str, Any]) -> bytes:
+    """The JSON about an event before the end of a request: fal's envelope with status, `type` and `timestamp`.
 
-    `found` has `at` in milliseconds since 1970, and of a progress `fraction` and `stage`. There is nothing of fal's to follow
-    here; type and timestamp are those that Standard Webhooks recommends. `webhook_id` tells one of several from the others,
-    and from the end, where only fal's headers are verified, which have the id of the request.
+    `data` has `at` in milliseconds since 1970, and for progress also `fraction` and `stage`. fal has no such webhooks;
+    `type` and `timestamp` are those that Standard Webhooks recommends. `webhook_id` is in the body for receivers that verify
+    fal's headers only, which have the same id in all webhooks of a request.
     """
-    at = datetime.fromtimestamp(found["at"] / 1000, UTC)
-    told: dict[str, Any] = {
+    at = datetime.fromtimestamp(data["at"] / 1000, UTC)
+    body: dict[str, Any] = {
         "error": None,
         "gateway_request_id": request_id,
         "payload": None,
@@ -87,29 +87,29 @@ def news_body(kind: WebhookKind, request_id: str, webhook_id: str, found: Mappin
         "webhook_id": webhook_id,
     }
     if kind is WebhookKind.PROGRESS:
-        told["progress"] = {"fraction": found["fraction"], "stage": found["stage"]}
-    return json.dumps(told, sort_keys=True).encode("ascii")
+        body["progress"] = {"fraction": data["fraction"], "stage": data["stage"]}
+    return json.dumps(body, sort_keys=True).encode("ascii")
 
 
 @lru_cache(maxsize=512)
 def host_of(url: str) -> str:
-    """By what name a receiver is known: its canonical host, and the port where it is not that of the scheme."""
+    """The key of a receiver: its canonical host, with the port unless it is the default of the scheme."""
     origin = origin_of(url)
     return url.lower() if origin is None else origin.netloc
 
 
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
-    """What fal signs with Ed25519: four lines, the last the SHA-256 of the raw body in hex, no newline at the end."""
+    """The message that fal signs: four lines, the last one the SHA-256 of the raw body in hex, without a final newline."""
     return digest_message(request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())
 
 
 def digest_message(request_id: str, user_id: str, timestamp: str, digest: str) -> bytes:
-    """The same from the SHA-256 of a body that is not there in one piece."""
+    """`signed_message` from the SHA-256 of the body, in hex."""
     return "\n".join((request_id, user_id, timestamp, digest)).encode()
 
 
 def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: bytes) -> Headers:
-    """The four headers of fal: `user_id` that is never empty, `timestamp` in Unix seconds, `signature` of 64 raw bytes."""
+    """The four headers of fal. `user_id` is not empty, `timestamp` is in Unix seconds, `signature` has 64 bytes."""
     return (
         (REQUEST_ID, request_id.encode("ascii")),
         (USER_ID, user_id.encode("ascii")),
@@ -118,8 +118,8 @@ def webhook_headers(request_id: str, user_id: str, timestamp: str, signature: by
     )
 
 
-def _answered(request_id: str, response: StoredResponse) -> tuple[bytes, bytes, bytes]:
-    error = _error_of(response.status)
+def _response_body(request_id: str, response: StoredResponse) -> tuple[bytes, bytes, bytes]:
+    error = _error_for(response.status)
     if _has_json_type(response.headers) and (payload := embeddable(response.body)) is not None:
         return _envelope(request_id, error, payload)
     return _envelope(request_id, error, b"null", NOT_JSON)
@@ -129,22 +129,22 @@ def _envelope(
     request_id: str, error: str | None, payload: bytes, payload_error: str | None = None
 ) -> tuple[bytes, bytes, bytes]:
     request = json.dumps(request_id)
-    excuse = f', "payload_error": {json.dumps(payload_error)}' if payload_error else ""
+    reason = f', "payload_error": {json.dumps(payload_error)}' if payload_error else ""
     before = f'{{"error": {json.dumps(error)}, "gateway_request_id": {request}, "payload": '
-    after = f'{excuse}, "request_id": {request}, "status": "{"ERROR" if error else "OK"}"}}'
+    after = f'{reason}, "request_id": {request}, "status": "{"ERROR" if error else "OK"}"}}'
     return before.encode("ascii"), payload, after.encode("ascii")
 
 
-def _error_of(status: int) -> str | None:
-    return None if 200 <= status < 300 else _invalid(status)
+def _error_for(status: int) -> str | None:
+    return None if 200 <= status < 300 else _status_error(status)
 
 
-def _invalid(status: int) -> str:
+def _status_error(status: int) -> str:
     return f"Invalid status code: {status}"
 
 
 def _has_json_type(headers: Headers) -> bool:
-    """The JSON MIME types of the WHATWG's MIME Sniffing standard, §4.6."""
+    """JSON MIME types as defined by the WHATWG's MIME Sniffing standard, section 4.6."""
     value = next((value for name, value in headers if name == b"content-type"), b"")
     essence = value.split(b";", 1)[0].strip().lower()
     return essence in (b"application/json", b"text/json") or essence.endswith(b"+json")

@@ -39,9 +39,9 @@ def site(sender) -> FlaskClient:
 
 def test_the_view_gets_what_was_verified(sender, site):
     for headers in (sender.webhook(), sender.standard(), {**sender.webhook(), **sender.standard()}):
-        answer = site.post("/done", headers=headers, data=BODY)
-        assert answer.status_code == 200
-        assert answer.json["payload"] == {"ä": 1}
+        response = site.post("/done", headers=headers, data=BODY)
+        assert response.status_code == 200
+        assert response.json["payload"] == {"ä": 1}
     assert sender.fetched == 1
 
 
@@ -51,13 +51,13 @@ def test_views_of_other_kinds(sender, site, path, text):
 
 
 def test_a_bad_webhook_does_not_reach_the_view(sender, site):
-    answer = site.post("/done", headers=sender.webhook(), data=BODY + b" ")
-    assert answer.status_code == 401
-    assert "changed on its way" in answer.text
+    response = site.post("/done", headers=sender.webhook(), data=BODY + b" ")
+    assert response.status_code == 401
+    assert "changed in transit" in response.text
     assert site.post("/done", data=BODY).status_code == 401
 
 
-def test_without_keys_the_sender_is_asked_to_come_again(sender, site):
+def test_without_keys_the_response_is_503(sender, site):
     sender.answer = httpx.ConnectError("down")
     assert site.post("/done", headers=sender.webhook(), data=BODY).status_code == 503
 
@@ -68,7 +68,7 @@ def test_a_form_is_read_as_it_came(sender, site):
     assert site.post("/of/you/done", headers=headers, data=BODY).text == "you: id"
 
 
-def test_a_stranger_cannot_fill_the_memory(sender, site):
+def test_the_size_of_a_body_is_limited_before_it_is_verified(sender, site):
     body = BODY + b" " * (1000 - len(BODY))
     assert site.post("/done", headers=sender.webhook(body=body), data=body).status_code == 200
     assert site.post("/done", headers=sender.webhook(body=body), data=body + b" ").status_code == 413

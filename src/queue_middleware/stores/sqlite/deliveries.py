@@ -7,11 +7,11 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from queue_middleware.circuit import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
-from queue_middleware.models import DeliveryState, Standing, WebhookKind
+from queue_middleware.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
+from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
-from queue_middleware.webhooks import Attempt, Claimed, Delivery, Room, Settled
+from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
 
 from .healths import Settlement, attempt_row, judge_all, look_again
 from .jobs import NotTogether

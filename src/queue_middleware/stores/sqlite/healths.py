@@ -7,11 +7,10 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_middleware.circuit import Health, Outcome, judge, judge_host
-from queue_middleware.models import Standing
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
 from queue_middleware.value import Value
-from queue_middleware.webhooks import Attempt, Delivery, Settled
+from queue_middleware.webhooks import Attempt, Delivery, Settled, Standing
 
 from .queries import execute_rows
 from .transaction import Transaction

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from queue_middleware.aside import aside
+from queue_middleware.background import aside
 from queue_middleware.models import Rescue
 from queue_middleware.settings import Settings
 

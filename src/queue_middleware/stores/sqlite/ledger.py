@@ -8,9 +8,9 @@ from collections.abc import Collection
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import DeliveryState, Standing, WebhookKind
+from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.webhooks import Attempt, DeliveryRecord, Receiver, Which
+from queue_middleware.webhooks import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
 
 from .queries import SQL
 
@@ -18,7 +18,7 @@ _FAR = 2**62
 _MOST_PENDING = 1000
 
 
-def deliveries(connection: sqlite3.Connection, which: Which, after: int, limit: int) -> list[DeliveryRecord]:
+def deliveries(connection: sqlite3.Connection, which: DeliveryFilter, after: int, limit: int) -> list[DeliveryRecord]:
     """The webhooks that are meant. Raises `UnknownRequest`."""
     if which.delivery_id is not None:
         rows = _all(connection, "delivery", {"id": which.delivery_id})
@@ -33,7 +33,7 @@ def deliveries(connection: sqlite3.Connection, which: Which, after: int, limit: 
     return [one for one in records if _is_meant(one, which)][:limit]
 
 
-def _in_range(connection: sqlite3.Connection, which: Which, after: int, limit: int) -> list[tuple[Any, ...]]:
+def _in_range(connection: sqlite3.Connection, which: DeliveryFilter, after: int, limit: int) -> list[tuple[Any, ...]]:
     asked = {
         "after": after,
         "since": 0 if which.since is None else which.since,
@@ -41,12 +41,12 @@ def _in_range(connection: sqlite3.Connection, which: Which, after: int, limit: i
         "host": which.host,
         "limit": limit,
     }
-    return _all(connection, "dead_deliveries" if which.dead else "all_deliveries", asked)
+    return _all(connection, "dead_deliveries" if which.dead_only else "all_deliveries", asked)
 
 
-def _is_meant(record: DeliveryRecord, which: Which) -> bool:
+def _is_meant(record: DeliveryRecord, which: DeliveryFilter) -> bool:
     return (
-        (record.state is DeliveryState.DEAD or not which.dead)
+        (record.state is DeliveryState.DEAD or not which.dead_only)
         and (which.host is None or record.host == which.host)
         and (which.since is None or record.since >= which.since)
         and (which.until is None or record.since < which.until)

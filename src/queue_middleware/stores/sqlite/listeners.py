@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 
-from queue_middleware.aside import aside
+from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
 from queue_middleware.store import Topic
 

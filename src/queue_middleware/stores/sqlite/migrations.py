@@ -9,6 +9,8 @@ from importlib.resources import files
 from queue_middleware.errors import Outdated, StoreError
 
 _RETRY_AFTER = 10
+_FIRST = 100
+"""Of the schema that the first release began with; databases of the versions before it cannot be used."""
 
 
 def migrations() -> list[tuple[int, str]]:
@@ -19,11 +21,19 @@ def migrations() -> list[tuple[int, str]]:
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply what is missing, each in a transaction of its own. Raises `StoreError` for a file of a later version."""
+    """Apply the migrations that are missing, each in a transaction of its own.
+
+    Raises `StoreError` for a file of a later version, and for one of a version before the first release.
+    """
     version = _version(connection)
     known = migrations()
     if version > known[-1][0]:
         raise StoreError(f"the database has schema version {version}, this release knows {known[-1][0]}; upgrade the package")
+    if 0 < version < _FIRST:
+        raise StoreError(
+            f"the database's schema version {version} is of a version before the first release, which cannot be upgraded; "
+            "move the file away, a new one is created"
+        )
     for number, text in known:
         if number > version:
             connection.executescript(f"BEGIN IMMEDIATE;\n{text}\nPRAGMA user_version = {number};\nCOMMIT;")

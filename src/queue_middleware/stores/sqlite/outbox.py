@@ -8,9 +8,19 @@ from typing import Protocol
 
 from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
-from queue_middleware.models import Standing, WebhookKind
+from queue_middleware.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryRecord, Receiver, Room, Settled, Which
+from queue_middleware.webhooks import (
+    Attempt,
+    Claimed,
+    Delivery,
+    DeliveryFilter,
+    DeliveryRecord,
+    Receiver,
+    Room,
+    Settled,
+    Standing,
+)
 
 from . import deliveries, ledger, reading
 from .writer import Operation, P, R
@@ -66,7 +76,7 @@ class SQLiteOutbox:
 
     # --- the operator's verbs
 
-    async def records(self, which: Which, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """See `outbox.Outbox`."""
         return await self._read_many(lambda connection: ledger.deliveries(connection, which, after, limit))
 

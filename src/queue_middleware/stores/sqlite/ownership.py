@@ -23,7 +23,7 @@ def check_owner(connection: sqlite3.Connection, path: Path, name: str | None) ->
 def adopt(connection: sqlite3.Connection, path: Path, name: str) -> None:
     """Store the name in a database that has none. Raises `StoreError` where another application was first."""
     if _stored_name(connection) is None:
-        connection.execute("INSERT INTO application (only, name) VALUES (1, ?) ON CONFLICT DO NOTHING", (name,))
+        connection.execute("INSERT INTO application (id, name) VALUES (1, ?) ON CONFLICT DO NOTHING", (name,))
     _compare(_stored_name(connection), path, name)
 
 

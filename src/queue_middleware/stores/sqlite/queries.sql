@@ -12,34 +12,34 @@ SELECT max(
     ifnull((SELECT max(id) FROM job WHERE state = 'delayed'), 0));
 
 -- name: insert_jobs
-INSERT INTO job (id, tail, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at,
+INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at,
     fails_on_crash)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: put_payloads
 -- New requests, and answers that take the place of theirs.
-INSERT OR REPLACE INTO payload (job_id, head, body, parts)
+INSERT OR REPLACE INTO payload (job_id, head, body, chunks)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_request_parts
-INSERT INTO request_part (job_id, number, data)
+INSERT INTO request_chunk (job_id, number, data)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_short_lived
-INSERT INTO short_lived (job_id)
+INSERT INTO unstored_response (job_id)
 SELECT * FROM (VALUES {rows}(?)) WHERE column1 IS NOT NULL;
 
 -- name: insert_news_wanted
-INSERT INTO news_wanted (job_id, events)
+INSERT INTO webhook_events (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: waiting
-SELECT state, priority, sum(jobs) FROM waiting
+SELECT state, priority, sum(jobs) FROM backlog
 WHERE state IN ('queued', 'delayed', 'scheduled', 'task') AND level = 4 GROUP BY state, priority
 UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
 
 -- name: waiting_of_client
-SELECT jobs FROM waiting_client WHERE client = ?;
+SELECT jobs FROM backlog_client WHERE client = ?;
 
 -- name: promote
 -- Not all at once: everybody waits for the end of the transaction. Suspects have a gate of their own.
@@ -69,10 +69,10 @@ UPDATE job SET due_at = :until
 WHERE state = 'delayed' AND due_at < :until AND id IN (SELECT job_id FROM suspect);
 
 -- name: count_hand_back
-INSERT INTO handed_back (job_id, times) VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times;
+INSERT INTO release_count (job_id, times) VALUES (?, 1) ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times;
 
 -- name: forget_hand_backs
-DELETE FROM handed_back WHERE job_id = ?;
+DELETE FROM release_count WHERE job_id = ?;
 
 -- name: add_line
 INSERT INTO log (job_id, number, lines) SELECT :key, 1 + ifnull(max(number), 0), :lines FROM log WHERE job_id = :key;
@@ -82,20 +82,20 @@ INSERT INTO log (job_id, number, lines) SELECT :key, 1 + ifnull(max(number), 0),
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, tail, token, attempt, max_attempts, retries, webhook, (SELECT events FROM news_wanted WHERE job_id = id), priority, client, task;
+RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task;
 
 -- name: requests
-SELECT job_id, head, body, parts FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
+SELECT job_id, head, body, chunks FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: request_parts
-SELECT data FROM request_part WHERE job_id = ? ORDER BY number;
+SELECT data FROM request_chunk WHERE job_id = ? ORDER BY number;
 
 -- name: append
-INSERT OR REPLACE INTO response_part (job_id, number, data)
+INSERT OR REPLACE INTO response_chunk (job_id, number, data)
 SELECT :key, :number, :data WHERE EXISTS (SELECT 1 FROM job WHERE id = :key AND state = 'running' AND token = :token);
 
 -- name: insert_response_parts
-INSERT OR REPLACE INTO response_part (job_id, number, data)
+INSERT OR REPLACE INTO response_chunk (job_id, number, data)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: finish
@@ -123,22 +123,22 @@ FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 DELETE FROM payload WHERE job_id = ?;
 
 -- name: drop_request_parts
-DELETE FROM request_part WHERE job_id = ?;
+DELETE FROM request_chunk WHERE job_id = ?;
 
 -- name: drop_response_parts
-DELETE FROM response_part WHERE job_id = ?;
+DELETE FROM response_chunk WHERE job_id = ?;
 
 -- name: running_claim
 SELECT cancelling, webhook, task FROM job WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: running_job
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner FROM job
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner FROM job
 WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: running_jobs
 -- The last column: parts that are deleted with it.
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
-    (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
+    (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND owner = ? LIMIT 500;
 
 -- name: delay
@@ -166,14 +166,14 @@ FROM (VALUES {rows}(?, ?, ?, ?)) JOIN job ON job.id = column1 AND job.token = co
 SELECT number, lines FROM log WHERE job_id = ? AND number > ? ORDER BY number;
 
 -- name: find
-SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
+SELECT id, state FROM job WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: want_cancelled
 UPDATE job SET cancelling = 1 WHERE id = ?;
 
 -- name: end_waiting
 UPDATE job SET state = ?, finished_at = ?, error_type = ?, error = ?, due_at = NULL
-WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 'waiting') RETURNING id, webhook;
+WHERE id IN (SELECT value FROM json_each(?)) AND state IN ('queued', 'delayed', 'awaiting') RETURNING id, webhook;
 
 -- name: held
 SELECT id, token, cancelling FROM job WHERE state = 'running' AND owner = ?;
@@ -190,7 +190,7 @@ UPDATE task SET lease_until = :lease_until WHERE token IN (SELECT value FROM jso
 
 -- name: pulse
 -- Where a process has nothing to renew: something has to be written, or a full disk would look like a database that is there.
-UPDATE pulse SET at = ?;
+UPDATE heartbeat SET at = ?;
 
 -- name: owners
 SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery WHERE state = 'sending'
@@ -204,14 +204,14 @@ SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :end
 
 -- name: lost_jobs
 -- The last column: parts that are deleted with it.
-SELECT id, tail, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
-    (SELECT count(*) FROM response_part WHERE job_id = job.id) + (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
+    (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: lost_deliveries
 -- It may be what ended its process: 1, 2, 4 … seconds, an hour at most, and no more often than the schedule allows and some.
-UPDATE delivery SET state = iif(attempt - spent >= :most, 'dead', 'pending'),
-    due_at = :now + min(1000 << max(0, min(attempt - spent - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
+UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :most, 'dead', 'pending'),
+    due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
 RETURNING id, attempt;
 
@@ -228,26 +228,26 @@ UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NU
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
 -- name: overdue
-SELECT id, tail, (SELECT count(*) FROM request_part WHERE job_id = job.id) FROM job
+SELECT id, id_random, (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? LIMIT 500;
 
 -- name: job
-SELECT id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
-    (SELECT position FROM place WHERE place.id = job.id)
-FROM job WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
+SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    (SELECT position FROM queue_position WHERE queue_position.id = job.id)
+FROM job WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: glance
 -- Positions cost more than all the rest; who has asked a moment ago does without.
-SELECT job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
-    CASE WHEN :positions THEN (SELECT position FROM place WHERE place.id = job.id) END,
+SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
+    CASE WHEN :positions THEN (SELECT position FROM queue_position WHERE queue_position.id = job.id) END,
     (SELECT max(number) FROM log WHERE job_id = job.id)
 FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
 
 -- name: response
-SELECT head, body, parts, resolved_by, spec FROM payload LEFT JOIN task USING (job_id) WHERE job_id = ?;
+SELECT head, body, chunks, resolved_by, spec FROM payload LEFT JOIN task USING (job_id) WHERE job_id = ?;
 
 -- name: response_part
-SELECT data FROM response_part WHERE job_id = ? AND number = ?;
+SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
 -- The attempt is not charged: it was ended by us.
@@ -256,22 +256,22 @@ WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SEL
 
 -- name: probes_given_back
 -- Before they are released: a probe that was never made leaves its turn to another.
-UPDATE flow SET held_until = :due WHERE standing = 'open' AND flow IN (
+UPDATE flow SET open_until = :due WHERE health = 'open' AND flow IN (
     SELECT flow FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
 
 -- name: host_probes_given_back
-UPDATE receiver SET held_until = :due WHERE standing = 'open' AND host IN (
+UPDATE receiver SET open_until = :due WHERE health = 'open' AND host IN (
     SELECT host FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
 
 -- name: due_good
-SELECT host, standing, next_at FROM receiver WHERE standing = 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+SELECT host, health, next_at FROM receiver WHERE health = 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: due_others
-SELECT host, standing, next_at FROM receiver WHERE standing <> 'good' AND next_at <= :now ORDER BY next_at LIMIT :limit;
+SELECT host, health, next_at FROM receiver WHERE health <> 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: due_flows
 -- Of each host the flows whose turn has come.
-SELECT flow.flow, flow.host, flow.standing, flow.next_at, (SELECT count(*) FROM (
+SELECT flow.flow, flow.host, flow.health, flow.next_at, (SELECT count(*) FROM (
     SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' AND due_at <= :now LIMIT :most))
 FROM json_each(:hosts) AS chosen CROSS JOIN flow ON flow.flow IN (
     SELECT flow FROM flow AS its WHERE its.host = chosen.value AND its.next_at <= :now ORDER BY its.next_at LIMIT :each);
@@ -282,31 +282,31 @@ UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, to
     lease_until = :lease_until
 WHERE id IN (SELECT due.id FROM json_each(:flows) AS chosen CROSS JOIN delivery AS due ON due.id IN (
     SELECT id FROM delivery WHERE flow = chosen.value AND state = 'pending' AND due_at <= :now ORDER BY due_at, id LIMIT :count))
-RETURNING due_at, id, token, url, host, attempt, spent, kind, number, data, flow, job_id,
-    (SELECT tail FROM job WHERE job.id = job_id);
+RETURNING due_at, id, token, url, host, attempt, attempts_before_redelivery, kind, number, data, flow, job_id,
+    (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: hold_flows_for_probe
-UPDATE flow SET held_until = :until WHERE standing = 'open' AND flow IN (SELECT value FROM json_each(:flows));
+UPDATE flow SET open_until = :until WHERE health = 'open' AND flow IN (SELECT value FROM json_each(:flows));
 
 -- name: hold_hosts_for_probe
-UPDATE receiver SET held_until = :until WHERE standing = 'open' AND host IN (SELECT value FROM json_each(:hosts));
+UPDATE receiver SET open_until = :until WHERE health = 'open' AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: look_again_at_flows
 -- What was given something goes behind those of its host that were not: its turn begins now, however long the rest has been due.
 UPDATE flow SET used_at = :now, next_at = (
-    SELECT max(min(due_at), ifnull(held_until, 0), :turn) FROM delivery WHERE flow = flow.flow AND state = 'pending')
+    SELECT max(min(due_at), ifnull(open_until, 0), :turn) FROM delivery WHERE flow = flow.flow AND state = 'pending')
 WHERE flow IN (SELECT value FROM json_each(:flows));
 
 -- name: look_again_at_hosts
 UPDATE receiver SET used_at = :now, next_at = (
-    SELECT max(min(flow.next_at), ifnull(receiver.held_until, 0)) FROM flow WHERE flow.host = receiver.host AND flow.next_at IS NOT NULL)
+    SELECT max(min(flow.next_at), ifnull(receiver.open_until, 0)) FROM flow WHERE flow.host = receiver.host AND flow.next_at IS NOT NULL)
 WHERE host IN (SELECT value FROM json_each(:hosts));
 
 -- name: settle
 -- Columns: id, token, state, due_at. What has failed is not tried again where there is newer news of the same request.
 UPDATE delivery SET state = CASE
         WHEN column3 = 'pending' AND number > 0
-            AND EXISTS (SELECT 1 FROM delivery AS later WHERE later.job_id = delivery.job_id AND later.state = 'waiting')
+            AND EXISTS (SELECT 1 FROM delivery AS later WHERE later.job_id = delivery.job_id AND later.state = 'blocked')
         THEN 'superseded' ELSE column3 END,
     due_at = column4, owner = NULL, token = NULL, lease_until = NULL
 FROM (VALUES {rows}(?, ?, ?, ?)) AS outcome
@@ -316,27 +316,27 @@ WHERE delivery.id = column1 AND delivery.token = column2 AND delivery.state = 's
 SELECT id FROM delivery WHERE id IN (SELECT value FROM json_each(?)) AND state = 'superseded';
 
 -- name: insert_attempts
-INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, answer)
+INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, response)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: healths_of
 -- Of flows, and of their hosts.
-SELECT flow.flow, flow.standing, flow.failures, flow.failing_since, flow.held_until,
-    receiver.host, receiver.standing, receiver.failures, receiver.failing_since, receiver.held_until, receiver.suspects
+SELECT flow.flow, flow.health, flow.failures, flow.failing_since, flow.open_until,
+    receiver.host, receiver.health, receiver.failures, receiver.failing_since, receiver.open_until, receiver.suspects
 FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
 
 -- name: judge_flow
-UPDATE flow SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until WHERE flow = :flow;
+UPDATE flow SET health = :standing, failures = :failures, failing_since = :failing_since, open_until = :held_until WHERE flow = :flow;
 
 -- name: judge_host
-UPDATE receiver SET standing = :standing, failures = :failures, failing_since = :failing_since, held_until = :held_until, suspects = :suspects
+UPDATE receiver SET health = :standing, failures = :failures, failing_since = :failing_since, open_until = :held_until, suspects = :suspects
 WHERE host = :host;
 
 -- name: probe_flows_of
 -- A host that was left alone has answered: what each of its flows was held for may be over, too.
-UPDATE flow SET held_until = :now, next_at = CASE WHEN next_at IS NOT NULL THEN (
+UPDATE flow SET open_until = :now, next_at = CASE WHEN next_at IS NOT NULL THEN (
     SELECT max(min(due_at), :now) FROM delivery WHERE flow = flow.flow AND state = 'pending') END
-WHERE held_until > :now AND flow IN (SELECT flow FROM flow AS its WHERE its.host IN (SELECT value FROM json_each(:hosts)) AND its.next_at IS NOT NULL);
+WHERE open_until > :now AND flow IN (SELECT flow FROM flow AS its WHERE its.host IN (SELECT value FROM json_each(:hosts)) AND its.next_at IS NOT NULL);
 
 -- name: give_up
 -- What has been due for longer than its whole schedule would have taken, at a host that has just failed again.
@@ -344,7 +344,7 @@ UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE i
     SELECT due.id FROM flow AS its CROSS JOIN delivery AS due ON due.flow = its.flow
     WHERE its.host = :host AND its.next_at IS NOT NULL AND (:flow IS NULL OR its.flow = :flow)
         AND due.state = 'pending' AND due.due_at <= :now AND due.since <= :before LIMIT :limit)
-RETURNING id, url, attempt, flow, job_id, (SELECT tail FROM job WHERE job.id = job_id);
+RETURNING id, url, attempt, flow, job_id, (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: announce_start
 -- With the client that the request belongs to: it is named to the receiver, as at the end.
@@ -356,7 +356,7 @@ WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started
 
 -- name: change_progress
 -- What was not sent yet says the latest.
-UPDATE delivery SET data = json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)) WHERE job_id = :key AND kind = 'progress' AND state IN ('waiting', 'pending') AND attempt = 0;
+UPDATE delivery SET data = json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)) WHERE job_id = :key AND kind = 'progress' AND state IN ('blocked', 'pending') AND attempt = 0;
 
 -- name: announce_progress
 INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
@@ -368,15 +368,15 @@ FROM delivery WHERE job_id = :key;
 
 -- name: redeliver
 -- A new round of the whole schedule.
-UPDATE delivery SET state = 'pending', spent = attempt, since = :now, due_at = :now
+UPDATE delivery SET state = 'pending', attempts_before_redelivery = attempt, since = :now, due_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'delivered', 'superseded', 'dead')
 RETURNING host, flow;
 
 -- name: probe_flows_now
-UPDATE flow SET held_until = :now WHERE held_until > :now AND flow IN (SELECT value FROM json_each(:flows));
+UPDATE flow SET open_until = :now WHERE open_until > :now AND flow IN (SELECT value FROM json_each(:flows));
 
 -- name: probe_hosts_now
-UPDATE receiver SET held_until = :now WHERE held_until > :now AND host IN (SELECT value FROM json_each(:hosts));
+UPDATE receiver SET open_until = :now WHERE open_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_work
 -- Suspects that wait for another one are due when that has ended.
@@ -385,18 +385,18 @@ SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_i
 
 -- name: next_delivery
 SELECT min(at) FROM (
-    SELECT min(next_at) AS at FROM receiver WHERE standing = 'good' AND next_at > :after
-    UNION ALL SELECT min(next_at) FROM receiver WHERE standing <> 'good' AND next_at > :after);
+    SELECT min(next_at) AS at FROM receiver WHERE health = 'healthy' AND next_at > :after
+    UNION ALL SELECT min(next_at) FROM receiver WHERE health <> 'healthy' AND next_at > :after);
 
 -- name: results
-SELECT head, body, parts, job.id, tail, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task
+SELECT head, body, chunks, job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
 -- Of the ended ones see `count_outcomes`: there may be a million of them, and nothing here looks at each.
-SELECT state, sum(jobs) FROM waiting WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state
+SELECT state, sum(jobs) FROM backlog WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state
 UNION ALL SELECT 'running', count(*) FROM job WHERE state = 'running'
-UNION ALL SELECT 'waiting', count(*) FROM task WHERE waits_until IS NOT NULL;
+UNION ALL SELECT 'awaiting', count(*) FROM task WHERE awaits_until IS NOT NULL;
 
 -- name: count_outcomes
 SELECT name, jobs FROM outcome WHERE jobs > 0;
@@ -406,19 +406,19 @@ SELECT state, count(*) FROM delivery GROUP BY state;
 
 -- name: count_receivers
 -- A host counts once for each standing that it has as a whole or that one of its flows has.
-SELECT standing, count(DISTINCT host) FROM (
-    SELECT host, standing FROM flow UNION SELECT host, standing FROM receiver WHERE standing IN ('failing', 'open')) GROUP BY standing;
+SELECT health, count(DISTINCT host) FROM (
+    SELECT host, health FROM flow UNION SELECT host, health FROM receiver WHERE health IN ('failing', 'open')) GROUP BY health;
 
 -- name: receivers
 -- Flows, each with what holds it: itself, or its host as a whole.
-SELECT flow.host, iif(receiver.standing = 'open', 'open', flow.standing) AS standing,
-    max(flow.failures, iif(receiver.standing = 'open', receiver.failures, 0)),
-    ifnull(flow.failing_since, iif(receiver.standing = 'open', receiver.failing_since, NULL)),
-    nullif(max(ifnull(flow.held_until, 0), ifnull(receiver.held_until, 0)), 0),
+SELECT flow.host, iif(receiver.health = 'open', 'open', flow.health) AS health,
+    max(flow.failures, iif(receiver.health = 'open', receiver.failures, 0)),
+    ifnull(flow.failing_since, iif(receiver.health = 'open', receiver.failing_since, NULL)),
+    nullif(max(ifnull(flow.open_until, 0), ifnull(receiver.open_until, 0)), 0),
     (SELECT count(*) FROM (SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' LIMIT :most)),
     substr(flow.flow, length(flow.host) + 2)
 FROM flow JOIN receiver ON receiver.host = flow.host
-WHERE iif(receiver.standing = 'open', 'open', flow.standing) IN (SELECT value FROM json_each(:standings))
+WHERE iif(receiver.health = 'open', 'open', flow.health) IN (SELECT value FROM json_each(:standings))
 ORDER BY flow.flow LIMIT :limit;
 
 -- name: unused_receivers
@@ -434,38 +434,38 @@ SELECT flow FROM flow WHERE next_at IS NULL AND (used_at <= :before OR used_at >
 DELETE FROM flow WHERE next_at IS NULL AND flow IN (SELECT value FROM json_each(?));
 
 -- name: delivery
-SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+SELECT delivery.id, job_id, id_random, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
 FROM delivery JOIN job ON job.id = job_id WHERE delivery.id = :id;
 
 -- name: deliveries_of_request
-SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+SELECT delivery.id, job_id, id_random, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
 FROM delivery JOIN job ON job.id = job_id WHERE job_id = :key ORDER BY delivery.id;
 
 -- name: dead_deliveries
-SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+SELECT delivery.id, job_id, id_random, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
 FROM delivery JOIN job ON job.id = job_id
 WHERE delivery.state = 'dead' AND delivery.id > :after AND since >= :since AND since < :until AND (:host IS NULL OR host = :host)
 ORDER BY delivery.id LIMIT :limit;
 
 -- name: all_deliveries
-SELECT delivery.id, job_id, tail, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
+SELECT delivery.id, job_id, id_random, kind, host, url, delivery.state, delivery.attempt, since, delivery.due_at
 FROM delivery JOIN job ON job.id = job_id
 WHERE delivery.id > :after AND since >= :since AND since < :until AND (:host IS NULL OR host = :host)
 ORDER BY delivery.id LIMIT :limit;
 
 -- name: attempts
-SELECT at, duration, status, error, answer FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
+SELECT at, duration, status, error, response FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
 
 -- name: outlived
 -- The id holds the time of submission, so the oldest come first without an index; a webhook still on its way keeps its result.
 SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: outlived_ahead
 -- Those whose id is ahead of the clock, which was wrong when they were submitted.
 SELECT id FROM job WHERE id >= :ahead AND finished_at <= :before
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: ended_ahead
@@ -479,14 +479,14 @@ UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys
 -- name: weight
 -- How heavy a job is that is to be deleted. `length` of a blob does not read it.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
-    + :part * (SELECT count(*) FROM response_part WHERE job_id = :key)
-    + :part * (SELECT count(*) FROM request_part WHERE job_id = :key)
+    + :part * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
+    + :part * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
     + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
     + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
 
 -- name: no_longer_needed
 SELECT id FROM job WHERE id IN (SELECT value FROM json_each(?)) AND finished_at IS NOT NULL
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('waiting', 'pending', 'sending'))
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id;
 
 -- name: drop_some_news
@@ -496,17 +496,17 @@ DELETE FROM delivery WHERE id IN (SELECT id FROM delivery WHERE job_id = :key AN
 DELETE FROM delivery WHERE job_id = ?;
 
 -- name: drop_some_response_parts
-DELETE FROM response_part WHERE rowid IN (SELECT rowid FROM response_part WHERE job_id = :key ORDER BY number LIMIT :limit);
+DELETE FROM response_chunk WHERE rowid IN (SELECT rowid FROM response_chunk WHERE job_id = :key ORDER BY number LIMIT :limit);
 
 -- name: drop_some_request_parts
-DELETE FROM request_part WHERE rowid IN (SELECT rowid FROM request_part WHERE job_id = :key ORDER BY number LIMIT :limit);
+DELETE FROM request_chunk WHERE rowid IN (SELECT rowid FROM request_chunk WHERE job_id = :key ORDER BY number LIMIT :limit);
 
 -- name: drop_some_logs
 DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE job_id = :key ORDER BY number LIMIT :limit);
 
 -- name: hosts_ahead
-SELECT host FROM receiver WHERE standing = 'good' AND next_at > :far
-UNION SELECT host FROM receiver WHERE standing <> 'good' AND next_at > :far
+SELECT host FROM receiver WHERE health = 'healthy' AND next_at > :far
+UNION SELECT host FROM receiver WHERE health <> 'healthy' AND next_at > :far
 UNION SELECT host FROM flow WHERE next_at > :far LIMIT :limit;
 
 -- name: flows_of_hosts
@@ -517,10 +517,10 @@ UPDATE delivery SET due_at = :now
 WHERE flow IN (SELECT flow FROM flow WHERE host IN (SELECT value FROM json_each(:hosts))) AND state = 'pending' AND due_at > :far;
 
 -- name: flows_now
-UPDATE flow SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;
+UPDATE flow SET open_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND open_until > :far;
 
 -- name: hosts_now
-UPDATE receiver SET held_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND held_until > :far;
+UPDATE receiver SET open_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND open_until > :far;
 
 -- name: delayed_ahead
 -- Of those that have had an attempt; before the first it was the submitter who named the time.
@@ -534,13 +534,13 @@ DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
 -- Failures have no answer, but they need not be looked at again. CROSS, or the planner goes through all jobs there are.
-SELECT short_lived.job_id FROM short_lived CROSS JOIN job ON job.id = short_lived.job_id LEFT JOIN payload USING (job_id)
-WHERE finished_at <= CASE WHEN parts > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
-    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('waiting', 'pending', 'sending'))
+SELECT unstored_response.job_id FROM unstored_response CROSS JOIN job ON job.id = unstored_response.job_id LEFT JOIN payload USING (job_id)
+WHERE finished_at <= CASE WHEN chunks > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
+    AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('blocked', 'pending', 'sending'))
 LIMIT :limit;
 
 -- name: drop_answers
 DELETE FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: drop_short_lived
-DELETE FROM short_lived WHERE job_id IN (SELECT value FROM json_each(?));
+DELETE FROM unstored_response WHERE job_id IN (SELECT value FROM json_each(?));

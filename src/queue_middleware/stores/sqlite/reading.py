@@ -11,17 +11,10 @@ from queue_middleware.counts import Counts
 from queue_middleware.ends import Outcome
 from queue_middleware.errors import StillInProgress, UnknownRequest
 from queue_middleware.lifecycle import FINAL
-from queue_middleware.models import (
-    DeliveryState,
-    Glance,
-    Job,
-    JobState,
-    Result,
-    Standing,
-    StoredResponse,
-)
+from queue_middleware.models import Glance, Job, JobState, Result, StoredResponse
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.store import Topic
+from queue_middleware.webhooks import DeliveryState, Standing
 
 from .codec import decode_headers, decode_spec
 from .jobrow import job_of, one

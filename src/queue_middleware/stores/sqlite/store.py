@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 
-from queue_middleware.aside import aside
+from queue_middleware.background import aside
 from queue_middleware.counts import Counts
 from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
@@ -36,11 +36,12 @@ from . import clocks, jobs, logs, reading, returns, submissions
 from .clocks import Clocks
 from .codec import encode_lines, encode_request
 from .connection import Connection
-from .files import Files, check_place, database_path, warnings
+from .files import Files, check_place, notes, warnings
 from .filewatch import FileWatch
 from .housekeeping import Housekeeping
 from .leases import Leases, hand_over
 from .listeners import Listeners
+from .location import database_path
 from .locks import make_owner
 from .operations import ONE_BY_ONE, ended, size_of
 from .outbox import SQLiteOutbox
@@ -151,6 +152,10 @@ class SQLiteStore:
     def warnings(self) -> list[str]:
         """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
         return warnings(self.path) if self._opened is None or self._files.life.is_eldest() else []
+
+    def notes(self) -> list[str]:
+        """Sentences about this machine's SQLite that ask for nothing."""
+        return notes()
 
     def _write(
         self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None

@@ -35,7 +35,7 @@ def is_put_off(transaction: Transaction, new: NewJob) -> bool:
 def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
     """Unless there is one; whether there was none."""
     spec = task.spec
-    awaits = "word" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
+    awaits = "callback" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
     lister = client if task.listed else None
     secrets = encode_secrets(spec.poll.headers) if spec.poll is not None and spec.poll.headers else None
     if secrets is not None and spec.poll is not None:

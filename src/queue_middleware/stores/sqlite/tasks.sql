@@ -14,37 +14,37 @@ UPDATE job SET state = 'delayed', due_at = ? WHERE id = ?;
 SELECT job_id, spec, salt, callback, signal, client FROM task WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: task_by_callback
-SELECT job_id, tail, state, spec, salt, callback, signal, task.client, resolved_by
+SELECT job_id, id_random, state, spec, salt, callback, signal, task.client, resolved_by
 FROM task JOIN job ON job.id = task.job_id WHERE callback = ?;
 
 -- name: task_by_signal
-SELECT job_id, tail, state, spec, salt, callback, signal, task.client, resolved_by
+SELECT job_id, id_random, state, spec, salt, callback, signal, task.client, resolved_by
 FROM task JOIN job ON job.id = task.job_id WHERE signal = ?;
 
 -- name: put_early
-INSERT INTO early (job_id, channel, status, head, body, error_type, error) VALUES (?, ?, ?, ?, ?, ?, ?);
+INSERT INTO early_result (job_id, source, status, head, body, error_type, error) VALUES (?, ?, ?, ?, ?, ?, ?);
 
 -- name: early
-SELECT channel, status, head, body, error_type, error FROM early WHERE job_id = ?;
+SELECT source, status, head, body, error_type, error FROM early_result WHERE job_id = ?;
 
 -- name: early_channel
-SELECT channel FROM early WHERE job_id = ?;
+SELECT source FROM early_result WHERE job_id = ?;
 
 -- name: drop_early
-DELETE FROM early WHERE job_id = ?;
+DELETE FROM early_result WHERE job_id = ?;
 
 -- name: concluded_by
-SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'waiting');
+SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
 -- name: begin_wait
 -- The token stays, so that who ended the attempt can ask again.
-UPDATE job SET state = 'waiting', owner = NULL, lease_until = NULL WHERE id = ?;
+UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
 -- name: wait
-UPDATE task SET answered = ?, answered_at = ?, waits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
+UPDATE task SET response_status = ?, responded_at = ?, awaits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
 
 -- name: wait_no_longer
-UPDATE task SET waits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
+UPDATE task SET awaits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
 
 -- name: resolved_by
 UPDATE task SET resolved_by = ? WHERE job_id = ?;
@@ -57,15 +57,15 @@ SELECT state FROM job WHERE id = ?;
 
 -- name: end_outside
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
-WHERE id = ? AND state IN ('queued', 'delayed', 'waiting') RETURNING webhook;
+WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 
 -- name: note
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
 -- name: waited_too_long
 -- One with a poll to come, or under way, is left to the poller for a minute.
-SELECT task.job_id, tail, (SELECT count(*) FROM response_part WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
-WHERE waits_until <= :now AND (poll_at IS NULL OR waits_until <= :now - 60000) ORDER BY waits_until LIMIT 500;
+SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
+WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
 -- name: due_polls
 SELECT job_id, spec, poll FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
@@ -79,11 +79,11 @@ SELECT min(poll_at) FROM task WHERE poll_at > ? AND token IS NULL;
 -- name: claim_poll
 -- As long as it has a token it is not due again.
 UPDATE task SET polls = polls + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
-WHERE job_id = :key RETURNING token, polls, troubles, answered, waits_until, credentials, secrets,
-    (SELECT tail FROM job WHERE id = job_id);
+WHERE job_id = :key RETURNING token, polls, poll_failures, response_status, awaits_until, credentials, secrets,
+    (SELECT id_random FROM job WHERE id = job_id);
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), troubles = :troubles,
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :troubles,
     owner = NULL, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 
@@ -91,7 +91,7 @@ WHERE job_id = :key AND token = :token;
 SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
 -- name: record
-SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND tail = :tail;
+SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: page
 -- What stands in front of the page is passed over in the index alone.
@@ -107,22 +107,22 @@ SELECT count(*) FROM task WHERE client = :client;
 -- A status is not stored, it follows from several columns: CROSS, or the planner goes through the tasks of all clients.
 SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id
-WHERE word = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
+WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
 
 -- name: count_page_of_status
 SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id WHERE word = :word;
+    CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
 
 -- name: last_word
 -- Also of one that failed: then it is what the provider said.
-SELECT head, body, parts FROM payload WHERE job_id = ?;
+SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
 -- name: waits_ahead
-SELECT job_id FROM task WHERE waits_until > :latest AND (answered_at > :latest OR poll_at > waits_until + 60000) LIMIT :limit;
+SELECT job_id FROM task WHERE awaits_until > :latest AND (responded_at > :latest OR poll_at > awaits_until + 60000) LIMIT :limit;
 
 -- name: waits_from_now
-UPDATE task SET waits_until = waits_until - answered_at + :now, poll_at = poll_at - answered_at + :now, answered_at = :now
-WHERE job_id IN (SELECT value FROM json_each(:keys)) AND waits_until IS NOT NULL AND answered_at > :latest;
+UPDATE task SET awaits_until = awaits_until - responded_at + :now, poll_at = poll_at - responded_at + :now, responded_at = :now
+WHERE job_id IN (SELECT value FROM json_each(:keys)) AND awaits_until IS NOT NULL AND responded_at > :latest;
 
 -- name: polls_now
-UPDATE task SET poll_at = :now WHERE job_id IN (SELECT value FROM json_each(:keys)) AND poll_at > waits_until + 60000;
+UPDATE task SET poll_at = :now WHERE job_id IN (SELECT value FROM json_each(:keys)) AND poll_at > awaits_until + 60000;

@@ -16,7 +16,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.migrations import migrate
 from queue_middleware.stores.sqlite.queries import SQL
-from queue_middleware.webhooks import Which
+from queue_middleware.webhooks import DeliveryFilter
 from tests.nouns import a_job
 
 
@@ -40,7 +40,7 @@ def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Con
     connection.execute("PRAGMA foreign_keys = OFF")
     for key in range(2000):
         connection.execute(
-            "INSERT INTO job (id, tail, state, priority, client, max_attempts, task) "
+            "INSERT INTO job (id, id_random, state, priority, client, max_attempts, task) "
             "VALUES (?, zeroblob(10), 'queued', 5, 'c', 1, 2)",
             (key,),
         )
@@ -78,7 +78,7 @@ async def test_a_status_does_not_wait_for_a_listing(tmp_path: Path) -> None:
             for verb in (
                 store.counts(),
                 store.waiting.page("c", None, limit=1, offset=0),
-                store.outbox.records(Which()),
+                store.outbox.records(DeliveryFilter()),
                 store.outbox.receivers([]),
             )
         ]

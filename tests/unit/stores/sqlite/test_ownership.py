@@ -75,7 +75,7 @@ def test_of_those_that_come_together_one_has_it(tmp_path: Path) -> None:
 def test_a_refused_application_changes_nothing_not_even_the_schema(path: Path) -> None:
     opened(path, "shop")
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
-        connection.execute("PRAGMA user_version = 3")  # as of an older release: it would be migrated
+        connection.execute("PRAGMA user_version = 0")  # it would be migrated
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     before = hashlib.sha256(path.read_bytes()).digest()
     with pytest.raises(StoreError, match="belongs to the application"):

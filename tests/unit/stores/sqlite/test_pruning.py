@@ -16,7 +16,7 @@ from queue_middleware.stores.sqlite import SQLiteStore, bounds, retention
 from queue_middleware.stores.sqlite.bounds import ROW, WEIGHT, Budget, within_bounds
 from queue_middleware.stores.sqlite.pruning import Pruning
 from queue_middleware.stores.sqlite.retention import Outlived, Pruned
-from queue_middleware.webhooks import Which
+from queue_middleware.webhooks import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 
@@ -72,7 +72,7 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
     written = log.stat().st_size
     while await store.prune(500):
         steps += 1
-        deleted, left = left - counted(store, "response_part"), counted(store, "response_part")
+        deleted, left = left - counted(store, "response_chunk"), counted(store, "response_chunk")
         # A byte that is deleted is not written once more, as it is where SQLite cleans each page.
         assert deleted * PART <= WEIGHT
         assert log.stat().st_size - written <= 2**20
@@ -99,7 +99,7 @@ async def test_the_time_of_a_step_is_bounded_too(
     seconds = iter(range(0, 10_000, 1))
     monkeypatch.setattr(retention, "Budget", lambda weight: Budget(weight, lambda: next(seconds) * 1000.0))
     assert await store.prune(10) == 1
-    assert counted(store, "response_part") == 8  # one bite, and the time was over
+    assert counted(store, "response_chunk") == 8  # one bite, and the time was over
 
 
 async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, clock: ManualClock) -> None:
@@ -154,10 +154,10 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
     claim, delivery = await failed_delivery(store, 40)
     clock.advance(61)
     assert await store.prune(10) == 1
-    assert 0 < counted(store, "response_part") < 40
+    assert 0 < counted(store, "response_chunk") < 40
     assert (await store.result(claim.request_id)).response is None
     assert await store.outbox.redeliver([delivery]) == 0
-    assert await store.outbox.records(Which(request_id=claim.request_id)) == []
+    assert await store.outbox.records(DeliveryFilter(request_id=claim.request_id)) == []
     while await store.prune(10):
         pass
     with pytest.raises(UnknownRequest):
@@ -172,7 +172,7 @@ async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(
     while await store.prune(10):
         steps += 1
     assert steps == 3
-    assert (counted(store, "response_part"), counted(store, "short_lived")) == (0, 0)
+    assert (counted(store, "response_chunk"), counted(store, "unstored_response")) == (0, 0)
     assert (await store.result(claim.request_id)).response is None
 
 
@@ -219,7 +219,7 @@ async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: Man
     clock.advance(61)
     store._housekeeping._pruning._weight = 1
     await store.prune(10)
-    assert counted(store, "response_part") == 2
+    assert counted(store, "response_chunk") == 2
 
 
 # --- its brothers
@@ -239,7 +239,7 @@ async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLit
     while expired := await store.expire():
         counts.append(len(expired))
     assert (max(counts) * 7 * PART <= WEIGHT + PART, sum(counts)) == (True, 6)
-    assert counted(store, "request_part") == 0
+    assert counted(store, "request_chunk") == 0
 
 
 async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_path: Path, store: SQLiteStore) -> None:
@@ -262,7 +262,7 @@ async def test_all_is_handed_back_at_the_end_however_much_it_is(store: SQLiteSto
         for number in range(10):
             await store.append(claim, number, b"x" * PART)
     await store.close()
-    assert counted(store, "response_part") == 0
+    assert counted(store, "response_chunk") == 0
     assert counted(store, "job WHERE state = 'queued'") == 3
 
 

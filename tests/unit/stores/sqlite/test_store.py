@@ -99,6 +99,15 @@ async def test_a_file_of_a_later_version_is_refused(tmp_path: Path) -> None:
         await store.open()
 
 
+def test_a_file_of_a_version_before_the_first_release_is_refused(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "queue.sqlite3", isolation_level=None)
+    connection.executescript("CREATE TABLE job (id INTEGER PRIMARY KEY); PRAGMA user_version = 16;")
+    with pytest.raises(StoreError, match="schema version 16 is of a version before the first release"):
+        migrate(connection)
+    assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("job",)]
+    connection.close()
+
+
 def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
     numbers = [number for number, _ in migrations()]
     assert numbers == sorted(set(numbers))
@@ -113,7 +122,7 @@ def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
 def test_the_schema_does_not_take_half_a_state(state: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    insert = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (1, zeroblob(10), {}, 5, '', 1)"
+    insert = "INSERT INTO job (id, id_random, state, priority, client, max_attempts) VALUES (1, zeroblob(10), {}, 5, '', 1)"
     with pytest.raises(sqlite3.IntegrityError):
         connection.execute(insert.format(state))
     connection.execute(insert.format("'queued'"))
@@ -137,7 +146,7 @@ def test_every_named_query_is_good_sql_and_is_used() -> None:
 def test_rows_of_every_count(count: int) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    job = "INSERT INTO job (id, tail, state, priority, client, max_attempts) VALUES (?, zeroblob(10), 'queued', 5, '', 1)"
+    job = "INSERT INTO job (id, id_random, state, priority, client, max_attempts) VALUES (?, zeroblob(10), 'queued', 5, '', 1)"
     connection.executemany(job, [(n,) for n in range(count)])
     assert execute_rows(connection, "put_payloads", [(n, b"", b"", 0) for n in range(count)]) == count
     assert connection.execute("SELECT count(*) FROM payload").fetchone() == (count,)
@@ -147,15 +156,15 @@ def test_rows_of_every_count(count: int) -> None:
 QUERY_PLANS = [
     ("claim", "job_queued"),
     ("promote", "job_delayed"),
-    ("waiting_of_client", "waiting_client USING PRIMARY KEY"),
-    ("waiting", "waiting USING PRIMARY KEY (state=? AND level=?)"),
+    ("waiting_of_client", "backlog_client USING PRIMARY KEY"),
+    ("waiting", "backlog USING PRIMARY KEY (state=? AND level=?)"),
     ("job", "job_queued (priority=? AND id>? AND id<?)"),
     ("overdue", "job_start_by"),
     ("held", "job_running"),
     ("claim_deliveries", "delivery_due"),
-    ("due_good", "receiver_good"),
+    ("due_good", "receiver_healthy"),
     ("due_others", "receiver_others"),
-    ("next_delivery", "receiver_good"),
+    ("next_delivery", "receiver_healthy"),
     ("next_delivery", "receiver_others"),
     ("due_flows", "flow_turn"),
     ("due_flows", "delivery_due"),
@@ -169,7 +178,7 @@ QUERY_PLANS = [
     ("next_work", "job_delayed"),
     ("promote_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("count_jobs", "job_running"),
-    ("count_jobs", "task_waits"),
+    ("count_jobs", "task_awaits"),
 ]
 
 
@@ -192,7 +201,7 @@ def test_a_queue_whose_answers_are_all_stored_is_not_searched_for_others() -> No
     migrate(connection)
     names = dict.fromkeys(re.findall(r":(\w+)", SQL["short_lived"]))
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['short_lived']}", names)]
-    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN short_lived"]
+    assert [step for step in plan if step.startswith("SCAN")] == ["SCAN unstored_response"]
     connection.close()
 
 
@@ -325,7 +334,7 @@ async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
             await store.cancel(receipt.request_id)
     connection = sqlite3.connect(store.path)
     assert connection.execute("SELECT body FROM payload").fetchall() == [(an_answer().body,)]
-    assert connection.execute("SELECT count(*) FROM request_part").fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM request_chunk").fetchone() == (0,)
     connection.close()
     await store.close()
 

@@ -115,9 +115,9 @@ async def test_nothing_is_counted_wrongly(tmp_path: Path, seed: int) -> None:
         for _ in range(150):
             await life.step()
             found = _counted(connection)
-            rows = connection.execute("SELECT state, sum(jobs) FROM waiting WHERE level = 4 GROUP BY state").fetchall()
+            rows = connection.execute("SELECT state, sum(jobs) FROM backlog WHERE level = 4 GROUP BY state").fetchall()
             assert dict(rows) == {kind: clients.total() for kind, clients in found.items() if clients}
-            assert dict(connection.execute("SELECT * FROM waiting_client")) == found["queued"] + found["delayed"]
+            assert dict(connection.execute("SELECT * FROM backlog_client")) == found["queued"] + found["delayed"]
             assert dict(connection.execute("SELECT * FROM unfinished_tasks")) == found["task"]
             tallies = store._tallies
             if tallies.version >= 0:  # otherwise it is read again before it is used

@@ -6,9 +6,9 @@ import sqlite3
 
 import pytest
 
-from queue_middleware.stores.sqlite.migrations import migrate, migrations
+from queue_middleware.stores.sqlite.migrations import migrate
 
-COLUMNS = "id, tail, state, priority, client, max_attempts, due_at, attempt"
+COLUMNS = "id, id_random, state, priority, client, max_attempts, due_at, attempt"
 INSERT = f"INSERT INTO job ({COLUMNS}) VALUES (?, zeroblob(10), ?, ?, ?, 1, ?, ?)"
 LEVELS = ((1, 10), (2, 20), (3, 28), (4, 36))
 IDS = [*range(0, 5000, 700), *range(1 << 20, 1 << 29, 1 << 26), *range(1 << 36, 1 << 38, 1 << 35)]
@@ -35,14 +35,12 @@ def check(connection: sqlite3.Connection) -> int:
     kind = "iif(state = 'delayed' AND attempt = 0, 'scheduled', state)"
     for level, bits in LEVELS:
         counted = f"SELECT {kind}, priority, id >> {bits}, count(*) {everyone} 1, 2, 3"
-        kept = f"SELECT state, priority, bucket, jobs FROM waiting WHERE level = {level} ORDER BY 1, 2, 3"
+        kept = f"SELECT state, priority, bucket, jobs FROM backlog WHERE level = {level} ORDER BY 1, 2, 3"
         assert connection.execute(kept).fetchall() == connection.execute(f"{counted} ORDER BY 1, 2, 3").fetchall()
     counted = f"SELECT client, count(*) FROM job WHERE {kind} IN ('queued', 'delayed') GROUP BY 1 ORDER BY 1"
-    assert connection.execute("SELECT * FROM waiting_client ORDER BY 1").fetchall() == connection.execute(counted).fetchall()
-    places = (
-        "SELECT place.position, (SELECT count(*) FROM job WHERE state = 'queued' AND (priority, id) < (me.priority, me.id))"
-    )
-    rows = connection.execute(f"{places} FROM place JOIN job AS me USING (id)").fetchall()
+    assert connection.execute("SELECT * FROM backlog_client ORDER BY 1").fetchall() == connection.execute(counted).fetchall()
+    places = "SELECT position, (SELECT count(*) FROM job WHERE state = 'queued' AND (priority, id) < (me.priority, me.id))"
+    rows = connection.execute(f"{places} FROM queue_position JOIN job AS me USING (id)").fetchall()
     assert [kept for kept, _ in rows] == [counted for _, counted in rows]
     return len(rows)
 
@@ -65,7 +63,7 @@ def test_counts_follow_every_statement(connection: sqlite3.Connection, statement
     assert check(connection) == len(IDS)
     connection.execute(statement)
     assert check(connection) == left
-    assert connection.execute("SELECT count(*) FROM waiting WHERE jobs = 0").fetchone() == (0,)
+    assert connection.execute("SELECT count(*) FROM backlog WHERE jobs = 0").fetchone() == (0,)
     connection.close()
 
 
@@ -80,22 +78,10 @@ def test_counts_are_undone_with_their_transaction(connection: sqlite3.Connection
 def test_a_job_that_starts_at_once_touches_no_count(connection: sqlite3.Connection) -> None:
     before = connection.total_changes
     connection.execute(
-        "INSERT INTO job (id, tail, state, priority, client, max_attempts, owner, token, lease_until)"
+        "INSERT INTO job (id, id_random, state, priority, client, max_attempts, owner, token, lease_until)"
         " VALUES (1, zeroblob(10), 'running', 5, '', 1, 'o', 1, 1)"
     )
     connection.execute("UPDATE job SET state = 'completed', status = 200, finished_at = 1, owner = NULL, lease_until = NULL")
     assert connection.total_changes - before == 3  # triggers would be counted here; there is one, which counts outcomes
-    assert connection.execute("SELECT count(*) FROM waiting").fetchone() == (0,)
-    connection.close()
-
-
-def test_a_file_with_waiting_jobs_is_counted_when_it_is_migrated() -> None:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    for number, text in migrations():
-        if number == 4:
-            break
-        connection.executescript(f"{text} PRAGMA user_version = {number};")
-    fill(connection)
-    migrate(connection)
-    assert check(connection) == len(IDS)
+    assert connection.execute("SELECT count(*) FROM backlog").fetchone() == (0,)
     connection.close()

@@ -1,13 +1,76 @@
-"""The loop of poller and delivery engine by itself: when it claims, what it insists on, and how it ends."""
+"""Threads of the queue's own, the claim loop, and retrying over outages."""
 
 import asyncio
+import threading
+from functools import partial
 
 import pytest
 
+from queue_middleware.background import LOOK_AGAIN, SMALL, Lane, Rounds, aside, rest, retry_on_outage
 from queue_middleware.errors import StoreBusy, UnknownRequest
-from queue_middleware.events import Outage, Recovered
-from queue_middleware.rounds import LOOK_AGAIN, Rounds, rest
+from queue_middleware.events import Outage, Recovered, Trouble
+from tests.queueing import eventually
 from tests.standins import looping
+from tests.threads import all_threads_kept
+
+# --- threads
+
+
+def divided(number: int, by: int) -> float:
+    return number / by
+
+
+async def test_it_gives_what_the_call_gives_and_raises_what_it_raises() -> None:
+    assert await aside(divided, 6, 3) == 2
+    with pytest.raises(ZeroDivisionError):
+        await aside(divided, 6, 0)
+
+
+async def test_threads_of_the_application_are_not_waited_for() -> None:
+    with all_threads_kept():
+        assert await asyncio.wait_for(aside(divided, 6, 3), 5) == 2
+
+
+async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
+    begun, gate = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    def work() -> None:
+        threads.append(threading.current_thread())
+        begun.set()
+        gate.wait(10)
+
+    task = asyncio.create_task(aside(work))
+    assert await aside(begun.wait, 10)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert threads[0].daemon
+    gate.set()
+
+
+async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() -> None:
+    lane = Lane(2)
+    assert await lane.run(SMALL, threading.current_thread) is threading.main_thread()
+    gate, lock = threading.Event(), threading.Lock()
+    begun: list[threading.Thread] = []
+
+    def work() -> None:
+        with lock:
+            begun.append(threading.current_thread())
+        assert gate.wait(10)
+
+    with all_threads_kept():
+        running = [asyncio.ensure_future(lane.run(SMALL + 1, work)) for _ in range(5)]
+        await eventually(lambda: len(begun) == 2)
+        assert await lane.run(0, divided, 6, 3) == 2
+        assert len(begun) == 2
+        gate.set()
+        await asyncio.wait_for(asyncio.gather(*running), 10)
+    assert (len(begun), threading.main_thread() in begun) == (5, False)
+
+
+# --- the claim loop
 
 
 class Claims:
@@ -37,11 +100,11 @@ def heard():
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
 
 
 async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
-    rounds = Rounds("test", claims, heard.append)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         claims.due = 0.0
@@ -57,7 +120,7 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
             rounds.wake()
         return await claims()
 
-    rounds = Rounds("test", claim, heard.append)
+    rounds = Rounds(claim, partial(Trouble, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         await claims.made.acquire()
@@ -65,9 +128,9 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
 
 async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, heard, monkeypatch):
     numbers = []
-    monkeypatch.setattr("queue_middleware.rounds.exponential", lambda number, longest: numbers.append(number) or 0.0)
+    monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
-    rounds = Rounds("test", claims, heard.append)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         for _ in range(3):
             await claims.made.acquire()
@@ -83,14 +146,14 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
 
 
 async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
-    rounds = Rounds("test", claims, heard.append)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
     rounds.stop()
     await rounds.run()
     assert claims.made.locked()
 
 
 async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
-    rounds, gate, ended = Rounds("test", claims, heard.append), asyncio.Event(), asyncio.Event()
+    rounds, gate, ended = Rounds(claims, partial(Trouble, "test", heard.append)), asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "work", 7, ended.set)
@@ -105,7 +168,7 @@ async def wait_for(gate):
 
 
 async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
-    rounds, ended = Rounds("test", claims, heard.append), asyncio.Event()
+    rounds, ended = Rounds(claims, partial(Trouble, "test", heard.append)), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(asyncio.Event()), "work", 7, ended.set)
@@ -116,7 +179,7 @@ async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its
 
 
 async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
-    rounds, gate, ended = Rounds("test", claims, heard.append, grace=0.01), asyncio.Event(), []
+    rounds, gate, ended = Rounds(claims, partial(Trouble, "test", heard.append), grace=0.01), asyncio.Event(), []
     async with looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "late", 1, lambda: ended.append("late"))
@@ -124,7 +187,7 @@ async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims,
 
 
 async def test_after_a_defect_it_can_be_run_again(claims, heard):
-    rounds, ended = Rounds("test", claims, heard.append), []
+    rounds, ended = Rounds(claims, partial(Trouble, "test", heard.append)), []
 
     async def defect():
         raise RuntimeError("a defect")
@@ -141,7 +204,7 @@ async def test_after_a_defect_it_can_be_run_again(claims, heard):
 
 
 async def test_the_store_is_told_over_outages(claims, heard, no_pause):
-    rounds, answers = Rounds("test", claims, heard.append), [StoreBusy("busy", 1), RuntimeError("odd"), 42]
+    rounds, answers = Rounds(claims, partial(Trouble, "test", heard.append)), [StoreBusy("busy", 1), RuntimeError("odd"), 42]
 
     async def verb():
         answer = answers.pop(0)
@@ -155,7 +218,7 @@ async def test_the_store_is_told_over_outages(claims, heard, no_pause):
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])
 async def test_but_not_of_what_it_keeps_no_longer_nor_after_the_stop(claims, heard, error):
-    rounds = Rounds("test", claims, heard.append)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
     if isinstance(error, StoreBusy):
         rounds.stop()
 
@@ -183,9 +246,9 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
         waits.append(seconds)
         rounds.stop()
 
-    monkeypatch.setattr("queue_middleware.rounds.rest", note)
+    monkeypatch.setattr("queue_middleware.background.rest", note)
     claims.due = due
-    rounds = Rounds("test", claims, heard.append)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
     await rounds.run()
     assert waits == [LOOK_AGAIN]
     assert LOOK_AGAIN <= 5
@@ -193,7 +256,7 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
 
 @pytest.mark.parametrize("hurried_first", [False, True])
 async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first):
-    rounds = Rounds("test", claims, heard.append, grace=600)
+    rounds = Rounds(claims, partial(Trouble, "test", heard.append), grace=600)
     ended = asyncio.Event()
     running = asyncio.create_task(rounds.run())
     async with asyncio.timeout(10):
@@ -206,3 +269,37 @@ async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first)
         rounds.hurry()
         await running
     assert ended.is_set()
+
+
+# --- retry_on_outage
+
+
+async def test_finished_work_is_stored_again_until_the_store_accepts_it(heard, monkeypatch):
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
+    results = [StoreBusy("busy", 1), 42]
+
+    async def store():
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    reporter = Trouble("settle", heard.append)
+    assert await retry_on_outage(store, StoreBusy("busy", 1), reporter, lambda: False) == 42
+    assert [type(event) for event in heard] == [Outage, Outage, Recovered]
+
+
+async def test_no_attempt_is_made_once_the_loop_is_ending(heard):
+    async def store():
+        raise AssertionError
+
+    assert await retry_on_outage(store, StoreBusy("busy", 1), Trouble("settle", heard.append), lambda: True) is False
+    assert heard == []
+
+
+async def test_a_defect_is_not_taken_for_an_outage(heard):
+    async def store():
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await retry_on_outage(store, None, Trouble("settle", heard.append), lambda: False)
