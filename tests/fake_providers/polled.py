@@ -1,4 +1,4 @@
-"""Providers that have to be asked: Runway, ElevenLabs dubbing, Stability video, and whoever answers 202 with `Location`."""
+"""Fake providers that are polled: Runway, ElevenLabs dubbing, Stability video, and one that responds 202 with `Location`."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ class Runway(Provider):
             raise Refused(400, {"error": "The X-Runway-Version header is missing or unknown."})
 
     async def begin(self, call: Call) -> Reply:
-        return Reply(200, {"id": self.take(call.json()).id})
+        return Reply(200, {"id": self.create_job(call.json()).id})
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         job = self.job(call.path.removeprefix("/v1/tasks/"))
         status = self.next_status(job)
         body: dict[str, Any] = {"id": job.id, "status": status, "createdAt": "2025-06-01T10:00:00.000Z"}
@@ -49,9 +49,9 @@ class ElevenLabs(Provider):
             raise Refused(401, {"detail": {"status": "invalid_api_key", "message": "Invalid API key"}})
 
     async def begin(self, call: Call) -> Reply:
-        return Reply(200, {"dubbing_id": self.take(call.body).id, "expected_duration_sec": 127.5})
+        return Reply(200, {"dubbing_id": self.create_job(call.body).id, "expected_duration_sec": 127.5})
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         job = self.job(call.path.removeprefix("/v1/dubbing/"))
         status = self.next_status(job)
         error = "The video has no speech." if status == "failed" else None
@@ -60,15 +60,15 @@ class ElevenLabs(Provider):
 
 @dataclass
 class Stability(Provider):
-    """`ends` is 200, or the status with which the result is refused, e.g. 404 when it is too old."""
+    """`ends` is 200, or the status with which the result is refused, such as 404 once it has expired."""
 
     phases: ClassVar[Sequence[str]] = ("202", "202", "200")
     VIDEO: ClassVar[bytes] = b"\x00\x00\x00\x18ftypmp42" + bytes(range(256))
 
     async def begin(self, call: Call) -> Reply:
-        return Reply(200, {"id": self.take(call.body).id})
+        return Reply(200, {"id": self.create_job(call.body).id})
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         job = self.job(call.path.removeprefix("/v2beta/image-to-video/result/"))
         status = self.next_status(job)
         if status == "202":
@@ -82,16 +82,18 @@ class Stability(Provider):
 
 @dataclass
 class Accepted(Provider):
-    """Any service that answers 202 with `Location`; `ends` is the status of the last answer: 200, or 303 to the result."""
+    """A service that responds 202 with `Location`; `ends` is the last status: 200, or 303 to the result."""
 
     phases: ClassVar[Sequence[str]] = ("202", "202", "200")
     pace: str = "7"
     location: str = "/jobs/{id}"
 
     async def begin(self, call: Call) -> Reply:
-        return Reply(202, b"", [("location", self.location.format(id=self.take(call.body).id)), ("retry-after", self.pace)])
+        return Reply(
+            202, b"", [("location", self.location.format(id=self.create_job(call.body).id)), ("retry-after", self.pace)]
+        )
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         if call.path.startswith("/results/"):
             return Reply(200, b"a,b\r\n1,2\r\n", [("content-type", "text/csv")])
         job = self.job(call.path.removeprefix("/jobs/"))

@@ -1,4 +1,4 @@
-"""Providers that call back: fal, Replicate and Luma, with their phases, errors, webhooks and signatures."""
+"""Fake providers that call back: fal, Replicate and Luma, with their phases, errors, webhooks and signatures."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .loopback import Call, Job, Provider, Refused, Reply
 
 @dataclass
 class Fal(Provider):
-    """`ends` is the HTTP status of the application's answer: `200`, `422`, `500`. A prompt is required."""
+    """`ends` is the HTTP status of the application's response: `200`, `422`, `500`. A prompt is required."""
 
     phases: ClassVar[Sequence[str]] = ("IN_QUEUE", "IN_PROGRESS", "COMPLETED")
     pair: KeyPair = field(default_factory=KeyPair.generate)
@@ -33,10 +33,10 @@ class Fal(Provider):
             raise Refused(401, {"detail": "invalid key credentials"})
 
     def statuses(self) -> list[str]:
-        return [*self.phases[:-1][: self.patience], self.phases[-1]]  # a failed request is COMPLETED too
+        return [*self.phases[:-1][: self.polls_needed], self.phases[-1]]  # a failed request is COMPLETED as well
 
     async def begin(self, call: Call) -> Reply:
-        job = self.take(json.loads(call.body or b"{}"), next(iter(call.query.get("fal_webhook", [])), None))
+        job = self.create_job(json.loads(call.body or b"{}"), next(iter(call.query.get("fal_webhook", [])), None))
         owner, alias = call.path.split("/")[1:3]
         base = f"{self.url}/{owner}/{alias}/requests/{job.id}"
         urls = {"response_url": base, "status_url": f"{base}/status", "cancel_url": f"{base}/cancel"}
@@ -44,7 +44,7 @@ class Fal(Provider):
             200, {"status": "IN_QUEUE", "request_id": job.id, **urls, "logs": None, "metrics": {}, "queue_position": 0}
         )
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         match call.path.split("/")[1:]:
             case [".well-known", "jwks.json"]:
                 return Reply(200, {"keys": [self.pair.jwk(padded=False)]})
@@ -60,12 +60,12 @@ class Fal(Provider):
         raise Refused(404, {"detail": "Not found"})
 
     def result(self, job: Job) -> Reply:
-        if "prompt" not in job.order:
+        if "prompt" not in job.input:
             missing = {"loc": ["body", "prompt"], "msg": "Field required", "type": "missing"}
             return Reply(422, {"detail": [missing]})
         if self.ends not in ("", "200"):
             return Reply(int(self.ends), {"detail": "Internal Server Error"})
-        return Reply(200, {"images": [{"url": f"https://fal.media/{job.id}.png"}], "seed": 42, "prompt": job.order["prompt"]})
+        return Reply(200, {"images": [{"url": f"https://fal.media/{job.id}.png"}], "seed": 42, "prompt": job.input["prompt"]})
 
     async def call_back(self, job: Job, *, forged: bool = False) -> httpx.Response:
         """Send the signed webhook."""
@@ -90,13 +90,13 @@ class Replicate(Provider):
     secret: str = "whsec_" + base64.b64encode(b"a secret that Replicate shows once").decode()
 
     async def begin(self, call: Call) -> Reply:
-        order = call.json()
-        if "input" not in order:
+        content = call.json()
+        if "input" not in content:
             raise Refused(422, {"title": "Input validation failed", "detail": "- input is required", "status": 422})
-        job = self.take(order, order.get("webhook"))
+        job = self.create_job(content, content.get("webhook"))
         return Reply(201, self.prediction(job, "starting"))
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         job = self.job(call.path.rpartition("/")[2])
         return Reply(200, self.prediction(job, self.next_status(job)))
 
@@ -107,7 +107,7 @@ class Replicate(Provider):
             "id": job.id,
             "model": "stability-ai/stable-diffusion-3",
             "version": "hidden",
-            "input": job.order["input"],
+            "input": job.input["input"],
             "logs": "" if status == "starting" else "Using seed: 12103\n",
             "output": [f"https://replicate.delivery/{job.id}/out-0.webp"] if status == "succeeded" else None,
             "error": "CUDA out of memory" if status == "failed" else None,
@@ -122,8 +122,8 @@ class Replicate(Provider):
     EVENTS: ClassVar[dict[str, str]] = {"start": "starting", "output": "processing", "completed": ""}
 
     async def call_back(self, job: Job, event: str = "completed", *, secret: str = "") -> httpx.Response | None:
-        """Send one event, if the order wants it."""
-        if job.webhook is None or event not in job.order.get("webhook_events_filter", list(self.EVENTS)):
+        """Send one event, if the job subscribed to it."""
+        if job.webhook is None or event not in job.input.get("webhook_events_filter", list(self.EVENTS)):
             return None
         if event == "completed":
             self.end(job)
@@ -142,15 +142,15 @@ class Replicate(Provider):
 
 @dataclass
 class Luma(Provider):
-    """`ends` is completed or failed. With a `callback_url` it tells every change of state."""
+    """`ends` is completed or failed. With a `callback_url` it reports every change of state."""
 
     phases: ClassVar[Sequence[str]] = ("queued", "dreaming", "completed")
 
     async def begin(self, call: Call) -> Reply:
-        job = self.take(call.json(), call.json().get("callback_url"))
+        job = self.create_job(call.json(), call.json().get("callback_url"))
         return Reply(201, self.generation(job, "queued"))
 
-    async def ask(self, call: Call) -> Reply:
+    async def poll(self, call: Call) -> Reply:
         job = self.job(call.path.removeprefix("/dream-machine/v1/generations/"))
         return Reply(200, self.generation(job, self.next_status(job)))
 
@@ -164,10 +164,10 @@ class Luma(Provider):
             "created_at": "2025-06-01T10:00:00.000Z",
             "assets": {"video": video, "image": None, "progress_video": None} if state == "completed" else None,
             "model": "ray-2",
-            "request": job.order,
+            "request": job.input,
         }
 
     async def call_back(self, job: Job, state: str) -> httpx.Response:
-        """Tell a state."""
+        """Send one state."""
         assert job.webhook is not None
         return await self.client.post(job.webhook, json=self.generation(job, state))
