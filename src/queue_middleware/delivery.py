@@ -95,6 +95,10 @@ class DeliveryEngine:
         """Wait for nothing any more when stopping. Repeatable."""
         self._rounds.hurry()
 
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._rounds.wake()
+
     def tokens(self) -> list[int]:
         """Of the attempts on their way; called from another thread."""
         return self._rounds.tokens()

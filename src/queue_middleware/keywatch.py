@@ -41,6 +41,11 @@ class KeyWatch:
         self._mark: Mark | None = None
         self._trouble = ""
 
+    @property
+    def signer(self) -> Signer:
+        """The signer that `open` has made."""
+        return self._signer
+
     async def open(self) -> Signer:
         """Read the keys; the first is made where none were asked for. Raises `SettingsError`."""
         ring = await aside(self._first) if self._given is None else self._given

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -105,6 +105,7 @@ class QueueMiddleware(Generic[AppT]):
         *,
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
+        _clock: Callable[[], float] | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_application(app)
@@ -115,7 +116,9 @@ class QueueMiddleware(Generic[AppT]):
         check_nesting(_places(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
-        self._runtime = Runtime(dispatch.replay, self.settings, observers, wrapped=app, alone=settings.name is None)
+        self._runtime = Runtime(
+            dispatch.replay, self.settings, observers, wrapped=app, exclusive=settings.name is None, clock=_clock
+        )
         self._queue = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
         dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue

@@ -91,6 +91,10 @@ class Poller:
         """Claim nothing more; `run` ends soon."""
         self._rounds.stop()
 
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._rounds.wake()
+
     def tokens(self) -> list[int]:
         """Of the questions under way; called from another thread."""
         return self._rounds.tokens()
