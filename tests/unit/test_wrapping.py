@@ -76,7 +76,7 @@ def test_what_is_no_application_at_all(app: Any) -> None:
 # --- twice
 
 
-TWICE = "the application has a queue already, with the same"
+TWICE = "the application already has a queue with the same"
 
 
 def test_twice_around_one_application() -> None:
@@ -139,7 +139,7 @@ def test_what_can_be_awaited(authenticate: Any) -> None:
     "authenticate", [Accounts().look, Blocking(), lambda connection: "alice", partial(Accounts.look, 1)], ids=str
 )
 def test_a_blocking_authenticate_is_refused(authenticate: Any) -> None:
-    with pytest.raises(SettingsError, match=r"authenticate: .* is not async; write 'async def', and call what blocks with"):
+    with pytest.raises(SettingsError, match=r"authenticate: .* is not async; write 'async def', and call blocking code with"):
         QueueMiddleware(asgi, authenticate=authenticate)
 
 
