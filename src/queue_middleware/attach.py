@@ -28,7 +28,7 @@ class Attachment:
 
     def __init__(self, app: Any) -> None:
         if isinstance(app, type) or getattr(app, _MARK, None) is not None:
-            what = "a class" if isinstance(app, type) else "an application that has a queue already"
+            what = "a class" if isinstance(app, type) else "an application that already has a queue"
             raise SettingsError(f"attach() was given {what}; call it once, with the application object")
         if not (isinstance(app, Starlette) or callable(getattr(app, "asgi_app", None))):
             raise SettingsError(

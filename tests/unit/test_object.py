@@ -146,7 +146,7 @@ def already_started() -> Any:
         (mock.Mock(spec=["__call__"]), "an object of the class Mock"),
         (QueueMiddleware(plain), "an object of the class QueueMiddleware"),
         (FastAPI, "was given a class"),
-        (attached_twice(), "an application that has a queue already"),
+        (attached_twice(), "an application that already has a queue"),
         (already_started(), "called too late"),
     ],
 )
