@@ -1,4 +1,4 @@
-"""The command `queue-middleware` for operators. Each noun is one module here and one row in `_NOUNS`.
+"""The command `queue-middleware` for operators. Each command group is one module here and one row in `_GROUPS`.
 
 It may import everything below `middleware`; begin reading at `main`. Options of the service come from the same environment
 (`QUEUE_DATABASE`, `QUEUE_SIGNING_KEY`).
@@ -18,10 +18,10 @@ from . import keys
 Command = Callable[[argparse.Namespace, Callable[[], float]], None]
 """Runs one action, with the parsed arguments and a clock in Unix seconds."""
 
-_NOUNS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
+_GROUPS: dict[str, tuple[str, Callable[[argparse.ArgumentParser], None]]] = {
     "keys": (keys.HELP, keys.add_actions),
 }
-"""The help of each noun, and what adds its actions; each action sets its `Command` as `command`."""
+"""The help of each group, and what adds its actions; each action sets its `Command` as `command`."""
 
 
 def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] = time.time) -> int:
@@ -37,9 +37,9 @@ def main(arguments: Sequence[str] | None = None, *, clock: Callable[[], float] =
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of all nouns and actions."""
+    """The parser of all groups and actions."""
     parser = argparse.ArgumentParser("queue-middleware", description="Manage a queue, whether or not its service is running.")
-    nouns = parser.add_subparsers(required=True, metavar="command")
-    for noun, (text, add_actions) in _NOUNS.items():
-        add_actions(nouns.add_parser(noun, help=text, description=f"{text[0].upper()}{text[1:]}."))
+    groups = parser.add_subparsers(required=True, metavar="command")
+    for name, (text, add_actions) in _GROUPS.items():
+        add_actions(groups.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}."))
     return parser
