@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import Awaitable
 from functools import partial
 from typing import Self
@@ -71,7 +70,7 @@ class Errand:
 
     def conclude(self, outcome: StoredResponse | Failure, heard: Heard | None) -> Awaitable[JobState | None]:
         """See `waitingroom.WaitingRoom.conclude`."""
-        wait = wait_after(outcome, self.task.spec, self._template, time.time(), asked=self.asked)
+        wait = wait_after(outcome, self.task.spec, self._template, self._around.clock(), asked=self.asked)
         if wait is not None:
             # Of its own accord an answer may ask for more than the submitter could have asked for.
             wait = shortened(wait, max(self._around.settings.max_wait, self.task.spec.wait))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -37,6 +38,8 @@ class Surroundings:
     """The lifespan's state, of which each replay gets a shallow copy."""
     host: asyncio.Task[Any] | None = None
     """The worker's own task."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
 
     def is_being_torn_down(self) -> bool:
         """Whether the event loop is ending and cancels everything; a handler may also cancel just itself."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from typing import Any
 
@@ -29,11 +30,19 @@ class Worker:
     """
 
     def __init__(
-        self, app: App, store: Store, tasks: WaitingRoom, targets: Targets, settings: Settings, announce: Announce
+        self,
+        app: App,
+        store: Store,
+        tasks: WaitingRoom,
+        targets: Targets,
+        settings: Settings,
+        announce: Announce,
+        *,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         shelf = Shelf(store, announce, self._loop, settings.max_logs)
-        self._around = Surroundings(app, store, tasks, settings, announce, self._loop, shelf, targets)
+        self._around = Surroundings(app, store, tasks, settings, announce, self._loop, shelf, targets, clock=clock)
         self._store = store
         self._settings = settings
         self._announce = announce
@@ -77,6 +86,10 @@ class Worker:
         """Claim nothing more. Repeatable."""
         self._stopping = True
         self._wake.set()
+
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._on_work()
 
     def hurry(self) -> None:
         """Wait for nothing any more when draining: what runs is handed back. Repeatable."""

@@ -181,7 +181,7 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
         await eventually(lambda: told)
         request_id = told[b"x-fal-request-id"].decode()
         assert (await other.cancel(request_id)).status_code == 202
-        (attempt,) = queue._runtime._engine.worker._running.values()
+        (attempt,) = queue._runtime.services.worker._running.values()
         await eventually(lambda: attempt._reason is Abort.CANCELLED)
         gate.set()
         await blocked
@@ -216,7 +216,7 @@ async def test_its_lease_is_renewed_meanwhile(database: Path) -> None:
     tokens: list[int] = []
 
     async def look(message: Message) -> None:
-        tokens[:] = queue._runtime._engine.worker.tokens()
+        tokens[:] = queue._runtime.services.worker.tokens()
 
     queue = a_queue(Events().app(), database)
     async with queue.running():

@@ -506,7 +506,7 @@ async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
         async with connected(middleware) as queue:
             task_id = (await Tasks(queue).create("/work", delayUntil=TOMORROW))["task"]["id"]
             poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
-            await eventually(lambda: middleware._runtime._engine.watch._watched)
+            await eventually(lambda: middleware._runtime.services.status_feed._followed)
         assert (await poll).json()["task"]["status"] == "delayed"
 
 

@@ -15,7 +15,7 @@ from queue_middleware.errors import StoreError, UnknownRequest
 from queue_middleware.events import Event, Outage, Recovered
 from queue_middleware.models import Glance, Job, JobState, Progress
 from queue_middleware.store import Topic
-from queue_middleware.watch import Follower, Watch
+from queue_middleware.watch import Follower, StatusFeed
 from tests.nouns import a_view
 
 DEADLINE = 5.0
@@ -78,9 +78,9 @@ class Shelf:
 class Watching:
     def __init__(self, shelf: Shelf) -> None:
         self.heard: list[Event] = []
-        self.watch = Watch(shelf, self.heard.append)  # type: ignore[arg-type]
+        self.watch = StatusFeed(shelf, self.heard.append)  # type: ignore[arg-type]
 
-    async def __aenter__(self) -> Watch:
+    async def __aenter__(self) -> StatusFeed:
         self._task = asyncio.create_task(self.watch.run())
         return self.watch
 
@@ -90,7 +90,7 @@ class Watching:
             await self._task
 
 
-async def follow(stack: AsyncExitStack, watch: Watch, key: int, *, lines: bool = False) -> Follower:
+async def follow(stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False) -> Follower:
     return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines))
 
 
@@ -160,9 +160,9 @@ async def test_positions_are_looked_at_less_often_the_more_are_followed(stack: A
         while loop.time() - began < 0.5:
             shelf.tell()
             await asyncio.sleep(0.001)
-        rounds = -(-600 // module._SLICE)
+        rounds = -(-600 // module._READ_BATCH)
         assert sum(positions for _, positions in shelf.looks) == rounds  # once in 0.6 seconds
-        assert max(count for count, _ in shelf.looks) == module._SLICE
+        assert max(count for count, _ in shelf.looks) == module._READ_BATCH
         shelf.change(7, position=3)
         assert await followers[7].news(DEADLINE)
         assert followers[7].glance.job.position == 3
@@ -250,7 +250,7 @@ async def test_who_is_not_there_is_not_followed(stack: AsyncExitStack) -> None:
 
 
 async def test_an_outage_is_survived(stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_OUTAGE", 0.01)
+    monkeypatch.setattr(module, "_OUTAGE_PAUSE", 0.01)
     shelf = Shelf(1)
     watching = Watching(shelf)
     async with watching as watch:
@@ -284,7 +284,7 @@ async def test_stopping_ends_everybody_at_once(stack: AsyncExitStack) -> None:
 async def test_a_follower_whose_task_is_cancelled_is_gone() -> None:
     shelf = Shelf(1)
 
-    async def body(watch: Watch) -> None:
+    async def body(watch: StatusFeed) -> None:
         async with watch.follow(str(UUID(int=0))) as follower:
             await follower.news(60)
             await follower.news(60)

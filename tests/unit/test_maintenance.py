@@ -1,4 +1,4 @@
-"""What the janitor tells the operator, and that it ends when it is to end."""
+"""What the maintenance tells the operator, and that it ends when it is to end."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import Any
 
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import Event, Finished, Outage, Rescued, Warned
-from queue_middleware.janitor import Janitor
 from queue_middleware.lifecycle import LOST
+from queue_middleware.maintenance import Maintenance
 from queue_middleware.models import JobState, Rescue
 
 
-def a_janitor(store: Any = None, **options: Any) -> tuple[Janitor, list[Event]]:
+def make_maintenance(store: Any = None, **options: Any) -> tuple[Maintenance, list[Event]]:
     heard: list[Event] = []
-    return Janitor(store, getattr(store, "waiting", None), heard.append, **options), heard
+    return Maintenance(store, getattr(store, "waiting", None), heard.append, **options), heard
 
 
 async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:
     now: list[str] = ["one"]
-    janitor, heard = a_janitor(warnings=lambda: now)
+    maintenance, heard = make_maintenance(warnings=lambda: now)
     for true in (["one"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
         now[:] = true
-        await janitor.warn()
+        await maintenance.warn()
     assert heard == [Warned("one"), Warned("two"), Warned("one")]
 
 
@@ -33,12 +33,12 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
         return []
 
     async def prune(limit: int) -> int:
-        janitor.stop()
+        maintenance.stop()
         return 0
 
     store = SimpleNamespace(rescue=nothing, expire=nothing, waiting=SimpleNamespace(time_out=nothing), prune=prune)
-    janitor, heard = a_janitor(store, warnings=lambda: ["the disk is on fire"])
-    await janitor.run()
+    maintenance, heard = make_maintenance(store, warnings=lambda: ["the disk is on fire"])
+    await maintenance.run()
     assert heard == [Warned("the disk is on fire")]
 
 
@@ -46,8 +46,8 @@ async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
     async def rescue(*, running: Collection[int]) -> list[Rescue]:
         return [Rescue("one", JobState.DELAYED, 1), Rescue("other", JobState.FAILED, 3, LOST)]
 
-    janitor, heard = a_janitor(SimpleNamespace(rescue=rescue))
-    await janitor.rescue()
+    maintenance, heard = make_maintenance(SimpleNamespace(rescue=rescue))
+    await maintenance.rescue()
     assert heard == [
         Rescued("one", JobState.DELAYED),
         Rescued("other", JobState.FAILED),
@@ -57,14 +57,14 @@ async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
 
 async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
     async def always(*_: Any) -> list[Rescue]:
-        janitor.stop()
+        maintenance.stop()
         return [Rescue("id", JobState.FAILED)]
 
-    janitor, heard = a_janitor(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
-    await janitor.expire()
+    maintenance, heard = make_maintenance(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
+    await maintenance.expire()
     assert [type(event) for event in heard] == [Finished]
-    janitor, heard = a_janitor(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
-    await janitor.time_out()
+    maintenance, heard = make_maintenance(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
+    await maintenance.time_out()
     assert [type(event) for event in heard] == [Finished]
 
 
@@ -74,13 +74,13 @@ async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() 
 
     async def prune(limit: int) -> int:
         pruned.append(limit)
-        janitor.stop()
+        maintenance.stop()
         return 0
 
     pruned: list[int] = []
     store = SimpleNamespace(rescue=full, expire=full, waiting=SimpleNamespace(time_out=full), prune=prune)
-    janitor, heard = a_janitor(store)
+    maintenance, heard = make_maintenance(store)
     async with asyncio.timeout(5):
-        await janitor.run()
+        await maintenance.run()
     assert pruned
     assert [type(event) for event in heard] == [Outage]

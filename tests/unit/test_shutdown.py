@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.departure import Departure
+from queue_middleware.departure import ShutdownSignal
 
 SIGNAL = signal.SIGTERM
 
@@ -57,16 +57,16 @@ def server() -> Iterator[Handler]:
 
 async def test_both_hear(server: Handler) -> None:
     told = Told()
-    departure = Departure(told)
+    shutdown = ShutdownSignal(told)
     signal.raise_signal(SIGNAL)
     assert (server.heard, told.times) == (1, 0)
-    departure.listen()
-    departure.listen()
+    shutdown.listen()
+    shutdown.listen()
     signal.raise_signal(SIGNAL)
     assert server.heard == 2
     assert await told.heard()
-    departure.close()
-    departure.close()
+    shutdown.close()
+    shutdown.close()
     assert signal.getsignal(SIGNAL) is server
 
 
@@ -76,13 +76,13 @@ async def test_a_handler_of_the_event_loop_is_one_like_any_other(server: Handler
     theirs = asyncio.Event()
     loop.add_signal_handler(SIGNAL, theirs.set)
     told = Told()
-    departure = Departure(told)
-    departure.listen()
+    shutdown = ShutdownSignal(told)
+    shutdown.listen()
     signal.raise_signal(SIGNAL)
     assert await told.heard()
     async with asyncio.timeout(5):
         await theirs.wait()
-    departure.close()
+    shutdown.close()
     theirs.clear()
     signal.raise_signal(SIGNAL)
     async with asyncio.timeout(5):
@@ -101,50 +101,50 @@ async def test_hypercorn_tells_its_worker_processes_by_an_event(server: Handler)
             raise NotImplementedError
 
     told = Told()
-    departure = Departure(told)
-    departure.listen(HTTPStream().app_send)
-    departure.listen(HTTPStream().app_send)
+    shutdown = ShutdownSignal(told)
+    shutdown.listen(HTTPStream().app_send)
+    shutdown.listen(HTTPStream().app_send)
     await asyncio.sleep(0)
     assert told.times == 0
     Context.terminated.set()
     assert await told.heard()
-    departure.close()
+    shutdown.close()
 
 
 @pytest.mark.parametrize("nobody", [signal.SIG_DFL, signal.SIG_IGN])
 async def test_a_signal_without_a_handler_is_left_alone(server: Handler, nobody: Any) -> None:
     signal.signal(signal.SIGQUIT, nobody)
-    departure = Departure(Told())
-    departure.listen()
+    shutdown = ShutdownSignal(Told())
+    shutdown.listen()
     assert signal.getsignal(signal.SIGQUIT) is nobody
-    departure.close()
+    shutdown.close()
 
 
 async def test_a_server_that_comes_later_is_heard_too(server: Handler) -> None:
     told = Told()
-    departure = Departure(told)
-    departure.listen()
+    shutdown = ShutdownSignal(told)
+    shutdown.listen()
     later = Handler()
     signal.signal(SIGNAL, later)
-    departure.listen()
+    shutdown.listen()
     signal.raise_signal(SIGNAL)
     assert await told.heard()
     assert (later.heard, server.heard) == (1, 0)
-    departure.close()
+    shutdown.close()
     assert signal.getsignal(SIGNAL) is later
 
 
 async def test_whoever_puts_himself_in_front_stays_there(server: Handler) -> None:
     told = Told()
-    departure = Departure(told)
-    departure.listen()
+    shutdown = ShutdownSignal(told)
+    shutdown.listen()
     front = Handler(inner=signal.getsignal(SIGNAL))
     signal.signal(SIGNAL, front)
-    departure.listen()  # in front of him, who hands on to our first handler: nobody may go round in circles
+    shutdown.listen()  # in front of him, who hands on to our first handler: nobody may go round in circles
     signal.raise_signal(SIGNAL)
     assert await told.heard()
     assert (front.heard, server.heard) == (1, 1)
-    departure.close()
+    shutdown.close()
     assert signal.getsignal(SIGNAL) is front
     signal.raise_signal(SIGNAL)
     assert (front.heard, server.heard) == (2, 2)
@@ -152,7 +152,7 @@ async def test_whoever_puts_himself_in_front_stays_there(server: Handler) -> Non
 
 async def test_two_queues_in_one_process(server: Handler) -> None:
     ears = [Told(), Told()]
-    one, other = (Departure(told) for told in ears)
+    one, other = (ShutdownSignal(told) for told in ears)
     one.listen()
     other.listen()
     signal.raise_signal(SIGNAL)
@@ -167,9 +167,9 @@ async def test_two_queues_in_one_process(server: Handler) -> None:
 async def test_outside_the_main_thread_nothing_is_touched(server: Handler) -> None:
     def elsewhere() -> None:
         async def listen() -> None:
-            departure = Departure(Told())
-            departure.listen()
-            departure.close()
+            shutdown = ShutdownSignal(Told())
+            shutdown.listen()
+            shutdown.close()
 
         asyncio.run(listen())
 
@@ -181,7 +181,7 @@ async def test_outside_the_main_thread_nothing_is_touched(server: Handler) -> No
 
 def test_a_signal_after_the_end_of_the_loop_reaches_the_server(server: Handler) -> None:
     async def listen() -> None:
-        Departure(Told()).listen()
+        ShutdownSignal(Told()).listen()
 
     asyncio.run(listen())
     signal.raise_signal(SIGNAL)
@@ -191,23 +191,23 @@ def test_a_signal_after_the_end_of_the_loop_reaches_the_server(server: Handler) 
 async def test_interrupts_are_heard_from_when_it_is_asked_for(server: Handler) -> None:
     told, interrupted = Told(), Told()
     signal.signal(signal.SIGINT, server)
-    departure = Departure(told)
-    departure.listen()
+    shutdown = ShutdownSignal(told)
+    shutdown.listen()
     signal.raise_signal(signal.SIGINT)
     assert await told.heard()
-    assert departure.listen_for_interrupt(interrupted)
+    assert shutdown.listen_for_interrupt(interrupted)
     signal.raise_signal(SIGNAL)
     await asyncio.sleep(0)
     assert interrupted.times == 0, "the server's own signal is not the operator's second thought"
     signal.raise_signal(signal.SIGINT)
     assert await interrupted.heard()
     assert server.heard == 3
-    departure.close()
+    shutdown.close()
     assert signal.getsignal(signal.SIGINT) is server
 
 
 async def test_an_interrupt_that_nobody_handles_is_not_promised(server: Handler) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    departure = Departure(Told())
-    assert not departure.listen_for_interrupt(Told())
-    departure.close()
+    shutdown = ShutdownSignal(Told())
+    assert not shutdown.listen_for_interrupt(Told())
+    shutdown.close()
