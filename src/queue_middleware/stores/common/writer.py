@@ -139,12 +139,12 @@ class Writer:
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
-        self._connection.post(self._write_and_tell)
+        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
+        self._connection.post(self._write_and_report)
 
-    def _lose_patience(self) -> None:
+    def _time_out(self) -> None:
         """Turn away those who wait for a turn that does not come, so that they neither hang nor fill memory."""
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
+        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
         for waiting in self._take(sys.maxsize, sys.maxsize):
             _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
 
@@ -157,7 +157,7 @@ class Writer:
                 _resolve(waiting, result)
             except Exception as error:
                 # Whoever listens has a defect; all the others are still to be told, and the next group to be written.
-                self._loop.call_exception_handler({"message": "a listener to a commit failed", "exception": error})
+                self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
             except BaseException as error:
                 interrupt = error  # it is for the event loop, and comes to it when all have been told
         if self._waiting:
@@ -181,7 +181,7 @@ class Writer:
 
     # --- in the connection's thread
 
-    def _write_and_tell(self, connection: Any) -> None:
+    def _write_and_report(self, connection: Any) -> None:
         group: list[_Waiting] = []
         try:
             results, topics = self._write(connection, group)
