@@ -85,7 +85,7 @@ class Notifier:
         """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
 
         `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
-        Whoever listens to `STATUS` hears of it sooner, by a bell.
+        Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         seen = None
         while True:
