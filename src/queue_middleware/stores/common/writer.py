@@ -97,7 +97,7 @@ class Writer:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
-        # Not the context of a caller: a cancelled timer keeps its context, and so the request in it, until it would be due.
+        # Not the context of a caller: a cancelled timer keeps its context, with the request in it, until it would be due.
         self._context = copy_context()
         self._writing = False
         self._patience: asyncio.TimerHandle | None = None
@@ -192,7 +192,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
     def _write(self, connection: Any, group: list[_Waiting], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
-        """Write the group; an empty one is filled once the write lock is held: until then operations can still time out."""
+        """Write the group; an empty one is filled once the write lock is held, until when operations can time out."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
