@@ -44,7 +44,7 @@ _SETTINGS = (
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
-    * A transaction spread over several awaits would hold the write lock while a handler of the application blocks the event loop.
+    * A transaction spread over several awaits would hold the write lock while a handler blocks the event loop.
     * A call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
