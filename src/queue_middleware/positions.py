@@ -21,8 +21,8 @@ class Place(NamedTuple):
 def position(job: Place, jobs: Collection[Place]) -> int | None:
     """How many queued jobs will be claimed before this one; None for a job that is neither queued nor delayed.
 
-    A delayed job keeps the place of its submission: it has a position, but until it is queued again it is in front of nobody
-    else's. Running, awaiting and ended jobs count for nothing.
+    A delayed job keeps the place of its submission: it has a position, but until it is queued again no other job is
+    counted behind it. Running, awaiting and ended jobs count for nothing.
     """
     if job.state not in (JobState.QUEUED, JobState.DELAYED):
         return None

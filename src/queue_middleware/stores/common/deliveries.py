@@ -76,7 +76,7 @@ def _unless_held_back(hosts: Collection[str], waiting: Collection[Waiting], shar
 
 
 def _hold_for_probes(transaction: Transaction, given: Collection[Waiting]) -> None:
-    """What is left alone gets one at a time, over all processes."""
+    """A receiver with an open circuit gets one probe at a time, over all processes."""
     until = transaction.now + transaction.lease
     flows = [one.flow for one in given if one.standing is Standing.OPEN]
     hosts = [one.host for one in given if one.of_host is Standing.OPEN]

@@ -80,7 +80,7 @@ def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
 
 
 def owners(queries: Queries) -> list[str]:
-    """Everybody who runs or sends something."""
+    """All owners that hold a running job, a delivery or a poll."""
     return [row[0] for row in queries.all("owners")]
 
 

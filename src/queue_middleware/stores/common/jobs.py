@@ -90,8 +90,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         try:
             request = decode_request(head, body)
         except msgspec.DecodeError:
-            # Nobody will ever be able to run it, and it must not stand in everybody's way. Who claims takes fewer than he
-            # asked for to mean that no more are waiting, so he is told to look again.
+            # It can never be run, and must not block the others. A worker that gets fewer claims than it asked for takes
+            # the queue for empty, so it is notified to claim again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
             transaction.backlog.forget()
@@ -157,7 +157,7 @@ def _outcome_row(transaction: Transaction, key: int, token: int, outcome: Stored
 
 
 def end_state(failure: Failure) -> JobState:
-    """What becomes of a job that ends like this."""
+    """The state of a job that ends with this failure."""
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
@@ -187,7 +187,7 @@ def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) 
 
 
 def cancel(transaction: Transaction, batch: Sequence[str]) -> list[Cancelled | QueueError]:
-    """End waiting jobs, note the wish on running ones."""
+    """End waiting jobs, mark running ones to be cancelled."""
     return [_cancel(transaction, request_id) for request_id in batch]
 
 
@@ -217,7 +217,7 @@ def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]
 
 
 def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
-    """Fail jobs that wait for their turn, or for somebody outside."""
+    """Fail jobs that are queued, delayed, or awaiting an external service."""
     end = (end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
     ended = transaction.all("end_waiting", end)
     if ended:

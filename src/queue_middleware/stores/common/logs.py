@@ -10,11 +10,11 @@ from queue_middleware.stores.common.codec import decode_lines
 from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
 from queue_middleware.stores.common.webhook_events import tell_progress
 
-Said = tuple[Claim, int, bytes, Progress | None]
+LogBatch = tuple[Claim, int, bytes, Progress | None]
 """Claim, how many lines, the lines, and how far it is."""
 
 
-def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
+def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
     """Store lines and progress; False for a claim that is no longer held."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
@@ -30,7 +30,7 @@ def log(transaction: Transaction, batch: Sequence[Said]) -> list[bool]:
     return [held > 0]
 
 
-def _rows(batch: Sequence[Said]) -> list[tuple[int, int, int, bytes]]:
+def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:
     """A statement sees what was there before it, so the lines of one job are counted on here."""
     counts: Counter[int] = Counter()
     rows: list[tuple[int, int, int, bytes]] = []

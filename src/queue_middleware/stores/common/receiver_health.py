@@ -30,7 +30,7 @@ class _Known(Value, frozen=True):
 
 
 def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """What attempts say about their flows and hosts; nothing is written of those that were well and still are."""
+    """Update the health of flows and hosts after attempts; nothing is written for those that stay healthy."""
     flows, hosts = _read(transaction, batch)
     before = dict(flows), dict(hosts)
     settled: list[Settled] = []
@@ -98,12 +98,12 @@ def _change(old: Health, new: Health) -> tuple[Standing, Standing] | None:
 
 
 def _has_failed_for(new: Health, old: Health, since: int) -> bool:
-    """Whether it has just failed once more, and was failing then."""
+    """Whether it has failed once more, and has been failing since then."""
     return new.standing is Standing.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 
 
 def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
-    """It has been failing for as long as a whole schedule takes: what has waited for it as long is dead."""
+    """Give up the webhooks that have waited for a whole schedule at a receiver that failed all that time."""
     limits = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
         Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
@@ -143,7 +143,7 @@ def _columns(health: Health) -> dict[str, Any]:
 
 
 def look_again(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
-    """Find out when flows, then hosts, are to be looked at. `served` are flows that were given something just now."""
+    """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
     for several, turn in ((served, transaction.now), (flows, 0)):
         if several:
             row = {"now": transaction.now, "turn": turn, "flows": json.dumps(list(several))}

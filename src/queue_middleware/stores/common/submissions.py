@@ -48,7 +48,7 @@ Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
 
 
 def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]:
-    """Store new jobs; those that may start, and have nobody in front, are claimed with it."""
+    """Store new jobs; those that may start, with no job in front, are claimed at once."""
     promote(transaction)
     backlog = transaction.backlog
     key = _next_key(transaction)
@@ -141,7 +141,7 @@ def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Take
         return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
     if waiting >= limits.queued:
         return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
-    if waiting >= limits.per_client:  # nobody has more than there are
+    if waiting >= limits.per_client:  # no client has more than there are in all
         mine = transaction.waiting_of_client(
             new.client,
             lambda: _count(taken, new.client, lambda one, claim: not (claim or is_put_off(transaction, one))),

@@ -18,7 +18,7 @@ _BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
 
 
 def find(queries: Queries, secret: SecretId, digest: bytes) -> Waiter:
-    """Whose secret id this is the hash of."""
+    """The job whose secret id has this hash."""
     row = queries.one(_BY[secret], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
@@ -52,7 +52,7 @@ def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, o
 
 
 def anybody_late(queries: Queries, now: int) -> bool:
-    """Whether there may be something that has waited for too long."""
+    """Whether a task may have waited too long."""
     return queries.one("waited_too_long", {"now": now}) is not None
 
 

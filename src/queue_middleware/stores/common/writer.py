@@ -97,7 +97,7 @@ class Writer:
         self._clock = clock
         self._waiting: deque[_Waiting] = deque()
         self._loop = asyncio.get_running_loop()
-        # Not that of whoever writes: a timer that was cancelled keeps its context, and so his request, until it would be due.
+        # Not the context of a caller: a cancelled timer keeps its context, with the request in it, until it would be due.
         self._context = copy_context()
         self._writing = False
         self._patience: asyncio.TimerHandle | None = None
@@ -113,9 +113,9 @@ class Writer:
         size: int = 0,
         heard: Callable[[R | QueueError], None] | None = None,
     ) -> asyncio.Future[R]:
-        """Put an operation into the next transaction. It is executed even when nobody waits for it any more.
+        """Put an operation into the next transaction. It is executed even if its caller has stopped waiting.
 
-        `heard` is told its result or failure in any case, before whoever waits.
+        `heard` is called with its result or failure in any case, before the future is resolved.
         """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
@@ -139,12 +139,12 @@ class Writer:
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
-        self._connection.post(self._write_and_tell)
+        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
+        self._connection.post(self._write_and_report)
 
-    def _lose_patience(self) -> None:
-        """Turn away those who wait for a turn that does not come, so that they neither hang nor fill memory."""
-        self._patience = self._loop.call_later(_PATIENCE, self._lose_patience, context=self._context)
+    def _time_out(self) -> None:
+        """Fail operations that wait too long for the write lock, so that they neither hang nor fill memory."""
+        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
         for waiting in self._take(sys.maxsize, sys.maxsize):
             _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
 
@@ -156,8 +156,8 @@ class Writer:
             try:
                 _resolve(waiting, result)
             except Exception as error:
-                # Whoever listens has a defect; all the others are still to be told, and the next group to be written.
-                self._loop.call_exception_handler({"message": "a listener to a commit failed", "exception": error})
+                # A callback has a defect; all others still have to be called, and the next group to be written.
+                self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
             except BaseException as error:
                 interrupt = error  # it is for the event loop, and comes to it when all have been told
         if self._waiting:
@@ -181,7 +181,7 @@ class Writer:
 
     # --- in the connection's thread
 
-    def _write_and_tell(self, connection: Any) -> None:
+    def _write_and_report(self, connection: Any) -> None:
         group: list[_Waiting] = []
         try:
             results, topics = self._write(connection, group)
@@ -192,7 +192,7 @@ class Writer:
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
     def _write(self, connection: Any, group: list[_Waiting], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
-        """Write the group; an empty one is filled when our turn has come, for who waits till then can still be turned away."""
+        """Write the group; an empty one is filled once the write lock is held, until when operations can time out."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
@@ -258,6 +258,6 @@ def _set(future: asyncio.Future[Any], result: Any) -> None:
         return
     if isinstance(result, QueueError):
         future.set_exception(result)
-        future.exception()  # its caller may be gone; then nobody is to be warned about it
+        future.exception()  # its caller may be gone; asyncio must not warn about it then
     else:
         future.set_result(result)

@@ -26,7 +26,7 @@ _log = logging.getLogger("queue_middleware")
 _BUSY_TIMEOUT = 5.0
 """Seconds. This wait concerns only programs that do not use the write lock, such as a backup tool or a shell."""
 LARGEST_WAL = 64 * 2**20
-"""Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
+"""Bytes to which the write-ahead log is cut when it is restarted. It grows for as long as a reader holds an old state."""
 
 _SETTINGS = (
     "synchronous = FULL",
@@ -44,7 +44,7 @@ _SETTINGS = (
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
-    * A transaction spread over several awaits would hold the write lock while somebody's handler blocks the event loop.
+    * A transaction spread over several awaits would hold the write lock while a handler blocks the event loop.
     * A call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
@@ -95,7 +95,7 @@ class Connection(aiosqlite.Connection):
             try:
                 self._committed()
             except Exception:
-                # What is committed is committed, whatever becomes of those who are told of it.
+                # The commit stands, whatever happens to its notification.
                 _log.exception("other processes could not be told of a commit at once; they notice within moments")
         return result
 
@@ -114,7 +114,7 @@ class Connection(aiosqlite.Connection):
             await super().close()
             return
         # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing. Where it
-        # cannot be done, for instance on a full disk, everything stays in the log for whoever opens the file next.
+        # cannot be done, for instance on a full disk, everything stays in the log for the next process that opens the file.
         execute: Callable[..., Awaitable[None]] = self._execute
         await execute(_checkpoint, self._conn, self._lock)
         await super().close()

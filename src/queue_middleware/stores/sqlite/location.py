@@ -34,7 +34,7 @@ def database_path(database: str) -> Path:
 
 
 def _follow(path: str) -> Path:
-    """What `os.path.realpath` gives, without the calls that count as blocking where somebody watches over event loops.
+    """What `os.path.realpath` gives, without the calls that detectors of blocking calls in event loops report.
 
     A queue may be made in one, by a test or by `add_middleware`.
     """

@@ -136,7 +136,7 @@ def living_owners(database: Path) -> list[str]:
 
 
 def remove_dead_liveness_locks(database: Path, needed: Iterable[str]) -> None:
-    """Remove the files of the dead, but for the owners that somebody still has to rescue from."""
+    """Remove the files of dead owners, except those with work that is still to be rescued."""
     kept = {_liveness_path(database, owner) for owner in needed}
     for path in _liveness_paths(database):
         if path not in kept and _is_free(path):

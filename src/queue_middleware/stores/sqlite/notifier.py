@@ -34,19 +34,19 @@ class Notifier:
         """See `store.Store.subscribe`."""
         self._listeners[topic].append(listener)
         if topic is Topic.STATUS:
-            self._tend_bell()
+            self._update_pipe()
         return lambda: self._unsubscribe(topic, listener)
 
     def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
         self._listeners[topic].remove(listener)
         if topic is Topic.STATUS:
-            asyncio.get_running_loop().call_later(_LINGER, self._tend_bell)
+            asyncio.get_running_loop().call_later(_LINGER, self._update_pipe)
 
     # The bell's files are made and removed in a thread. Until it hangs, `watch` notices what others commit.
 
-    def _tend_bell(self) -> None:
+    def _update_pipe(self) -> None:
         if not self._closed and (self._tending is None or self._tending.done()):
-            self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-bell")
+            self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-wakeup")
 
     async def _tend(self) -> None:
         """Create or remove the pipe until it exists exactly while it is wanted."""
@@ -85,7 +85,7 @@ class Notifier:
         """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
 
         `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
-        Whoever listens to `STATUS` hears of it sooner, by a bell.
+        Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         seen = None
         while True:

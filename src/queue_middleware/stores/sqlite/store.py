@@ -37,7 +37,7 @@ from queue_middleware.stores.sqlite.transaction import BacklogCounters, SQLiteTr
 from queue_middleware.stores.sqlite.write_guard import WriteGuard
 from queue_middleware.waitingroom import WaitingRoom
 
-_LAST_WORDS = 10.0
+_CLOSE_TIMEOUT = 10.0
 """Seconds for the last writes at close."""
 
 
@@ -104,7 +104,7 @@ class SQLiteStore(CommonJobStore):
         for watcher in self._watchers:
             watcher.cancel()
         try:
-            async with asyncio.timeout(_LAST_WORDS):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 await self._hand_back()
                 await self._writer.close()
                 await opened.aclose()

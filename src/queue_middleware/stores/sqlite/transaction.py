@@ -17,7 +17,7 @@ from queue_middleware.stores.sqlite.sql.schema import check_schema
 
 @dataclass(slots=True)
 class BacklogCounters:
-    """How many jobs wait, kept up by our own writes and read again after anybody else's. Lives in the writer's thread."""
+    """How many jobs wait, updated by our own writes and read again after those of others. Used in the writer's thread."""
 
     version: int = -1
     queued: Counter[int] = field(default_factory=Counter)

@@ -1,7 +1,7 @@
-"""WakeupPipes: who wants to know at once when another process has committed something hangs one up, and the others ring it.
+"""Notifies other processes of commits at once, through named pipes beside the database.
 
-A bell is a named pipe beside the database. Who commits looks at a number in memory that all processes share, and for bells only
-when it has changed; so while there are none a commit costs nothing more than that look.
+Each process with a listener creates a pipe; after a commit one byte is written to every pipe of the others. A number in shared
+memory changes with the set of pipes, so while there are none a commit costs one comparison.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from pathlib import Path
 _log = logging.getLogger("queue_middleware")
 _NUMBER = struct.Struct("Q")
 _PAUSE = 0.02
-"""Seconds for which a bell that was heard is not listened to: however busy others are, hearing them costs little."""
+"""Seconds between two notifications of a listener, so that busy processes cost little."""
 
 
 class WakeupPipes:
-    """Those of one file, seen by one process. `ring` is called in the writing thread.
+    """The pipes of one database file, used by one process. `notify` is called in the writing thread.
 
     What belongs to our own is called by one caller at a time: `listen` and `deafen` in the event loop, what blocks elsewhere.
     """
@@ -42,7 +42,7 @@ class WakeupPipes:
     # --- those of others
 
     def notify(self) -> None:
-        """Ring every bell but our own."""
+        """Write to the pipe of every other process."""
         number: int = _NUMBER.unpack_from(self._number)[0]
         if number != self._known and self._find():
             self._known = number
@@ -50,7 +50,7 @@ class WakeupPipes:
             try:
                 os.write(pipe, b"!")
             except BlockingIOError:
-                continue  # it was rung so often that it cannot have been missed
+                continue  # the pipe is full: its process has a notification to read
             except OSError:
                 os.close(self._others.pop(path))
 
@@ -71,21 +71,21 @@ class WakeupPipes:
         try:
             pipe = os.open(path, os.O_WRONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
-            if error.errno == errno.ENXIO:  # nothing listens to it: its process is dead
+            if error.errno == errno.ENXIO:  # no reader: its process is dead
                 path.unlink(missing_ok=True)
             return error.errno not in (errno.EMFILE, errno.ENFILE)
         if stat.S_ISFIFO(os.fstat(pipe).st_mode):
             self._others[path] = pipe
         else:
-            os.close(pipe)  # a file of that name is no bell, and nothing is to be written into it
+            os.close(pipe)  # not a pipe: nothing must be written into it
         return True
 
     # --- our own: what blocks, and what belongs to the event loop
 
-    def open(self, told: Callable[[], None]) -> None:
+    def open(self, on_notify: Callable[[], None]) -> None:
         """`make`, then `listen`."""
         self.create()
-        self.listen(told)
+        self.listen(on_notify)
 
     def create(self) -> None:
         """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it warns once."""
@@ -110,7 +110,7 @@ class WakeupPipes:
             self._warn_once(error)
             return
         self._mine = opened[0], opened[1]
-        self._tell_others()
+        self._announce_change()
 
     def _warn_once(self, error: OSError) -> None:
         if not self._is_warned:
@@ -126,19 +126,19 @@ class WakeupPipes:
         """Whether the pipe is there."""
         return self._mine is not None
 
-    def listen(self, told: Callable[[], None]) -> None:
-        """Call `told` soon after every commit of another process, where there is a pipe. Repeatable."""
+    def listen(self, on_notify: Callable[[], None]) -> None:
+        """Call `on_notify` soon after every commit of another process, where there is a pipe. Repeatable."""
         if self._mine is not None:
-            asyncio.get_running_loop().add_reader(self._mine[0], self._on_ring, told)
+            asyncio.get_running_loop().add_reader(self._mine[0], self._on_notify, on_notify)
 
-    def _on_ring(self, told: Callable[[], None]) -> None:
-        assert self._mine is not None, "a bell that does not hang cannot be heard"  # noqa: S101
+    def _on_notify(self, on_notify: Callable[[], None]) -> None:
+        assert self._mine is not None, "there is no pipe to listen to"  # noqa: S101
         loop = asyncio.get_running_loop()
         with contextlib.suppress(BlockingIOError):
             os.read(self._mine[0], 2**16)
         loop.remove_reader(self._mine[0])
-        self._timer = loop.call_later(_PAUSE, self.listen, told)
-        told()
+        self._timer = loop.call_later(_PAUSE, self.listen, on_notify)
+        on_notify()
 
     def shut(self) -> None:
         """`deafen`, then `remove`."""
@@ -157,12 +157,12 @@ class WakeupPipes:
         if self._mine is not None:
             self._path().unlink(missing_ok=True)
             self._drop_mine()
-            self._tell_others()
+            self._announce_change()
 
     def _path(self) -> Path:
         return self._database.with_name(f"{self._database.name}.bell-{self._owner}")
 
-    def _tell_others(self) -> None:
+    def _announce_change(self) -> None:
         """Any new number will do; a counter would need its turn."""
         self._number[: _NUMBER.size] = os.urandom(_NUMBER.size)
 
@@ -180,18 +180,18 @@ class WakeupPipes:
         self.disown()
 
     def disown(self) -> None:
-        """In a forked child: close what is open and leave the parent's bell where it is."""
+        """In a forked child: close the descriptors and leave the parent's pipe in place."""
         self._drop_mine()
         while self._others:
             os.close(self._others.popitem()[1])
         if not isinstance(self._number, bytearray):
             self._number.close()
             self._number = bytearray(_NUMBER.size)
-        self._known = 0  # whoever rings now finds nothing new
+        self._known = 0  # `notify` finds no new pipe from now on
 
 
 def _shared_number(path: Path) -> mmap.mmap | bytearray:
-    """The number in this file; where the file system has no shared memory one that nobody else sees."""
+    """The number in this file; where the file system has no shared memory one that no other process sees."""
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         if os.fstat(file).st_size < _NUMBER.size:

@@ -480,7 +480,7 @@ async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_op
 
 
 async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LAST_WORDS", 0.1)
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 0.1)
     store = make(tmp_path)
     await store.open()
     await store.submit(a_job(), start=True)

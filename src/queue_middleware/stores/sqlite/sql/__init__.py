@@ -35,7 +35,7 @@ def _for_rows(name: str, count: int) -> str:
 
 
 class SQLiteQueries:
-    """`transactions.Queries` on one connection, in its thread."""
+    """`transaction.Queries` on one connection, in its thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
