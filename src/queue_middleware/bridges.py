@@ -12,13 +12,28 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
-from .replay import MARK
+from .replay import MARK, App, Replay
 
 _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
 
 
-class Call:
+async def invoke(app: App, scope: dict[str, Any], replay: Replay) -> None:
+    """Call an application that may also be a plain function: one that returns some other awaitable, or raises."""
+    await app(scope, replay.receive, replay.send)
+
+
+def ends_process(error: BaseException) -> bool:
+    """Whether it ends the process, as Ctrl-C does. `SystemExit` does not: servers respond to it in a handler with a 500.
+
+    In a task that the handler itself has started, both have ended the event loop already.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+class CancellableCall:
     """Awaits a coroutine and gives back what it raised, if anything: a traceback that somebody keeps goes no further than this.
 
     It can end the coroutine with `CancelledError` when what that waits for now is over, instead of at once. Once, as
@@ -84,5 +99,5 @@ def _frames(awaitable: Any) -> Iterator[FrameType]:
             yield frame
         awaitable = getattr(awaitable, "cr_await", None)
         generator_frame = getattr(awaitable, "gi_frame", None)
-        if generator_frame is not None and isinstance(call := generator_frame.f_locals.get("self"), Call):
+        if generator_frame is not None and isinstance(call := generator_frame.f_locals.get("self"), CancellableCall):
             awaitable = call.coroutine

@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Self
 
-from .jobcontext import replaying
+from .jobcontext import active_job
 from .logline import clean, level_of, make_line, now
 from .models import LogLine
 
@@ -20,7 +20,7 @@ _FRAMES = 50
 """Of each traceback, the innermost."""
 
 
-class Capture:
+class LogCapture:
     """Hears the loggers between `__enter__` and `__exit__`, for the jobs of one queue.
 
     A record travels up from its logger to the root, or to the first logger that does not propagate. We listen at these ends
@@ -30,7 +30,7 @@ class Capture:
     def __init__(self, queue: object, loop: asyncio.AbstractEventLoop) -> None:
         self._queue = queue
         self._loop = loop
-        self._ears: dict[logging.Logger, _Ear] = {}
+        self._handlers: dict[logging.Logger, CaptureHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
@@ -40,17 +40,17 @@ class Capture:
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for logger, ear in self._ears.items():
+        for logger, ear in self._handlers.items():
             logger.removeHandler(ear)
-        self._ears.clear()
+        self._handlers.clear()
 
     def _look(self) -> None:
         """Listen where records end now: loggers come later, and `dictConfig` takes all handlers away."""
         ends = _ends()
-        for logger in self._ears.keys() - ends:
-            logger.removeHandler(self._ears.pop(logger))
+        for logger in self._handlers.keys() - ends:
+            logger.removeHandler(self._handlers.pop(logger))
         for logger in ends:
-            ear = self._ears.setdefault(logger, _Ear(logger, self._queue))
+            ear = self._handlers.setdefault(logger, CaptureHandler(logger, self._queue))
             if ear not in logger.handlers:
                 logger.addHandler(ear)
         self._timer = self._loop.call_later(_LOOK, self._look)
@@ -63,10 +63,10 @@ def _ends() -> set[logging.Logger]:
 
 
 def _is_written(logger: logging.Logger) -> bool:
-    return any(not isinstance(handler, _Ear | logging.NullHandler) for handler in logger.handlers)
+    return any(not isinstance(handler, CaptureHandler | logging.NullHandler) for handler in logger.handlers)
 
 
-class _Ear(logging.Handler):
+class CaptureHandler(logging.Handler):
     """The handler at one end."""
 
     def __init__(self, at: logging.Logger, queue: object) -> None:
@@ -83,22 +83,22 @@ class _Ear(logging.Handler):
         at_root = self._at is logging.root
         if self._at.propagate and not at_root:
             return True  # it does so again since we looked; the next ear hears it
-        job = replaying()
+        job = active_job()
         if job is not None and job.queue is self._queue and not _is_ours(record.name):
             with contextlib.suppress(Exception):
-                if (book := job.logbook()) is not None:
-                    book.write(line_of(record))
+                if (buffer := job.log_buffer()) is not None:
+                    buffer.write(line_of(record))
         if at_root:
-            self._be_no_handler(record)
+            self._emulate_last_resort(record)
         return True
 
-    def _be_no_handler(self, record: logging.LogRecord) -> None:
+    def _emulate_last_resort(self, record: logging.LogRecord) -> None:
         """Where nobody has configured logging, Python writes warnings to stderr, unless there is a handler: we are none."""
         last = logging.lastResort
         if last is None or record.levelno < last.level:
             return
-        ears = [handler for handler in logging.root.handlers if isinstance(handler, _Ear)]
-        if len(ears) == len(logging.root.handlers) and ears[:1] == [self] and not _is_heard(record.name):
+        handlers = [handler for handler in logging.root.handlers if isinstance(handler, CaptureHandler)]
+        if len(handlers) == len(logging.root.handlers) and handlers[:1] == [self] and not _is_heard(record.name):
             last.handle(record)
 
 

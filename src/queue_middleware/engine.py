@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from .aside import aside
 from .callback_id import CallbackIds
-from .capture import Capture
+from .capture import LogCapture
 from .delivery import DeliveryEngine
 from .departure import Departure
 from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
@@ -92,7 +92,7 @@ class Engine:
         stack.push_async_callback(heartbeat.stop)
         heartbeat.start()
         if self._settings.capture_logs and self._settings.max_logs:
-            stack.enter_context(Capture(self.store, asyncio.get_running_loop()))
+            stack.enter_context(LogCapture(self.store, asyncio.get_running_loop()))
 
     def _tokens(self) -> list[int]:
         return self.worker.tokens() + self._delivery.tokens() + self._poller.tokens()

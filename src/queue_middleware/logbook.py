@@ -27,11 +27,11 @@ _PAUSE = 1.0
 
 
 @dataclass(slots=True)
-class Shelf:
+class LogBufferContext:
     """What all logbooks of a process share. Made in the event loop's thread."""
 
     store: Store
-    announce: Announce
+    emit: Announce
     loop: asyncio.AbstractEventLoop
     size: int
     """Bytes of one logbook."""
@@ -42,7 +42,7 @@ class Shelf:
     """Two threads of one attempt may want its logbook at once."""
 
 
-class Logbook:
+class LogBuffer:
     """`write` and `report` may be called from any thread and return at once; all else belongs to the event loop.
 
     At most `LINES` lines and `size` bytes are taken from an attempt, whether the database answers or not; the rest is counted.
@@ -61,28 +61,28 @@ class Logbook:
     _secret: str | None = None
     _trouble: Trouble | None = None
 
-    def __init__(self, claim: Claim, shelf: Shelf) -> None:
+    def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
-        self._shelf = shelf
-        self._room = shelf.size
-        self._places = LINES if shelf.size else 0
+        self._context = context
+        self._room = context.size
+        self._places = LINES if context.size else 0
         self._lines: list[LogLine] = []
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
 
     # --- from any thread
 
-    def hide(self, secret: str | None) -> None:
+    def redact(self, secret: str | None) -> None:
         """Of a text that is a secret asterisks are written, wherever it stands."""
         self._secret = secret
 
-    def _hidden(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         return text if self._secret is None else text.replace(self._secret, "*" * len(self._secret))
 
     def write(self, line: LogLine) -> None:
         """Take a line, unless there are too many. Those of a repeated attempt say so."""
         if self._secret is not None:
-            labels = {name: self._hidden(text) for name, text in line.labels.items()}
-            line = line.replace(message=self._hidden(line.message), labels=labels)
+            labels = {name: self._redacted(text) for name, text in line.labels.items()}
+            line = line.replace(message=self._redacted(line.message), labels=labels)
         if self._claim.attempt > 1:
             line = line.replace(labels={**line.labels, "attempt": str(self._claim.attempt)})
         with self._lock:
@@ -96,7 +96,7 @@ class Logbook:
     def report(self, progress: Progress) -> None:
         """Take a report. Of those between two writes the last is kept, and becomes a line if it says something new."""
         if progress.stage is not None:
-            progress = progress.replace(stage=self._hidden(progress.stage))
+            progress = progress.replace(stage=self._redacted(progress.stage))
         with self._lock:
             if self._closed:
                 return
@@ -117,10 +117,10 @@ class Logbook:
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
-            if threading.get_ident() == self._shelf.thread:
+            if threading.get_ident() == self._context.thread:
                 self._rest(GATHER)
             else:
-                self._shelf.loop.call_soon_threadsafe(self._rest, GATHER)
+                self._context.loop.call_soon_threadsafe(self._rest, GATHER)
 
     # --- writing every now and then
 
@@ -128,9 +128,10 @@ class Logbook:
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:
-            self._timer = self._shelf.loop.call_later(seconds, self._write)
+            self._timer = self._context.loop.call_later(seconds, self._write)
 
     def _write(self) -> None:
+        self._timer = None
         if self._writing is not None:
             self._rest(GATHER)
         elif not self._closed:
@@ -151,9 +152,9 @@ class Logbook:
     def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         if lines or progress is not None:
             try:
-                told = self._shelf.store.log(self._claim, lines, progress)
+                told = self._context.store.log(self._claim, lines, progress)
             except Exception as error:  # lines that cannot even be spelled must not cost the job its end
-                self._shelf.announce(Outage("logs", error, 0))
+                self._context.emit(Outage("logs", error, 0))
                 return
             self._written = lines, progress
             self._writing = asyncio.ensure_future(told)
@@ -166,11 +167,11 @@ class Logbook:
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._trouble = self._trouble or Trouble("logs", self._shelf.announce)
+            self._trouble = self._trouble or Trouble("logs", self._context.emit)
             self._trouble.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
-            self._shelf.announce(Outage("logs", error, 0))
+            self._context.emit(Outage("logs", error, 0))
         elif not writing.result():
             self.discard()
         elif self._trouble is not None:
@@ -223,8 +224,8 @@ class Logbook:
 
     def _close(self) -> None:
         with self._lock:
-            if not self._closed and self._dropped and self._shelf.size:
-                self._lines.append(dropped_line(now(), self._dropped, LINES, self._shelf.size))
+            if not self._closed and self._dropped and self._context.size:
+                self._lines.append(dropped_line(now(), self._dropped, LINES, self._context.size))
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -204,7 +204,7 @@ class Runtime:
         worker, store = self._engine.worker, self._engine.store
         submission = Submission(worker)
         try:
-            if not worker.reserve():
+            if not worker.reserve(new):
                 receipt = await store.submit(new)
             else:
                 try:

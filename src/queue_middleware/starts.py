@@ -31,19 +31,19 @@ class Startable(Protocol):
     def since(self) -> float:
         """When it was claimed, by the event loop's clock."""
 
-    def begin(self, context: Context) -> None:
+    def begin(self, variables: Context) -> None:
         """Start its task."""
 
 
 class Starts:
     """Begins attempts in the order in which they are released; one callback a turn, however many they are."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
-        self.context = context
+    def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
+        self.variables = variables
         """Each attempt gets a copy of it."""
         self._loop = loop
         # Not that of a submission: a callback keeps its context.
-        self._own_context = context
+        self._own_context = variables
         self._held: dict[Startable, None] = {}
         self._due: deque[tuple[int, Startable]] = deque()
         self._turn = 0
@@ -75,21 +75,21 @@ class Starts:
         self._turn += 1
         due = self._due
         while due and due[0][0] <= self._turn:
-            due.popleft()[1].begin(self.context.copy())
+            due.popleft()[1].begin(self.variables.copy())
         if due:
             self._loop.call_soon(self._next_turn, context=self._own_context)
         else:
             self._is_turning = False
 
 
-class Slots(Protocol):
-    """Where attempts run."""
+class Starter(Protocol):
+    """Runs the claims of submissions. Implemented by `worker.Worker`."""
 
     def hold(self, claim: Claim | None) -> Startable | None:
-        """Fill the slot that was reserved with the claim, whose attempt does not begin yet; without one, give the slot back."""
+        """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
 
     def release(self, attempt: Startable) -> None:
-        """Let it begin. Repeatable."""
+        """Let the attempt begin. Repeatable."""
 
 
 class Submission:
@@ -99,27 +99,27 @@ class Submission:
     begins that was claimed with the job. One whose submission is never closed begins after `LONGEST` seconds.
     """
 
-    __slots__ = ("_attempt", "_is_closed", "_slots", "receipt")
+    __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
 
     receipt: Receipt
     """Set when it is stored."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    def __init__(self, starter: Starter) -> None:
+        self._starter = starter
         self._attempt: Startable | None = None
         self._is_closed = False
 
     def claimed(self, claim: Claim | None) -> None:
         """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
-        attempt = self._attempt = self._slots.hold(claim)
+        attempt = self._attempt = self._starter.hold(claim)
         if self._is_closed and attempt is not None:
-            self._slots.release(attempt)
+            self._starter.release(attempt)
 
     def close(self) -> None:
         """The response is on its way, or there will be none. Repeatable."""
         self._is_closed = True
         if self._attempt is not None:
-            self._slots.release(self._attempt)
+            self._starter.release(self._attempt)
 
     def __enter__(self) -> Receipt:
         return self.receipt

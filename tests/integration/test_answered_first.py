@@ -13,7 +13,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from queue_middleware import QueueMiddleware, starts
-from queue_middleware.attempt import Abort
+from queue_middleware.early_end import AbortReason
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import connected, eventually, stored_jobs
@@ -181,8 +181,8 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
         await eventually(lambda: told)
         request_id = told[b"x-fal-request-id"].decode()
         assert (await other.cancel(request_id)).status_code == 202
-        (attempt,) = queue._runtime._engine.worker._running.values()
-        await eventually(lambda: attempt._reason is Abort.CANCELLED)
+        (attempt,) = queue._runtime._engine.worker._slots.running.values()
+        await eventually(lambda: attempt.abort_reason is AbortReason.CANCELLED)
         gate.set()
         await blocked
         ended = await other.reaches(request_id, "COMPLETED")
