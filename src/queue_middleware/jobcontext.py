@@ -1,4 +1,4 @@
-"""`current_job`: what a handler can know and say about the request it is working on."""
+"""`current_job`: what a handler can read and report about the request it is working on."""
 
 from __future__ import annotations
 
@@ -105,42 +105,42 @@ class CurrentJob:
 
     @property
     def attempt(self) -> int | None:
-        """1 for the first."""
+        """The number of the attempt, from 1."""
         job = _active_job.get()
         return None if job is None else job.attempt
 
     @property
     def callback_url(self) -> str | None:
-        """A secret URL for somebody outside who goes on with the work; the same however often it is asked for.
+        """A secret URL for an external service that finishes the work; the same however often it is read.
 
-        Asking is a promise: after a 2xx answer of the handler, best a 202, the request is not completed but waits until JSON is
-        posted there, which becomes its answer, at most `callback_timeout` seconds. Raises `RuntimeError` when the handler has
-        already answered, and in a process that was forked from the one that handles the request.
+        Reading it is a promise: after a 2xx response of the handler, preferably a 202, the request is not completed. It waits at
+        most `callback_timeout` seconds for JSON to be posted to this URL, which becomes its response. Raises `RuntimeError` when
+        the handler has already responded, and in a process that was forked from the one that handles the request.
         """
         job = _active_job.get()
         return None if job is None else job.callback_url()
 
     def report_progress(self, fraction: float, stage: str | None = None) -> None:
-        """Say how far the work is: `fraction` from 0 to 1, and a word for what is being done. Returns at once.
+        """Report how far the work is: `fraction` from 0 to 1, and the name of the current stage. Returns at once.
 
-        The last report is stored and shown in the request's status and among its log lines; of reports in quick succession
-        some are skipped. Raises `ValueError` for a fraction outside 0 to 1.
+        The last report is stored and shown in the request's status and among its log lines. Some of several reports in quick
+        succession are skipped. Raises `ValueError` for a fraction outside 0 to 1.
         """
         if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction is {fraction!r}; it goes from 0 to 1")
+            raise ValueError(f"fraction is {fraction!r}; it must be from 0 to 1")
         if buffer := _log_buffer():
             buffer.report(Progress(float(fraction), None if stage is None else clean(stage, LABEL)))
 
     def log(self, message: object, /, level: str | int = "INFO", **labels: object) -> None:
         """Add a line to the request's log, which its submitter may read with `?logs=1`. Returns at once.
 
-        `level` is one of fal's words (STDERR, STDOUT, ERROR, INFO, WARN, DEBUG), or one of `logging`, as a word or as a number;
-        `labels` become texts, 16 at most. Raises `ValueError` for another level.
+        `level` is one of fal's levels (STDERR, STDOUT, ERROR, INFO, WARN, DEBUG), or one of `logging`, by name or by number.
+        `labels` are converted to strings, 16 at most. Raises `ValueError` for any other level.
         """
-        word = read_level(level)
+        log_level = read_level(level)
         if buffer := _log_buffer():
-            buffer.write(make_line(now(), word, message, labels))
+            buffer.write(make_line(now(), log_level, message, labels))
 
 
 current_job = CurrentJob()
-"""The one instance; what it says depends on the context it is asked in."""
+"""The only instance; its values depend on the context in which they are read."""

@@ -349,7 +349,7 @@ async def test_who_asks_after_his_answer_is_told_that_it_is_too_late(database: P
     async with serving(http_only(app), database) as queue:
         await queue.run("POST", "/start")
         await eventually(ended.is_set)
-    assert "before you give it" in told[0]
+    assert "read callback_url before sending it" in told[0]
 
 
 async def test_outside_a_replay_there_is_none() -> None:

@@ -241,7 +241,7 @@ def test_progress_outside_a_replay_is_nothing_and_nonsense_is_refused() -> None:
     assert current_job == None  # noqa: E711 - that it compares equal is the promise
     assert (current_job.id, current_job.attempt) == (None, None)
     current_job.report_progress(0.5)
-    with pytest.raises(ValueError, match="it goes from 0 to 1"):
+    with pytest.raises(ValueError, match="it must be from 0 to 1"):
         current_job.report_progress(40)
 
 

@@ -70,9 +70,9 @@ def test_identity(execution: FakeExecution) -> None:
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01, float("nan"), 40])
 def test_a_fraction_outside_is_refused_everywhere(execution: FakeExecution, wrong: float) -> None:
-    with pytest.raises(ValueError, match="it goes from 0 to 1"):
+    with pytest.raises(ValueError, match="it must be from 0 to 1"):
         current_job.report_progress(wrong)
-    with pytest.raises(ValueError, match="it goes from 0 to 1"):
+    with pytest.raises(ValueError, match="it must be from 0 to 1"):
         during(execution, current_job.report_progress, wrong)
     assert execution.reports == []
 
