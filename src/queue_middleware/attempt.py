@@ -30,9 +30,8 @@ BACKGROUND_LIMIT = 300.0
 class JobExecutor:
     """One attempt: claim, scope, call, response, retry decision, commit, in this order. `run` is the body of its task.
 
-    The worker and the task own the executor, and it owns its parts. Whatever the application may keep (its context, the
-    channels of the replay) and every timer refers to the executor weakly. So it is freed as soon as it is over, without the
-    garbage collector.
+    The worker and the task own the executor, and it owns its parts. What the application may keep (its context, the channels
+    of the replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
     """
 
     # Defaults that most attempts never change are in the class: an executor is made for every request.
@@ -132,7 +131,7 @@ class JobExecutor:
             self.abort(AbortReason.LOST)
 
     def on_response(self, outcome: StoredResponse | Failure) -> None:
-        """Settle at once. What the application does after its response is background work, with a time limit of its own."""
+        """Settle at once. What the application does after its response is background work with its own time limit."""
         self._deadline = self._context.loop.time() + BACKGROUND_LIMIT
         self._settle(outcome)
 
@@ -163,8 +162,8 @@ class JobExecutor:
             self._on_final(result)
 
     async def _commit_until_stored(self, error: QueueError | None) -> None:
-        completer, claim, outcome = self._completer, self.claim, self._outcome
-        self._on_final(await completer.commit_until_stored(claim, outcome, self._session, self._log, error))
+        commit = self._completer.commit_until_stored
+        self._on_final(await commit(self.claim, self._outcome, self._session, self._log, error))
 
     def _on_final(self, held: Held) -> None:
         claim, context = self.claim, self._context
@@ -209,7 +208,7 @@ class JobExecutor:
     # --- what only few attempts need
 
     def log_buffer(self) -> LogBuffer | None:
-        """See `job_context.Execution`. The first call creates the buffer."""
+        """The buffer for its log lines, created by the first call; None if the attempt is over. From any thread."""
         logs = self._context.logs
         if os.getpid() != logs.process:
             return None
@@ -221,7 +220,7 @@ class JobExecutor:
         return None if self.is_settled else self._log
 
     def callback_url(self) -> str:
-        """See `job_context.Execution`. For a plain request the first call creates the task session."""
+        """The callback URL. For a plain request the first call creates the task session. From any thread."""
         logs = self._context.logs
         if os.getpid() != logs.process:
             raise RuntimeError("this process was forked from the one that handles the request; read callback_url there")

@@ -113,9 +113,9 @@ class CurrentJob:
     def callback_url(self) -> str | None:
         """A secret URL for an external service that finishes the work; the same however often it is read.
 
-        Reading it is a promise: after a 2xx response of the handler, preferably a 202, the request is not completed. It waits at
-        most `callback_timeout` seconds for JSON to be posted to this URL, which becomes its response. Raises `RuntimeError` when
-        the handler has already responded, and in a process that was forked from the one that handles the request.
+        Reading it is a promise: after a 2xx response of the handler, preferably a 202, the request is not completed. It waits
+        at most `callback_timeout` seconds for JSON to be posted to this URL, which becomes its response. Raises `RuntimeError`
+        when the handler has already responded, and in a process that was forked from the one that handles the request.
         """
         job = _active_job.get()
         return None if job is None else job.callback_url()

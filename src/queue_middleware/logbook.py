@@ -1,4 +1,4 @@
-"""What one attempt says, on its way to the store: bounded, in order, and a few writes a second however much it is."""
+"""Buffers the log lines and progress of an attempt and stores them: bounded, in order, with a few writes a second."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ T = TypeVar("T")
 GATHER = 0.1
 """Seconds for which lines are gathered before they are written."""
 LINES = 10_000
-"""Lines of one attempt."""
+"""Lines that are kept of one attempt."""
 _PAUSE = 1.0
-"""Seconds between two tries to reach a database that does not answer."""
+"""Seconds between two tries to reach a store that is not available."""
 
 
 @dataclass(slots=True)
 class LogBufferContext:
-    """What all logbooks of a process share. Made in the event loop's thread."""
+    """What all log buffers of a process share. Created in the thread of the event loop."""
 
     store: Store
     emit: Announce
     loop: asyncio.AbstractEventLoop
     size: int
-    """Bytes of one logbook."""
+    """Bytes that are kept of one attempt."""
     thread: int = field(default_factory=threading.get_ident)
     process: int = field(default_factory=os.getpid)
-    """In a process that was forked from it, a thread that is not there may hold the locks of shelf and logbooks for ever."""
+    """In a forked process, the locks here and in the buffers may be held forever by a thread that does not exist there."""
     opening: threading.RLock = field(default_factory=threading.RLock)
-    """Two threads of one attempt may want its logbook at once."""
+    """Held while a log buffer is created: two threads of one attempt may need it at once."""
 
 
 class LogBuffer:
-    """`write` and `report` may be called from any thread and return at once; all else belongs to the event loop.
+    """`write` and `report` may be called from any thread and return at once; call the other methods in the event loop only.
 
-    At most `LINES` lines and `size` bytes are taken from an attempt, whether the database answers or not; the rest is counted.
+    At most `LINES` lines and `size` bytes are kept of an attempt, also during an outage of the store; the rest is counted.
     """
 
-    # What most attempts never change lies in the class.
+    # Defaults that most attempts never change are in the class.
     _dropped = 0
     _progress: Progress | None = None
     _report: tuple[int, LogLine] | None = None
@@ -72,14 +72,14 @@ class LogBuffer:
     # --- from any thread
 
     def redact(self, secret: str | None) -> None:
-        """Of a text that is a secret asterisks are written, wherever it stands."""
+        """Replace this secret by asterisks in all lines from now on."""
         self._secret = secret
 
     def _redacted(self, text: str) -> str:
         return text if self._secret is None else text.replace(self._secret, "*" * len(self._secret))
 
     def write(self, line: LogLine) -> None:
-        """Take a line, unless there are too many. Those of a repeated attempt say so."""
+        """Take a line, unless there are too many. Lines of a repeated attempt get a label with its number."""
         if self._secret is not None:
             labels = {name: self._redacted(text) for name, text in line.labels.items()}
             line = line.replace(message=self._redacted(line.message), labels=labels)
@@ -94,7 +94,7 @@ class LogBuffer:
             self._wake()
 
     def report(self, progress: Progress) -> None:
-        """Take a report. Of those between two writes the last is kept, and becomes a line if it says something new."""
+        """Take a progress report. The last one between two writes is kept, and becomes a line if its text is new."""
         if progress.stage is not None:
             progress = progress.replace(stage=self._redacted(progress.stage))
         with self._lock:
@@ -118,13 +118,13 @@ class LogBuffer:
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
             if threading.get_ident() == self._context.thread:
-                self._rest(GATHER)
+                self._schedule(GATHER)
             else:
-                self._context.loop.call_soon_threadsafe(self._rest, GATHER)
+                self._context.loop.call_soon_threadsafe(self._schedule, GATHER)
 
-    # --- writing every now and then
+    # --- periodic writes
 
-    def _rest(self, seconds: float) -> None:
+    def _schedule(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:
@@ -133,7 +133,7 @@ class LogBuffer:
     def _write(self) -> None:
         self._timer = None
         if self._writing is not None:
-            self._rest(GATHER)
+            self._schedule(GATHER)
         elif not self._closed:
             self._submit(*self._take())
 
@@ -152,16 +152,16 @@ class LogBuffer:
     def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         if lines or progress is not None:
             try:
-                told = self._context.store.log(self._claim, lines, progress)
-            except Exception as error:  # lines that cannot even be spelled must not cost the job its end
+                stored = self._context.store.log(self._claim, lines, progress)
+            except Exception as error:  # lines that cannot be serialized must not prevent the job from ending
                 self._context.emit(Outage("logs", error, 0))
                 return
             self._written = lines, progress
-            self._writing = asyncio.ensure_future(told)
-            self._writing.add_done_callback(self._look)
+            self._writing = asyncio.ensure_future(stored)
+            self._writing.add_done_callback(self._on_written)
 
-    def _look(self, writing: asyncio.Future[bool]) -> None:
-        """See what became of a write, once."""
+    def _on_written(self, writing: asyncio.Future[bool]) -> None:
+        """Handle the result of a write, once."""
         if self._writing is not writing or writing.cancelled():
             return
         (lines, progress), self._written, self._writing = self._written, ((), None), None
@@ -184,18 +184,18 @@ class LogBuffer:
             if self._report is not None:
                 self._report = self._report[0] + len(lines), self._report[1]
             self._expected = True
-        self._rest(_PAUSE)
+        self._schedule(_PAUSE)
 
     # --- the end
 
     def before(self, end: Callable[..., Awaitable[T]], *, wait: bool = False) -> Callable[..., Awaitable[T]]:
-        """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored.
+        """`end`, a method of the store, preceded by the last lines; with `wait` it is called only when they are stored.
 
-        Like `end` it may be said again when it raises; that is the way of lines that could not be stored.
+        What is returned may be called again when it raises, as `end` may; so lines that could not be stored are retried.
         """
 
         async def lines_and_end(*arguments: object) -> T:
-            await self._hand_over()
+            await self._submit_rest()
             if wait:
                 await self._all_stored()
             result = await end(*arguments)
@@ -204,23 +204,23 @@ class LogBuffer:
 
         return lines_and_end
 
-    async def _hand_over(self) -> None:
+    async def _submit_rest(self) -> None:
         self._close()
-        await self._quiet()  # in order: what is on its way may have to be told again
-        # The progress too: a request that now waits for somebody outside shows it until he calls.
+        await self._wait_written()  # in order: what is being written may have to be written again
+        # The progress too: a request that now waits for an external service shows it meanwhile.
         self._submit(*self._take())
 
     async def _all_stored(self) -> None:
-        await self._quiet()
+        await self._wait_written()
         if self._lines:
             raise StoreBusy("the last log lines could not be stored", 5)
 
-    async def _quiet(self) -> None:
+    async def _wait_written(self) -> None:
         writing = self._writing
         if writing is not None:
             if not writing.done():
-                await asyncio.wait((writing,))  # which does not end it, should our caller be cancelled
-            self._look(writing)
+                await asyncio.wait((writing,))  # does not cancel the write when the caller is cancelled
+            self._on_written(writing)
 
     def _close(self) -> None:
         with self._lock:
@@ -231,6 +231,6 @@ class LogBuffer:
             self._timer.cancel()
 
     def discard(self) -> None:
-        """Forget what is not stored, and take nothing more: the attempt does not count any longer."""
+        """Drop what is not stored, and take nothing more: the claim is no longer held."""
         self._close()
         self._take()

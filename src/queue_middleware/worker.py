@@ -1,4 +1,4 @@
-"""Runs jobs: takes claims while slots are free, gives each a task, watches over leases, and drains at the end."""
+"""Runs jobs: claims while slots are free, runs each claim in a task, ends revoked and overdue attempts, drains at the end."""
 
 from __future__ import annotations
 
@@ -139,13 +139,13 @@ class Worker:
                 timer.cancel()
 
     def _timer(self, due: float) -> asyncio.TimerHandle:
-        """At that time a delayed job is due; before that we only look again when it is, because the clock may be set."""
+        """Claim when a delayed job is due. A long wait is divided, because the clock may be set meanwhile."""
         if due > LOOK_AGAIN:
             return self._loop.call_later(LOOK_AGAIN, self._wake.set)
         return self._loop.call_later(due, self._on_work)
 
     async def _claim(self) -> float | None:
-        """Fill the free slots; then the seconds until a delayed job is due."""
+        """Fill the free slots; return the seconds until a delayed job is due."""
         while self._may_have_work and not self._is_stopping:
             reserved = self._slots.reserve_for_queue()
             if not reserved:
@@ -164,9 +164,9 @@ class Worker:
                 self._starts.soon(self._take(claim))
         return await self._store.next_due(Topic.WORK)
 
-    # --- watching
+    # --- revocations and deadlines
 
-    # What they look at are steps of their own: a variable of one that waits would keep an attempt that is long over.
+    # Each step is a function of its own: a variable of a loop that waits would keep an attempt that is over.
 
     async def _watch_revocations(self) -> None:
         trouble = Trouble("revocations", self._emit)
@@ -174,15 +174,15 @@ class Worker:
             await self._revoked.wait()
             self._revoked.clear()
             try:
-                await self._look_for_revocations()
+                await self._abort_revoked()
             except Exception as error:
                 trouble.met(error, PAUSE)
                 self._loop.call_later(PAUSE, self._revoked.set)
             else:
                 trouble.over()
 
-    async def _look_for_revocations(self) -> None:
-        """Cancel what is to be cancelled, and stop what is no longer ours."""
+    async def _abort_revoked(self) -> None:
+        """Abort the attempts that are to be cancelled, and those whose claim is no longer held."""
         before = list(self._slots.running.values())
         held = await self._store.held() if before else {}
         for attempt in before:
@@ -193,7 +193,7 @@ class Worker:
                 attempt.abort(AbortReason.CANCELLED)
 
     async def _watch_deadlines(self) -> None:
-        """One clock for all attempts: a timer for each would cost more than many a handler."""
+        """One clock for all attempts: a timer for each would cost more than many handlers do."""
         tick = min(0.25, self._settings.request_timeout / 4)
         while True:
             await asyncio.sleep(tick)
@@ -207,7 +207,7 @@ class Worker:
     # --- ending
 
     async def _drain(self) -> None:
-        """Wait for the running attempts; then tell them to stop, and hand back the jobs of those that do not."""
+        """Wait for the running attempts; then abort them, and hand back the jobs of those that do not end."""
         if await self._vacated(self._settings.shutdown_timeout):
             return
         self.handed_back = sum(not attempt.is_settled for attempt in self._slots.running.values())

@@ -155,7 +155,7 @@ async def test_a_logger_that_was_made_silent_stays_silent(execution: FakeExecuti
 async def test_loggers_that_are_configured_later_are_found(
     hermit: logging.Logger, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_LOOK", 0.001)
+    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
     hermit.propagate = True
     with LogCapture(execution, asyncio.get_running_loop()):
         hermit.propagate = False
@@ -170,7 +170,7 @@ async def test_loggers_that_are_configured_later_are_found(
 async def test_listening_goes_on_after_somebody_took_all_handlers_away(
     execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_LOOK", 0.001)
+    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
     with LogCapture(execution, asyncio.get_running_loop()):
         before = list(logging.root.handlers)
         try:
