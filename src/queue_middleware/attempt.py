@@ -97,19 +97,18 @@ class JobExecutor:
             self._vacate_if_over()
 
     def _resolve_app(self) -> App:
-        session = self._session
-        if session is None:
+        if self._session is None:
             return self._context.app
-        if session.secret is not None:
-            self._replay.hide(session.secret)
-        return session.app
+        if self._session.secret is not None:
+            self._replay.hide(self._session.secret)
+        return self._session.app
 
     def _check_error(self, error: BaseException) -> None:
         """Emit what the application raised. Raises it again if it ends the process or the event loop."""
         if isinstance(error, AnswerTooLarge | NoAnswer):
             return
         if ends_process(error):
-            self._lose(Loss.EXIT)
+            self._lose()
             raise error
         if isinstance(error, asyncio.CancelledError) and self._context.is_being_torn_down():
             self.forget()  # the store hands the job back when it is closed
@@ -193,11 +192,11 @@ class JobExecutor:
         self.forget()
         self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
 
-    def _lose(self, loss: Loss) -> None:
+    def _lose(self) -> None:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
         if not self.is_settled:
             self.forget()
-            self._context.store.lose(self.claim, loss)
+            self._context.store.lose(self.claim, Loss.EXIT)
 
     def forget(self) -> None:
         """Commit nothing more of this attempt."""

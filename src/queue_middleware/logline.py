@@ -39,7 +39,7 @@ def read_level(level: str | int) -> LogLevel:
 
 
 def level_of(number: int) -> LogLevel:
-    """fal's level for a number of `logging`, where 20 is INFO."""
+    """Return fal's level for a number of `logging`, where 20 is INFO."""
     if number >= 30:
         return LogLevel.ERROR if number >= 40 else LogLevel.WARN
     return LogLevel.INFO if number >= 20 else LogLevel.DEBUG
