@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from .background import GRACE, aside
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
-from .capture import Capture
+from .capture import LogCapture
 from .completion import CompletionFormat
 from .delivery import Dispatcher
 from .departure import ShutdownSignal
@@ -122,7 +122,7 @@ class Supervisor:
         stack.push_async_callback(renewer.stop)
         renewer.start()
         if self._settings.capture_logs and self._settings.max_logs:
-            stack.enter_context(Capture(self.stores.jobs, asyncio.get_running_loop()))
+            stack.enter_context(LogCapture(self.stores.jobs, asyncio.get_running_loop()))
 
     def _tokens(self) -> list[int]:
         return self.worker.tokens() + self._dispatcher.tokens() + self._poller.tokens()

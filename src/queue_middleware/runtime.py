@@ -205,7 +205,7 @@ class Runtime:
         worker, store = self.services.worker, self.services.stores.jobs
         submission = Submission(worker)
         try:
-            if not worker.reserve():
+            if not worker.reserve(new):
                 receipt = await store.submit(new)
             else:
                 try:

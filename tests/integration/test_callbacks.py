@@ -347,7 +347,7 @@ async def test_asking_after_the_response_is_an_error(database: Path) -> None:
     async with serving(http_only(app), database) as queue:
         await queue.run("POST", "/start")
         await eventually(ended.is_set)
-    assert "before you give it" in received[0]
+    assert "read callback_url before sending it" in received[0]
 
 
 async def test_there_is_no_url_outside_a_replay() -> None:
