@@ -16,7 +16,7 @@ _MODULES = {"QueueMiddleware": "middleware", "Settings": "settings", "current_jo
 
 
 def __getattr__(name: str) -> object:
-    """Imported when it is asked for: pytest loads our plugin in every run, and then all the rest is not wanted."""
+    """Import public names on first access: pytest loads the plugin in every run, and needs nothing else."""
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -1,4 +1,4 @@
-"""`python -m queue_middleware` is the command `queue-middleware`."""
+"""`python -m queue_middleware` runs the command `queue-middleware`."""
 
 import sys
 

@@ -1,7 +1,7 @@
-"""The name of the wrapped application, where the option `name` does not say it.
+"""Finds the default of the option `name`: the name of the wrapped application.
 
-A queue executes the requests of one application. Its name has to be the same under every server and after every restart, so it
-is that of the module in which the queue is made, and never that of the program which imports this module.
+A queue executes the requests of one application. Its name has to be the same under every server and after every restart, so
+the name is the module that creates the queue, never the program that imports this module.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from types import FrameType
 from typing import Any
 
 FALLBACK = "application"
-"""The name where nothing tells applications apart."""
+"""The name if nothing distinguishes the application."""
 _OURS = __name__.partition(".")[0]
 _FRAMEWORKS = frozenset({_OURS, "starlette", "fastapi", "litestar", "quart", "functools", "contextlib"})
-"""Packages that call for others: the place where a queue is made is the first that is none of theirs."""
+"""Packages that construct middlewares for others: the caller is the first frame outside of them."""
 _PROGRAMS = frozenset(
     {"asyncio", "anyio", "trio", "uvloop", "uvicorn", "gunicorn", "hypercorn", "granian", "daphne", "runpy", "threading"}
     | {"importlib", "_frozen_importlib", "_frozen_importlib_external"}
 )
-"""Packages that import or serve applications: what called them differs from one start to the next."""
+"""Packages that import or serve applications: their callers differ from one start to the next."""
 
 
 def default_name(app: object) -> str:
-    """The name of the application, of a call that came from outside of this package, however deep inside of it we are.
+    """The name of the application that the nearest caller outside this package wraps.
 
-    It is the name of the module that makes the queue. Where a framework makes it, as for `app.add_middleware`, it is the
-    package that most endpoints of the application are in; where there are none, `FALLBACK`.
+    It is the name of the module that creates the queue. If a framework creates it, as with `app.add_middleware`, it is the
+    package that most endpoints of the application are in; without endpoints it is `FALLBACK`.
     """
-    return _module_of_caller(sys._getframe(1)) or _package_of_endpoints(app) or FALLBACK  # noqa: SLF001 - there is no other way
+    return _module_of_caller(sys._getframe(1)) or _package_of_endpoints(app) or FALLBACK  # noqa: SLF001 - the only access to the caller's frame
 
 
 def _module_of_caller(frame: FrameType | None) -> str:
     while frame is not None:
         name = str(frame.f_globals.get("__name__") or "")
         package = name.partition(".")[0]
-        # A framework's coroutine makes the queue when the first call arrives, and whatever server makes that call is above it.
+        # A framework creates the queue in a coroutine when the first request arrives; the frames above are the server's.
         is_serving = package in _FRAMEWORKS and bool(frame.f_code.co_flags & inspect.CO_COROUTINE)
         if package in _PROGRAMS or is_serving:
             return ""
@@ -51,10 +51,10 @@ def _module_of_caller(frame: FrameType | None) -> str:
 
 
 def _module_name(module: dict[str, Any]) -> str:
-    """Under which the module would be imported, also where it is the program that was started."""
+    """The name under which the module would be imported, even if it was started as a program."""
     name: str = module.get("__name__") or ""
     if name in ("__main__", "__mp_main__"):
-        # `python -m package.module` says its name; `python module.py`, and debuggers, say only the file.
+        # `python -m package.module` sets a spec with the name; `python module.py` and debuggers set only the file.
         spec = getattr(module.get("__spec__"), "name", None) or "__main__"
         name = spec if spec not in ("__main__", "__mp_main__") else _name_of_file(module.get("__file__"))
     return name.removesuffix(".__main__")
@@ -69,7 +69,7 @@ def _name_of_file(file: str | None) -> str:
 
 def _package_of_endpoints(app: object) -> str:
     packages = Counter(_endpoint_packages(app))
-    return max(packages, key=packages.__getitem__) if packages else ""  # of equals the first
+    return max(packages, key=packages.__getitem__) if packages else ""  # the first one of equals
 
 
 def _endpoint_packages(app: object) -> Iterator[str]:
@@ -86,7 +86,7 @@ def _endpoint_packages(app: object) -> Iterator[str]:
 
 
 def layers(app: object) -> Iterator[object]:
-    """The application, and what its middlewares are around."""
+    """The application, and each application that its middlewares wrap."""
     for _ in range(100):
         yield app
         app = getattr(app, "app", None)

@@ -1,228 +1,301 @@
-"""One attempt at one job: calls the application, has the end of it told, and can be ended early."""
+"""Executes one claim: calls the application, and commits the response, a retry or a failure."""
 
 from __future__ import annotations
 
 import asyncio
 import math
+import os
+import weakref
 from contextvars import Context
-from enum import StrEnum
-from typing import Any, Protocol
 
-from .account import Account
-from .bridges import Call, in_wsgi_bridge
+from .account import Held, JobCompleter
+from .bridges import CancellableCall, ends_process, in_wsgi_bridge, invoke
+from .early_end import AbortReason, end_early
 from .ends import CANCELLED, Loss
-from .events import ApplicationError, AttemptStarted, ServiceError, SlotStuck
-from .jobcontext import enter
-from .models import Claim, ErrorType, Failure, StoredResponse
+from .errand import TaskSession
+from .errors import QueueError
+from .events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
+from .jobcontext import TOO_LATE, ActiveJob, activate
+from .logbook import LogBuffer
+from .models import Claim, ErrorType, Failure, JobState, StoredResponse
 from .replay import AnswerTooLarge, App, NoAnswer, Replay
+from .retry import Again, judge
 from .scope import build_scope
-from .surroundings import Surroundings
+from .slots import JobSlots
+from .surroundings import WorkerContext
 
-POLITE = 0.1
-"""Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
-GRACE = 5.0
-"""Seconds for `finally` blocks after the cancellation; then the job is settled, though its slot stays taken."""
-TAIL = 300.0
-"""Seconds that a call may go on after its answer (background tasks) before its slot is given to others."""
+BACKGROUND_LIMIT = 300.0
+"""Seconds that a call may go on after its response (background tasks) before its slot is given to others."""
 
 
-class Abort(StrEnum):
-    """Why an attempt is ended before its answer."""
+class JobExecutor:
+    """One attempt: claim, scope, call, response, retry decision, commit, in this order. `run` is the body of its task.
 
-    CANCELLED = "cancelled"
-    TIMEOUT = "timeout"
-    SHUTDOWN = "shutdown"
-    LOST = "lost"
-
-
-class Vacate(Protocol):
-    """Gives an attempt's slot to others."""
-
-    def __call__(self, attempt: Attempt, *, still_running: bool = False) -> None:
-        """Called when the task ends, and before that when its slot is no longer held for it."""
-
-
-async def _called(app: App, scope: dict[str, Any], replay: Replay) -> None:
-    """An application may also be a plain function that returns something else to await, or raises."""
-    await app(scope, replay.receive, replay.send)
-
-
-def _ends_the_process(error: BaseException) -> bool:
-    """Whether it means the process, as Ctrl-C does. `SystemExit` does not: servers answer a handler that raises it with a 500.
-
-    But out of a task of the handler's own both have ended the event loop already.
+    The worker and the task own the executor, and it owns its parts. What the application may keep (its context, the channels
+    of the replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
     """
-    if isinstance(error, BaseExceptionGroup):
-        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
-    return isinstance(error, KeyboardInterrupt)
 
-
-class Attempt:
-    """`run` is the body of its task."""
-
-    # What most attempts never change lies in the class: one is made for every request.
-    task: asyncio.Task[None] | None = None
-    _application: Call | None = None
-    _timer: asyncio.TimerHandle | None = None
-    _reason: Abort | None = None
+    # Defaults that most attempts never change are in the class: an executor is made for every request.
+    is_settled = False
+    """Whether the end of the attempt is committed, or is being committed."""
+    abort_reason: AbortReason | None = None
+    _task: asyncio.Task[None] | None = None
+    _call: CancellableCall | None = None
+    _session: TaskSession | None = None
+    _log: LogBuffer | None = None
+    _settling: asyncio.Task[None] | None = None
+    _is_committing = False
     _has_returned = False
     _deadline = math.inf
+    _outcome: StoredResponse | Failure
 
-    def __init__(self, claim: Claim, around: Surroundings, vacate: Vacate) -> None:
-        self._account = account = Account(claim, around, self._leave)
-        self.claim = claim = account.claim
-        self._around = around
-        self._announce = around.emit
-        self._loop = around.loop
-        self._vacate = vacate
-        most = around.settings.request_timeout
-        wanted = account.errand and account.errand.task.spec.timeout
-        # What a task wishes, but no more than the owner of the service gives to anybody.
-        self._limit = min(wanted, most) if wanted else most
-        self._replay = account.replay = Replay(claim.request, around.settings.max_response_body, self._flush, self._on_answer)
-
-    @property
-    def since(self) -> float:
+    def __init__(self, claim: Claim, context: WorkerContext, completer: JobCompleter, slots: JobSlots[JobExecutor]) -> None:
+        self._context = context
+        self._completer = completer
+        self._slots = slots
+        self.since = context.loop.time()
         """When it was claimed, then when it began; by the event loop's clock."""
-        return self._account.since
+        self._limit = context.settings.request_timeout
+        if claim.task is not None:
+            self._session = session = TaskSession(claim, claim.task, context)
+            claim = session.claim
+            # A task may ask for less time than the operator allows, but not for more.
+            self._limit = min(session.task.spec.timeout or self._limit, self._limit)
+        self.claim = claim
+        self._weak_self = weak_self = weakref.ref(self)
+        self._replay = Replay(claim.request, context.settings.max_response_body, weak_self)
 
-    def begin(self, context: Context) -> None:
-        """Start its task. Its time counts from now; one that was ended meanwhile is only settled."""
-        self._account.since = now = self._loop.time()
-        if self._reason is None:
+    def begin(self, variables: Context) -> None:
+        """Start the task. The time limit counts from now; an attempt that was aborted meanwhile is only settled."""
+        loop = self._context.loop
+        self.since = now = loop.time()
+        if self.abort_reason is None:
             self._deadline = now + self._limit
-        self.task = self._loop.create_task(self.run(), context=context)
+        self._task = loop.create_task(self.run(), context=variables)
 
     async def run(self) -> None:
-        """Call the application and settle. The slot is given back when both the call and the settlement are over."""
-        claim = self.claim
+        """Call the application and settle. The slot is free when both the call and the commit are over."""
+        claim, context = self.claim, self._context
         try:
-            self._announce(AttemptStarted(claim.request_id, claim.attempt))
+            context.emit(AttemptStarted(claim.request_id, claim.attempt))
             error = None
-            if self._reason is None:
-                enter(self._account)
-                error = await self._call()
-            if self._reason is not None:
-                self.settle_abort()
+            if self.abort_reason is None:
+                activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
+                scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
+                self._call = call = CancellableCall(invoke(self._resolve_app(), scope, self._replay))
+                error = await call
+                if error is not None:
+                    self._check_error(error)
+            if self.abort_reason is not None:
+                self.settle_aborted()
             elif not self._replay.complete:
-                self._account.settle(self._replay.unfinished(error))
+                self._settle(self._replay.unfinished(error))
         except Exception as unforeseen:
-            self._announce(ServiceError("attempt", unforeseen, 0))
-            self._account.settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
+            context.emit(ServiceError("attempt", unforeseen, 0))
+            self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
         finally:
-            self._stop_timer()
             self._has_returned = True
-            self._leave()
+            self._vacate_if_over()
 
-    def _leave(self) -> None:
-        if self._has_returned and not self._account.is_telling:
-            self._vacate(self)
-            self._part()
+    def _resolve_app(self) -> App:
+        if self._session is None:
+            return self._context.app
+        if self._session.secret is not None:
+            self._replay.hide(self._session.secret)
+        return self._session.app
 
-    def _part(self) -> None:
-        """What belongs to an attempt knows each other. Parted, it is freed at once, and not by the garbage collector."""
-        self.task = self._application = None
-        self._account.part()
-        self._replay.part()
-
-    async def _call(self) -> BaseException | None:
-        """Call the application; what it raised, if anything."""
-        claim = self.claim
-        scope = build_scope(claim.request, claim.request_id, claim.attempt, self._around.state)
-        app = self._around.app if self._account.errand is None else self._account.errand.begin(self._replay)
-        self._application = application = Call(_called(app, scope, self._replay))
-        error = await application
-        if error is None or isinstance(error, AnswerTooLarge):
-            return None
-        if _ends_the_process(error):
-            self._account.lose(Loss.EXIT)
-            raise error
-        if isinstance(error, asyncio.CancelledError) and self._around.is_being_torn_down():
-            self._account.forget()  # it is handed back, and run again
-            raise error
-        if self._reason is None and not isinstance(error, NoAnswer):
-            self._announce(ApplicationError(claim.request_id, error))
-        return error
-
-    async def _flush(self, number: int, data: bytes) -> None:
-        if not await self._around.insist(None, lambda: self._around.store.append(self.claim, number, data)):
-            self.abort(Abort.LOST)
-
-    def _on_answer(self, outcome: StoredResponse | Failure) -> None:
-        """Settle at once; what the application does afterwards is its tail."""
-        self._deadline = self._loop.time() + TAIL
-        self._account.settle(outcome)
-
-    def check_deadline(self, now: float) -> None:
-        """Called every now and then: end what takes too long, and no longer hold a slot for a tail that does not end."""
-        if now < self._deadline:
+    def _check_error(self, error: BaseException) -> None:
+        """Emit what the application raised. Raises it again if it ends the process or the event loop."""
+        if isinstance(error, AnswerTooLarge | NoAnswer):
             return
-        if not self._account.is_settled:
-            self.abort(Abort.TIMEOUT)
+        if ends_process(error):
+            self._lose()
+            raise error
+        if isinstance(error, asyncio.CancelledError) and self._context.is_being_torn_down():
+            self.forget()  # the store hands the job back when it is closed
+            raise error
+        if self.abort_reason is None:
+            self._context.emit(ApplicationError(self.claim.request_id, error))
+
+    def _vacate_if_over(self) -> None:
+        if self._has_returned and not self._is_committing:
+            self._replay.disconnect()  # a task of the application may still wait in `receive`
+            self._slots.vacate(self)
+
+    # --- called by the replay while the application sends
+
+    async def store_part(self, number: int, data: bytes) -> None:
+        """Store a part of a large response while it is being produced."""
+        store = self._context.store
+        if not await self._context.retry_on_outage(lambda: store.append(self.claim, number, data)):
+            self.abort(AbortReason.LOST)
+
+    def on_response(self, outcome: StoredResponse | Failure) -> None:
+        """Settle at once. What the application does after its response is background work with its own time limit."""
+        self._deadline = self._context.loop.time() + BACKGROUND_LIMIT
+        self._settle(outcome)
+
+    # --- commit
+
+    def _settle(self, outcome: StoredResponse | Failure) -> None:
+        """Commit the outcome, once. Nothing awaits it: a time limit of the application must not interrupt the commit."""
+        if self.is_settled:
+            return
+        decision = judge(outcome, self.claim.attempt, self.claim.retry)
+        self.is_settled = self._is_committing = True
+        self._outcome = outcome
+        if decision is not None:
+            self._settling = self._context.loop.create_task(self._retry(decision))
+            return
+        if self._log is not None:
+            self._settling = self._context.loop.create_task(self._commit_until_stored(None))
+            return
+        try:
+            self._completer.commit(self.claim, outcome, self._session, self._on_commit)
+        except QueueError as error:
+            self._on_commit(error)
+
+    def _on_commit(self, result: Held | QueueError) -> None:
+        if isinstance(result, QueueError):
+            self._settling = self._context.loop.create_task(self._commit_until_stored(result))
         else:
-            self._announce(SlotStuck(self.claim.request_id, now - self._account.since))
-            self._deadline = math.inf
-            self._vacate(self, still_running=True)
+            self._on_final(result)
 
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    async def _commit_until_stored(self, error: QueueError | None) -> None:
+        commit = self._completer.commit_until_stored
+        self._on_final(await commit(self.claim, self._outcome, self._session, self._log, error))
 
-    # --- settling
+    def _on_final(self, held: Held) -> None:
+        claim, context = self.claim, self._context
+        if held is JobState.WAITING:
+            context.emit(JobAwaiting(claim.request_id, claim.attempt))
+        elif held:
+            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
+        else:
+            self._on_lost()
+        self._on_committed()
 
-    @property
-    def is_settled(self) -> bool:
-        """Whether its end has been told, or is being told, to the store."""
-        return self._account.is_settled
+    async def _retry(self, decision: Again) -> None:
+        if not await self._completer.retry(self.claim, self._outcome, decision, self._session, self._log):
+            self._on_lost()
+        self._on_committed()
 
-    def settle_abort(self) -> asyncio.Task[None] | None:
-        """Settle an attempt that was ended early, by the reason of its end; what may have to be waited for. Repeatable."""
-        account = self._account
-        if self._reason is Abort.CANCELLED:
-            account.settle(CANCELLED)
-        elif self._reason is Abort.TIMEOUT:
-            account.settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {self._limit:g} s"))
-        elif self._reason is Abort.SHUTDOWN:
-            account.hand_back()
-        elif not account.is_settled:
-            account.lost()
-        return account.settling
+    async def _release(self) -> None:
+        await self._completer.release(self.claim, self._session, self._log)
+        self._on_committed()
+
+    def _on_committed(self) -> None:
+        self._is_committing = False
+        self._vacate_if_over()
+
+    def _on_lost(self) -> None:
+        """Another process has the job by now."""
+        self.forget()
+        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
+
+    def _lose(self) -> None:
+        """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
+        if not self.is_settled:
+            self.forget()
+            self._context.store.lose(self.claim, Loss.EXIT)
+
+    def forget(self) -> None:
+        """Commit nothing more of this attempt."""
+        self.is_settled = True
+        if self._log is not None:
+            self._log.discard()
+
+    # --- what only few attempts need
+
+    def log_buffer(self) -> LogBuffer | None:
+        """The buffer for its log lines, created by the first call; None if the attempt is over. From any thread."""
+        logs = self._context.logs
+        if os.getpid() != logs.process:
+            return None
+        if self._log is None and not self.is_settled:
+            with logs.opening:
+                self._log = self._log or LogBuffer(self.claim, logs)
+                if self._session is not None:
+                    self._log.redact(self._session.secret)
+        return None if self.is_settled else self._log
+
+    def callback_url(self) -> str:
+        """The callback URL. For a plain request the first call creates the task session. From any thread."""
+        logs = self._context.logs
+        if os.getpid() != logs.process:
+            raise RuntimeError("this process was forked from the one that handles the request; read callback_url there")
+        with logs.opening:
+            if self.is_settled:
+                raise RuntimeError(TOO_LATE)
+            if self._session is None:
+                self._session = TaskSession.on_demand(self.claim, self._context)
+            url = self._session.callback_url(self._replay)
+            if self._log is not None:
+                self._log.redact(self._session.secret)
+            return url
 
     # --- ending early
 
-    def abort(self, reason: Abort) -> None:
-        """End it: disconnect, a moment later cancellation; after a grace period the job is settled regardless."""
-        if self._reason is not None or self._account.is_settled:
+    def check_deadline(self, now: float) -> None:
+        """Called periodically: end a call that takes too long, and free the slot of background work that does not end."""
+        if now < self._deadline:
             return
-        self._reason = reason
-        self._deadline = math.inf
-        self._stop_timer()
-        self._replay.disconnect()
-        self._timer = self._loop.call_later(POLITE, self._cancel)
-
-    def _cancel(self) -> None:
-        if self.task is None or self.task.done():
-            return
-        if in_wsgi_bridge(self.claim.request_id):
-            self._give_up()
-            return
-        if self._application is not None and self._application.in_thread():
-            self._application.cancel_next()
+        if not self.is_settled:
+            self.abort(AbortReason.TIMEOUT)
         else:
-            self.task.cancel()
-        self._timer = self._loop.call_later(GRACE, self._give_up)
+            self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
+            self._deadline = math.inf
+            self._slots.vacate(self, still_running=True)
 
-    def _give_up(self) -> None:
-        """Settle a job whose code does not end, for instance a thread. Its slot stays taken until it does."""
-        if not self._account.is_settled:
-            self._announce(SlotStuck(self.claim.request_id, self._loop.time() - self._account.since))
-            self.settle_abort()
+    def abort(self, reason: AbortReason) -> None:
+        """End it early, unless it is settled. Returns at once; see `early_end.end_early` for the steps."""
+        if self.abort_reason is None and not self.is_settled:
+            self.abort_reason = reason
+            self._deadline = math.inf
+            end_early(self._weak_self, self._context.loop)
+
+    def disconnect(self) -> None:
+        """Send `http.disconnect` to the application, and ignore what it still sends."""
+        self._replay.disconnect()
+
+    def cancel_call(self) -> bool:
+        """Cancel what can be cancelled; False for a call inside a WSGI bridge, which never can."""
+        task, call = self._task, self._call
+        if task is None or task.done():
+            return True
+        if in_wsgi_bridge(self.claim.request_id):
+            return False
+        if call is not None and call.in_thread():
+            call.cancel_next()
+        else:
+            task.cancel()
+        return True
+
+    def settle_unended(self) -> None:
+        """Settle a job whose code does not end, for instance a thread. Its slot stays occupied until it does."""
+        if self._task is not None and not self.is_settled:
+            self._context.emit(SlotStuck(self.claim.request_id, self._context.loop.time() - self.since))
+            self.settle_aborted()
+
+    def settle_aborted(self) -> asyncio.Task[None] | None:
+        """Settle by the reason of the abort. Repeatable; returns the task that may have to be awaited."""
+        if self.abort_reason is AbortReason.CANCELLED:
+            self._settle(CANCELLED)
+        elif self.abort_reason is AbortReason.TIMEOUT:
+            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {self._limit:g} s"))
+        elif not self.is_settled:
+            if self.abort_reason is AbortReason.SHUTDOWN:
+                self.is_settled = self._is_committing = True
+                self._settling = self._context.loop.create_task(self._release())
+            else:
+                self._on_lost()
+        return self._settling
 
     def abandon(self) -> None:
-        """At the end of a process: cancel what can be cancelled, without waiting for it."""
-        self._account.forget()
-        if self._application is None:
-            # Cancelled before its first step it would never give its slot back; like this it ends there.
-            self._reason = self._reason or Abort.LOST
-        elif self.task is not None and not in_wsgi_bridge(self.claim.request_id):
-            self.task.cancel()
+        """At the end of the process: cancel what can be cancelled, without waiting for it."""
+        self.forget()
+        if self._call is None:
+            # A task that is cancelled before its first step would never free its slot; with a reason it ends there.
+            self.abort_reason = self.abort_reason or AbortReason.LOST
+        elif self._task is not None and not in_wsgi_bridge(self.claim.request_id):
+            self._task.cancel()

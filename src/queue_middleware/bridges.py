@@ -1,8 +1,8 @@
-"""Calls that cannot be cancelled now, or never.
+"""Cancels a call without breaking the threads and WSGI bridges that it may be waiting for.
 
-A thread cannot be killed: cancelling who waits for it would only make its slot look free. And a2wsgi's threads hand their
-output to a coroutine of the call. When that is cancelled, a thread waits for it for ever; three cancelled streams with three
-workers, and the application is dead.
+A thread cannot be killed: cancelling the coroutine that waits for it would only make its slot look free. The threads of a2wsgi
+hand their output to a coroutine of the call. If that coroutine is cancelled, the thread waits for it forever; three cancelled
+streams block a bridge with three workers for good.
 """
 
 from __future__ import annotations
@@ -12,17 +12,33 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
+from .replay import App, Replay
 from .scope import MARK
 
 _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
 
 
-class Call:
-    """Awaits a coroutine and gives back what it raised, if anything: a traceback that somebody keeps goes no further than this.
+async def invoke(app: App, scope: dict[str, Any], replay: Replay) -> None:
+    """Call an application that may also be a plain function: one that returns some other awaitable, or raises."""
+    await app(scope, replay.receive, replay.send)
 
-    It can end the coroutine with `CancelledError` when what that waits for now is over, instead of at once. Once, as
-    `Task.cancel` does: its `finally` blocks may await.
+
+def ends_process(error: BaseException) -> bool:
+    """Whether it ends the process, as Ctrl-C does. `SystemExit` does not: servers respond to it in a handler with a 500.
+
+    In a task that the handler itself has started, both have ended the event loop already.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return error.subgroup((KeyboardInterrupt, SystemExit)) is not None
+    return isinstance(error, KeyboardInterrupt)
+
+
+class CancellableCall:
+    """Awaits a coroutine and returns what it raised, if anything, so that no traceback reaches further out than this.
+
+    It can raise `CancelledError` in the coroutine when its current wait is over, instead of at once. It does so once, as
+    `Task.cancel` does: `finally` blocks may await.
     """
 
     __slots__ = ("_cancel_next", "coroutine")
@@ -32,11 +48,11 @@ class Call:
         self._cancel_next = False
 
     def cancel_next(self) -> None:
-        """Cancel it in place of its next step."""
+        """Raise `CancelledError` in the coroutine when its current wait is over."""
         self._cancel_next = True
 
     def in_thread(self) -> bool:
-        """Whether what it waits for now is done in a thread, which goes on whatever becomes of the call."""
+        """Whether it waits for a thread, which would continue after a cancellation."""
         return any(frame.f_globals.get("__name__") in _THREADS for frame in _frames(self.coroutine))
 
     def __await__(self) -> Generator[Any, Any, BaseException | None]:
@@ -63,7 +79,7 @@ class Call:
 
 
 def in_wsgi_bridge(request_id: str) -> bool:
-    """Whether the replay of this request is inside a WSGI bridge now, in whatever task its middlewares put it."""
+    """Whether the replay of this request is inside a WSGI bridge now, in any task that a middleware may have started."""
     return any(
         frame.f_globals.get("__name__", "").startswith(_BRIDGES) and _belongs(frame, request_id)
         for task in asyncio.all_tasks()
@@ -84,5 +100,5 @@ def _frames(awaitable: Any) -> Iterator[FrameType]:
             yield frame
         awaitable = getattr(awaitable, "cr_await", None)
         generator_frame = getattr(awaitable, "gi_frame", None)
-        if generator_frame is not None and isinstance(call := generator_frame.f_locals.get("self"), Call):
+        if generator_frame is not None and isinstance(call := generator_frame.f_locals.get("self"), CancellableCall):
             awaitable = call.coroutine

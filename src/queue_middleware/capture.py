@@ -1,4 +1,4 @@
-"""Records of `logging` that are made during a replay become log lines of its request, with no code in the application."""
+"""Turns `logging` records that are made during a replay into log lines of its request, without code in the application."""
 
 from __future__ import annotations
 
@@ -9,99 +9,99 @@ import traceback
 from collections.abc import Mapping
 from typing import Self
 
-from .jobcontext import replaying
+from .jobcontext import active_job
 from .logline import LogLine, clean, level_of, make_line, now
 
 _OURS = "queue_middleware"
-_LOOK = 1.0
-"""Seconds between two looks for loggers that were configured meanwhile."""
+_UPDATE_INTERVAL = 1.0
+"""Seconds between two searches for loggers that were configured meanwhile."""
 _FRAMES = 50
-"""Of each traceback, the innermost."""
+"""Innermost frames that are kept of each traceback."""
 
 
-class Capture:
-    """Hears the loggers between `__enter__` and `__exit__`, for the jobs of one queue.
+class LogCapture:
+    """Captures records between `__enter__` and `__exit__`, for the jobs of one queue.
 
-    A record travels up from its logger to the root, or to the first logger that does not propagate. We listen at these ends
-    only, so we hear each record once, in whatever way it got there.
+    A record propagates from its logger to the root, or to the first logger that does not propagate. Handlers are added to these
+    loggers only, so that each record is captured once.
     """
 
     def __init__(self, queue: object, loop: asyncio.AbstractEventLoop) -> None:
         self._queue = queue
         self._loop = loop
-        self._ears: dict[logging.Logger, _Ear] = {}
+        self._handlers: dict[logging.Logger, CaptureHandler] = {}
         self._timer: asyncio.TimerHandle | None = None
 
     def __enter__(self) -> Self:
-        self._look()
+        self._update()
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        for logger, ear in self._ears.items():
-            logger.removeHandler(ear)
-        self._ears.clear()
+        for logger, handler in self._handlers.items():
+            logger.removeHandler(handler)
+        self._handlers.clear()
 
-    def _look(self) -> None:
-        """Listen where records end now: loggers come later, and `dictConfig` takes all handlers away."""
+    def _update(self) -> None:
+        """Add handlers where records end now: loggers are created later, and `dictConfig` removes all handlers."""
         ends = _ends()
-        for logger in self._ears.keys() - ends:
-            logger.removeHandler(self._ears.pop(logger))
+        for logger in self._handlers.keys() - ends:
+            logger.removeHandler(self._handlers.pop(logger))
         for logger in ends:
-            ear = self._ears.setdefault(logger, _Ear(logger, self._queue))
-            if ear not in logger.handlers:
-                logger.addHandler(ear)
-        self._timer = self._loop.call_later(_LOOK, self._look)
+            handler = self._handlers.setdefault(logger, CaptureHandler(logger, self._queue))
+            if handler not in logger.handlers:
+                logger.addHandler(handler)
+        self._timer = self._loop.call_later(_UPDATE_INTERVAL, self._update)
 
 
 def _ends() -> set[logging.Logger]:
-    """The root, and every logger that keeps its records to itself; but not those that somebody made silent."""
+    """The root, and every logger that does not propagate and has a handler; without one it was silenced on purpose."""
     loggers = [logger for logger in list(logging.root.manager.loggerDict.values()) if isinstance(logger, logging.Logger)]
-    return {logging.root, *[logger for logger in loggers if not logger.propagate and _is_written(logger)]}
+    return {logging.root, *[logger for logger in loggers if not logger.propagate and _has_handler(logger)]}
 
 
-def _is_written(logger: logging.Logger) -> bool:
-    return any(not isinstance(handler, _Ear | logging.NullHandler) for handler in logger.handlers)
+def _has_handler(logger: logging.Logger) -> bool:
+    return any(not isinstance(handler, CaptureHandler | logging.NullHandler) for handler in logger.handlers)
 
 
-class _Ear(logging.Handler):
-    """The handler at one end."""
+class CaptureHandler(logging.Handler):
+    """The handler of one logger at which records end."""
 
-    def __init__(self, at: logging.Logger, queue: object) -> None:
+    def __init__(self, logger: logging.Logger, queue: object) -> None:
         super().__init__()
-        self._at = at
+        self._logger = logger
         self._queue = queue
 
-    def createLock(self) -> None:  # noqa: N802 - the name is logging's
-        """None: a line is taken by threads side by side."""
+    def createLock(self) -> None:  # noqa: N802 - the name is that of `logging`
+        """No lock, because a log buffer takes lines from several threads at once."""
         self.lock = None
 
     def handle(self, record: logging.LogRecord) -> bool:
         """Take a record. Nothing is raised into the code that logs."""
-        at_root = self._at is logging.root
-        if self._at.propagate and not at_root:
-            return True  # it does so again since we looked; the next ear hears it
-        job = replaying()
+        is_root = self._logger is logging.root
+        if self._logger.propagate and not is_root:
+            return True  # it propagates again since the last update, so the next handler captures the record
+        job = active_job()
         if job is not None and job.queue is self._queue and not _is_ours(record.name):
             with contextlib.suppress(Exception):
-                if (book := job.logbook()) is not None:
-                    book.write(line_of(record))
-        if at_root:
-            self._be_no_handler(record)
+                if (buffer := job.log_buffer()) is not None:
+                    buffer.write(line_of(record))
+        if is_root:
+            self._emulate_last_resort(record)
         return True
 
-    def _be_no_handler(self, record: logging.LogRecord) -> None:
-        """Where nobody has configured logging, Python writes warnings to stderr, unless there is a handler: we are none."""
+    def _emulate_last_resort(self, record: logging.LogRecord) -> None:
+        """Write warnings to stderr where logging is not configured, as Python does as long as there is no handler."""
         last = logging.lastResort
         if last is None or record.levelno < last.level:
             return
-        ears = [handler for handler in logging.root.handlers if isinstance(handler, _Ear)]
-        if len(ears) == len(logging.root.handlers) and ears[:1] == [self] and not _is_heard(record.name):
+        handlers = [handler for handler in logging.root.handlers if isinstance(handler, CaptureHandler)]
+        if len(handlers) == len(logging.root.handlers) and handlers[:1] == [self] and not _is_handled(record.name):
             last.handle(record)
 
 
-def _is_heard(name: str) -> bool:
+def _is_handled(name: str) -> bool:
     """Whether a logger on the way to the root has a handler."""
     logger: logging.Logger | None = logging.getLogger(name)
     while logger is not None and logger is not logging.root:

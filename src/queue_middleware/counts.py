@@ -1,4 +1,4 @@
-"""How much there is of what, for operators."""
+"""Counts of jobs, webhooks and receivers, for operators."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .value import Value
 
 
 class Counts(Value, frozen=True):
-    """How many jobs, deliveries and receivers are in each state that has any."""
+    """How many jobs, deliveries and receivers are in each state; states without any are left out."""
 
     jobs: Mapping[JobState, int]
     deliveries: Mapping[str, int]
@@ -20,4 +20,4 @@ class Counts(Value, frozen=True):
     receivers: Mapping[str, int] = msgspec.field(default_factory=dict)
     """By `webhooks.Standing`."""
     outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
-    """How the requests ended that are kept: those of `jobs` that are completed, failed and cancelled, by their outcome."""
+    """How the stored requests ended: the completed, failed and cancelled ones of `jobs`, by outcome."""

@@ -78,6 +78,10 @@ class Dispatcher:
         """Do not wait for running attempts at `stop`. May be called repeatedly."""
         self._rounds.hurry()
 
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._rounds.wake()
+
     def tokens(self) -> list[int]:
         """Tokens of the running attempts. May be called from another thread."""
         return self._rounds.tokens()

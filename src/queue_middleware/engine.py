@@ -1,4 +1,4 @@
-"""What runs between a start and its stop: everything is built from the settings, opened in order, and closed in reverse."""
+"""Builds the services of one start of a queue, starts and restarts their loops, and stops them in order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,16 @@ from typing import Any, Protocol
 from .background import GRACE, aside
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
-from .capture import Capture
+from .capture import LogCapture
 from .completion import CompletionFormat
 from .delivery import Dispatcher
-from .departure import Departure
+from .departure import ShutdownSignal
 from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from .guard import Guard
-from .heartbeat import Heartbeat
-from .janitor import Janitor
 from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
 from .letter import MessageBuilder
+from .maintenance import LeaseRenewer, Maintenance
 from .outbound import Outbound
 from .poll_request import Inquiry
 from .poller import Poller
@@ -32,126 +31,159 @@ from .replay import App
 from .settings import Settings, stray_variables
 from .stores import Stores, open_stores
 from .target import Targets
-from .watch import Watch
+from .watch import StatusFeed
 from .worker import Worker
 
 _RESTART_PAUSE = 1.0
 
 
 class _Loop(Protocol):
-    """Something that goes on until it is told to stop."""
+    """Works until `stop`."""
 
     async def run(self) -> None: ...
 
     def stop(self) -> None: ...
 
 
-class Engine:
-    """One start of one queue: `open`, then `run`."""
+class Supervisor:
+    """The services of one start of one queue; they exist from construction by `open` on.
 
-    def __init__(self, app: App, settings: Settings, guard: Guard, provenance: Provenance, emit: Emit) -> None:
-        self._app = app
+    `clock` gives Unix seconds, and decides schedules, deadlines, retention and signatures; None is the system's clock.
+    """
+
+    @classmethod
+    async def open(
+        cls,
+        stack: AsyncExitStack,
+        app: App,
+        settings: Settings,
+        guard: Guard,
+        provenance: Provenance,
+        emit: Emit,
+        clock: Callable[[], float] | None = None,
+    ) -> Supervisor:
+        """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
+        stores = open_stores(settings, None if clock is None else lambda: round(clock() * 1000))
+        await stores.database.open()
+        stack.push_async_callback(stores.database.close)
+        seconds = clock or time.time
+        keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
+        await keywatch.open()
+        outbound = await stack.enter_async_context(Outbound(guard, settings.webhook_timeout, emit=emit))
+        ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
+        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
+        stack.callback(self.shutdown_signal.close)
+        await self._maintenance.warn()
+        if stores.database.is_first:
+            self._report_once()
+        self._start_threads(stack)
+        return self
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        stores: Stores,
+        key_reloader: KeyReloader,
+        outbound: Outbound,
+        callback_tokens: CallbackIds,
+        provenance: Provenance,
+        emit: Emit,
+        clock: Callable[[], float],
+    ) -> None:
         self._settings = settings
-        self._guard = guard
-        self._provenance = provenance
         self._emit = emit
+        self.stores = stores
+        self.key_reloader = key_reloader
+        self.callback_tokens = callback_tokens
+        jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
+        targets = Targets(app, outbound, callback_tokens, settings)
+        self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
+        self.callbacks = Reception(tasks, provenance, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.status_feed = StatusFeed(jobs, emit)
+        self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
+        messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
+        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
+        self._poller = Poller(jobs, tasks, Inquiry(outbound, settings), callback_tokens, emit, clock=clock)
+        database = stores.database
+        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.complaint)
 
-    async def open(self, stack: AsyncExitStack) -> None:
-        """Open everything; `stack` closes it. Raises what makes it impossible."""
-        settings, emit = self._settings, self._emit
-        self.stores = stores = open_stores(settings)
-        store, database = stores.jobs, stores.database
-        await database.open()
-        stack.push_async_callback(database.close)
-        self.keywatch = KeyReloader(settings, stores.location.secrets, emit)
-        self.signer = await self.keywatch.open()
-        outbound = await stack.enter_async_context(Outbound(self._guard, settings.webhook_timeout, emit=self._emit))
-        self.ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
-        targets = Targets(self._app, outbound, self.ids, settings)
-        self.worker = Worker(self._app, store, stores.tasks, targets, settings, emit)
-        self.reception = Reception(stores.tasks, self._provenance, emit)
-        self.ledger = WebhookAdmin(stores.webhooks, emit)
-        self.watch = Watch(store, emit)
-        self.departure = Departure(self.watch.stop)
-        stack.callback(self.departure.close)
-        messages = MessageBuilder(self.signer, self._formats(stores), time.time)
-        self._delivery = Dispatcher(store, stores.webhooks, outbound, messages, settings.webhook_schedule, emit)
-        self._poller = Poller(store, stores.tasks, Inquiry(outbound, settings), self.ids, emit)
-        self._janitor = Janitor(store, stores.tasks, emit, database.warnings, self._tokens, database.complaint)
-        await self._janitor.warn()
-        if database.is_first:
-            self._say_once()
-        self._attend(stack)
-
-    def _formats(self, stores: Stores) -> dict[str, BodyFormat]:
-        """The bodies of webhooks, by the kind of job."""
-        return {
-            REQUEST_FORMAT: RequestFormat(stores.jobs.output, self._settings),
-            TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, self._settings),
-        }
-
-    def _say_once(self) -> None:
-        """What is the same for all processes on the database."""
+    def _report_once(self) -> None:
+        """Report what is the same for all processes on the database."""
         for note in self.stores.database.notes():
             self._emit(OperatorNotice(note))
         for message, is_near in stray_variables():
             self._emit(OperatorWarning(message) if is_near else OperatorNotice(message))
 
-    def _attend(self, stack: AsyncExitStack) -> None:
-        """What goes on beside the event loop's tasks: leases are renewed from a thread, and `logging` is listened to."""
-        heartbeat = Heartbeat(self.stores.jobs, self._settings, self._emit, self._tokens)
-        stack.push_async_callback(heartbeat.stop)
-        heartbeat.start()
+    def _start_threads(self, stack: AsyncExitStack) -> None:
+        """Start what works outside the event loop: renewing leases, and capturing log records."""
+        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens)
+        stack.push_async_callback(renewer.stop)
+        renewer.start()
         if self._settings.capture_logs and self._settings.max_logs:
-            stack.enter_context(Capture(self.stores.jobs, asyncio.get_running_loop()))
+            stack.enter_context(LogCapture(self.stores.jobs, asyncio.get_running_loop()))
 
     def _tokens(self) -> list[int]:
-        return self.worker.tokens() + self._delivery.tokens() + self._poller.tokens()
+        return self.worker.tokens() + self._dispatcher.tokens() + self._poller.tokens()
 
     async def run(
         self, state: Mapping[str, Any] | None, context: Context, started: Callable[[], None], stop: asyncio.Event
     ) -> None:
         """Work until `stop`, then drain. `state` and `context` are what the application prepared for its requests.
 
-        `started` is called when everything can be used, and before anybody else is told so.
+        `started` is called when everything can be used, before observers learn about it.
         """
         self.worker.adopt(state, context)
-        loops: tuple[_Loop, ...] = (self._delivery, self._poller, self._janitor, self.watch, self.keywatch)
+        loops: tuple[_Loop, ...] = (self._dispatcher, self._poller, self._maintenance, self.status_feed, self.key_reloader)
         async with asyncio.TaskGroup() as group:
-            working = group.create_task(self._keep(self.worker.run), name="queue-worker")
+            working = group.create_task(self._restart_on_error(self.worker.run), name="queue-worker")
             for loop in loops:
-                group.create_task(self._keep(loop.run), name=f"queue-{type(loop).__name__.lower()}")
+                group.create_task(self._restart_on_error(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
             self._emit(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
             await stop.wait()
-            self._say_what_is_waited_for()
-            self.watch.stop()
+            self._report_shutdown()
+            self.status_feed.stop()
             self.worker.stop()
             await working
-            # After the worker: what it finished while draining may still be sent.
+            # Stopped after the worker: webhooks of requests that end while draining may still be sent.
             for loop in loops:
                 loop.stop()
         self._emit(Stopped(self.worker.handed_back))
 
-    def _say_what_is_waited_for(self) -> None:
-        """At once: where nothing is printed for half a minute, the next thing that is tried is `kill -9`."""
-        can_hurry = self.departure.listen_for_interrupt(self._hurry)
-        requests, webhooks = len(self.worker.tokens()), len(self._delivery.tokens())
+    def check_due(self) -> None:
+        """Check for due work now, retention included; for callers that have moved the clock."""
+        for service in (self.worker, self._dispatcher, self._poller, self._maintenance):
+            service.wake()
+
+    def _report_shutdown(self) -> None:
+        """Report at once what shutdown waits for: if nothing is printed for half a minute, operators try `kill -9` next."""
+        can_hurry = self.shutdown_signal.listen_for_interrupt(self.hurry)
+        requests, webhooks = len(self.worker.tokens()), len(self._dispatcher.tokens())
         if requests or webhooks:
             seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
             self._emit(Stopping(requests, webhooks, seconds, can_hurry))
 
-    def _hurry(self) -> None:
-        """Asked to end once more: wait for nothing."""
+    def hurry(self) -> None:
+        """End without waiting for running work: the operator has interrupted the process a second time."""
         self.worker.hurry()
-        self._delivery.hurry()
+        self._dispatcher.hurry()
         self._poller.hurry()
 
-    async def _keep(self, run: Callable[[], Awaitable[None]]) -> None:
-        """A loop that fails in a way it did not foresee is begun again: one defect must not stop the queue."""
+    async def _restart_on_error(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop, and start it again if it raises: one defect must not stop the queue."""
         while True:
             try:
                 return await run()
             except Exception as error:
                 self._emit(ServiceError("loop", error, _RESTART_PAUSE))
                 await asyncio.sleep(_RESTART_PAUSE)
+
+
+def _formats(stores: Stores, settings: Settings) -> dict[str, BodyFormat]:
+    """The bodies of webhooks, by the kind of job."""
+    return {
+        REQUEST_FORMAT: RequestFormat(stores.jobs.output, settings),
+        TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, settings),
+    }

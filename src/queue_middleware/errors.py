@@ -1,40 +1,40 @@
-"""What can go wrong: one root, each error knows the HTTP status it is answered with.
+"""One error tree; each class has the HTTP status of its response.
 
 QueueError
-├── SettingsError                    a wrong option, told at construction
+├── SettingsError                    an option is wrong; raised at construction
 ├── RotationRefused                  the signing keys are not changed
 ├── BadRequest              400      a malformed path, parameter, header or number
-│   └── StillInProgress     400      the result was asked for before there is one
-├── Unauthorized            401      no key, or none that we know
-├── NotAllowed              403      this path may not be queued, this host may not be called
-├── Forbidden               403      somebody else's task
-├── CrossSite               403      a page of another site made a browser send it
+│   └── StillInProgress     400      the result was requested before the request has completed
+├── Unauthorized            401      no key, or an unknown one
+├── NotAllowed              403      this path may not be queued, or this host may not be called
+├── Forbidden               403      the task belongs to another client
+├── CrossSite               403      a browser sent it from a page of another site
 ├── UnknownRoute            404      no such path under the prefix
-├── UnknownRequest          404      no such request, or somebody else's
+├── UnknownRequest          404      no such request, or one of another client
 ├── MethodNotAllowed        405      with `Allow`
-├── BodyTooSlow             408      the body of the request stopped in the middle
-├── AlreadyEnded            409      a callback, a signal or a cancellation that came too late
+├── BodyTooSlow             408      the request body arrives too slowly
+├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
 ├── TooLarge                413      body
 ├── UriTooLong              414
-├── InvalidWebhook          422      a webhook URL that is never going to be called
+├── InvalidWebhook          422      a webhook URL that can never be called
 ├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
-├── TooManyGuesses          429      this address has named too many ids that there are not; with `Retry-After`
+├── TooManyGuesses          429      too many lookups of unknown ids from one address; with `Retry-After`
 ├── HeadersTooLarge         431
-├── StoreError              500      the database answered with something unexpected
+├── StoreError              500      the database failed unexpectedly
 ├── Unavailable             503      with `Retry-After`
 │   ├── NotRunning                   no lifespan, or shutting down
 │   ├── QueueFull                    `max_queued`, `max_tasks`
 │   ├── StoreBusy                    the database cannot be written right now
 │   ├── DiskFull                     too little free disk to accept more work
-│   ├── DatabaseGone                 the database's file was removed or replaced
+│   ├── DatabaseGone                 the database file was removed or replaced
 │   └── Outdated                     a newer release has changed the database's tables
-├── OutboundError                    a call of ours to somebody else failed
-│   ├── OutboundRefused              the guard does not let us connect there
+├── OutboundError                    a call to another host failed
+│   ├── OutboundRefused              the guard does not allow the address
 │   ├── OutboundUnreached            no connection was made to the host
-│   └── OutboundBusy                 the call cannot be made right now, for no fault of the other side
-│       └── OutboundShortage         this process lacks files, memory, ports or threads
+│   └── OutboundBusy                 the call cannot be made right now, for a reason on this side
+│       └── OutboundShortage         out of files, memory, ports or threads
 └── VerificationError       401      a webhook that must not be trusted
-    └── KeysUnavailable     503      the sender's key set cannot be had, so nothing can be said
+    └── KeysUnavailable     503      the sender's key set cannot be fetched, so the signature cannot be checked
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from typing import ClassVar
 
 
 class QueueError(Exception):
-    """Root of everything this package raises. `detail` is a sentence for the person who can mend it."""
+    """Base of all errors of this package. `detail` is a sentence for the person who can fix the cause."""
 
     status: ClassVar[int] = 500
 
@@ -54,7 +54,7 @@ class QueueError(Exception):
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
-        """Extra headers of the HTTP answer, e.g. `retry-after`."""
+        """Extra headers of the HTTP response, e.g. `retry-after`."""
         return ()
 
 
@@ -63,7 +63,7 @@ class SettingsError(QueueError, ValueError):
 
 
 class RotationRefused(QueueError):
-    """The signing keys cannot be changed, or should not be right now; they are as they were."""
+    """The signing keys cannot or should not be changed right now; they are unchanged."""
 
 
 class BadRequest(QueueError):
@@ -73,11 +73,11 @@ class BadRequest(QueueError):
 
 
 class StillInProgress(BadRequest):
-    """The result was asked for before the request was completed (fal queue contract, section 5)."""
+    """The result was requested before the request has completed (docs/reference/protocols/fal.md, section 5)."""
 
 
 class Unauthorized(QueueError):
-    """Nobody says who he is, or he says it with a key that we do not know."""
+    """The client presents no key, or an unknown one."""
 
     status = 401
 
@@ -88,37 +88,37 @@ class Unauthorized(QueueError):
 
 
 class NotAllowed(QueueError):
-    """The path is not one of those that may be queued, or the host none of those that may be called."""
+    """The path may not be queued, or the host may not be called."""
 
     status = 403
 
 
 class Forbidden(QueueError):
-    """The task is somebody else's."""
+    """The task belongs to another client."""
 
     status = 403
 
 
 class CrossSite(QueueError):
-    """A page of another site made its visitor's browser send the request, and `cors_origins` does not allow it."""
+    """A browser sent the request from a page of another site, and `cors_origins` does not allow that site."""
 
     status = 403
 
 
 class UnknownRoute(QueueError):
-    """There is nothing at this path under the prefix."""
+    """There is no route at this path under the prefix."""
 
     status = 404
 
 
 class UnknownRequest(QueueError):
-    """No request with this id is visible to the caller; foreign and unknown ones look the same."""
+    """No request with this id is visible to the client; those of other clients look like unknown ones."""
 
     status = 404
 
 
 class MethodNotAllowed(QueueError):
-    """The route exists, with other methods."""
+    """The route exists, but not with this method."""
 
     status = 405
 
@@ -139,7 +139,7 @@ class BodyTooSlow(QueueError):
 
 
 class AlreadyEnded(QueueError):
-    """What somebody says about a task, or wants of it, comes too late: it has ended otherwise."""
+    """A callback, signal or cancellation comes too late: the task has already ended with another outcome."""
 
     status = 409
 
@@ -157,7 +157,7 @@ class UriTooLong(QueueError):
 
 
 class InvalidWebhook(QueueError):
-    """The webhook URL can never be called: wrong scheme, user info, private address, too long."""
+    """The webhook URL can never be called: wrong scheme, user info, private address, or too long."""
 
     status = 422
 
@@ -169,16 +169,16 @@ class HeadersTooLarge(QueueError):
 
 
 class StoreError(QueueError):
-    """The database failed in a way that is nobody's fault on the wire."""
+    """The database failed in a way that the client did not cause."""
 
 
 class _TryLater(QueueError):
     _is_exact: ClassVar[bool] = False
-    """Whether the time is one's own, and not the same for all who are refused at the moment."""
+    """Whether the wait is specific to one client, and not the same for all clients that are refused at the moment."""
 
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
-        # Up to half as long again, or all who were refused together would come again together.
+        # Up to half as long again, so that clients refused together do not return together.
         most = retry_after if self._is_exact else retry_after + (retry_after + 1) // 2
         self.retry_after = random.randint(retry_after, most)  # noqa: S311
 
@@ -189,20 +189,20 @@ class _TryLater(QueueError):
 
 
 class TooManyQueued(_TryLater):
-    """The client has too many waiting requests, or the queue is longer than it accepts."""
+    """The client has too many queued requests, or the queue is longer than the client accepts."""
 
     status = 429
 
 
 class TooManyGuesses(_TryLater):
-    """An address has named more ids that there are not than somebody who knows one ever would."""
+    """Too many lookups of unknown ids from one client address."""
 
     status = 429
     _is_exact = True
 
 
 class Unavailable(_TryLater):
-    """The queue cannot take this now; the same request may succeed later."""
+    """The queue cannot accept this now; the same request may succeed later."""
 
     status = 503
 
@@ -212,7 +212,7 @@ class NotRunning(Unavailable):
 
 
 class QueueFull(Unavailable):
-    """`max_queued` requests are waiting, or `max_tasks` tasks have not ended."""
+    """`max_queued` requests are queued, or `max_tasks` tasks have not ended."""
 
 
 class StoreBusy(Unavailable):
@@ -224,19 +224,19 @@ class DiskFull(Unavailable):
 
 
 class DatabaseGone(Unavailable):
-    """The file of the database, or one beside it, was removed, renamed or replaced while the queue runs."""
+    """The database file, or one of its companion files, was removed, renamed or replaced while the queue runs."""
 
 
 class Outdated(Unavailable):
-    """Another release has changed the tables of the database; this process must not write to them any more."""
+    """A newer release has changed the tables of the database; this process must not write to them any more."""
 
 
 class OutboundError(QueueError):
-    """A call of ours to another host failed; `detail` says how, never what the other side answered."""
+    """A call to another host failed; `detail` holds how, and never the content of a response."""
 
 
 class OutboundRefused(OutboundError):
-    """The guard does not let us connect there. `is_final` where that follows from the URL alone, not from an address."""
+    """The guard does not allow the address. `is_final` if that follows from the URL alone, without a DNS lookup."""
 
     def __init__(self, detail: str, *, is_final: bool = False) -> None:
         super().__init__(detail)
@@ -248,20 +248,20 @@ class OutboundUnreached(OutboundError):
 
 
 class OutboundBusy(OutboundError):
-    """The call cannot be made right now, for no fault of the other side; nothing was sent, and it may be made again soon."""
+    """The call cannot be made right now, for a reason on this side; nothing was sent, and it can be retried soon."""
 
 
 class OutboundShortage(OutboundBusy):
-    """This process lacks what a connection takes: file descriptors, memory, ports or threads."""
+    """A connection needs file descriptors, memory, ports or threads that this process is out of."""
 
 
 class VerificationError(QueueError):
-    """A webhook that must not be trusted: header missing, too old, or signed by nobody we know."""
+    """A webhook that must not be trusted: a header is missing, it is too old, or no known key has signed it."""
 
     status = 401
 
 
 class KeysUnavailable(VerificationError):
-    """The key set cannot be fetched or read: not the sender's fault, and he may try again."""
+    """The key set cannot be fetched or read, so the signature cannot be checked; the sender may try again."""
 
     status = 503

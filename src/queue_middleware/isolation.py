@@ -1,6 +1,6 @@
-"""Databases of tests: while pytest runs, a queue that would use a file of the project gets a fresh one instead.
+"""Databases in test runs: while pytest runs, a queue that would use a file of the project gets a fresh file instead.
 
-The plugin in `testing` says so in the environment, so that servers which a test starts as processes of their own do the same.
+The plugin in `testing` sets an environment variable, so that server processes which a test starts do the same.
 """
 
 from __future__ import annotations
@@ -19,47 +19,47 @@ from typing import Self
 
 VARIABLE = "QUEUE_TESTS"
 REAL = "QUEUE_TESTS_USE_REAL_DATABASE"
-"""Set to 1 it keeps the plugin from doing anything."""
-_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - compared with, not written to
+"""Set to 1, it disables the plugin."""
+_TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - only compared with
 
 
 @dataclass(frozen=True)
 class Isolation:
-    """Which files are replaced, and where the new ones lie. All folders are absolute and real paths."""
+    """Which database files are replaced, and where the new ones are. All folders are absolute real paths."""
 
     folder: str
-    """Where the new files lie; it is removed at the end."""
+    """Folder of the new files; it is removed at the end."""
     project: tuple[str, ...]
-    """Folders in which, at any depth, files are the project's."""
+    """Folders whose files, at any depth, belong to the project."""
     here: str
-    """The folder in which pytest was started: files directly in it are the project's, too."""
+    """The folder in which pytest was started; files directly in it belong to the project as well."""
     kept: tuple[str, ...]
-    """Folders of temporary files, which stay where the test puts them: `tmp_path` and `tempfile`."""
+    """Folders of temporary files, which are not replaced: `tmp_path` and `tempfile`."""
     _made: Counter[str] = field(default_factory=Counter, repr=False, compare=False)
 
     @classmethod
     def of(cls, folder: Path, *, root: Path, here: Path, basetemp: Path | None) -> Self:
-        """For a run of pytest in the project `root`, started in the folder `here`, perhaps with `--basetemp`."""
+        """For a pytest run in the project `root`, started in the folder `here`, possibly with `--basetemp`."""
         temporary = sorted({str(Path(path).resolve()) for path in (tempfile.gettempdir(), *_TEMPORARY)})
-        # A folder that holds all temporary files, such as `/`, says nothing about whose they are.
+        # A folder that contains all temporary files, such as `/`, does not identify files of the project.
         project = [str(path) for path in (root, here) if not any(_is_below(place, str(path)) for place in temporary)]
         kept = [] if basetemp is None else [str(basetemp.resolve())]
         return cls(str(folder.resolve()), tuple(dict.fromkeys(project)), str(here), (*kept, *temporary))
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """Of the variable."""
+        """Parse the value of the variable."""
         known = json.loads(text)
         return cls(known["folder"], tuple(known["project"]), known["here"], tuple(known["kept"]))
 
     def written(self) -> str:
-        """For the variable."""
+        """The value of the variable."""
         return json.dumps({"folder": self.folder, "project": self.project, "here": self.here, "kept": self.kept})
 
     def place(self, database: Path, name: str) -> Path:
-        """The file for a queue of the application `name` that would use this one.
+        """The file for a queue of the application `name` that would use `database`.
 
-        Each queue that is made gets a fresh file; the first, second … of each process share theirs with those of the others.
+        Each queue of a process gets a fresh file; the first, second … queues of several processes share one file each.
         """
         if not self._replaces(str(database)):
             return database
@@ -69,12 +69,12 @@ class Isolation:
         return Path(self.folder) / f"{plain}-{identity}-{self._made[identity]}.sqlite3"
 
     def _replaces(self, database: str) -> bool:
-        """The innermost folder that says something decides: a project may lie in a temporary folder, and hold one."""
+        """The innermost known folder decides: a project may be in a temporary folder, and contain one."""
         if database.rpartition("/")[0] == self.here:
             return True
         project = max((len(path) for path in self.project if _is_below(database, path)), default=0)
         kept = max((len(path) for path in self.kept if _is_below(database, path)), default=0)
-        return project >= kept  # also where none does: it is a file of the machine
+        return project >= kept  # also outside all known folders: then it is a file of the machine
 
 
 def isolation(environ: Mapping[str, str] | None = None) -> Isolation | None:

@@ -39,6 +39,11 @@ class KeyReloader:
         self._version: FileVersion | None = None
         self._error = ""
 
+    @property
+    def signer(self) -> Signer:
+        """The signer that `open` has made."""
+        return self._signer
+
     async def open(self) -> Signer:
         """Load the keys; the first one is created if the option `signing_key` is not set. Raises `SettingsError`."""
         ring = await aside(self._load) if self._option_keys is None else self._option_keys

@@ -1,4 +1,4 @@
-"""What one attempt says, on its way to the store: bounded, in order, and a few writes a second however much it is."""
+"""Buffers the log lines and progress of an attempt and stores them: bounded, in order, with a few writes a second."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ T = TypeVar("T")
 GATHER = 0.1
 """Seconds for which lines are gathered before they are written."""
 LINES = 10_000
-"""Lines of one attempt."""
+"""Lines that are kept of one attempt."""
 _PAUSE = 1.0
-"""Seconds between two tries to reach a database that does not answer."""
+"""Seconds between two tries to reach a store that is not available."""
 
 
 @dataclass(slots=True)
-class Shelf:
-    """What all logbooks of a process share. Made in the event loop's thread."""
+class LogBufferContext:
+    """What all log buffers of a process share. Created in the thread of the event loop."""
 
     store: Store
     emit: Emit
     loop: asyncio.AbstractEventLoop
     size: int
-    """Bytes of one logbook."""
+    """Bytes that are kept of one attempt."""
     thread: int = field(default_factory=threading.get_ident)
     process: int = field(default_factory=os.getpid)
-    """In a process that was forked from it, a thread that is not there may hold the locks of shelf and logbooks for ever."""
+    """In a forked process, the locks here and in the buffers may be held forever by a thread that does not exist there."""
     opening: threading.RLock = field(default_factory=threading.RLock)
-    """Two threads of one attempt may want its logbook at once."""
+    """Held while a log buffer is created: two threads of one attempt may need it at once."""
 
 
-class Logbook:
-    """`write` and `report` may be called from any thread and return at once; all else belongs to the event loop.
+class LogBuffer:
+    """`write` and `report` may be called from any thread and return at once; call the other methods in the event loop only.
 
-    At most `LINES` lines and `size` bytes are taken from an attempt, whether the database answers or not; the rest is counted.
+    At most `LINES` lines and `size` bytes are kept of an attempt, also during an outage of the store; the rest is counted.
     """
 
-    # What most attempts never change lies in the class.
+    # Defaults that most attempts never change are in the class.
     _dropped = 0
     _progress: Progress | None = None
     _report: tuple[int, LogLine] | None = None
@@ -61,28 +61,28 @@ class Logbook:
     _secret: str | None = None
     _trouble: ErrorStreak | None = None
 
-    def __init__(self, claim: Claim, shelf: Shelf) -> None:
+    def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
-        self._shelf = shelf
-        self._room = shelf.size
-        self._places = LINES if shelf.size else 0
+        self._context = context
+        self._room = context.size
+        self._places = LINES if context.size else 0
         self._lines: list[LogLine] = []
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
 
     # --- from any thread
 
-    def hide(self, secret: str | None) -> None:
-        """Of a text that is a secret asterisks are written, wherever it stands."""
+    def redact(self, secret: str | None) -> None:
+        """Replace this secret by asterisks in all lines from now on."""
         self._secret = secret
 
-    def _hidden(self, text: str) -> str:
+    def _redacted(self, text: str) -> str:
         return text if self._secret is None else text.replace(self._secret, "*" * len(self._secret))
 
     def write(self, line: LogLine) -> None:
-        """Take a line, unless there are too many. Those of a repeated attempt say so."""
+        """Take a line, unless there are too many. Lines of a repeated attempt get a label with its number."""
         if self._secret is not None:
-            labels = {name: self._hidden(text) for name, text in line.labels.items()}
-            line = line.replace(message=self._hidden(line.message), labels=labels)
+            labels = {name: self._redacted(text) for name, text in line.labels.items()}
+            line = line.replace(message=self._redacted(line.message), labels=labels)
         if self._claim.attempt > 1:
             line = line.replace(labels={**line.labels, "attempt": str(self._claim.attempt)})
         with self._lock:
@@ -94,9 +94,9 @@ class Logbook:
             self._wake()
 
     def report(self, progress: Progress) -> None:
-        """Take a report. Of those between two writes the last is kept, and becomes a line if it says something new."""
+        """Take a progress report. The last one between two writes is kept, and becomes a line if its text is new."""
         if progress.stage is not None:
-            progress = progress.replace(stage=self._hidden(progress.stage))
+            progress = progress.replace(stage=self._redacted(progress.stage))
         with self._lock:
             if self._closed:
                 return
@@ -117,22 +117,23 @@ class Logbook:
 
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
-            if threading.get_ident() == self._shelf.thread:
-                self._rest(GATHER)
+            if threading.get_ident() == self._context.thread:
+                self._schedule(GATHER)
             else:
-                self._shelf.loop.call_soon_threadsafe(self._rest, GATHER)
+                self._context.loop.call_soon_threadsafe(self._schedule, GATHER)
 
-    # --- writing every now and then
+    # --- periodic writes
 
-    def _rest(self, seconds: float) -> None:
+    def _schedule(self, seconds: float) -> None:
         if self._timer is not None:
             self._timer.cancel()
         if not self._closed:
-            self._timer = self._shelf.loop.call_later(seconds, self._write)
+            self._timer = self._context.loop.call_later(seconds, self._write)
 
     def _write(self) -> None:
+        self._timer = None
         if self._writing is not None:
-            self._rest(GATHER)
+            self._schedule(GATHER)
         elif not self._closed:
             self._submit(*self._take())
 
@@ -151,26 +152,26 @@ class Logbook:
     def _submit(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         if lines or progress is not None:
             try:
-                told = self._shelf.store.log(self._claim, lines, progress)
-            except Exception as error:  # lines that cannot even be spelled must not cost the job its end
-                self._shelf.emit(ServiceError("logs", error, 0))
+                stored = self._context.store.log(self._claim, lines, progress)
+            except Exception as error:  # lines that cannot be serialized must not prevent the job from ending
+                self._context.emit(ServiceError("logs", error, 0))
                 return
             self._written = lines, progress
-            self._writing = asyncio.ensure_future(told)
-            self._writing.add_done_callback(self._look)
+            self._writing = asyncio.ensure_future(stored)
+            self._writing.add_done_callback(self._on_written)
 
-    def _look(self, writing: asyncio.Future[bool]) -> None:
-        """See what became of a write, once."""
+    def _on_written(self, writing: asyncio.Future[bool]) -> None:
+        """Handle the result of a write, once."""
         if self._writing is not writing or writing.cancelled():
             return
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._trouble = self._trouble or ErrorStreak("logs", self._shelf.emit)
+            self._trouble = self._trouble or ErrorStreak("logs", self._context.emit)
             self._trouble.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
-            self._shelf.emit(ServiceError("logs", error, 0))
+            self._context.emit(ServiceError("logs", error, 0))
         elif not writing.result():
             self.discard()
         elif self._trouble is not None:
@@ -183,18 +184,18 @@ class Logbook:
             if self._report is not None:
                 self._report = self._report[0] + len(lines), self._report[1]
             self._expected = True
-        self._rest(_PAUSE)
+        self._schedule(_PAUSE)
 
     # --- the end
 
     def before(self, end: Callable[..., Awaitable[T]], *, wait: bool = False) -> Callable[..., Awaitable[T]]:
-        """`end`, a verb of the store, with the last lines told to the store in front of it; with `wait`, and stored.
+        """`end`, a method of the store, preceded by the last lines; with `wait` it is called only when they are stored.
 
-        Like `end` it may be said again when it raises; that is the way of lines that could not be stored.
+        What is returned may be called again when it raises, as `end` may; so lines that could not be stored are retried.
         """
 
         async def lines_and_end(*arguments: object) -> T:
-            await self._hand_over()
+            await self._submit_rest()
             if wait:
                 await self._all_stored()
             result = await end(*arguments)
@@ -203,33 +204,33 @@ class Logbook:
 
         return lines_and_end
 
-    async def _hand_over(self) -> None:
+    async def _submit_rest(self) -> None:
         self._close()
-        await self._quiet()  # in order: what is on its way may have to be told again
-        # The progress too: a request that now waits for somebody outside shows it until he calls.
+        await self._wait_written()  # in order: what is being written may have to be written again
+        # The progress too: a request that now waits for an external service shows it meanwhile.
         self._submit(*self._take())
 
     async def _all_stored(self) -> None:
-        await self._quiet()
+        await self._wait_written()
         if self._lines:
             raise StoreBusy("the last log lines could not be stored", 5)
 
-    async def _quiet(self) -> None:
+    async def _wait_written(self) -> None:
         writing = self._writing
         if writing is not None:
             if not writing.done():
-                await asyncio.wait((writing,))  # which does not end it, should our caller be cancelled
-            self._look(writing)
+                await asyncio.wait((writing,))  # does not cancel the write when the caller is cancelled
+            self._on_written(writing)
 
     def _close(self) -> None:
         with self._lock:
-            if not self._closed and self._dropped and self._shelf.size:
-                self._lines.append(dropped_line(now(), self._dropped, LINES, self._shelf.size))
+            if not self._closed and self._dropped and self._context.size:
+                self._lines.append(dropped_line(now(), self._dropped, LINES, self._context.size))
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def discard(self) -> None:
-        """Forget what is not stored, and take nothing more: the attempt does not count any longer."""
+        """Drop what is not stored, and take nothing more: the claim is no longer held."""
         self._close()
         self._take()

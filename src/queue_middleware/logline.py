@@ -1,4 +1,4 @@
-"""What becomes a log line: fal's words for levels, and texts that are bounded and can be stored, whatever was said."""
+"""Builds log lines: fal's levels, and texts that are bounded and can be stored, whatever objects are logged."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ LEVELS: dict[str, LogLevel] = {
     "CRITICAL": LogLevel.ERROR,
     "FATAL": LogLevel.ERROR,
 }
-"""fal's words, and those of Python's `logging` that are others."""
+"""fal's levels, and the names of Python's `logging` that differ from them."""
 
 
 def now() -> int:
@@ -59,17 +59,17 @@ def now() -> int:
 
 
 def read_level(level: str | int) -> LogLevel:
-    """The level that a word of `LEVELS`, in any case, or a number of `logging` names. Raises `ValueError`."""
+    """The level for a name of `LEVELS`, in any case, or for a number of `logging`. Raises `ValueError`."""
     if isinstance(level, int):
         return level_of(level)
-    word = LEVELS.get(level.upper()) if isinstance(level, str) else None
-    if word is None:
-        raise ValueError(f"level is {level!r}; it is one of {', '.join(LEVELS)}")
-    return word
+    known = LEVELS.get(level.upper()) if isinstance(level, str) else None
+    if known is None:
+        raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS)}")
+    return known
 
 
 def level_of(number: int) -> LogLevel:
-    """What fal calls a level of `logging`, where 20 is INFO."""
+    """Return fal's level for a number of `logging`, where 20 is INFO."""
     if number >= 30:
         return LogLevel.ERROR if number >= 40 else LogLevel.WARN
     return LogLevel.INFO if number >= 20 else LogLevel.DEBUG
@@ -82,7 +82,7 @@ def make_line(at: int, level: LogLevel, message: object, labels: Mapping[str, ob
 
 
 def progress_line(at: int, progress: Progress) -> LogLine:
-    """What a report of progress says among the lines, e.g. `40% upscaling`."""
+    """The line for a progress report, e.g. `40% upscaling`."""
     message = f"{progress.fraction:.0%} {progress.stage or ''}".rstrip()
     return LogLine(at, LogLevel.INFO, message, {"progress": f"{progress.fraction:g}"})
 
@@ -101,18 +101,18 @@ LOSSES: dict[Loss, str] = {
 
 
 def loss_line(at: int, attempt: int, most: int, loss: Loss, delay: float) -> LogLine:
-    """Why a request waits that lost its process; `at` in milliseconds, `delay` in seconds."""
+    """The line for a request that lost its process and is retried; `at` in milliseconds, `delay` in seconds."""
     return _again_line(at, attempt, f"attempt {attempt} of {most} {LOSSES[loss]}; next attempt in {_seconds(delay)} or later")
 
 
 def retry_line(at: int, attempt: int, most: int, reason: str, delay: float) -> LogLine:
-    """Why a request waits whose attempt is repeated; `at` in milliseconds, `delay` in seconds."""
+    """The line for a failed attempt that is retried; `at` in milliseconds, `delay` in seconds."""
     reason = clean(reason, LABEL)
     return _again_line(at, attempt, f"attempt {attempt} of {most} {reason}; next attempt in {_seconds(delay)}")
 
 
 def hand_back_line(at: int, attempt: int, *, charged: bool) -> LogLine:
-    """Why a request waits whose process ended in order."""
+    """The line for a request whose process was shut down during its attempt."""
     counts = "it counts, because this has happened too often" if charged else "it does not count"
     return _again_line(
         at, attempt, f"attempt {attempt} was stopped by the end of its process; {counts}, and the request is run again"
@@ -128,12 +128,12 @@ def _seconds(delay: float) -> str:
 
 
 def size_of(line: LogLine) -> int:
-    """Bytes of all that was said in it."""
+    """Bytes of the message and of all labels."""
     return _bytes(line.message) + sum([_bytes(name) + _bytes(value) for name, value in line.labels.items()])
 
 
 def clean(value: object, most: int) -> str:
-    """The text of `value`, at most so many characters and a remark about those that are left out; valid Unicode."""
+    """The text of `value` as valid Unicode: at most `most` characters, and a remark about those that are left out."""
     try:
         # Plain: the text of a subclass of str may be itself (Django's SafeString), which cannot be stored.
         text = value if type(value) is str else str.__str__(str(value))

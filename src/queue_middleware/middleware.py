@@ -1,8 +1,8 @@
-"""`QueueMiddleware`: a switch. Lifespan, our prefix and hosts, and everything else, which reaches the application untouched."""
+"""ASGI entry point: sends the lifespan, the queue's routes, and everything else (unchanged) where they belong."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from datetime import datetime
@@ -31,7 +31,7 @@ from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
 from .wrapping import check_application, check_authenticate, check_nesting
 
 if TYPE_CHECKING:
-    # With a default, so that a bare `QueueMiddleware` is a whole type for users' strict mypy; `typing` has it from 3.13 on.
+    # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.
     from typing_extensions import TypeVar
 
     AppT = TypeVar("AppT", bound=App, default=Any)
@@ -45,26 +45,26 @@ _NOTHING = object()
 
 
 class _Dispatch:
-    """Where scopes go. Apart from the middleware, whose `__getattr__` makes Python slow to read its attributes."""
+    """Dispatch data of a middleware, kept apart because the middleware's `__getattr__` makes attribute access slow."""
 
-    __slots__ = ("around", "has_looked", "hosts", "inner", "outer", "prefix", "queue", "root")
+    __slots__ = ("around", "has_surroundings", "hosts", "inner", "outer", "prefix", "queue", "root")
 
     def __init__(self, app: App, settings: Settings) -> None:
         self.inner = app
-        """What requests go to that are not the queue's."""
+        """Receives the requests that are not for the queue."""
         self.outer = app
-        """What replays go to."""
+        """Receives the replays."""
         self.prefix = settings.prefix
         self.root = declared_root(app)
         self.hosts = frozenset(host.encode() for host in settings.fal_hosts)
         self.around: dict[str, Any] = {}
-        self.has_looked = False
+        self.has_surroundings = False
         self.queue: ASGIApp
 
-    def look_around(self, scope: Scope) -> None:
-        """Remember what stands in front of the queue, which a replay does not pass through."""
+    def read_surroundings(self, scope: Scope) -> None:
+        """Remember the scope entries of the applications around the queue, which a replay does not pass through."""
         self.around |= process_objects(scope)
-        self.has_looked = scope["type"] != "lifespan"  # which does not pass through routers
+        self.has_surroundings = scope["type"] != "lifespan"  # which does not pass through routers
 
     def replay(self, scope: Scope, receive: Receive, send: Send) -> Awaitable[Any]:
         """Call the application with a stored request."""
@@ -72,9 +72,9 @@ class _Dispatch:
         return self.outer(scope, receive, send)
 
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """A request that is the queue's."""
+        """Serve a request for the queue."""
         if self.root and not scope.get("root_path"):
-            scope["root_path"] = self.root  # as the application does when it is called
+            scope["root_path"] = self.root  # as the application itself would do
         await self.queue(scope, receive, send)
 
 
@@ -84,17 +84,17 @@ class QueueMiddleware(Generic[AppT]):
     `app = QueueMiddleware(app)` around everything else is recommended. `QueueMiddleware.attach(app)` puts the queue into the
     application's object instead. `app.add_middleware(QueueMiddleware, …)` works too, but a replay then does not pass through
     the middlewares that were added later. Options are those of `Settings`, each also read from the environment as
-    `QUEUE_<NAME>`. The name of the application and the real path of the database are found here, and `settings` holds them.
+    `QUEUE_<NAME>`. The name of the application and the real path of the database are determined here and stored in `settings`.
     Nothing is opened before the application starts.
 
     `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`,
-    and returns the name of the client, or None for a stranger, which is answered 401.
+    and returns the name of the client, or None for an unknown client, which gets a 401.
 
     `app` is the application itself. Attributes that the middleware does not have are read, set and deleted there, so
-    `app.state`, `app.dependency_overrides` and `@app.get(…)` work after the wrapping as before. Deleting what was set here
-    restores what was there. Names with two underscores at both ends are never passed on: the class stays `QueueMiddleware`.
+    `app.state`, `app.dependency_overrides` and `@app.get(…)` work as before the wrapping. Deleting an attribute that was set
+    here restores its previous value. Names with two underscores at both ends are not forwarded.
 
-    Raises `SettingsError` for an option that is unknown or wrong.
+    Raises `SettingsError` for an option that is unknown or wrong. `_clock`, Unix seconds, is for tests that move time.
     """
 
     app: AppT
@@ -105,6 +105,7 @@ class QueueMiddleware(Generic[AppT]):
         *,
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
+        _clock: Callable[[], float] | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_application(app)
@@ -112,10 +113,12 @@ class QueueMiddleware(Generic[AppT]):
             check_authenticate(authenticate)
         settings = Settings.load(options)
         self._place = settings.prefix, database_path(settings.database)
-        check_nesting(_places(app), self._place)
+        check_nesting(_queues_of(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
-        self._runtime = Runtime(dispatch.replay, self.settings, observers, wrapped=app, alone=settings.name is None)
+        self._runtime = Runtime(
+            dispatch.replay, self.settings, observers, wrapped=app, exclusive=settings.name is None, clock=_clock
+        )
         self._queue = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
         dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue
@@ -133,8 +136,8 @@ class QueueMiddleware(Generic[AppT]):
     ) -> Self:
         """Put a queue into a FastAPI, Starlette or Quart application, which stays the object to serve.
 
-        It is outside all middlewares, also those that are added later. Call it once, before the application is started. Returns
-        the queue, for `counts()`, `redeliver()`, `running()` and so on. Raises `SettingsError` for other applications.
+        It is outside all middlewares, even those added later. Call it once, before the application starts. Returns the queue,
+        for `counts()`, `redeliver()`, `running()` and so on. Raises `SettingsError` for other applications.
         """
         attachment = Attachment(app)
         queue = cls(app, observers=observers, authenticate=authenticate, **options)
@@ -143,7 +146,7 @@ class QueueMiddleware(Generic[AppT]):
         return queue
 
     def __getattr__(self, name: str) -> Any:
-        """Called for what is not found here."""
+        """Forward an attribute that the middleware does not have to the application."""
         where = ""
         if "app" in self.__dict__ and not _is_special(name):
             try:
@@ -165,19 +168,19 @@ class QueueMiddleware(Generic[AppT]):
         elif (replaced := self._replaced.pop(name, _NOTHING)) is _NOTHING:
             delattr(self.app, name)
         else:
-            # pytest's `monkeypatch` looks into `__dict__`, finds nothing there, and deletes in order to restore.
+            # pytest's `monkeypatch` finds nothing in `__dict__`, and therefore deletes in order to restore.
             setattr(self.app, name, replaced)
 
     def _is_of_app(self, name: str) -> bool:
-        """Whether it is the application's; while the middleware is still being made nothing is."""
+        """Whether the attribute belongs to the application; none does before the constructor has set `app`."""
         own = self.__dict__
         return "app" in own and name not in own and not hasattr(type(self), name) and not _is_special(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One ASGI scope."""
         kind, dispatch = scope["type"], self._dispatch
-        if not dispatch.has_looked:
-            dispatch.look_around(scope)
+        if not dispatch.has_surroundings:
+            dispatch.read_surroundings(scope)
         if kind == "http" and (dispatch.prefix in scope["path"]) and is_ours(scope, dispatch.prefix, dispatch.root):
             await dispatch.serve(scope, receive, send)
         elif kind == "lifespan":
@@ -186,14 +189,14 @@ class QueueMiddleware(Generic[AppT]):
             if kind == "http":
                 await dispatch.serve(scope, receive, send)
             else:
-                await send({"type": "websocket.close", "code": 1000, "reason": "this host has no websockets"})
+                await send({"type": "websocket.close", "code": 1000, "reason": "this host serves no websockets"})
         else:
             await dispatch.inner(scope, receive, send)
 
-    # --- for operators; while the queue runs, otherwise they raise `NotRunning`
+    # --- for operators; they raise `NotRunning` if the queue is not running
 
     async def counts(self) -> Counts:
-        """How many requests, webhooks and receivers are in each state that has any."""
+        """How many requests, webhooks and receivers are in each state; empty states are left out."""
         return await self._runtime.counts()
 
     async def deliveries(
@@ -210,7 +213,7 @@ class QueueMiddleware(Generic[AppT]):
     ) -> list[DeliveryRecord]:
         """Webhooks by `request_id`, `delivery_id`, `host`, `since`, `until`, `dead_only`, oldest first.
 
-        The next page begins `after` the last id of this one.
+        The next page starts `after` the last id of this one.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
@@ -218,7 +221,7 @@ class QueueMiddleware(Generic[AppT]):
         return await self._runtime.ledger.deliveries(criteria, after=after, limit=limit)
 
     async def delivery_attempts(self, delivery_id: int) -> list[Attempt]:
-        """What came of each attempt to deliver a webhook, with the beginning of the answer. Not for the submitter's eyes."""
+        """Each attempt to deliver a webhook, with the beginning of the response. Do not show it to the submitter."""
         return await self._runtime.ledger.attempts(delivery_id)
 
     async def receivers(self, standings: Collection[Standing] = UNHEALTHY) -> list[Receiver]:
@@ -237,8 +240,8 @@ class QueueMiddleware(Generic[AppT]):
     ) -> int:
         """Deliver webhooks again, selected as by `deliveries`; how many. Each begins its schedule anew, under the same id.
 
-        One request or delivery that is named is delivered again whatever became of it; of all others only those that were
-        given up, unless `dead_only=False` is said. Raises `BadRequest` where nothing is selected, and `UnknownRequest`.
+        The filters are those of `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are selected; with the
+        other filters only dead ones, unless `dead_only=False`. Raises `BadRequest` without a filter, and `UnknownRequest`.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
@@ -248,10 +251,10 @@ class QueueMiddleware(Generic[AppT]):
     def running(
         self, state: Mapping[str, Any] | None = None, *, parent: App | None = None
     ) -> AbstractAsyncContextManager[None]:
-        """`async with queue.running():` starts the queue where no lifespan does: mounted applications, servers without it.
+        """`async with queue.running():` starts the queue if no lifespan does, e.g. in a mounted application.
 
-        `state` is what your lifespan yields: each replay finds a shallow copy in `request.state`. `parent` is the application
-        in which the queue is mounted: with it replays find `request.app` and `url_for` also before the first request.
+        `state` is what your lifespan yields; each replay gets a shallow copy as `request.state`. `parent` is the application in
+        which the queue is mounted; with it `request.app` and `url_for` work in replays even before the first request.
         """
         if parent is not None:
             router = getattr(parent, "router", None)
@@ -260,24 +263,24 @@ class QueueMiddleware(Generic[AppT]):
 
 
 def _is_special(name: str) -> bool:
-    """Whether Python itself asks for it: `__wrapped__`, `__getstate__`, `__signature__`."""
+    """Whether it is a name of Python's own protocols: `__wrapped__`, `__getstate__`, `__signature__`."""
     return name.startswith("__") and name.endswith("__")
 
 
 def _identified(settings: Settings, database: Path, app: object) -> Settings:
-    """With the name of the application, and the real path of its database: neither depends on what happens later."""
+    """With the application's name and the real path of its database, both fixed at construction."""
     name = settings.name or default_name(app)
     if (tests := isolation()) is not None:
         database = tests.place(database, name)
     return replace(settings, name=name, database=str(database))
 
 
-def _places(app: object) -> Iterator[tuple[str, Path]]:
-    """Prefix and database of each queue that an application has already, or is going to be given by its framework."""
+def _queues_of(app: object) -> Iterator[tuple[str, Path]]:
+    """Prefix and database of each queue that an application has already, or that its framework will add to it."""
     for layer in layers(app):
         queue = layer if isinstance(layer, QueueMiddleware) else attached_queue(layer)
         if isinstance(queue, QueueMiddleware):
-            yield queue._place  # noqa: SLF001 - one of us
+            yield queue._place  # noqa: SLF001 - the same class
         for added in getattr(layer, "user_middleware", ()):
             if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
                 options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}

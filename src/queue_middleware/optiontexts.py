@@ -1,4 +1,4 @@
-"""From what somebody writes for an option to its value. Each raises `SettingsError` for what it does not understand."""
+"""Parsers from the text or object given for an option to its value. Each raises `SettingsError` for what it cannot parse."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, 
 
 
 _LARGEST = 2**53
-"""Numbers that everybody who reads them takes for the same: databases, JSON, other languages."""
+"""Integers up to this one are exact in databases, JSON and other languages."""
 _LONGEST = 36525 * 86400.0
 """A hundred years, in seconds; times are kept as milliseconds in 64 bits."""
 
 
 def parse_size(value: object) -> int:
-    """Bytes of `1048576`, `"10 MiB"` or `"2GB"`."""
+    """Bytes from `1048576`, `"10 MiB"` or `"2GB"`."""
     if isinstance(value, int) and not isinstance(value, bool):
         return _bounded(value)
     match = re.fullmatch(r"(\d+)\s*([a-z]*)", str(value).strip().lower())
@@ -34,7 +34,7 @@ def parse_size(value: object) -> int:
 
 
 def parse_seconds(value: object) -> float:
-    """Seconds of `20`, `"5s"` or `"30m"`."""
+    """Seconds from `20`, `"5s"` or `"30m"`."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         if isinstance(value, float) and not math.isfinite(value):
             raise SettingsError(f"{value!r} is not a duration")
@@ -43,7 +43,7 @@ def parse_seconds(value: object) -> float:
 
 
 def parse_integer(value: object) -> int:
-    """A whole number."""
+    """A non-negative integer."""
     if isinstance(value, int) and not isinstance(value, bool):
         return _bounded(value)
     if isinstance(value, str) and value.strip().isascii() and value.strip().isdecimal():
@@ -52,7 +52,7 @@ def parse_integer(value: object) -> int:
 
 
 def parse_words(value: object) -> tuple[str, ...]:
-    """Words with commas between them, or a list of words."""
+    """Words from a string with commas, or from a list."""
     if isinstance(value, str):
         return tuple(word for part in value.split(",") if (word := part.strip()))
     if isinstance(value, Iterable) and not isinstance(value, bytes | Mapping):
@@ -63,12 +63,12 @@ def parse_words(value: object) -> tuple[str, ...]:
 
 
 def parse_waits(value: object) -> tuple[float, ...]:
-    """Seconds of `"5s, 5m"`, of a list of durations, or of one."""
+    """Seconds from `"5s, 5m"`, from a list of durations, or from one duration."""
     if isinstance(value, str):
         return tuple(map(_no_longer, parse_schedule(value)))
     waits = tuple(parse_seconds(wait) for wait in value) if isinstance(value, Iterable) else (parse_seconds(value),)
     if any(wait < 0 for wait in waits):
-        raise SettingsError(f"{value!r} holds a wait below zero")
+        raise SettingsError(f"{value!r} contains a negative duration")
     return waits
 
 
@@ -80,14 +80,14 @@ def _bounded(number: int) -> int:
 
 def _no_longer(seconds: float) -> float:
     if seconds > _LONGEST:
-        raise SettingsError("that is more than a hundred years")
+        raise SettingsError("a duration cannot be longer than a hundred years")
     return seconds
 
 
 def parse_text(value: object) -> str:
-    """A text, or a path, that is not empty."""
+    """A string or a path, not empty."""
     if not isinstance(value, str | os.PathLike) or not str(value):
-        raise SettingsError(f"{value!r} is not a text")
+        raise SettingsError(f"{value!r} is not a non-empty string")
     return str(value)
 
 
@@ -95,14 +95,14 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def parse_database(value: object) -> str:
-    """A path, or `sqlite:///path`, as it is written."""
+    """A path, or `sqlite:///path`, as written."""
     text = parse_text(value)
     path_of_database(text)
     return text
 
 
 def path_of_database(text: str) -> str:
-    """The path in the option `database`; a relative one behind three slashes, an absolute one behind four."""
+    """The path in the option `database`: relative after three slashes, absolute after four."""
     scheme, separator, rest = text.partition("://")
     if separator and scheme != "sqlite":
         raise SettingsError(f"{scheme}://… is not supported; write a path or sqlite:///path")
@@ -111,7 +111,7 @@ def path_of_database(text: str) -> str:
     path = text if not separator else "/" + rest.lstrip("/") if rest.startswith("//") else rest.removeprefix("/")
     if not path.strip() or path == ":memory:" or path.startswith("file:"):
         raise SettingsError(
-            f"{text!r} is not the path of a file; what is accepted has to outlive the process, so write e.g. 'queue.sqlite3'"
+            f"{text!r} is not the path of a file; accepted requests have to survive the process, so write e.g. 'queue.sqlite3'"
         )
     if _CONTROL.search(path) or path.endswith("/"):
         raise SettingsError(f"{text!r} is not the path of a file; write e.g. 'queue.sqlite3'")
@@ -119,20 +119,20 @@ def path_of_database(text: str) -> str:
 
 
 def parse_name(value: object) -> str:
-    """The name of an application: 1 to 128 characters that can be printed."""
+    """The name of an application: 1 to 128 printable characters."""
     if not isinstance(value, str) or not 0 < len(value.strip()) <= 128 or not value.isprintable():
         raise SettingsError(f"{value!r} is not a name; write 1 to 128 characters, e.g. 'pictures'")
     return value.strip()
 
 
 def parse_key_or_path(value: object) -> str:
-    """Seeds, or the path of a file of them; `~` is the home folder."""
+    """Seeds, or the path of a file with seeds; `~` is the home folder."""
     text = parse_text(value)
-    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - as it is where there is no home
+    return os.path.expanduser(text) if text.startswith("~") else text  # noqa: PTH111 - unchanged if there is no home folder
 
 
 def parse_patterns(value: object) -> tuple[str, ...]:
-    """Patterns of paths; each begins with a slash or with a wildcard."""
+    """Path patterns; each begins with a slash or a wildcard."""
     patterns = parse_words(value)
     for pattern in patterns:
         if pattern[:1] not in ("/", "*", "?", "["):
@@ -143,7 +143,7 @@ def parse_patterns(value: object) -> tuple[str, ...]:
 
 
 def parse_flag(value: object) -> bool:
-    """Yes or no."""
+    """A boolean from `true`, `yes`, `on`, `1` or `false`, `no`, `off`, `0`."""
     words = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False, "off": False}
     if (flag := words.get(str(value).strip().lower())) is None:
         raise SettingsError(f"{value!r} is neither true nor false")
@@ -151,7 +151,7 @@ def parse_flag(value: object) -> bool:
 
 
 def parse_prefix(value: object) -> str:
-    """`/fal/queue` of that, with slashes around it or without."""
+    """A path such as `/fal/queue`; slashes at both ends are optional."""
     prefix = "/" + str(value).strip("/")
     if not isinstance(value, str) or not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", prefix) or {".", ".."} & set(prefix.split("/")):
         raise SettingsError(f"{value!r} is not a prefix; write a path of plain words, e.g. '/fal/queue'")
@@ -159,11 +159,11 @@ def parse_prefix(value: object) -> str:
 
 
 def parse_hosts(value: object) -> tuple[str, ...]:
-    """Names of hosts, with ports or without."""
+    """Host names, with or without a port."""
     hosts = tuple(canonical_authority(word) for word in parse_words(value))
     for host in hosts:
         if not re.fullmatch(r"([a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|\[[0-9a-f:.]+\])(:[0-9]{1,5})?", host):
-            raise SettingsError(f"{host!r} is not the name of a host; write e.g. 'queue.example.com', with a port or without")
+            raise SettingsError(f"{host!r} is not a host name; write e.g. 'queue.example.com', with or without a port")
     return hosts
 
 
@@ -175,7 +175,7 @@ def parse_app(value: object) -> str:
 
 
 def parse_origins(value: object) -> tuple[str, ...]:
-    """Origins as browsers name them, or `*`."""
+    """Origins as browsers send them, or `*`."""
     origins = tuple(_canonical_origin(word.lower().removesuffix("/")) for word in parse_words(value))
     for origin in origins:
         if origin != "*" and not re.fullmatch(r"[a-z][a-z0-9+.-]*://[^/?#@\s*]+", origin):
@@ -184,39 +184,39 @@ def parse_origins(value: object) -> tuple[str, ...]:
 
 
 def _canonical_origin(word: str) -> str:
-    """As browsers send it, where it is the origin of a web page."""
+    """As browsers send it, if it is the origin of a web page."""
     origin = origin_of(word) if re.fullmatch(r"https?://[^/?#@\s*]+", word) else None
     return word if origin is None else str(origin)
 
 
 def parse_keys(value: object) -> tuple[str, ...]:
-    """Keys that may use the queue."""
+    """API keys."""
     keys = parse_words(value)
     if not keys:
-        # The option is written in order that keys are asked for; perhaps they were lost on the way here.
-        raise SettingsError("there is no key in it; leave the option away where everybody may use the queue")
+        # The option is set in order to require keys; its value may have been lost, e.g. by an empty variable.
+        raise SettingsError("contains no API key; omit the option to allow anonymous access")
     for key in keys:
-        # Not repeated: it may be nearly the secret.
+        # The value is not repeated: it may be almost the secret.
         if not re.fullmatch(r"[\x21-\x7e]{8,512}", key):
-            raise SettingsError("an API key is a text of 8 to 512 characters of ASCII, without spaces and commas")
+            raise SettingsError("an API key is 8 to 512 ASCII characters without spaces and commas")
     return keys
 
 
 def parse_hosts_or_suffixes(value: object) -> tuple[str, ...]:
-    """Names of hosts, and `*.suffix`."""
+    """Host names, and `*.suffix`."""
     words = tuple(canonical_pattern(word) for word in parse_words(value))
     for word in words:
         if not re.fullmatch(r"(\*\.)?[a-z0-9_]([a-z0-9_.-]*[a-z0-9])?|[0-9a-f:.]+", word):
-            raise SettingsError(f"{word!r} is not a host or '*.suffix'; write no scheme and no port, e.g. 'queue.fal.run'")
+            raise SettingsError(f"{word!r} is not a host or '*.suffix'; write it without scheme and port, e.g. 'queue.fal.run'")
     return words
 
 
 def parse_header_names(value: object) -> tuple[str, ...]:
-    """Names of headers; a `*` at the end stands for anything."""
+    """Header names; a trailing `*` matches any suffix."""
     names = tuple(word.lower() for word in parse_words(value))
     for name in names:
         if not re.fullmatch(r"[!#$%&'+.^`|~0-9a-z-]+\*?", name):
-            raise SettingsError(f"{name!r} is not the name of a header; write e.g. 'X-Forwarded-Host' or 'X-Internal-*'")
+            raise SettingsError(f"{name!r} is not a header name; write e.g. 'X-Forwarded-Host' or 'X-Internal-*'")
     return names
 
 
@@ -229,13 +229,13 @@ def parse_secrets(value: object) -> tuple[bytes, ...]:
 
 
 def parse_key_sources(value: object) -> tuple[tuple[str, str], ...]:
-    """Pairs of a host and the source of its keys, of `host=source`."""
+    """Pairs of a host and the source of its keys, from `host=source`."""
     words = (word.partition("=") for word in parse_words(value))
     sources = tuple((canonical_host(host.strip()), source.strip()) for host, _, source in words)
     for host, source in sources:
         if not re.fullmatch(r"[a-z0-9_.:-]+", host) or not re.match(r"https?://|whsec_", source):
             raise SettingsError(
-                "callback_keys takes hosts, each with the URL of a key set or a whsec_ secret, e.g. "
+                "callback_keys takes hosts, each with the URL of a JWKS or a whsec_ secret, e.g. "
                 "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
             )
     return sources
@@ -249,15 +249,15 @@ def parse_crash(value: object) -> str:
 
 
 def parse_public_url(value: object) -> str:
-    """The base of a URL, without a slash at its end."""
+    """The base of URLs, without a trailing slash."""
     text = str(value).rstrip("/")
     if re.fullmatch(r"https?://[^/?#@\s]+(/[^?#]*)?", text):
         try:
             text = encode_url(text, "it")
         except InvalidWebhook as error:
-            raise SettingsError(f"{value!r} is not the base of a URL: {error.detail}") from None
+            raise SettingsError(f"{value!r} is not a base URL: {error.detail}") from None
     else:
-        raise SettingsError(f"{value!r} is not the base of a URL; write e.g. 'https://api.example.com'")
+        raise SettingsError(f"{value!r} is not a base URL; write e.g. 'https://api.example.com'")
     return text
 
 

@@ -1,4 +1,4 @@
-"""A stored answer piece by piece, so that it is never in memory as a whole."""
+"""Streams a stored response chunk by chunk, so that it is never in memory as a whole."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from .models import StoredResponse
 
 ReadPart = Callable[[int, int], Awaitable[bytes]]
-"""Part number (from 0) of the answer to the job with this key. See `store.Store.output`."""
+"""Reads chunk number (from 0) of the response to the job with this key, as `Store.output` does."""
 
 
 async def pieces_of(read: ReadPart, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
-    """The body of an answer, at most `models.PART` bytes and the length of a callback id at a time.
+    """The body of a response, at most `models.PART` bytes and the length of a callback id at a time.
 
-    Raises `UnknownRequest` when retention has taken it meanwhile.
+    Raises `UnknownRequest` when retention has deleted it meanwhile.
     """
     for number in range(response.parts):
         yield await read(key, number)

@@ -89,6 +89,10 @@ class Poller:
         """Claim nothing more; `run` ends soon."""
         self._loop.stop()
 
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._loop.wake()
+
     def tokens(self) -> list[int]:
         """The tokens of the running polls. May be called from another thread."""
         return self._loop.tokens()

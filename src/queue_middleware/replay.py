@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 from starlette.types import Message
 
@@ -36,8 +36,21 @@ class NoAnswer(Exception):
         self.failure = failure
 
 
+class ReplayOwner(Protocol):
+    """The attempt that a replay belongs to."""
+
+    async def store_part(self, number: int, data: bytes) -> None:
+        """Store a part of the response while it is being produced."""
+
+    def on_response(self, outcome: StoredResponse | Failure) -> None:
+        """Called once, when the response is complete or has failed."""
+
+
 class Replay:
-    """The two channels of one call. `flush(number, part)` stores what is produced; `done(outcome)` is told its end, once."""
+    """The two channels of one call.
+
+    `owner` is a weak reference: the application may keep the channels for longer than the attempt lasts.
+    """
 
     # What most calls never change lies in the class: one is made for every request.
     complete = False
@@ -52,17 +65,10 @@ class Replay:
     _parts = 0
     _secret: bytes | None = None
 
-    def __init__(
-        self,
-        request: StoredRequest,
-        limit: int,
-        flush: Callable[[int, bytes], Awaitable[None]],
-        done: Callable[[StoredResponse | Failure], None],
-    ) -> None:
+    def __init__(self, request: StoredRequest, limit: int, owner: Callable[[], ReplayOwner | None]) -> None:
         self._body: bytes | None = request.body
         self._limit = limit
-        self._flush = flush
-        self._done = done
+        self._owner = owner
         self._pieces: list[bytes] = []
 
     def hide(self, secret: str) -> None:
@@ -76,11 +82,6 @@ class Replay:
         """Tell the application that its client has gone, and listen to it no longer."""
         self.silenced = True
         self._over()
-
-    def part(self) -> None:
-        """Nobody listens any more. The application may keep our channels; they keep nothing else, and let nobody wait."""
-        self.disconnect()
-        self._flush, self._done = _nowhere, _to_nobody
 
     async def receive(self) -> Message:
         """The body, once; then nothing until the answer is complete or nobody wants it any more."""
@@ -111,10 +112,15 @@ class Replay:
                 outcome = self._answer()
             if outcome is not None:
                 self.complete = True
-                self._done(outcome)
+                self._notify_owner(outcome)
                 self._over()
                 if more:
                     raise AnswerTooLarge
+
+    def _notify_owner(self, outcome: StoredResponse | Failure) -> None:
+        # Not in `send`: the traceback of what is raised there would keep the owner.
+        if (owner := self._owner()) is not None:
+            owner.on_response(outcome)
 
     def _answer(self) -> StoredResponse | Failure:
         """The whole answer; a failure where it is not as long as it says, because then no server could send it on."""
@@ -148,7 +154,8 @@ class Replay:
             # Of a secret that ends in the next piece the beginning is not to be stored.
             least = FLUSH if self._secret is None else FLUSH + len(self._secret)
             while len(data) > least and not self.complete:
-                await self._flush(self._parts, data[:FLUSH])
+                if (owner := self._owner()) is not None:
+                    await owner.store_part(self._parts, data[:FLUSH])
                 self._parts += 1
                 data = data[FLUSH:]
                 # At once: the application's own time limit may end the next wait.
@@ -172,14 +179,6 @@ class Replay:
         else:
             detail = "the application returned in the middle of its answer"
         return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
-
-
-async def _nowhere(number: int, data: bytes) -> None:
-    return None
-
-
-def _to_nobody(outcome: StoredResponse | Failure) -> None:
-    return None
 
 
 def _checked_status(status: Any) -> int:

@@ -1,17 +1,18 @@
-"""One queue around one application: when it is started and stopped, and the verbs that the faces call."""
+"""One queue around one application: when it starts and stops, and the operations that the HTTP interface calls."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Mapping
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
 from .counts import Counts
 from .ends import CANCELLED
-from .engine import Engine
+from .engine import Supervisor
 from .errors import NotRunning
 from .event_log import LoggingObserver
 from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
@@ -20,7 +21,7 @@ from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
 from .logline import LogLine
 from .models import Cancelled, Job, NewJob, Result
-from .process import asyncio_loop, move_in
+from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance
 from .reception import Reception
 from .replay import App
@@ -31,27 +32,12 @@ from .taskspec import Task, TaskSpec
 from .urls import encode_url
 from .watch import Follower
 
-NOT_STARTED = (
-    "The queue is not running: this application got no lifespan start-up. Run it under a server that sends it "
-    "(uvicorn --lifespan on), or put 'async with queue.running():' around your own start-up."
-)
-STOPPING = "The queue is shutting down; the same request will be taken after the restart."
-FORKED = "The queue was started before this process was forked; start it in the process that serves."
-NEEDS_ASYNCIO = (
-    "The queue needs asyncio, and this server runs the application on another event loop (trio). The application works, the "
-    "queue's routes do not; run it under asyncio, e.g. hypercorn --worker-class asyncio."
-)
-ELSEWHERE = (
-    "This queue runs in the event loop of another thread, and it can serve only one. Make a queue for each server, each with a "
-    "database of its own, or let one server listen at both addresses."
-)
-
 
 class Runtime:
     """One queue around one application. Nothing is opened before `start`; it can be started again after `stop`.
 
-    `app` is what replays call, `wrapped` the application that it belongs to, the same unless given. `alone`: no other
-    application of this process may use the database; not where the name of the application was given.
+    `app` is what replays call; `wrapped` is the application that it belongs to, by default the same. With `exclusive` no other
+    application of this process may use the database. `clock` gives Unix seconds; None is the system's clock.
     """
 
     def __init__(
@@ -61,47 +47,52 @@ class Runtime:
         observers: Iterable[Observer] = (),
         *,
         wrapped: object = None,
-        alone: bool = False,
+        exclusive: bool = False,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
         self._provenance = Provenance(settings.callback_keys)
-        keys_of_option(settings.signing_key)  # a malformed key is told where it was written, not when the service starts
+        keys_of_option(settings.signing_key)  # so that a malformed key is reported at construction, not at startup
         self._app = app
         self._wrapped = app if wrapped is None else wrapped
-        self._alone = alone
+        self._exclusive = exclusive
+        self._clock = clock
+        self.time = clock or time.time
+        """Unix time in seconds."""
         self._emit: Emit = make_emitter((LoggingObserver(), *observers))
+        self._running: Supervisor | None = None
+        self._not_running_reason = NOT_STARTED
         self._starts = 0
-        self._why_not = NOT_STARTED
-        self._starting = threading.Lock()
+        self._start_lock = threading.Lock()
         self._thread = 0
         self._main: asyncio.Task[None] | None = None
         self._stop = asyncio.Event()
 
-    # --- life
+    # --- starting and stopping
 
     async def start(self, state: Mapping[str, Any] | None = None, context: Context | None = None) -> None:
-        """Open and begin. `state` and `context` are what the application prepared for its requests.
+        """Open everything and start working. `state` and `context` are what the application prepared for its requests.
 
-        Raises what made it impossible, with nothing left open. A second start in the same event loop only joins the first; one
-        that comes while the queue is stopping waits for that, and begins anew.
+        Raises the reason why that is impossible, with nothing left open. A second start in the same event loop joins the first;
+        a start while the queue is stopping waits for the end and starts again.
         """
         loop = asyncio_loop()
-        self._check_not_elsewhere(loop)
+        self._check_loop(loop)
         if loop is None:
-            self._why_not = NEEDS_ASYNCIO
+            self._not_running_reason = NEEDS_ASYNCIO
             self.warn(NEEDS_ASYNCIO)
             return
         while (main := self._main_in(loop)) is not None and self._stop.is_set():
             await asyncio.wait((main,))
-        with self._starting:  # another thread may have been here meanwhile
-            self._check_not_elsewhere(loop)
+        with self._start_lock:  # another thread may have started it meanwhile
+            self._check_loop(loop)
             if main is None:
-                move_in(self, alone=self._alone)
+                register(self, exclusive=self._exclusive)
                 self._starts = 0
                 self._stop = asyncio.Event()
                 self._ready = loop.create_future()
-                self._main = main = loop.create_task(self._live(self._ready, state, context or copy_context()), name="queue")
+                self._main = main = loop.create_task(self._serve(self._ready, state, context or copy_context()), name="queue")
             self._starts += 1
         ready = self._ready
         try:
@@ -109,37 +100,37 @@ class Runtime:
             if not ready.done():
                 await main
         except BaseException:
-            if self._main is main:  # and nobody has begun anew
+            if self._main is main:  # it has not been started again meanwhile
                 self._starts -= 1
                 if self._starts <= 0:
                     self._stop.set()
             raise
 
     def _main_in(self, loop: asyncio.AbstractEventLoop) -> asyncio.Task[None] | None:
-        """What lives in this event loop; one of another loop is not ours to wait for."""
+        """The task that runs in this event loop; a task of another loop cannot be awaited here."""
         main = self._main
         return None if main is None or main.done() or main.get_loop() is not loop else main
 
-    def _check_not_elsewhere(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """One that runs in the event loop of another thread must stay as it is. What a dead event loop has left is nothing."""
+    def _check_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Raise `NotRunning` if it runs in the event loop of another thread. A task of a dead event loop does not run."""
         if self._main is not None and self.is_alive() and self._main.get_loop() is not loop:
             raise NotRunning(ELSEWHERE, 5)
 
     @property
-    def home(self) -> tuple[str, object]:
-        """See `process.Resident`."""
+    def identity(self) -> tuple[str, object]:
+        """The real path of the database, and the application."""
         return self.settings.database, self._wrapped
 
     def is_alive(self) -> bool:
-        """See `process.Resident`."""
+        """Whether it has been started and has not ended."""
         return self._main is not None and not self._main.done() and self._main.get_loop().is_running()
 
-    def disown(self) -> None:
-        """Called in a forked child: what runs here runs in the parent."""
-        # Also while it stops: until then it holds what a child must not keep when its parent dies.
-        if self._main is not None and not self._main.done() and self._ready.done():
-            self._why_not = FORKED
-            self._engine.stores.database.disown()
+    def detach_after_fork(self) -> None:
+        """Called in a forked child: the queue runs in the parent only."""
+        # Also while it stops: until the end it holds files that a child must not keep open when its parent dies.
+        if self._main is not None and not self._main.done() and self._running is not None:
+            self._not_running_reason = FORKED
+            self._running.stores.database.disown()
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -147,65 +138,75 @@ class Runtime:
             return
         self._starts -= 1
         if self._starts == 0:
-            self._why_not = STOPPING
+            self._not_running_reason = STOPPING
             self._stop.set()
             await asyncio.shield(self._main)
 
     @asynccontextmanager
     async def running(self, state: Mapping[str, Any] | None = None) -> AsyncIterator[None]:
-        """Start and stop around a block, where no lifespan does it."""
+        """Start and stop around a block, for applications whose lifespan does not."""
         await self.start(state)
         try:
             yield
         finally:
             await self.stop()
 
-    async def _live(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
-        engine = Engine(self._app, self.settings, self.guard, self._provenance, self._emit)
-
-        def started() -> None:
-            self._engine = engine
-            self._thread = threading.get_ident()
-            self._why_not = ""
-            ready.set_result(None)
-
+    async def _serve(self, ready: asyncio.Future[None], state: Mapping[str, Any] | None, context: Context) -> None:
         async with AsyncExitStack() as stack:
-            stack.callback(self._ended)
-            await engine.open(stack)
-            await engine.run(state, context, started, self._stop)
+            stack.callback(self._on_end)
+            supervisor = await Supervisor.open(
+                stack, self._app, self.settings, self.guard, self._provenance, self._emit, self._clock
+            )
 
-    def _ended(self) -> None:
-        self._why_not = self._why_not or STOPPING
+            def started() -> None:
+                self._running = supervisor
+                self._thread = threading.get_ident()
+                self._not_running_reason = ""
+                ready.set_result(None)
+
+            await supervisor.run(state, context, started, self._stop)
+
+    def _on_end(self) -> None:
+        self._running = None
+        self._not_running_reason = self._not_running_reason or STOPPING
 
     def warn(self, message: str) -> None:
-        """Warn the operator. Of several processes on one database only the first does, once it runs."""
-        if self._why_not or self._engine.stores.database.is_first:
+        """Warn the operator. If several processes run on one database, only the first one does, once it runs."""
+        if self._running is None or self._not_running_reason or self._running.stores.database.is_first:
             self._emit(OperatorWarning(message))
 
-    # --- the faces' verbs
+    # --- access to what runs
+
+    @property
+    def services(self) -> Supervisor:
+        """The services, from the end of `start` until everything is closed, also while draining. Raises `NotRunning`."""
+        if self._running is None:
+            raise NotRunning(self._not_running_reason, 5)
+        return self._running
 
     def check_running(self) -> None:
-        """Raise `NotRunning` with the reason, when it is not."""
-        if self._why_not:
-            raise NotRunning(self._why_not, 5)
+        """Raise `NotRunning` with the reason if the queue accepts no requests, or not in this thread."""
+        if self._not_running_reason:
+            raise NotRunning(self._not_running_reason, 5)
         if threading.get_ident() != self._thread:
             raise NotRunning(ELSEWHERE, 5)
 
+    # --- requests
+
     def check_webhook(self, url: str, noun: str = WEBHOOK) -> str:
-        """As it is to be stored, encoded. Raises `InvalidWebhook` for a URL that would never be called, and calls it `noun`."""
+        """The URL as it is stored, encoded. Raises `InvalidWebhook`, which names it `noun`, if it could never be called."""
         self.guard.check_url(url, noun)
         return encode_url(url, noun)
 
     async def submit(self, new: NewJob) -> Submission:
-        """Store a job, and claim it with that if a slot is free and nothing waits. See `store.Store.submit`.
+        """Store a job, and claim it in the same transaction if a slot is free and no job is queued. Raises as the store does.
 
-        Answer it inside of `with` the submission: what was claimed begins behind that. It begins all the same when the caller
-        is cancelled before.
+        Send the response inside `with submission:`; a claimed job starts after it, even if the caller is cancelled before.
         """
-        worker, store = self._engine.worker, self._engine.stores.jobs
+        worker, store = self.services.worker, self.services.stores.jobs
         submission = Submission(worker)
         try:
-            if not worker.reserve():
+            if not worker.reserve(new):
                 receipt = await store.submit(new)
             else:
                 try:
@@ -222,75 +223,78 @@ class Runtime:
         return submission
 
     async def job(self, request_id: str) -> Job:
-        """See `store.Store.job`."""
-        return await self._engine.stores.jobs.job(request_id)
+        """The state of a request. Raises `UnknownRequest`."""
+        return await self.services.stores.jobs.job(request_id)
 
     @asynccontextmanager
     async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
-        """See `watch.Watch.follow`. The follower ends also when the process is asked to end: servers wait for open answers.
+        """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`.
 
-        `send` is that of the connection; see `departure.Departure.listen`.
+        The subscription ends at the first sign of shutdown, also one that is found through `send`, that of the connection.
         """
-        if self._engine.watch.stopped:
+        feed = self.services.status_feed
+        if feed.stopped:
             raise NotRunning(STOPPING, 5)
-        self._engine.departure.listen(send)
-        async with self._engine.watch.follow(request_id, lines=lines) as follower:
-            yield follower
+        self.services.shutdown_signal.listen(send)
+        async with feed.follow(request_id, lines=lines) as subscription:
+            yield subscription
 
     async def result(self, request_id: str) -> Result:
-        """See `store.Store.result`."""
-        return await self._engine.stores.jobs.result(request_id)
+        """The result of a request. Raises `UnknownRequest`, `StillInProgress`."""
+        return await self.services.stores.jobs.result(request_id)
 
     async def output(self, key: int, number: int) -> bytes:
-        """See `store.Store.output`."""
-        return await self._engine.stores.jobs.output(key, number)
+        """One chunk of a stored response."""
+        return await self.services.stores.jobs.output(key, number)
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
-        """See `store.Store.logs`."""
-        return await self._engine.stores.jobs.logs(key, after)
+        """The log lines of a job after the line number `after`."""
+        return await self.services.stores.jobs.logs(key, after)
 
     async def cancel(self, request_id: str) -> Cancelled:
-        """See `store.Store.cancel`."""
-        cancelled = await self._engine.stores.jobs.cancel(request_id)
+        """Cancel a request, or ask its worker to. Raises `UnknownRequest`."""
+        cancelled = await self.services.stores.jobs.cancel(request_id)
         if cancelled is Cancelled.WAITING:
             self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
 
-    # --- the faces' verbs for what waits
+    # --- tasks
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
-        """What is to be submitted with a job that may wait."""
-        return self._engine.ids.new_task(spec, listed=listed)
+        """The task to submit with a job that may wait for an external service."""
+        return self.services.callback_tokens.new_task(spec, listed=listed)
 
     def secrets_of(self, task: Task) -> tuple[str, str]:
-        """Callback id and signal token of a new task."""
-        return self._engine.ids.make(SecretId.CALLBACK, task.salt), self._engine.ids.make(SecretId.SIGNAL, task.salt)
+        """The callback id and the signal token of a new task."""
+        tokens = self.services.callback_tokens
+        return tokens.make(SecretId.CALLBACK, task.salt), tokens.make(SecretId.SIGNAL, task.salt)
 
     async def task(self, request_id: str) -> TaskRecord:
-        """See `waitingroom.WaitingRoom.record`."""
-        return await self._engine.stores.tasks.record(request_id)
+        """A task with its job. Raises `UnknownRequest`."""
+        return await self.services.stores.tasks.record(request_id)
 
     async def tasks(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
-        """See `waitingroom.WaitingRoom.page`."""
-        return await self._engine.stores.tasks.page(client, status, limit=limit, offset=offset)
+        """A page of the tasks of a client, newest first."""
+        return await self.services.stores.tasks.page(client, status, limit=limit, offset=offset)
 
     @property
     def reception(self) -> Reception:
-        """For callbacks and signals."""
-        return self._engine.reception
+        """Accepts callbacks and signals."""
+        return self.services.callbacks
 
     @property
     def ledger(self) -> WebhookAdmin:
-        """The operator's view of the webhooks. Raises `NotRunning`."""
+        """Webhooks as the operator sees and redelivers them. Raises `NotRunning`."""
         self.check_running()
-        return self._engine.ledger
+        return self.services.webhook_admin
 
     async def counts(self) -> Counts:
-        """See `store.Store.counts`. Raises `NotRunning`."""
+        """How many requests, webhooks and receivers are in each state. Raises `NotRunning`."""
         self.check_running()
-        return await self._engine.stores.jobs.counts()
+        return await self.services.stores.jobs.counts()
 
     async def keys(self) -> Mapping[str, Any]:
-        """The JSON Web Key Set with which our webhooks can be verified, as of now."""
-        await self._engine.keywatch.check()
-        return self._engine.signer.jwks()
+        """The current JSON Web Key Set that verifies webhooks of this queue."""
+        reloader = self.services.key_reloader
+        await reloader.check()
+        return reloader.signer.jwks()

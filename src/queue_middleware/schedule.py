@@ -11,6 +11,7 @@ from collections import Counter
 
 from .backoff import retry_after
 from .circuit import PROMPT
+from .fairness import UNPROVEN_SHARE
 from .models import Headers
 from .tasks import Places
 
@@ -20,8 +21,6 @@ LONGEST_WISH = 3600.0
 """Seconds: the longest wait that `Retry-After` can ask for."""
 EACH = 0.5
 """Share of the capacity that one host may take."""
-STRANGERS = 0.75
-"""Share of the capacity for all hosts that are not known to respond promptly."""
 _MAX_RETRY_DELAY = 60.0
 _FIRST_RETRY_DELAY = 5.0
 _MAX_REMEMBERED_HOSTS = 1000
@@ -71,7 +70,7 @@ class PollLimiter:
         unproven = sum(was_unproven for _, was_unproven in self._running.values())
         return Places(
             limit=self._limit - len(self._running),
-            strangers=max(0, math.ceil(self._limit * STRANGERS) - unproven),
+            strangers=max(0, math.ceil(self._limit * UNPROVEN_SHARE) - unproven),
             each=math.ceil(self._limit * EACH),
             busy=Counter(host for host, _ in self._running.values()),
             prompt=frozenset(self._prompt),

@@ -1,4 +1,4 @@
-"""All options, their defaults and their environment names. The only reader of the environment."""
+"""All options with their defaults and environment names; the only module that reads options from the environment."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _TEST_VARIABLES = "QUEUE_TESTS"
 
 
 class Options(TypedDict, total=False):
-    """The keywords of `QueueMiddleware`, as they may be written; `Settings` says what each means and its default."""
+    """The keyword arguments of `QueueMiddleware` and their types; `Settings` documents each one and its default."""
 
     database: str | PathLike[str]
     name: str | None
@@ -85,8 +85,8 @@ class Options(TypedDict, total=False):
     allow_network_filesystem: bool
 
 
-def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None, told: bool = True) -> Any:
-    return field(default=default, metadata={"parse": parse, "least": least}, repr=told)
+def _option(default: Any, parse: Callable[[object], Any], *, least: float | None = None, shown: bool = True) -> Any:
+    return field(default=default, metadata={"parse": parse, "least": least}, repr=shown)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,118 +94,119 @@ class Settings:
     """Every option of `QueueMiddleware`, checked and in its final form.
 
     Each is also read from the environment as `QUEUE_<NAME>` by `Settings.load`: keyword > environment > default.
-    Durations are seconds, or texts such as `"30s"`, `"5m"`, `"7d"`; sizes are bytes, or texts such as `"10 MiB"`;
-    lists are sequences, or texts with commas. Raises `SettingsError` for what it does not understand.
+    Durations are seconds, or strings such as `"30s"`, `"5m"`, `"7d"`; sizes are bytes, or strings such as `"10 MiB"`;
+    lists are sequences, or strings with commas. Raises `SettingsError` for a value that cannot be parsed.
     """
 
     database: str = _option("queue.sqlite3", parse_database)
     """Path of the SQLite file, or `sqlite:///…`; `~` is the home folder.
 
-    The settings of a queue hold the real path: that of the moment in which the queue is made, symbolic links followed. The
-    companions (`-wal`, `-shm`, `.reserve`, `.lock`, `.key`) lie beside it. Its folder has to be there when the queue starts.
+    The settings of a queue hold the real path as of its construction, with symbolic links resolved. Companion files (`-wal`,
+    `-shm`, `.reserve`, `.lock`, `.key`) are stored beside it. Its folder has to exist when the queue starts.
     """
     name: str | None = _option(None, parse_name)
-    """The application that the queue belongs to; a database belongs to one. Without it the name of the module that makes it."""
+    """Name of the application; a database belongs to one. Default: the name of the module that creates the queue."""
     prefix: str = _option("/fal/queue", parse_prefix)
-    """Where the queue's routes live."""
+    """Path prefix of the queue's routes."""
     fal_hosts: tuple[str, ...] = _option((), parse_hosts)
-    """Hosts that are the queue's alone: at their root are the URLs of queue.fal.run, `/{owner}/{alias}/…`."""
+    """Hosts that serve only the queue: at their root are the URLs of queue.fal.run, `/{owner}/{alias}/…`."""
     queue_app: str | None = _option(None, parse_app)
-    """The one `owner/alias` that such URLs may name; without it they may name any."""
+    """The only `owner/alias` that such URLs may name; by default any."""
     cors_origins: tuple[str, ...] = _option((), parse_origins)
     """Origins whose pages may call the queue's routes from a browser, e.g. `https://app.example.com`; `*` for all."""
     concurrency: int = _option(8, parse_integer, least=1)
-    """Replays at once in this process."""
+    """Concurrent replays in this process."""
     public_url: str | None = _option(None, parse_public_url)
-    """Base of the URLs that we hand out; without it they are built from the request."""
+    """Base of the URLs in responses; by default they are built from the request."""
     paths: tuple[str, ...] = _option((), parse_patterns)
     """Patterns of paths that may be queued, e.g. `"/generate, /models/*"`; empty means all."""
     outbound_allow: tuple[str, ...] = _option((), parse_words)
-    """Hosts, `*.suffix` or networks that webhooks may reach although they are private or plain http."""
-    api_keys: tuple[str, ...] = _option((), parse_keys, told=False)
-    """Keys of those who may use the queue, as `Authorization: Key …`, `Authorization: Bearer …` or `X-API-Key`.
+    """Hosts, `*.suffix` or networks that webhooks may reach even if they are private or use plain http."""
+    api_keys: tuple[str, ...] = _option((), parse_keys, shown=False)
+    """API keys of clients, sent as `Authorization: Key …`, `Authorization: Bearer …` or `X-API-Key`.
 
-    With them, or with `authenticate`, a request belongs to who submitted it. The part in front of a colon is his name.
+    With this option, or with `authenticate`, a request belongs to the client that submitted it. The part of a key before its
+    colon is the client's name.
     """
     task_targets: tuple[str, ...] = _option((), parse_hosts_or_suffixes)
-    """Hosts and `*.suffix` that tasks may call; without it they may call the wrapped application only."""
+    """Hosts and `*.suffix` that tasks may call; by default they may call the wrapped application only."""
     task_headers_allow: tuple[str, ...] = _option((), parse_header_names)
-    """Headers that tasks may set although proxies set them, e.g. `X-Forwarded-Host`; see `proxy_headers`."""
+    """Headers that tasks may set even though proxies set them, e.g. `X-Forwarded-Host`; see `proxy_headers`."""
     proxy_headers: tuple[str, ...] = _option((), parse_header_names)
-    """Headers by which your proxy tells the application about its clients, beside those of the table in `proxy_headers.py`.
+    """Headers in which your proxy describes the client to the application, in addition to the table in `proxy_headers.py`.
 
-    E.g. `X-User-Id, X-Internal-*`. Tasks cannot set them; the application sees those of the call that made the task.
+    E.g. `X-User-Id, X-Internal-*`. Tasks cannot set them; the application receives those of the request that created the task.
     """
     callback_timeout: float = _option(3600.0, parse_seconds, least=0.01)
-    """Seconds for which a plain submission waits for its callback; tasks say `maxWaitTime`."""
-    callback_secret: tuple[bytes, ...] = _option((), parse_secrets, told=False)
-    """From which callback URLs are made: 64 hex digits; of several, with commas, the first is used for new ones.
+    """Seconds for which a plain submission waits for its callback; tasks set `maxWaitTime` instead."""
+    callback_secret: tuple[bytes, ...] = _option((), parse_secrets, shown=False)
+    """Secret of the callback URLs: 64 hex digits; if there are several, with commas, the first one is used for new URLs.
 
-    Without it one is made and kept beside the database with mode 0600.
+    By default one is generated and stored beside the database with mode 0600.
     """
-    callback_keys: tuple[tuple[str, str], ...] = _option((), parse_key_sources, told=False)
-    """By what callbacks from these targets have to be signed: `host=URL of a key set`, or `host=whsec_…`."""
+    callback_keys: tuple[tuple[str, str], ...] = _option((), parse_key_sources, shown=False)
+    """Keys with which callbacks from these targets have to be signed: `host=<URL of a JWKS>`, or `host=whsec_…`."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), parse_waits)
     """Waits between delivery attempts, each ± 20 %."""
     webhook_max_payload: int | None = _option(None, parse_size, least=0)
-    """Bytes of a result above which its webhook only says where to fetch it; without it webhooks carry all of it."""
+    """Size of a result in bytes above which its webhook holds only its URL; by default webhooks hold every result in full."""
     webhook_timeout: float = _option(15.0, parse_seconds, least=0.1)
-    """Seconds for one delivery attempt in all."""
-    webhook_secret: tuple[str, ...] = _option((), parse_webhook_secrets, told=False)
-    """Secrets, `whsec_…`, that receivers share: webhooks are signed with each of them too (`v1` of Standard Webhooks)."""
-    signing_key: str | None = _option(None, parse_key_or_path, told=False)
-    """Ed25519 seeds, 64 hex digits, or the absolute path of a file of them; see `keyring` for several.
+    """Seconds for one delivery attempt in total."""
+    webhook_secret: tuple[str, ...] = _option((), parse_webhook_secrets, shown=False)
+    """Secrets, `whsec_…`, shared with receivers: webhooks are also signed with each of them (`v1` of Standard Webhooks)."""
+    signing_key: str | None = _option(None, parse_key_or_path, shown=False)
+    """Ed25519 seeds, 64 hex digits, or the absolute path of a file with seeds; `keyring` describes several.
 
-    Without it a key is made and kept beside the database with mode 0600.
+    By default a key is generated and stored beside the database with mode 0600.
     """
     request_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for one attempt of a replay."""
     max_attempts: int = _option(3, parse_integer, least=1)
-    """Attempts of a replay: after a lost lease, 503, 504, 429 with Retry-After, a time-out or an incomplete answer."""
+    """Attempts of a replay: after a lost lease, 503, 504, 429 with Retry-After, a timeout or an incomplete response."""
     on_crash: str = _option("retry", parse_crash)
-    """`retry` or `fail`: what happens to a request whose process died in the middle of it."""
+    """`retry` or `fail`: what happens to a request whose process died while executing it."""
     lease: float = _option(60.0, parse_seconds, least=0.5)
-    """Seconds after which the work of a process that does not answer is given to another; renewed at a quarter."""
+    """Seconds after which the work of an unresponsive process is taken over; renewed every quarter of it."""
     max_request_body: int = _option(10 * 2**20, parse_size, least=0)
-    """Bytes; more is answered 413 while it streams in."""
+    """Bytes; a larger body is rejected with 413 as soon as it exceeds the limit."""
     body_timeout: float = _option(20.0, parse_seconds, least=0.1)
-    """Seconds in which at least 1 KiB for each of them has to arrive of a body, or its end; what stalls is answered 408."""
+    """Seconds per window in which a body has to end, or to deliver 1 KiB per second; otherwise it is rejected with 408."""
     max_response_body: int = _option(64 * 2**20, parse_size, least=0)
-    """Bytes; a longer answer of the application ends the request as failed."""
+    """Bytes; a longer response of the application ends the request as failed."""
     capture_logs: bool = _option(True, parse_flag)
-    """Keep what the application logs with `logging` while it works on a request, for the submitter to read.
+    """Store what the application logs with `logging` while it executes a request, for the submitter to read.
 
-    What is said with `current_job.log` is kept in any case.
+    Lines of `current_job.log` are stored in any case.
     """
     max_logs: int = _option(2**20, parse_size, least=0)
-    """Bytes of log lines kept of one attempt, 10,000 lines at most; 0 keeps none."""
+    """Bytes of log lines stored per attempt, and 10,000 lines at most; 0 stores none."""
     max_queued: int = _option(10_000, parse_integer, least=1)
-    """Waiting requests; above it submissions are answered 503."""
+    """Queued requests; above it submissions are rejected with 503."""
     max_queued_per_client: int = _option(1_000, parse_integer, least=1)
-    """Waiting requests of one client; above it submissions are answered 429."""
+    """Queued requests of one client; above it its submissions are rejected with 429."""
     max_tasks: int = _option(10_000, parse_integer, least=1)
-    """Tasks that have not ended, and requests that wait for a callback; above it more of these are answered 503."""
+    """Tasks that have not ended, and requests that await a callback; above it more of these are rejected with 503."""
     max_tasks_per_client: int = _option(1_000, parse_integer, least=1)
-    """The same of one client; above it all its submissions are answered 429."""
+    """The same for one client; above it all its submissions are rejected with 429."""
     max_delay: float = _option(30 * 86400.0, parse_seconds, least=0)
-    """Seconds for which a task may be put off (`delayUntil`)."""
+    """Seconds by which a task may be delayed (`delayUntil`)."""
     max_wait: float = _option(30 * 86400.0, parse_seconds, least=0.01)
-    """Seconds for which a task or a request may ask to wait for an external service."""
+    """Longest time in seconds that a task or a request may wait for an external service."""
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
-    """Seconds for running requests to end at shutdown; the rest is handed back to the queue."""
+    """Seconds for running requests to end at shutdown; those that are left go back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
-    """Bytes of disk below which submissions are refused; without it 5 %, at least 256 MiB and at most 2 GiB.
+    """Free disk space in bytes below which submissions are rejected; by default 5 %, at least 256 MiB and at most 2 GiB.
 
-    Free space within the database counts. With 0 no disk is watched, and none is kept in reserve.
+    Free space within the database counts. With 0 the disk is not checked, and no space is reserved.
     """
     allow_network_filesystem: bool = _option(False, parse_flag)
-    """Open the database on NFS, SMB or the like all the same. SQLite's locks do not hold there: expect corruption."""
+    """Open the database even on NFS, SMB or the like. SQLite's locks do not work there: expect corruption."""
 
     @classmethod
     def load(cls, options: Mapping[str, object], environ: Mapping[str, str] | None = None) -> Self:
-        """Build from keywords and the environment. `environ` is `os.environ` unless given."""
+        """Build from keyword options and the environment, by default `os.environ`."""
         environ = os.environ if environ is None else environ
         known = {option.name: option for option in fields(cls)}
         for name in options:
@@ -222,20 +223,18 @@ class Settings:
 
 
 def stray_variables(environ: Mapping[str, str] | None = None) -> list[tuple[str, bool]]:
-    """A sentence for each variable `QUEUE_…` that is no option, and whether one of ours is spelt nearly like it."""
+    """A sentence for each variable `QUEUE_…` that is not an option, and whether an option has a similar name."""
     variables = {_variable(option.name) for option in fields(Settings)}
-    # Also as one would spell them by the name of the option.
+    # Also with the spelling that follows from the option's name.
     words = {name.removeprefix("QUEUE_"): name for name in variables}
     words |= {option.name.upper(): _variable(option.name) for option in fields(Settings)}
-    said = []
+    found = []
     for name in sorted(os.environ if environ is None else environ):
         if name.startswith("QUEUE_") and name not in variables and not name.startswith(_TEST_VARIABLES):
             near = difflib.get_close_matches(name.removeprefix("QUEUE_"), list(words), n=1)
             hint = f"; did you mean {words[near[0]]}?" if near else " (it may be another program's)"
-            said.append(
-                (f"the environment variable {name} is no option of the queue and means nothing to it{hint}", bool(near))
-            )
-    return said
+            found.append((f"the environment variable {name} is not an option of the queue and is ignored{hint}", bool(near)))
+    return found
 
 
 def _variable(option: str) -> str:
@@ -251,7 +250,7 @@ def _checked(option: Field[Any], value: object, source: str) -> Any:
         raise SettingsError(f"{source}: {error.detail}") from None
     least = option.metadata["least"]
     if least is not None and parsed < least:
-        raise SettingsError(f"{source}: {value!r} is below the least value, {least:g}")
+        raise SettingsError(f"{source}: {value!r} is below the minimum, {least:g}")
     return parsed
 
 

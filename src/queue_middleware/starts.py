@@ -1,7 +1,7 @@
-"""When an attempt begins: behind the response to the submission that it was claimed with.
+"""Begins an attempt only after the response to the submission that it was claimed with has been sent.
 
-A handler may block the event loop, or end the process, in its first step. The client of a submission, and of every other one
-that was committed with it, has its response on the way by then.
+A handler may block the event loop, or end the process, in its first step. By then the responses to its submission, and to all
+others of the same commit, are on their way.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
 
 One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the
-same turn. The others are for what hands messages on to another task: middlewares such as Starlette's `BaseHTTPMiddleware`.
+same turn. The others are for middlewares that pass messages on to another task, such as Starlette's `BaseHTTPMiddleware`.
 """
-LONGEST = 1.0
+MAX_HOLD = 1.0
 """Seconds for which a slot is kept for an attempt whose client does not read its response."""
 
 
@@ -31,41 +31,41 @@ class Startable(Protocol):
     def since(self) -> float:
         """When it was claimed, by the event loop's clock."""
 
-    def begin(self, context: Context) -> None:
+    def begin(self, variables: Context) -> None:
         """Start its task."""
 
 
 class Starts:
-    """Begins attempts in the order in which they are released; one callback a turn, however many they are."""
+    """Begins attempts in the order in which they are released, all of a turn in one callback."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, context: Context) -> None:
-        self.context = context
-        """Each attempt gets a copy of it."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
+        self.variables = variables
+        """The context variables of the application; each attempt gets a copy."""
         self._loop = loop
-        # Not that of a submission: a callback keeps its context.
-        self._own_context = context
+        # Not the context of a submission, which a callback would keep alive.
+        self._own_context = variables
         self._held: dict[Startable, None] = {}
         self._due: deque[tuple[int, Startable]] = deque()
         self._turn = 0
         self._is_turning = False
 
     def hold(self, attempt: Startable) -> None:
-        """Keep it until its submission is answered."""
+        """Keep the attempt until the response to its submission is sent."""
         self._held[attempt] = None
 
     def release(self, attempt: Startable) -> None:
-        """Its submission is answered, or will never be. Repeatable."""
+        """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
         if attempt in self._held:
             del self._held[attempt]
             self.soon(attempt)
 
     def release_late(self, now: float) -> None:
-        """Called every now and then: release those whose clients do not read."""
-        while self._held and now - (attempt := next(iter(self._held))).since >= LONGEST:
+        """Called periodically: release attempts whose clients do not read their responses."""
+        while self._held and now - (attempt := next(iter(self._held))).since >= MAX_HOLD:
             self.release(attempt)
 
     def soon(self, attempt: Startable) -> None:
-        """Begin it some turns of the event loop from now."""
+        """Begin the attempt in `TURNS` turns of the event loop."""
         self._due.append((self._turn + TURNS, attempt))
         if not self._is_turning:
             self._is_turning = True
@@ -75,51 +75,51 @@ class Starts:
         self._turn += 1
         due = self._due
         while due and due[0][0] <= self._turn:
-            due.popleft()[1].begin(self.context.copy())
+            due.popleft()[1].begin(self.variables.copy())
         if due:
             self._loop.call_soon(self._next_turn, context=self._own_context)
         else:
             self._is_turning = False
 
 
-class Slots(Protocol):
-    """Where attempts run."""
+class Starter(Protocol):
+    """Runs the claims of submissions. Implemented by `worker.Worker`."""
 
     def hold(self, claim: Claim | None) -> Startable | None:
-        """Fill the slot that was reserved with the claim, whose attempt does not begin yet; without one, give the slot back."""
+        """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
 
     def release(self, attempt: Startable) -> None:
-        """Let it begin. Repeatable."""
+        """Let the attempt begin. Repeatable."""
 
 
 class Submission:
     """A job that is being stored, and then is; with it, perhaps, its first attempt.
 
     `with` it gives the receipt, and the response is sent inside the block. Behind the block, however it is left, the attempt
-    begins that was claimed with the job. One whose submission is never closed begins after `LONGEST` seconds.
+    begins that was claimed with the job. One whose submission is never closed begins after `MAX_HOLD` seconds.
     """
 
-    __slots__ = ("_attempt", "_is_closed", "_slots", "receipt")
+    __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
 
     receipt: Receipt
     """Set when it is stored."""
 
-    def __init__(self, slots: Slots) -> None:
-        self._slots = slots
+    def __init__(self, starter: Starter) -> None:
+        self._starter = starter
         self._attempt: Startable | None = None
         self._is_closed = False
 
     def claimed(self, claim: Claim | None) -> None:
         """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
-        attempt = self._attempt = self._slots.hold(claim)
+        attempt = self._attempt = self._starter.hold(claim)
         if self._is_closed and attempt is not None:
-            self._slots.release(attempt)
+            self._starter.release(attempt)
 
     def close(self) -> None:
         """The response is on its way, or there will be none. Repeatable."""
         self._is_closed = True
         if self._attempt is not None:
-            self._slots.release(self._attempt)
+            self._starter.release(self._attempt)
 
     def __enter__(self) -> Receipt:
         return self.receipt

@@ -1,8 +1,9 @@
-"""What all attempts of a process share, and how they hold on to a database that does not answer."""
+"""What all attempts of a process share, and how they retry when the store is not available."""
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -10,7 +11,7 @@ from typing import Any, Literal, TypeVar
 from .background import retry_on_outage
 from .errors import QueueError
 from .events import Emit, ErrorStreak
-from .logbook import Shelf
+from .logbook import LogBufferContext
 from .replay import App
 from .settings import Settings
 from .store import Store
@@ -21,7 +22,7 @@ T = TypeVar("T")
 
 
 @dataclass(slots=True)
-class Surroundings:
+class WorkerContext:
     """What all attempts of a process share."""
 
     app: App
@@ -30,22 +31,25 @@ class Surroundings:
     settings: Settings
     emit: Emit
     loop: asyncio.AbstractEventLoop
-    """Kept, because asking for it costs a system call in Python 3.11."""
-    shelf: Shelf
+    """Kept here because asking for it costs a system call in Python 3.11."""
+    logs: LogBufferContext
     targets: Targets
     state: Mapping[str, Any] | None = None
-    """The lifespan's state, of which each replay gets a shallow copy."""
-    host: asyncio.Task[Any] | None = None
+    """The lifespan's state; each replay gets a shallow copy."""
+    worker_task: asyncio.Task[Any] | None = None
     """The worker's own task."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
 
     def is_being_torn_down(self) -> bool:
-        """Whether the event loop is ending and cancels everything; a handler may also cancel just itself."""
-        return self.host is None or self.host.done() or self.host.cancelling() > 0
+        """Whether the event loop is ending and cancels all tasks. A handler can also cancel only itself."""
+        task = self.worker_task
+        return task is None or task.done() or task.cancelling() > 0
 
-    async def insist(self, error: QueueError | None, verb: Callable[[], Awaitable[T]]) -> T | Literal[False]:
-        """Do it, whatever state the database is in: work that was done is not thrown away for an outage.
+    async def retry_on_outage(self, call: Callable[[], Awaitable[T]], error: QueueError | None = None) -> T | Literal[False]:
+        """Call the store until it succeeds, so that an outage does not discard work that is done.
 
-        `error` is that of a first try. False also when the worker has ended meanwhile: then whoever comes next takes the job
-        over.
+        `error` is that of a first try. Returns False also when the worker has ended meanwhile: another process then takes over
+        the job when its lease ends.
         """
-        return await retry_on_outage(verb, error, ErrorStreak("settle", self.emit), self.is_being_torn_down)
+        return await retry_on_outage(call, error, ErrorStreak("settle", self.emit), self.is_being_torn_down)

@@ -1,9 +1,8 @@
-"""The port of those who wait for somebody outside: callbacks, signals, polls, and the time after which nobody waits any more.
+"""The port of tasks: jobs that an external service finishes by callback, signal or poll, and their time-outs.
 
-A job goes in with the answer of its attempt, and the first last word ends it; all others come too late.
-
-Values in, values out; each docstring is a contract that the store suite checks. A verb that changes something has committed
-it, durably, when it returns.
+A job starts to wait with the response of its attempt. The first final result ends it; all later ones are rejected.
+Each docstring is a contract that the conformance suite checks. A method that changes something has committed it durably when
+it returns.
 """
 
 from __future__ import annotations
@@ -30,69 +29,69 @@ from .tasks import (
 from .taskspec import Task
 
 Heard = Callable[[JobState | QueueError | None], None]
-"""Called in the event loop with the result of `conclude`, or why there is none."""
+"""Called in the event loop with the result of `conclude`, or with the error that prevented it."""
 
 
 class WaitingRoom(Protocol):
-    """One process's view of what waits, and of all tasks."""
+    """One process's view of all tasks."""
 
-    # --- the attempt's verbs
+    # --- for attempts
 
     def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
-        """The running attempt of a plain submission has asked for its callback URL; False when the claim is no longer held."""
+        """Make a running plain submission a task, as its handler asked for the callback URL; False if the claim is lost."""
 
     def conclude(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
     ) -> Awaitable[JobState | None]:
-        """End an attempt of a job that has a task: what `Store.complete` and `Store.fail` do for the others.
+        """End an attempt of a task, as `Store.complete` and `Store.fail` do for other jobs.
 
-        With `wait` the job waits from now on, its answer kept for the polls. But a last word that came during the attempt ends
-        it, however the attempt has ended. The result is where the job stands then; None when the claim is no longer held. Said
-        again by the same claim it changes nothing, and tells where the job stands by now.
+        With `wait` the job awaits an external service from now on, and its response is kept for the polls. A final result
+        that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns the new state of the job;
+        None if the claim is no longer held. Repeated by the same claim it changes nothing and returns the current state.
         """
 
-    # --- verbs of those outside
+    # --- for external services
 
     async def find(self, secret: SecretId, digest: bytes) -> Waiter:
-        """The job that one of these hashes belongs to. Raises `UnknownRequest`."""
+        """The job whose secret id has this SHA-256. Raises `UnknownRequest`."""
 
     async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
-        """Say the last word: end the job, with its webhook due in the same transaction, or see that it has ended.
+        """Store the final result: end the job and make its webhook due in one transaction, or report that it has ended.
 
-        What waits for a turn is ended too: a call whose answer was lost may have reached its target. While an attempt runs the
-        word is kept until it ends. Raises `UnknownRequest` when retention has taken the job.
+        A queued or delayed job is ended too: a call whose response was lost may have reached its target. While an attempt
+        runs the result is kept until it ends. Raises `UnknownRequest` when retention has deleted the job.
         """
 
     async def note(self, key: int, event: str) -> None:
-        """Keep a word that is not the last; of several the latest stays. Nothing happens to a job that has ended."""
+        """Store an intermediate event, replacing an earlier one. A job that has ended is not changed."""
 
-    # --- the poller's verbs
+    # --- for the poller
 
     async def claim_polls(self, places: Places) -> ClaimedPolls:
-        """Start polls that are due, the longest due first, as far as `turns.Choice` has a place for their hosts.
+        """Start due polls, the longest due first, as far as `turns.Choice` has capacity for their hosts.
 
-        A host that has all it may have makes nobody else wait, however much is due there; what has to wait for it may be put
-        off for some seconds. Each begins a lease, as an attempt does; one whose lease is lost is due again.
+        A host at its limit delays no other, however much is due there; its polls may be put off for some seconds. Each poll
+        starts a lease, as an attempt does; a poll whose lease is lost is due again.
         """
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
-        """Record a poll that was not the end; the next is due in `next_in` seconds, or there is none and the time decides.
+        """Record a poll without a final result; the next one is due in `next_in` seconds, with None there is none.
 
-        `troubles` is what the next is told. False when it is no longer held, or the job has ended.
+        `troubles` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
         """
 
-    # --- the janitor's verb
+    # --- for maintenance
 
     async def time_out(self) -> list[Rescue]:
-        """Fail what has waited for too long, some hundreds at once; none when there are none left.
+        """Fail tasks that have waited too long, some hundreds per call; an empty list when none are left.
 
-        One that has a last poll to come is left to it for a minute.
+        A task with a last poll still to come gets another minute for it.
         """
 
-    # --- the owner's verbs
+    # --- for clients
 
     async def record(self, request_id: str) -> TaskRecord:
-        """One task, with its answer when it has ended. Raises `UnknownRequest` for what is no task, and `BadRequest`."""
+        """One task, with its response once it has ended. Raises `UnknownRequest` if it is not a task, and `BadRequest`."""
 
     async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
-        """Tasks of one client (`NewJob.client`), the newest first, all or those of one status."""
+        """Tasks of one client (`NewJob.client`), the newest first, all of them or those of one status."""

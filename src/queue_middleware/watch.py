@@ -1,6 +1,6 @@
-"""Tells those who follow a request what becomes of it: one look at the database for all of them, after something was committed.
+"""Feed of job states for status streams: after a commit, one read of the database serves all followed requests.
 
-Nobody is asked to wait for it: a follower that is slow meets the latest state, not a queue of old ones.
+A slow subscriber never delays others: it sees the latest state, not a backlog of older ones.
 """
 
 from __future__ import annotations
@@ -15,187 +15,190 @@ from .states import FINAL, IN_QUEUE
 from .store import Store, Topic
 
 _PAUSE = 0.02
-"""Seconds between two looks, however much is committed meanwhile."""
+"""Seconds between two reads, however much is committed meanwhile."""
 _PAUSE_EACH = 0.0001
-"""Seconds more of it for each request that is followed: a thousand of them are looked at ten times a second."""
-_POSITIONS = 0.1
-"""Seconds between two looks at positions. A place in the queue changes with everybody's, and costs more than all the rest."""
-_POSITIONS_EACH = 0.001
-"""Seconds of it for each waiting request: that many events in a second, together, are what moving up in the queue may cost."""
-_SLICE = 64
-"""Requests in one look at the database; in between others have their turn."""
-_OUTAGE = 1.0
+"""Seconds added for each followed request: a thousand of them are read ten times a second."""
+_POSITIONS_PAUSE = 0.1
+"""Seconds between two reads of queue positions. One change moves all positions behind it, so they cost more than the rest."""
+_POSITIONS_PAUSE_EACH = 0.001
+"""Seconds for each queued request, which bounds the position events per second of all streams together."""
+_READ_BATCH = 64
+"""Requests in one read of the database; between two reads, other reads get their turn."""
+_OUTAGE_PAUSE = 1.0
+"""Seconds between two reads while the database fails."""
 
 
-class _Watched:
-    """A request that is followed, and by whom."""
+class _Followed:
+    """A followed request and its subscriptions."""
 
-    __slots__ = ("followers", "glance")
+    __slots__ = ("glance", "subscriptions")
 
     def __init__(self) -> None:
         self.glance: Glance | None = None
-        self.followers: set[Follower] = set()
+        self.subscriptions: set[Follower] = set()
 
-    def learn(self, glance: Glance) -> None:
-        """Take over how it stands, and wake those to whom that is new."""
+    def update(self, glance: Glance) -> None:
+        """Keep the new state, and wake the subscriptions for which it is a change."""
         known = self.glance
         if known is not None and glance.job.position is None and glance.job.state in IN_QUEUE:
             glance = glance.replace(job=glance.job.replace(position=known.job.position))
         self.glance = glance
         changed = known is None or known.job != glance.job
-        said_more = known is None or known.lines != glance.lines
-        for follower in self.followers:
-            if changed or (said_more and follower.lines):
-                follower.wake()
+        has_new_lines = known is None or known.lines != glance.lines
+        for subscription in self.subscriptions:
+            if changed or (has_new_lines and subscription.lines):
+                subscription.wake()
 
 
 class Follower:
-    """One who follows a request. `lines`: whether log lines are news."""
+    """One subscription to a request. `lines`: whether new log lines count as a change."""
 
-    __slots__ = ("_news", "_watched", "ended", "lines")
+    __slots__ = ("_changed", "_followed", "ended", "lines")
 
-    def __init__(self, watched: _Watched, *, lines: bool) -> None:
+    def __init__(self, followed: _Followed, *, lines: bool) -> None:
         self.lines = lines
         self.ended = False
-        """Nothing more will be heard here."""
-        self._watched = watched
-        self._news = asyncio.Event()
+        """Whether there will be no more changes."""
+        self._followed = followed
+        self._changed = asyncio.Event()
 
     @property
     def glance(self) -> Glance:
-        """How the request stands, as far as is known here."""
-        assert self._watched.glance is not None, "followed before it was found"  # noqa: S101
-        return self._watched.glance
+        """The latest known state of the request."""
+        assert self._followed.glance is not None, "followed before the request was found"  # noqa: S101
+        return self._followed.glance
 
-    async def news(self, patience: float) -> bool:
-        """Wait for news, at most `patience` seconds; whether there were any. The end is one."""
+    async def news(self, timeout: float) -> bool:
+        """Wait for a change, at most `timeout` seconds. Returns whether there was one; the end counts as a change."""
         try:
-            async with asyncio.timeout(patience):
-                await self._news.wait()
+            async with asyncio.timeout(timeout):
+                await self._changed.wait()
         except TimeoutError:
             return False
-        self._news.clear()
+        self._changed.clear()
         return True
 
     def catch_up(self) -> None:
-        """What `glance` shows is known."""
-        self._news.clear()
+        """Mark the current `glance` as seen."""
+        self._changed.clear()
 
     def wake(self) -> None:
-        """There are news."""
-        self._news.set()
+        """Report a change."""
+        self._changed.set()
 
     def end(self) -> None:
-        """Follow no longer. Repeatable."""
+        """End the subscription. Repeatable."""
         self.ended = True
-        self._news.set()
+        self._changed.set()
 
 
-class Watch:
-    """`run` is its life; it ends soon after `stop`, and every follower at once. Without followers it costs nothing."""
+class StatusFeed:
+    """Keeps subscriptions up to date while `run` runs. `stop` ends every subscription at once. Idle without subscriptions."""
 
     def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._watched: dict[str, _Watched] = {}
-        self._news = asyncio.Event()
-        self._heard = 0
+        self._followed: dict[str, _Followed] = {}
+        self._changed = asyncio.Event()
+        self._changes = 0
         self._unsubscribe: Callable[[], None] | None = None
-        self._positions_from = 0.0
+        self._positions_due = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self.stopped = False
 
     async def run(self) -> None:
-        """Look whenever there is something to see, until `stop`."""
-        trouble = ErrorStreak("watch", self._emit)
+        """Read the database after commits, until `stop`."""
+        errors = ErrorStreak("status feed", self._emit)
         while not self.stopped:
-            await self._news.wait()
-            self._news.clear()
-            pause = max(_PAUSE, _PAUSE_EACH * len(self._watched))
+            await self._changed.wait()
+            self._changed.clear()
+            pause = max(_PAUSE, _PAUSE_EACH * len(self._followed))
             try:
-                await self._look()
+                await self._refresh()
             except Exception as error:
-                pause = _OUTAGE
-                trouble.met(error, pause)
-                self._news.set()
+                pause = _OUTAGE_PAUSE
+                errors.met(error, pause)
+                self._changed.set()
             else:
-                trouble.over()
+                errors.over()
             if not self.stopped:
                 await asyncio.sleep(pause)
 
     def stop(self) -> None:
-        """End, and let every follower end. Repeatable."""
+        """End, with every subscription. Repeatable."""
         self.stopped = True
-        self._news.set()
+        self._changed.set()
         if self._timer is not None:
             self._timer.cancel()
-        for watched in self._watched.values():
-            for follower in watched.followers:
-                follower.end()
+        for followed in self._followed.values():
+            for subscription in followed.subscriptions:
+                subscription.end()
 
     @asynccontextmanager
     async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Follower]:
-        """Follow a request, and with `lines` what is said while it is worked on. Raises `UnknownRequest`, `BadRequest`."""
+        """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`."""
         name = request_id.lower()
-        watched = self._watched.setdefault(name, _Watched())
-        follower = Follower(watched, lines=lines)
-        watched.followers.add(follower)
-        # Listening before reading: what is committed after that is heard.
+        followed = self._followed.setdefault(name, _Followed())
+        subscription = Follower(followed, lines=lines)
+        followed.subscriptions.add(subscription)
+        # Subscribed before reading, so that no commit after the read is missed.
         if self._unsubscribe is None:
-            self._unsubscribe = self._store.subscribe(Topic.STATUS, self._on_news)
-        heard = self._heard
+            self._unsubscribe = self._store.subscribe(Topic.STATUS, self._on_change)
+        changes = self._changes
         try:
             job = await self._store.job(request_id)
-            watched.learn(Glance(job, watched.glance.lines if watched.glance else 0))
-            follower.catch_up()
-            if heard != self._heard:
-                self._news.set()
+            followed.update(Glance(job, followed.glance.lines if followed.glance else 0))
+            subscription.catch_up()
+            if changes != self._changes:
+                self._changed.set()
             if self.stopped:
-                follower.end()
-            yield follower
+                subscription.end()
+            yield subscription
         finally:
-            watched.followers.discard(follower)
-            if not watched.followers:
-                del self._watched[name]
-            if not self._watched:
+            followed.subscriptions.discard(subscription)
+            if not followed.subscriptions:
+                del self._followed[name]
+            if not self._followed:
                 self._unsubscribe()
                 self._unsubscribe = None
 
-    def _on_news(self) -> None:
-        self._heard += 1
-        self._news.set()
+    def _on_change(self) -> None:
+        self._changes += 1
+        self._changed.set()
 
-    # --- looking
+    # --- reading
 
-    async def _look(self) -> None:
-        waiting: list[_Watched] = []
-        others: list[_Watched] = []
-        for watched in self._watched.values():
-            if watched.glance is not None and watched.glance.job.state not in FINAL:
-                (waiting if watched.glance.job.state in IN_QUEUE else others).append(watched)
-        # Of one that was not waiting and does so now no position is known; there are few of those.
-        await self._look_at(others, positions=True)
-        await self._look_at(waiting, positions=self._may_look_at_positions(len(waiting)))
+    async def _refresh(self) -> None:
+        queued: list[_Followed] = []
+        others: list[_Followed] = []
+        for followed in self._followed.values():
+            if followed.glance is not None and followed.glance.job.state not in FINAL:
+                (queued if followed.glance.job.state in IN_QUEUE else others).append(followed)
+        # A request that has just been queued again has no known position; there are few of those.
+        await self._read(others, positions=True)
+        await self._read(queued, positions=self._positions_are_due(len(queued)))
 
-    def _may_look_at_positions(self, waiting: int) -> bool:
+    def _positions_are_due(self, queued: int) -> bool:
         now = self._loop.time()
-        if now >= self._positions_from:
-            self._positions_from = now + max(_POSITIONS, _POSITIONS_EACH * waiting)
+        if now >= self._positions_due:
+            self._positions_due = now + max(_POSITIONS_PAUSE, _POSITIONS_PAUSE_EACH * queued)
             return True
-        if waiting and self._timer is None:
-            self._timer = self._loop.call_at(self._positions_from, self._on_time)
+        if queued and self._timer is None:
+            self._timer = self._loop.call_at(self._positions_due, self._on_time)
         return False
 
     def _on_time(self) -> None:
         self._timer = None
-        self._news.set()
+        self._changed.set()
 
-    async def _look_at(self, several: Sequence[_Watched], *, positions: bool) -> None:
-        for start in range(0, len(several), _SLICE):
-            asked = {watched.glance.job.key: watched for watched in several[start : start + _SLICE] if watched.glance}
-            for glance in await self._store.glance(list(asked), positions=positions):
-                asked.pop(glance.job.key).learn(glance)
-            for gone in asked.values():
-                for follower in gone.followers:
-                    follower.end()
+    async def _read(self, requests: Sequence[_Followed], *, positions: bool) -> None:
+        for start in range(0, len(requests), _READ_BATCH):
+            by_key = {
+                followed.glance.job.key: followed for followed in requests[start : start + _READ_BATCH] if followed.glance
+            }
+            for glance in await self._store.glance(list(by_key), positions=positions):
+                by_key.pop(glance.job.key).update(glance)
+            for gone in by_key.values():
+                for subscription in gone.subscriptions:
+                    subscription.end()

@@ -7,6 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
+from .hosts import origin_of
 from .models import Result, WebhookKind
 from .value import Value
 
@@ -205,3 +206,9 @@ class Receiver(Value, frozen=True):
     """Deliveries of the submitter that are not sent yet; counted up to 1,000."""
     submitter: str = ""
     """The submitter: `id:` and an identity, or an address (`NewJob.client`)."""
+
+
+def receiver_host(url: str) -> str:
+    """The name under which a receiver is stored: its canonical host, and the port unless it is the default of the scheme."""
+    origin = origin_of(url)
+    return url.lower() if origin is None else origin.netloc

@@ -1,4 +1,4 @@
-"""What cannot be wrapped, where that can be seen without calling it. Each check raises `SettingsError`."""
+"""Checks at construction, without calling anything, that arguments can be used. Each raises `SettingsError`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from .errors import SettingsError
 
 
 def check_application(app: object) -> None:
-    """Raise `SettingsError` for what is not an ASGI application, where that can be seen without calling it."""
+    """Raise `SettingsError` for an object that is recognizably not an ASGI application."""
     if not callable(app):
-        raise SettingsError(f"{app!r} is not an ASGI application; hand over the application itself, e.g. QueueMiddleware(app)")
+        raise SettingsError(f"{app!r} is not an ASGI application; pass the application object, e.g. QueueMiddleware(app)")
     if _takes(app, 3):
         return
     if _takes(app, 2):
         raise SettingsError(
             f"{_kind(app)} is a WSGI application; wrap it first, with a2wsgi: QueueMiddleware(a2wsgi.WSGIMiddleware(app))"
         )
-    raise SettingsError(f"{_kind(app)} is not an ASGI application: it cannot be called with scope, receive and send")
+    raise SettingsError(f"{_kind(app)} is not an ASGI application: it does not take scope, receive and send")
 
 
 def _takes(app: Any, arguments: int) -> bool:
     try:
         inspect.signature(app, follow_wrapped=False).bind(*range(arguments))
     except ValueError:
-        return True  # it does not say what it takes
+        return True  # the signature is unknown
     except TypeError:
         return False
     return True
@@ -39,16 +39,17 @@ def _kind(app: object) -> str:
 
 
 def check_nesting(inner: Iterable[tuple[str, Path]], outer: tuple[str, Path]) -> None:
-    """Raise `SettingsError` where the application has a queue with the same prefix, or with the same database.
+    """Raise `SettingsError` if the application already has a queue with the same prefix or the same database.
 
-    The inner one could not be reached, or each would execute what was submitted to the other.
+    With the same prefix the inner queue could not be reached; with the same database each would execute the requests of the
+    other.
     """
     for prefix, database in inner:
         same = f"prefix {prefix}" if prefix == outer[0] else f"database {database}" if database == outer[1] else None
         if same is not None:
             raise SettingsError(
-                f"the application has a queue already, with the same {same}: wrap it once, or give each queue a prefix and a "
-                "database of its own"
+                f"the application already has a queue with the same {same}; wrap it once, or give each queue "
+                "its own prefix and its own database"
             )
 
 
@@ -62,8 +63,9 @@ def check_authenticate(authenticate: object) -> None:
     if inspect.iscoroutinefunction(plain):
         return
     if not (inspect.isfunction(plain) or inspect.ismethod(plain)):
-        plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - an object that can be called
+        plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - a callable object
     if (inspect.isfunction(plain) or inspect.ismethod(plain)) and not inspect.iscoroutinefunction(plain):
         raise SettingsError(
-            f"authenticate: {_kind(authenticate)} is not async; write 'async def', and call what blocks with asyncio.to_thread"
+            f"authenticate: {_kind(authenticate)} is not async; write 'async def', and call blocking code with "
+            "asyncio.to_thread"
         )

@@ -37,15 +37,15 @@ async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path)
     ):
         target = f"{provider.url}/v1/models/a/b/predictions"
         task_id = await create(server, target, receiver.url, body='{"input": {}}', pollConfig=CONFIG)
-        await eventually(lambda: len(provider.questions) >= 3)
+        await eventually(lambda: len(provider.polls) >= 3)
         await (server.stop() if blow == "SIGTERM" else server.kill_all())
         provider.ends = ""
-        asked = len(provider.questions)
+        asked = len(provider.polls)
         await server.start()
         (webhook,) = await eventually(lambda: receiver.of(task_id), 90)
         complaints = server.complaints()
     assert len(provider.jobs) == 1  # it was ordered once
-    assert len(provider.questions) > asked
+    assert len(provider.polls) > asked
     assert webhook.content["event"] == "task.completed"
     assert webhook.content["task"]["result"]["body"].startswith('["https://replicate.delivery/')
     assert not complaints

@@ -14,6 +14,7 @@ from queue_middleware import (
     circuit,
     delivery,
     dialler,
+    early_end,
     ends,
     fairness,
     headers,
@@ -32,7 +33,9 @@ from queue_middleware import (
 )
 from queue_middleware.models import PART
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import filesystem, listeners, news
+from queue_middleware.stores.common import webhook_events as news
+from queue_middleware.stores.sqlite import disk as filesystem
+from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, streams
 from queue_middleware.webhooks import Standing
@@ -47,11 +50,11 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", logbook.LINES, 10_000),
     ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / logbook.GATHER, 10),
     ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", watch._PAUSE, 1 / 50),
-    ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", watch._POSITIONS, 1 / 10),
-    ("docs/explanation/guarantees.md", "with a thousand listeners by a second", watch._POSITIONS_EACH * 1000, 1),
-    ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", attempt.TAIL, 5 * MINUTE),
-    ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", attempt.GRACE, 5),
-    ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._WATCH, 50 / 1000),
+    ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", watch._POSITIONS_PAUSE, 1 / 10),
+    ("docs/explanation/guarantees.md", "with a thousand listeners by a second", watch._POSITIONS_PAUSE_EACH * 1000, 1),
+    ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", attempt.BACKGROUND_LIMIT, 5 * MINUTE),
+    ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
+    ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
     ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two after it was followed by another", keyring.KEPT, 2 * DAY),
@@ -88,9 +91,9 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/routes.md", "at most 8,192 characters, the traceback", logline.MESSAGE, 8192),
     ("docs/reference/routes.md", "and those that the handler gives, 16 at most", logline.LABELS, 16),
     ("docs/reference/routes.md", "After 15 seconds of silence comes a comment", streams.PING, 15),
-    ("docs/reference/routes.md", "ten times a second for up to a hundred", 1 / watch._POSITIONS, 10),
-    ("docs/reference/routes.md", "once a second for a thousand", 1 / (1000 * watch._POSITIONS_EACH), 1),
-    ("docs/reference/routes.md", "has five seconds for its `finally` blocks", attempt.GRACE, 5),
+    ("docs/reference/routes.md", "ten times a second for up to a hundred", 1 / watch._POSITIONS_PAUSE, 10),
+    ("docs/reference/routes.md", "once a second for a thousand", 1 / (1000 * watch._POSITIONS_PAUSE_EACH), 1),
+    ("docs/reference/routes.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/reference/current-job.md", "at most 256 characters", logline.LABEL, 256),
     ("docs/reference/current-job.md", "16 at most, of 256 characters", (logline.LABELS, logline.LABEL), (16, 256)),
     ("docs/reference/current-job.md", "It is written ten times a second at most", 1 / logbook.GATHER, 10),

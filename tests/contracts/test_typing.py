@@ -12,7 +12,7 @@ CODE = Path(__file__).parents[1] / "typing"
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["applications", "mistakes"])
+@pytest.mark.parametrize("name", ["applications", "api", "mistakes"])
 def test_code_of_users_is_well_typed(name: str, tmp_path: Path) -> None:
     # Elsewhere, so that the installed package is checked against and not this project's own settings.
     command = [

@@ -1,8 +1,8 @@
-"""Stand-ins for providers of generated media. What they answer follows the API references of the real ones."""
+"""Fakes of providers of generated media. Their responses follow the API references of the real ones."""
 
-from .asked import Accepted, ElevenLabs, Runway, Stability
-from .callers import Fal, Luma, Replicate
+from .calling import Fal, Luma, Replicate
 from .loopback import HANG_UP, KEY, Call, Job, Provider, Reply, loopback_client, providing
+from .polled import Accepted, ElevenLabs, Runway, Stability
 
 __all__ = [
     "HANG_UP", "KEY", "Accepted", "Call", "ElevenLabs", "Fal", "Job", "Luma", "Provider", "Replicate", "Reply", "Runway",

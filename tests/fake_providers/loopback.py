@@ -1,6 +1,6 @@
-"""A stand-in for a provider, on loopback: the bones of all of them.
+"""Base of the fake providers: an HTTP server on loopback.
 
-Work does not take time here: a job goes one phase further each time it is asked for, and the tests say when a webhook is sent.
+Work takes no time: a job advances one phase with each poll, and the tests decide when a webhook is sent.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from tests.hearing import hear
 
 
 def loopback_client(timeout: float) -> httpx.AsyncClient:
-    """For http on this machine. It trusts no authority: reading in the public ones takes longer than most tests."""
+    """For HTTP on this machine. It loads no certificate authorities, because that takes longer than most tests."""
     return httpx.AsyncClient(trust_env=False, timeout=timeout, verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
 
 
 @dataclass
 class Call:
-    """One request as it arrived."""
+    """A received request."""
 
     method: str
     target: str
@@ -50,7 +50,7 @@ class Call:
 
 @dataclass
 class Reply:
-    """What it is answered with; anything that is not bytes is sent as JSON."""
+    """A response; a body that is not bytes is sent as JSON."""
 
     status: int
     body: Any = b""
@@ -65,13 +65,13 @@ class Reply:
 
 
 HANG_UP = Reply(0)
-"""In place of an answer: the connection is closed."""
+"""Closes the connection without a response."""
 
 KEY = "secret-of-a-customer"
 
 
 class Refused(Exception):
-    """Carries the reply."""
+    """Raised to respond with `reply`."""
 
     def __init__(self, status: int, body: Any) -> None:
         self.reply = Reply(status, body)
@@ -79,40 +79,40 @@ class Refused(Exception):
 
 @dataclass
 class Job:
-    """A piece of work. `phase` counts the questions that were asked about it."""
+    """A piece of work. `phase` counts its polls."""
 
     id: str
-    order: Any
+    input: Any
     phase: int = 0
     webhook: str | None = None
 
 
 @dataclass
 class Provider:
-    """The bones of all of them.
+    """Base of the fake providers.
 
-    `ends` is the status with which all jobs end, `patience` how many questions it takes to get there; None for one in each
-    phase. `interruptions` are given instead of the next answers to questions; None lets one pass.
+    `ends` is the final status of all jobs, `polls_needed` the number of polls before it; None for one in each phase.
+    `interruptions` replace the responses to the next polls; None lets one pass.
     """
 
     phases: ClassVar[Sequence[str]]
     ends: str = ""
     key: str = KEY
-    patience: int | None = None
+    polls_needed: int | None = None
     url: str = ""
     jobs: dict[str, Job] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
     interruptions: deque[Reply | None] = field(default_factory=deque)
     client: httpx.AsyncClient = field(default_factory=lambda: loopback_client(10))
 
-    async def answer(self, call: Call) -> Reply:
-        """What this call is answered with."""
+    async def respond(self, call: Call) -> Reply:
+        """The response to this call."""
         self.calls.append(call)
         try:
             self.check_key(call)
-            if call.method == "GET" and self.interruptions and (instead := self.interruptions.popleft()) is not None:
-                return instead
-            return await (self.ask(call) if call.method == "GET" else self.begin(call))
+            if call.method == "GET" and self.interruptions and (replacement := self.interruptions.popleft()) is not None:
+                return replacement
+            return await (self.poll(call) if call.method == "GET" else self.begin(call))
         except Refused as refused:
             return refused.reply
 
@@ -121,16 +121,16 @@ class Provider:
             raise Refused(401, {"title": "Unauthenticated", "detail": "You did not pass a valid authentication token"})
 
     async def begin(self, call: Call) -> Reply:
-        """Take an order."""
+        """Start a job."""
         raise NotImplementedError
 
-    async def ask(self, call: Call) -> Reply:
-        """Say how far it is, or give the result."""
+    async def poll(self, call: Call) -> Reply:
+        """Respond to a poll of the status or the result."""
         raise NotImplementedError
 
-    def take(self, order: Any, webhook: str | None = None) -> Job:
+    def create_job(self, model_input: Any, webhook: str | None = None) -> Job:
         number = len(self.jobs) + 1
-        job = Job(hashlib.sha256(f"{type(self).__name__} {number}".encode()).hexdigest(), order, webhook=webhook)
+        job = Job(hashlib.sha256(f"{type(self).__name__} {number}".encode()).hexdigest(), model_input, webhook=webhook)
         self.jobs[job.id] = job
         return job
 
@@ -140,33 +140,33 @@ class Provider:
         return self.jobs[job_id]
 
     def statuses(self) -> list[str]:
-        return [*self.phases[:-1][: self.patience], self.ends or self.phases[-1]]
+        return [*self.phases[:-1][: self.polls_needed], self.ends or self.phases[-1]]
 
     def status(self, job: Job) -> str:
-        """Where it stands."""
+        """The current status."""
         statuses = self.statuses()
         return statuses[min(job.phase, len(statuses) - 1)]
 
     def next_status(self, job: Job) -> str:
-        """Where it stands, and one phase further for the next who asks."""
+        """The current status; the next poll sees the next phase."""
         status = self.status(job)
         job.phase += 1
         return status
 
     def end(self, job: Job) -> None:
-        """Do all the work at once."""
+        """Finish the job at once."""
         job.phase = len(self.statuses())
 
     @property
-    def questions(self) -> list[Call]:
+    def polls(self) -> list[Call]:
         return [call for call in self.calls if call.method == "GET"]
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Serve one connection with one request."""
         connection = h11.Connection(h11.SERVER)
         try:
             if (heard := await hear(connection, reader)) is not None:
-                reply = await self.answer(Call(heard.method, heard.target, heard.headers, heard.body))
+                reply = await self.respond(Call(heard.method, heard.target, heard.headers, heard.body))
                 if reply is not HANG_UP:
                     writer.write(connection.send(h11.Response(status_code=reply.status, headers=reply.head())) or b"")
                     writer.write(
@@ -174,7 +174,7 @@ class Provider:
                     )
                     await writer.drain()
         except (ConnectionError, h11.RemoteProtocolError):
-            pass  # the caller was killed in the middle: that is what some tests do
+            pass  # some tests kill the caller
         finally:
             writer.close()
 
@@ -184,7 +184,7 @@ P = TypeVar("P", bound=Provider)
 
 @asynccontextmanager
 async def providing(provider: P) -> AsyncIterator[P]:
-    """The provider for as long as the block lasts."""
+    """Serve the provider inside the block."""
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=256)
     async with server, provider.client:
         provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import janitor
+from queue_middleware import maintenance
 from queue_middleware.schedule import next_poll_delay
 from tests.blank import lay_blank
 
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The janitor looks around so often that no test waits a second for a deadline that has passed."""
-    monkeypatch.setattr(janitor, "TICK", 0.05)
+    """Maintenance runs so often that no test waits a second for a deadline that has passed."""
+    monkeypatch.setattr(maintenance, "TICK", 0.05)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from queue_middleware import QueueMiddleware, starts
-from queue_middleware.attempt import Abort
+from queue_middleware.early_end import AbortReason
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import connected, eventually, stored_jobs
@@ -125,7 +125,7 @@ async def test_the_connection_breaks_while_the_response_is_sent(database: Path) 
     async with queue.running():
         with pytest.raises(OSError, match="gone"):
             await queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), broken)
-        await eventually(lambda: events.seen == ["began"], starts.LONGEST * 0.8)
+        await eventually(lambda: events.seen == ["began"], starts.MAX_HOLD * 0.8)
 
 
 async def test_the_submitter_is_cancelled_while_its_job_is_committed(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,12 +144,12 @@ async def test_the_submitter_is_cancelled_while_its_job_is_committed(database: P
         submitting.append(one)
         with pytest.raises(asyncio.CancelledError):
             await one
-        await eventually(lambda: events.seen == ["began"], starts.LONGEST * 0.8)
+        await eventually(lambda: events.seen == ["began"], starts.MAX_HOLD * 0.8)
     assert stored_jobs(database, "state = 'completed'") == 1
 
 
 async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(starts, "LONGEST", 0.1)
+    monkeypatch.setattr(starts, "MAX_HOLD", 0.1)
 
     async def unread(message: Message) -> None:
         await asyncio.Event().wait()
@@ -166,7 +166,7 @@ async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeyp
 async def test_a_request_that_is_cancelled_while_its_response_is_unread(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "LONGEST", 60.0)
+    monkeypatch.setattr(starts, "MAX_HOLD", 60.0)
     told: dict[bytes, bytes] = {}
     gate = asyncio.Event()
 
@@ -181,8 +181,8 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
         await eventually(lambda: told)
         request_id = told[b"x-fal-request-id"].decode()
         assert (await other.cancel(request_id)).status_code == 202
-        (attempt,) = queue._runtime._engine.worker._running.values()
-        await eventually(lambda: attempt._reason is Abort.CANCELLED)
+        (attempt,) = queue._runtime.services.worker._slots.running.values()
+        await eventually(lambda: attempt.abort_reason is AbortReason.CANCELLED)
         gate.set()
         await blocked
         ended = await other.reaches(request_id, "COMPLETED")
@@ -194,7 +194,7 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
 async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(starts, "LONGEST", 60.0)
+    monkeypatch.setattr(starts, "MAX_HOLD", 60.0)
     sending = asyncio.Event()
 
     async def unread(message: Message) -> None:
@@ -216,7 +216,7 @@ async def test_its_lease_is_renewed_meanwhile(database: Path) -> None:
     tokens: list[int] = []
 
     async def look(message: Message) -> None:
-        tokens[:] = queue._runtime._engine.worker.tokens()
+        tokens[:] = queue._runtime.services.worker.tokens()
 
     queue = a_queue(Events().app(), database)
     async with queue.running():

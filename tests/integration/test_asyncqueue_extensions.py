@@ -1,4 +1,4 @@
-"""Where we are better than the original: each of the twelve points of the AsyncQueue contract, by its number."""
+"""Where this project goes further than AsyncQueue: docs/reference/protocols/asyncqueue.md, "Extensions", by number."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.fake_providers import KEY, Fal, Replicate
-from tests.fake_providers import providing as standing_in
+from tests.fake_providers import providing as faking
 from tests.integration.test_tasks import tasking
 from tests.provider import Asked, Told, providing
 from tests.queueing import eventually
@@ -26,11 +26,11 @@ POLLED = {"urlTemplate": "/status", "statusPath": "status", "doneValues": ["done
 ORDER = json.dumps({"input": {"prompt": "a cat"}, "webhook": HOOK})
 
 
-async def test_1_a_callback_before_the_answer_is_kept_and_used(database: Path) -> None:
-    may_answer = asyncio.Event()
+async def test_1_a_callback_before_the_response_is_kept_and_used(database: Path) -> None:
+    may_respond = asyncio.Event()
 
-    async def slow(asked: Asked) -> Told:
-        await may_answer.wait()
+    async def slow(call: Asked) -> Told:
+        await may_respond.wait()
         return Told(201)
 
     async with tasking(database) as tasks, providing(slow) as provider:
@@ -38,12 +38,12 @@ async def test_1_a_callback_before_the_answer_is_kept_and_used(database: Path) -
         await eventually(lambda: provider.calls)
         await tasks.call_back(created["callbackUrl"], {"early": True})
         assert (await tasks.read(created["task"]["id"]))["status"] == "processing"
-        may_answer.set()
+        may_respond.set()
         task = await tasks.reaches(created["task"]["id"], "completed")
     assert json.loads(task["result"]["body"]) == {"early": True}
 
 
-async def test_2_a_repeated_callback_is_answered_200_and_the_first_stays(database: Path) -> None:
+async def test_2_a_repeated_callback_receives_200_and_the_first_stays(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}")
         await tasks.reaches(created["task"]["id"], "waiting")
@@ -54,15 +54,15 @@ async def test_2_a_repeated_callback_is_answered_200_and_the_first_stays(databas
 
 
 async def test_3_of_several_events_the_last_completes_it(database: Path) -> None:
-    async with tasking(database) as tasks, standing_in(Replicate()) as provider:
+    async with tasking(database) as tasks, faking(Replicate()) as provider:
         created = await tasks.create(f"{provider.url}/v1/predictions", body=ORDER, provider="replicate", **REPLICATE)
         task_id = created["task"]["id"]
         await tasks.reaches(task_id, "waiting")
         (job,) = provider.jobs.values()
-        for event, word in (("start", "starting"), ("output", "processing")):
-            await tasks.call_back(job.webhook, provider.prediction(job, word))
+        for event, status in (("start", "starting"), ("output", "processing")):
+            await tasks.call_back(job.webhook, provider.prediction(job, status))
             task = await tasks.read(task_id)
-            assert (task["status"], task["lastEvent"], event in provider.EVENTS) == ("waiting", word, True)
+            assert (task["status"], task["lastEvent"], event in provider.EVENTS) == ("waiting", status, True)
         await tasks.call_back(job.webhook, provider.prediction(job, "succeeded"))
         task = await tasks.read(task_id)
     assert (task["status"], json.loads(task["result"]["body"])["status"]) == ("completed", "succeeded")
@@ -79,7 +79,7 @@ async def test_3_of_several_events_the_last_completes_it(database: Path) -> None
     ],
     ids=["fal", "replicate"],
 )
-async def test_4_a_failure_fails_it(database: Path, payload: dict[str, object], error: str) -> None:
+async def test_4_a_failure_payload_fails_the_task(database: Path, payload: dict[str, object], error: str) -> None:
     async with tasking(database) as tasks, providing() as provider, receiving() as receiver:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}", onCompleteUrl=receiver.url)
         await tasks.reaches(created["task"]["id"], "waiting")
@@ -90,17 +90,17 @@ async def test_4_a_failure_fails_it(database: Path, payload: dict[str, object], 
     assert (webhook.content["event"], webhook.content["task"]["error"]) == ("task.failed", error)
 
 
-async def test_5_only_failed_look_ups_are_counted(database: Path) -> None:
+async def test_5_only_failed_lookups_are_counted(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}")
         for number in range(30):
             await tasks.call_back(f"/fal/queue/v1/callbacks/no-id-{number}", {}, 404)
         await tasks.call_back("/fal/queue/v1/callbacks/no-id", {}, 429)
         for _ in range(40):
-            await tasks.call_back(created["callbackUrl"], {"honest": True})
+            await tasks.call_back(created["callbackUrl"], {"valid": True})
 
 
-async def test_6_the_completion_webhook_is_repeated_over_a_restart_until_it_is_accepted(database: Path) -> None:
+async def test_6_the_completion_webhook_is_retried_after_a_restart_until_it_is_accepted(database: Path) -> None:
     refusing = True
     async with receiving(lambda webhook: 500 if refusing else 200) as receiver:
         async with tasking(database, webhook_schedule="1ms") as tasks, providing() as provider:
@@ -114,32 +114,32 @@ async def test_6_the_completion_webhook_is_repeated_over_a_restart_until_it_is_a
     assert first.headers["webhook-id"] == last.headers["webhook-id"] == task["id"]
 
 
-async def test_7_a_lost_callback_is_made_up_for_by_polling(database: Path) -> None:
-    async with tasking(database) as tasks, standing_in(Replicate()) as provider:
-        asked = {**REPLICATE, "maxWaitTime": 0.6}
-        created = await tasks.create(f"{provider.url}/v1/predictions", body=ORDER, provider="replicate", **asked)
+async def test_7_polling_replaces_a_lost_callback(database: Path) -> None:
+    async with tasking(database) as tasks, faking(Replicate()) as provider:
+        fields = {**REPLICATE, "maxWaitTime": 0.6}
+        created = await tasks.create(f"{provider.url}/v1/predictions", body=ORDER, provider="replicate", **fields)
         task = await tasks.reaches(created["task"]["id"], "waiting")
         (job,) = provider.jobs.values()
         provider.end(job)  # and its webhook never arrives
         task = await tasks.reaches(created["task"]["id"], "completed")
-        assert len(provider.questions) == 1
+        assert len(provider.polls) == 1
     assert json.loads(task["result"]["body"]) == [f"https://replicate.delivery/{job.id}/out-0.webp"]
 
 
 async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
-    said: list[str] = []
+    events: list[str] = []
 
-    class Listener:
+    class Recorder:
         def on_event(self, event: object) -> None:
-            said.append(repr(event))
+            events.append(repr(event))
 
-    async def echo(asked: Asked) -> Told:
-        """Providers repeat what they were told; this one everywhere."""
-        return Told(202, asked.body, (("content-type", "application/json"), ("x-hook", asked.target)))
+    async def echo(call: Asked) -> Told:
+        """Providers may echo what they received; this one does so everywhere."""
+        return Told(202, call.body, (("content-type", "application/json"), ("x-hook", call.target)))
 
     async with (
-        tasking(database, observers=[Listener()]) as tasks,
+        tasking(database, observers=[Recorder()]) as tasks,
         providing(echo) as provider,
         receiving() as receiver,
     ):
@@ -152,20 +152,20 @@ async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCa
         failed = {"status": "failed", "webhook": created["callbackUrl"], "error": f"no answer from {created['callbackUrl']}"}
         await tasks.call_back(created["callbackUrl"], failed)
         (webhook,) = await eventually(lambda: receiver.of(created["task"]["id"]))
-        told = json.dumps(await tasks.read(created["task"]["id"]))
+        shown = json.dumps(await tasks.read(created["task"]["id"]))
         late = await tasks.call("POST", f"/signals/{token}", 409, json={"status": "completed"})
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("queue_middleware")]
+    logged = [record.getMessage() for record in caplog.records if record.name.startswith("queue_middleware")]
     with closing(sqlite3.connect(database)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = [repr(row) for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
     for secret in (callback_id, token):
-        for where in ("".join(ours), "".join(rows), "".join(said), told, json.dumps(late), webhook.body.decode()):
-            assert secret not in where
-    assert "no answer from" in told
-    assert "*" * 64 in told
+        for text in ("".join(logged), "".join(rows), "".join(events), shown, json.dumps(late), webhook.body.decode()):
+            assert secret not in text
+    assert "no answer from" in shown
+    assert "*" * 64 in shown
 
 
-async def test_9_the_callback_route_answers_next_to_nothing(database: Path) -> None:
+async def test_9_the_callback_route_responds_with_a_minimal_body(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}")
         assert await tasks.call_back(created["callbackUrl"], {}) == {"ok": True}
@@ -173,7 +173,7 @@ async def test_9_the_callback_route_answers_next_to_nothing(database: Path) -> N
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
 async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(status, b'{"detail": "no"}')) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Told(status, b'{"detail": "no"}')) as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}", maxWaitTime=3600)
         task = await tasks.reaches(created["task"]["id"], "failed")
         await tasks.call_back(created["callbackUrl"], {}, 409)
@@ -183,27 +183,27 @@ async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int
 
 @pytest.mark.parametrize("status", [300, 302, 304])
 @pytest.mark.parametrize("waits_for", [{"waitForSignal": True}, {"pollConfig": POLLED}, {}])
-async def test_10_neither_does_a_redirect_that_leads_nowhere_complete_it(
+async def test_10_a_redirect_that_is_not_followed_fails_a_waiting_task(
     database: Path, status: int, waits_for: dict[str, Any]
 ) -> None:
     query = "" if waits_for else f"?hook={HOOK}"
-    async with tasking(database) as tasks, providing(lambda asked: Told(status, b"")) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Told(status, b"")) as provider:
         created = await tasks.create(f"{provider.url}/{query}", maxWaitTime=3600, **waits_for)
         task = await tasks.reaches(created["task"]["id"], "failed")
     assert task["error"] == f"the target responded with {status}, so no work was started"
     assert len(provider.calls) == 1
 
 
-async def test_a_redirect_that_leads_nowhere_is_an_answer_of_a_task_that_does_not_wait(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(304, b"")) as provider:
+async def test_a_redirect_that_is_not_followed_completes_a_task_that_does_not_wait(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(304, b"")) as provider:
         created = await tasks.create(f"{provider.url}/")
         task = await tasks.reaches(created["task"]["id"], "completed")
     assert task["result"]["statusCode"] == 304
 
 
-async def test_11_where_keys_are_known_a_callback_has_to_be_signed(database: Path) -> None:
+async def test_11_with_configured_keys_a_callback_has_to_be_signed(database: Path) -> None:
     async with (
-        standing_in(Fal()) as fal,
+        faking(Fal()) as fal,
         tasking(database, callback_keys=f"127.0.0.1={fal.url}/.well-known/jwks.json") as tasks,
     ):
         created = await tasks.create(
@@ -223,11 +223,11 @@ async def test_11_where_keys_are_known_a_callback_has_to_be_signed(database: Pat
 
 
 @pytest.mark.usefixtures("soon")
-async def test_12_a_202_with_a_location_is_followed(database: Path) -> None:
+async def test_12_the_location_of_a_202_is_polled(database: Path) -> None:
     jobs = iter([Told(202, b"", (("retry-after", "1"),)), Told(200, b'{"rows": 3}')])
 
-    async def accepting(asked: Asked) -> Told:
-        if asked.method == "POST":
+    async def accepting(call: Asked) -> Told:
+        if call.method == "POST":
             return Told(202, b"", (("location", "/jobs/7"), ("retry-after", "1")))
         return next(jobs)
 
@@ -236,4 +236,4 @@ async def test_12_a_202_with_a_location_is_followed(database: Path) -> None:
         await tasks.reaches(created["task"]["id"], "polling")
         task = await tasks.reaches(created["task"]["id"], "completed")
     assert json.loads(task["result"]["body"]) == {"rows": 3}
-    assert [(asked.target, asked.headers["authorization"]) for asked in provider.calls[1:]] == [("/jobs/7", "Key k")] * 2
+    assert [(call.target, call.headers["authorization"]) for call in provider.calls[1:]] == [("/jobs/7", "Key k")] * 2

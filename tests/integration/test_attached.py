@@ -162,7 +162,7 @@ async def test_quart_can_be_attached_to(database: Path) -> None:
 def test_an_application_that_has_a_queue_is_not_wrapped_too(database: Path) -> None:
     app = Starlette()
     QueueMiddleware.attach(app, database=database)
-    with pytest.raises(SettingsError, match="has a queue already"):
+    with pytest.raises(SettingsError, match="already has a queue"):
         QueueMiddleware(app, database=database)
-    with pytest.raises(SettingsError, match="has a queue already"):
+    with pytest.raises(SettingsError, match="already has a queue"):
         QueueMiddleware.attach(app, database=database)

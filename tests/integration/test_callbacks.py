@@ -18,7 +18,7 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.stores.sqlite.waitingroom import SQLiteWaitingRoom
+from queue_middleware.stores.common.task_store import CommonTaskStore
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
 from tests.receiver import receiving
@@ -27,7 +27,7 @@ URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
 
 
 class Starter:
-    """An application that starts work for somebody outside, and remembers how it was called."""
+    """An application that starts work for an external service, and records its calls."""
 
     def __init__(self, status: int = 202, body: bytes = b'{"started": true}') -> None:
         self.calls: list[dict[str, Any]] = []
@@ -45,8 +45,8 @@ class Starter:
 
 
 @pytest.fixture
-def short_look(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is not there will not come either."""
+def short_second_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test of an unknown id waits for the second lookup."""
     monkeypatch.setattr("queue_middleware.reception._SECOND_LOOKUP_DELAY", 0.01)
 
 
@@ -58,18 +58,18 @@ def path_in(text: str | bytes) -> str:
 
 
 async def begun(queue: Queue, starter: Starter) -> tuple[str, str]:
-    """A request that somebody else is at work on: its id, and the path where he is to call."""
+    """A request that an external service works on: its id, and the path of its callback URL."""
     request_id = await queue.submit("POST", "/start", content="{callback_url}")
     return request_id, path_in((await starter.called())["body"])
 
 
 async def call_back(queue: Queue, path: str, payload: Any = None, status: int = 200, **request: Any) -> dict[str, Any]:
-    told = await queue.client.post(path, **(request or {"json": payload or {"status": "OK"}}))
-    assert told.status_code == status, told.text
-    return told.json()
+    received = await queue.client.post(path, **(request or {"json": payload or {"status": "OK"}}))
+    assert received.status_code == status, received.text
+    return received.json()
 
 
-# --- where it may stand
+# --- positions of the placeholder
 
 
 async def test_in_a_json_body(database: Path) -> None:
@@ -87,12 +87,12 @@ async def test_in_a_json_body(database: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["{callback_url}", "{asyncqueue_callback_url}", "%7Bcallback_url%7D", "%7basyncqueue_callback_url%7d"]
+    "placeholder", ["{callback_url}", "{asyncqueue_callback_url}", "%7Bcallback_url%7D", "%7basyncqueue_callback_url%7d"]
 )
-async def test_in_a_query(database: Path, place: str) -> None:
+async def test_in_a_query(database: Path, placeholder: str) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
-        await queue.submit("POST", f"/start?a=1&hook={place}&b=%2F")
+        await queue.submit("POST", f"/start?a=1&hook={placeholder}&b=%2F")
         query = (await starter.called())["query_string"].decode()
         assert query.startswith("a=1&hook=http%3A%2F%2Fservice.test%2F")
         assert query.endswith("&b=%2F")
@@ -126,7 +126,7 @@ async def test_in_a_form(database: Path) -> None:
         await call_back(queue, path_in(parse_qs(body)["hook"][0]))
 
 
-async def test_several_places_hold_the_same(database: Path) -> None:
+async def test_all_placeholders_hold_the_same_url(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         body = {"webhook": "{callback_url}", "again": ["{asyncqueue_callback_url}"]}
@@ -137,7 +137,7 @@ async def test_several_places_hold_the_same(database: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["callback_url", "{callback_url", "{my_callback_url}", "{ callback_url }"])
-async def test_what_only_looks_like_it_stays_and_nobody_waits(database: Path, text: str) -> None:
+async def test_similar_text_is_kept_and_the_request_does_not_wait(database: Path, text: str) -> None:
     starter = Starter(200)
     async with serving(http_only(starter), database) as queue:
         result = await queue.run("POST", "/start", json={"text": text}, headers={"x-text": text})
@@ -155,7 +155,7 @@ async def test_below_a_public_url(database: Path) -> None:
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_every_attempt_is_told_the_same(database: Path) -> None:
+async def test_every_attempt_receives_the_same_url(database: Path) -> None:
     starter = Starter(503)
     async with serving(http_only(starter), database) as queue:
         await queue.submit("POST", "/start", content="{callback_url}")
@@ -168,25 +168,25 @@ async def test_every_attempt_is_told_the_same(database: Path) -> None:
 # --- handlers that ask for it
 
 
-async def test_a_handler_asks_and_answers_202(database: Path) -> None:
-    asked: list[str] = []
+async def test_a_handler_that_asks_and_responds_with_202(database: Path) -> None:
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        asked.extend([current_job.callback_url or "", current_job.callback_url or ""])
+        urls.extend([current_job.callback_url or "", current_job.callback_url or ""])
         await answer(send, b"", 202)
 
     async with serving(http_only(app), database, outbound_allow="127.0.0.1") as queue, receiving() as receiver:
         request_id = await queue.submit("POST", f"/start?fal_webhook={receiver.url}/done")
-        await eventually(lambda: asked)
-        assert asked[0] == asked[1]
+        await eventually(lambda: urls)
+        assert urls[0] == urls[1]
         assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
-        await call_back(queue, path_in(asked[0]), {"picture": 7})
+        await call_back(queue, path_in(urls[0]), {"picture": 7})
         assert (await queue.response(request_id)).json() == {"picture": 7}
         await eventually(lambda: receiver.of(request_id))
     assert receiver.of(request_id)[0].content["payload"] == {"picture": 7}
 
 
-async def test_the_submitter_says_how_long_also_where_the_handler_asks(database: Path) -> None:
+async def test_the_submitters_timeout_applies_if_the_handler_asks(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert current_job.callback_url
         await answer(send, b"", 202)
@@ -194,48 +194,48 @@ async def test_the_submitter_says_how_long_also_where_the_handler_asks(database:
     async with serving(http_only(app), database) as queue:
         late = await queue.response(await queue.submit("POST", "/start?fal_callback_timeout=0.2"))
         assert (late.status_code, late.json()["detail"]) == (504, "nobody called back in time")
-        patient = await queue.submit("POST", "/start")
-        assert (await queue.status(patient))["status"] == "IN_PROGRESS"
+        second = await queue.submit("POST", "/start")
+        assert (await queue.status(second))["status"] == "IN_PROGRESS"
 
 
-async def test_a_time_for_a_callback_that_nobody_asks_for_means_nothing(database: Path) -> None:
+async def test_a_callback_timeout_without_a_callback_is_ignored(database: Path) -> None:
     async with serving(http_only(lambda scope, receive, send: answer(send, b"done", 202)), database) as queue:
-        answered = await queue.run("POST", "/start?fal_callback_timeout=0.2")
-        assert (answered.status_code, answered.text) == (202, "done")
+        response = await queue.run("POST", "/start?fal_callback_timeout=0.2")
+        assert (response.status_code, response.text) == (202, "done")
 
 
-async def test_while_it_waits_the_last_report_is_shown(database: Path) -> None:
-    """The handler is gone before reports are written by themselves."""
-    asked: list[str] = []
+async def test_the_last_progress_report_is_shown_while_it_waits(database: Path) -> None:
+    """The handler has returned before its reports are written periodically."""
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        current_job.report_progress(0.5, "somebody else paints")
-        asked.append(current_job.callback_url or "")
+        current_job.report_progress(0.5, "the provider renders")
+        urls.append(current_job.callback_url or "")
         await answer(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
         await eventually(lambda: stored_jobs(database, "state = 'awaiting'"))
         status = await queue.status(request_id)
-        assert "somebody else paints" in json.dumps(status)
-        await call_back(queue, path_in(asked[0]))
+        assert "the provider renders" in json.dumps(status)
+        await call_back(queue, path_in(urls[0]))
 
 
 async def test_a_handler_asks_from_a_thread(database: Path) -> None:
-    asked: list[str] = []
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await asyncio.to_thread(lambda: asked.append(current_job.callback_url or ""))
+        await asyncio.to_thread(lambda: urls.append(current_job.callback_url or ""))
         await answer(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
-        await eventually(lambda: asked)
-        await call_back(queue, path_in(asked[0]))
+        await eventually(lambda: urls)
+        await call_back(queue, path_in(urls[0]))
         assert (await queue.response(request_id)).status_code == 200
 
 
-async def test_a_handler_that_asks_and_then_answers_otherwise_is_done(database: Path) -> None:
+async def test_a_handler_that_asks_and_responds_with_an_error_does_not_wait(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert current_job.callback_url
         await answer(send, b"no", 422)
@@ -245,69 +245,67 @@ async def test_a_handler_that_asks_and_then_answers_otherwise_is_done(database: 
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_a_repeated_attempt_that_asks_is_told_the_same(database: Path) -> None:
-    asked: list[str] = []
+async def test_a_second_attempt_that_asks_receives_the_same_url(database: Path) -> None:
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        asked.append(current_job.callback_url or "")
-        await answer(send, b"", 503 if len(asked) == 1 else 202)
+        urls.append(current_job.callback_url or "")
+        await answer(send, b"", 503 if len(urls) == 1 else 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
-        await eventually(lambda: len(asked) == 2)
-        assert asked[0] == asked[1]
-        await call_back(queue, path_in(asked[0]))
+        await eventually(lambda: len(urls) == 2)
+        assert urls[0] == urls[1]
+        await call_back(queue, path_in(urls[0]))
         assert (await queue.response(request_id)).status_code == 200
 
 
-async def test_an_attempt_that_failed_after_asking_needs_no_other_when_the_callback_comes(database: Path) -> None:
-    asked: list[str] = []
+async def test_a_callback_ends_a_job_whose_attempt_failed_after_asking(database: Path) -> None:
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        asked.append(current_job.callback_url or "")
+        urls.append(current_job.callback_url or "")
         await answer(send, b"", 503, [(b"retry-after", b"3600")])
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
         await queue.reaches(request_id, "IN_QUEUE")
-        await eventually(lambda: asked)
+        await eventually(lambda: urls)
         await eventually(lambda: _state(database) == "delayed")
-        await call_back(queue, path_in(asked[0]), {"late": "but here"})
-        assert (await queue.response(request_id)).json() == {"late": "but here"}
-    assert len(asked) == 1
+        await call_back(queue, path_in(urls[0]), {"late": True})
+        assert (await queue.response(request_id)).json() == {"late": True}
+    assert len(urls) == 1
 
 
-async def test_an_attempt_is_given_back_only_when_who_was_told_the_url_can_find_it(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Whatever the database does meanwhile: the URL is in somebody's hands."""
+async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even during an outage of the database: an external service may already have the URL."""
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
-    asked: list[str] = []
+    urls: list[str] = []
     refusals = [StoreBusy("busy", 1)]
-    expect = SQLiteWaitingRoom.expect
+    expect = CommonTaskStore.expect
 
     async def refused(error: StoreBusy) -> bool:
         raise error
 
-    def busy(self: SQLiteWaitingRoom, *arguments: Any) -> Any:
+    def busy(self: CommonTaskStore, *arguments: Any) -> Any:
         return refused(refusals.pop()) if refusals else expect(self, *arguments)
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        asked.append(current_job.callback_url or "")
+        urls.append(current_job.callback_url or "")
         await answer(send, b"", 503, [(b"retry-after", b"3600")])
 
-    monkeypatch.setattr(SQLiteWaitingRoom, "expect", busy)
+    monkeypatch.setattr(CommonTaskStore, "expect", busy)
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
         await eventually(lambda: _state(database) == "delayed")
         assert not refusals
-        await call_back(queue, path_in(asked[0]), {"late": "but here"})
-        assert (await queue.response(request_id)).json() == {"late": "but here"}
+        await call_back(queue, path_in(urls[0]), {"late": True})
+        assert (await queue.response(request_id)).json() == {"late": True}
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_a_forked_child_is_told_that_it_cannot_ask(database: Path) -> None:
-    """Nobody would hear of it, and a callback would find nobody who waits."""
+async def test_a_forked_child_cannot_ask(database: Path) -> None:
+    """The queue would not learn of it, and the callback would find no waiting job."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         reading, writing = os.pipe()
@@ -320,10 +318,10 @@ async def test_a_forked_child_is_told_that_it_cannot_ask(database: Path) -> None
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
-        told = os.read(reading, 1000)
+        received = os.read(reading, 1000)
         os.close(reading)
         os.close(writing)
-        await answer(send, told)
+        await answer(send, received)
 
     async with serving(http_only(app), database) as queue:
         assert "was forked" in (await queue.run("POST", "/start")).text
@@ -334,8 +332,8 @@ def _state(database: Path) -> str:
         return connection.execute("SELECT state FROM job").fetchone()[0]
 
 
-async def test_who_asks_after_his_answer_is_told_that_it_is_too_late(database: Path) -> None:
-    told: list[str] = []
+async def test_asking_after_the_response_is_an_error(database: Path) -> None:
+    received: list[str] = []
     ended = threading.Event()
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -343,30 +341,30 @@ async def test_who_asks_after_his_answer_is_told_that_it_is_too_late(database: P
         try:
             assert current_job.callback_url is None
         except RuntimeError as error:
-            told.append(str(error))
+            received.append(str(error))
         ended.set()
 
     async with serving(http_only(app), database) as queue:
         await queue.run("POST", "/start")
         await eventually(ended.is_set)
-    assert "before you give it" in told[0]
+    assert "read callback_url before sending it" in received[0]
 
 
-async def test_outside_a_replay_there_is_none() -> None:
+async def test_there_is_no_url_outside_a_replay() -> None:
     assert current_job.callback_url is None
 
 
-# --- when it comes
+# --- arrival of the callback
 
 
-async def test_it_comes_before_the_answer(database: Path) -> None:
-    """Contract, "Where we are better", 1."""
-    may_answer = asyncio.Event()
+async def test_it_arrives_before_the_response(database: Path) -> None:
+    """docs/reference/protocols/asyncqueue.md, "Extensions", 1."""
+    may_respond = asyncio.Event()
     bodies: list[bytes] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         bodies.append((await receive())["body"])
-        await may_answer.wait()
+        await may_respond.wait()
         await answer(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
@@ -374,21 +372,21 @@ async def test_it_comes_before_the_answer(database: Path) -> None:
         await eventually(lambda: bodies)
         await call_back(queue, path_in(bodies[0]), {"early": True})
         assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
-        may_answer.set()
+        may_respond.set()
         assert (await queue.response(request_id)).json() == {"early": True}
 
 
-async def test_it_never_comes(database: Path) -> None:
+async def test_it_never_arrives(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id = await queue.submit("POST", "/start?fal_callback_timeout=0.2", content="{callback_url}")
-        told = await queue.reaches(request_id, "COMPLETED")
-        assert (told["error"], told["error_type"]) == ("nobody called back in time", "request_timeout")
+        received = await queue.reaches(request_id, "COMPLETED")
+        assert (received["error"], received["error_type"]) == ("nobody called back in time", "request_timeout")
         assert (await queue.response(request_id)).status_code == 504
         await call_back(queue, path_in(starter.calls[0]["body"]), status=409)
 
 
-async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
+async def test_the_request_is_cancelled_before_it(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
@@ -398,12 +396,12 @@ async def test_the_request_is_cancelled_meanwhile(database: Path) -> None:
         await call_back(queue, path, status=409)
 
 
-@pytest.mark.usefixtures("short_look")
+@pytest.mark.usefixtures("short_second_lookup")
 @pytest.mark.parametrize("malformed", ["abc", "0" * 64, "A" * 64, "0" * 63, "%00" * 64])
-async def test_an_id_that_there_is_not(database: Path, malformed: str) -> None:
+async def test_an_unknown_id(database: Path, malformed: str) -> None:
     async with serving(http_only(Starter()), database) as queue:
-        told = await queue.client.post(f"/fal/queue/v1/callbacks/{malformed}", json={})
-        assert (told.status_code, told.json()) == (404, {"error": "Invalid or expired callback ID"})
+        received = await queue.client.post(f"/fal/queue/v1/callbacks/{malformed}", json={})
+        assert (received.status_code, received.json()) == (404, {"error": "Invalid or expired callback ID"})
 
 
 async def test_a_hundred_at_once(database: Path) -> None:
@@ -425,7 +423,7 @@ async def test_a_megabyte(database: Path) -> None:
         assert (await queue.response(request_id)).json() == payload
 
 
-async def test_more_than_a_submission_may_have(database: Path) -> None:
+async def test_a_callback_above_the_body_limit(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database, max_request_body=1000) as queue:
         request_id, path = await begun(queue, starter)
@@ -435,7 +433,7 @@ async def test_more_than_a_submission_may_have(database: Path) -> None:
 
 
 @pytest.mark.parametrize("body", [b"", b"picture=7", b"{", b'{"a": NaN}', b"\xff\xfe", b"[" * 100_000])
-async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path, body: bytes) -> None:
+async def test_a_body_that_is_not_json_is_refused_and_the_request_keeps_waiting(database: Path, body: bytes) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id, path = await begun(queue, starter)
@@ -446,8 +444,8 @@ async def test_what_is_no_json_is_refused_and_it_goes_on_waiting(database: Path,
 
 async def test_only_posts(database: Path) -> None:
     async with serving(http_only(Starter()), database) as queue:
-        told = await queue.client.get(f"/fal/queue/v1/callbacks/{'0' * 64}")
-        assert (told.status_code, told.headers["allow"]) == (405, "POST")
+        received = await queue.client.get(f"/fal/queue/v1/callbacks/{'0' * 64}")
+        assert (received.status_code, received.headers["allow"]) == (405, "POST")
 
 
 async def test_a_restart_in_between(database: Path) -> None:
@@ -461,7 +459,7 @@ async def test_a_restart_in_between(database: Path) -> None:
     assert len(starter.calls) == 1
 
 
-async def test_another_secret_is_configured_meanwhile(database: Path) -> None:
+async def test_the_secret_is_replaced(database: Path) -> None:
     old, new = "0" * 64, "1" * 64
     starter = Starter(503)
     async with serving(http_only(starter), database, callback_secret=old) as queue:
@@ -473,24 +471,24 @@ async def test_another_secret_is_configured_meanwhile(database: Path) -> None:
         await eventually(lambda: len({call["body"] for call in starter.calls}) == 2 and len(starter.calls) >= 4)
         await queue.cancel(kept)
         await queue.cancel(lost)
-        anew = await queue.submit("POST", "/start", content="{callback_url}")
+        third = await queue.submit("POST", "/start", content="{callback_url}")
         await eventually(lambda: len({call["body"] for call in starter.calls}) == 3)
-        await queue.cancel(anew)
+        await queue.cancel(third)
 
 
 # --- secrets
 
 
-async def test_the_secret_is_kept_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Contract, "Where we are better", 8: a provider that repeats it, a handler that logs it, an answer that holds it."""
+async def test_the_secret_is_stored_nowhere(database: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """docs/reference/protocols/asyncqueue.md, "Extensions", 8: not if a provider, a log line or a response repeats it."""
     caplog.set_level(logging.DEBUG, logger="queue_middleware")
-    asked: list[str] = []
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         url = current_job.callback_url or ""
-        asked.append(url)
+        urls.append(url)
         logging.getLogger("app").warning("calling the provider with %s", url)
-        current_job.report_progress(0.5, f"told {url}")
+        current_job.report_progress(0.5, f"received {url}")
         body = json.dumps({"webhook": url, "padding": "x" * 600_000, "again": url}).encode()
         await send({"type": "http.response.start", "status": 202, "headers": [(b"x-hook", url.encode())]})
         for start in range(0, len(body), 1000):
@@ -499,33 +497,33 @@ async def test_the_secret_is_kept_nowhere(database: Path, caplog: pytest.LogCapt
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
-        await eventually(lambda: asked)
-        path = path_in(asked[0])
+        await eventually(lambda: urls)
+        path = path_in(urls[0])
         secret = path.rpartition("/")[2]
         await eventually(lambda: _state(database) == "awaiting")
-        assert secret.encode() not in _everything_in(database)
-        prediction = {"id": "p", "input": {}, "created_at": "", "webhook": asked[0]}
+        assert secret.encode() not in _stored_bytes(database)
+        prediction = {"id": "p", "input": {}, "created_at": "", "webhook": urls[0]}
         await call_back(queue, path, {**prediction, "status": "starting"})
-        await call_back(queue, path, {**prediction, "status": "failed", "error": f"could not reach {asked[0]}"})
-        told = await queue.reaches(request_id, "COMPLETED")
-        assert told["error"].startswith("could not reach http://service.test/fal/queue/v1/callbacks/****")
+        await call_back(queue, path, {**prediction, "status": "failed", "error": f"could not reach {urls[0]}"})
+        received = await queue.reaches(request_id, "COMPLETED")
+        assert received["error"].startswith("could not reach http://service.test/fal/queue/v1/callbacks/****")
         logs = await queue.client.get(f"/fal/queue/requests/{request_id}/status?logs=1")
         assert secret not in logs.text
         assert "calling the provider with" in logs.text
-    assert secret.encode() not in _everything_in(database)
+    assert secret.encode() not in _stored_bytes(database)
     assert secret not in "".join(record.getMessage() for record in caplog.records if record.name != "app")
 
 
-def _everything_in(database: Path) -> bytes:
-    """The file, its log, and what lies beside them."""
+def _stored_bytes(database: Path) -> bytes:
+    """All rows, and the bytes of all files in the folder of the database."""
     with closing(sqlite3.connect(database)) as connection:
         tables = [row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = [repr(row).encode() for name in tables for row in connection.execute(f"SELECT * FROM {name}")]
     return b"".join([*rows, *(path.read_bytes() for path in database.parent.iterdir() if path.is_file())])
 
 
-async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
-    """Servers write the path of the scope to their access logs when the answer begins."""
+async def test_the_server_cannot_log_an_id(database: Path) -> None:
+    """Servers write the path of the scope to their access logs when the response starts."""
     starter = Starter()
     seen: list[str] = []
 
@@ -552,35 +550,35 @@ async def test_the_server_is_shown_no_id_to_log(database: Path) -> None:
     assert seen == ["/fal/queue/v1/callbacks/hidden" * 2] * 7
 
 
-@pytest.mark.usefixtures("short_look")
+@pytest.mark.usefixtures("short_second_lookup")
 @pytest.mark.parametrize("kind", ["callbacks", "signals"])
-async def test_of_a_stranger_nothing_is_read(database: Path, kind: str) -> None:
-    """Nobody needs a key here, so the room for bodies must be for those who have an id."""
-    told: list[Message] = []
+async def test_the_body_is_not_read_for_an_unknown_id(database: Path, kind: str) -> None:
+    """These routes need no API key, so memory for bodies is reserved for requests with a valid id."""
+    received: list[Message] = []
 
     async def receive() -> Message:
-        raise AssertionError("the body was asked for")
+        raise AssertionError("the body was read")
 
     async def send(message: Message) -> None:
-        told.append(message)
+        received.append(message)
 
     async with serving(http_only(Starter()), database) as queue:
         path = f"/fal/queue/v1/{kind}/{'0' * 64}"
         scope = {"type": "http", "method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "headers": []}
         await queue.client._transport.app(scope, receive, send)
-    assert told[0]["status"] == 404
-    assert (b"connection", b"close") in told[0]["headers"]
+    assert received[0]["status"] == 404
+    assert (b"connection", b"close") in received[0]["headers"]
 
 
-@pytest.mark.usefixtures("short_look")
-async def test_guesses_are_limited_by_address_and_nobody_else_is(database: Path) -> None:
-    """Contract, "Where we are better", 5."""
+@pytest.mark.usefixtures("short_second_lookup")
+async def test_failed_lookups_are_limited_by_address_and_others_are_not(database: Path) -> None:
+    """docs/reference/protocols/asyncqueue.md, "Extensions", 5."""
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         _, path = await begun(queue, starter)
-        guesses = [queue.client.post(f"/fal/queue/v1/callbacks/{number:064x}", json={}) for number in range(31)]
-        told = sorted([answer.status_code for answer in await asyncio.gather(*guesses)])
-        assert told == [404] * 30 + [429]
+        lookups = [queue.client.post(f"/fal/queue/v1/callbacks/{number:064x}", json={}) for number in range(31)]
+        received = sorted([answer.status_code for answer in await asyncio.gather(*lookups)])
+        assert received == [404] * 30 + [429]
         refused = await queue.client.post(f"/fal/queue/v1/callbacks/{'0' * 64}", json={})
         assert (refused.status_code, refused.json()) == (429, {"error": "Rate limit exceeded"})
         assert 1 <= int(refused.headers["retry-after"]) <= 60

@@ -17,8 +17,11 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from queue_middleware import current_job
-from queue_middleware.account import Account
-from queue_middleware.attempt import Attempt
+from queue_middleware.attempt import JobExecutor
+from queue_middleware.bridges import CancellableCall
+from queue_middleware.errand import TaskSession
+from queue_middleware.jobcontext import ActiveJob
+from queue_middleware.logbook import LogBuffer
 from queue_middleware.replay import Replay
 from tests.queueing import eventually, serving
 
@@ -94,7 +97,7 @@ async def test_nothing_is_left_to_the_garbage_collector(database: Path, without_
     async with serving(bare, database) as queue:
         for _ in range(3):
             await queue.run("POST", "/", content=b"x" * 1000)
-        await eventually(lambda: left(Attempt, Account, Replay) == [])
+        await eventually(lambda: left(JobExecutor, ActiveJob, CancellableCall, LogBuffer, Replay, TaskSession) == [])
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
@@ -105,7 +108,7 @@ async def test_what_a_framework_leaves_holds_nothing_of_ours(
     async with serving(app, database) as queue:
         for _ in range(3):
             await queue.run("POST", "/", content=b"x" * 1000)
-        await eventually(lambda: left(Attempt) == [])
+        await eventually(lambda: left(JobExecutor) == [])
 
 
 @TRACEBACKS
@@ -120,6 +123,6 @@ async def test_nothing_is_left_of_one_that_was_cancelled(database: Path, without
     async with serving(Starlette(routes=[Route("/", waiting, methods=["POST"])]), database) as queue:
         request_id = await queue.submit("POST", "/")
         await began.wait()
-        assert left(Attempt) == ["Attempt"]
+        assert left(JobExecutor) == ["JobExecutor"]
         await queue.cancel(request_id)
-        await eventually(lambda: left(Attempt) == [])
+        await eventually(lambda: left(JobExecutor) == [])

@@ -145,20 +145,20 @@ async def test_what_is_worth_saying_is_said_once_for_all_processes(
     said = [(record.levelname, record.getMessage()) for record in caplog.records if "queue st" not in record.getMessage()]
     assert all(text.startswith("queue_middleware: ") for _, text in said)
     assert sorted((level, [part for part in _PARTS if part in text]) for level, text in said) == [
-        ("INFO", ["QUEUE_URL is no option"]),
+        ("INFO", ["QUEUE_URL is not an option"]),
         ("INFO", ["SQLite 3.40.1 has a defect"]),
-        ("WARNING", ["QUEUE_CONCURENCY is no option", "did you mean QUEUE_CONCURRENCY?"]),
+        ("WARNING", ["QUEUE_CONCURENCY is not an option", "did you mean QUEUE_CONCURRENCY?"]),
         ("WARNING", ["chmod 600"]),
-        ("WARNING", ["the application has no lifespan"]),
+        ("WARNING", ["seems to have no lifespan"]),
     ]
 
 
 _PARTS = (
-    "QUEUE_URL is no option",
+    "QUEUE_URL is not an option",
     "SQLite 3.40.1 has a defect",
-    "QUEUE_CONCURENCY is no option",
+    "QUEUE_CONCURENCY is not an option",
     "did you mean QUEUE_CONCURRENCY?",
-    "the application has no lifespan",
+    "seems to have no lifespan",
     "chmod 600",
 )
 
@@ -297,7 +297,7 @@ async def test_an_interrupt_while_it_drains_ends_the_wait(
     text = "queue stopping: waiting at most 600 s for 1 running request; what has not ended by then goes on after the restart"
     await eventually(lambda: text in caplog.messages)
     assert not stopping.done()
-    app._runtime._engine._hurry()
+    app._runtime.services.hurry()
     async with asyncio.timeout(5):
         await stopping
     async with serving(hello, database) as queue:

@@ -28,8 +28,8 @@ from starlette.routing import Route
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.jobcontext import replaying
-from queue_middleware.logbook import Logbook
+from queue_middleware.jobcontext import active_job
+from queue_middleware.logbook import LogBuffer
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.queueing import Queue, eventually, serving
 
@@ -133,10 +133,10 @@ async def test_tasks_and_threads_of_a_handler_are_heard(database: Path) -> None:
 async def test_a_forked_child_says_nothing_and_waits_for_nobody(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         log.warning("parent")
-        attempt = replaying()
+        attempt = active_job()
         assert attempt is not None
-        book = attempt.logbook()
-        assert isinstance(book, Logbook)
+        book = attempt.log_buffer()
+        assert isinstance(book, LogBuffer)
         held, over = threading.Event(), threading.Event()
 
         def write() -> None:

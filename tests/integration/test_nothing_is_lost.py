@@ -22,7 +22,7 @@ from queue_middleware.events import AttemptFailed, ClaimLost, Event
 from queue_middleware.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.stores.sqlite.filewatch import FileWatch
+from queue_middleware.stores.sqlite.file_watch import FileWatch
 from tests.nouns import a_job
 from tests.queueing import connected, eventually, serving, stored_jobs
 from tests.standins import Memory

@@ -1,4 +1,4 @@
-"""Tasks for providers through the whole middleware: asked, called back, both at once, and signed."""
+"""Tasks for providers through the whole middleware: polls, callbacks, both together, and signatures."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from tests.queueing import Queue, eventually, serving
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 OF_FAL = {"Authorization": f"Key {KEY}"}
-PLACE = "{asyncqueue_callback_url}"
+PLACEHOLDER = "{asyncqueue_callback_url}"
 ENDS = ("completed", "failed", "timeout", "cancelled")
 
 
@@ -62,13 +62,13 @@ class Tasks:
         return await eventually(arrived)
 
     async def run(self, **task: Any) -> dict[str, Any]:
-        """From its creation to its end."""
+        """Create a task and wait for its end."""
         return await self.reaches(await self.create(**task), *ENDS)
 
 
 @asynccontextmanager
 async def tasks(database: Path, *providers: Provider, **options: Any) -> AsyncIterator[Tasks]:
-    """A service that may call what is on this machine; the providers find it under the name that it gives itself."""
+    """A service that may call this machine; the providers reach it through an in-process client."""
     given = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1", **options}
     async with serving(http_only(app), database, **given) as queue:
         for provider in providers:
@@ -78,14 +78,14 @@ async def tasks(database: Path, *providers: Provider, **options: Any) -> AsyncIt
 
 
 def quickly(provider: str, **changes: Any) -> dict[str, Any]:
-    """The template of a provider, as a client who has read `GET /v1/providers` could send it, but more impatient."""
+    """A provider's template as `GET /v1/providers` shows it, with a shorter interval."""
     return {**shown_poll_config(PROVIDERS[provider].poll), "interval": 0.1, **changes}
 
 
-# --- asked
+# --- polls
 
 RUNWAY = {**BEARER, "X-Runway-Version": "2024-11-06"}
-ASKED = {
+POLLED = {
     "fal": (Fal(), "/fal-ai/flux/dev", OF_FAL, '{"prompt": "a cat"}', '"prompt": "a cat"'),
     "replicate": (Replicate(), "/v1/models/a/b/predictions", BEARER, '{"input": {}}', "out-0.webp"),
     "runwayml": (Runway(), "/v1/image_to_video", RUNWAY, "{}", ".mp4?_jwt=x"),
@@ -96,9 +96,9 @@ ASKED = {
 
 
 @pytest.mark.usefixtures("soon")
-@pytest.mark.parametrize("name", ASKED)
-async def test_a_task_is_asked_for_until_it_is_done(name: str, database: Path) -> None:
-    fake, path, headers, body, result = ASKED[name]
+@pytest.mark.parametrize("name", POLLED)
+async def test_a_task_is_polled_until_it_is_done(name: str, database: Path) -> None:
+    fake, path, headers, body, result = POLLED[name]
     async with providing(type(fake)()) as provider, tasks(database) as service:
         task = await service.run(targetUrl=provider.url + path, headers=headers, body=body, pollConfig=quickly(name))
     assert task["status"] == "completed", task
@@ -106,7 +106,7 @@ async def test_a_task_is_asked_for_until_it_is_done(name: str, database: Path) -
     assert result in task["result"]["body"]
 
 
-async def test_a_named_provider_is_asked_as_its_template_says(database: Path) -> None:
+async def test_a_named_provider_is_polled_by_its_template(database: Path) -> None:
     async with providing(Luma()) as provider, tasks(database) as service:
         created = await service.create(
             targetUrl=f"{provider.url}/dream-machine/v1/generations", headers=BEARER, body="{}", provider="luma"
@@ -132,20 +132,20 @@ async def test_a_named_provider_is_asked_as_its_template_says(database: Path) ->
         ({"pollConfig": quickly("luma", interval=0)}, "pollConfig.interval is 0; it must be from 0.1"),
     ],
 )
-async def test_what_is_wrong_is_told_before_anything_is_stored(change: dict[str, Any], text: str, database: Path) -> None:
+async def test_invalid_tasks_are_refused_before_they_are_stored(change: dict[str, Any], text: str, database: Path) -> None:
     async with tasks(database) as service:
         refused = await service.create(400, **{"targetUrl": "http://127.0.0.1:9/x", **change})
     assert refused["error"].startswith(text)
 
 
-async def test_a_refusal_of_the_first_call_is_its_answer(database: Path) -> None:
+async def test_a_refused_first_call_is_the_result(database: Path) -> None:
     async with providing(Runway()) as provider, tasks(database) as service:
         task = await service.run(targetUrl=f"{provider.url}/v1/image_to_video", body="{}", provider="runwayml")
     assert task["result"]["statusCode"] == 401
-    assert provider.questions == []
+    assert provider.polls == []
 
 
-async def test_an_answer_without_an_id_fails_the_task(database: Path) -> None:
+async def test_a_response_without_an_id_fails_the_task(database: Path) -> None:
     config = quickly("runwayml", urlTemplate="/v1/tasks/{startResult.body.uuid}")
     async with providing(Runway()) as provider, tasks(database) as service:
         task = await service.run(targetUrl=f"{provider.url}/v1/image_to_video", headers=RUNWAY, body="{}", pollConfig=config)
@@ -155,7 +155,7 @@ async def test_an_answer_without_an_id_fails_the_task(database: Path) -> None:
     )
 
 
-async def test_patience_ends(database: Path) -> None:
+async def test_polling_times_out(database: Path) -> None:
     config = quickly("replicate", maxDuration=0.35)
     async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
         task = await service.run(
@@ -166,16 +166,16 @@ async def test_patience_ends(database: Path) -> None:
 
 
 @pytest.mark.usefixtures("soon")
-async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
+async def test_a_cancelled_task_is_not_polled(database: Path) -> None:
     async with providing(Replicate(ends="processing")) as provider, tasks(database) as service:
         created = await service.create(
             targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body='{"input": {}}', pollConfig=quickly("replicate")
         )
-        await eventually(lambda: len(provider.questions) >= 2)
+        await eventually(lambda: len(provider.polls) >= 2)
         cancelled = await service.client.post(f"/fal/queue/v1/tasks/{created['task']['id']}/cancel")
         assert cancelled.json()["task"]["status"] == "cancelled"
-        # Another task is asked for several times after that; the cancelled one is not.
-        asked = len(provider.questions)
+        # Another task is polled several times after that; the cancelled one is not.
+        before = len(provider.polls)
         await service.run(
             targetUrl=f"{provider.url}/v1/predictions",
             headers=BEARER,
@@ -183,67 +183,67 @@ async def test_a_cancelled_task_is_asked_for_no_longer(database: Path) -> None:
             pollConfig=quickly("replicate", maxDuration=0.4),
         )
     gone = next(iter(provider.jobs))
-    assert sum(call.path.endswith(gone) for call in provider.questions[asked + 1 :]) == 0
+    assert sum(call.path.endswith(gone) for call in provider.polls[before + 1 :]) == 0
 
 
 @pytest.mark.usefixtures("soon")
 @pytest.mark.parametrize(("ends", "result"), [("200", '{"rows": 3}'), ("303", "a,b\r\n1,2\r\n")])
 async def test_202_with_a_location_needs_no_configuration(ends: str, result: str, database: Path) -> None:
-    async with providing(Accepted(ends=ends, pace="1", patience=0)) as provider, tasks(database) as service:
+    async with providing(Accepted(ends=ends, pace="1", polls_needed=0)) as provider, tasks(database) as service:
         created = await service.create(targetUrl=f"{provider.url}/work", headers=BEARER, body="{}")
         await service.reaches(created, "polling")
         task = await service.reaches(created, *ENDS)
     assert (task["status"], task["result"]["body"]) == ("completed", result)
-    assert all(call.headers["authorization"] == BEARER["Authorization"] for call in provider.questions)
+    assert all(call.headers["authorization"] == BEARER["Authorization"] for call in provider.polls)
 
 
-# --- called back, and asked
+# --- callbacks and polls
 
 
-async def test_the_provider_is_asked_at_half_of_the_time_when_his_callback_was_lost(database: Path) -> None:
-    async with providing(Fal(patience=0)) as provider, tasks(database, provider) as service:
+async def test_the_provider_is_polled_at_half_of_the_time_if_its_callback_is_lost(database: Path) -> None:
+    async with providing(Fal(polls_needed=0)) as provider, tasks(database, provider) as service:
         created = await service.create(
-            targetUrl=f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACE}",
+            targetUrl=f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACEHOLDER}",
             headers=OF_FAL,
             body='{"prompt": "a cat"}',
             provider="fal",
             maxWaitTime=0.6,
         )
-        task = await service.reaches(created, *ENDS)  # without a word to the callback URL
+        task = await service.reaches(created, *ENDS)  # without a callback
         (job,) = provider.jobs.values()
         late = await provider.call_back(job)
     assert task["status"] == "completed", task
     assert json.loads(task["result"]["body"])["prompt"] == "a cat"
-    assert len(provider.questions) == 2  # the status, the result
+    assert len(provider.polls) == 2  # the status, the result
     assert late.status_code == 409
 
 
-async def test_at_the_end_he_is_asked_a_last_time(database: Path) -> None:
+async def test_the_last_poll_is_at_the_end(database: Path) -> None:
     async with providing(Replicate(ends="processing")) as provider, tasks(database, provider) as service:
         task = await service.run(
             targetUrl=f"{provider.url}/v1/predictions",
             headers=BEARER,
-            body=json.dumps({"input": {}, "webhook": PLACE}),
+            body=json.dumps({"input": {}, "webhook": PLACEHOLDER}),
             provider="replicate",
             maxWaitTime=0.4,
         )
-    assert (task["status"], len(provider.questions)) == ("timeout", 2)
+    assert (task["status"], len(provider.polls)) == ("timeout", 2)
 
 
-async def test_of_several_events_only_the_last_is_the_end(database: Path) -> None:
+async def test_only_the_last_of_several_events_is_final(database: Path) -> None:
     async with providing(Replicate()) as provider, tasks(database, provider) as service:
-        order = json.dumps({"input": {}, "webhook": PLACE})
+        order = json.dumps({"input": {}, "webhook": PLACEHOLDER})
         created = await service.create(targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body=order)
         await service.reaches(created, "waiting")
         (job,) = provider.jobs.values()
-        for event, news in [("start", "starting"), ("output", "processing")]:
+        for event, status in [("start", "starting"), ("output", "processing")]:
             assert (await provider.call_back(job, event)).status_code == 200
-            assert (await service.read(created))["lastEvent"] == news
+            assert (await service.read(created))["lastEvent"] == status
             assert (await service.read(created))["status"] == "waiting"
         assert (await provider.call_back(job)).status_code == 200
         task = await service.reaches(created, "completed")
-        assert (await provider.call_back(job)).status_code == 200  # he repeats himself
-        assert (await provider.call_back(job, "output")).status_code == 200  # or comes late with old news
+        assert (await provider.call_back(job)).status_code == 200  # a repeated callback
+        assert (await provider.call_back(job, "output")).status_code == 200  # an earlier event that arrives late
         assert await service.read(created) == task
     assert json.loads(task["result"]["body"])["output"] == [f"https://replicate.delivery/{job.id}/out-0.webp"]
 
@@ -251,11 +251,11 @@ async def test_of_several_events_only_the_last_is_the_end(database: Path) -> Non
 @pytest.mark.parametrize(
     ("fake", "path", "headers", "order", "error"),
     [
-        (Fal(), f"/fal-ai/flux/dev?fal_webhook={PLACE}", OF_FAL, {}, "Invalid status code: 422"),
-        (Replicate(ends="failed"), "/v1/predictions", BEARER, {"input": {}, "webhook": PLACE}, "CUDA out of memory"),
+        (Fal(), f"/fal-ai/flux/dev?fal_webhook={PLACEHOLDER}", OF_FAL, {}, "Invalid status code: 422"),
+        (Replicate(ends="failed"), "/v1/predictions", BEARER, {"input": {}, "webhook": PLACEHOLDER}, "CUDA out of memory"),
     ],
 )
-async def test_a_failure_that_is_called_back_fails_the_task(
+async def test_a_failure_in_a_callback_fails_the_task(
     fake: Any, path: str, headers: dict[str, str], order: Any, error: str, database: Path
 ) -> None:
     async with providing(type(fake)(ends=fake.ends)) as provider, tasks(database, provider) as service:
@@ -267,9 +267,9 @@ async def test_a_failure_that_is_called_back_fails_the_task(
     assert task["error"] == error
 
 
-async def test_luma_tells_every_state_and_the_last_ends_it(database: Path) -> None:
+async def test_luma_sends_every_state_and_the_last_ends_the_task(database: Path) -> None:
     async with providing(Luma()) as provider, tasks(database, provider) as service:
-        order = json.dumps({"prompt": "a cat", "callback_url": PLACE})
+        order = json.dumps({"prompt": "a cat", "callback_url": PLACEHOLDER})
         created = await service.create(targetUrl=f"{provider.url}/dream-machine/v1/generations", headers=BEARER, body=order)
         await service.reaches(created, "waiting")
         (job,) = provider.jobs.values()
@@ -279,13 +279,13 @@ async def test_luma_tells_every_state_and_the_last_ends_it(database: Path) -> No
     assert json.loads(task["result"]["body"])["state"] == "completed"
 
 
-# --- signed
+# --- signatures
 
 
-async def test_a_callback_has_to_be_signed_where_the_key_is_known(database: Path) -> None:
+async def test_with_a_configured_key_callbacks_have_to_be_signed(database: Path) -> None:
     provider = Replicate()
     async with providing(provider), tasks(database, provider, callback_keys=f"127.0.0.1={provider.secret}") as service:
-        order = json.dumps({"input": {}, "webhook": PLACE})
+        order = json.dumps({"input": {}, "webhook": PLACEHOLDER})
         created = await service.create(targetUrl=f"{provider.url}/v1/predictions", headers=BEARER, body=order)
         await service.reaches(created, "waiting")
         (job,) = provider.jobs.values()
@@ -302,7 +302,7 @@ async def test_fal_signs_with_the_keys_that_it_publishes(database: Path) -> None
     async with providing(Fal()) as provider:
         keys = f"127.0.0.1={provider.url}/.well-known/jwks.json"
         async with tasks(database, provider, callback_keys=keys) as service:
-            target = f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACE}"
+            target = f"{provider.url}/fal-ai/flux/dev?fal_webhook={PLACEHOLDER}"
             created = await service.create(targetUrl=target, headers=OF_FAL, body='{"prompt": "x"}')
             await service.reaches(created, "waiting")
             (job,) = provider.jobs.values()
@@ -315,7 +315,7 @@ async def test_fal_signs_with_the_keys_that_it_publishes(database: Path) -> None
 
 
 @pytest.mark.usefixtures("soon")
-async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> None:
+async def test_hosts_outside_task_targets_are_not_polled(database: Path) -> None:
     elsewhere = Accepted(location="http://localhost:9/jobs/{id}", pace="1")
     async with providing(elsewhere) as provider, tasks(database, outbound_allow="127.0.0.1, localhost") as service:
         task = await service.run(targetUrl=f"{provider.url}/work", headers=BEARER, body="{}")
@@ -324,7 +324,7 @@ async def test_nobody_is_asked_whom_the_owner_does_not_allow(database: Path) -> 
 
 
 @pytest.mark.usefixtures("soon")
-async def test_trouble_is_not_the_end(database: Path) -> None:
+async def test_failed_polls_are_repeated(database: Path) -> None:
     async with providing(Replicate()) as provider, tasks(database) as service:
         provider.interruptions.extend([Reply(503), Reply(404), HANG_UP])
         task = await service.run(
@@ -334,4 +334,4 @@ async def test_trouble_is_not_the_end(database: Path) -> None:
             pollConfig=quickly("replicate"),
         )
     assert task["status"] == "completed"
-    assert len(provider.questions) == 3 + 3
+    assert len(provider.polls) == 3 + 3

@@ -24,7 +24,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from queue_middleware import QueueMiddleware, attempt, current_job
+from queue_middleware import QueueMiddleware, current_job, early_end
 from queue_middleware.events import Event, Finished
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import DEADLINE, Queue, connected, eventually, mounting, serving
@@ -613,7 +613,7 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
 async def test_a_background_task_that_does_not_end_is_given_up_after_a_while(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.attempt.TAIL", 0.05)  # five minutes are for people
+    monkeypatch.setattr("queue_middleware.attempt.BACKGROUND_LIMIT", 0.05)  # five minutes are for people
     gate = anyio.Event()
 
     async def endpoint(request: Request) -> Response:
@@ -734,7 +734,7 @@ async def test_a_cancelled_handler_has_its_time_to_tidy_up_before_the_request_is
 async def test_a_cancelled_handler_that_does_not_end_keeps_nobody_waiting(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attempt, "GRACE", 0.1)
+    monkeypatch.setattr(early_end, "CANCEL_GRACE", 0.1)
     seen, may_end = [], asyncio.Event()
 
     @http_only
@@ -798,7 +798,7 @@ async def test_cancelling_stops_the_handlers_of_every_framework(database: Path, 
 async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(
     database: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.attempt.GRACE", 0.05)  # five seconds are for people
+    monkeypatch.setattr("queue_middleware.early_end.CANCEL_GRACE", 0.05)  # five seconds are for people
     entered, gate = threading.Event(), threading.Event()
 
     def block(request: Request) -> Response:

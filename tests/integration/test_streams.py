@@ -54,10 +54,10 @@ class Stage:
         return PlainTextResponse("ünd Schluß", self.answers.pop() if len(self.answers) > 1 else self.answers[0])
 
     def followers(self) -> int:
-        return len(self.app._runtime._engine.watch._watched)
+        return len(self.app._runtime.services.status_feed._followed)
 
     def is_listened_to(self) -> bool:
-        return self.app._runtime._engine.stores.jobs._listeners.status_is_wanted
+        return self.app._runtime.services.stores.jobs._notifier.status_is_wanted
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""AsyncQueue's tasks, against the whole middleware and a provider on loopback (AsyncQueue contract)."""
+"""AsyncQueue's tasks, against the whole middleware and a provider on loopback."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ class Tasks:
         self.headers = headers
 
     async def call(self, method: str, path: str, status: int, **request: Any) -> dict[str, Any]:
-        told = await self.queue.client.request(method, f"/fal/queue/v1{path}", headers=self.headers, **request)
-        assert told.status_code == status, told.text
-        return told.json()
+        received = await self.queue.client.request(method, f"/fal/queue/v1{path}", headers=self.headers, **request)
+        assert received.status_code == status, received.text
+        return received.json()
 
     async def create(self, target: str, **fields: Any) -> dict[str, Any]:
         return await self.call("POST", "/tasks", 201, json={"targetUrl": target, **fields})
@@ -48,7 +48,7 @@ class Tasks:
         return (await self.call("GET", f"/tasks/{task_id}", 200))["task"]
 
     async def reaches(self, task_id: str, *statuses: str) -> dict[str, Any]:
-        """Wait until the task has one of these statuses; the end is a failure unless it was waited for."""
+        """Wait until the task has one of these statuses; any other final status fails the test."""
 
         async def arrived() -> dict[str, Any] | None:
             task = await self.read(task_id)
@@ -62,9 +62,9 @@ class Tasks:
         return await self.reaches(created["task"]["id"], *ENDED)
 
     async def call_back(self, url: str, payload: Any, status: int = 200) -> dict[str, Any]:
-        told = await self.queue.client.post(urlsplit(url).path, json=payload)
-        assert told.status_code == status, told.text
-        return told.json()
+        received = await self.queue.client.post(urlsplit(url).path, json=payload)
+        assert received.status_code == status, received.text
+        return received.json()
 
 
 @asynccontextmanager
@@ -74,12 +74,12 @@ async def tasking(database: Path, app: Any = None, **options: Any) -> AsyncItera
 
 
 async def _echo(scope: Message, receive: Receive, send: Send) -> None:
-    """Answers with what it was called with."""
+    """Responds with the call that it received."""
     body = (await receive())["body"]
     headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
     query = scope["query_string"].decode()
-    told = {"method": scope["method"], "path": scope["path"], "query": query, "headers": headers, "body": body.decode()}
-    await answer(send, json.dumps(told).encode(), 200, [(b"content-type", b"application/json")])
+    received = {"method": scope["method"], "path": scope["path"], "query": query, "headers": headers, "body": body.decode()}
+    await answer(send, json.dumps(received).encode(), 200, [(b"content-type", b"application/json")])
 
 
 # --- targets
@@ -88,26 +88,31 @@ async def _echo(scope: Message, receive: Receive, send: Send) -> None:
 async def test_a_task_calls_the_application_itself(database: Path) -> None:
     async with tasking(database) as tasks:
         task = await tasks.run("/work?size=2", body='{"prompt": "cat"}', headers={"X-Own": "1"})
-    told = json.loads(task["result"]["body"])
-    assert (told["method"], told["path"], told["query"], told["body"]) == ("POST", "/work", "size=2", '{"prompt": "cat"}')
-    assert (told["headers"]["x-own"], told["headers"]["content-type"]) == ("1", "application/json")
-    assert told["headers"]["x-fal-request-id"] == task["id"]
+    received = json.loads(task["result"]["body"])
+    assert (received["method"], received["path"], received["query"], received["body"]) == (
+        "POST",
+        "/work",
+        "size=2",
+        '{"prompt": "cat"}',
+    )
+    assert (received["headers"]["x-own"], received["headers"]["content-type"]) == ("1", "application/json")
+    assert received["headers"]["x-fal-request-id"] == task["id"]
     assert (task["status"], task["error"], task["retryCount"]) == ("completed", None, 0)
     assert (task["result"]["statusCode"], task["result"]["headers"]) == (200, {"content-type": "application/json"})
     assert task["result"]["duration"] >= 0
     assert task["createdAt"] <= task["startedAt"] <= task["completedAt"]
 
 
-async def test_a_task_calls_a_host_outside(database: Path) -> None:
+async def test_a_task_calls_an_external_host(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         task = await tasks.run(f"{provider.url}/v1/predictions?a=1", body="{}", headers={"Authorization": "Key secret"})
-    (asked,) = provider.calls
-    assert (asked.method, asked.target, asked.body) == ("POST", "/v1/predictions?a=1", b"{}")
-    assert asked.headers["authorization"] == "Key secret"
-    assert asked.headers["content-type"] == "application/json"
-    assert asked.headers["content-length"] == "2"
-    assert asked.headers["host"] == urlsplit(provider.url).netloc
-    assert not [name for name in asked.headers if name.startswith("x-fal")]
+    (call,) = provider.calls
+    assert (call.method, call.target, call.body) == ("POST", "/v1/predictions?a=1", b"{}")
+    assert call.headers["authorization"] == "Key secret"
+    assert call.headers["content-type"] == "application/json"
+    assert call.headers["content-length"] == "2"
+    assert call.headers["host"] == urlsplit(provider.url).netloc
+    assert not [name for name in call.headers if name.startswith("x-fal")]
     assert json.loads(task["result"]["body"]) == {"id": "p1", "status": "starting"}
 
 
@@ -115,13 +120,13 @@ async def test_a_task_calls_a_host_outside(database: Path) -> None:
 async def test_methods(database: Path, method: str) -> None:
     async with tasking(database) as tasks, providing() as provider:
         await tasks.run(provider.url, method=method, body='"sent"')
-    (asked,) = provider.calls
-    assert (asked.method, asked.body) == (method, b"" if method == "GET" else b'"sent"')
+    (call,) = provider.calls
+    assert (call.method, call.body) == (method, b"" if method == "GET" else b'"sent"')
 
 
 @pytest.mark.parametrize("status", [200, 201, 204, 400, 404, 429])
-async def test_answers_that_complete_a_task(database: Path, status: int) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(status, b"" if status == 204 else b"{}")) as provider:
+async def test_responses_that_complete_a_task(database: Path, status: int) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(status, b"" if status == 204 else b"{}")) as provider:
         task = await tasks.run(provider.url)
     assert (task["status"], task["result"]["statusCode"]) == ("completed", status)
     assert len(provider.calls) == 1
@@ -131,18 +136,16 @@ async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(d
     async with AsyncExitStack() as stack:
         last = await stack.enter_async_context(providing())
         second = await stack.enter_async_context(
-            providing(lambda asked: Told(303, b"", (("location", last.url.replace("127.0.0.1", "localhost") + "/end"),)))
+            providing(lambda call: Told(303, b"", (("location", last.url.replace("127.0.0.1", "localhost") + "/end"),)))
         )
-        first = await stack.enter_async_context(
-            providing(lambda asked: Told(307, b"", (("location", f"{second.url}/next#x"),)))
-        )
+        first = await stack.enter_async_context(providing(lambda call: Told(307, b"", (("location", f"{second.url}/next#x"),))))
         tasks = await stack.enter_async_context(
             tasking(database, task_targets="127.0.0.1, localhost", outbound_allow="127.0.0.0/8, localhost, ::1")
         )
         keys = {"Authorization": "Key secret", "xi-api-key": "secret", "X-Auth-Token": "secret"}
         task = await tasks.run(f"{first.url}/start", body="{}", headers={**keys, "X-Own": "1"})
     assert task["status"] == "completed"
-    assert [(asked.method, asked.target, asked.body) for asked in (*first.calls, *second.calls, *last.calls)] == [
+    assert [(call.method, call.target, call.body) for call in (*first.calls, *second.calls, *last.calls)] == [
         ("POST", "/start", b"{}"),
         ("POST", "/next", b"{}"),
         ("GET", "/end", b""),
@@ -156,22 +159,22 @@ async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(d
     "location",
     ["http://elsewhere.test/", "http://10.0.0.1/", "ftp://127.0.0.1/", "http://user@127.0.0.1/", "http://[x", "https://xn--a/"],
 )
-async def test_a_redirect_to_where_tasks_may_not_go_fails_it_at_once(database: Path, location: str) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(302, b"", (("location", location),))) as provider:
+async def test_a_redirect_to_a_refused_target_fails_the_task_at_once(database: Path, location: str) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(302, b"", (("location", location),))) as provider:
         task = await tasks.run(provider.url)
     assert (task["status"], task["result"]) == ("failed", None)
     assert len(provider.calls) == 1
 
 
-async def test_redirects_come_to_an_end(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(302, b"", (("location", "/again"),))) as provider:
+async def test_redirects_are_limited(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(302, b"", (("location", "/again"),))) as provider:
         task = await tasks.run(provider.url)
     assert (task["status"], task["error"]) == ("failed", "more than 10 redirects")
     assert len(provider.calls) == 11
 
 
 @pytest.mark.parametrize(
-    ("target", "status", "word"),
+    ("target", "status", "error"),
     [
         ("https://elsewhere.test/", 403, "task_targets"),
         ("http://127.0.0.2/", 403, "task_targets"),
@@ -191,18 +194,18 @@ async def test_redirects_come_to_an_end(database: Path) -> None:
         ("/" + "x" * 2048, 414, "longer"),
     ],
 )
-async def test_targets_that_are_refused(database: Path, target: str, status: int, word: str) -> None:
+async def test_targets_that_are_refused(database: Path, target: str, status: int, error: str) -> None:
     async with tasking(database, paths="/work*, /x*") as tasks:
-        assert word in await tasks.refused(status, targetUrl=target)
+        assert error in await tasks.refused(status, targetUrl=target)
 
 
-async def test_without_task_targets_nobody_is_called(database: Path) -> None:
+async def test_without_task_targets_no_host_is_called(database: Path) -> None:
     async with tasking(database, task_targets=()) as tasks, providing() as provider:
         assert "task_targets" in await tasks.refused(403, targetUrl=provider.url)
     assert not provider.calls
 
 
-async def test_a_target_that_the_guard_does_not_like(database: Path) -> None:
+async def test_a_target_that_the_guard_refuses(database: Path) -> None:
     async with tasking(database, outbound_allow=()) as tasks:
         assert await tasks.refused(400, targetUrl="https://127.0.0.1/") == (
             "targetUrl names 127.0.0.1, which is not a public address; "
@@ -210,12 +213,12 @@ async def test_a_target_that_the_guard_does_not_like(database: Path) -> None:
         )
 
 
-# --- repetitions
+# --- retries
 
 
 @pytest.mark.usefixtures("at_once")
-async def test_a_5xx_is_repeated_and_stands_in_the_end(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(500, b"broken")) as provider:
+async def test_a_5xx_is_retried_and_then_final(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(500, b"broken")) as provider:
         task = await tasks.run(provider.url, maxRetries=1, retryBackoff="linear")
     assert (task["status"], task["retryCount"], task["error"]) == ("failed", 1, "the target answered 500")
     assert task["result"]["body"] == "broken"
@@ -223,13 +226,13 @@ async def test_a_5xx_is_repeated_and_stands_in_the_end(database: Path) -> None:
 
 
 async def test_retry_after_is_honoured(database: Path) -> None:
-    answers = [Told(503, b"", (("retry-after", "0"),)), Told()]
-    async with tasking(database) as tasks, providing(lambda asked: answers.pop(0)) as provider:
+    responses = [Told(503, b"", (("retry-after", "0"),)), Told()]
+    async with tasking(database) as tasks, providing(lambda call: responses.pop(0)) as provider:
         task = await tasks.run(provider.url)
     assert (task["status"], task["retryCount"]) == ("completed", 1)
 
 
-async def test_nobody_there(database: Path) -> None:
+async def test_a_refused_connection(database: Path) -> None:
     async with providing() as provider:
         pass
     async with tasking(database) as tasks:
@@ -237,21 +240,21 @@ async def test_nobody_there(database: Path) -> None:
     assert (task["status"], task["error"]) == ("failed", "the target: no connection: Connection refused")
 
 
-async def test_an_answer_that_breaks_off_is_none(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(body=b"x" * 100, cut=50)) as provider:
+async def test_an_incomplete_response_fails_the_task(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(body=b"x" * 100, cut=50)) as provider:
         task = await tasks.run(provider.url, maxRetries=0)
     assert task["status"] == "failed"
     assert "in the middle" in task["error"]
 
 
-@pytest.mark.parametrize(("owners", "wanted"), [(1, 0.1), (0.1, 30)], ids=["asked for", "the owner's, if less"])
-async def test_the_time_for_an_attempt(database: Path, owners: float, wanted: float) -> None:
-    async def never(asked: Asked) -> Told:
+@pytest.mark.parametrize(("option", "requested"), [(1, 0.1), (0.1, 30)], ids=["requested", "the option, if less"])
+async def test_the_timeout_of_an_attempt(database: Path, option: float, requested: float) -> None:
+    async def never(call: Asked) -> Told:
         await asyncio.Event().wait()
         return Told()
 
-    async with tasking(database, request_timeout=owners) as tasks, providing(never) as provider:
-        task = await tasks.run(provider.url, maxRetries=0, timeout=wanted)
+    async with tasking(database, request_timeout=option) as tasks, providing(never) as provider:
+        task = await tasks.run(provider.url, maxRetries=0, timeout=requested)
     assert (task["status"], task["error"]) == ("failed", "the attempt took longer than 0.1 s")
 
 
@@ -284,9 +287,9 @@ async def test_a_callback_completes_it(database: Path) -> None:
         assert "signalToken" not in created
         task = await tasks.reaches(created["task"]["id"], "waiting")
         assert "callbackId" not in task
-        (asked,) = provider.calls
-        assert asked.json()["hook"] == url
-        assert dict(httpx.QueryParams(urlsplit(asked.target).query))["fal_webhook"] == url
+        (call,) = provider.calls
+        assert call.json()["hook"] == url
+        assert dict(httpx.QueryParams(urlsplit(call.target).query))["fal_webhook"] == url
         payload = {"request_id": "r", "status": "OK", "payload": {"images": []}}
         assert await tasks.call_back(url, payload) == {"ok": True}
         task = await tasks.read(created["task"]["id"])
@@ -301,8 +304,8 @@ async def test_a_signal_completes_it(database: Path) -> None:
         token = created["signalToken"]
         await tasks.reaches(created["task"]["id"], "waiting")
         assert "status" in (await tasks.call("POST", f"/signals/{token}", 400, json={"status": "perhaps"}))["error"]
-        told = await tasks.call("POST", f"/signals/{token}", 200, json={"status": "completed", "approvedBy": "me"})
-        assert told == {"ok": True, "task": {"id": created["task"]["id"]}}
+        received = await tasks.call("POST", f"/signals/{token}", 200, json={"status": "completed", "approvedBy": "me"})
+        assert received == {"ok": True, "task": {"id": created["task"]["id"]}}
         await tasks.call("POST", f"/signals/{token}", 200, json={"status": "failed"})
         task = await tasks.read(created["task"]["id"])
         assert (task["status"], task["waitForSignal"]) == ("completed", True)
@@ -311,7 +314,7 @@ async def test_a_signal_completes_it(database: Path) -> None:
         assert unknown == {"error": "Invalid or expired signal token"}
 
 
-async def test_a_signal_that_repeats_its_token_is_kept_without_it(database: Path) -> None:
+async def test_the_token_in_a_signal_is_not_stored(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True, maxWaitTime=60)
         token = created["signalToken"]
@@ -338,20 +341,20 @@ async def test_callback_and_signal_together(database: Path) -> None:
 
 
 async def test_a_task_whose_handler_asks_for_its_callback(database: Path) -> None:
-    asked: list[str] = []
+    urls: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        asked.append(current_job.callback_url or "")
+        urls.append(current_job.callback_url or "")
         await answer(send, b"", 202)
 
     async with tasking(database, app) as tasks:
         created = await tasks.create("/work")
         await tasks.reaches(created["task"]["id"], "waiting")
-        await tasks.call_back(asked[0], {"done": 1})
+        await tasks.call_back(urls[0], {"done": 1})
         assert (await tasks.read(created["task"]["id"]))["status"] == "completed"
 
 
-async def test_its_time_is_over(database: Path) -> None:
+async def test_a_callback_that_never_arrives(database: Path) -> None:
     async with tasking(database) as tasks:
         task = await tasks.run("/work", body="{callback_url}", maxWaitTime=0.1)
     assert (task["status"], task["error"], task["result"]) == ("timeout", "nobody called back in time", None)
@@ -360,7 +363,7 @@ async def test_its_time_is_over(database: Path) -> None:
 # --- time, priority
 
 
-async def test_it_is_put_off(database: Path) -> None:
+async def test_a_task_can_be_delayed(database: Path) -> None:
     soon = datetime.now(UTC) + timedelta(seconds=0.4)
     async with tasking(database) as tasks:
         created = await tasks.create("/work", delayUntil=soon.isoformat())
@@ -399,13 +402,13 @@ async def test_cancelling(database: Path) -> None:
         waiting = (await tasks.create("/work", waitForSignal=True, maxWaitTime=60))["task"]["id"]
         await tasks.reaches(waiting, "waiting")
         for task_id in (delayed, waiting):
-            told = await tasks.call("POST", f"/tasks/{task_id}/cancel", 200)
-            assert told["task"]["status"] == "cancelled"
+            received = await tasks.call("POST", f"/tasks/{task_id}/cancel", 200)
+            assert received["task"]["status"] == "cancelled"
             again = await tasks.call("POST", f"/tasks/{task_id}/cancel", 409)
             assert again == {"error": "the task has already ended: cancelled"}
 
 
-async def test_cancelling_a_call_that_is_under_way(database: Path) -> None:
+async def test_cancelling_a_running_call(database: Path) -> None:
     stopped = asyncio.Event()
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -422,7 +425,7 @@ async def test_cancelling_a_call_that_is_under_way(database: Path) -> None:
     assert stopped.is_set()
 
 
-async def test_what_there_is_not(database: Path) -> None:
+async def test_unknown_tasks_and_routes(database: Path) -> None:
     async with tasking(database) as tasks:
         for path in ("/tasks/00000000-0000-7000-8000-000000000000", "/tasks/00000000-0000-7000-8000-000000000000/cancel"):
             method = "POST" if path.endswith("cancel") else "GET"
@@ -436,7 +439,7 @@ async def test_what_there_is_not(database: Path) -> None:
 
 
 async def test_a_task_is_a_request_too(database: Path) -> None:
-    """One lifecycle: fal's routes show it."""
+    """Both have one lifecycle, so fal's routes show the task."""
     async with tasking(database) as tasks:
         created = await tasks.create("/work", body="{callback_url}", maxWaitTime=60)
         task_id = created["task"]["id"]
@@ -446,26 +449,26 @@ async def test_a_task_is_a_request_too(database: Path) -> None:
         assert (await tasks.queue.response(task_id)).json() == {"done": 1}
 
 
-async def test_bodies_that_are_no_text(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda asked: Told(body=b"\x89PNG\xff")) as provider:
+async def test_bodies_that_are_not_text(database: Path) -> None:
+    async with tasking(database) as tasks, providing(lambda call: Told(body=b"\x89PNG\xff")) as provider:
         task = await tasks.run(provider.url)
     assert base64.b64decode(task["result"]["body"]) == b"\x89PNG\xff"
     assert task["result"]["bodyEncoding"] == "base64"
 
 
-async def test_long_answers(database: Path) -> None:
+async def test_long_responses(database: Path) -> None:
     body = b'"' + b"x" * 3_000_000 + b'"'
-    async with tasking(database) as tasks, providing(lambda asked: Told(body=body)) as provider, receiving() as receiver:
+    async with tasking(database) as tasks, providing(lambda call: Told(body=body)) as provider, receiving() as receiver:
         task = await tasks.run(provider.url, onCompleteUrl=receiver.url)
         assert task["result"]["body"].encode() == body
         (webhook,) = await eventually(lambda: receiver.of(task["id"]))
     assert webhook.content["task"]["result"]["body"].encode() == body
 
 
-async def test_an_answer_that_is_too_long(database: Path) -> None:
+async def test_a_response_above_the_limit(database: Path) -> None:
     async with (
         tasking(database, max_response_body=1000) as tasks,
-        providing(lambda asked: Told(body=b"x" * 2000)) as provider,
+        providing(lambda call: Told(body=b"x" * 2000)) as provider,
     ):
         task = await tasks.run(provider.url, maxRetries=0)
     assert (task["status"], task["error"]) == ("failed", "the answer is larger than 1000 bytes")
@@ -474,7 +477,7 @@ async def test_an_answer_that_is_too_long(database: Path) -> None:
 # --- long polls
 
 
-async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
+async def test_a_long_poll_responds_to_a_change(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", body="{callback_url}", maxWaitTime=60)
         task_id = created["task"]["id"]
@@ -487,7 +490,9 @@ async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=20", 200))["task"]["status"] == "completed"
 
 
-async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_long_poll_without_a_change_responds_with_the_current_state(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("queue_middleware.web.asyncqueue.LONGEST_POLL", 0.05)
     async with tasking(database) as tasks:
         task_id = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
@@ -501,32 +506,32 @@ async def test_a_long_poll_ends_with_the_service(database: Path) -> None:
         async with connected(middleware) as queue:
             task_id = (await Tasks(queue).create("/work", delayUntil=TOMORROW))["task"]["id"]
             poll = asyncio.create_task(client.get(f"/fal/queue/v1/tasks/{task_id}?wait=25"))
-            await eventually(lambda: middleware._runtime._engine.watch._watched)
+            await eventually(lambda: middleware._runtime.services.status_feed._followed)
         assert (await poll).json()["task"]["status"] == "delayed"
 
 
-# --- whose they are
+# --- access
 
 KEYS = {"api_keys": "alice:0123456789,bob:0123456789,anonymous-key-without-name"}
 
 
 async def test_keys(database: Path) -> None:
     async with tasking(database, **KEYS) as tasks, receiving() as receiver:
-        nobody = await tasks.call("POST", "/tasks", 401, json={"targetUrl": "/work"})
-        assert "Authorization" in nobody["error"]
+        refused = await tasks.call("POST", "/tasks", 401, json={"targetUrl": "/work"})
+        assert "Authorization" in refused["error"]
         alice, bob = (
             Tasks(tasks.queue, authorization="Bearer alice:0123456789"),
             Tasks(tasks.queue, **{"x-api-key": "bob:0123456789"}),
         )
         wrong = Tasks(tasks.queue, authorization="Key alice:0123456780")
         assert await wrong.call("GET", "/tasks", 401) == {"error": "invalid key credentials"}
-        hers = await alice.run("/work", onCompleteUrl=receiver.url)
-        assert await bob.call("GET", f"/tasks/{hers['id']}", 403) == {"error": "this task is somebody else's"}
-        await bob.call("POST", f"/tasks/{hers['id']}/cancel", 403)
-        his = (await bob.create("/work", body="{callback_url}"))["callbackUrl"]
-        await tasks.call_back(his, {"no key": "needed"})
-        assert [task["id"] for task in (await alice.call("GET", "/tasks", 200))["tasks"]] == [hers["id"]]
-        (webhook,) = await eventually(lambda: receiver.of(hers["id"]))
+        of_alice = await alice.run("/work", onCompleteUrl=receiver.url)
+        assert await bob.call("GET", f"/tasks/{of_alice['id']}", 403) == {"error": "this task is somebody else's"}
+        await bob.call("POST", f"/tasks/{of_alice['id']}/cancel", 403)
+        of_bob = (await bob.create("/work", body="{callback_url}"))["callbackUrl"]
+        await tasks.call_back(of_bob, {"no key": "needed"})
+        assert [task["id"] for task in (await alice.call("GET", "/tasks", 200))["tasks"]] == [of_alice["id"]]
+        (webhook,) = await eventually(lambda: receiver.of(of_alice["id"]))
         assert webhook.headers["x-fal-webhook-user-id"] == "alice"
 
 
@@ -546,16 +551,16 @@ async def test_pages(database: Path) -> None:
             await alice.call("GET", f"/tasks?{query}", 400)
 
 
-async def test_without_keys_nobody_can_list(database: Path) -> None:
+async def test_without_api_keys_tasks_cannot_be_listed(database: Path) -> None:
     async with tasking(database) as tasks:
         assert "api_keys" in (await tasks.call("GET", "/tasks", 403))["error"]
 
 
-# --- what is asked for
+# --- validation
 
 
 @pytest.mark.parametrize(
-    ("fields", "word"),
+    ("fields", "error"),
     [
         ({}, "targetUrl is missing"),
         ({"targetUrl": 7}, "targetUrl takes a text"),
@@ -581,16 +586,16 @@ async def test_without_keys_nobody_can_list(database: Path) -> None:
         ({"targetUrl": "/", "pollConfig": {"urlTemplate": "x"}}, "pollConfig: "),
     ],
 )
-async def test_what_is_wrong_is_named(database: Path, fields: dict[str, Any], word: str) -> None:
+async def test_invalid_fields_are_named(database: Path, fields: dict[str, Any], error: str) -> None:
     async with tasking(database) as tasks:
-        assert word in await tasks.refused(**fields)
+        assert error in await tasks.refused(**fields)
 
 
-async def test_what_is_no_task(database: Path) -> None:
+async def test_a_body_that_is_not_a_task(database: Path) -> None:
     async with tasking(database) as tasks:
         assert (await tasks.call("POST", "/tasks", 400, content=b"{"))["error"] == "a task is a JSON object"
         assert (await tasks.call("POST", "/tasks", 400, json=[1]))["error"] == "a task is a JSON object"
     client = httpx.AsyncClient(transport=httpx.ASGITransport(tasks.queue.client._transport.app), base_url="http://service.test")
     async with client:
-        told = await client.post("/fal/queue/v1/tasks", json={"targetUrl": "/"})
-    assert (told.status_code, list(told.json())) == (503, ["error"])
+        received = await client.post("/fal/queue/v1/tasks", json={"targetUrl": "/"})
+    assert (received.status_code, list(received.json())) == (503, ["error"])

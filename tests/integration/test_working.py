@@ -18,7 +18,7 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, attempt, current_job
 from queue_middleware.errors import StoreBusy
 from queue_middleware.events import AttemptFailed, ClaimLost, Finished, ServiceError, SlotStuck
-from queue_middleware.jobcontext import replaying
+from queue_middleware.jobcontext import active_job
 from queue_middleware.models import Claim, ErrorType
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import Worker
@@ -88,7 +88,7 @@ async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, mo
         nonlocal defects
         while defects:
             await asyncio.sleep(0)
-            if self._running:
+            if self.tokens():
                 defects -= 1
                 raise ZeroDivisionError
         await claim_until_stopped(self)
@@ -101,13 +101,13 @@ async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, mo
 
 
 async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "TAIL", 0.0)
+    monkeypatch.setattr(attempt, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()
-    accounts: list[weakref.ref[Any]] = []
+    jobs: list[weakref.ref[Any]] = []
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        accounts.append(weakref.ref(replaying()))
+        jobs.append(weakref.ref(active_job()))
         await answer(send)
         await over.wait()
 
@@ -116,9 +116,9 @@ async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: 
     async with connected(wrapped) as queue:
         await queue.run("GET", "/")
         await eventually(lambda: memory.of(SlotStuck))
-        assert accounts[0]() is not None
+        assert jobs[0]() is not None
         over.set()
-        await eventually(lambda: accounts[0]() is None)
+        await eventually(lambda: jobs[0]() is None)
 
 
 async def test_low_priority_waits_for_all_others(database: Path) -> None:
@@ -241,7 +241,7 @@ def test_progress_outside_a_replay_is_nothing_and_nonsense_is_refused() -> None:
     assert current_job == None  # noqa: E711 - that it compares equal is the promise
     assert (current_job.id, current_job.attempt) == (None, None)
     current_job.report_progress(0.5)
-    with pytest.raises(ValueError, match="it goes from 0 to 1"):
+    with pytest.raises(ValueError, match="it must be from 0 to 1"):
         current_job.report_progress(40)
 
 

@@ -35,7 +35,7 @@ class SQLiteBackend:
 
     def die(self, store: Store) -> None:
         assert isinstance(store, SQLiteStore)
-        store._files.life.disown()
+        store._files.liveness.disown()
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}

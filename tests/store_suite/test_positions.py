@@ -10,6 +10,7 @@ import pytest
 
 from queue_middleware.errors import TooManyQueued
 from queue_middleware.models import Claim, JobState, Priority
+from queue_middleware.positions import Place, position
 from queue_middleware.states import FINAL, IN_QUEUE
 from queue_middleware.store import Store
 from queue_middleware.webhooks import DeliveryState
@@ -90,7 +91,11 @@ async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: 
             assert job.position == (in_front if job.state in IN_QUEUE else None)
             in_front += job.state is JobState.QUEUED
         most = max(most, in_front)
+        places = {
+            job.key: Place(entry[0], job.key, job.state) for entry, job in zip(sorted(chance.submitted), jobs, strict=True)
+        }
         for job in jobs[number % 7 :: 7]:
+            assert job.position == position(places[job.key], places.values())
             assert await asked.job(job.request_id) == job
         chance.submitted = [entry for entry, job in zip(sorted(chance.submitted), jobs, strict=True) if job.state not in FINAL]
     assert most > 30

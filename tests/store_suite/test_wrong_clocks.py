@@ -192,4 +192,4 @@ async def test_submitters_whose_webhooks_were_sent_by_a_clock_that_was_ahead_are
     clock.set(-10 * YEAR)
     await days_pass(store, clock, 9)
     assert isinstance(store, SQLiteStore)
-    assert await store._read(lambda connection: connection.execute("SELECT count(*) FROM flow").fetchone()) == (0,)
+    assert await store._read(lambda queries: queries.connection.execute("SELECT count(*) FROM flow").fetchone()) == (0,)

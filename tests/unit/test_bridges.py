@@ -9,10 +9,10 @@ import anyio
 import pytest
 from asgiref.sync import sync_to_async
 
-from queue_middleware.bridges import Call
+from queue_middleware.bridges import CancellableCall
 
 
-async def start(call: Call) -> BaseException | None:
+async def start(call: CancellableCall) -> BaseException | None:
     return await call
 
 
@@ -40,7 +40,7 @@ async def test_a_call_in_a_thread_is_cancelled_when_the_thread_is_free_and_not_b
             await asyncio.sleep(0)  # a `finally` block may await
             steps.append("tidied")
 
-    call = Call(handler())
+    call = CancellableCall(handler())
     task = asyncio.create_task(start(call))
     assert await asyncio.to_thread(entered.wait, 10)
     assert call.in_thread()
@@ -56,7 +56,7 @@ async def test_a_call_that_waits_for_nothing_in_a_thread_is_cancelled_by_its_tas
     async def handler() -> None:
         await asyncio.Event().wait()
 
-    call = Call(handler())
+    call = CancellableCall(handler())
     task = asyncio.create_task(start(call))
     await asyncio.sleep(0)
     assert not call.in_thread()
@@ -69,10 +69,10 @@ async def test_errors_are_given_back_and_go_no_further() -> None:
         await asyncio.sleep(0)
         raise LookupError
 
-    error = await Call(fail())
+    error = await CancellableCall(fail())
     assert isinstance(error, LookupError)
     assert error.__traceback__ is not None
-    assert error.__traceback__.tb_frame.f_code is Call.__await__.__code__
+    assert error.__traceback__.tb_frame.f_code is CancellableCall.__await__.__code__
 
     async def swallow() -> None:
         try:
@@ -80,7 +80,7 @@ async def test_errors_are_given_back_and_go_no_further() -> None:
         except asyncio.CancelledError:
             await asyncio.sleep(0)
 
-    task = asyncio.create_task(start(Call(swallow())))
+    task = asyncio.create_task(start(CancellableCall(swallow())))
     await asyncio.sleep(0)
     task.cancel()
     assert await task is None
@@ -95,7 +95,7 @@ async def test_closing_closes() -> None:
         finally:
             closed.append(True)
 
-    outer = start(Call(handler()))
+    outer = start(CancellableCall(handler()))
     outer.send(None)
     outer.close()
     assert closed == [True]

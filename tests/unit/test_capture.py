@@ -12,11 +12,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 
 from queue_middleware import capture
-from queue_middleware.capture import Capture, line_of
-from queue_middleware.jobcontext import enter
+from queue_middleware.capture import LogCapture, line_of
+from queue_middleware.jobcontext import activate
 from queue_middleware.logline import MESSAGE, LogLevel
 from tests.queueing import eventually
-from tests.unit.test_jobcontext import Scribe
+from tests.unit.test_jobcontext import FakeExecution
 
 log = logging.getLogger("tests.capture.app")
 
@@ -30,84 +30,86 @@ def level() -> Iterator[None]:
 
 
 @pytest.fixture
-def scribe() -> Scribe:
-    return Scribe()
+def execution() -> FakeExecution:
+    return FakeExecution()
 
 
 @pytest.fixture
-async def capturing(scribe: Scribe) -> AsyncIterator[Capture]:
-    with Capture(scribe, asyncio.get_running_loop()) as running:
+async def capturing(execution: FakeExecution) -> AsyncIterator[LogCapture]:
+    with LogCapture(execution, asyncio.get_running_loop()) as running:
         yield running
 
 
-def during(scribe: Scribe, call: object, *arguments: object, **options: object) -> None:
+def during(execution: FakeExecution, call: object, *arguments: object, **options: object) -> None:
     def run() -> None:
-        enter(scribe)
+        activate(execution.job)
         call(*arguments, **options)  # type: ignore[operator]
 
     contextvars.Context().run(run)
 
 
-def said(scribe: Scribe) -> list[str]:
-    return [line.message for line in scribe.lines]
+def said(execution: FakeExecution) -> list[str]:
+    return [line.message for line in execution.lines]
 
 
 def ears(logger: logging.Logger) -> int:
-    return sum(isinstance(handler, capture._Ear) for handler in logger.handlers)
+    return sum(isinstance(handler, capture.CaptureHandler) for handler in logger.handlers)
 
 
 # --- what is heard
 
 
-async def test_a_record_of_a_replay_becomes_a_line(capturing: Capture, scribe: Scribe) -> None:
-    during(scribe, log.info, "%d of %s", 3, "them")
-    (line,) = scribe.lines
+async def test_a_record_of_a_replay_becomes_a_line(capturing: LogCapture, execution: FakeExecution) -> None:
+    during(execution, log.info, "%d of %s", 3, "them")
+    (line,) = execution.lines
     assert (line.level, line.message, line.labels) == (LogLevel.INFO, "3 of them", {"logger": "tests.capture.app"})
 
 
-async def test_what_the_level_of_the_logger_keeps_back_is_not_heard(capturing: Capture, scribe: Scribe) -> None:
-    during(scribe, log.debug, "too fine")
-    assert scribe.lines == []
+async def test_records_below_the_level_of_the_logger_are_not_captured(capturing: LogCapture, execution: FakeExecution) -> None:
+    during(execution, log.debug, "too fine")
+    assert execution.lines == []
 
 
-async def test_nothing_outside_of_a_replay_is_heard(capturing: Capture, scribe: Scribe) -> None:
+async def test_nothing_outside_a_replay_is_captured(capturing: LogCapture, execution: FakeExecution) -> None:
     log.info("direct")
-    assert scribe.lines == []
+    assert execution.lines == []
 
 
-async def test_nothing_of_another_queue_is_heard(capturing: Capture, scribe: Scribe) -> None:
-    stranger = Scribe()
-    with Capture(stranger, asyncio.get_running_loop()):
-        during(scribe, log.info, "mine")
+async def test_nothing_of_another_queue_is_captured(capturing: LogCapture, execution: FakeExecution) -> None:
+    stranger = FakeExecution()
+    with LogCapture(stranger, asyncio.get_running_loop()):
+        during(execution, log.info, "mine")
         during(stranger, log.info, "his")
     during(stranger, log.info, "his queue has stopped")
-    assert (said(scribe), said(stranger)) == (["mine"], ["his"])
+    assert (said(execution), said(stranger)) == (["mine"], ["his"])
 
 
 @pytest.mark.parametrize(("name", "heard"), [("queue_middleware", 0), ("queue_middleware.x", 0), ("queue_middleware_user", 1)])
-async def test_our_own_records_are_not_the_users(capturing: Capture, scribe: Scribe, name: str, heard: int) -> None:
-    during(scribe, logging.getLogger(name).error, "x")
-    assert len(scribe.lines) == heard
+async def test_records_of_the_queue_itself_are_not_captured(
+    capturing: LogCapture, execution: FakeExecution, name: str, heard: int
+) -> None:
+    during(execution, logging.getLogger(name).error, "x")
+    assert len(execution.lines) == heard
 
 
-async def test_a_record_is_heard_once_however_many_handlers_there_are(capturing: Capture, scribe: Scribe) -> None:
+async def test_a_record_is_captured_once_for_several_handlers(capturing: LogCapture, execution: FakeExecution) -> None:
     child, streams = log.getChild("child"), [logging.StreamHandler(io.StringIO()) for _ in range(3)]
     for logger, stream in zip((child, log, logging.root), streams, strict=True):
         logger.addHandler(stream)
     try:
-        during(scribe, child.warning, "once")
+        during(execution, child.warning, "once")
     finally:
         for logger, stream in zip((child, log, logging.root), streams, strict=True):
             logger.removeHandler(stream)
-    assert said(scribe) == ["once"]
+    assert said(execution) == ["once"]
 
 
-async def test_after_the_end_nobody_listens(scribe: Scribe) -> None:
-    with Capture(scribe, asyncio.get_running_loop()):
+async def test_after_the_end_nobody_listens(execution: FakeExecution) -> None:
+    with LogCapture(execution, asyncio.get_running_loop()):
         assert ears(logging.root) == 1
     assert ears(logging.root) == 0
-    during(scribe, log.warning, "too late")
-    assert scribe.lines == []
+    during(execution, log.warning, "too late")
+    assert execution.lines == []
 
 
 # --- loggers that keep their records to themselves, and loggers that change
@@ -125,56 +127,58 @@ def hermit() -> Iterator[logging.Logger]:
     logger.removeHandler(handler)
 
 
-async def test_a_logger_that_does_not_propagate_is_heard_all_the_same(hermit: logging.Logger, scribe: Scribe) -> None:
-    with Capture(scribe, asyncio.get_running_loop()):
-        during(scribe, hermit.warning, "here")
-        during(scribe, hermit.getChild("child").warning, "and below")
+async def test_a_logger_that_does_not_propagate_is_captured(hermit: logging.Logger, execution: FakeExecution) -> None:
+    with LogCapture(execution, asyncio.get_running_loop()):
+        during(execution, hermit.warning, "here")
+        during(execution, hermit.getChild("child").warning, "and below")
         hermit.propagate = True
-        during(scribe, hermit.warning, "once, although both ends hear it now")
-    assert said(scribe) == ["here", "and below", "once, although both ends hear it now"]
+        during(execution, hermit.warning, "once, although both ends hear it now")
+    assert said(execution) == ["here", "and below", "once, although both ends hear it now"]
     assert ears(hermit) == 0
 
 
-async def test_a_logger_that_was_made_silent_stays_silent(scribe: Scribe) -> None:
+async def test_a_logger_that_was_made_silent_stays_silent(execution: FakeExecution) -> None:
     silent = logging.getLogger("tests.capture.silent")
     null = logging.NullHandler()
     silent.addHandler(null)
     silent.propagate = False
     try:
-        with Capture(scribe, asyncio.get_running_loop()):
-            during(scribe, silent.error, "shh")
+        with LogCapture(execution, asyncio.get_running_loop()):
+            during(execution, silent.error, "shh")
     finally:
         silent.propagate = True
         silent.removeHandler(null)
-    assert scribe.lines == []
+    assert execution.lines == []
 
 
 async def test_loggers_that_are_configured_later_are_found(
-    hermit: logging.Logger, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+    hermit: logging.Logger, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_LOOK", 0.001)
+    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
     hermit.propagate = True
-    with Capture(scribe, asyncio.get_running_loop()):
+    with LogCapture(execution, asyncio.get_running_loop()):
         hermit.propagate = False
         await eventually(lambda: ears(hermit) == 1)
-        during(scribe, hermit.warning, "found")
+        during(execution, hermit.warning, "found")
         hermit.propagate = True
         await eventually(lambda: ears(hermit) == 0)
-        during(scribe, hermit.warning, "and found again")
-    assert said(scribe) == ["found", "and found again"]
+        during(execution, hermit.warning, "and found again")
+    assert said(execution) == ["found", "and found again"]
 
 
-async def test_listening_goes_on_after_somebody_took_all_handlers_away(scribe: Scribe, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(capture, "_LOOK", 0.001)
-    with Capture(scribe, asyncio.get_running_loop()):
+async def test_listening_goes_on_after_somebody_took_all_handlers_away(
+    execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
+    with LogCapture(execution, asyncio.get_running_loop()):
         before = list(logging.root.handlers)
         try:
             logging.root.handlers.clear()  # as `dictConfig` and `basicConfig(force=True)` do
             await eventually(lambda: ears(logging.root) == 1)
-            during(scribe, log.warning, "still here")
+            during(execution, log.warning, "still here")
         finally:
             logging.root.handlers[:] = before
-    assert said(scribe) == ["still here"]
+    assert said(execution) == ["still here"]
 
 
 # --- what Python does where nobody has configured logging
@@ -191,38 +195,38 @@ def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     logging.root.handlers[:] = before
 
 
-async def test_warnings_still_reach_stderr_once(scribe: Scribe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_warnings_still_reach_stderr_once(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
     loop = asyncio.get_running_loop()
-    with unconfigured(monkeypatch) as stderr, Capture(scribe, loop), Capture(Scribe(), loop):
+    with unconfigured(monkeypatch) as stderr, LogCapture(execution, loop), LogCapture(FakeExecution(), loop):
         log.info("not this")
         log.warning("this")
-        during(scribe, log.warning, "and this")
+        during(execution, log.warning, "and this")
         logging.getLogger("queue_middleware").warning("and ours")
         assert stderr.getvalue() == "this\nand this\nand ours\n"
-    assert said(scribe) == ["and this"]
+    assert said(execution) == ["and this"]
 
 
-async def test_a_handler_below_the_root_is_enough(scribe: Scribe, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_handler_below_the_root_is_enough(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
     handler = logging.StreamHandler(io.StringIO())
-    with unconfigured(monkeypatch) as stderr, Capture(scribe, asyncio.get_running_loop()):
+    with unconfigured(monkeypatch) as stderr, LogCapture(execution, asyncio.get_running_loop()):
         log.addHandler(handler)
         log.getChild("child").warning("written there")
         log.removeHandler(handler)
         assert stderr.getvalue() == ""
 
 
-async def test_who_wants_no_last_resort_gets_none(scribe: Scribe, monkeypatch: pytest.MonkeyPatch) -> None:
-    with unconfigured(monkeypatch) as stderr, Capture(scribe, asyncio.get_running_loop()):
+async def test_who_wants_no_last_resort_gets_none(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
+    with unconfigured(monkeypatch) as stderr, LogCapture(execution, asyncio.get_running_loop()):
         monkeypatch.setattr(logging, "lastResort", None)
         log.warning("nowhere")
         assert stderr.getvalue() == ""
 
 
 async def test_a_finished_replay_is_not_even_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    over = Scribe(over=True)
+    over = FakeExecution(over=True)
     spelled: list[logging.LogRecord] = []
     monkeypatch.setattr(capture, "line_of", spelled.append)
-    with Capture(over, asyncio.get_running_loop()):
+    with LogCapture(over, asyncio.get_running_loop()):
         during(over, log.info, "too late")
     assert spelled == over.lines == []
 
@@ -271,20 +275,20 @@ def test_labels_of_a_record() -> None:
 
 
 async def test_bad_arguments_do_not_reach_the_handler(
-    capturing: Capture, scribe: Scribe, monkeypatch: pytest.MonkeyPatch
+    capturing: LogCapture, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging, "raiseExceptions", False)  # other handlers complain to stderr, as ever
-    during(scribe, log.info, "%d", Thorn())
-    assert len(scribe.lines) == 1
+    during(execution, log.info, "%d", Thorn())
+    assert len(execution.lines) == 1
 
 
-async def test_a_broken_book_does_not_reach_the_handler(capturing: Capture) -> None:
-    class Broken(Scribe):
+async def test_a_broken_book_does_not_reach_the_handler(capturing: LogCapture) -> None:
+    class Broken(FakeExecution):
         def write(self, line: object) -> None:
             raise RuntimeError
 
     broken = Broken()
-    with Capture(broken, asyncio.get_running_loop()):
+    with LogCapture(broken, asyncio.get_running_loop()):
         during(broken, log.info, "x")
 
 
@@ -294,7 +298,7 @@ def dive(depth: int) -> None:
     raise ValueError("at the bottom")
 
 
-async def test_a_traceback_comes_with_its_record(capturing: Capture, scribe: Scribe) -> None:
+async def test_a_traceback_comes_with_its_record(capturing: LogCapture, execution: FakeExecution) -> None:
     def handler() -> None:
         try:
             try:
@@ -304,15 +308,15 @@ async def test_a_traceback_comes_with_its_record(capturing: Capture, scribe: Scr
         except LookupError:
             log.exception("it failed")
 
-    during(scribe, handler)
-    (line,) = scribe.lines
+    during(execution, handler)
+    (line,) = execution.lines
     assert line.level is LogLevel.ERROR
     assert line.message.startswith("it failed\nTraceback (most recent call last):\n")
     assert "ValueError: at the bottom" in line.message
     assert line.message.endswith("LookupError: above")
 
 
-async def test_of_a_long_traceback_the_end_is_kept(capturing: Capture, scribe: Scribe) -> None:
+async def test_of_a_long_traceback_the_end_is_kept(capturing: LogCapture, execution: FakeExecution) -> None:
     def handler() -> None:
         try:
             dive(500)
@@ -323,8 +327,8 @@ async def test_of_a_long_traceback_the_end_is_kept(capturing: Capture, scribe: S
         except ValueError:
             log.exception("long")
 
-    during(scribe, handler)
-    deep, long = said(scribe)
+    during(execution, handler)
+    deep, long = said(execution)
     assert deep.startswith("deep\n")
     assert deep.endswith("ValueError: at the bottom")
     assert long.endswith("xxx")

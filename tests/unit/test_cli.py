@@ -59,7 +59,7 @@ def test_a_rotation_in_words(desk):
     assert printed.splitlines() == [
         f"{FIRST.kid} signs; published until 2027-01-18T09:00:00Z",
         f"{new.kid} is published now and signs from 2027-01-16T09:00:00Z",
-        "Running services notice within seconds.",
+        "Running services read the change within seconds.",
     ]
     assert new.seed_hex() not in printed
 
@@ -118,7 +118,7 @@ def test_after_a_leak(desk):
     kept(desk, FIRST.seed_hex())
     printed = desk.run("keys", "rotate", "--compromised").splitlines()
     (key,) = desk.file.read().keys
-    assert printed == [f"{key.pair.kid} signs", "Running services notice within seconds."]
+    assert printed == [f"{key.pair.kid} signs", "Running services read the change within seconds."]
     assert key.pair.kid != FIRST.kid
 
 
@@ -166,7 +166,7 @@ def test_a_wrong_option_of_the_environment_is_told(desk):
 
 def test_where_there_is_no_queue_no_key_is_made(desk, tmp_path):
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
-        assert f"there is no queue at {desk.database}; say where it is" in desk.run(*arguments, fails=True)
+        assert f"there is no queue at {desk.database}; name its database with" in desk.run(*arguments, fails=True)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -124,7 +124,7 @@ class Bench:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.store._listeners.tell({Topic.DELIVERY})
+        self.store._notifier.publish({Topic.DELIVERY})
 
     async def states(self) -> dict[str, int]:
         return dict((await self.store.counts()).deliveries)

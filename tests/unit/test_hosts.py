@@ -15,8 +15,8 @@ from queue_middleware.settings import Settings
 from queue_middleware.target import may_call
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.web.address import is_at_host
+from queue_middleware.webhooks import receiver_host
 from queue_middleware.wire.providers import provider_of
-from queue_middleware.wire.webhook import host_of
 
 SPELLINGS = [
     ("api.example.com", "https://api.example.com/x"),
@@ -40,7 +40,7 @@ async def test_every_comparison_takes_them_for_the_same(host: str, url: str) -> 
     assert origin.host == canonical_host(parse_url(url).host) == host
     assert origin == origin_of(f"https://{'[' + host + ']' if ':' in host else host}:443/other")
     assert may_call(origin.host, Settings.load({"task_targets": [host]}, {}).task_targets)
-    assert host_of(url) == origin.netloc
+    assert receiver_host(url) == origin.netloc
     with pytest.raises(VerificationError):
         await Provenance(Settings.load({"callback_keys": f"{host}={SECRET}"}, {}).callback_keys).check(url, (), b"{}")
 

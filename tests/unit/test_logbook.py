@@ -9,7 +9,7 @@ import pytest
 from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
 from queue_middleware.events import Event, ServiceError
-from queue_middleware.logbook import Logbook, Shelf
+from queue_middleware.logbook import LogBuffer, LogBufferContext
 from queue_middleware.logline import LogLevel, LogLine, make_line
 from queue_middleware.models import Claim, Progress, RetryPolicy
 from tests.nouns import a_request
@@ -49,18 +49,18 @@ class Desk:
     """A logbook with its store, and what it announces."""
 
     def __init__(self, *, size: int = 1000, attempt: int = 1) -> None:
-        self.shelf = Record()
+        self.store = Record()
         self.announced: list[Event] = []
         self.claim = Claim(1, "id", 7, attempt, RetryPolicy(3), a_request(), None)
-        shelf = Shelf(self.shelf, self.announced.append, asyncio.get_running_loop(), size)  # type: ignore[arg-type]
-        self.book = Logbook(self.claim, shelf)
+        context = LogBufferContext(self.store, self.announced.append, asyncio.get_running_loop(), size)  # type: ignore[arg-type]
+        self.book = LogBuffer(self.claim, context)
 
     def write(self, *messages: str) -> None:
         for message in messages:
             self.book.write(make_line(0, LogLevel.INFO, message, {}))
 
     async def end(self, *, wait: bool = False) -> bool:
-        return await self.book.before(self.shelf.end, wait=wait)("end")
+        return await self.book.before(self.store.end, wait=wait)("end")
 
 
 @pytest.fixture(autouse=True)
@@ -72,26 +72,26 @@ def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_lines_are_gathered_and_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     desk.write("one", "two", "three")
-    assert desk.shelf.calls == []
-    await eventually(lambda: desk.shelf.calls)
+    assert desk.store.calls == []
+    await eventually(lambda: desk.store.calls)
     desk.write("four")
-    await eventually(lambda: len(desk.shelf.calls) == 2)
-    assert desk.shelf.calls == [("log", ("one", "two", "three"), None), ("log", ("four",), None)]
+    await eventually(lambda: len(desk.store.calls) == 2)
+    assert desk.store.calls == [("log", ("one", "two", "three"), None), ("log", ("four",), None)]
 
 
 async def test_one_write_at_a_time() -> None:
     desk = Desk()
-    desk.shelf.open.clear()
+    desk.store.open.clear()
     desk.write("one")
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     desk.write("two")
     for _ in range(20):
         await asyncio.sleep(0)
     desk.write("three")
-    assert desk.shelf.told == ["one"]
-    desk.shelf.open.set()
-    await eventually(lambda: len(desk.shelf.calls) == 2)
-    assert desk.shelf.told == ["one", "two", "three"]
+    assert desk.store.told == ["one"]
+    desk.store.open.set()
+    await eventually(lambda: len(desk.store.calls) == 2)
+    assert desk.store.told == ["one", "two", "three"]
 
 
 async def test_lines_from_threads_are_all_there() -> None:
@@ -103,7 +103,7 @@ async def test_lines_from_threads_are_all_there() -> None:
         await asyncio.to_thread(thread.join)
     await desk.end()
     for n in range(8):
-        mine = [message for message in desk.shelf.told if message.startswith(f"{n} ")]
+        mine = [message for message in desk.store.told if message.startswith(f"{n} ")]
         assert mine == [f"{n} {m}" for m in range(100)]
 
 
@@ -117,17 +117,17 @@ async def test_the_last_report_is_written_and_becomes_a_line_in_its_place() -> N
     desk.write("before")
     desk.book.report(Progress(0.5, "half"))
     desk.write("after")
-    await eventually(lambda: desk.shelf.calls)
-    assert desk.shelf.calls == [("log", ("before", "50% half", "after"), Progress(0.5, "half"))]
+    await eventually(lambda: desk.store.calls)
+    assert desk.store.calls == [("log", ("before", "50% half", "after"), Progress(0.5, "half"))]
 
 
 async def test_a_report_that_says_nothing_new_is_no_line() -> None:
     desk = Desk()
     for fraction in (0.5, 0.501, 0.51):
         desk.book.report(Progress(fraction, "half"))
-        calls = len(desk.shelf.calls)
-        await eventually(lambda calls=calls: len(desk.shelf.calls) > calls)
-    assert [(lines, progress.fraction) for _, lines, progress in desk.shelf.calls if progress] == [
+        calls = len(desk.store.calls)
+        await eventually(lambda calls=calls: len(desk.store.calls) > calls)
+    assert [(lines, progress.fraction) for _, lines, progress in desk.store.calls if progress] == [
         (("50% half",), 0.5),
         ((), 0.501),
         (("51% half",), 0.51),
@@ -138,7 +138,7 @@ async def test_the_last_report_is_among_the_last_lines() -> None:
     desk = Desk()
     desk.book.report(Progress(1.0, "done"))
     await desk.end()
-    assert desk.shelf.told == ["100% done"]
+    assert desk.store.told == ["100% done"]
 
 
 # --- bounds
@@ -148,42 +148,42 @@ async def test_too_many_bytes_are_dropped_and_counted() -> None:
     desk = Desk(size=10)
     desk.write("12345", "123456", "1", "2")
     await desk.end()
-    assert desk.shelf.told == ["12345", "3 more lines were dropped: one attempt keeps at most 10000 lines and 10 bytes"]
+    assert desk.store.told == ["12345", "3 more lines were dropped: one attempt keeps at most 10000 lines and 10 bytes"]
 
 
 async def test_too_many_lines_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logbook, "LINES", 3)
     desk = Desk()
     desk.write("one", "two", "three", "four")
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     desk.write("five")
     desk.book.report(Progress(0.5))
     await desk.end()
-    assert desk.shelf.told[:3] == ["one", "two", "three"]
-    assert desk.shelf.told[3:] == ["2 more lines were dropped: one attempt keeps at most 3 lines and 1000 bytes"]
+    assert desk.store.told[:3] == ["one", "two", "three"]
+    assert desk.store.told[3:] == ["2 more lines were dropped: one attempt keeps at most 3 lines and 1000 bytes"]
 
 
 async def test_room_for_nothing_keeps_nothing_but_progress() -> None:
     desk = Desk(size=0)
     desk.write("one")
     desk.book.report(Progress(0.5))
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     await desk.end()
-    assert desk.shelf.calls == [("log", (), Progress(0.5)), ("end", (), None)]
+    assert desk.store.calls == [("log", (), Progress(0.5)), ("end", (), None)]
 
 
 async def test_an_outage_fills_memory_no_further_than_the_bounds() -> None:
     desk = Desk(size=100)
-    desk.shelf.failures = [StoreBusy("away", 1)] * 5
+    desk.store.failures = [StoreBusy("away", 1)] * 5
     for _ in range(5):
         desk.write(*["x" * 10] * 1000)
-        failures = len(desk.shelf.failures)
-        await eventually(lambda failures=failures: len(desk.shelf.failures) < failures or not failures)
+        failures = len(desk.store.failures)
+        await eventually(lambda failures=failures: len(desk.store.failures) < failures or not failures)
     assert sum(len(line.message) for line in desk.book._lines) <= 100
-    await eventually(lambda: not desk.shelf.failures)
+    await eventually(lambda: not desk.store.failures)
     await desk.end()
-    assert desk.shelf.told[-11:-1] == ["x" * 10] * 10
-    assert desk.shelf.told[-1].startswith("4990 more lines were dropped")
+    assert desk.store.told[-11:-1] == ["x" * 10] * 10
+    assert desk.store.told[-1].startswith("4990 more lines were dropped")
 
 
 # --- outages
@@ -191,15 +191,15 @@ async def test_an_outage_fills_memory_no_further_than_the_bounds() -> None:
 
 async def test_lines_that_could_not_be_stored_are_told_again_in_front() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1), StoreBusy("away", 1)]
-    desk.shelf.open.clear()
+    desk.store.failures = [StoreBusy("away", 1), StoreBusy("away", 1)]
+    desk.store.open.clear()
     desk.write("one")
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     desk.book.report(Progress(0.5))
     desk.write("two")
-    desk.shelf.open.set()
-    await eventually(lambda: len(desk.shelf.calls) == 3 and desk.book._writing is None)
-    assert [lines for _, lines, _ in desk.shelf.calls] == [("one",), ("one", "50%", "two"), ("one", "50%", "two")]
+    desk.store.open.set()
+    await eventually(lambda: len(desk.store.calls) == 3 and desk.book._writing is None)
+    assert [lines for _, lines, _ in desk.store.calls] == [("one",), ("one", "50%", "two"), ("one", "50%", "two")]
     assert [(type(event), event.where) for event in desk.announced if isinstance(event, ServiceError)] == [
         (ServiceError, "logs")
     ] * 2
@@ -207,22 +207,22 @@ async def test_lines_that_could_not_be_stored_are_told_again_in_front() -> None:
 
 async def test_the_last_report_outlives_an_outage() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.store.failures = [StoreBusy("away", 1)]
     desk.book.report(Progress(0.5))
-    await eventually(lambda: len(desk.shelf.calls) == 2 and desk.book._writing is None)
-    assert desk.shelf.calls == [("log", ("50%",), Progress(0.5))] * 2
+    await eventually(lambda: len(desk.store.calls) == 2 and desk.book._writing is None)
+    assert desk.store.calls == [("log", ("50%",), Progress(0.5))] * 2
 
 
 async def test_a_later_report_takes_the_place_of_one_that_could_not_be_stored() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1)]
-    desk.shelf.open.clear()
+    desk.store.failures = [StoreBusy("away", 1)]
+    desk.store.open.clear()
     desk.book.report(Progress(0.5))
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     desk.book.report(Progress(0.6))
-    desk.shelf.open.set()
-    await eventually(lambda: len(desk.shelf.calls) == 2 and desk.book._writing is None)
-    assert desk.shelf.calls[1] == ("log", ("50%", "60%"), Progress(0.6))
+    desk.store.open.set()
+    await eventually(lambda: len(desk.store.calls) == 2 and desk.book._writing is None)
+    assert desk.store.calls[1] == ("log", ("50%", "60%"), Progress(0.6))
 
 
 async def test_lines_that_cannot_even_be_spelled_do_not_cost_the_job_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,21 +231,21 @@ async def test_lines_that_cannot_even_be_spelled_do_not_cost_the_job_its_end(mon
     def refuse(*_: object) -> Awaitable[bool]:
         raise TypeError("such objects are unsupported")
 
-    monkeypatch.setattr(desk.shelf, "log", refuse)
+    monkeypatch.setattr(desk.store, "log", refuse)
     desk.write("poison")
     assert await desk.end()
-    assert [call[0] for call in desk.shelf.calls] == ["end"]
+    assert [call[0] for call in desk.store.calls] == ["end"]
     assert [event.where for event in desk.announced if isinstance(event, ServiceError)] == ["logs"]
 
 
 async def test_lines_that_can_never_be_stored_are_given_up() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreError("broken")]
+    desk.store.failures = [StoreError("broken")]
     desk.write("poison")
     await eventually(lambda: desk.announced)
     desk.write("wholesome")
-    await eventually(lambda: len(desk.shelf.calls) == 2)
-    assert desk.shelf.told == ["poison", "wholesome"]
+    await eventually(lambda: len(desk.store.calls) == 2)
+    assert desk.store.told == ["poison", "wholesome"]
 
 
 # --- the end
@@ -256,55 +256,55 @@ async def test_the_last_lines_are_told_in_front_of_the_end(wait: bool) -> None:
     desk = Desk()
     desk.write("one", "two")
     assert await desk.end(wait=wait)
-    assert desk.shelf.calls == [("log", ("one", "two"), None), ("end", (), None)]
+    assert desk.store.calls == [("log", ("one", "two"), None), ("end", (), None)]
 
 
 @pytest.mark.parametrize(("wait", "told"), [(False, ["log", "end"]), (True, ["log"])])
 async def test_the_end_is_told_before_the_last_lines_are_stored_unless_it_must_wait(wait: bool, told: list[str]) -> None:
     desk = Desk()
-    desk.shelf.open.clear()
+    desk.store.open.clear()
     desk.write("one")
     ending = asyncio.create_task(desk.end(wait=wait))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert [name for name, _, _ in desk.shelf.calls] == told
+    assert [name for name, _, _ in desk.store.calls] == told
     assert not ending.done()
-    desk.shelf.open.set()
+    desk.store.open.set()
     assert await ending
 
 
 async def test_what_is_on_its_way_comes_first() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1)]
-    desk.shelf.open.clear()
+    desk.store.failures = [StoreBusy("away", 1)]
+    desk.store.open.clear()
     desk.write("one")
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     desk.write("two")
     ending = asyncio.create_task(desk.end())
     await asyncio.sleep(0)
-    desk.shelf.open.set()
+    desk.store.open.set()
     assert await ending
-    assert [lines for _, lines, _ in desk.shelf.calls] == [("one",), ("one", "two"), ()]
+    assert [lines for _, lines, _ in desk.store.calls] == [("one",), ("one", "two"), ()]
 
 
 async def test_an_end_that_is_told_again_brings_lines_that_failed_again() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.store.failures = [StoreBusy("away", 1)]
     desk.write("one")
     with pytest.raises(StoreBusy):
         await desk.end(wait=True)
     assert await desk.end(wait=True)
-    assert desk.shelf.calls == [("log", ("one",), None), ("log", ("one",), None), ("end", (), None)]
+    assert desk.store.calls == [("log", ("one",), None), ("log", ("one",), None), ("end", (), None)]
 
 
 async def test_an_end_whose_lines_failed_is_to_be_told_again() -> None:
     desk = Desk()
-    desk.shelf.failures = [StoreBusy("away", 1)]
+    desk.store.failures = [StoreBusy("away", 1)]
     desk.write("one")
     with pytest.raises(StoreBusy):
         await desk.end()
     assert await desk.end()
-    assert [name for name, _, _ in desk.shelf.calls] == ["log", "end", "log", "end"]
+    assert [name for name, _, _ in desk.store.calls] == ["log", "end", "log", "end"]
 
 
 async def test_an_end_that_is_told_twice_brings_its_lines_once() -> None:
@@ -312,7 +312,7 @@ async def test_an_end_that_is_told_twice_brings_its_lines_once() -> None:
     desk.write("one", "two")
     await desk.end()
     await desk.end()
-    assert desk.shelf.told == ["one", "1 more lines were dropped: one attempt keeps at most 10000 lines and 3 bytes"]
+    assert desk.store.told == ["one", "1 more lines were dropped: one attempt keeps at most 10000 lines and 3 bytes"]
 
 
 async def test_after_the_end_nothing_is_taken() -> None:
@@ -322,30 +322,30 @@ async def test_after_the_end_nothing_is_taken() -> None:
     desk.book.report(Progress(0.5))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert desk.shelf.calls == [("end", (), None)]
+    assert desk.store.calls == [("end", (), None)]
 
 
 async def test_who_lost_the_claim_forgets_the_rest() -> None:
     desk = Desk()
-    desk.shelf.held = False
+    desk.store.held = False
     desk.write("one")
     await eventually(lambda: desk.book._closed)
     desk.write("two")
     await desk.end()
-    assert desk.shelf.told == ["one"]
+    assert desk.store.told == ["one"]
 
 
 async def test_a_cancelled_end_still_brings_its_lines() -> None:
     desk = Desk()
-    desk.shelf.open.clear()
+    desk.store.open.clear()
     desk.write("one")
     ending = asyncio.create_task(desk.end(wait=True))
-    await eventually(lambda: desk.shelf.calls)
+    await eventually(lambda: desk.store.calls)
     ending.cancel()
     await asyncio.wait((ending,))
-    desk.shelf.open.set()
+    desk.store.open.set()
     assert await desk.end(wait=True)
-    assert desk.shelf.calls == [("log", ("one",), None), ("end", (), None)]
+    assert desk.store.calls == [("log", ("one",), None), ("end", (), None)]
 
 
 async def test_a_repeated_attempt_says_so() -> None:

@@ -61,7 +61,9 @@ def test_a_level_is_read_in_any_case(word: str) -> None:
 
 @pytest.mark.parametrize("word", ["", "LOUD", None, b"INFO"])
 def test_another_level_is_refused_with_those_there_are(word: object) -> None:
-    with pytest.raises(ValueError, match=r"it is one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG, WARNING, CRITICAL, FATAL"):
+    with pytest.raises(
+        ValueError, match=r"it must be one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG, WARNING, CRITICAL, FATAL"
+    ):
         read_level(word)  # type: ignore[arg-type]
 
 

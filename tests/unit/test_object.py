@@ -142,12 +142,12 @@ def already_started() -> Any:
 @pytest.mark.parametrize(
     ("app", "reason"),
     [
-        (plain, r"how to put a queue into plain\(\): .* Write 'app = QueueMiddleware\(app\)'"),
+        (plain, r"cannot put a queue into plain\(\); .* write 'app = QueueMiddleware\(app\)'"),
         (mock.Mock(spec=["__call__"]), "an object of the class Mock"),
         (QueueMiddleware(plain), "an object of the class QueueMiddleware"),
         (FastAPI, "was given a class"),
-        (attached_twice(), "an application that has a queue already"),
-        (already_started(), "came too late"),
+        (attached_twice(), "an application that already has a queue"),
+        (already_started(), "called too late"),
     ],
 )
 def test_what_no_queue_can_be_put_into_is_refused(app: Any, reason: str) -> None:

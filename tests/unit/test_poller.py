@@ -89,7 +89,7 @@ class Bench:
                 yield poller
 
     async def wait_for(
-        self, config: PollConfig, answer: StoredResponse, seconds: float | None = None, credentials: Headers = (), **spec: Any
+        self, config: PollConfig, response: StoredResponse, seconds: float | None = None, credentials: Headers = (), **spec: Any
     ) -> Claim:
         """A task whose call has returned, and that waits for its provider from now on."""
         given = {"callback": False, "target": "http://127.0.0.1:9/start", "poll": config, **spec}
@@ -100,36 +100,36 @@ class Bench:
         assert claim.task is not None
         left = config.max_duration if seconds is None else seconds
         now = self.clock.now / 1000
-        poll_in = first_poll_delay(config.interval, left, answer.headers, now, expects_call=given["callback"])
+        poll_in = first_poll_delay(config.interval, left, response.headers, now, expects_call=given["callback"])
         wait = a_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
-        assert await self.store.waiting.conclude(claim, claim.task, answer, wait)
+        assert await self.store.waiting.conclude(claim, claim.task, response, wait)
         return claim
 
     async def post(self, url: str, headers: dict[str, str], order: bytes) -> StoredResponse:
-        answer = await self.client.post(url, headers=headers, content=order)
-        assert answer.is_success, answer.text
-        kept = tuple((name.lower(), value) for name, value in answer.headers.raw)
-        return StoredResponse(answer.status_code, kept, answer.content)
+        response = await self.client.post(url, headers=headers, content=order)
+        assert response.is_success, response.text
+        kept = tuple((name.lower(), value) for name, value in response.headers.raw)
+        return StoredResponse(response.status_code, kept, response.content)
 
     async def start(self, provider: Provider, config: PollConfig, path: str, headers: dict[str, str], order: bytes) -> Claim:
         """The first call of a task, sent to the provider, and then the wait."""
         credentials = tuple((name.encode(), value.encode()) for name, value in headers.items())
-        answer = await self.post(provider.url + path, headers, order)
-        return await self.wait_for(config, answer, credentials=credentials, target=provider.url + path)
+        response = await self.post(provider.url + path, headers, order)
+        return await self.wait_for(config, response, credentials=credentials, target=provider.url + path)
 
     def pass_time(self, seconds: float) -> None:
         self.clock.advance(seconds)
-        self.store._listeners.tell({Topic.POLL})
+        self.store._notifier.publish({Topic.POLL})
 
     async def until_over(self, claim: Claim) -> tuple[list[Any], float]:
         """Advance the time from poll to poll. Returns the events on the way, and the seconds that passed."""
-        began, heard = self.clock.now, []
+        began, events = self.clock.now, []
         while (await self.store.job(claim.request_id)).state is JobState.WAITING:
             due = await self.store.next_due(Topic.POLL)
             if due is not None:  # else all of them are running
                 self.pass_time(due)
-            heard.append(await self.ear.next())
-        return heard, (self.clock.now - began) / 1000
+            events.append(await self.ear.next())
+        return events, (self.clock.now - began) / 1000
 
     async def result(self, claim: Claim) -> bytes:
         response = (await self.store.result(claim.request_id)).response
@@ -187,14 +187,14 @@ async def begun(bench: Bench, name: str, ends: str = "", order: bytes | None = N
 )
 async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, result):
     async with begun(bench, name) as (provider, claim), bench.polling():
-        heard, took = await bench.until_over(claim)
-    assert [event.status for event in heard[:-1]] == statuses
-    assert [event.number for event in heard[:-1]] == list(range(1, len(heard)))
-    assert isinstance(heard[-1], Finished)
+        events, took = await bench.until_over(claim)
+    assert [event.status for event in events[:-1]] == statuses
+    assert [event.number for event in events[:-1]] == list(range(1, len(events)))
+    assert isinstance(events[-1], Finished)
     assert took == seconds
     body = await bench.result(claim)
     assert re.fullmatch(result, body), body
-    assert len(provider.questions) == len(heard) + (name == "fal")
+    assert len(provider.polls) == len(events) + (name == "fal")
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ async def test_a_template_leads_to_the_result(bench, name, statuses, seconds, re
         (
             "stability-video",
             "403",
-            'the status request was answered with 403: ["The result has expired."]',
+            'the status request returned 403: ["The result has expired."]',
         ),
     ],
 )
@@ -224,32 +224,32 @@ async def test_fal_reports_a_failure_as_a_result_without_2xx(bench):
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.PROVIDER_FAILED
-    assert detail.startswith("the result request was answered with 422: ")
+    assert detail.startswith("the result request returned 422: ")
     assert "Field required" in detail
 
 
 async def test_a_5xx_for_the_result_is_final_the_third_time(bench):
     async with begun(bench, "fal", "500") as (_, claim), bench.polling():
-        heard, _ = await bench.until_over(claim)
-    assert [type(event) for event in heard] == [Polled, Polled, PollFailed, PollFailed, Finished]
+        events, _ = await bench.until_over(claim)
+    assert [type(event) for event in events] == [Polled, Polled, PollFailed, PollFailed, Finished]
     assert await bench.failure(claim) == (
         ErrorType.PROVIDER_FAILED,
-        "the result request was answered with 500: Internal Server Error",
+        "the result request returned 500: Internal Server Error",
     )
 
 
 async def test_credentials_go_to_the_provider_only(bench):
     credentials = ((b"authorization", FAL["authorization"].encode()),)
     async with providing(Fal()) as other, begun(bench, "fal") as (provider, claim), bench.polling():
-        answer = await bench.post(f"{provider.url}/a/b", FAL, b"{}")
-        elsewhere = answer.replace(body=answer.body.replace(provider.url.encode(), other.url.encode()))
+        response = await bench.post(f"{provider.url}/a/b", FAL, b"{}")
+        elsewhere = response.replace(body=response.body.replace(provider.url.encode(), other.url.encode()))
         target = f"{provider.url}/a/b"
         robbed = await bench.wait_for(PROVIDERS["fal"].poll, elsewhere, credentials=credentials, target=target)
         await bench.until_over(claim)
         await bench.until_over(robbed)
-    assert all(call.headers["authorization"] == FAL["authorization"] for call in provider.questions)
-    assert other.questions
-    assert not any("authorization" in call.headers for call in other.questions)
+    assert all(call.headers["authorization"] == FAL["authorization"] for call in provider.polls)
+    assert other.polls
+    assert not any("authorization" in call.headers for call in other.polls)
 
 
 # --- 202 with Location
@@ -259,8 +259,8 @@ async def test_credentials_go_to_the_provider_only(bench):
 async def test_a_location_is_polled_at_the_pace_of_retry_after(bench, ends, result):
     async with providing(Accepted(ends=ends)) as provider, bench.polling():
         claim = await bench.start(provider, LOCATION_POLLING, "/work", BEARER, b"{}")
-        heard, took = await bench.until_over(claim)
-    assert [event.status for event in heard[:-1]] == ["running", "running"]
+        events, took = await bench.until_over(claim)
+    assert [event.status for event in events[:-1]] == ["running", "running"]
     assert took == 21  # three times `Retry-After: 7`
     assert await bench.result(claim) == result
 
@@ -272,14 +272,14 @@ async def test_failed_polls_are_repeated(bench):
     async with begun(bench, "replicate") as (provider, claim), bench.polling():
         busy, slow = Reply(503, {"detail": "later"}), Reply(429, {"detail": "slow down"}, [("retry-after", "30")])
         provider.interruptions.extend([Reply(404, {"detail": "not seen yet"}), busy, HANG_UP, slow, None, Reply(502), None])
-        heard, took = await bench.until_over(claim)
-    assert [event.error if isinstance(event, PollFailed) else event.status for event in heard] == [
-        "the status request was answered with 404",
-        "the status request was answered with 503",
+        events, took = await bench.until_over(claim)
+    assert [getattr(event, "reason", getattr(event, "status", None)) for event in events] == [
+        "the status request returned 404",
+        "the status request returned 503",
         "the connection ended without an HTTP answer",
-        "the status request was answered with 429",
+        "the status request returned 429",
         "starting",
-        "the status request was answered with 502",
+        "the status request returned 502",
         "processing",
         200,
     ]
@@ -291,29 +291,29 @@ async def test_failed_polls_are_repeated(bench):
 async def test_a_third_404_is_final(bench):
     async with begun(bench, "replicate") as (provider, claim), bench.polling():
         provider.jobs.clear()
-        heard, _ = await bench.until_over(claim)
-    assert [type(event) for event in heard] == [PollFailed, PollFailed, Finished]
-    expected = "the status request was answered with 404: Not found"
+        events, _ = await bench.until_over(claim)
+    assert [type(event) for event in events] == [PollFailed, PollFailed, Finished]
+    expected = "the status request returned 404: Not found"
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, expected)
 
 
 async def test_a_refused_key_fails_at_once(bench):
     async with begun(bench, "runwayml") as (provider, claim), bench.polling():
         provider.interruptions.append(Reply(401, {"error": "The API key is invalid."}))
-        heard, _ = await bench.until_over(claim)
-    assert len(heard) == 1
-    assert (await bench.failure(claim))[1] == "the status request was answered with 401: The API key is invalid."
+        events, _ = await bench.until_over(claim)
+    assert len(events) == 1
+    assert (await bench.failure(claim))[1] == "the status request returned 401: The API key is invalid."
 
 
 @pytest.mark.parametrize(
-    ("answer", "error"),
+    ("response", "error"),
     [
         (an_answer(b"{}"), "the target's response has no usable body.id, which the poll URL needs"),
         (an_answer(b"no json"), "the target's response has no usable body.id, which the poll URL needs"),
     ],
 )
-async def test_a_response_without_the_values_of_the_template_is_a_failure(bench, answer, error):
-    claim = await bench.wait_for(POLLS, answer)
+async def test_a_response_without_the_values_of_the_template_is_a_failure(bench, response, error):
+    claim = await bench.wait_for(POLLS, response)
     async with bench.polling(Scripted(an_answer())):
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, error)
@@ -341,8 +341,8 @@ async def test_redirects_are_limited(bench):
         provider.interruptions.append(Reply(307, b"", [("location", path)]))
         provider.interruptions.append(None)
         provider.interruptions.extend([Reply(302, b"", [("location", path)])] * 6)
-        heard, _ = await bench.until_over(claim)
-    assert [event.error if isinstance(event, PollFailed) else event.status for event in heard] == [
+        events, _ = await bench.until_over(claim)
+    assert [getattr(event, "reason", getattr(event, "status", None)) for event in events] == [
         "queued",
         "more than 5 redirects",
         "dreaming",
@@ -353,8 +353,8 @@ async def test_redirects_are_limited(bench):
 async def test_a_response_above_the_limit_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).error == "the response is larger than 100 bytes"
-    assert len(provider.questions) == 1
+        assert (await bench.ear.next()).reason == "the response is larger than 100 bytes"
+    assert len(provider.polls) == 1
 
 
 async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
@@ -387,8 +387,8 @@ async def test_the_last_poll_is_at_the_deadline(bench):
     claim = await bench.wait_for(config, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "busy"}'))
     async with bench.polling(wire):
-        heard, took = await bench.until_over(claim)
-    assert ([event.next_in for event in heard[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
+        events, took = await bench.until_over(claim)
+    assert ([event.wait for event in events[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
     expected = "the provider did not finish in time; the last status was busy"
     assert await bench.failure(claim) == (ErrorType.WAIT_TIMEOUT, expected)
 
@@ -400,7 +400,7 @@ async def test_a_timeout_reports_the_last_error(bench):
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.WAIT_TIMEOUT
     assert detail.startswith("the provider did not finish in time; the last poll failed: ")
-    assert detail.endswith("the status request was answered with 503: overloaded")
+    assert detail.endswith("the status request returned 503: overloaded")
 
 
 @pytest.mark.parametrize("done_after", [1, 2, math.inf])
@@ -410,8 +410,8 @@ async def test_with_a_callback_polls_are_at_half_time_and_at_the_deadline(bench,
     busy, done = an_answer(b'{"status": "busy"}', headers=later), an_answer(b'{"status": "done"}')
     wire = Scripted(*([busy] * (1 if done_after == 2 else 0)), busy if done_after is math.inf else done)
     async with bench.polling(wire):
-        heard, took = await bench.until_over(claim)
-    assert (len(heard), took) == ((1, 300.0) if done_after == 1 else (2, 600.0))
+        events, took = await bench.until_over(claim)
+    assert (len(events), took) == ((1, 300.0) if done_after == 1 else (2, 600.0))
     if done_after is math.inf:
         assert (await bench.failure(claim))[0] is ErrorType.WAIT_TIMEOUT
     else:

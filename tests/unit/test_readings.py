@@ -29,12 +29,12 @@ CONFIG = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("brok
 REPLICATE, FAL, RUNWAY, STABILITY = (PROVIDERS[name].poll for name in ("replicate", "fal", "runwayml", "stability-video"))
 
 
-def answer(body=b"", status=200, *headers) -> StoredResponse:
+def response(body=b"", status=200, *headers) -> StoredResponse:
     return StoredResponse(status, headers, body if isinstance(body, bytes) else json.dumps(body).encode())
 
 
 def status_of(config, body, status=200, failures=0, *headers):
-    return read_status(config, HERE, URL, answer(body, status, *headers), failures)
+    return read_status(config, HERE, URL, response(body, status, *headers), failures)
 
 
 # --- responses to polls
@@ -60,7 +60,7 @@ def status_of(config, body, status=200, failures=0, *headers):
     ],
 )
 def test_statuses(body, status, outcome):
-    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
+    expected = Succeeded(response(body, status)) if outcome == "done" else outcome
     assert status_of(CONFIG, body, status) == expected
 
 
@@ -84,7 +84,7 @@ def test_statuses(body, status, outcome):
 )
 def test_a_poll_that_is_refused(status, failures, final):
     outcome = status_of(CONFIG, {"error": {"message": "because"}}, status, failures)
-    text = f"the status request was answered with {status}"
+    text = f"the status request returned {status}"
     assert outcome == (Failed(f"{text}: because") if final else PollError(text, "because"))
 
 
@@ -97,8 +97,8 @@ def test_redirects():
     assert redirected(303) == FetchResult("https://api.example/elsewhere")
     assert redirected(303, b"https://cdn.example/x") == FetchResult("https://cdn.example/x")
     assert isinstance(redirected(302, b"https://[bad"), Failed)
-    assert read_result(URL, answer(b"", 302, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
-    assert read_result(URL, answer(b"", 303, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
+    assert read_result(URL, response(b"", 302, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
+    assert read_result(URL, response(b"", 303, (b"location", b"/cdn")), 0) == FetchResult("https://api.example/cdn")
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_the_result_is_the_part_at_its_path(output, kind, body):
 
 
 def test_without_that_part_the_result_is_the_whole_response():
-    assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Succeeded(answer({"status": "succeeded", "id": "x"}))
+    assert status_of(REPLICATE, {"status": "succeeded", "id": "x"}) == Succeeded(response({"status": "succeeded", "id": "x"}))
 
 
 def test_progress():
@@ -132,8 +132,8 @@ def test_the_result_may_have_its_own_url():
         FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s", "response_url": "https://q.example/r"}')
     )
     assert urls == PollUrls("https://q.example/s", "https://q.example/r")
-    assert read_status(FAL, urls, URL, answer({"status": "COMPLETED"}), 0) == FetchResult("https://q.example/r")
-    assert read_status(FAL, urls, URL, answer({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
+    assert read_status(FAL, urls, URL, response({"status": "COMPLETED"}), 0) == FetchResult("https://q.example/r")
+    assert read_status(FAL, urls, URL, response({"status": "IN_QUEUE"}, 202), 0) == Running("IN_QUEUE")
     with pytest.raises(TemplateError, match="response_url"):
         poll_urls(FAL, StartResponse(URL, 200, (), b'{"status_url": "https://q.example/s"}'))
 
@@ -152,27 +152,27 @@ def test_the_result_may_have_its_own_url():
     ],
 )
 def test_a_result_without_2xx_is_a_failure(status, failures, final):
-    text = f"the result request was answered with {status}"
+    text = f"the result request returned {status}"
     expected = Failed(f"{text}: no prompt") if final else PollError(text, "no prompt")
-    assert read_result(URL, answer({"detail": "no prompt"}, status), failures) == expected
+    assert read_result(URL, response({"detail": "no prompt"}, status), failures) == expected
 
 
 def test_a_result_may_have_any_form():
-    assert read_result(URL, answer(b"\x89PNG", 200, (b"content-type", b"image/png")), 0) == Succeeded(
+    assert read_result(URL, response(b"\x89PNG", 200, (b"content-type", b"image/png")), 0) == Succeeded(
         StoredResponse(200, ((b"content-type", b"image/png"),), b"\x89PNG")
     )
-    assert read_result(URL, answer([{"loc": ["body"], "msg": "x"}], 201), 0) == Succeeded(
-        answer([{"loc": ["body"], "msg": "x"}], 201)
+    assert read_result(URL, response([{"loc": ["body"], "msg": "x"}], 201), 0) == Succeeded(
+        response([{"loc": ["body"], "msg": "x"}], 201)
     )
-    assert isinstance(read_result(URL, answer(b"", 202), 0), PollError)
+    assert isinstance(read_result(URL, response(b"", 202), 0), PollError)
 
 
 def test_the_http_status_may_be_the_status():
     assert status_of(STABILITY, {"id": "x", "status": "in-progress"}, 202) == Running("202")
     done = {"video": "AAAA", "finish_reason": "SUCCESS", "seed": 1}
-    assert status_of(STABILITY, done) == Succeeded(answer(done))
+    assert status_of(STABILITY, done) == Succeeded(response(done))
     errors = {"id": "x", "name": "content_moderation", "errors": ["flagged"]}
-    assert status_of(STABILITY, errors, 403) == Failed('the status request was answered with 403: ["flagged"]')
+    assert status_of(STABILITY, errors, 403) == Failed('the status request returned 403: ["flagged"]')
 
 
 # --- 202 with Location
@@ -203,7 +203,7 @@ def test_the_url_of_a_location():
     ],
 )
 def test_a_location_needs_no_configuration(body, status, outcome):
-    expected = Succeeded(answer(body, status)) if outcome == "done" else outcome
+    expected = Succeeded(response(body, status)) if outcome == "done" else outcome
     assert status_of(LOCATION_POLLING, body, status) == expected
 
 

@@ -4,10 +4,10 @@ import json
 import pytest
 
 from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.webhooks import receiver_host
 from queue_middleware.wire.webhook import (
     NOT_JSON,
     event_body,
-    host_of,
     oversized_body,
     signed_message,
     split_body,
@@ -203,7 +203,7 @@ def test_events_have_the_keys_of_fal_and_more():
     ],
 )
 def test_by_what_name_a_receiver_is_known(url, host):
-    assert host_of(url) == host
+    assert receiver_host(url) == host
 
 
 @pytest.mark.parametrize(

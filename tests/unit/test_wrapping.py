@@ -82,7 +82,7 @@ def test_what_is_no_application_at_all(app: Any) -> None:
 # --- twice
 
 
-TWICE = "the application has a queue already, with the same"
+TWICE = "the application already has a queue with the same"
 
 
 def test_twice_around_one_application() -> None:
@@ -145,7 +145,7 @@ def test_what_can_be_awaited(authenticate: Any) -> None:
     "authenticate", [Accounts().look, Blocking(), lambda connection: "alice", partial(Accounts.look, 1)], ids=kind_of
 )
 def test_a_blocking_authenticate_is_refused(authenticate: Any) -> None:
-    with pytest.raises(SettingsError, match=r"authenticate: .* is not async; write 'async def', and call what blocks with"):
+    with pytest.raises(SettingsError, match=r"authenticate: .* is not async; write 'async def', and call blocking code with"):
         QueueMiddleware(asgi, authenticate=authenticate)
 
 

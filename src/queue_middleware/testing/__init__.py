@@ -1,1 +1,1 @@
-"""For the tests of services that have a queue. `pytest_plugin` is loaded by pytest itself."""
+"""Support for the tests of services that use the queue. pytest loads `pytest_plugin` itself."""

@@ -1,7 +1,7 @@
-"""Loaded by pytest wherever this package is installed: tests never open the database that the service uses.
+"""pytest plugin, loaded wherever this package is installed: tests never open the database that the service uses.
 
-It sets one variable before the first test module is imported, and imports nothing of the queue. How files are replaced is
-decided where a queue is made, see `isolation`.
+It sets one variable before the first test module is imported, and imports nothing else of the package. `isolation` replaces
+the file when a queue is created.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from queue_middleware.isolation import REAL, VARIABLE, Isolation
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Before `conftest.py`, which may import the application, and so make its queue. Each worker of pytest-xdist comes here."""
+    """Runs before `conftest.py`, which may import the application and so create its queue; also in pytest-xdist workers."""
     if os.environ.get(REAL, "") not in ("", "0", "false"):
         return
     folder = tempfile.mkdtemp(prefix="queue-tests-")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
@@ -56,7 +55,7 @@ class Commissions:
     async def take(self, call: Call, body: bytes) -> tuple[Submission, Created]:
         """Store a task. Raises what is wrong with it. To be answered inside of `with` the submission."""
         asked = await self._lane.run(len(body), read_task, body, self._settings.max_wait)
-        check_due(asked.due_at, time.time(), self._settings.max_delay)
+        check_due(asked.due_at, self._runtime.time(), self._settings.max_delay)
         if asked.on_complete is not None:
             with _as_bad_request():
                 asked = asked.replace(on_complete=self._runtime.check_webhook(asked.on_complete, "onCompleteUrl"))

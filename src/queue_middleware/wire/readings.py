@@ -106,7 +106,7 @@ def read_status(config: PollConfig, urls: PollUrls, url: str, response: StoredRe
     if (redirect := _redirect(url, response)) is not None:
         return redirect
     if not 200 <= response.status < 300:
-        return _unsuccessful(f"the status request was answered with {response.status}", response, failures, 404)
+        return _unsuccessful(f"the status request returned {response.status}", response, failures, 404)
     content = read_json(response.body)
     status = read_path(content, config.status_path) if config.status_path else response.status
     key = status_key(status)
@@ -128,7 +128,7 @@ def read_result(url: str, response: StoredResponse, failures: int) -> PollOutcom
         return PollError("the result is not available yet")
     if 200 <= response.status < 300:
         return Succeeded(response)
-    return _unsuccessful(f"the result request was answered with {response.status}", response, failures, *range(500, 600))
+    return _unsuccessful(f"the result request returned {response.status}", response, failures, *range(500, 600))
 
 
 def _redirect(url: str, response: StoredResponse) -> FetchResult | Redirected | None:

@@ -11,7 +11,6 @@ from typing import Any
 from urllib.parse import quote
 
 from queue_middleware.ends import CANCELLED
-from queue_middleware.hosts import origin_of
 from queue_middleware.json_text import embeddable
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
@@ -92,12 +91,6 @@ def event_body(kind: WebhookKind, request_id: str, webhook_id: str, data: Mappin
 
 
 @lru_cache(maxsize=512)
-def host_of(url: str) -> str:
-    """The key of a receiver: its canonical host, with the port unless it is the default of the scheme."""
-    origin = origin_of(url)
-    return url.lower() if origin is None else origin.netloc
-
-
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
     """The message that fal signs: four lines, the last one the SHA-256 of the raw body in hex, without a final newline."""
     return digest_message(request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())

@@ -1,4 +1,4 @@
-"""The clocks of a store, in milliseconds. All processes on one file share a machine, and so its clocks."""
+"""The clocks of a store, in milliseconds. All processes on one file run on one machine and share its clocks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from queue_middleware.wallclock import WallClock
+from queue_middleware.stores.common.wall_clock import WallClock
 
 _BOOT = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 """It goes on while the machine is suspended; macOS has no CLOCK_BOOTTIME, there the monotonic clock does."""

@@ -1,4 +1,4 @@
-"""aiosqlite as the bridge to SQLite, used so that its known traps cannot bite."""
+"""One SQLite connection and its thread, on aiosqlite; whole transactions are passed to it."""
 
 from __future__ import annotations
 
@@ -6,26 +6,27 @@ import asyncio
 import contextlib
 import logging
 import sqlite3
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import aiosqlite
 
 from queue_middleware.errors import StoreBusy
-
-from .failures import as_queue_error
-from .locks import TurnLock
+from queue_middleware.stores.common.transaction import CommitFailed
+from queue_middleware.stores.sqlite.errors import as_queue_error, is_database_wide, is_full
+from queue_middleware.stores.sqlite.locks import WriteLock
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
 
 T = TypeVar("T")
 
 _log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
-"""Seconds. Only strangers to our turn lock are waited for: a backup tool, somebody's shell."""
+"""Seconds. This wait concerns only programs that do not use the write lock, such as a backup tool or a shell."""
 LARGEST_WAL = 64 * 2**20
-"""Bytes to which the write-ahead log is cut when it begins anew. It grows for as long as somebody reads an old state."""
+"""Bytes to which the write-ahead log is cut when it is restarted. It grows for as long as a reader holds an old state."""
 
 _SETTINGS = (
     "synchronous = FULL",
@@ -40,24 +41,15 @@ _SETTINGS = (
 )
 
 
-class CommitFailed(Exception):
-    """COMMIT itself failed, with SQLite's error as the cause.
-
-    By what SQLite says (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a disk that
-    answered with an error may have kept the frames, and they count after a power cut. So nothing of it is to be tried again
-    by us: to whom it belongs it is told that the outcome is unknown.
-    """
-
-
 class Connection(aiosqlite.Connection):
     """One connection and its thread. Whole transactions are handed over, never the steps of one.
 
-    * A transaction spread over several awaits would hold the write lock while somebody's handler blocks the event loop.
+    * A transaction spread over several awaits would hold the write lock while a handler blocks the event loop.
     * A call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
     * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
     """
 
-    def __init__(self, path: Path, lock: TurnLock | None, committed: Callable[[], None] | None = None) -> None:
+    def __init__(self, path: Path, lock: WriteLock | None, committed: Callable[[], None] | None = None) -> None:
         """For reading only without a lock. `committed` is called after every transaction, in the connection's thread."""
         super().__init__(lambda: open_connection(path, read_only=lock is None), 64)
         self._thread.daemon = True
@@ -67,17 +59,29 @@ class Connection(aiosqlite.Connection):
     async def open(self) -> Self:
         """Start the thread and open the file."""
         await self
+        self._queries = SQLiteQueries(self._conn)
         return self
 
-    async def call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+    def call(self, work: Callable[[sqlite3.Connection], T]) -> Coroutine[Any, Any, T]:
         """Run `work` in the connection's thread and wait for it, whatever happens to the caller. Raises `QueueError`s only."""
+        return self._run(work)
+
+    def query(self, work: Callable[[SQLiteQueries], T]) -> Coroutine[Any, Any, T]:
+        """Like `call`, for work that uses named queries only."""
+        return self._run(work, named=True)
+
+    async def _run(self, work: Callable[[Any], T], *, named: bool = False) -> T:
         execute: Callable[..., Awaitable[T]] = self._execute
         try:
-            return await asyncio.shield(execute(work, self._conn))
+            return await asyncio.shield(execute(work, self._queries if named else self._conn))
         except (sqlite3.Error, CommitFailed) as error:
             raise as_queue_error(error) from error
         except ValueError as error:  # aiosqlite's "Connection closed"
             raise StoreBusy("the queue's database is closed", 5) from error
+
+    failure_of = staticmethod(as_queue_error)
+    is_database_wide = staticmethod(is_database_wide)
+    is_full = staticmethod(is_full)
 
     def post(self, work: Callable[[sqlite3.Connection], None]) -> None:
         """Run `work` in the connection's thread, without waiting. It must not raise."""
@@ -91,7 +95,7 @@ class Connection(aiosqlite.Connection):
             try:
                 self._committed()
             except Exception:
-                # What is committed is committed, whatever becomes of those who are told of it.
+                # The commit stands, whatever happens to its notification.
                 _log.exception("other processes could not be told of a commit at once; they notice within moments")
         return result
 
@@ -110,13 +114,13 @@ class Connection(aiosqlite.Connection):
             await super().close()
             return
         # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing. Where it
-        # cannot be done, for instance on a full disk, everything stays in the log for whoever opens the file next.
+        # cannot be done, for instance on a full disk, everything stays in the log for the next process that opens the file.
         execute: Callable[..., Awaitable[None]] = self._execute
         await execute(_checkpoint, self._conn, self._lock)
         await super().close()
 
 
-def in_transaction(connection: sqlite3.Connection, lock: TurnLock, work: Callable[[], T]) -> T:
+def in_transaction(connection: sqlite3.Connection, lock: WriteLock, work: Callable[[], T]) -> T:
     """`work` as one transaction, all of it undone when it raises. Blocking. Nothing is raised after COMMIT."""
     with lock:
         if connection.in_transaction:  # a ROLLBACK failed, for instance on a disk that did not answer
@@ -136,6 +140,8 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
+        # By SQLite's documentation (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a
+        # disk that returned an error may have kept the frames, and they count after a power cut.
         raise CommitFailed(str(error)) from error
 
 
@@ -168,6 +174,6 @@ def _set_up(connection: sqlite3.Connection, read_only: bool) -> None:
         connection.execute("PRAGMA query_only = ON")
 
 
-def _checkpoint(connection: sqlite3.Connection, lock: TurnLock) -> None:
+def _checkpoint(connection: sqlite3.Connection, lock: WriteLock) -> None:
     with lock, contextlib.suppress(sqlite3.Error):
         connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchall()

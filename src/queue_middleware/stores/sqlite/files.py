@@ -1,4 +1,4 @@
-"""The database file and its companions: the turn locks, the bells and the sign of life. Blocking."""
+"""Opens the database file and the files beside it: write locks, wakeup pipes and the liveness lock. Blocking."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path
 
 from queue_middleware.errors import StoreError
 from queue_middleware.settings import Settings
-
-from . import reading
-from .bells import Bells
-from .connection import LARGEST_WAL, open_connection
-from .filesystem import mount_table, refuse_network_filesystem
-from .location import database_path as database_path
-from .locks import LifeSign, TurnLock, living_owners, sweep_life_signs
-from .migrations import migrate
-from .ownership import adopt, check_owner
+from queue_middleware.stores.common import job_queries
+from queue_middleware.stores.sqlite.connection import LARGEST_WAL, open_connection
+from queue_middleware.stores.sqlite.disk import mount_table, refuse_network_filesystem
+from queue_middleware.stores.sqlite.location import database_path as database_path
+from queue_middleware.stores.sqlite.locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
+from queue_middleware.stores.sqlite.ownership import adopt, check_owner
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
+from queue_middleware.stores.sqlite.sql.schema import migrate
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
@@ -92,19 +92,19 @@ class Files:
 
         Without the name of an `application` it is opened whichever it belongs to.
         """
-        self._held: list[TurnLock | LifeSign | Bells] = []
+        self._held: list[WriteLock | LivenessLock | WakeupPipes] = []
         try:
             _check_place(path)
-            self.turn = self._lock(path)
-            self.renewal_turn = self._lock(path)
-            with self.turn:
+            self.write_lock = self._lock(path)
+            self.renewal_lock = self._lock(path)
+            with self.write_lock:
                 _create(path, application)
                 # In the same turn: of processes that start together one is the first.
                 self.is_first = not any(living_owners(path))
-                self.life = LifeSign(path, owner)
-                self._held.append(self.life)
-            self.bells = Bells(path, owner)
-            self._held.append(self.bells)
+                self.liveness = LivenessLock(path, owner)
+                self._held.append(self.liveness)
+            self.wakeup = WakeupPipes(path, owner)
+            self._held.append(self.wakeup)
         except (OSError, sqlite3.Error) as error:
             self.close()
             raise StoreError(f"the database {path} cannot be opened: {error}") from error
@@ -112,15 +112,15 @@ class Files:
             self.close()
             raise
 
-    def _lock(self, path: Path) -> TurnLock:
-        lock = TurnLock(path.with_name(f"{path.name}.lock"))
+    def _lock(self, path: Path) -> WriteLock:
+        lock = WriteLock(path.with_name(f"{path.name}.lock"))
         self._held.append(lock)
         return lock
 
-    def close(self, *, leave_life_sign: bool = False) -> None:
+    def close(self, *, leave_liveness_lock: bool = False) -> None:
         """Let go of everything. A life sign that is left, without its lock, tells others to take over. Repeatable."""
-        if leave_life_sign:
-            self.life.disown()
+        if leave_liveness_lock:
+            self.liveness.disown()
         for held in reversed(self._held):
             held.close()
 
@@ -155,6 +155,6 @@ def _create(path: Path, application: str | None) -> None:
         migrate(connection)
         if application is not None:
             adopt(connection, path, application)
-        sweep_life_signs(path, reading.owners(connection))
+        remove_dead_liveness_locks(path, job_queries.owners(SQLiteQueries(connection)))
     finally:
         connection.close()

@@ -1,7 +1,4 @@
-"""Leases: renewed from a thread over a connection that stays open, and judged inside a transaction that the writer opened.
-
-The law is `leases.IS_LOST`.
-"""
+"""Renews the leases of a process from a dedicated thread, over a connection of its own."""
 
 from __future__ import annotations
 
@@ -13,37 +10,17 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from queue_middleware.leases import Pulse
-from queue_middleware.value import Value
-
-from .connection import CommitFailed, in_transaction, open_connection
-from .failures import primary_code
-from .locks import TurnLock
-from .queries import SQL
-from .transaction import Transaction
+from queue_middleware.stores.common.leases import RENEWALS
+from queue_middleware.stores.common.transaction import CommitFailed
+from queue_middleware.stores.sqlite.connection import in_transaction, open_connection
+from queue_middleware.stores.sqlite.errors import primary_code
+from queue_middleware.stores.sqlite.locks import WriteLock
+from queue_middleware.stores.sqlite.sql import SQL
 
 _NEVER = -1
 """Before any lease: none has ended by then."""
 _STAYS_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
 """Primary result codes that can stay with a connection when the file is well again."""
-_RENEWALS = ("renew_jobs", "renew_deliveries", "renew_polls")
-
-
-class Lost(Value, frozen=True, gc=True):
-    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
-
-    dead: list[str]
-    running: Collection[int]
-    leases: Leases
-
-
-def judge_leases(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
-    """Renew the judge's own, then the parameters of the statements that find what is lost."""
-    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
-    if judged.running:
-        for name in _RENEWALS:
-            transaction.change(name, own)
-    ended_by = judged.leases.ended_by(transaction.boot_time)
-    return {"now": transaction.now, "ended_by": ended_by, "dead": json.dumps(judged.dead)}
 
 
 class Leases:
@@ -56,7 +33,7 @@ class Leases:
         self._renewing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    def begin(self, path: Path, owner: str, turn: TurnLock, check: Callable[[sqlite3.Connection], None]) -> None:
+    def begin(self, path: Path, owner: str, turn: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
         """Open the connection. `check` raises within a transaction when nothing may be written."""
         self._path, self._owner, self._turn, self._check = path, owner, turn, check
         self._pulse = Pulse.begin(self._clock(), self._lease)
@@ -86,7 +63,7 @@ class Leases:
             self._check(connection)
             now = self._clock()
             own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": json.dumps(list(tokens))}
-            renewed = sum(connection.execute(SQL[name], own).rowcount for name in _RENEWALS) if tokens else 0
+            renewed = sum(connection.execute(SQL[name], own).rowcount for name in RENEWALS) if tokens else 0
             if not renewed:
                 connection.execute(SQL["pulse"], (now,))
             return renewed
@@ -109,7 +86,7 @@ class Leases:
                 connection.close()
 
 
-def hand_over(connection: sqlite3.Connection, turn: TurnLock, owner: str, now: int) -> None:
+def hand_over(connection: sqlite3.Connection, turn: WriteLock, owner: str, now: int) -> None:
     """Give back all that a process holds whose release is older than the schema: it can store nothing any more.
 
     The attempts are not charged. Later migrations keep these statements valid, or the process counts as dead.

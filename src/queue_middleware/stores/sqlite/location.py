@@ -1,4 +1,4 @@
-"""Where the database file really is: one file has one path, whatever leads to it, because its companions lie beside it."""
+"""Resolves the option `database` to the real path of the file, because other files lie beside it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def database_path(database: str) -> Path:
 
 
 def _follow(path: str) -> Path:
-    """What `os.path.realpath` gives, without the calls that count as blocking where somebody watches over event loops.
+    """What `os.path.realpath` gives, without the calls that detectors of blocking calls in event loops report.
 
     A queue may be made in one, by a test or by `add_middleware`.
     """

@@ -1,4 +1,4 @@
-"""Two uses of flock(2): taking turns at the file, and showing that a process is alive."""
+"""Two uses of flock(2): a write lock over all processes, and a liveness lock for each process."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 
-class TurnLock:
+class WriteLock:
     """Held around every write transaction and checkpoint. Waiting for it is fair; SQLite's busy handler lets some starve.
 
     It also keeps two connections from committing and checkpointing at once, which in SQLite before 3.51.3 can lose commits.
@@ -43,12 +43,12 @@ class TurnLock:
             self._file = -1
 
 
-class LifeSign:
+class LivenessLock:
     """A file that its owner keeps locked while it lives: the kernel lets go of it when the process dies, however it dies."""
 
     def __init__(self, database: Path, owner: str) -> None:
         self._database = database
-        self._path = _life_path(database, owner)
+        self._path = _liveness_path(database, owner)
         self._file = -1
         self._renewing = threading.Lock()
         self._make()
@@ -87,7 +87,7 @@ class LifeSign:
     def is_eldest(self) -> bool:
         """Whether no living process has been here for longer: one of several speaks for all."""
         ours = _age(self._path)
-        return all(_age(path) >= ours for path in _life_paths(self._database) if path != self._path and not _is_free(path))
+        return all(_age(path) >= ours for path in _liveness_paths(self._database) if path != self._path and not _is_free(path))
 
     def close(self) -> None:
         """Take the sign down. Repeatable."""
@@ -118,7 +118,9 @@ def dead_owners(database: Path, own: str, owners: Iterable[str]) -> list[str]:
     `own` is not among them, nor an owner of this boot without a file: its lease decides.
     """
     return [
-        owner for owner in owners if owner != own and (_is_of_another_boot(owner, own) or _is_free(_life_path(database, owner)))
+        owner
+        for owner in owners
+        if owner != own and (_is_of_another_boot(owner, own) or _is_free(_liveness_path(database, owner)))
     ]
 
 
@@ -130,22 +132,22 @@ def _is_of_another_boot(owner: str, own: str) -> bool:
 def living_owners(database: Path) -> list[str]:
     """Those that live on this machine."""
     prefix = len(f"{database.name}.alive-")
-    return [path.name[prefix:] for path in _life_paths(database) if not _is_free(path)]
+    return [path.name[prefix:] for path in _liveness_paths(database) if not _is_free(path)]
 
 
-def sweep_life_signs(database: Path, needed: Iterable[str]) -> None:
-    """Remove the files of the dead, but for the owners that somebody still has to rescue from."""
-    kept = {_life_path(database, owner) for owner in needed}
-    for path in _life_paths(database):
+def remove_dead_liveness_locks(database: Path, needed: Iterable[str]) -> None:
+    """Remove the files of dead owners, except those with work that is still to be rescued."""
+    kept = {_liveness_path(database, owner) for owner in needed}
+    for path in _liveness_paths(database):
         if path not in kept and _is_free(path):
             path.unlink(missing_ok=True)
 
 
-def _life_path(database: Path, owner: str) -> Path:
+def _liveness_path(database: Path, owner: str) -> Path:
     return database.with_name(f"{database.name}.alive-{owner}")
 
 
-def _life_paths(database: Path) -> Iterator[Path]:
+def _liveness_paths(database: Path) -> Iterator[Path]:
     prefix = f"{database.name}.alive-"
     return (path for path in database.parent.iterdir() if path.name.startswith(prefix) and path.suffix != ".new")
 

@@ -1,4 +1,4 @@
-"""Whose database it is: of this package at all, and of which application. Looked at before anything in it is changed."""
+"""Checks, before anything is changed, that the file is a database of this package and of this application."""
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
-"""What an operation works with inside a transaction: the connection, the time, and counts that need not be counted again."""
+"""The transaction of SQLite, and the counts of waiting jobs that it keeps up to date."""
 
 from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
 from queue_middleware.models import JobState
 from queue_middleware.store import Topic
-
-from .migrations import check_schema
-from .queries import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql.schema import check_schema
 
 
 @dataclass(slots=True)
-class Tallies:
-    """How many jobs wait, kept up by our own writes and read again after anybody else's. Lives in the writer's thread."""
+class BacklogCounters:
+    """How many jobs wait, updated by our own writes and read again after those of others. Used in the writer's thread."""
 
     version: int = -1
     queued: Counter[int] = field(default_factory=Counter)
@@ -109,7 +109,7 @@ class Tallies:
 
 
 @dataclass(slots=True)
-class Transaction:
+class SQLiteTransaction:
     """One group of operations on its way to one COMMIT."""
 
     connection: sqlite3.Connection
@@ -120,7 +120,7 @@ class Transaction:
     """Milliseconds."""
     boot_time: int
     """Milliseconds on the boot clock, on which leases are measured."""
-    tallies: Tallies
+    backlog: BacklogCounters
     keeps_logs: bool = True
     """Whether jobs have log lines here."""
     topics: set[Topic] = field(default_factory=set)
@@ -132,6 +132,18 @@ class Transaction:
     def lease_until(self) -> int:
         """When a lease ends that begins now, or is renewed."""
         return self.boot_time + self.lease
+
+    def refresh(self) -> bool:
+        """Bring `backlog` up to date; True when another connection has written since."""
+        return self.backlog.refresh(self.connection)
+
+    def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
+        """Waiting jobs of one client."""
+        return self.backlog.of_client(self.connection, client, unwritten)
+
+    def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
+        """Tasks of one client that have not ended."""
+        return self.backlog.tasks_of_client(self.connection, client, unwritten)
 
     def flush(self) -> None:
         """Write the payloads, so that they can be read in this transaction, or at its end."""
@@ -149,6 +161,14 @@ class Transaction:
         """All rows of a named query; no cursor stays open behind it."""
         self.flush()
         return self.connection.execute(SQL[name], parameters).fetchall()
+
+    def stream(self, name: str, parameters: Any = ()) -> AbstractContextManager[Iterator[tuple[Any, ...]]]:
+        """The rows of a named query one by one; the cursor is closed at the end of the block."""
+        return closing(self.connection.execute(SQL[name], parameters))
+
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
+        """Run a `{rows}` block for all these rows; how many rows of the table it changed."""
+        return execute_rows(self.connection, name, rows)
 
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""

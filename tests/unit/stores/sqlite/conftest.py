@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.locks import TurnLock
+from queue_middleware.stores.sqlite.locks import WriteLock
 
 
 @pytest.fixture
 async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
     """To `file`, in turns by `lock`, with a table `t` of different numbers `x`."""
-    lock = TurnLock(tmp_path / "lock")
+    lock = WriteLock(tmp_path / "lock")
     connection = await Connection(tmp_path / "file", lock).open()
     await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())
     await connection.call(lambda c: c.execute("CREATE TABLE t (x INTEGER PRIMARY KEY)"))

@@ -124,7 +124,7 @@ async def test_a_life_sign_that_was_removed_is_made_again(make: Any, tmp_path: P
         assert one.renew([token]) == 1
         assert sign.exists()
         assert await other.rescue() == []
-    one._files.life.disown()
+    one._files.liveness.disown()
     assert len(await other.rescue()) == 1
     assert one.renew(()) == 0, "and not after it was given up"
     assert dead_owners(one.path, other.owner, [one.owner]) == [one.owner]

@@ -14,8 +14,8 @@ import pytest
 
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.stores.sqlite.migrations import migrate
-from queue_middleware.stores.sqlite.queries import SQL
+from queue_middleware.stores.sqlite.sql import SQL
+from queue_middleware.stores.sqlite.sql.schema import migrate
 from queue_middleware.webhooks import DeliveryFilter
 from tests.nouns import a_job
 

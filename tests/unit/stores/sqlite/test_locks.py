@@ -5,11 +5,11 @@ import sys
 import threading
 from pathlib import Path
 
-from queue_middleware.stores.sqlite.locks import LifeSign, TurnLock, dead_owners, sweep_life_signs
+from queue_middleware.stores.sqlite.locks import LivenessLock, WriteLock, dead_owners, remove_dead_liveness_locks
 
 
 def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
-    one, other = TurnLock(tmp_path / "lock"), TurnLock(tmp_path / "lock")
+    one, other = WriteLock(tmp_path / "lock"), WriteLock(tmp_path / "lock")
     order: list[str] = []
 
     def second() -> None:
@@ -29,9 +29,9 @@ def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
 
 
 def test_a_living_owner_is_not_dead(tmp_path: Path) -> None:
-    sign = LifeSign(tmp_path / "db", "me")
+    sign = LivenessLock(tmp_path / "db", "me")
     assert dead_owners(tmp_path / "db", "judge", ["me"]) == []
-    sweep_life_signs(tmp_path / "db", [])
+    remove_dead_liveness_locks(tmp_path / "db", [])
     assert [path.name for path in tmp_path.iterdir()] == ["db.alive-me"]
     sign.close()
     sign.close()
@@ -45,8 +45,8 @@ def test_an_owner_without_a_sign_may_live_elsewhere(tmp_path: Path) -> None:
 def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
-from queue_middleware.stores.sqlite.locks import LifeSign
-sign = LifeSign(Path({str(tmp_path / "db")!r}), "victim")
+from queue_middleware.stores.sqlite.locks import LivenessLock
+sign = LivenessLock(Path({str(tmp_path / "db")!r}), "victim")
 print("alive", flush=True)
 input()
 """
@@ -60,7 +60,7 @@ input()
     process.stdin.close()
     process.stdout.close()
     assert dead_owners(tmp_path / "db", "judge", ["victim"]) == ["victim"]
-    sweep_life_signs(tmp_path / "db", ["victim"])
+    remove_dead_liveness_locks(tmp_path / "db", ["victim"])
     assert [path.name for path in tmp_path.iterdir()] == ["db.alive-victim"]
-    sweep_life_signs(tmp_path / "db", [])
+    remove_dead_liveness_locks(tmp_path / "db", [])
     assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,8 @@ import pytest
 
 from queue_middleware.settings import Settings
 from queue_middleware.store import Store
-from queue_middleware.stores.sqlite import SQLiteStore, polls
+from queue_middleware.stores.common import polls
+from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Places
 from queue_middleware.taskspec import PollConfig
 from tests.clock import ManualClock

@@ -13,10 +13,11 @@ from queue_middleware.errors import DiskFull, UnknownRequest
 from queue_middleware.logline import LogLevel, LogLine
 from queue_middleware.models import PART, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import SQLiteStore, bounds, retention
-from queue_middleware.stores.sqlite.bounds import ROW, WEIGHT, Budget, within_bounds
-from queue_middleware.stores.sqlite.pruning import Pruning
-from queue_middleware.stores.sqlite.retention import Outlived, Pruned
+from queue_middleware.stores.common import bounds, retention
+from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
+from queue_middleware.stores.common.pruning import Pruning
+from queue_middleware.stores.common.retention import ExpiredRows, Pruned
+from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
@@ -167,7 +168,7 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
 
 async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await stream(store, 40, short_lived=True)
-    store._housekeeping._pruning._kept = 10**9
+    store._maintenance._pruning._kept = 10**9
     clock.advance(360)
     steps = 0
     while await store.prune(10):
@@ -187,14 +188,14 @@ class Disk:
         self.room = room
         self.tried: list[int] = []
 
-    async def write(self, operation: Any, found: Outlived, size: int) -> Pruned:
+    async def write(self, operation: Any, found: ExpiredRows, size: int) -> Pruned:
         self.tried.append(found.most)
         if found.most > self.room:
             raise FULL
         return Pruned(1, 7)
 
-    async def read(self, work: Any) -> Outlived:
-        return Outlived([(7, 10**6)], [], [], [], [])
+    async def read(self, work: Any) -> ExpiredRows:
+        return ExpiredRows([(7, 10**6)], [], [], [], [])
 
 
 async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:
@@ -218,7 +219,7 @@ async def test_with_no_room_at_all_it_is_said() -> None:
 async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: ManualClock) -> None:
     await stream(store, 3)
     clock.advance(61)
-    store._housekeeping._pruning._weight = 1
+    store._maintenance._pruning._weight = 1
     await store.prune(10)
     assert counted(store, "response_chunk") == 2
 
@@ -248,7 +249,7 @@ async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_p
         claim = await begin(store)
         for number in range(10):
             await store.append(claim, number, b"x" * PART)
-    store._files.life.disown()  # as if its process had died
+    store._files.liveness.disown()  # as if its process had died
     other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}))
     await other.open()
     try:
@@ -272,4 +273,4 @@ async def test_what_was_freed_within_the_file_counts_as_room(store: SQLiteStore,
     clock.advance(61)
     while await store.prune(10):
         pass
-    assert store._watched.spare >= 40 * PART
+    assert store._file_watch.spare >= 40 * PART

@@ -22,12 +22,14 @@ from queue_middleware.errors import DiskFull, StoreError
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite import SQLiteStore, connection, files, jobs, listeners
+from queue_middleware.stores.common import jobs
+from queue_middleware.stores.sqlite import SQLiteStore, connection, files
+from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.location import database_path
-from queue_middleware.stores.sqlite.locks import TurnLock
-from queue_middleware.stores.sqlite.migrations import migrate, migrations
-from queue_middleware.stores.sqlite.queries import SQL, execute_rows
+from queue_middleware.stores.sqlite.locks import WriteLock
+from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
 from tests.nouns import a_job, an_answer, claimed
 from tests.queueing import eventually
 
@@ -132,7 +134,7 @@ def test_the_schema_does_not_take_half_a_state(state: str) -> None:
 def test_every_named_query_is_good_sql_and_is_used() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    code = "".join(path.read_text() for path in Path(module.__file__).parent.glob("*.py"))
+    code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
     for name, text in SQL.items():
         sql = re.sub(r"\{rows\}", "", text)
         names = set(re.findall(r":(\w+)", sql))
@@ -379,7 +381,7 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     def unreadable(*_: object) -> None:
         raise msgspec.DecodeError("of another release")
 
-    monkeypatch.setattr(listeners, "_WATCH", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # nobody else says that there is work
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
@@ -478,11 +480,11 @@ async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_op
 
 
 async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_LAST_WORDS", 0.1)
+    monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 0.1)
     store = make(tmp_path)
     await store.open()
     await store.submit(a_job(), start=True)
-    with TurnLock(tmp_path / "queue.sqlite3.lock"):
+    with WriteLock(tmp_path / "queue.sqlite3.lock"):
         await store.close()
     heir = make(tmp_path)
     await heir.open()

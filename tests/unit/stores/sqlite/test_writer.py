@@ -15,12 +15,13 @@ import pytest
 
 from queue_middleware.errors import DatabaseGone, DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
 from queue_middleware.store import Topic
+from queue_middleware.stores.common import writer as module
+from queue_middleware.stores.common.writer import Writer
 from queue_middleware.stores.sqlite import locks as module_of_locks
-from queue_middleware.stores.sqlite import writer as module
 from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.locks import TurnLock
-from queue_middleware.stores.sqlite.transaction import Tallies, Transaction
-from queue_middleware.stores.sqlite.writer import Writer
+from queue_middleware.stores.sqlite.locks import WriteLock
+from queue_middleware.stores.sqlite.transaction import BacklogCounters
+from queue_middleware.stores.sqlite.transaction import SQLiteTransaction as Transaction
 
 
 class Bench:
@@ -39,7 +40,7 @@ class Bench:
         self.undone += 1
 
     def begin(self, connection: sqlite3.Connection) -> Transaction:
-        return Transaction(connection, 0, "owner", 1, 1, Tallies())
+        return Transaction(connection, 0, "owner", 1, 1, BacklogCounters())
 
     def insert(self, transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
         self.begun.set()
@@ -157,7 +158,7 @@ async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, 
 
 async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    with TurnLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
+    with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
         await bench.writer.submit(bench.insert, 1)
     assert await bench.writer.submit(bench.insert, 2) == 2
     assert bench.rows() == [2]
@@ -360,7 +361,7 @@ async def test_a_group_ends_when_it_has_taken_long_and_the_rest_comes_first_in_t
         return slow(transaction, batch)
 
     writer = Writer(bench.connection, begin, bench.topics.append, bench.undo, one_by_one=frozenset({slow}), clock=lambda: now)
-    with TurnLock(bench.path.with_name("lock")):  # all of them wait for the same turn
+    with WriteLock(bench.path.with_name("lock")):  # all of them wait for the same turn
         waiting = [writer.submit(slow, name) for name in "abc"]
         waiting += [writer.submit(other, name) for name in "de"]
         waiting.append(writer.submit(slow, "f"))
@@ -381,7 +382,7 @@ async def test_on_a_full_disk_room_is_made_once_and_what_still_fits_is_written(b
         return list(batch)
 
     writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=lambda _: relieved.append(1))
-    with TurnLock(bench.path.with_name("lock")):
+    with WriteLock(bench.path.with_name("lock")):
         waiting = [writer.submit(insert, size) for size in (1, 4, 11, 9)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [result if isinstance(result, int) else type(result) for result in results] == [1, 4, DiskFull, 9]

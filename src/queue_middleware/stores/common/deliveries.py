@@ -1,0 +1,185 @@
+"""Operations on webhook deliveries: claim, settle, release, redeliver. Each takes a batch and returns as many results."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any
+
+from queue_middleware.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
+from queue_middleware.models import WebhookKind
+from queue_middleware.request_id import format_request_id
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.receiver_health import Settlement, attempt_row, judge_all, look_again
+from queue_middleware.stores.common.transaction import NotBatchable, Transaction
+from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
+
+_LOOKED_AT = 2048
+"""Flows that one claim looks at."""
+_MOST_FLOWS = 2 * max(HOST_AT_ONCE.values()) + 1
+"""Of one host: as many as it may have, and as many that are busy."""
+_FEWEST_FLOWS = 4
+
+# --- claiming
+
+
+def claim(transaction: Transaction, batch: Sequence[Room]) -> list[Claimed]:
+    """Start due deliveries, shared out between their hosts."""
+    return [_claim(transaction, room) for room in batch]
+
+
+def _claim(transaction: Transaction, room: Room) -> Claimed:
+    now = transaction.now
+    hosts = _due_hosts(transaction, room)
+    waiting = _due_flows(transaction, hosts) if hosts else []
+    shares = share(room, waiting)
+    flows = {one.flow: one for one in waiting}
+    claimed: list[Delivery] = []
+    for count, several in _by_count(shares.of_flow):
+        claimed += _start(transaction, several, count, flows)
+    if hosts:
+        _hold_for_probes(transaction, [flows[flow] for flow in shares.of_flow])
+        # Those too that got nothing: what was due there may have been taken back.
+        nothing = [one.flow for one in waiting if one.due == 0]
+        look_again(transaction, list(shares.of_flow), nothing, _unless_held_back(hosts, waiting, shares))
+    next_at = transaction.one("next_delivery", {"after": now})
+    return Claimed(
+        deliveries=claimed,
+        next_in=None if next_at is None or next_at[0] is None else (next_at[0] - now) / 1000,
+        full=shares.full,
+        held_back=shares.held_back,
+    )
+
+
+def _due_hosts(transaction: Transaction, room: Room) -> dict[str, Standing]:
+    """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
+    asked = {"now": transaction.now, "limit": room.limit + len(room.busy)}
+    rows = [*transaction.all("due_good", asked), *transaction.all("due_others", asked)]
+    rows.sort(key=lambda row: (row[2], row[0]))
+    return {host: Standing(standing) for host, standing, _ in rows}
+
+
+def _due_flows(transaction: Transaction, hosts: dict[str, Standing]) -> list[Waiting]:
+    """Their flows, those first whose turn has come first."""
+    each = max(_FEWEST_FLOWS, min(_MOST_FLOWS, _LOOKED_AT // len(hosts)))
+    asked = {"now": transaction.now, "most": MOST_AT_ONCE + 1, "hosts": json.dumps(list(hosts)), "each": each}
+    rows = transaction.all("due_flows", asked)
+    rows.sort(key=lambda row: (row[3], row[0]))
+    return [Waiting(flow, Standing(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
+
+
+def _unless_held_back(hosts: Collection[str], waiting: Collection[Waiting], shares: Shares) -> list[str]:
+    """Hosts that were given something, or have nothing due; the others keep their place."""
+    given = {one.host for one in waiting if one.flow in shares.of_flow or one.due == 0}
+    return [host for host in hosts if host in given or all(one.host != host for one in waiting)]
+
+
+def _hold_for_probes(transaction: Transaction, given: Collection[Waiting]) -> None:
+    """A receiver with an open circuit gets one probe at a time, over all processes."""
+    until = transaction.now + transaction.lease
+    flows = [one.flow for one in given if one.standing is Standing.OPEN]
+    hosts = [one.host for one in given if one.of_host is Standing.OPEN]
+    if flows:
+        transaction.change("hold_flows_for_probe", {"until": until, "flows": json.dumps(flows)})
+    if hosts:
+        transaction.change("hold_hosts_for_probe", {"until": until, "hosts": json.dumps(hosts)})
+
+
+def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
+    """Flows that get as many as one another, together: each count is one statement."""
+    groups: defaultdict[int, list[str]] = defaultdict(list)
+    for flow, count in of_flow.items():
+        groups[count].append(flow)
+    return groups.items()
+
+
+def _start(transaction: Transaction, several: list[str], count: int, flows: dict[str, Waiting]) -> list[Delivery]:
+    rows = transaction.all(
+        "claim_deliveries",
+        {
+            "owner": transaction.owner,
+            "now": transaction.now,
+            "lease_until": transaction.lease_until,
+            "flows": json.dumps(several),
+            "count": count,
+        },
+    )
+    rows.sort(key=lambda row: row[:2])
+    return [
+        Delivery(
+            number, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), place, data,
+            _standing(flows[flow]), flow,
+        )
+        for _, number, token, url, host, attempt, spent, kind, place, data, flow, key, tail in rows
+    ]  # fmt: skip
+
+
+def _standing(one: Waiting) -> Standing:
+    return Standing.OPEN if one.of_host is Standing.OPEN else one.standing
+
+
+def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
+    """Hand back deliveries of this owner, due in so many milliseconds; their attempt is not charged."""
+    for tokens, wait in batch:
+        row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": json.dumps(list(tokens))}
+        transaction.change("probes_given_back", row)
+        transaction.change("host_probes_given_back", row)
+        if transaction.change("release_deliveries", row):
+            transaction.topics.add(Topic.DELIVERY)
+    return [None] * len(batch)
+
+
+# --- settling
+
+
+def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
+    """Record attempts and what follows from them."""
+    rows = [_settlement_row(transaction, *settlement) for settlement in batch]
+    if transaction.rows("settle", rows) < len(batch):
+        if len(batch) > 1:
+            raise NotBatchable
+        return [Settled(held=False)]
+    transaction.rows("insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
+    # The end of one that told of something earlier makes the next of its request due.
+    if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
+        transaction.topics.add(Topic.DELIVERY)
+    settled = judge_all(transaction, batch)
+    news = [
+        row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
+    ]
+    return _with_overtaken(transaction, batch, settled, news) if news else settled
+
+
+def _with_overtaken(
+    transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], news: Sequence[int]
+) -> list[Settled]:
+    """Of news that are to be tried again only the database knows whether there are newer ones."""
+    overtaken = {row[0] for row in transaction.all("superseded", (json.dumps(news),))}
+    return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
+
+
+def _settlement_row(
+    transaction: Transaction, delivery: Delivery, _: Attempt, delivered: bool, retry_in: int | None, *__: Any
+) -> tuple[Any, ...]:
+    state = DeliveryState.DELIVERED if delivered else DeliveryState.DEAD if retry_in is None else DeliveryState.PENDING
+    return delivery.id, delivery.token, state, transaction.now + (retry_in or 0)
+
+
+# --- delivering again
+
+
+def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> list[int]:
+    """Make webhooks due again, and let their hosts be probed."""
+    return [_redeliver(transaction, ids) for ids in batch]
+
+
+def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
+    found = transaction.all("redeliver", {"now": transaction.now, "ids": json.dumps(list(ids))})
+    if found:
+        hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
+        transaction.change("probe_flows_now", {"now": transaction.now, "flows": json.dumps(flows)})
+        transaction.change("probe_hosts_now", {"now": transaction.now, "hosts": json.dumps(hosts)})
+        look_again(transaction, [], flows, hosts)
+        transaction.topics.add(Topic.DELIVERY)
+    return len(found)

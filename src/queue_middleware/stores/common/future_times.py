@@ -1,0 +1,76 @@
+"""Repairs times that a clock far ahead has stored, and that would not come for years.
+
+They are found on a reading connection and corrected inside a transaction that the writer opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.receiver_health import look_again
+from queue_middleware.stores.common.transaction import Queries, Transaction
+from queue_middleware.stores.common.wall_clock import AHEAD
+from queue_middleware.value import Value
+
+_FAR = 30 * 86_400_000
+"""Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""
+_AT_ONCE = 500
+
+
+class Ahead(Value, frozen=True):
+    """What waits for a time that is too far ahead, but for jobs whose submitters have named that time."""
+
+    far: int
+    """Milliseconds since 1970."""
+    hosts: list[str]
+    """With a webhook due, or held, until after `far`."""
+    jobs: list[int]
+    """To be repeated after `far`."""
+    tasks: list[int]
+    """That wait, or whose next poll is due, as no task does."""
+
+    @property
+    def is_any(self) -> bool:
+        """Whether there is anything to do."""
+        return bool(self.hosts or self.jobs or self.tasks)
+
+
+def ahead(queries: Queries, now: int, schedule: Sequence[float]) -> Ahead:
+    """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
+    longest = round(max(schedule, default=0.0) * 1200)
+    asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
+    return Ahead(
+        asked["far"],
+        _found(queries, "hosts_ahead", asked),
+        _found(queries, "delayed_ahead", asked),
+        _found(queries, "waits_ahead", asked),
+    )
+
+
+def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]:
+    return [row[0] for row in queries.all(name, parameters)]
+
+
+def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
+    """Make due what would have been due by now; what waits has its whole time before it."""
+    for found in batch:
+        several = {"now": transaction.now, "far": found.far, "keys": json.dumps(found.jobs), "latest": transaction.now + AHEAD}
+        if found.jobs and transaction.change("delayed_now", several):
+            transaction.backlog.forget()
+            transaction.topics.add(Topic.WORK)
+        if found.tasks:
+            several["keys"] = json.dumps(found.tasks)
+            transaction.change("waits_from_now", several)
+            transaction.change("polls_now", several)
+            transaction.topics.add(Topic.POLL)
+        if found.hosts:
+            several["hosts"] = json.dumps(found.hosts)
+            for name in ("deliveries_now", "flows_now", "hosts_now"):
+                transaction.change(name, several)
+            flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
+            look_again(transaction, [], flows, found.hosts)
+            transaction.topics.add(Topic.DELIVERY)
+    return [None] * len(batch)

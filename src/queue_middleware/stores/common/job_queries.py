@@ -1,0 +1,126 @@
+"""Reads of jobs, responses and counts, on a reading connection."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from queue_middleware.counts import Counts
+from queue_middleware.ends import Outcome
+from queue_middleware.errors import StillInProgress, UnknownRequest
+from queue_middleware.models import Glance, Job, JobState, Result, StoredResponse
+from queue_middleware.request_id import parse_request_id
+from queue_middleware.states import FINAL
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.codec import decode_headers, decode_spec
+from queue_middleware.stores.common.job_row import job_of
+from queue_middleware.stores.common.transaction import Queries
+from queue_middleware.webhooks import DeliveryState, Standing
+
+
+def job(queries: Queries, request_id: str) -> Job:
+    """One job as it stands."""
+    first, tail = parse_request_id(request_id)
+    row = queries.one("job", {"first": first, "tail": tail})
+    if row is None:
+        raise UnknownRequest(f"there is no request {request_id}")
+    return job_of(*row)
+
+
+def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[Glance]:
+    """Several jobs as they stand, those that there are."""
+    rows = queries.all("glance", {"keys": json.dumps(keys), "positions": positions})
+    return [Glance(job_of(*row[:-1]), row[-1] or 0) for row in rows]
+
+
+def result(queries: Queries, request_id: str) -> Result:
+    """A finished job with its answer, from one snapshot."""
+    with queries.snapshot():
+        found = job(queries, request_id)
+        row = queries.one("response", (found.key,))
+    if found.state not in FINAL:
+        raise StillInProgress("Request is still in progress")
+    if row is None:
+        return Result(found, None)
+    *answer, resolved_by, spec = row
+    external = resolved_by is not None or (spec is not None and decode_spec(spec).outside)
+    return _result(found, tuple(answer), external)
+
+
+def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> Result:
+    if answer is None or found.status is None:
+        return Result(found, None)
+    head, body, parts = answer
+    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
+
+
+def results(queries: Queries, keys: Collection[int]) -> dict[int, Result]:
+    """Finished jobs with their answers, by key; without those that are gone."""
+    found: dict[int, Result] = {}
+    for head, body, parts, *row in queries.all("results", (json.dumps(list(keys)),)):
+        finished = job_of(*row)
+        if finished.state in FINAL:
+            found[finished.key] = _result(finished, None if head is None else (head, body, parts))
+    return found
+
+
+def output(queries: Queries, key: int, number: int) -> bytes:
+    """One part of an answer."""
+    row = queries.one("response_part", (key, number))
+    if row is None:
+        raise UnknownRequest("the result is no longer kept")
+    return bytes(row[0])
+
+
+def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
+    """Key and token → whether it is to be cancelled."""
+    rows = queries.all("held", (owner,))
+    return {(key, token): bool(cancelling) for key, token, cancelling in rows}
+
+
+def owners(queries: Queries) -> list[str]:
+    """All owners that hold a running job, a delivery or a poll."""
+    return [row[0] for row in queries.all("owners")]
+
+
+def leases_ran_out(queries: Queries, ended_by: int) -> bool:
+    """Whether there is a lease that ended at this moment or before it."""
+    row = queries.one("leases_ran_out", {"ended_by": ended_by})
+    return row is not None and bool(row[0])
+
+
+def anything_overdue(queries: Queries, now: int) -> bool:
+    """Whether a start deadline has passed."""
+    return bool(queries.all("overdue", (now,)))
+
+
+_NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
+
+
+def next_due(queries: Queries, topic: Topic) -> int | None:
+    """When the next delayed job, pending delivery or poll is due, in milliseconds since 1970."""
+    row = queries.one(_NEXT[topic], {"after": -1} if topic is Topic.DELIVERY else ())
+    return None if row is None or row[0] is None else int(row[0])
+
+
+def counts(queries: Queries) -> Counts:
+    """How many are in each state, and how many ended how; from one snapshot."""
+    with queries.snapshot():
+        jobs, outcomes, deliveries, receivers = (
+            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
+        )
+    ended = {Outcome(name): count for name, count in outcomes.items()}
+    states = {JobState(state): count for state, count in jobs.items() if count}
+    for outcome, count in ended.items():
+        state = _WITHOUT_ANSWER.get(outcome, JobState.COMPLETED)
+        states[state] = states.get(state, 0) + count
+    return Counts(
+        states,
+        {DeliveryState(state): count for state, count in deliveries.items()},
+        {Standing(standing): count for standing, count in receivers.items()},
+        ended,
+    )
+
+
+_WITHOUT_ANSWER = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}

@@ -1,0 +1,145 @@
+"""The methods of the job port that every store shares: each is one call to the writer or one read."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from queue_middleware.counts import Counts
+from queue_middleware.ends import Loss
+from queue_middleware.errors import QueueError
+from queue_middleware.logline import LogLine
+from queue_middleware.models import (
+    Cancelled,
+    Claim,
+    Failure,
+    Glance,
+    Job,
+    NewJob,
+    Progress,
+    Receipt,
+    Rescue,
+    Result,
+    StoredResponse,
+)
+from queue_middleware.request_id import parse_request_id
+from queue_middleware.settings import Settings
+from queue_middleware.store import Told, Topic
+from queue_middleware.stores.common import job_queries, jobs, logs, returns, submissions
+from queue_middleware.stores.common.codec import encode_lines, encode_request
+from queue_middleware.stores.common.operations import ended, size_of
+from queue_middleware.stores.common.transaction import Queries
+from queue_middleware.stores.common.writer import R, Writer
+
+
+class CommonJobStore(ABC):
+    """Base of the job stores; `store.Store` has the contracts. A subclass opens the database and sets `_writer`."""
+
+    _writer: Writer
+
+    def __init__(self, settings: Settings) -> None:
+        self.owner = ""
+        """Random name of this start of the process."""
+        self._limits = submissions.Limits.of(settings)
+
+    @abstractmethod
+    def _read(self, work: Callable[[Queries], R]) -> Awaitable[R]:
+        """Run a short read."""
+
+    @abstractmethod
+    def _read_many(self, work: Callable[[Queries], R]) -> Awaitable[R]:
+        """Run a read that may go through many rows, without delaying the short ones."""
+
+    @abstractmethod
+    def _now(self) -> int:
+        """The time of schedules, in milliseconds since 1970."""
+
+    @abstractmethod
+    def _check_accepting(self) -> None:
+        """Raise the reason why no submission can be accepted, as of the last check. Does no I/O."""
+
+    # --- for submitters
+
+    def submit(
+        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
+    ) -> Awaitable[Receipt]:
+        """Store a job, and claim it with `start` if nothing waits."""
+        self._check_accepting()
+        payload = (new, encode_request(new.request), start, self._limits)
+        heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
+        return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
+
+    async def job(self, request_id: str) -> Job:
+        """Read one job."""
+        return await self._read(lambda queries: job_queries.job(queries, request_id))
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """Read several jobs."""
+        return await self._read(lambda queries: job_queries.glance(queries, keys, positions))
+
+    async def result(self, request_id: str) -> Result:
+        """Read an ended job with its response."""
+        return await self._read(lambda queries: job_queries.result(queries, request_id))
+
+    async def output(self, key: int, number: int) -> bytes:
+        """Read one chunk of a response."""
+        return await self._read(lambda queries: job_queries.output(queries, key, number))
+
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """Read the log lines of a job behind number `after`."""
+        return await self._read(lambda queries: logs.logs(queries, key, after))
+
+    async def cancel(self, request_id: str) -> Cancelled:
+        """End a job, or request that its worker ends it."""
+        parse_request_id(request_id)
+        return await self._writer.submit(jobs.cancel, request_id)
+
+    # --- for the worker
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """Start up to `limit` jobs."""
+        return await self._writer.submit(jobs.claim, limit)
+
+    def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
+        """Store one chunk of a response."""
+        return self._writer.submit(jobs.append, (claim, number, data), len(data))
+
+    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
+        """End a job with a response."""
+        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), told)
+
+    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
+        """End a job without a response."""
+        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
+
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
+        """Put a job back for another attempt."""
+        return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
+
+    async def release(self, claim: Claim) -> bool:
+        """Hand a job back to the queue."""
+        return await self._writer.submit(returns.release, claim)
+
+    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+        """Treat an attempt as lost with its process."""
+        return self._writer.submit(returns.lose, (claim, loss))
+
+    def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
+        """Store log lines and progress."""
+        data = encode_lines(lines)
+        return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
+
+    async def held(self) -> Mapping[tuple[int, int], bool]:
+        """Read the jobs that this owner runs."""
+        return await self._read(lambda queries: job_queries.held(queries, self.owner))
+
+    # --- for operators and loops
+
+    async def counts(self) -> Counts:
+        """Count jobs, deliveries and receivers by state."""
+        return await self._read_many(job_queries.counts)
+
+    async def next_due(self, topic: Topic) -> float | None:
+        """Read when the next job, webhook or poll is due."""
+        due = await self._read(lambda queries: job_queries.next_due(queries, topic))
+        return None if due is None else max(0.0, (due - self._now()) / 1000)

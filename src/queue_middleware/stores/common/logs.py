@@ -1,0 +1,51 @@
+"""Stores and reads log lines and progress."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from queue_middleware.logline import LogLine
+from queue_middleware.models import Claim, Progress
+from queue_middleware.stores.common.codec import decode_lines
+from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
+from queue_middleware.stores.common.webhook_events import tell_progress
+
+LogBatch = tuple[Claim, int, bytes, Progress | None]
+"""Claim, how many lines, the lines, and how far it is."""
+
+
+def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
+    """Store lines and progress; False for a claim that is no longer held."""
+    reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
+    rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
+    held = transaction.rows("report", rows)
+    held += transaction.rows("log", _rows(batch))
+    if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
+        for claim, _, _, progress in batch:
+            if claim.events and progress is not None:
+                tell_progress(transaction, claim, progress)
+        return [True] * len(batch)
+    if len(batch) > 1:
+        raise NotBatchable
+    return [held > 0]
+
+
+def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:
+    """A statement sees what was there before it, so the lines of one job are counted on here."""
+    counts: Counter[int] = Counter()
+    rows: list[tuple[int, int, int, bytes]] = []
+    for claim, count, lines, _ in batch:
+        if count:
+            counts[claim.key] += count
+            rows.append((claim.key, claim.token, counts[claim.key], lines))
+    return rows
+
+
+def logs(queries: Queries, key: int, after: int) -> list[LogLine]:
+    """The lines of a job behind number `after`, from the reading connection."""
+    found: list[LogLine] = []
+    for last, data in queries.all("logs", (key, after)):
+        lines = decode_lines(data, last)
+        found += lines if lines[0].number > after else [line for line in lines if line.number > after]
+    return found

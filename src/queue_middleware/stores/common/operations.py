@@ -1,0 +1,28 @@
+"""Facts about operations that the writer needs before it runs them: their size, and which may take long whatever their size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from queue_middleware.models import PART, Claim, Failure, StoredResponse
+from queue_middleware.stores.common import deliveries, jobs, returns, tasks
+from queue_middleware.stores.common.writer import Operation
+
+ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
+    {
+        jobs.cancel, jobs.fail, jobs.expire, returns.retry, returns.release, returns.release_all, returns.lose, returns.rescue,
+        tasks.conclude, tasks.resolve, tasks.time_out, deliveries.redeliver,
+    }
+)  # fmt: skip
+"""They may delete a long answer or request whose size is not known beforehand, or many rows."""
+
+
+def ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
+    """The end of a claim's attempt."""
+    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
+
+
+def size_of(claim: Claim) -> int:
+    """Bytes of a long request, which are deleted with its end."""
+    size = len(claim.request.body)
+    return size if size > PART else 0

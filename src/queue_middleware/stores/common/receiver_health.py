@@ -1,0 +1,152 @@
+"""Updates the health of webhook receivers after attempts, and gives up what has waited too long."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from queue_middleware.circuit import Health, Outcome, judge, judge_host
+from queue_middleware.request_id import format_request_id
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.transaction import Transaction
+from queue_middleware.value import Value
+from queue_middleware.webhooks import Attempt, Delivery, Settled, Standing
+
+NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
+_BURIED_TOGETHER = 500
+"""Rows that are given up in one transaction; the next probe takes the next."""
+
+Settlement = tuple[Delivery, Attempt, bool, int | None, Outcome | None, int]
+"""Delivery, attempt, delivered, milliseconds to the next, what it says of the receiver, milliseconds of the whole schedule."""
+
+
+class _Known(Value, frozen=True):
+    """Of a flow and its host."""
+
+    flow: Health
+    host: Health
+    suspects: frozenset[str]
+
+
+def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
+    """Update the health of flows and hosts after attempts; nothing is written for those that stay healthy."""
+    flows, hosts = _read(transaction, batch)
+    before = dict(flows), dict(hosts)
+    settled: list[Settled] = []
+    for delivery, _, _, _, outcome, patience in batch:
+        if delivery.flow not in flows:
+            settled.append(Settled(held=True))
+            continue
+        old = _Known(flows[delivery.flow], *hosts[delivery.host])
+        new = _judged(old, delivery, outcome, transaction.now)
+        flows[delivery.flow], hosts[delivery.host] = new.flow, (new.host, new.suspects)
+        buried = sum(len(one.given_up) for one in settled)
+        settled.append(_consequence(transaction, delivery, old, new, patience, _BURIED_TOGETHER - buried))
+    changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
+    changed_hosts = {host: known for host, known in hosts.items() if known != before[1][host]}
+    again = [
+        host for host, known in changed_hosts.items() if before[1][host][0].standing is Standing.OPEN is not known[0].standing
+    ]
+    _write(transaction, changed_flows, changed_hosts, again)
+    if changed_flows or changed_hosts:
+        touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}
+        look_again(transaction, [], list(changed_flows), list(touched))
+        transaction.topics.add(Topic.DELIVERY)
+    return settled
+
+
+def _read(
+    transaction: Transaction, batch: Sequence[Settlement]
+) -> tuple[dict[str, Health], dict[str, tuple[Health, frozenset[str]]]]:
+    """Of the flows of a batch, and of their hosts."""
+    flows: dict[str, Health] = {}
+    hosts: dict[str, tuple[Health, frozenset[str]]] = {}
+    for row in transaction.all("healths_of", (json.dumps(list({one[0].flow for one in batch})),)):
+        flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
+        flows[flow] = Health(Standing(standing), failures, since, until)
+        hosts[host] = Health(Standing(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
+    return flows, hosts
+
+
+def _judged(old: _Known, delivery: Delivery, outcome: Outcome | None, now: int) -> _Known:
+    probe = delivery.standing is Standing.OPEN
+    flow = judge(old.flow, outcome, now, probe=probe)
+    host, suspects = judge_host(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
+    return _Known(flow, host, suspects)
+
+
+def _consequence(transaction: Transaction, delivery: Delivery, old: _Known, new: _Known, patience: int, limit: int) -> Settled:
+    now = transaction.now
+    given_up: tuple[Delivery, ...] = ()
+    if _has_failed_for(new.host, old.host, now - patience):
+        given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
+    elif _has_failed_for(new.flow, old.flow, now - patience):
+        given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
+    until = max(new.flow.held_until or now, new.host.held_until or now)
+    return Settled(
+        held=True,
+        change=_change(old.flow, new.flow),
+        of_host=_change(old.host, new.host),
+        pause=(until - now) / 1000,
+        given_up=given_up,
+    )
+
+
+def _change(old: Health, new: Health) -> tuple[Standing, Standing] | None:
+    return None if new.standing is old.standing else (old.standing, new.standing)
+
+
+def _has_failed_for(new: Health, old: Health, since: int) -> bool:
+    """Whether it has failed once more, and has been failing since then."""
+    return new.standing is Standing.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
+
+
+def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
+    """Give up the webhooks that have waited for a whole schedule at a receiver that failed all that time."""
+    limits = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
+    given_up = tuple(
+        Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
+        for number, url, attempt, its, key, tail in transaction.all("give_up", limits)
+    )
+    nothing = Attempt(transaction.now, 0.0, None, NEVER_SENT)
+    transaction.rows("insert_attempts", [attempt_row(one, nothing) for one in given_up])
+    return given_up
+
+
+def attempt_row(delivery: Delivery, attempt: Attempt) -> tuple[Any, ...]:
+    """For `insert_attempts`."""
+    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.answer
+
+
+def _write(
+    transaction: Transaction,
+    flows: dict[str, Health],
+    hosts: dict[str, tuple[Health, frozenset[str]]],
+    recovered: Collection[str],
+) -> None:
+    for flow, health in flows.items():
+        transaction.change("judge_flow", {"flow": flow, **_columns(health)})
+    for host, (health, suspects) in hosts.items():
+        transaction.change("judge_host", {"host": host, "suspects": " ".join(sorted(suspects)), **_columns(health)})
+    if recovered:
+        transaction.change("probe_flows_of", {"now": transaction.now, "hosts": json.dumps(list(recovered))})
+
+
+def _columns(health: Health) -> dict[str, Any]:
+    return {
+        "standing": health.standing,
+        "failures": health.failures,
+        "failing_since": health.failing_since,
+        "held_until": health.held_until,
+    }
+
+
+def look_again(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
+    """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
+    for several, turn in ((served, transaction.now), (flows, 0)):
+        if several:
+            row = {"now": transaction.now, "turn": turn, "flows": json.dumps(list(several))}
+            transaction.change("look_again_at_flows", row)
+    if hosts:
+        transaction.change("look_again_at_hosts", {"now": transaction.now, "hosts": json.dumps(list(hosts))})

@@ -1,0 +1,185 @@
+"""Finds expired data on a reading connection, and deletes it in bounded transactions."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from queue_middleware.ends import LARGE, SHORT, SHORT_IF_LARGE
+from queue_middleware.models import PART
+from queue_middleware.request_id import SEQUENCE_BITS
+from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget
+from queue_middleware.stores.common.transaction import Queries, Transaction
+from queue_middleware.stores.common.wall_clock import AHEAD
+from queue_middleware.value import Value
+
+_TOGETHER = 64
+"""Small jobs that are deleted with one statement; then the clock is looked at."""
+_LIGHT = 2**20
+"""A job that is heavier is deleted in bites."""
+_BITES = (("drop_some_response_parts", 4, PART), ("drop_some_request_parts", 4, PART), ("drop_some_logs", 4, PART))
+"""Statement, rows that it deletes at most, and how heavy one of them may be."""
+_NEWS = 64
+"""Deliveries about what was before the end of a request, which are deleted with one statement."""
+
+
+class ExpiredRows(Value, frozen=True):
+    """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and receivers."""
+
+    jobs: list[tuple[int, int]]
+    """Key and weight, see `bounds`."""
+    answers: list[tuple[int, int]]
+    hosts: list[str]
+    """Hosts that nothing went to for as long."""
+    flows: list[str]
+    """The same of flows."""
+    ahead: list[int]
+    """Keys of finished jobs whose end lies in the future, by a clock that was wrong. From now on they are as old as today."""
+    most: int = WEIGHT
+    """What the transaction that deletes them may delete at most."""
+
+    @property
+    def weight(self) -> int:
+        """Of all of them."""
+        return sum(weight for _, weight in (*self.jobs, *self.answers))
+
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.answers or self.hosts or self.flows or self.ahead)
+
+
+class Pruned(Value, frozen=True):
+    """What one transaction has done."""
+
+    count: int
+    """Jobs and answers that were deleted, or deleted in part."""
+    last: int | None
+    """The last job of those found that needs no further look; None where there was none."""
+
+
+def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int) -> ExpiredRows:
+    """At most so many of each kind; `retention` in milliseconds, jobs only with keys behind `behind`."""
+    before = now - retention
+    ahead = {"ahead": now + AHEAD << SEQUENCE_BITS, "latest": now + AHEAD, "before": before, "limit": limit}
+    jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
+    answers = {"before": now - SHORT, "before_if_large": now - SHORT_IF_LARGE, "large": LARGE, "limit": limit}
+    hosts = {"before": before, "latest": now + AHEAD, "limit": limit}
+    found = _found(queries, "outlived", jobs)
+    # The others are looked for when all of the usual ones are gone: then few rows are in the way.
+    found += _found(queries, "outlived_ahead", ahead) if len(found) < limit else []
+    return ExpiredRows(
+        _weighed(queries, found[:limit]),
+        _weighed(queries, _found(queries, "short_lived", answers)),
+        _found(queries, "unused_receivers", hosts),
+        _found(queries, "unused_flows", hosts),
+        _found(queries, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
+    )
+
+
+def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]:
+    return [row[0] for row in queries.all(name, parameters)]
+
+
+def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
+    """With what each weighs, as far as one transaction can take it: no body is read for that."""
+    weighed: list[tuple[int, int]] = []
+    room = WEIGHT
+    for key in keys:
+        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + PART})
+        weight = row[0]
+        weighed.append((key, weight))
+        room -= weight
+        if room <= 0:
+            break
+    return weighed
+
+
+def prune(transaction: Transaction, batch: Sequence[ExpiredRows]) -> list[Pruned]:
+    """Delete as much of them as their `most` allows, the oldest first, and a part of one that alone is heavier."""
+    return [_prune(transaction, found, Budget(found.most)) for found in batch]
+
+
+def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Pruned:
+    if found.hosts:
+        transaction.change("forget_receivers", (json.dumps(found.hosts),))
+    if found.flows:
+        transaction.change("forget_flows", (json.dumps(found.flows),))
+    if found.ahead:
+        # By the clock itself: where retention does not believe it yet, what ends now has ended now all the same.
+        latest = transaction.now + AHEAD
+        transaction.change("ended_now", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
+    last, count = _prune_jobs(transaction, found.jobs, budget)
+    if not budget.is_spent:
+        count += _prune_answers(transaction, found.answers, budget)
+    return Pruned(count, last)
+
+
+def _prune_jobs(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> tuple[int | None, int]:
+    last: int | None = None
+    count = 0
+    for start in range(0, len(found), _TOGETHER):
+        for some in _light_enough(found[start : start + _TOGETHER], budget):
+            # Once more, and inside the transaction: a webhook that an operator has just asked for again needs its result.
+            free = _not_needed(transaction, [key for key, _ in some])
+            count += len(free)
+            if len(some) == 1 and some[0][1] > min(_LIGHT, budget.left):
+                if free and not _delete_in_bites(transaction, free[0], budget):
+                    return last, count
+            elif free:
+                transaction.change("prune", (json.dumps(free),))
+                budget.spend(sum(weight for _, weight in some))
+            last = some[-1][0]
+            if budget.is_spent:
+                return last, count
+    return last, count
+
+
+def _light_enough(found: list[tuple[int, int]], budget: Budget) -> list[list[tuple[int, int]]]:
+    """All together where they fit into the budget and none of them is heavy, otherwise one by one."""
+    weights = [weight for _, weight in found]
+    together = sum(weights) <= budget.left and max(weights) <= _LIGHT
+    return [found] if together else [[one] for one in found]
+
+
+def _not_needed(transaction: Transaction, keys: list[int]) -> list[int]:
+    return [row[0] for row in transaction.all("no_longer_needed", (json.dumps(keys),))]
+
+
+def _delete_in_bites(transaction: Transaction, key: int, budget: Budget) -> bool:
+    """As much as the budget allows; whether all is gone. What was begun is found again, and cannot be asked for any more."""
+    while transaction.change("drop_some_news", {"key": key, "limit": _NEWS}):
+        budget.spend(_NEWS * ROW)
+        if budget.is_spent:
+            return False
+    # Result and webhook together: nothing that could still be delivered lacks its result.
+    transaction.change("drop_answers", (json.dumps([key]),))
+    transaction.change("drop_deliveries", (key,))
+    if not _drop_parts(transaction, key, budget):
+        return False
+    transaction.change("prune", (json.dumps([key]),))
+    return True
+
+
+def _drop_parts(transaction: Transaction, key: int, budget: Budget) -> bool:
+    for name, most, weight in _BITES:
+        limit = max(1, min(most, budget.left // weight))
+        while dropped := transaction.change(name, {"key": key, "limit": limit}):
+            budget.spend(dropped * weight)
+            if budget.is_spent:
+                return False
+    return True
+
+
+def _prune_answers(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> int:
+    count = 0
+    for key in _not_needed(transaction, [key for key, _ in found]):
+        count += 1
+        # Its row in `payload` last: that says that the answer is a large one, and when it is due.
+        if not _drop_parts(transaction, key, budget):
+            break
+        transaction.change("drop_answers", (json.dumps([key]),))
+        transaction.change("drop_short_lived", (json.dumps([key]),))
+        budget.spend(2 * ROW)
+        if budget.is_spent:
+            break
+    return count

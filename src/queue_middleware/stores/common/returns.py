@@ -1,0 +1,207 @@
+"""Operations on attempts that do not end their job: retried, handed back, or lost with their process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from queue_middleware.backoff import exponential
+from queue_middleware.ends import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
+from queue_middleware.logline import LogLine, hand_back_line, loss_line
+from queue_middleware.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.request_id import format_request_id
+from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.bounds import within_bounds
+from queue_middleware.stores.common.codec import encode_lines
+from queue_middleware.stores.common.jobs import end_state, finish, finish_early, policy_of
+from queue_middleware.stores.common.leases import Lost, judge_leases
+from queue_middleware.stores.common.transaction import Transaction
+
+LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
+
+Retry = tuple[Claim, int, LogLine | None]
+"""Claim, milliseconds to the next attempt, what its submitter reads of it."""
+
+
+class _Running(NamedTuple):
+    """The columns of `running_job`, in their order."""
+
+    key: int
+    tail: bytes
+    attempt: int
+    max_attempts: int
+    retries: str | None
+    cancelling: int
+    token: int
+    webhook: str | None
+    task: int
+    fails_on_crash: int
+    started_at: int
+    owner: str
+
+    @property
+    def policy(self) -> RetryPolicy:
+        return policy_of(self.max_attempts, self.retries)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether no attempt is left after a lost process."""
+        return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
+
+    def became(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> Rescue:
+        return Rescue(format_request_id(self.key, self.tail), state, self.attempt, outcome)
+
+
+def _running(transaction: Transaction, claim: Claim) -> _Running | None:
+    row = transaction.one("running_job", (claim.key, claim.token))
+    return None if row is None else _Running(*row)
+
+
+# --- by their holder
+
+
+def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[bool]:
+    """Put attempts back for later."""
+    return [_retry(transaction, *one) for one in batch]
+
+
+def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> bool:
+    job = _running(transaction, claim)
+    if job is None:
+        return False
+    if _ended(transaction, job) is None:
+        # Whatever it met before, its process was not ended by this attempt.
+        transaction.change("clear_suspect", (job.key,))
+        transaction.change("forget_hand_backs", (job.key,))
+        _put_back(transaction, job, delay, line)
+    return True
+
+
+def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
+    """Hand jobs back to the queue, in general without charging the attempt."""
+    jobs = [_running(transaction, claim) for claim in batch]
+    return [job is not None and _hand_back(transaction, job) for job in jobs]
+
+
+def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
+    """Hand back jobs that this owner still has, its deliveries and polls; how many jobs. To be repeated until it has none."""
+    held = [_Running(*row) for row in within_bounds(transaction.all("running_jobs", (transaction.owner,)))]
+    for job in held:
+        _hand_back(transaction, job)
+    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", everything):
+        transaction.topics.add(Topic.DELIVERY)
+    if transaction.change("release_polls", everything):
+        transaction.topics.add(Topic.POLL)
+    return [len(held) for _ in batch]
+
+
+def _hand_back(transaction: Transaction, job: _Running) -> bool:
+    if _ended(transaction, job) is not None:
+        return True
+    charged = _ends_its_process(transaction, job)
+    if charged and job.is_last:
+        _finish(transaction, job, STOPPED_TOO_OFTEN)
+        return True
+    _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    return True
+
+
+def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
+    """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
+    if transaction.now - job.started_at >= LONG_ATTEMPT:
+        transaction.change("forget_hand_backs", (job.key,))
+        return False
+    row = transaction.one("count_hand_back", (job.key,))
+    return row is not None and int(row[0]) > FREE_HAND_BACKS
+
+
+# --- with their process
+
+
+def lose(transaction: Transaction, batch: Sequence[tuple[Claim, Loss]]) -> list[Rescue | None]:
+    """Attempts that end this process: the same becomes of them as of those of a process that died."""
+    found = [(_running(transaction, claim), loss) for claim, loss in batch]
+    return [None if job is None else _lost(transaction, job, loss) for job, loss in found]
+
+
+def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[Rescue]]:
+    """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
+
+    Each comes with the number of the attempt at a delivery after whose loss there is no other.
+    """
+    return [_rescue(transaction, judged, most) for judged, most in batch]
+
+
+def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[Rescue]:
+    lost = judge_leases(transaction, judged)
+    jobs = [_Running(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
+    rescued = [_lost(transaction, job, Loss.PROCESS_DIED if job.owner in judged.dead else Loss.LEASE_EXPIRED) for job in jobs]
+    if rescued:
+        transaction.topics.add(Topic.CANCEL)
+        # What has just ended one process may be about to end the next; a suspect does not run into it.
+        transaction.change("put_off_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
+    if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
+        # What came of it is not known; its operator sees at least why it is sent again, or no more.
+        attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
+        transaction.rows("insert_attempts", attempts)
+        transaction.topics.add(Topic.DELIVERY)
+    if transaction.change("lost_polls", lost):
+        transaction.topics.add(Topic.POLL)
+    return rescued
+
+
+def _lost(transaction: Transaction, job: _Running, loss: Loss) -> Rescue:
+    outcome = _ended(transaction, job)
+    if outcome is None and (job.fails_on_crash or job.is_last):
+        outcome = LOST
+        _finish(transaction, job, outcome)
+    if outcome is not None:
+        transaction.change("forget_token", (job.key,))
+        state = end_state(outcome) if isinstance(outcome, Failure) else JobState.COMPLETED
+        return job.became(state, outcome)
+    transaction.change("suspect", (job.key, loss))
+    transaction.change("forget_hand_backs", (job.key,))
+    delay = exponential(job.attempt)
+    most = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
+    _put_back(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, loss, delay))
+    return job.became(JobState.DELAYED)
+
+
+# --- what they have in common
+
+
+def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure | None:
+    """How a job ends that would go back but for a last word that has come, or a cancellation."""
+    if job.task and (outcome := finish_early(transaction, job.key, job.token, job.webhook)):
+        return outcome
+    if job.cancelling:
+        _finish(transaction, job, CANCELLED)
+        return CANCELLED
+    return None
+
+
+def _finish(transaction: Transaction, job: _Running, failure: Failure) -> None:
+    finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
+    if job.task:
+        transaction.backlog.end_task()
+
+
+def _put_back(
+    transaction: Transaction, job: _Running, delay: int | None, line: LogLine | None, *, charged: bool = True
+) -> None:
+    """To its old place, at once or in so many milliseconds."""
+    transaction.change("drop_response_parts", (job.key,))
+    if line is not None and transaction.keeps_logs:
+        transaction.change("add_line", {"key": job.key, "lines": encode_lines([line])})
+    if delay is None:
+        transaction.change("requeue", (0 if charged else 1, job.key))
+    else:
+        transaction.change("delay", (transaction.now + delay, job.key))
+    transaction.backlog.forget()
+    transaction.topics.add(Topic.WORK)
+
+
+def _in_milliseconds(seconds: float) -> int:
+    return round(seconds * 1000)

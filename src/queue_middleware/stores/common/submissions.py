@@ -1,0 +1,206 @@
+"""The operation that stores new jobs, checks the limits, and claims a job at once if nothing waits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Self
+
+import msgspec
+
+from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
+from queue_middleware.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.settings import Settings
+from queue_middleware.store import Topic
+from queue_middleware.stores.common.codec import cut, encode_events
+from queue_middleware.stores.common.jobs import promote
+from queue_middleware.stores.common.task_rows import is_put_off, put_task
+from queue_middleware.stores.common.transaction import Transaction
+from queue_middleware.stores.common.wall_clock import AHEAD
+from queue_middleware.stores.common.webhook_events import tell_start
+
+
+class Limits(msgspec.Struct, frozen=True):
+    """What this process decides about the jobs that it accepts: how many are kept, and what a lost process means."""
+
+    queued: int
+    per_client: int
+    tasks: int
+    tasks_per_client: int
+    fails_on_crash: bool = False
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """From the options."""
+        return cls(
+            settings.max_queued,
+            settings.max_queued_per_client,
+            settings.max_tasks,
+            settings.max_tasks_per_client,
+            settings.on_crash == "fail",
+        )
+
+
+Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
+"""Job, its request's head, whether it may start at once, limits."""
+
+
+def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]:
+    """Store new jobs; those that may start, with no job in front, are claimed at once."""
+    promote(transaction)
+    backlog = transaction.backlog
+    key = _next_key(transaction)
+    random = os.urandom(18 * len(batch))
+    results: list[Receipt | QueueError] = []
+    jobs: list[tuple[Any, ...]] = []
+    payloads: list[tuple[int, bytes, bytes, int]] = []
+    parts: list[tuple[int, int, bytes]] = []
+    unusual: list[tuple[int, NewJob]] = []
+    for number, (new, head, start, limits) in enumerate(batch):
+        if refusal := _refusal(transaction, new, limits, (batch, results)):
+            results.append(refusal)
+            continue
+        tail = make_tail(random[18 * number : 18 * number + 10])
+        token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
+        request_id = format_request_id(key, tail)
+        starts = start and not backlog.queued.total() and new.due_at is None
+        jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
+        first, *rest = cut(new.request.body)
+        payloads.append((key, head, first, len(rest)))
+        if new.events or new.short_lived or new.task is not None:
+            unusual.append((key, new))
+        if new.task is not None:
+            backlog.begin_task(new.client)
+        parts.extend((key, n, data) for n, data in enumerate(rest))
+        if starts:
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
+            results.append(Receipt(request_id, 0, claim))
+        else:
+            results.append(Receipt(request_id, _enter(transaction, new)))
+        key += 1
+    transaction.rows("insert_jobs", jobs)
+    transaction.rows("insert_request_parts", parts)
+    transaction.payloads += payloads
+    backlog.last_key = key - 1
+    if unusual:
+        _put_beside(transaction, unusual)
+        _tell_starts(transaction, results)
+    return results
+
+
+def _next_key(transaction: Transaction) -> int:
+    """Larger than all that it is to stand behind, so that a clock which was set back by a little disturbs no order.
+
+    Keys that are further ahead were given out when the clock was wrong. They are followed only for as long as one of their jobs
+    waits, which no later one may overtake; else every request would bear the wrong time until it has come.
+    """
+    backlog, now = transaction.backlog, transaction.now
+    if backlog.last_key >= now + AHEAD << SEQUENCE_BITS:
+        row = transaction.one("last_id_to_follow", (now + AHEAD << SEQUENCE_BITS,))
+        backlog.last_key = row[0] if row else 0
+    return max(backlog.last_key + 1, now << SEQUENCE_BITS)
+
+
+def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
+    """What only few jobs have lies in tables of its own, beside their rows."""
+    news_wanted = [(key, encode_events(new.events)) for key, new in stored if new.events]
+    transaction.rows("insert_news_wanted", news_wanted)
+    short_lived = [(key,) for key, new in stored if new.short_lived]
+    transaction.rows("insert_short_lived", short_lived)
+    for key, new in stored:
+        if new.task is not None:
+            put_task(transaction, key, new)
+
+
+def _tell_starts(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
+    for result in results:
+        if isinstance(result, Receipt) and result.claim is not None:
+            tell_start(transaction, result.claim)
+
+
+def _enter(transaction: Transaction, new: NewJob) -> int:
+    """A job is queued, or scheduled; how many are in front of it."""
+    backlog = transaction.backlog
+    position = sum(count for priority, count in backlog.queued.items() if priority <= new.priority)
+    if is_put_off(transaction, new):
+        backlog.scheduled += 1
+    else:
+        backlog.enter(new.priority, new.client)
+    transaction.topics.add(Topic.WORK)
+    return position
+
+
+def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
+    if is_put_off(transaction, new):
+        return _task_refusal(transaction, new, limits, taken)
+    backlog = transaction.backlog
+    waiting = backlog.waiting
+    if new.max_queue_length is not None and waiting > new.max_queue_length:
+        return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
+    if waiting >= limits.queued:
+        return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
+    if waiting >= limits.per_client:  # no client has more than there are in all
+        mine = transaction.waiting_of_client(
+            new.client,
+            lambda: _count(taken, new.client, lambda one, claim: not (claim or is_put_off(transaction, one))),
+        )
+        if mine >= limits.per_client:
+            return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
+    if new.task is None and backlog.tasks < limits.tasks_per_client:
+        return None
+    return _task_refusal(transaction, new, limits, taken)
+
+
+def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
+    """What has no slot and no place in the queue is kept all the same.
+
+    A client that has used up its share is refused plain requests, too: whether they will wait is for their handler to say.
+    """
+    backlog = transaction.backlog
+    if new.task is not None and backlog.tasks >= limits.tasks:
+        return QueueFull(f"{backlog.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
+    if backlog.tasks >= limits.tasks_per_client:
+        mine = transaction.tasks_of_client(new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None))
+        if mine >= limits.tasks_per_client:
+            return TooManyQueued(
+                f"you have {mine} tasks that have not ended, the most for one client (max_tasks_per_client)", 60
+            )
+    return None
+
+
+_Taken = tuple[Batch, Sequence[Receipt | QueueError]]
+"""A group, and what has become of those of it that were looked at."""
+
+
+def _count(taken: _Taken, client: str, wanted: Callable[[NewJob, Claim | None], bool]) -> int:
+    """How many of a client were taken in this group; their rows are not written yet."""
+    return sum(
+        isinstance(result, Receipt) and entry[0].client == client and wanted(entry[0], result.claim)
+        for entry, result in zip(*taken, strict=False)
+    )
+
+
+def _job_row(
+    transaction: Transaction, key: int, tail: bytes, token: int | None, new: NewJob, fails_on_crash: bool
+) -> tuple[Any, ...]:
+    now = transaction.now
+    starts = token is not None
+    return (
+        key,
+        tail,
+        JobState.RUNNING if starts else JobState.QUEUED,
+        new.priority,
+        new.client,
+        1 if starts else 0,
+        new.retry.max_attempts,
+        json.dumps(new.retry.extra) if new.retry.extra else None,
+        new.webhook,
+        None if new.start_timeout is None else now + round(new.start_timeout * 1000),
+        transaction.owner if starts else None,
+        token,
+        transaction.lease_until if starts else None,
+        now if starts else None,
+        fails_on_crash,
+    )

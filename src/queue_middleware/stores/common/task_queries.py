@@ -1,0 +1,71 @@
+"""Reads of tasks, on a reading connection."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.models import JobState, StoredResponse
+from queue_middleware.request_id import format_request_id, parse_request_id
+from queue_middleware.states import FINAL
+from queue_middleware.stores.common.codec import decode_headers, decode_spec
+from queue_middleware.stores.common.job_row import job_of
+from queue_middleware.stores.common.task_rows import task
+from queue_middleware.stores.common.transaction import Queries
+from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+
+_BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
+
+
+def find(queries: Queries, secret: SecretId, digest: bytes) -> Waiter:
+    """The job whose secret id has this hash."""
+    row = queries.one(_BY[secret], (digest,))
+    if row is None:
+        raise UnknownRequest("there is no such id")
+    key, tail, state, *columns, resolved_by = row
+    channel = None if resolved_by is None else Channel(resolved_by)
+    return Waiter(key, format_request_id(key, tail), JobState(state), task(columns), channel)
+
+
+def record(queries: Queries, request_id: str) -> TaskRecord:
+    """One task, from one snapshot."""
+    first, tail = parse_request_id(request_id)
+    with queries.snapshot():
+        row = queries.one("record", {"first": first, "tail": tail})
+        if row is None:
+            raise UnknownRequest(f"there is no task {request_id}")
+        found = _record(row)
+        answer = queries.one("last_word", (found.job.key,)) if found.job.state in FINAL else None
+    if answer is None:
+        return found
+    # The report of a failed provider has status 200 too: it arrived as a request to this service.
+    return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(answer[0]), answer[1], answer[2]))
+
+
+def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
+    """Some of one client's tasks."""
+    mine: dict[str, Any] = {"client": client} if status is None else {"client": client, "word": status}
+    listing, counting = ("page", "count_page") if status is None else ("page_of_status", "count_page_of_status")
+    rows = queries.all(listing, {**mine, "limit": limit, "offset": offset})
+    counted = queries.one(counting, mine)
+    return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
+
+
+def anybody_late(queries: Queries, now: int) -> bool:
+    """Whether a task may have waited too long."""
+    return queries.one("waited_too_long", {"now": now}) is not None
+
+
+def _record(row: tuple[Any, ...]) -> TaskRecord:
+    spec, priority, max_attempts, due_at, webhook, resolved_by, event, word = row[12:]
+    return TaskRecord(
+        job=job_of(*row[:12]),
+        spec=decode_spec(spec),
+        status=TaskStatus(word),
+        priority=priority,
+        max_attempts=max_attempts,
+        due_at=due_at,
+        webhook=webhook,
+        resolved_by=None if resolved_by is None else Channel(resolved_by),
+        event=event,
+    )

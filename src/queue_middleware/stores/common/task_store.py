@@ -1,0 +1,105 @@
+"""The task port that every store shares: each method is one call to the writer or one read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.stores.common import polls, task_queries, tasks
+from queue_middleware.stores.common.transaction import Queries
+from queue_middleware.stores.common.writer import Operation, P, R
+from queue_middleware.tasks import (
+    Channel,
+    ClaimedPolls,
+    Places,
+    Poll,
+    Resolution,
+    Resolved,
+    SecretId,
+    TaskPage,
+    TaskRecord,
+    TaskStatus,
+    Wait,
+    Waiter,
+)
+from queue_middleware.taskspec import Task
+from queue_middleware.waitingroom import Heard
+
+T = TypeVar("T")
+
+Write = Callable[..., Awaitable[Any]]
+"""See `writer.Writer.submit`."""
+Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
+
+
+class CommonTaskStore:
+    """`waitingroom.WaitingRoom` on the writer and the reads of a store."""
+
+    def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:
+        self._submit = write
+        self._read = read
+        self._read_many = read_many
+        self._clock = clock
+
+    async def _write(self, operation: Operation[P, R], payload: P, size: int = 0) -> R:
+        result: R = await self._submit(operation, payload, size)
+        return result
+
+    # --- for attempts
+
+    def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
+        """Make a running plain submission a task."""
+        return self._submit(tasks.expect, (claim, task))
+
+    def conclude(
+        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
+    ) -> Awaitable[JobState | None]:
+        """End an attempt of a task."""
+        size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
+        return self._submit(tasks.conclude, (claim, task, outcome, wait), size, heard)
+
+    # --- for external services
+
+    async def find(self, secret: SecretId, digest: bytes) -> Waiter:
+        """Find the job of a secret id."""
+        waiter: Waiter = await self._read(lambda queries: task_queries.find(queries, secret, digest))
+        return waiter
+
+    async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
+        """Store the final result."""
+        return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
+
+    async def note(self, key: int, event: str) -> None:
+        """Store an intermediate event."""
+        await self._write(tasks.note, (key, event))
+
+    # --- for the poller
+
+    async def claim_polls(self, places: Places) -> ClaimedPolls:
+        """Start due polls."""
+        return await self._write(polls.claim, places)
+
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
+        """Record a poll without a final result."""
+        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, troubles))
+
+    # --- for maintenance
+
+    async def time_out(self) -> list[Rescue]:
+        """Fail tasks that have waited too long."""
+        if not await self._read(lambda queries: task_queries.anybody_late(queries, self._clock())):
+            return []
+        return await self._write(tasks.time_out, None)
+
+    # --- for clients
+
+    async def record(self, request_id: str) -> TaskRecord:
+        """Read one task."""
+        record: TaskRecord = await self._read(lambda queries: task_queries.record(queries, request_id))
+        return record
+
+    async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
+        """Read tasks of one client."""
+        page: TaskPage = await self._read_many(lambda queries: task_queries.page(queries, client, status, limit, offset))
+        return page

@@ -1,0 +1,92 @@
+"""The webhook port that every store shares: each method is one call to the writer or one read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+from queue_middleware.circuit import Outcome, patience
+from queue_middleware.errors import QueueError
+from queue_middleware.models import WebhookKind
+from queue_middleware.settings import Settings
+from queue_middleware.stores.common import deliveries, job_queries, webhook_queries
+from queue_middleware.stores.common.transaction import Queries
+from queue_middleware.stores.common.writer import Operation, P, R
+from queue_middleware.webhooks import (
+    Attempt,
+    Claimed,
+    Delivery,
+    DeliveryFilter,
+    DeliveryRecord,
+    Receiver,
+    Room,
+    Settled,
+    Standing,
+)
+
+
+class Write(Protocol):
+    """Puts an operation into the next transaction."""
+
+    def __call__(self, operation: Operation[P, R], payload: P) -> Awaitable[R]:
+        """Its result, when it is committed."""
+
+
+class Read(Protocol):
+    """Runs something on the reading connection."""
+
+    def __call__(self, work: Callable[[Queries], R]) -> Awaitable[R]:
+        """Its result."""
+
+
+class CommonWebhookStore:
+    """`outbox.Outbox` on the writer and the reads of a store."""
+
+    def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
+        self._patience = round(patience(settings.webhook_schedule) * 1000)
+        self._write = write
+        self._read = read
+        self._read_many = read_many
+
+    # --- for the dispatcher
+
+    async def claim(self, room: Room) -> Claimed:
+        """Start due deliveries, then read the results that they report."""
+        claimed = await self._write(deliveries.claim, room)
+        keys = [delivery.key for delivery in claimed.deliveries if delivery.kind is WebhookKind.COMPLETED]
+        if not keys:
+            return claimed
+        try:
+            return claimed.replace(results=await self._read(lambda queries: job_queries.results(queries, keys)))
+        except QueueError:
+            await self.release([delivery.token for delivery in claimed.deliveries])
+            raise
+
+    def settle(
+        self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None, outcome: Outcome | None = None
+    ) -> Awaitable[Settled]:
+        """Record an attempt and its consequence."""
+        wait = None if retry_in is None else round(retry_in * 1000)
+        return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._patience))
+
+    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
+        """Hand back claimed deliveries."""
+        await self._write(deliveries.release, (tokens, round(due_in * 1000)))
+
+    # --- for operators
+
+    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+        """Read the selected webhooks."""
+        return await self._read_many(lambda queries: webhook_queries.deliveries(queries, which, after, limit))
+
+    async def attempts(self, delivery_id: int) -> list[Attempt]:
+        """Read the attempts of a delivery."""
+        return await self._read_many(lambda queries: webhook_queries.attempts(queries, delivery_id))
+
+    async def redeliver(self, ids: Collection[int]) -> int:
+        """Make webhooks due again."""
+        return await self._write(deliveries.redeliver, ids)
+
+    async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
+        """Read the health of receivers."""
+        return await self._read_many(lambda queries: webhook_queries.receivers(queries, standings, limit))

@@ -1,0 +1,95 @@
+"""Checks the file system of the database: its type, and the free space."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+from queue_middleware.errors import StoreError
+from queue_middleware.stores.sqlite.sql import SQLiteQueries
+
+_SHARED = frozenset(
+    {
+        *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "coda", "ncpfs", "davfs", "webdav"),
+        *("ceph", "glusterfs", "lustre", "beegfs", "fhgfs", "gpfs", "orangefs", "pvfs2", "panfs", "cvfs"),
+        *("ocfs2", "gfs", "gfs2", "acfs"),
+        *("9p", "virtiofs", "fakeowner", "grpcfuse", "osxfs", "drvfs", "vboxsf", "vmhgfs", "prl_fs", "prl_fs_freeze", "shfs"),
+    }
+)
+"""Served by another machine; spread over several; one disk of several machines; the host of a virtual machine. Their kernels do
+not know each other's locks."""
+_LOCAL_FUSE = frozenset(
+    {
+        *("fuseblk", "fuse.ext2", "fuse.ext3", "fuse.ext4", "fuse.fuse-ext2", "fuse.fuse2fs", "fuse.exfat", "fuse.ntfs"),
+        *("fuse.ntfs-3g", "fuse.zfs-fuse", "fuse.fuse-overlayfs", "fuse.encfs", "fuse.gocryptfs"),
+    }
+)
+"""Programs that serve a file system and are known to keep it on this machine. There are too many others to list."""
+_OCTAL = re.compile(r"\\([0-7]{3})")
+"""How the table writes blanks, tabs, line ends, backslashes and number signs."""
+_LEAST_FREE = 256 * 2**20
+_MOST_FREE = 2 * 2**30
+_LOG = 64 * 2**20
+"""Bytes of disk that are needed however much room there is in the file: the write-ahead log grows to this."""
+
+
+def refuse_network_filesystem(database: Path, mounts: str) -> None:
+    """Raise `StoreError` when the database would lie where SQLite's locks do not hold.
+
+    `database` is a real path; `mounts` is the text of /proc/mounts.
+    """
+    point, kind = _mount_of(database, mounts)
+    if kind in _SHARED or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
+        raise StoreError(
+            f"{database} is on {kind}, which {'is' if kind in _SHARED else 'may be'} a network file system: SQLite's file "
+            "locks do not hold there and the database would be corrupted; put it on a local disk, or set "
+            "allow_network_filesystem=True if you know better"
+        )
+    if point == str(database):
+        raise StoreError(
+            f"{database} is a mount of one file: its write-ahead log would lie outside of the mount and be lost with the "
+            f"container; mount the folder {database.parent} instead"
+        )
+
+
+def filesystem_of(path: Path, mounts: str) -> str:
+    """The type of the file system that `path` lies on, `""` when the table does not tell."""
+    return _mount_of(path, mounts)[1]
+
+
+def _mount_of(path: Path, mounts: str) -> tuple[str, str]:
+    best, kind = "", ""
+    for line in mounts.splitlines():
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        point = _OCTAL.sub(lambda code: chr(int(code[1], 8)), fields[1])
+        # The later of two equal mount points hides the earlier.
+        if path.is_relative_to(point) and len(point) >= len(best):
+            best, kind = point, fields[2]
+    return best, kind
+
+
+def mount_table() -> str:
+    """/proc/mounts, or nothing where there is none."""
+    try:
+        return Path("/proc/mounts").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def low_space_reason(database: Path, least: int | None, spare: int = 0) -> str | None:
+    """A sentence when there is too little room to accept more work, else None. `spare`: bytes that are free in the file."""
+    usage = shutil.disk_usage(database.parent)
+    floor = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)
+    if usage.free + spare >= floor and usage.free >= min(floor, _LOG):
+        return None
+    return f"only {usage.free // 2**20} MiB of disk are free and {floor // 2**20} MiB are kept for the work already accepted"
+
+
+def free_bytes(queries: SQLiteQueries) -> int:
+    """Bytes of the file that are free: what is stored next is stored there, and takes no room on the disk."""
+    (pages,) = queries.connection.execute("PRAGMA freelist_count").fetchone()
+    (size,) = queries.connection.execute("PRAGMA page_size").fetchone()
+    return int(pages) * int(size)

@@ -1,0 +1,105 @@
+"""Calls the listeners of a process after its own commits and those of other processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Iterable
+
+from queue_middleware.background import aside
+from queue_middleware.errors import QueueError
+from queue_middleware.store import Topic
+from queue_middleware.stores.sqlite.connection import Connection
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+
+_log = logging.getLogger("queue_middleware")
+
+_POLL_INTERVAL = 0.05
+"""Seconds between two looks for the commits of other processes."""
+_LINGER = 5.0
+"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
+
+
+class Notifier:
+    """All in the event loop, but for `status_is_wanted`."""
+
+    def __init__(self, pipes: WakeupPipes) -> None:
+        self._pipes = pipes
+        self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
+        self._tending: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
+        """See `store.Store.subscribe`."""
+        self._listeners[topic].append(listener)
+        if topic is Topic.STATUS:
+            self._update_pipe()
+        return lambda: self._unsubscribe(topic, listener)
+
+    def _unsubscribe(self, topic: Topic, listener: Callable[[], None]) -> None:
+        self._listeners[topic].remove(listener)
+        if topic is Topic.STATUS:
+            asyncio.get_running_loop().call_later(_LINGER, self._update_pipe)
+
+    # The bell's files are made and removed in a thread. Until it hangs, `watch` notices what others commit.
+
+    def _update_pipe(self) -> None:
+        if not self._closed and (self._tending is None or self._tending.done()):
+            self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-wakeup")
+
+    async def _tend(self) -> None:
+        """Create or remove the pipe until it exists exactly while it is wanted."""
+        while self.status_is_wanted is not self._pipes.is_open:
+            if self._pipes.is_open:
+                self._pipes.stop_listening()
+                await aside(self._pipes.remove)
+            else:
+                await aside(self._pipes.create)
+                if not self._pipes.is_open:
+                    return
+                self._pipes.listen(lambda: self.publish((Topic.STATUS,)))
+
+    async def close(self) -> None:
+        """Listen no longer; the bell is left to `WakeupPipes.close`. Repeatable."""
+        self._closed = True
+        if self._tending is not None:
+            await asyncio.wait((self._tending,))
+        self._pipes.stop_listening()
+
+    @property
+    def status_is_wanted(self) -> bool:
+        """Whether `Topic.STATUS` has a listener."""
+        return bool(self._listeners[Topic.STATUS])
+
+    def publish(self, topics: Iterable[Topic]) -> None:
+        """Call all listeners of these topics; an exception of one does not affect the others."""
+        for topic in topics:
+            for listener in tuple(self._listeners[topic]):
+                try:
+                    listener()
+                except Exception:
+                    _log.exception("a listener to %s failed", topic)
+
+    async def poll(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
+        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
+
+        `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
+        Listeners to `STATUS` are called sooner, through the wakeup pipe.
+        """
+        seen = None
+        while True:
+            await asyncio.sleep(_POLL_INTERVAL)
+            if not is_idle():
+                continue
+            try:
+                version = await connection.call(_data_version)
+            except QueueError:
+                continue
+            if version != seen:
+                seen = version
+                self.publish(Topic)
+
+
+def _data_version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA data_version").fetchone()[0])

@@ -1,0 +1,80 @@
+"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from functools import cache
+from importlib.resources import files
+from itertools import chain
+from types import TracebackType
+from typing import Any
+
+_SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+"""Rows of the statements that exist. A batch takes the next larger one and is filled up with rows of NULL, which are skipped:
+few texts fill the statement cache, and nearly every batch is one statement."""
+
+
+def _load() -> dict[str, str]:
+    text = "\n".join((files(__package__) / name).read_text(encoding="utf-8") for name in ("queries.sql", "tasks.sql"))
+    blocks = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
+    pairs = zip(blocks[::2], blocks[1::2], strict=True)
+    return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";") for name, body in pairs}
+
+
+SQL = _load()
+
+_ROWS = re.compile(r"\{rows\}(\([?, ]+\))")
+
+
+@cache
+def _for_rows(name: str, count: int) -> str:
+    return _ROWS.sub(lambda match: ", ".join([match[1]] * count), SQL[name])
+
+
+class SQLiteQueries:
+    """`transaction.Queries` on one connection, in its thread."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self._snapshot = _Snapshot(connection)
+
+    def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
+        """The first row; no cursor stays open behind it."""
+        rows = self.connection.execute(SQL[name], parameters).fetchall()
+        return rows[0] if rows else None
+
+    def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
+        """All rows; no cursor stays open behind them."""
+        return self.connection.execute(SQL[name], parameters).fetchall()
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """A block whose queries all see the same state."""
+        return self._snapshot
+
+
+class _Snapshot:
+    """A read transaction."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    def __enter__(self) -> None:
+        self._connection.execute("BEGIN")
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._connection.execute("COMMIT")
+
+
+def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
+    """Run a `{rows}` block for all rows, in as few statements as possible; how many rows of the table it changed."""
+    changed = 0
+    most = _SIZES[-1]
+    for start in range(0, len(rows), most):
+        chunk = rows[start : start + most]
+        size = next(size for size in _SIZES if size >= len(chunk))
+        padding = (None,) * ((size - len(chunk)) * len(chunk[0]))
+        changed += connection.execute(_for_rows(name, size), (*chain.from_iterable(chunk), *padding)).rowcount
+    return changed

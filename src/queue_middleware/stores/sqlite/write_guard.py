@@ -1,0 +1,61 @@
+"""Keeps a process from writing when its file is gone, or when another release has migrated the schema."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sqlite3
+from collections.abc import Callable, Coroutine
+
+from queue_middleware.errors import Outdated, QueueError
+from queue_middleware.stores.sqlite.file_watch import FileWatch
+from queue_middleware.stores.sqlite.sql.schema import check_schema
+from queue_middleware.stores.sqlite.transaction import BacklogCounters
+
+
+class WriteGuard:
+    """`leave` is called once, in the event loop, when the tables turn out to be those of another release."""
+
+    def __init__(self, watched: FileWatch, leave: Callable[[], Coroutine[None, None, None]]) -> None:
+        self._watched = watched
+        self._leave = leave
+        self._loop = asyncio.get_running_loop()
+        self._leaving: asyncio.Task[None] | None = None
+        self._outdated: Outdated | None = None
+
+    @property
+    def complaint(self) -> QueueError | None:
+        """Why nothing can be stored at the moment, as far as is known. It looks at nothing."""
+        return self._watched.complaint or self._outdated
+
+    def check(self, connection: sqlite3.Connection) -> None:
+        """Raise what keeps a transaction from being written; for one that does not use `BacklogCounters`."""
+        self._watched.check()
+        try:
+            check_schema(connection)
+        except Outdated as outdated:
+            self._notice(outdated)
+            raise
+
+    def refresh(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
+        """See `BacklogCounters.refresh`."""
+        try:
+            return backlog.refresh(connection)
+        except Outdated as outdated:
+            self._notice(outdated)
+            raise
+
+    def _notice(self, outdated: Outdated) -> None:
+        """In the threads that write."""
+        if self._outdated is None:
+            self._outdated = outdated
+            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+                self._loop.call_soon_threadsafe(self._begin_to_leave)
+
+    def _begin_to_leave(self) -> None:
+        self._leaving = self._loop.create_task(self._leave(), name="queue-store-leaving")
+
+    async def close(self) -> None:
+        """Wait until it has left, where it began to."""
+        if self._leaving is not None:
+            await asyncio.wait((self._leaving,))

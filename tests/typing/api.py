@@ -1,0 +1,95 @@
+"""The public API as strictly typed programs use it: options, operator methods, observers, errors, receivers."""
+
+from typing import assert_type
+
+from fastapi import FastAPI
+from starlette.requests import Request
+
+from queue_middleware import QueueMiddleware, Settings, current_job
+from queue_middleware.counts import Counts
+from queue_middleware.errors import BadRequest, NotRunning, QueueError, SettingsError, UnknownRequest
+from queue_middleware.events import Event, Finished, Observer
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
+from queue_middleware.webhooks import Attempt, DeliveryRecord, Receiver
+
+queue = QueueMiddleware(FastAPI())
+
+
+# --- settings
+
+settings = Settings.load({"concurrency": 2, "retention": "7d"}, {})
+assert_type(settings.database, str)
+assert_type(settings.name, str | None)
+assert_type(settings.concurrency, int)
+assert_type(settings.retention, float)
+assert_type(settings.webhook_schedule, tuple[float, ...])
+assert_type(settings.min_free_disk, int | None)
+
+
+# --- operator methods
+
+
+async def operate() -> None:
+    assert_type(await queue.counts(), Counts)
+    deliveries = await queue.deliveries(after=0, limit=10, host="example.com", dead_only=True)
+    assert_type(deliveries, list[DeliveryRecord])
+    assert_type(await queue.delivery_attempts(deliveries[0].id), list[Attempt])
+    assert_type(await queue.receivers(), list[Receiver])
+    assert_type(await queue.redeliver(request_id="0192d3b5-0000-7000-8000-000000000000"), int)
+    async with queue.running():
+        pass
+
+
+# --- observers
+
+
+class Everything:
+    """An observer of all events."""
+
+    def on_event(self, event: Event) -> None:
+        print(type(event).__name__)
+
+
+class Some:
+    """An observer of some."""
+
+    kinds: frozenset[type[Event]] = frozenset({Finished})
+
+    def on_event(self, event: Event) -> None:
+        print(event)
+
+
+observers: list[Observer] = [Everything(), Some()]
+QueueMiddleware(FastAPI(), observers=observers)
+
+
+# --- errors
+
+for error in (SettingsError, BadRequest, UnknownRequest, NotRunning):
+    assert_type(error.status, int)
+    as_root: type[QueueError] = error
+
+
+def explain(error: QueueError) -> str:
+    assert_type(error.headers, tuple[tuple[bytes, bytes], ...])
+    return error.detail
+
+
+# --- the current job
+
+
+def handler() -> str | None:
+    current_job.log("started", device="gpu")
+    current_job.report_progress(0.5, "painting")
+    assert_type(current_job.attempt, int | None)
+    assert_type(current_job.callback_url, str | None)
+    return current_job.id
+
+
+# --- receivers
+
+
+async def receive(request: Request) -> None:
+    verifier = WebhookVerifier("https://queue.example.com/fal/queue/.well-known/jwks.json")
+    webhook = await verifier.verify(request.headers, await request.body())
+    assert_type(webhook, VerifiedWebhook)

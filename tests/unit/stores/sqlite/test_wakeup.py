@@ -1,0 +1,244 @@
+"""WakeupPipes between processes: heard at once, by everybody who wants it, and no trace of those who were killed."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware.stores.sqlite import wakeup as module
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+from tests.queueing import eventually
+
+
+class Ear:
+    def __init__(self) -> None:
+        self.times = 0
+        self._event = asyncio.Event()
+
+    def __call__(self) -> None:
+        self.times += 1
+        self._event.set()
+
+    async def hears(self) -> bool:
+        async with asyncio.timeout(5):
+            await self._event.wait()
+        self._event.clear()
+        return True
+
+
+@pytest.fixture
+async def tower(tmp_path: Path) -> AsyncIterator[Any]:
+    """Makes the bells of as many processes as a test wants."""
+    made: list[WakeupPipes] = []
+
+    def make(owner: str) -> WakeupPipes:
+        made.append(WakeupPipes(tmp_path / "db", owner))
+        return made[-1]
+
+    yield make
+    for bells in made:
+        bells.stop_listening()
+        bells.close()
+        bells.close()
+
+
+def hanging(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if "bell" in path.name)
+
+
+async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
+    one, other, third = tower("one"), tower("other"), tower("third")
+    ears = {name: Ear() for name in ("one", "other")}
+    one.open(ears["one"])
+    other.open(ears["other"])
+    other.open(ears["other"])
+    assert hanging(tmp_path) == ["db.bell-one", "db.bell-other"]
+    await asyncio.to_thread(one.notify)
+    assert await ears["other"].hears()
+    await asyncio.to_thread(third.notify)
+    assert await ears["one"].hears()
+    assert await ears["other"].hears()
+    assert (ears["one"].times, ears["other"].times) == (1, 2)
+
+
+async def test_one_that_is_hung_later_is_found(tower: Any) -> None:
+    one, other = tower("one"), tower("other")
+    other.notify()
+    ear = Ear()
+    one.open(ear)
+    other.notify()
+    assert await ear.hears()
+
+
+async def test_one_that_was_taken_down_is_not_rung(tower: Any, tmp_path: Path) -> None:
+    one, other = tower("one"), tower("other")
+    ear = Ear()
+    one.open(ear)
+    other.notify()
+    assert await ear.hears()
+    one.shut()
+    one.shut()
+    assert hanging(tmp_path) == []
+    other.notify()
+    assert other._others == {}
+    one.open(ear)
+    other.notify()
+    assert await ear.hears()
+    assert ear.times == 2
+
+
+async def test_nobody_is_looked_for_while_nothing_has_changed(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = tower("one"), tower("other")
+    looks: list[Any] = []
+    iterdir = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: looks.append(path) or iterdir(path))
+    for _ in range(10):
+        other.notify()
+    assert len(looks) == 1
+    one.open(Ear())
+    for _ in range(10):
+        other.notify()
+    assert len(looks) == 2
+
+
+async def test_however_often_it_is_rung_it_is_heard_now_and_then(tower: Any) -> None:
+    one, other = tower("one"), tower("other")
+    ear = Ear()
+    one.open(ear)
+    loop = asyncio.get_running_loop()
+    for _ in range(2**16 + 1000):  # more than a pipe holds
+        other.notify()
+    began = loop.time()
+    while ear.times < 6:
+        for _ in range(1000):
+            other.notify()
+        await asyncio.sleep(0)
+    assert loop.time() - began > 4 * module._PAUSE
+    heard = ear.times
+    other.notify()
+    await eventually(lambda: ear.times > heard)
+
+
+async def test_the_bell_of_a_killed_process_is_removed(tower: Any, tmp_path: Path) -> None:
+    script = f"""
+import asyncio, os, signal
+from pathlib import Path
+from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+async def main():
+    WakeupPipes(Path({str(tmp_path / "db")!r}), "victim").open(print)
+    os.kill(os.getpid(), signal.SIGKILL)
+asyncio.run(main())
+"""
+    victim = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], timeout=30, check=False)
+    assert victim.returncode == -9
+    assert hanging(tmp_path) == ["db.bell-victim"]
+    one, other = tower("one"), tower("other")
+    ear = Ear()
+    one.open(ear)
+    other.notify()
+    assert await ear.hears()
+    assert hanging(tmp_path) == ["db.bell-one"]
+
+
+async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Path) -> None:
+    one, other = tower("one"), tower("other")
+    one.open(Ear())
+    other.notify()
+    assert len(other._others) == 1
+    assert one._mine is not None
+    asyncio.get_running_loop().remove_reader(one._mine[0])
+    one._drop_mine()  # as its death would
+    other.notify()
+    assert other._others == {}
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+async def test_a_child_leaves_the_bell_of_its_parent(tower: Any, tmp_path: Path) -> None:
+    one, other = tower("one"), tower("other")
+    ear = Ear()
+    one.open(ear)
+    child = os.fork()
+    if child == 0:
+        one.disown()
+        os._exit(0)
+    os.waitpid(child, 0)
+    other.notify()
+    assert await ear.hears()
+
+
+@pytest.mark.parametrize("missing", ["mkfifo", "mmap"])
+async def test_where_something_is_missing_nobody_fails(tower: Any, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError("not here")
+
+    monkeypatch.setattr(module.os if missing == "mkfifo" else module.mmap, missing, refuse)
+    one, other = tower("one"), tower("other")
+    ear = Ear()
+    one.open(ear)
+    other.notify()
+    one.shut()
+    assert ear.times == 0
+
+
+async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
+    one, other = tower("one"), tower("other")
+    one.open(Ear())
+    other.close()
+    other.notify()
+    assert other._others == {}
+
+
+@pytest.mark.parametrize("lacking", ["reader", "writer", "name"])
+async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
+) -> None:
+    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    before, opened, real = _open_files(), 0, os.open
+
+    def scarce(*arguments: Any, **more: Any) -> int:
+        nonlocal opened
+        opened += 1
+        if opened == {"reader": 1, "writer": 2, "name": 99}[lacking]:
+            raise OSError(errno.EMFILE, "Too many open files")
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module.os, "open", scarce)
+        if lacking == "name":
+            patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
+        for _ in range(2):
+            opened = 0
+            bells.open(lambda: None)
+    assert _open_files() == before
+    assert not list(tmp_path.glob("*.bell-*"))
+    assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
+    bells.open(lambda: None)
+    assert [path.name for path in tmp_path.glob("*.bell-*")] == ["queue.sqlite3.bell-me"]
+    bells.close()
+
+
+async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    os.mkfifo(other)
+    (tmp_path / "queue.sqlite3.bell-me.new").symlink_to(other)
+    (tmp_path / "queue.sqlite3.bell-linked").symlink_to(other)
+    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    before = _open_files()
+    bells.open(lambda: None)
+    assert (tmp_path / "queue.sqlite3.bell-me").is_fifo()
+    assert not (tmp_path / "queue.sqlite3.bell-me").is_symlink()
+    bells.notify()
+    bells.close()
+    assert _open_files() <= before
+
+
+def _open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
