@@ -20,7 +20,7 @@ from .store import Store
 from .version import USER_AGENT
 from .webhooks import Delivery
 from .wire import asyncqueue, standard, webhook
-from .wire.taskresults import measure, spell
+from .wire.taskresults import measure, serialize
 
 _OURS: Headers = ((b"content-type", b"application/json"), (b"user-agent", USER_AGENT.encode()))
 
@@ -92,7 +92,7 @@ class Scribe:
         async with self._large:
             spelling = await measure(pieces(), response.size)
             before, after = asyncqueue.completion_frame(record, spelling)
-            framed = Framed(before, lambda: spell(pieces(), spelling), after, spelling.length)
+            framed = Framed(before, lambda: serialize(pieces(), spelling), after, spelling.length)
             return await self._signed_stream(delivery, result, framed)
 
     async def _pieces(self, key: int, response: StoredResponse) -> AsyncIterator[bytes]:

@@ -25,7 +25,7 @@ from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
-from .web.fal import FalQueue
+from .web.router import Router
 from .webhooks import Attempt, DeliveryRecord, Receiver
 from .wrapping import check_application, check_authenticate, check_nesting
 
@@ -115,7 +115,7 @@ class QueueMiddleware(Generic[AppT]):
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
         self._runtime = Runtime(dispatch.replay, self.settings, observers, wrapped=app, alone=settings.name is None)
-        self._queue = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
+        self._queue = Router(self._runtime, Access(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
         dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}

@@ -488,7 +488,7 @@ async def test_a_long_poll_answers_at_a_change(database: Path) -> None:
 
 
 async def test_a_long_poll_without_a_change_answers_with_what_there_is(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.web.asyncqueue.LONGEST_POLL", 0.05)
+    monkeypatch.setattr("queue_middleware.web.asyncqueue.MAX_POLL_SECONDS", 0.05)
     async with tasking(database) as tasks:
         task_id = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"

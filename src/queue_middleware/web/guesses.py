@@ -15,7 +15,7 @@ _ADDRESSES = 10_000
 """Of more than so many the ones that were seen first are forgotten; an id has 256 bits, so this is not what keeps it."""
 
 
-class Guesses:
+class LookupLimiter:
     """Failed look-ups of the last minute, by address, in this process."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:

@@ -6,16 +6,17 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.models import Headers
 from queue_middleware.tasks import TaskPage, TaskRecord, TaskStatus
 
 from .pollconfig import shown_poll_config, without_secrets
-from .taskrequests import PRIORITIES, iso_time
-from .taskresults import Spelling, result_frame, result_of
+from .taskresults import BodyEncoding, result_frame, result_of
 
-LARGEST_PAGE = 100
+PRIORITIES = 10
+"""Priorities of tasks: 10 runs first, 1 last. Jobs count the other way: 0 runs first."""
 
 
 def task_value(record: TaskRecord) -> dict[str, Any]:
@@ -58,9 +59,9 @@ def task_body(record: TaskRecord) -> bytes:
     return _json({"task": {**task_value(record), "result": result_of(record)}})
 
 
-def task_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
+def task_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
     """`task_body` without the body of the result: what stands before it and behind it."""
-    return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, spelling, b"}}")
+    return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, encoding, b"}}")
 
 
 def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
@@ -76,10 +77,10 @@ def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
     return _json({"event": f"task.{record.status}", "task": task})
 
 
-def completion_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
+def completion_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
     """The same without the body of the result."""
     before = _json({"event": f"task.{record.status}"})[:-1] + b', "task": {"result": '
-    return _framed(before, record, spelling, b", " + _json(_end_of(record))[1:] + b"}")
+    return _framed(before, record, encoding, b", " + _json(_end_of(record))[1:] + b"}")
 
 
 def _end_of(record: TaskRecord) -> dict[str, Any]:
@@ -87,8 +88,8 @@ def _end_of(record: TaskRecord) -> dict[str, Any]:
     return {name: value.get(name) for name in ("id", "status", "error", "retryCount", "createdAt", "completedAt")}
 
 
-def _framed(before: bytes, record: TaskRecord, spelling: Spelling, after: bytes) -> tuple[bytes, bytes]:
-    begin, end = result_frame(record, spelling)
+def _framed(before: bytes, record: TaskRecord, encoding: BodyEncoding, after: bytes) -> tuple[bytes, bytes]:
+    begin, end = result_frame(record, encoding)
     return before + begin, end + after
 
 
@@ -124,6 +125,14 @@ def spelled_codes(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
     """The header of codes that the whole body has passed through."""
     spelled = ",".join([f"t={timestamp}", *(f"v1={code.hexdigest()}" for code in codes)])
     return ((b"x-asyncqueue-signature", spelled.encode("ascii")),) if "," in spelled else ()
+
+
+def iso_time(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as an ISO 8601 time in UTC."""
+    if milliseconds is None:
+        return None
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _json(value: Any) -> bytes:
