@@ -26,7 +26,7 @@ def test_what_was_heard(headers: tuple[tuple[bytes, bytes], ...], resume: Resume
 
 
 @pytest.mark.parametrize(
-    "last", [b"", b"-1", b"x", b"1.5", b"12.END", b" 12", b"9" * 16, b"9" * 10**6, b"12.end.ended", b"\xc2\xb2"]
+    "last", [b"", b"-1", b"x", b"1.5", b"12.END", b" 12", b"9" * 16, b"9" * 10**6, b"12.end.end", b"\xc2\xb2"]
 )
 def test_an_id_of_somebody_elses_says_nothing(last: bytes) -> None:
     assert read_resume_point(((b"last-event-id", last),)) == ResumePoint(wants_ids=True)

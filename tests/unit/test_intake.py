@@ -254,7 +254,7 @@ async def test_bodies_that_are_being_stored_take_room_and_are_not_ended() -> Non
     reader = BodyReader(MOST, 2 * MOST, 20.0)
     async with bodies(reader) as make:
         stored = QueueRequest[Any]({**http_scope("POST", b"/x")}, lambda: _whole(2 * MOST - 1), answer)  # type: ignore[arg-type]
-        reader._most = 2 * MOST
+        reader._max_size = 2 * MOST
         assert len(await reader.read(stored, ())) == 2 * MOST - 1
         refused = await make(2, "192.0.2.9")
         assert isinstance(refused.ended, Unavailable)

@@ -1,4 +1,4 @@
-"""How often an address has named an id that there is not. Who knows one is never counted, whoever sits behind his address."""
+"""Rate limit on failed lookups of ids, by client address. Successful lookups are not counted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ADDRESSES = 10_000
 
 
 class LookupLimiter:
-    """Failed look-ups of the last minute, by address, in this process."""
+    """Failed lookups of the last minute, by address, in this process."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock or asyncio.get_running_loop().time

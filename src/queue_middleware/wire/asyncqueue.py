@@ -1,4 +1,4 @@
-"""What AsyncQueue's routes answer, and what `onCompleteUrl` is told (AsyncQueue contract)."""
+"""JSON representation of a task, for AsyncQueue's responses and `onCompleteUrl` (docs/reference/protocols/asyncqueue.md)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PRIORITIES = 10
 
 
 def task_value(record: TaskRecord) -> dict[str, Any]:
-    """A task as it is read, without its result."""
+    """A task without its result."""
     job, spec = record.job, record.spec
     value = {
         "id": job.request_id,
@@ -47,10 +47,10 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
     return {name: part for name, part in value.items() if part is not None or name == "error"}
 
 
-def created_body(record: TaskRecord, told: Mapping[str, str]) -> bytes:
-    """The answer to who has made a task: the only one that tells the secret ids."""
-    id_of_task = {name: text for name, text in told.items() if name == "callbackId"}
-    beside = {name: text for name, text in told.items() if name != "callbackId"}
+def created_body(record: TaskRecord, secrets: Mapping[str, str]) -> bytes:
+    """The response to the creation of a task, the only one that contains the secret ids."""
+    id_of_task = {name: text for name, text in secrets.items() if name == "callbackId"}
+    beside = {name: text for name, text in secrets.items() if name != "callbackId"}
     return _json({"task": {**task_value(record), **id_of_task}, **beside})
 
 
@@ -60,7 +60,7 @@ def task_body(record: TaskRecord) -> bytes:
 
 
 def task_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
-    """`task_body` without the body of the result: what stands before it and behind it."""
+    """`task_body` without the body of the result: the bytes before and after it."""
     return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, encoding, b"}}")
 
 
@@ -71,14 +71,14 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
     return _json({"tasks": [task_value(record) for record in page.tasks], "pagination": pagination})
 
 
-def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
-    """What `onCompleteUrl` is told. `excuse`: why the result is not carried, and where it is to be had."""
-    task = {"result": result_of(record), **_end_of(record), **({"resultError": excuse} if excuse else {})}
+def completion_body(record: TaskRecord, result_error: str | None = None) -> bytes:
+    """What `onCompleteUrl` is secrets. `result_error`: why the result is not carried, and where it is to be had."""
+    task = {"result": result_of(record), **_end_of(record), **({"resultError": result_error} if result_error else {})}
     return _json({"event": f"task.{record.status}", "task": task})
 
 
 def completion_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
-    """The same without the body of the result."""
+    """`completion_body` without the body of the result: the bytes before and after it."""
     before = _json({"event": f"task.{record.status}"})[:-1] + b', "task": {"result": '
     return _framed(before, record, encoding, b", " + _json(_end_of(record))[1:] + b"}")
 
@@ -94,12 +94,12 @@ def _framed(before: bytes, record: TaskRecord, encoding: BodyEncoding, after: by
 
 
 def error_body(text: str) -> bytes:
-    """Every refusal."""
+    """The body of every error response."""
     return _json({"error": text})
 
 
 def error_of(record: TaskRecord) -> str | None:
-    """Why it has failed."""
+    """Why the task failed."""
     if record.job.failure is not None:
         return record.job.failure.detail
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
