@@ -26,7 +26,7 @@ Render = Callable[[Job, str | None], bytes]
 
 
 class StatusStream:
-    """Sends one event per change, the first at once, until the request completes, the client disconnects or the process ends."""
+    """Sends one event per change, the first at once, until the request completes, the client leaves or the process ends."""
 
     def __init__(
         self, request: QueueRequest[Any], follower: Follower, resume: ResumePoint, render_status: Render, read_lines: ReadLines

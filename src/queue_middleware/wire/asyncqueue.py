@@ -72,7 +72,7 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
 
 
 def completion_body(record: TaskRecord, result_error: str | None = None) -> bytes:
-    """What `onCompleteUrl` is secrets. `result_error`: why the result is not carried, and where it is to be had."""
+    """The body sent to `onCompleteUrl`. `result_error`: why the result is not included, and its URL."""
     task = {"result": result_of(record), **_end_of(record), **({"resultError": result_error} if result_error else {})}
     return _json({"event": f"task.{record.status}", "task": task})
 
