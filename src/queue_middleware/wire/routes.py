@@ -1,4 +1,4 @@
-"""The routes of fal's queue: which path means what, with which methods (fal queue contract, sections 1 and 13)."""
+"""The routes of fal's queue: which path means what, with which methods (docs/reference/protocols/fal.md, sections 1 and 13)."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def find_host_route(method: str, path: str) -> Route:
 def _checked(method: str, route: Route) -> Route:
     allowed = METHODS[route.operation]
     if method not in allowed and not (method == "HEAD" and allowed == ("GET",)):
-        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(allowed)} is", ", ".join(allowed))
+        raise MethodNotAllowed(f"method {method} is not allowed here; use {', '.join(allowed)}", ", ".join(allowed))
     return route
 
 

@@ -1,4 +1,4 @@
-"""A task as a client asks for it: the body of `POST /v1/tasks`, read and checked (AsyncQueue contract, "Tasks")."""
+"""Reads and checks the body of `POST /v1/tasks` (docs/reference/protocols/asyncqueue.md, "Tasks")."""
 
 from __future__ import annotations
 

@@ -55,5 +55,5 @@ def find_task_route(method: str, path: str) -> TaskRoute:
         raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")
     allowed = {**route, "HEAD": route["GET"]} if "GET" in route else route
     if method not in allowed:
-        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(route)} is", ", ".join(route))
+        raise MethodNotAllowed(f"method {method} is not allowed here; use {', '.join(route)}", ", ".join(route))
     return TaskRoute(allowed[method], words[1] if len(words) > 1 else "")
