@@ -12,7 +12,7 @@ from .pieces import ReadPart
 from .settings import Settings
 from .tasks import TaskRecord
 from .wire import asyncqueue
-from .wire.taskresults import measure, spell
+from .wire.taskresults import measure, serialize
 
 
 class CompletionFormat:
@@ -44,7 +44,7 @@ class CompletionFormat:
         chunks = partial(read_chunks, self._read_chunk, record.job.key, response)
         encoding = await measure(chunks(), response.size)
         before, after = asyncqueue.completion_frame(record, encoding)
-        return FramedBody(before, lambda: spell(chunks(), encoding), after, encoding.length)
+        return FramedBody(before, lambda: serialize(chunks(), encoding), after, encoding.length)
 
     def signature(self, timestamp: str) -> CompletionSignature:
         """`X-AsyncQueue-Signature`."""

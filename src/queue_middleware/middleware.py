@@ -26,7 +26,7 @@ from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
-from .web.fal import FalQueue
+from .web.router import Router
 from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
 from .wrapping import check_application, check_authenticate, check_nesting
 
@@ -119,7 +119,7 @@ class QueueMiddleware(Generic[AppT]):
         self._runtime = Runtime(
             dispatch.replay, self.settings, observers, wrapped=app, exclusive=settings.name is None, clock=_clock
         )
-        self._queue = FalQueue(self._runtime, Access(self.settings.api_keys, authenticate))
+        self._queue = Router(self._runtime, Access(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
         dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}

@@ -20,7 +20,7 @@ from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
 from .proxy_headers import ProxyHeaders
 from .replay import App, NoAnswer
-from .scope import origin_of as origin_of_request
+from .scope import request_origin
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
@@ -88,7 +88,7 @@ class Targets:
 
     def expect(self, request: StoredRequest) -> Task:
         """The task that is stored for a handler that asks for its callback URL."""
-        base = self._settings.public_url or origin_of_request(request)
+        base = self._settings.public_url or request_origin(request)
         return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:

@@ -37,9 +37,9 @@ from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
 from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.web import asyncqueue as task_routes
-from queue_middleware.web import guesses, streams
+from queue_middleware.web import guesses, path_rules, streams
 from queue_middleware.webhooks import Standing
-from queue_middleware.wire import asyncqueue, fal, knobs, placeholder, pollconfig, readings, taskrequests
+from queue_middleware.wire import asyncqueue, knobs, placeholder, pollconfig, readings, taskrequests
 
 ROOT = Path(__file__).parents[2]
 KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
@@ -106,14 +106,15 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/asyncqueue.md", "`max_wait` (30 days) at most", Settings().max_wait, 30 * DAY),
     ("docs/reference/asyncqueue.md", "`max_delay` (30 days) from now on at most", Settings().max_delay, 30 * DAY),
     ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", taskrequests.MOST_RETRIES, 10),
-    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", taskrequests.PRIORITIES, 10),
+    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", asyncqueue.PRIORITIES, 10),
     ("docs/reference/asyncqueue.md", "Redirects of a host outside are followed, ten at most", target.MOST_REDIRECTS, 10),
-    ("docs/reference/asyncqueue.md", "after as many seconds (25 at most)", task_routes.LONGEST_POLL, 25),
-    ("docs/reference/asyncqueue.md", "the newest first, 100 at most", asyncqueue.LARGEST_PAGE, 100),
+    ("docs/reference/asyncqueue.md", "after as many seconds (25 at most)", task_routes.MAX_POLL_SECONDS, 25),
+    ("docs/reference/asyncqueue.md", "the newest first, 100 at most", task_routes.MAX_PAGE, 100),
     ("docs/reference/asyncqueue.md", "up to a hundred times in all", placeholder.MOST, 100),
     ("docs/reference/asyncqueue.md", "from the 31st within a minute on", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "more than 30 ids in a minute that", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
-    ("docs/reference/errors.md", "path and query of the queued call are longer than 2,048 bytes", fal.LONGEST_TARGET, 2048),
+    ("docs/reference/errors.md", "path and query of the queued call are longer than 2,048 bytes",
+        path_rules.MAX_TARGET_BYTES, 2048),
     ("docs/reference/errors.md", "the header block is larger than 32 KiB", headers.LARGEST_BLOCK, 32 * KIB),
     ("docs/reference/providers.md", "seconds between two questions, 0.1 to 3600",
         (pollconfig.LEAST_INTERVAL, pollconfig.LONGEST_INTERVAL), (0.1, HOUR)),
@@ -152,4 +153,4 @@ def test_the_figure_is_the_real_one(page: str, sentence: str, real: Any, figure:
 
 
 def test_a_webhook_url_may_be_as_long_as_a_path() -> None:
-    assert urls.MAX_URL == fal.LONGEST_TARGET
+    assert urls.MAX_URL == path_rules.MAX_TARGET_BYTES

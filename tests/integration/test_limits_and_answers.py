@@ -13,7 +13,7 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.clocks import system_clock
-from queue_middleware.web import fal
+from queue_middleware.web import router
 from tests.queueing import client_of, connected, eventually, serving
 
 
@@ -68,7 +68,7 @@ async def test_headers_of_the_servers_connection_are_not_stored(database: Path) 
 async def test_large_submissions_are_bounded_together_until_they_are_stored(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fal, "SUBMISSIONS", 1000)
+    monkeypatch.setattr(router, "MAX_SUBMISSION_BYTES", 1000)
     app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0, max_request_body=400)
     async with connected(app) as queue:
         runtime = app._runtime
@@ -90,7 +90,7 @@ async def test_large_submissions_are_bounded_together_until_they_are_stored(
         gate.set()
         await asyncio.gather(*first)
         await queue.submit("POST", "/", content=b"x" * 400)
-        assert app._queue._submissions._intake._held == 0
+        assert app._queue._fal._submissions._bodies._held == 0
 
 
 async def test_a_client_without_a_port_is_replayed_without_an_address(database: Path) -> None:
@@ -136,7 +136,7 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
 
         path = f"/fal/queue/requests/{request_id}/response"
         scope = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], "scheme": "http"}
-        with pytest.raises(RuntimeError, match="broke off"):
+        with pytest.raises(RuntimeError, match="cannot be completed"):
             await app(scope, None, send)  # type: ignore[arg-type]
         assert sent.count("http.response.start") == 1
 

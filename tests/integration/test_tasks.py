@@ -180,16 +180,16 @@ async def test_redirects_are_limited(database: Path) -> None:
         ("http://127.0.0.2/", 403, "task_targets"),
         ("https://127.0.0.1@elsewhere.test/", 400, "user name"),
         ("https://{callback_url}/", 400, "targetUrl"),
-        ("/x?a=b c", 400, "spells with %"),
-        ("/x?a=b\r\nc: d", 400, "spells with %"),
-        ("/x?a=ä", 400, "spells with %"),
+        ("/x?a=b c", 400, "percent-encoded"),
+        ("/x?a=b\r\nc: d", 400, "percent-encoded"),
+        ("/x?a=ä", 400, "percent-encoded"),
         ("ftp://127.0.0.1/", 400, "https://"),
         ("https://xn--a/", 400, "no valid host name"),
         ("127.0.0.1/", 400, "https://"),
         ("https://127.0.0.1/" + "x" * 2048, 400, "longer"),
         ("/../x", 400, "'..'"),
         ("/fal/queue/v1/tasks", 400, "cannot be queued"),
-        ("/work\u00f6", 400, "%"),
+        ("/work\u00f6", 400, "percent-encoded"),
         ("/secret", 403, "paths"),
         ("/" + "x" * 2048, 414, "longer"),
     ],
@@ -493,7 +493,7 @@ async def test_a_long_poll_responds_to_a_change(database: Path) -> None:
 async def test_a_long_poll_without_a_change_responds_with_the_current_state(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.web.asyncqueue.LONGEST_POLL", 0.05)
+    monkeypatch.setattr("queue_middleware.web.asyncqueue.MAX_POLL_SECONDS", 0.05)
     async with tasking(database) as tasks:
         task_id = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"
@@ -526,7 +526,7 @@ async def test_keys(database: Path) -> None:
         wrong = Tasks(tasks.queue, authorization="Key alice:0123456780")
         assert await wrong.call("GET", "/tasks", 401) == {"error": "invalid key credentials"}
         of_alice = await alice.run("/work", onCompleteUrl=receiver.url)
-        assert await bob.call("GET", f"/tasks/{of_alice['id']}", 403) == {"error": "this task is somebody else's"}
+        assert await bob.call("GET", f"/tasks/{of_alice['id']}", 403) == {"error": "this task belongs to another submitter"}
         await bob.call("POST", f"/tasks/{of_alice['id']}/cancel", 403)
         of_bob = (await bob.create("/work", body="{callback_url}"))["callbackUrl"]
         await tasks.call_back(of_bob, {"no key": "needed"})

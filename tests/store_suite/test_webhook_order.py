@@ -10,7 +10,7 @@ import pytest
 from queue_middleware.models import Claim, Progress, WebhookKind
 from queue_middleware.store import Store, Topic
 from queue_middleware.webhook_order import OrderedDelivery, add, end_attempt, next_at
-from queue_middleware.webhooks import Delivery, DeliveryState, Which
+from queue_middleware.webhooks import Delivery, DeliveryFilter, DeliveryState
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 
@@ -83,7 +83,7 @@ class Model:
         self.expected = (*self.expected[:number], one, *self.expected[number + 1 :])
 
     async def check(self) -> None:
-        records = await self._store.outbox.records(Which(request_id=self._claim.request_id))
+        records = await self._store.outbox.records(DeliveryFilter(request_id=self._claim.request_id))
         assert [record.state for record in records] == [one.state for one in self.expected]
         turn = next_at([one.due_at for one in self.expected if one.state is DeliveryState.PENDING], None)
         due = await self._store.next_due(Topic.DELIVERY)

@@ -12,7 +12,7 @@ from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.taskspec import Backoff, TaskSpec
 from queue_middleware.wire import asyncqueue as wire
 from queue_middleware.wire.taskrequests import check_due, read_task
-from queue_middleware.wire.taskroutes import OPEN, TaskVerb, find_task_route
+from queue_middleware.wire.taskroutes import PUBLIC, TaskOperation, find_task_route
 from tests.nouns import a_view
 
 T0 = 1_736_935_800_000
@@ -144,21 +144,21 @@ def test_only_its_maker_is_told_the_secrets() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "verb", "identifier"),
+    ("method", "path", "operation", "identifier"),
     [
-        ("POST", "/tasks", TaskVerb.CREATE, ""),
-        ("GET", "/tasks/", TaskVerb.LIST, ""),
-        ("GET", "/tasks/7", TaskVerb.READ, "7"),
-        ("HEAD", "/tasks/7", TaskVerb.READ, "7"),
-        ("POST", "/tasks/7/cancel", TaskVerb.CANCEL, "7"),
-        ("POST", "/callbacks/ff/", TaskVerb.CALLBACK, "ff"),
-        ("POST", "/signals/ff", TaskVerb.SIGNAL, "ff"),
-        ("GET", "/providers", TaskVerb.PROVIDERS, ""),
+        ("POST", "/tasks", TaskOperation.CREATE, ""),
+        ("GET", "/tasks/", TaskOperation.LIST, ""),
+        ("GET", "/tasks/7", TaskOperation.READ, "7"),
+        ("HEAD", "/tasks/7", TaskOperation.READ, "7"),
+        ("POST", "/tasks/7/cancel", TaskOperation.CANCEL, "7"),
+        ("POST", "/callbacks/ff/", TaskOperation.CALLBACK, "ff"),
+        ("POST", "/signals/ff", TaskOperation.SIGNAL, "ff"),
+        ("GET", "/providers", TaskOperation.PROVIDERS, ""),
     ],
 )
-def test_routes(method: str, path: str, verb: TaskVerb, identifier: str) -> None:
+def test_routes(method: str, path: str, operation: TaskOperation, identifier: str) -> None:
     route = find_task_route(method, path)
-    assert (route.verb, route.id) == (verb, identifier)
+    assert (route.operation, route.id) == (operation, identifier)
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_other_methods(method: str, path: str, allow: str) -> None:
 
 
 def test_what_needs_no_key() -> None:
-    assert {TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS} == OPEN
+    assert {TaskOperation.CALLBACK, TaskOperation.SIGNAL, TaskOperation.PROVIDERS} == PUBLIC
 
 
 def test_a_task_is_put_off_for_no_longer_than_the_service_allows() -> None:

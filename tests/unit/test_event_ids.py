@@ -2,34 +2,34 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.wire.event_ids import Heard, id_field, read_heard
+from queue_middleware.wire.event_ids import ResumePoint, id_field, read_resume_point
 
 ACCEPT = (b"accept", b"text/event-stream")
 EVENT_SOURCE = (ACCEPT, (b"cache-control", b"no-cache"))
 
 
 @pytest.mark.parametrize(
-    ("headers", "heard"),
+    ("headers", "resume"),
     [
-        ((), Heard()),
-        ((ACCEPT,), Heard()),  # fal-js
-        ((ACCEPT, (b"cache-control", b"no-store")), Heard()),  # httpx-sse
-        (((b"accept", b"*/*"), (b"cache-control", b"no-cache")), Heard()),
-        (EVENT_SOURCE, Heard(wants_ids=True)),
-        (((b"last-event-id", b"12"),), Heard(12, wants_ids=True)),
-        ((*EVENT_SOURCE, (b"last-event-id", b"12.end")), Heard(12, end=True, wants_ids=True)),
-        (((b"last-event-id", b"0"),), Heard(0, wants_ids=True)),
+        ((), ResumePoint()),
+        ((ACCEPT,), ResumePoint()),  # fal-js
+        ((ACCEPT, (b"cache-control", b"no-store")), ResumePoint()),  # httpx-sse
+        (((b"accept", b"*/*"), (b"cache-control", b"no-cache")), ResumePoint()),
+        (EVENT_SOURCE, ResumePoint(wants_ids=True)),
+        (((b"last-event-id", b"12"),), ResumePoint(12, wants_ids=True)),
+        ((*EVENT_SOURCE, (b"last-event-id", b"12.end")), ResumePoint(12, ended=True, wants_ids=True)),
+        (((b"last-event-id", b"0"),), ResumePoint(0, wants_ids=True)),
     ],
 )
-def test_what_was_heard(headers: tuple[tuple[bytes, bytes], ...], heard: Heard) -> None:
-    assert read_heard(headers) == heard
+def test_what_was_heard(headers: tuple[tuple[bytes, bytes], ...], resume: ResumePoint) -> None:
+    assert read_resume_point(headers) == resume
 
 
 @pytest.mark.parametrize(
     "last", [b"", b"-1", b"x", b"1.5", b"12.END", b" 12", b"9" * 16, b"9" * 10**6, b"12.end.end", b"\xc2\xb2"]
 )
 def test_an_id_of_somebody_elses_says_nothing(last: bytes) -> None:
-    assert read_heard(((b"last-event-id", last),)) == Heard(wants_ids=True)
+    assert read_resume_point(((b"last-event-id", last),)) == ResumePoint(wants_ids=True)
 
 
 @pytest.mark.parametrize(("line", "end"), [(0, False), (0, True), (10_000, False), (10_000, True)])
@@ -37,4 +37,4 @@ def test_there_and_back(line: int, end: bool) -> None:
     field = id_field(line, end=end)
     assert field.startswith(b"id: ")
     assert field.endswith(b"\n")
-    assert read_heard(((b"last-event-id", field[4:-1]),)) == Heard(line, end=end, wants_ids=True)
+    assert read_resume_point(((b"last-event-id", field[4:-1]),)) == ResumePoint(line, ended=end, wants_ids=True)

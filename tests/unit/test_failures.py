@@ -4,7 +4,8 @@ import pytest
 
 from queue_middleware import errors
 from queue_middleware.models import ErrorType, Failure
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
+from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+from queue_middleware.wire.fal import error_response
 
 
 @pytest.mark.parametrize(
@@ -46,12 +47,12 @@ def test_only_a_passed_start_deadline_is_the_users_timeout():
     ],
 )
 def test_refusals(error, word):
-    body, headers = refusal(error)
+    body, headers = error_response(error)
     assert json.loads(body) == {"detail": "x"} | ({"error_type": word} if word else {})
     assert headers == error.headers + (((b"x-fal-error-type", word.encode()),) if word else ())
 
 
 @pytest.mark.parametrize("refused", [errors.QueueFull, errors.TooManyQueued, errors.StoreBusy])
 def test_those_who_are_refused_together_are_told_to_come_back_at_different_times(refused):
-    told = {int(dict(refusal(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
+    told = {int(dict(error_response(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
     assert told == {10, 11, 12, 13, 14, 15}

@@ -6,17 +6,16 @@ import pytest
 
 from queue_middleware.errors import BadRequest, UriTooLong
 from queue_middleware.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
+from queue_middleware.web.path_rules import check_length, check_target
+from queue_middleware.web.submission import split_query
 from queue_middleware.wire.fal import (
-    check_length,
-    check_target,
+    Links,
     is_over,
-    split_query,
     status_body,
     submitted_body,
     wants_logs,
 )
-from queue_middleware.wire.knobs import read_knobs
-from queue_middleware.wire.links import Links
+from queue_middleware.wire.knobs import read_options
 from tests.nouns import a_view
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
@@ -94,7 +93,7 @@ def test_the_longest_call() -> None:
 
 
 def test_no_knobs() -> None:
-    knobs = read_knobs({}, {}, 3)
+    knobs = read_options({}, {}, 3)
     assert (knobs.retry, knobs.priority, knobs.start_timeout, knobs.webhook, knobs.max_queue_length) == (
         RetryPolicy(3),
         Priority.NORMAL,
@@ -105,7 +104,7 @@ def test_no_knobs() -> None:
 
 
 def knobs(**headers: str):
-    return read_knobs({f"x-fal-{name.replace('_', '-')}".encode(): value.encode() for name, value in headers.items()}, {}, 3)
+    return read_options({f"x-fal-{name.replace('_', '-')}".encode(): value.encode() for name, value in headers.items()}, {}, 3)
 
 
 def test_priority_and_words_nobody_knows() -> None:
@@ -169,7 +168,7 @@ def test_malformed_retry_config(value: str) -> None:
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "\u0663", "9" * 16])
 def test_malformed_queue_length(value: str) -> None:
     with pytest.raises(BadRequest, match="fal_max_queue_length"):
-        read_knobs({}, {"fal_max_queue_length": value}, 3)
+        read_options({}, {"fal_max_queue_length": value}, 3)
 
 
 def test_the_answer_to_a_submission() -> None:
@@ -257,14 +256,14 @@ def test_logs_are_off_unless_asked_for(query: bytes, wanted: bool) -> None:
         ("fal_webhok_events", "did you mean fal_webhook_events?"),
         ("fal_max_queue_len", "did you mean fal_max_queue_length?"),
         ("fal_callback_timeouts", "did you mean fal_callback_timeout?"),
-        ("fal_", "there are fal_callback_timeout, "),
-        ("fal_" + "x" * 10_000, "there are fal_callback_timeout, "),
+        ("fal_", "known are fal_callback_timeout, "),
+        ("fal_" + "x" * 10_000, "known are fal_callback_timeout, "),
         ("fal_WEBHOOK", "fal_webhook"),
     ],
 )
 def test_a_parameter_of_ours_that_there_is_not_is_refused_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(BadRequest) as refusal:
-        read_knobs({}, {"fal_webhook": "https://a.example/", name: "1"}, 3)
+        read_options({}, {"fal_webhook": "https://a.example/", name: "1"}, 3)
     assert hint in refusal.value.detail
     assert repr(name[:64]) in refusal.value.detail
     assert len(refusal.value.detail) < 300
@@ -272,4 +271,4 @@ def test_a_parameter_of_ours_that_there_is_not_is_refused_with_the_nearest(name:
 
 @pytest.mark.parametrize("name", ["fal_webhook", "fal_max_queue_length", "fal_jwt_token"])
 def test_what_fals_own_clients_send_is_known(name: str) -> None:
-    read_knobs({}, {name: "7"}, 3)
+    read_options({}, {name: "7"}, 3)

@@ -1,13 +1,13 @@
 import pytest
 
 from queue_middleware.errors import TooManyGuesses
-from queue_middleware.web.guesses import MOST, WINDOW, Guesses
+from queue_middleware.web.guesses import MOST, WINDOW, LookupLimiter
 from tests.clock import Seconds
 
 
 def test_thirty_in_a_minute_and_then_no_more() -> None:
     clock = Seconds(1000.0)
-    guesses = Guesses(clock)
+    guesses = LookupLimiter(clock)
     for _ in range(MOST):
         guesses.count("192.0.2.7")
         clock.now += 1
@@ -20,7 +20,7 @@ def test_thirty_in_a_minute_and_then_no_more() -> None:
 @pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 1.9])
 def test_who_comes_again_when_he_was_told_to_is_heard(pause: float) -> None:
     clock = Seconds(1000.0)
-    guesses = Guesses(clock)
+    guesses = LookupLimiter(clock)
     heard = 0
     for _ in range(200):
         try:
@@ -35,7 +35,7 @@ def test_who_comes_again_when_he_was_told_to_is_heard(pause: float) -> None:
 
 def test_after_a_minute_they_are_forgotten() -> None:
     clock = Seconds(1000.0)
-    guesses = Guesses(clock)
+    guesses = LookupLimiter(clock)
     for _ in range(MOST):
         guesses.count("192.0.2.7")
     clock.now += WINDOW
@@ -44,7 +44,7 @@ def test_after_a_minute_they_are_forgotten() -> None:
 
 def test_who_goes_on_stays_refused() -> None:
     clock = Seconds(1000.0)
-    guesses = Guesses(clock)
+    guesses = LookupLimiter(clock)
     refused = 0
     for _ in range(300):
         try:
@@ -56,7 +56,7 @@ def test_who_goes_on_stays_refused() -> None:
 
 
 def test_memory_is_bounded() -> None:
-    guesses = Guesses(Seconds(1000.0))
+    guesses = LookupLimiter(Seconds(1000.0))
     for number in range(10_500):
         guesses.count(str(number))
     assert len(guesses._failed) == 10_000

@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from queue_middleware.wire.fal import submitted_body
-from queue_middleware.wire.links import Links, around_id
-from queue_middleware.wire.routes import REMEMBERED
+from queue_middleware.wire.fal import Links, link_parts, submitted_body
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 
@@ -36,7 +34,7 @@ def test_urls_end_as_the_clients_of_their_form_build_them(links: Links, response
 
 def test_urls_that_are_long_are_not_remembered() -> None:
     """An app can be named by as many letters as the server takes."""
-    before = around_id.cache_info().currsize
-    base = "https://a.example/fal/queue/run/o/" + "a" * REMEMBERED
+    before = link_parts.cache_info().currsize
+    base = "https://a.example/fal/queue/run/o/" + "a" * 512
     assert json.loads(submitted_body(ID, 0, Links(base, response_end="")))["status_url"] == f"{base}/requests/{ID}/status"
-    assert around_id.cache_info().currsize == before
+    assert link_parts.cache_info().currsize == before

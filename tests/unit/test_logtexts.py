@@ -11,8 +11,7 @@ import pytest
 from queue_middleware.logline import LogLevel, LogLine
 from queue_middleware.models import Job, JobState
 from queue_middleware.web import logtexts
-from queue_middleware.web.logtexts import LogTexts, spell
-from queue_middleware.wire.logs import entries_json
+from queue_middleware.web.logtexts import LogCache, entries_json, render
 
 AT = 1_734_709_037_120_314
 
@@ -57,11 +56,11 @@ def told(text: str) -> list[Any]:
 
 async def test_a_poll_reads_and_spells_only_what_is_new(spelled: list[tuple[int, bool]]) -> None:
     log = Log()
-    texts, job = LogTexts(log.read), a_job(key=7)
-    assert await texts.of(job) == ""
+    texts, job = LogCache(log.read), a_job(key=7)
+    assert await texts.get(job) == ""
     for number in (100, 101, 101):
         log.lines[7] = lines(1, number)
-        assert told(await texts.of(job)) == [f"line {n}" for n in range(1, number + 1)]
+        assert told(await texts.get(job)) == [f"line {n}" for n in range(1, number + 1)]
     assert log.given == [0, 100, 1, 0]
     assert spelled == [(100, True), (1, True)]
 
@@ -75,7 +74,7 @@ async def test_while_thousands_of_lines_are_spelled_others_have_their_turns(spel
             await asyncio.sleep(0)
 
     task = asyncio.get_running_loop().create_task(other())
-    assert told(await spell(lines(1, 10_000))) == [f"line {number}" for number in range(1, 10_001)]
+    assert told(await render(lines(1, 10_000))) == [f"line {number}" for number in range(1, 10_001)]
     task.cancel()
     assert max(count for count, _ in spelled) == 256
     assert len(set(turns)) == len(spelled) - 1  # one between any two of them
@@ -84,40 +83,40 @@ async def test_while_thousands_of_lines_are_spelled_others_have_their_turns(spel
 async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request() -> None:
     log = Log()
     log.lines[7] = lines(1, 3)
-    texts = LogTexts(log.read)
-    assert len(told(await texts.of(a_job(key=7)))) == 3
+    texts = LogCache(log.read)
+    assert len(told(await texts.get(a_job(key=7)))) == 3
     log.lines[7] = lines(1, 1)
-    assert len(told(await texts.of(a_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
+    assert len(told(await texts.get(a_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
 
 
-@pytest.mark.parametrize(("name", "limit"), [("_KEPT", 3000), ("_REQUESTS", 3)])
+@pytest.mark.parametrize(("name", "limit"), [("_CACHE_BYTES", 3000), ("_CACHE_REQUESTS", 3)])
 async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logtexts, name, limit)
     log = Log()
-    texts = LogTexts(log.read)
+    texts = LogCache(log.read)
     jobs = [a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in range(20)]
     for job in jobs:
         log.lines[job.key] = lines(1, 5)
-        await texts.of(jobs[0])
-        assert len(told(await texts.of(job))) == 5
+        await texts.get(jobs[0])
+        assert len(told(await texts.get(job))) == 5
     kept = sum(len(text) for _, text in texts._texts.values())
-    assert kept == texts._size <= logtexts._KEPT
-    assert 1 < len(texts._texts) <= logtexts._REQUESTS
+    assert kept == texts._size <= logtexts._CACHE_BYTES
+    assert 1 < len(texts._texts) <= logtexts._CACHE_REQUESTS
     log.given.clear()
-    await texts.of(jobs[0])
-    await texts.of(jobs[1])
+    await texts.get(jobs[0])
+    await texts.get(jobs[1])
     assert log.given == [0, 5]
 
 
 async def test_one_log_that_is_too_large_to_be_kept_does_not_drive_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logtexts, "_KEPT", 3000)
+    monkeypatch.setattr(logtexts, "_CACHE_BYTES", 3000)
     log = Log()
     log.lines = {1: lines(1, 5), 2: lines(1, 1000)}
-    texts = LogTexts(log.read)
+    texts = LogCache(log.read)
     small, large = (a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in (1, 2))
     for _ in range(2):
-        assert len(told(await texts.of(small))) == 5
-        assert len(told(await texts.of(large))) == 1000
+        assert len(told(await texts.get(small))) == 5
+        assert len(told(await texts.get(large))) == 1000
     assert log.given == [5, 1000, 0, 1000]

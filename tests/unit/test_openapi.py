@@ -15,15 +15,15 @@ from queue_middleware.keys import KeyPair
 from queue_middleware.logline import LogLevel, LogLine
 from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
 from queue_middleware.tasks import TaskPage, TaskStatus
+from queue_middleware.web.logtexts import entries_json
 from queue_middleware.wire import asyncqueue, fal, taskrequests
-from queue_middleware.wire.failures import STATUS, error_type, failure_body, refusal
-from queue_middleware.wire.links import Links
-from queue_middleware.wire.logs import entries_json
+from queue_middleware.wire.failures import STATUS, error_type, failure_body
+from queue_middleware.wire.fal import Links, error_response
 from queue_middleware.wire.openapi import document
 from queue_middleware.wire.pollconfig import shown_poll_config
 from queue_middleware.wire.providers import PROVIDERS, providers_body
-from queue_middleware.wire.routes import METHODS, Verb, find_route
-from queue_middleware.wire.taskroutes import TaskVerb, find_task_route
+from queue_middleware.wire.routes import METHODS, Operation, find_route
+from queue_middleware.wire.taskroutes import TaskOperation, find_task_route
 from queue_middleware.wire.webhook import webhook_body
 from tests.nouns import a_view, an_answer
 
@@ -74,20 +74,20 @@ def test_every_operation_of_tasks_is_a_route(path: str, method: str, operation: 
 
 def test_every_route_of_tasks_has_its_operation() -> None:
     told = [
-        find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS)).verb
+        find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS)).operation
         for path, item in TASKS.items()
         for method in item
     ]
-    assert sorted(told) == sorted(TaskVerb)
+    assert sorted(told) == sorted(TaskOperation)
 
 
 def test_every_verb_has_its_operations_with_all_its_methods() -> None:
     told = {path: set(item) for path, item in FAL.items()}
     for path, methods in told.items():
-        verb = find_route(next(iter(methods)).upper(), path.format(**NAMES)).verb
-        assert methods == {method.lower() for method in METHODS[verb]}
-    documented = {find_route(next(iter(methods)).upper(), path.format(**NAMES)).verb for path, methods in told.items()}
-    assert documented == set(Verb)
+        operation = find_route(next(iter(methods)).upper(), path.format(**NAMES)).operation
+        assert methods == {method.lower() for method in METHODS[operation]}
+    documented = {find_route(next(iter(methods)).upper(), path.format(**NAMES)).operation for path, methods in told.items()}
+    assert documented == set(Operation)
 
 
 @pytest.mark.parametrize(("is_asked", "takes_keys"), [(False, False), (True, False), (True, True)])
@@ -175,8 +175,8 @@ BODIES = [
     ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
     ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, ENTRY)),
     ("Failure", failure_body(FAILED)),
-    ("Refusal", refusal(errors.BadRequest("no"))[0]),
-    ("Refusal", refusal(errors.QueueFull("no", 5))[0]),
+    ("Refusal", error_response(errors.BadRequest("no"))[0]),
+    ("Refusal", error_response(errors.QueueFull("no", 5))[0]),
     ("Unknown", fal.NOT_FOUND),
     ("CancelRequested", fal.CANCEL_REQUESTED),
     ("AlreadyCompleted", fal.ALREADY_COMPLETED),

@@ -4,7 +4,7 @@ import pytest
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.wire import routes
-from queue_middleware.wire.routes import METHODS, Route, Verb, find_host_route, find_route
+from queue_middleware.wire.routes import METHODS, Operation, Route, find_host_route, find_route
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 
@@ -12,26 +12,26 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
 @pytest.mark.parametrize(
     ("method", "path", "route"),
     [
-        ("POST", "/submit", Route(Verb.SUBMIT, target="/")),
-        ("POST", "/submit/", Route(Verb.SUBMIT, target="/")),
-        ("GET", "/submit/a%2Fb/c/", Route(Verb.SUBMIT, target="/a%2Fb/c/")),
-        ("GET", f"/{ID}/get", Route(Verb.STATUS, ID)),
-        ("POST", f"/{ID}/get/", Route(Verb.STATUS, ID)),
-        ("GET", f"/{ID}/status", Route(Verb.STATUS, ID)),
-        ("GET", f"/requests/{ID}/status", Route(Verb.STATUS, ID)),
-        ("GET", f"/requests/{ID}/status/", Route(Verb.STATUS, ID)),
-        ("GET", f"/requests/{ID}/status/stream", Route(Verb.STREAM, ID)),
-        ("HEAD", f"/requests/{ID}/status/stream/", Route(Verb.STREAM, ID)),
-        ("GET", f"/{ID}/response", Route(Verb.RESPONSE, ID)),
-        ("GET", f"/requests/{ID}/response", Route(Verb.RESPONSE, ID)),
-        ("HEAD", f"/requests/{ID}/response/", Route(Verb.RESPONSE, ID)),
-        ("PUT", f"/{ID}/cancel", Route(Verb.CANCEL, ID)),
-        ("POST", f"/{ID}/cancel/", Route(Verb.CANCEL, ID)),
-        ("PUT", f"/requests/{ID}/cancel", Route(Verb.CANCEL, ID)),
-        ("GET", "/.well-known/jwks.json", Route(Verb.KEYS)),
-        ("GET", "/.well-known/jwks.json/", Route(Verb.KEYS)),
-        ("GET", "/openapi.json", Route(Verb.DOCUMENT)),
-        ("GET", "/not-an-id/status", Route(Verb.STATUS, "not-an-id")),
+        ("POST", "/submit", Route(Operation.SUBMIT, target="/")),
+        ("POST", "/submit/", Route(Operation.SUBMIT, target="/")),
+        ("GET", "/submit/a%2Fb/c/", Route(Operation.SUBMIT, target="/a%2Fb/c/")),
+        ("GET", f"/{ID}/get", Route(Operation.STATUS, ID)),
+        ("POST", f"/{ID}/get/", Route(Operation.STATUS, ID)),
+        ("GET", f"/{ID}/status", Route(Operation.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status", Route(Operation.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status/", Route(Operation.STATUS, ID)),
+        ("GET", f"/requests/{ID}/status/stream", Route(Operation.STREAM, ID)),
+        ("HEAD", f"/requests/{ID}/status/stream/", Route(Operation.STREAM, ID)),
+        ("GET", f"/{ID}/response", Route(Operation.RESPONSE, ID)),
+        ("GET", f"/requests/{ID}/response", Route(Operation.RESPONSE, ID)),
+        ("HEAD", f"/requests/{ID}/response/", Route(Operation.RESPONSE, ID)),
+        ("PUT", f"/{ID}/cancel", Route(Operation.CANCEL, ID)),
+        ("POST", f"/{ID}/cancel/", Route(Operation.CANCEL, ID)),
+        ("PUT", f"/requests/{ID}/cancel", Route(Operation.CANCEL, ID)),
+        ("GET", "/.well-known/jwks.json", Route(Operation.KEYS)),
+        ("GET", "/.well-known/jwks.json/", Route(Operation.KEYS)),
+        ("GET", "/openapi.json", Route(Operation.DOCUMENT)),
+        ("GET", "/not-an-id/status", Route(Operation.STATUS, "not-an-id")),
     ],
 )
 def test_routes(method: str, path: str, route: Route) -> None:
@@ -64,47 +64,47 @@ def test_what_is_no_route(path: str) -> None:
         find_route("GET", path)
 
 
-@pytest.mark.parametrize("verb", Verb)
+@pytest.mark.parametrize("operation", Operation)
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"])
-def test_methods(verb: Verb, method: str) -> None:
-    fixed = {Verb.SUBMIT: "/submit/x", Verb.KEYS: "/.well-known/jwks.json", Verb.DOCUMENT: "/openapi.json"}
-    path = fixed.get(verb, f"/requests/{ID}/{verb}")
-    if method in METHODS[verb] or (method == "HEAD" and METHODS[verb] == ("GET",)):
-        assert find_route(method, path).verb is verb
+def test_methods(operation: Operation, method: str) -> None:
+    fixed = {Operation.SUBMIT: "/submit/x", Operation.KEYS: "/.well-known/jwks.json", Operation.DOCUMENT: "/openapi.json"}
+    path = fixed.get(operation, f"/requests/{ID}/{operation}")
+    if method in METHODS[operation] or (method == "HEAD" and METHODS[operation] == ("GET",)):
+        assert find_route(method, path).operation is operation
     else:
         with pytest.raises(MethodNotAllowed) as refusal:
             find_route(method, path)
-        assert refusal.value.headers == ((b"allow", ", ".join(METHODS[verb]).encode()),)
+        assert refusal.value.headers == ((b"allow", ", ".join(METHODS[operation]).encode()),)
 
 
 APP_ROUTES = [
-    ("POST", "/o/a", Route(Verb.SUBMIT, target="/", app="/o/a")),
-    ("POST", "/o/a/", Route(Verb.SUBMIT, target="/", app="/o/a")),
-    ("GET", "/fal-ai/wan2.1/v2.2/text%2Fvideo/", Route(Verb.SUBMIT, target="/v2.2/text%2Fvideo/", app="/fal-ai/wan2.1")),
-    ("POST", "/o/a//x", Route(Verb.SUBMIT, target="//x", app="/o/a")),
-    ("POST", "/workflows/o/a", Route(Verb.SUBMIT, target="/", app="/workflows/o/a")),
-    ("POST", "/comfy/o/a/b", Route(Verb.SUBMIT, target="/b", app="/comfy/o/a")),
-    ("POST", "/123-demo", Route(Verb.SUBMIT, target="/", app="/123/demo")),
-    ("POST", "/123-demo/", Route(Verb.SUBMIT, target="/", app="/123/demo")),
-    ("POST", "/123-demo/x", Route(Verb.SUBMIT, target="/", app="/123-demo/x")),
-    ("GET", f"/o/a/requests/{ID}", Route(Verb.RESPONSE, ID, app="/o/a")),
-    ("HEAD", f"/o/a/requests/{ID}/", Route(Verb.RESPONSE, ID, app="/o/a")),
-    ("GET", f"/o/a/requests/{ID}/response", Route(Verb.RESPONSE, ID, app="/o/a")),
-    ("GET", f"/o/a/requests/{ID}/status", Route(Verb.STATUS, ID, app="/o/a")),
-    ("GET", f"/o/a/requests/{ID}/status/", Route(Verb.STATUS, ID, app="/o/a")),
-    ("PUT", f"/o/a/requests/{ID}/cancel", Route(Verb.CANCEL, ID, app="/o/a")),
-    ("PUT", f"/comfy/o/a/requests/{ID}/cancel/", Route(Verb.CANCEL, ID, app="/comfy/o/a")),
-    ("GET", f"/123-demo/requests/{ID}/status", Route(Verb.STATUS, ID, app="/123/demo")),
-    ("GET", f"/o/a/v1/fast/requests/{ID}/response/", Route(Verb.RESPONSE, ID, app="/o/a")),
-    ("GET", f"/o/a/v1/requests/{ID}", Route(Verb.RESPONSE, ID, app="/o/a")),
-    ("PUT", f"/o/a/v1/requests/{ID}/cancel", Route(Verb.CANCEL, ID, app="/o/a")),
+    ("POST", "/o/a", Route(Operation.SUBMIT, target="/", app="/o/a")),
+    ("POST", "/o/a/", Route(Operation.SUBMIT, target="/", app="/o/a")),
+    ("GET", "/fal-ai/wan2.1/v2.2/text%2Fvideo/", Route(Operation.SUBMIT, target="/v2.2/text%2Fvideo/", app="/fal-ai/wan2.1")),
+    ("POST", "/o/a//x", Route(Operation.SUBMIT, target="//x", app="/o/a")),
+    ("POST", "/workflows/o/a", Route(Operation.SUBMIT, target="/", app="/workflows/o/a")),
+    ("POST", "/comfy/o/a/b", Route(Operation.SUBMIT, target="/b", app="/comfy/o/a")),
+    ("POST", "/123-demo", Route(Operation.SUBMIT, target="/", app="/123/demo")),
+    ("POST", "/123-demo/", Route(Operation.SUBMIT, target="/", app="/123/demo")),
+    ("POST", "/123-demo/x", Route(Operation.SUBMIT, target="/", app="/123-demo/x")),
+    ("GET", f"/o/a/requests/{ID}", Route(Operation.RESPONSE, ID, app="/o/a")),
+    ("HEAD", f"/o/a/requests/{ID}/", Route(Operation.RESPONSE, ID, app="/o/a")),
+    ("GET", f"/o/a/requests/{ID}/response", Route(Operation.RESPONSE, ID, app="/o/a")),
+    ("GET", f"/o/a/requests/{ID}/status", Route(Operation.STATUS, ID, app="/o/a")),
+    ("GET", f"/o/a/requests/{ID}/status/", Route(Operation.STATUS, ID, app="/o/a")),
+    ("PUT", f"/o/a/requests/{ID}/cancel", Route(Operation.CANCEL, ID, app="/o/a")),
+    ("PUT", f"/comfy/o/a/requests/{ID}/cancel/", Route(Operation.CANCEL, ID, app="/comfy/o/a")),
+    ("GET", f"/123-demo/requests/{ID}/status", Route(Operation.STATUS, ID, app="/123/demo")),
+    ("GET", f"/o/a/v1/fast/requests/{ID}/response/", Route(Operation.RESPONSE, ID, app="/o/a")),
+    ("GET", f"/o/a/v1/requests/{ID}", Route(Operation.RESPONSE, ID, app="/o/a")),
+    ("PUT", f"/o/a/v1/requests/{ID}/cancel", Route(Operation.CANCEL, ID, app="/o/a")),
     # Directly behind the app a malformed id stays one; behind a path it is the application's own.
-    ("GET", "/o/a/requests/not-an-id/status", Route(Verb.STATUS, "not-an-id", app="/o/a")),
-    ("GET", "/o/a/requests//status", Route(Verb.STATUS, "", app="/o/a")),
-    ("GET", "/o/a/v1/requests/not-an-id", Route(Verb.SUBMIT, target="/v1/requests/not-an-id", app="/o/a")),
-    ("POST", f"/o/a/v1/requests/{ID}/approve", Route(Verb.SUBMIT, target=f"/v1/requests/{ID}/approve", app="/o/a")),
-    ("POST", "/o/a/v1/requests", Route(Verb.SUBMIT, target="/v1/requests", app="/o/a")),
-    ("POST", "/o/a/requests-list", Route(Verb.SUBMIT, target="/requests-list", app="/o/a")),
+    ("GET", "/o/a/requests/not-an-id/status", Route(Operation.STATUS, "not-an-id", app="/o/a")),
+    ("GET", "/o/a/requests//status", Route(Operation.STATUS, "", app="/o/a")),
+    ("GET", "/o/a/v1/requests/not-an-id", Route(Operation.SUBMIT, target="/v1/requests/not-an-id", app="/o/a")),
+    ("POST", f"/o/a/v1/requests/{ID}/approve", Route(Operation.SUBMIT, target=f"/v1/requests/{ID}/approve", app="/o/a")),
+    ("POST", "/o/a/v1/requests", Route(Operation.SUBMIT, target="/v1/requests", app="/o/a")),
+    ("POST", "/o/a/requests-list", Route(Operation.SUBMIT, target="/requests-list", app="/o/a")),
 ]
 
 
@@ -147,19 +147,19 @@ def test_what_is_no_route_of_an_app(path: str) -> None:
 def test_a_path_of_many_words_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    class Asked(dict[str, Verb]):
-        def get(self, word: str, default: Verb | None = None) -> Verb | None:  # type: ignore[override]
+    class Asked(dict[str, Operation]):
+        def get(self, word: str, default: Operation | None = None) -> Operation | None:  # type: ignore[override]
             asked.append(word)
             return super().get(word, default)
 
-    monkeypatch.setattr(routes, "OF_APP", Asked(routes.OF_APP))
+    monkeypatch.setattr(routes, "APP_SUFFIXES", Asked(routes.APP_SUFFIXES))
     path = "/x" + "/requests" * 1000
-    assert find_host_route("POST", f"/o/a{path}") == Route(Verb.SUBMIT, target=path, app="/o/a")
+    assert find_host_route("POST", f"/o/a{path}") == Route(Operation.SUBMIT, target=path, app="/o/a")
     assert len("".join(asked)) < 50 * 1000
 
 
 def test_the_keys_are_at_the_root_of_a_host_too() -> None:
-    assert find_host_route("GET", "/.well-known/jwks.json") == Route(Verb.KEYS)
+    assert find_host_route("GET", "/.well-known/jwks.json") == Route(Operation.KEYS)
     with pytest.raises(MethodNotAllowed):
         find_host_route("POST", "/.well-known/jwks.json")
 

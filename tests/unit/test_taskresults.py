@@ -11,7 +11,7 @@ from queue_middleware.models import StoredResponse
 from queue_middleware.tasks import TaskRecord, TaskStatus
 from queue_middleware.taskspec import TaskSpec
 from queue_middleware.wire import asyncqueue as wire
-from queue_middleware.wire.taskresults import measure, spell
+from queue_middleware.wire.taskresults import measure, serialize
 from tests.nouns import a_view
 
 
@@ -47,7 +47,7 @@ async def test_piece_by_piece_it_is_what_it_is_as_a_whole(body: bytes, size: int
         size = 65_537  # letters are cut through all the same
     record = a_record(body)
     spelling = await measure(pieces(body, size), len(body))
-    spelled = b"".join([piece async for piece in spell(pieces(body, size), spelling)])
+    spelled = b"".join([piece async for piece in serialize(pieces(body, size), spelling)])
     assert len(spelled) == spelling.length
     for whole, (before, after) in (
         (wire.task_body(record), wire.task_frame(record, spelling)),
@@ -60,4 +60,4 @@ async def test_piece_by_piece_it_is_what_it_is_as_a_whole(body: bytes, size: int
 async def test_no_piece_is_long_once_it_is_spelled() -> None:
     body = b"\0" * 2**20
     spelling = await measure(pieces(body, 2**18), len(body))
-    assert max([len(piece) async for piece in spell(pieces(body, 2**18), spelling)]) <= 6 * 2**16
+    assert max([len(piece) async for piece in serialize(pieces(body, 2**18), spelling)]) <= 6 * 2**16

@@ -1,4 +1,4 @@
-"""Who is it? A key, or what the service's own `authenticate` says; and what belongs to whom."""
+"""Authenticates clients by API keys or the operator's `authenticate`, and identifies clients for limits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from queue_middleware.errors import BadRequest, Unauthorized
 from queue_middleware.models import OWNED
 
 Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
-"""From a request to the name of who sends it, or None for a stranger."""
+"""Returns the submitter identity of a request, or None if it is unknown."""
 
 _NAMED_KEY = re.compile(r"([A-Za-z0-9_-]{1,128}):.+")
 _SCHEMES = ("key", "bearer")
@@ -30,14 +30,14 @@ _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]*)?|([0-9.]+):[0-9]*")
 
 
 class Access:
-    """Asks everybody who he is, where there is something to ask by. `api_keys` and `authenticate` may both be given."""
+    """Authenticates clients, if it is configured. `api_keys` and `authenticate` may be combined."""
 
     def __init__(self, api_keys: Iterable[str] = (), authenticate: Authenticate | None = None) -> None:
         self._known = [(_digest(key), name_of(key)) for key in api_keys]
         self._authenticate = authenticate
         self.takes_keys = bool(self._known)
         self.is_asked = self.takes_keys or authenticate is not None
-        """Without it a request's id is all that is needed to see it."""
+        """If False, knowing a request's id is enough to read it."""
 
     async def identify(self, scope: Scope) -> str:
         """The identity of the client: of any key that is known, in whichever header, or else what `authenticate` says.
@@ -61,7 +61,7 @@ class Access:
         raise Unauthorized("invalid key credentials")
 
     def _owner_of(self, key: str) -> str | None:
-        """All keys are looked at: how long it takes tells nothing about them."""
+        """Compare with every key, so that timing reveals nothing about them."""
         given = _digest(key)
         names = [name for known, name in self._known if hmac.compare_digest(known, given)]
         return names[0] if names else None

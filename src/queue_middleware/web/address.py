@@ -15,13 +15,14 @@ from queue_middleware.hosts import canonical_authority
 from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
-from queue_middleware.wire.routes import REMEMBERED
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 _NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")
 """RFC 9112 §3.2, RFC 3986 §3.2.2."""
 _MOST_LAYERS = 64
 """Middlewares that are looked behind; one may wrap itself."""
+_MAX_CACHED_PATH = 512
+"""Characters. Shorter paths are cached, because clients poll the same ones."""
 _LONGEST_HOST = 300
 """Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
@@ -76,7 +77,7 @@ def _spellings(host: bytes) -> tuple[bytes, ...]:
 def split_address(scope: Scope, prefix: str) -> Address:
     """Take the address apart. What is not below the prefix came to one of our hosts."""
     path: str = scope["path"]
-    split = _split if len(path) < REMEMBERED else _split.__wrapped__
+    split = _split if len(path) < _MAX_CACHED_PATH else _split.__wrapped__
     return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
 
 

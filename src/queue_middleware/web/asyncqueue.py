@@ -1,4 +1,4 @@
-"""AsyncQueue's routes below `{prefix}/v1` (AsyncQueue contract): tasks, and what arrives for those that wait."""
+"""AsyncQueue's endpoints below `{prefix}/v1`: tasks, callbacks and signals (docs/reference/protocols/asyncqueue.md)."""
 
 from __future__ import annotations
 
@@ -16,102 +16,102 @@ from queue_middleware.pieces import pieces_of
 from queue_middleware.runtime import Runtime
 from queue_middleware.states import FINAL
 from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
-from queue_middleware.wire import asyncqueue as wire
-from queue_middleware.wire.fal import check_query
+from queue_middleware.wire.asyncqueue import created_body, error_body, page_body, task_body, task_frame
 from queue_middleware.wire.providers import providers_body
-from queue_middleware.wire.taskresults import measure, spell
-from queue_middleware.wire.taskroutes import CHANGING, OPEN, TaskRoute, TaskVerb, find_task_route
+from queue_middleware.wire.taskresults import measure, serialize
+from queue_middleware.wire.taskroutes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
 
-from .access import Access, address_of
-from .call import Call, ClientGone
-from .commissions import Commissions
-from .cross_site import CrossSiteCheck
-from .guesses import Guesses
-from .intake import CALLBACKS, Intake
+from .access import address_of
+from .commissions import TaskCreator
+from .guesses import LookupLimiter
+from .path_rules import check_query
+from .request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
 
-BELOW = "/v1/"
-LONGEST_POLL = 25.0
-"""Seconds; some servers and proxies wait no longer than 30."""
+PREFIX = "/v1/"
+MAX_PAGE = 100
+"""Tasks on one page of a list."""
+MAX_POLL_SECONDS = 25.0
+"""Some servers and proxies wait no longer than 30."""
 _NO_TASK = "Task not found"
 _NO_CALLBACK = "Invalid or expired callback ID"
 _NO_SIGNAL = "Invalid or expired signal token"
 
+Request = QueueRequest[TaskRoute]
 
-class TaskQueue:
+
+class TaskEndpoints:
     """Everything below `/v1`."""
 
-    def __init__(self, runtime: Runtime, access: Access, cross_site: CrossSiteCheck, intake: Intake) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
         self._runtime = runtime
-        self._access = access
-        self._cross_site = cross_site
-        self._intake = intake
-        self._callbacks = Intake(runtime.settings.max_request_body, CALLBACKS, runtime.settings.body_timeout)
-        self._commissions = Commissions(runtime)
-        self._guesses: Guesses | None = None
-        self._verbs: dict[TaskVerb, Callable[[Call, TaskRoute], Awaitable[None]]] = {
-            TaskVerb.CREATE: self._create,
-            TaskVerb.LIST: self._list,
-            TaskVerb.READ: self._read,
-            TaskVerb.CANCEL: self._cancel,
-            TaskVerb.CALLBACK: self._callback,
-            TaskVerb.SIGNAL: self._signal,
-            TaskVerb.PROVIDERS: self._providers,
+        self._bodies = bodies
+        self._callback_bodies = BodyReader(runtime.settings.max_request_body, MAX_CALLBACK_BYTES, runtime.settings.body_timeout)
+        self._creator = TaskCreator(runtime)
+        self._limiter: LookupLimiter | None = None
+        handlers: dict[TaskOperation, Callable[[Request], Awaitable[None]]] = {
+            TaskOperation.CREATE: self._create,
+            TaskOperation.LIST: self._list,
+            TaskOperation.READ: self._read,
+            TaskOperation.CANCEL: self._cancel,
+            TaskOperation.CALLBACK: self._callback,
+            TaskOperation.SIGNAL: self._signal,
+            TaskOperation.PROVIDERS: self._providers,
+        }
+        self._endpoints = {
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
         }
 
-    async def serve(self, call: Call) -> None:
-        """Answer a request whose path below the prefix begins with `BELOW`."""
-        call.body_is_unread = call.scope["method"] == "POST"
-        _hide_path(call.scope)
-        try:
-            route = find_task_route(call.scope["method"], call.address.rest.removeprefix("/v1"))
-            if route.verb in CHANGING:
-                self._cross_site.check(call.scope)
-            self._runtime.check_running()
-            if self._access.is_asked and route.verb not in OPEN:
-                call.identity = await self._access.identify(call.scope)
-            await self._verbs[route.verb](call, route)
-        except ClientGone:
-            return
-        except QueueError as error:
-            headers = (*error.headers, (b"connection", b"close")) if call.body_is_unread else error.headers
-            await call.answer(error.status, wire.error_body(error.detail), headers)
+    def match(self, request: Request) -> Endpoint:
+        """Find the endpoint of a request whose path below the prefix begins with `PREFIX`.
+
+        Raises `UnknownRoute`, `MethodNotAllowed`.
+        """
+        method = request.scope["method"]
+        request.body_unread = method == "POST"
+        _hide_path(request.scope)
+        request.route = route = find_task_route(method, request.address.rest.removeprefix("/v1"))
+        return self._endpoints[route.operation]
+
+    def error_response(self, request: Request, error: QueueError) -> tuple[int, bytes, Headers]:
+        """AsyncQueue's shape of an error."""
+        return error.status, error_body(error.detail), error.headers
 
     # --- tasks
 
-    async def _create(self, call: Call, route: TaskRoute) -> None:
+    async def _create(self, request: Request) -> None:
         try:
-            body = await self._intake.read(call, _headers(call))
-            submission, created = await self._commissions.take(call, body)
+            body = await self._bodies.read(request, request.headers)
+            submission, created = await self._creator.create(request, body)
         finally:
-            self._intake.done(call)
+            self._bodies.done(request)
         with submission:
-            call.request_id = created.record.job.request_id
-            await call.answer(201, wire.created_body(*created))
+            request.request_id = created.record.job.request_id
+            await request.respond(201, created_body(*created))
 
-    async def _list(self, call: Call, route: TaskRoute) -> None:
-        if call.identity is None:
-            raise NotAllowed("tasks can be listed where the service knows whose they are: with 'api_keys' or 'authenticate'")
-        asked = _parameters(call)
-        status = asked.get("status") or None
+    async def _list(self, request: Request) -> None:
+        if request.identity is None:
+            raise NotAllowed("listing tasks needs authentication; set the option 'api_keys' or pass 'authenticate'")
+        parameters = _parameters(request)
+        status = parameters.get("status") or None
         if status is not None and status not in set(TaskStatus):
-            raise BadRequest(f"status is {status[:64]!r}; it takes {', '.join(TaskStatus)}")
-        limit = _whole(asked, "limit", 20, 1, wire.LARGEST_PAGE)
-        offset = _whole(asked, "offset", 0, 0, 2**53)
-        page = await self._runtime.tasks(call.client, TaskStatus(status) if status else None, limit=limit, offset=offset)
-        await call.answer(200, wire.page_body(page, limit, offset))
+            raise BadRequest(f"status is {status[:64]!r}; expected one of {', '.join(TaskStatus)}")
+        limit = _integer(parameters, "limit", 20, 1, MAX_PAGE)
+        offset = _integer(parameters, "offset", 0, 0, 2**53)
+        page = await self._runtime.tasks(request.client, TaskStatus(status) if status else None, limit=limit, offset=offset)
+        await request.respond(200, page_body(page, limit, offset))
 
-    async def _read(self, call: Call, route: TaskRoute) -> None:
-        seconds = _whole(_parameters(call), "wait", 0, 0, 10**6)
-        record = await self._mine(call, route)
+    async def _read(self, request: Request) -> None:
+        seconds = _integer(_parameters(request), "wait", 0, 0, 10**6)
+        record = await self._own_task(request)
         if seconds and record.job.state not in FINAL:
-            record = await self._changed(call, record, min(seconds, LONGEST_POLL))
-        await self._answer_with(call, record)
+            record = await self._wait_for_change(request, record, min(seconds, MAX_POLL_SECONDS))
+        await self._respond_with(request, record)
 
-    async def _changed(self, call: Call, record: TaskRecord, seconds: float) -> TaskRecord:
-        """The task once it is called something else than now, or after so many seconds, or when the process is to end."""
+    async def _wait_for_change(self, request: Request, record: TaskRecord, seconds: float) -> TaskRecord:
+        """Return the task once its status changes, `seconds` have passed, or the process shuts down."""
         task_id = record.job.request_id
         try:
-            async with asyncio.timeout(seconds), self._runtime.follow(task_id, call.send) as follower:
+            async with asyncio.timeout(seconds), self._runtime.follow(task_id, request.send) as follower:
                 began = record = await self._runtime.task(task_id)
                 while record.status is began.status and record.job.state not in FINAL:
                     await follower.news(seconds)
@@ -122,105 +122,101 @@ class TaskQueue:
             return await self._runtime.task(task_id)
         return record
 
-    async def _cancel(self, call: Call, route: TaskRoute) -> None:
-        record = await self._mine(call, route)
+    async def _cancel(self, request: Request) -> None:
+        record = await self._own_task(request)
         if await self._runtime.cancel(record.job.request_id) is Cancelled.FINISHED:
             raise AlreadyEnded(f"the task has already ended: {record.status}")
-        await self._answer_with(call, await self._runtime.task(record.job.request_id))
+        await self._respond_with(request, await self._runtime.task(record.job.request_id))
 
-    async def _mine(self, call: Call, route: TaskRoute) -> TaskRecord:
-        """The task of a route. Raises `UnknownRequest`, `Forbidden`."""
+    async def _own_task(self, request: Request) -> TaskRecord:
+        """The task that the path names. Raises `UnknownRequest`, `Forbidden`."""
         try:
-            record = await self._runtime.task(route.id)
+            record = await self._runtime.task(request.route.id)
         except UnknownRequest:
             raise UnknownRequest(_NO_TASK) from None
-        if call.identity is not None and record.job.identity != call.identity:
-            raise Forbidden("this task is somebody else's")
-        call.request_id = record.job.request_id
+        if request.identity is not None and record.job.identity != request.identity:
+            raise Forbidden("this task belongs to another submitter")
+        request.request_id = record.job.request_id
         return record
 
-    async def _answer_with(self, call: Call, record: TaskRecord) -> None:
+    async def _respond_with(self, request: Request, record: TaskRecord) -> None:
         response = record.response
         if response is None or (response.parts == 0 and len(response.body) <= PART):
-            await call.answer(200, wire.task_body(record))
+            await request.respond(200, task_body(record))
         else:
-            await self._answer_in_pieces(call, record, response)
+            await self._respond_in_chunks(request, record, response)
 
-    async def _answer_in_pieces(self, call: Call, record: TaskRecord, response: StoredResponse) -> None:
-        """A long result is read twice, and never in memory: how long its JSON is has to be known before it is sent."""
-        pieces = partial(pieces_of, self._runtime.output, record.job.key, response)
-        spelling = await measure(pieces(), response.size)
-        before, after = wire.task_frame(record, spelling)
-        await call.start_json(200, len(before) + spelling.length + len(after))
-        await call.send({"type": "http.response.body", "body": before, "more_body": True})
-        async for piece in spell(pieces(), spelling):
-            await call.send({"type": "http.response.body", "body": piece, "more_body": True})
-        await call.send({"type": "http.response.body", "body": after})
+    async def _respond_in_chunks(self, request: Request, record: TaskRecord, response: StoredResponse) -> None:
+        """Read a long result twice instead of holding it in memory: the length of its JSON is sent before the JSON."""
+        chunks = partial(pieces_of, self._runtime.output, record.job.key, response)
+        encoding = await measure(chunks(), response.size)
+        before, after = task_frame(record, encoding)
+        await request.start_json(200, len(before) + encoding.length + len(after))
+        await request.send({"type": "http.response.body", "body": before, "more_body": True})
+        async for chunk in serialize(chunks(), encoding):
+            await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await request.send({"type": "http.response.body", "body": after})
 
-    # --- from outside
+    # --- callbacks and signals
 
-    async def _callback(self, call: Call, route: TaskRoute) -> None:
+    async def _callback(self, request: Request) -> None:
         reception = self._runtime.reception
         try:
-            # Before its body: a stranger's takes no room here.
-            await reception.find(SecretId.CALLBACK, route.id)
-            body = await self._callbacks.read(call, _headers(call))
-            await reception.callback(route.id, _headers(call), body)
+            # Looked up before the body is read: a body for an unknown id takes no memory.
+            await reception.find(SecretId.CALLBACK, request.route.id)
+            body = await self._callback_bodies.read(request, request.headers)
+            await reception.callback(request.route.id, request.headers, body)
         except UnknownRequest:
-            self._count_guess(call)
+            self._count_failed_lookup(request)
             raise UnknownRequest(_NO_CALLBACK) from None
         finally:
-            self._callbacks.done(call)
-        await call.answer(200, b'{"ok": true}')
+            self._callback_bodies.done(request)
+        await request.respond(200, b'{"ok": true}')
 
-    async def _signal(self, call: Call, route: TaskRoute) -> None:
+    async def _signal(self, request: Request) -> None:
         reception = self._runtime.reception
         try:
-            await reception.find(SecretId.SIGNAL, route.id)
-            body = await self._callbacks.read(call, _headers(call))
-            waiter = await reception.signal(route.id, body)
+            await reception.find(SecretId.SIGNAL, request.route.id)
+            body = await self._callback_bodies.read(request, request.headers)
+            waiter = await reception.signal(request.route.id, body)
         except UnknownRequest:
-            self._count_guess(call)
+            self._count_failed_lookup(request)
             raise UnknownRequest(_NO_SIGNAL) from None
         finally:
-            self._callbacks.done(call)
-        await call.answer(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
+            self._callback_bodies.done(request)
+        await request.respond(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
 
-    def _count_guess(self, call: Call) -> None:
-        if self._guesses is None:
-            self._guesses = Guesses()
-        self._guesses.count(address_of(call.scope))
+    def _count_failed_lookup(self, request: Request) -> None:
+        if self._limiter is None:
+            self._limiter = LookupLimiter()
+        self._limiter.count(address_of(request.scope))
 
-    async def _providers(self, call: Call, route: TaskRoute) -> None:
-        await call.answer(200, providers_body())
-
-
-def _headers(call: Call) -> Headers:
-    return tuple(call.scope["headers"])
+    async def _providers(self, request: Request) -> None:
+        await request.respond(200, providers_body())
 
 
 def _hide_path(scope: Scope) -> None:
-    """Servers write the path of the scope to their access logs when the answer begins, and an id in it is a secret.
+    """Remove secret ids from the path of the scope, which servers write to their access logs when the response starts.
 
-    Whatever the answer is going to be: a provider may look at the address with GET first, or call while we are stopping.
+    Done before any check: a provider may probe the URL with GET first, or call it during shutdown.
     """
-    for word in ("callbacks", "signals"):
-        before, found, _ = scope["path"].partition(f"/v1/{word}/")
+    for name in ("callbacks", "signals"):
+        before, found, _ = scope["path"].partition(f"/v1/{name}/")
         if found:
             scope["path"] = f"{before}{found}hidden"
             scope["raw_path"] = scope["path"].encode()
 
 
-def _parameters(call: Call) -> dict[str, str]:
-    query: bytes = call.scope["query_string"]
+def _parameters(request: Request) -> dict[str, str]:
+    query: bytes = request.scope["query_string"]
     check_query(query)
     return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
 
 
-def _whole(asked: dict[str, str], name: str, default: int, least: int, most: int) -> int:
-    text = asked.get(name, "")
+def _integer(parameters: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = parameters.get(name, "")
     if not text:
         return default
     if not (text.isascii() and text.isdigit() and len(text) <= 20) or not least <= int(text) <= most:
-        raise BadRequest(f"{name} is {text[:64]!r}; it takes a whole number from {least} to {most}")
+        raise BadRequest(f"{name} is {text[:64]!r}; expected a whole number from {least} to {most}")
     return int(text)

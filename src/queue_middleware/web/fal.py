@@ -1,187 +1,184 @@
-"""fal's queue as an ASGI application, in all its forms and aliases (fal queue contract, sections 1, 3, 5, 6, 13).
-
-Raw ASGI, because a client polls ten times a second: a routing layer would cost more than the answer.
-"""
+"""fal's queue endpoints in both URL forms (docs/reference/protocols/fal.md, sections 1, 3, 5, 6 and 13)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
 
-from starlette.types import Receive, Scope, Send
-
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
-from queue_middleware.models import Cancelled, Job, Result
+from queue_middleware.models import Cancelled, Headers, Job, Result
 from queue_middleware.pieces import pieces_of
 from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.scope import origin
 from queue_middleware.wire import fal, openapi
-from queue_middleware.wire.event_ids import read_heard
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers, refusal
-from queue_middleware.wire.links import Links
-from queue_middleware.wire.routes import CHANGING, OF_ONE_REQUEST, OPEN, Verb, find_host_route, find_route
+from queue_middleware.wire.event_ids import read_resume_point
+from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
+from queue_middleware.wire.fal import Links
+from queue_middleware.wire.routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 
 from .access import Access
-from .address import base_url, host_of, split_address
-from .asyncqueue import BELOW, TaskQueue
-from .call import Call, ClientGone
-from .cross_site import CrossSiteCheck
-from .intake import SUBMISSIONS, Intake
-from .logtexts import LogTexts
+from .address import base_url, host_of
+from .logtexts import LogCache
+from .request import BodyReader, Endpoint, QueueRequest
 from .result_headers import served_headers
 from .streams import StatusStream
-from .submission import Submissions
+from .submission import SubmissionReader
+
+Request = QueueRequest[Route]
 
 
-class FalQueue:
-    """Everything under the prefix, and at the root of the hosts that are the queue's."""
+class FalEndpoints:
+    """Everything that belongs to fal's protocol."""
 
-    def __init__(self, runtime: Runtime, access: Access) -> None:
+    def __init__(self, runtime: Runtime, access: Access, bodies: BodyReader) -> None:
         self._runtime = runtime
         self._access = access
-        self._cross_site = CrossSiteCheck(runtime.settings)
-        self._settings = settings = runtime.settings
-        intake = Intake(settings.max_request_body, SUBMISSIONS, settings.body_timeout)
-        self._tasks = TaskQueue(runtime, access, self._cross_site, intake)
-        self._app = settings.queue_app
-        self._submissions = Submissions(runtime, intake)
-        self._logs = LogTexts(runtime.logs)
-        self._verbs: dict[Verb, Callable[[Call], Awaitable[None]]] = {
-            Verb.SUBMIT: self._submit,
-            Verb.STATUS: self._status,
-            Verb.STREAM: self._stream,
-            Verb.RESPONSE: self._response,
-            Verb.CANCEL: self._cancel,
-            Verb.KEYS: self._keys,
-            Verb.DOCUMENT: self._document,
+        self._settings = runtime.settings
+        self._app = runtime.settings.queue_app
+        self._submissions = SubmissionReader(runtime, bodies)
+        self._logs = LogCache(runtime.logs)
+        handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
+            Operation.SUBMIT: self._submit,
+            Operation.STATUS: self._status,
+            Operation.STREAM: self._stream,
+            Operation.RESPONSE: self._response,
+            Operation.CANCEL: self._cancel,
+            Operation.KEYS: self._keys,
+            Operation.DOCUMENT: self._document,
+        }
+        self._endpoints = {
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
         }
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one HTTP request under the prefix, or to one of `fal_hosts`."""
-        call = Call(scope, receive, send)
-        try:
-            call.address = address = split_address(scope, self._settings.prefix)
-            if address.rest.startswith(BELOW) and not address.at_host:
-                return await self._tasks.serve(call)
-            call.route = (find_host_route if address.at_host else find_route)(scope["method"], address.rest)
-            if self._app is not None and call.route.app:
-                self._check_app(self._app, call.route.app)
-            call.body_is_unread = call.route.verb is Verb.SUBMIT
-            if call.route.verb in CHANGING:
-                self._cross_site.check(scope)
-            self._runtime.check_running()
-            if self._access.is_asked and call.route.verb not in OPEN:
-                call.identity = await self._access.identify(scope)
-            if call.route.verb in OF_ONE_REQUEST and not is_request_id(call.route.request_id):
-                raise UnknownRequest("an id of another form is unknown like any other")
-            await self._verbs[call.route.verb](call)
-        except ClientGone:
-            return None
-        except UnknownRequest:
-            call.name_request()
-            await call.answer(404, fal.NOT_FOUND)
-        except QueueError as error:
-            call.name_request()
-            body, headers = refusal(error)
-            await call.answer(error.status, body, (*headers, (b"connection", b"close")) if call.body_is_unread else headers)
+    def match(self, request: Request) -> Endpoint:
+        """Find the endpoint of a request. Raises `UnknownRoute`, `MethodNotAllowed`."""
+        address = request.address
+        find = find_host_route if address.at_host else find_route
+        request.route = route = find(request.scope["method"], address.rest)
+        if self._app is not None and route.app:
+            _check_app(self._app, route.app)
+        request.body_unread = route.operation is Operation.SUBMIT
+        return self._endpoints[route.operation]
 
-    async def _submit(self, call: Call) -> None:
-        links = self._links(call)  # may be refused, and then nothing is stored
-        with await self._submissions.take(call) as receipt:
-            call.request_id = receipt.request_id
-            await call.answer(200, fal.submitted_body(receipt.request_id, receipt.position, links))
+    def error_response(self, request: Request, error: QueueError) -> tuple[int, bytes, Headers]:
+        """Fal's shape of an error; the response names the request that was asked about."""
+        route: Route | None = getattr(request, "route", None)
+        if route is not None and is_request_id(route.request_id):
+            request.request_id = route.request_id.lower()
+        if isinstance(error, UnknownRequest):
+            return 404, fal.NOT_FOUND, ()
+        return error.status, *fal.error_response(error)
 
-    async def _status(self, call: Call) -> None:
-        job = await self._runtime.job(call.route.request_id)
-        _check_owner(call, job)
-        call.request_id = job.request_id
-        # Behind the job: a job that was at its end by then has all its lines.
-        entries = await self._logs.of(job) if fal.wants_logs(call.scope["query_string"]) else None
-        await call.answer(200 if fal.is_over(job) else 202, fal.status_body(job, self._links(call), entries))
+    async def _submit(self, request: Request) -> None:
+        links = self._links(request)  # may be refused, and then nothing is stored
+        with await self._submissions.submit(request) as receipt:
+            request.request_id = receipt.request_id
+            await request.respond(200, fal.submitted_body(receipt.request_id, receipt.position, links))
 
-    async def _stream(self, call: Call) -> None:
-        links = self._links(call)
-        lines = fal.wants_logs(call.scope["query_string"])
-        async with self._runtime.follow(call.route.request_id, call.send, lines=lines) as follower:
-            _check_owner(call, follower.glance.job)
-            call.request_id = follower.glance.job.request_id
-            heard = read_heard(call.scope["headers"])
-            if heard.end and fal.is_over(follower.glance.job):
-                await call.answer_nothing()  # with which `EventSource` does not come again
+    async def _status(self, request: Request) -> None:
+        job = await self._runtime.job(_request_id(request))
+        _check_submitter(request, job)
+        request.request_id = job.request_id
+        # Read after the job: a job that had ended by then has all its lines.
+        entries = await self._logs.get(job) if fal.wants_logs(request.scope["query_string"]) else None
+        body = fal.status_body(job, self._links(request), entries)
+        await request.respond(200 if fal.is_over(job) else 202, body)
+
+    async def _stream(self, request: Request) -> None:
+        request_id = _request_id(request)
+        links = self._links(request)
+        lines = fal.wants_logs(request.scope["query_string"])
+        async with self._runtime.follow(request_id, request.send, lines=lines) as follower:
+            job = follower.glance.job
+            _check_submitter(request, job)
+            request.request_id = job.request_id
+            resume = read_resume_point(request.scope["headers"])
+            if resume.ended and fal.is_over(job):
+                await request.respond_empty()  # 204 keeps `EventSource` from reconnecting
                 return
 
-            def spell(job: Job, entries: str | None) -> bytes:
+            def render(job: Job, entries: str | None) -> bytes:
                 return fal.status_body(job, links, entries)
 
-            await StatusStream(call, follower, heard, spell, self._runtime.logs).run()
+            await StatusStream(request, follower, resume, render, self._runtime.logs).run()
 
-    async def _response(self, call: Call) -> None:
-        result = await self._result(call)
-        call.request_id = result.job.request_id
+    async def _response(self, request: Request) -> None:
+        result = await self._result(request)
+        request.request_id = result.job.request_id
         if result.job.failure is not None:
             failure = result.job.failure
-            await call.answer(STATUS[failure.error_type], failure_body(failure), failure_headers(failure))
+            await request.respond(STATUS[failure.error_type], failure_body(failure), failure_headers(failure))
         else:
-            await self._replay_answer(call, result)
+            await self._send_stored_response(request, result)
 
-    async def _result(self, call: Call) -> Result:
-        if call.identity is not None:  # also before there is one: whose it is comes first
-            _check_owner(call, await self._runtime.job(call.route.request_id))
-        return await self._runtime.result(call.route.request_id)
+    async def _result(self, request: Request) -> Result:
+        request_id = _request_id(request)
+        if request.identity is not None:  # also before there is a result: its existence is not for other submitters to learn
+            _check_submitter(request, await self._runtime.job(request_id))
+        return await self._runtime.result(request_id)
 
-    async def _replay_answer(self, call: Call, result: Result) -> None:
-        """Status, headers and body as the application gave them; a streamed answer leaves as it is read."""
+    async def _send_stored_response(self, request: Request, result: Result) -> None:
+        """Send status, headers and body as the application returned them. A chunked body is sent while it is read."""
         response = result.response
         if response is None:
-            raise UnknownRequest("the result is no longer kept")
-        # Read before the first byte is sent: retention may have taken it, and then it is a 404. What is taken later breaks off
-        # the connection, so that no client takes a part for the whole.
-        pieces = pieces_of(self._runtime.output, result.job.key, response)
-        piece = await anext(pieces)
-        kept = served_headers(response.headers, call.scope["headers"], external=result.external)
+            raise UnknownRequest("the result is no longer stored")
+        # The first chunk is read before anything is sent: if retention has deleted the result, the response is 404. If a later
+        # chunk is missing, the connection breaks off, so that no client takes a prefix for the whole.
+        chunks = pieces_of(self._runtime.output, result.job.key, response)
+        chunk = await anext(chunks)
+        kept = served_headers(response.headers, request.scope["headers"], external=result.external)
         headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
-        await call.start(response.status, headers)
+        await request.start(response.status, headers)
         for _ in range(response.parts):
-            await call.send({"type": "http.response.body", "body": piece, "more_body": True})
-            piece = await anext(pieces)
-        await call.send({"type": "http.response.body", "body": piece})
+            await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            chunk = await anext(chunks)
+        await request.send({"type": "http.response.body", "body": chunk})
 
-    async def _cancel(self, call: Call) -> None:
-        if call.identity is not None:
-            _check_owner(call, await self._runtime.job(call.route.request_id))
-        outcome = await self._runtime.cancel(call.route.request_id)
-        call.request_id = call.route.request_id.lower()
+    async def _cancel(self, request: Request) -> None:
+        request_id = _request_id(request)
+        if request.identity is not None:
+            _check_submitter(request, await self._runtime.job(request_id))
+        outcome = await self._runtime.cancel(request_id)
+        request.request_id = request_id.lower()
         if outcome is Cancelled.FINISHED:
-            await call.answer(400, fal.ALREADY_COMPLETED)
+            await request.respond(400, fal.ALREADY_COMPLETED)
         else:
-            await call.answer(202, fal.CANCEL_REQUESTED)
+            await request.respond(202, fal.CANCEL_REQUESTED)
 
-    async def _keys(self, call: Call) -> None:
+    async def _keys(self, request: Request) -> None:
         keys = await self._runtime.keys()
-        await call.answer(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
+        await request.respond(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
-    async def _document(self, call: Call) -> None:
-        access, longest = self._access, self._settings.max_wait
-        await call.answer(200, openapi.document(self._links(call).base, access.is_asked, access.takes_keys, longest))
+    async def _document(self, request: Request) -> None:
+        access, max_wait = self._access, self._settings.max_wait
+        await request.respond(200, openapi.document(self._links(request).base, access.is_asked, access.takes_keys, max_wait))
 
-    def _check_app(self, served: str, app: str) -> None:
-        if not app.endswith(f"/{served}"):  # a namespace may stand in front
-            raise UnknownRoute(f"this queue is that of the app {served!r}, not of {app[1:200]!r}")
-
-    def _links(self, call: Call) -> Links:
-        """The URLs that this client is given, in the form in which he came."""
-        scope, app, public = call.scope, call.route.app, self._settings.public_url
-        if call.address.at_host:
-            # The host is the one that he insists on; what `public_url` knows better is only the scheme.
+    def _links(self, request: Request) -> Links:
+        """The URLs for this client, in the form that it used."""
+        scope, app, public = request.scope, request.route.app, self._settings.public_url
+        if request.address.at_host:
+            # The host is the one that the client used; only the scheme is better known from `public_url`.
             scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
             return Links(origin(scheme, host_of(scope), scope.get("root_path", "")) + app, response_end="")
         base = base_url(scope, self._settings)
         return Links(f"{base}/run{app}", response_end="") if app else Links(base)
 
 
-def _check_owner(call: Call, job: Job) -> None:
-    """Foreign and unknown ones look the same."""
-    if call.identity is not None and job.identity != call.identity:
-        raise UnknownRequest("somebody else's")
+def _request_id(request: Request) -> str:
+    """The id in the path. An id in another form raises `UnknownRequest`, like any id that is not stored."""
+    if not is_request_id(request.route.request_id):
+        raise UnknownRequest("the id is not a request id")
+    return request.route.request_id
+
+
+def _check_app(served: str, app: str) -> None:
+    if not app.endswith(f"/{served}"):  # a namespace may precede it
+        raise UnknownRoute(f"this queue serves the app {served!r}, not {app[1:200]!r}")
+
+
+def _check_submitter(request: Request, job: Job) -> None:
+    """A request of another submitter looks like one that does not exist."""
+    if request.identity is not None and job.identity != request.identity:
+        raise UnknownRequest("submitted with another identity")

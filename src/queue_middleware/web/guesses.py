@@ -1,4 +1,4 @@
-"""How often an address has named an id that there is not. Who knows one is never counted, whoever sits behind his address."""
+"""Rate limit on failed lookups of ids, by client address. Successful lookups are not counted."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _ADDRESSES = 10_000
 """Of more than so many the ones that were seen first are forgotten; an id has 256 bits, so this is not what keeps it."""
 
 
-class Guesses:
-    """Failed look-ups of the last minute, by address, in this process."""
+class LookupLimiter:
+    """Failed lookups of the last minute, by address, in this process."""
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self._clock = clock or asyncio.get_running_loop().time

@@ -1,87 +1,73 @@
-"""Submissions: judged before their body is read, bounded in memory until they are stored (fal queue contract, section 2)."""
+"""Reads, checks and stores fal submissions (docs/reference/protocols/fal.md, section 2)."""
 
 from __future__ import annotations
 
-import re
-from fnmatch import translate
-from urllib.parse import unquote
+from collections.abc import Mapping
+from urllib.parse import unquote_plus
 
-from queue_middleware.errors import BadRequest, HeadersTooLarge, NotAllowed
+from queue_middleware.errors import BadRequest, HeadersTooLarge
 from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.models import Headers, NewJob, StoredRequest
 from queue_middleware.mount import read_mount
 from queue_middleware.proxy_headers import ProxyHeaders
 from queue_middleware.runtime import Runtime
-from queue_middleware.settings import Settings
 from queue_middleware.starts import Submission
 from queue_middleware.taskspec import TaskSpec
-from queue_middleware.wire import fal
-from queue_middleware.wire.knobs import Knobs, read_knobs
+from queue_middleware.wire.knobs import SubmitOptions, read_options
 from queue_middleware.wire.placeholder import HINT, holds_place
+from queue_middleware.wire.routes import Route
 
 from .address import base_url, client_address, server_address
-from .call import Call
-from .intake import Intake
+from .path_rules import PathRules, check_length, check_query
+from .request import BodyReader, QueueRequest
 
 
-class PathRules:
-    """Which paths may be queued."""
+class SubmissionReader:
+    """Stores the submissions of one queue."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._prefix = settings.prefix
-        self._patterns = [re.compile(translate(pattern)) for pattern in settings.paths]
-
-    def check(self, target: str) -> None:
-        """Judge a percent-encoded path. Raises `BadRequest`, `NotAllowed`."""
-        fal.check_target(target, self._prefix)
-        if self._patterns and not any(pattern.match(unquote(target)) for pattern in self._patterns):
-            raise NotAllowed(f"the path {target!r} may not be queued; the option 'paths' names those that may")
-
-
-class Submissions:
-    """From a call to a stored job."""
-
-    def __init__(self, runtime: Runtime, intake: Intake) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
         self._runtime = runtime
-        self._intake = intake
+        self._bodies = bodies
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
         self._proxy = ProxyHeaders(runtime.settings.proxy_headers)
 
-    async def take(self, call: Call) -> Submission:
-        """Judge, read and store. Raises what is wrong with it, or `ClientGone`; then nothing was stored.
+    async def submit(self, request: QueueRequest[Route]) -> Submission:
+        """Check, read and store a submission. Raises a `QueueError` or `ClientDisconnected`; then nothing is stored.
 
-        To be answered inside of `with` the submission.
+        Send the response inside `with` of the returned submission.
         """
-        headers: Headers = tuple(call.scope["headers"])
-        query, parameters = fal.split_query(call.scope["query_string"])
-        call.body_is_unread = True
+        headers: Headers = tuple(request.scope["headers"])
+        query, parameters = split_query(request.scope["query_string"])
+        request.body_unread = True
         read = read_headers(headers, self._proxy.sets)
         if read.size > LARGEST_BLOCK:
-            raise HeadersTooLarge(f"the headers take {read.size} bytes, the most is {LARGEST_BLOCK}")
-        fal.check_length(call.route.target, query)
-        self._paths.check(call.route.target)
-        knobs = read_knobs(read.said, parameters, self._settings.max_attempts)
-        if knobs.callback_timeout is not None and knobs.callback_timeout > self._settings.max_wait:
+            raise HeadersTooLarge(f"the headers take {read.size} bytes; the maximum is {LARGEST_BLOCK}")
+        check_length(request.route.target, query)
+        self._paths.check(request.route.target)
+        options = read_options(read.said, parameters, self._settings.max_attempts)
+        if options.callback_timeout is not None and options.callback_timeout > self._settings.max_wait:
             most = self._settings.max_wait
             raise BadRequest(
-                f"fal_callback_timeout is {knobs.callback_timeout:g}; it takes at most {most:.15g} seconds (max_wait)"
+                f"fal_callback_timeout is {options.callback_timeout:g}; the maximum is {most:.15g} seconds (max_wait)"
             )
-        if knobs.webhook is not None:
-            knobs = knobs.replace(webhook=self._runtime.check_webhook(knobs.webhook))
+        if options.webhook is not None:
+            options = options.replace(webhook=self._runtime.check_webhook(options.webhook))
         try:
-            body = await self._intake.read(call, headers)
-            return await self._runtime.submit(self._new_job(call, read, query, knobs, body))
+            body = await self._bodies.read(request, headers)
+            return await self._runtime.submit(self._new_job(request, read, query, options, body))
         finally:
-            self._intake.done(call)
+            self._bodies.done(request)
 
-    def _new_job(self, call: Call, headers: RequestHeaders, query: bytes, knobs: Knobs, body: bytes) -> NewJob:
-        scope = call.scope
+    def _new_job(
+        self, request: QueueRequest[Route], headers: RequestHeaders, query: bytes, options: SubmitOptions, body: bytes
+    ) -> NewJob:
+        scope = request.scope
         client = client_address(scope)
-        request = StoredRequest(
+        stored = StoredRequest(
             method=scope["method"],
             root_path=scope.get("root_path", ""),
-            raw_path=(call.address.root + call.route.target).encode("latin-1"),
+            raw_path=(request.address.root + request.route.target).encode("latin-1"),
             query=query,
             headers=headers.replayed,
             client=client,
@@ -92,26 +78,48 @@ class Submissions:
             mount=read_mount(scope),
         )
         new = NewJob(
-            request=request,
-            client=call.client,
-            retry=knobs.retry,
-            priority=knobs.priority,
-            start_timeout=knobs.start_timeout,
-            webhook=knobs.webhook,
-            max_queue_length=knobs.max_queue_length,
-            short_lived=not knobs.store_io,
-            events=knobs.events,
+            request=stored,
+            client=request.client,
+            retry=options.retry,
+            priority=options.priority,
+            start_timeout=options.start_timeout,
+            webhook=options.webhook,
+            max_queue_length=options.max_queue_length,
+            short_lived=not options.store_io,
+            events=options.events,
         )
-        wanted = HINT in body or HINT in headers.values or HINT in query or HINT in request.raw_path
-        if wanted or knobs.callback_timeout is not None:
-            return self._with_task(call, new, knobs)
+        wanted = HINT in body or HINT in headers.values or HINT in query or HINT in stored.raw_path
+        if wanted or options.callback_timeout is not None:
+            return self._with_task(request, new, options)
         return new
 
-    def _with_task(self, call: Call, new: NewJob, knobs: Knobs) -> NewJob:
-        """Where the callback URL is wanted, the job will wait for its callback; perhaps also where its handler asks."""
+    def _with_task(self, request: QueueRequest[Route], new: NewJob, options: SubmitOptions) -> NewJob:
+        """Add a task if the request contains the callback placeholder, or if its handler may ask for a callback URL."""
         is_wanted = holds_place(new.request)
-        if not is_wanted and knobs.callback_timeout is None:
+        if not is_wanted and options.callback_timeout is None:
             return new
-        wait = self._settings.callback_timeout if knobs.callback_timeout is None else knobs.callback_timeout
-        spec = TaskSpec(base_url(call.scope, self._settings), wait, callback=is_wanted)
+        wait = self._settings.callback_timeout if options.callback_timeout is None else options.callback_timeout
+        spec = TaskSpec(base_url(request.scope, self._settings), wait, callback=is_wanted)
         return new.replace(task=self._runtime.new_task(spec))
+
+
+def split_query(query: bytes) -> tuple[bytes, Mapping[str, str]]:
+    """Return the query for the application, byte for byte, and the `fal_*` parameters, which are for the queue.
+
+    Raises `BadRequest`, `UriTooLong`.
+    """
+    if b"fal_" not in query and b"%" not in query:
+        return query, {}
+    check_query(query)
+    forwarded: list[bytes] = []
+    parameters: dict[str, str] = {}
+    for part in query.split(b"&"):
+        name, _, value = part.partition(b"=")
+        key = unquote_plus(name.decode("latin-1"))
+        if not key.startswith("fal_"):
+            forwarded.append(part)
+        elif key in parameters:
+            raise BadRequest(f"the query parameter {key} is given more than once")
+        else:
+            parameters[key] = unquote_plus(value.decode("latin-1"))
+    return b"&".join(forwarded), parameters

@@ -1,4 +1,4 @@
-"""What AsyncQueue's routes answer, and what `onCompleteUrl` is told (AsyncQueue contract)."""
+"""JSON representation of a task, for AsyncQueue's responses and `onCompleteUrl` (docs/reference/protocols/asyncqueue.md)."""
 
 from __future__ import annotations
 
@@ -6,20 +6,21 @@ import hashlib
 import hmac
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.models import Headers
 from queue_middleware.tasks import TaskPage, TaskRecord, TaskStatus
 
 from .pollconfig import shown_poll_config, without_secrets
-from .taskrequests import PRIORITIES, iso_time
-from .taskresults import Spelling, result_frame, result_of
+from .taskresults import BodyEncoding, result_frame, result_of
 
-LARGEST_PAGE = 100
+PRIORITIES = 10
+"""Priorities of tasks: 10 runs first, 1 last. Jobs count the other way: 0 runs first."""
 
 
 def task_value(record: TaskRecord) -> dict[str, Any]:
-    """A task as it is read, without its result."""
+    """A task without its result."""
     job, spec = record.job, record.spec
     value = {
         "id": job.request_id,
@@ -46,10 +47,10 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
     return {name: part for name, part in value.items() if part is not None or name == "error"}
 
 
-def created_body(record: TaskRecord, told: Mapping[str, str]) -> bytes:
-    """The answer to who has made a task: the only one that tells the secret ids."""
-    id_of_task = {name: text for name, text in told.items() if name == "callbackId"}
-    beside = {name: text for name, text in told.items() if name != "callbackId"}
+def created_body(record: TaskRecord, secrets: Mapping[str, str]) -> bytes:
+    """The response to the creation of a task, the only one that contains the secret ids."""
+    id_of_task = {name: text for name, text in secrets.items() if name == "callbackId"}
+    beside = {name: text for name, text in secrets.items() if name != "callbackId"}
     return _json({"task": {**task_value(record), **id_of_task}, **beside})
 
 
@@ -58,9 +59,9 @@ def task_body(record: TaskRecord) -> bytes:
     return _json({"task": {**task_value(record), "result": result_of(record)}})
 
 
-def task_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
-    """`task_body` without the body of the result: what stands before it and behind it."""
-    return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, spelling, b"}}")
+def task_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+    """`task_body` without the body of the result: the bytes before and after it."""
+    return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, encoding, b"}}")
 
 
 def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
@@ -70,16 +71,16 @@ def page_body(page: TaskPage, limit: int, offset: int) -> bytes:
     return _json({"tasks": [task_value(record) for record in page.tasks], "pagination": pagination})
 
 
-def completion_body(record: TaskRecord, excuse: str | None = None) -> bytes:
-    """What `onCompleteUrl` is told. `excuse`: why the result is not carried, and where it is to be had."""
-    task = {"result": result_of(record), **_end_of(record), **({"resultError": excuse} if excuse else {})}
+def completion_body(record: TaskRecord, result_error: str | None = None) -> bytes:
+    """The body sent to `onCompleteUrl`. `result_error`: why the result is not included, and its URL."""
+    task = {"result": result_of(record), **_end_of(record), **({"resultError": result_error} if result_error else {})}
     return _json({"event": f"task.{record.status}", "task": task})
 
 
-def completion_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
-    """The same without the body of the result."""
+def completion_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+    """`completion_body` without the body of the result: the bytes before and after it."""
     before = _json({"event": f"task.{record.status}"})[:-1] + b', "task": {"result": '
-    return _framed(before, record, spelling, b", " + _json(_end_of(record))[1:] + b"}")
+    return _framed(before, record, encoding, b", " + _json(_end_of(record))[1:] + b"}")
 
 
 def _end_of(record: TaskRecord) -> dict[str, Any]:
@@ -87,18 +88,18 @@ def _end_of(record: TaskRecord) -> dict[str, Any]:
     return {name: value.get(name) for name in ("id", "status", "error", "retryCount", "createdAt", "completedAt")}
 
 
-def _framed(before: bytes, record: TaskRecord, spelling: Spelling, after: bytes) -> tuple[bytes, bytes]:
-    begin, end = result_frame(record, spelling)
+def _framed(before: bytes, record: TaskRecord, encoding: BodyEncoding, after: bytes) -> tuple[bytes, bytes]:
+    begin, end = result_frame(record, encoding)
     return before + begin, end + after
 
 
 def error_body(text: str) -> bytes:
-    """Every refusal."""
+    """The body of every error response."""
     return _json({"error": text})
 
 
 def error_of(record: TaskRecord) -> str | None:
-    """Why it has failed."""
+    """Why the task failed."""
     if record.job.failure is not None:
         return record.job.failure.detail
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
@@ -124,6 +125,14 @@ def spelled_codes(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
     """The header of codes that the whole body has passed through."""
     spelled = ",".join([f"t={timestamp}", *(f"v1={code.hexdigest()}" for code in codes)])
     return ((b"x-asyncqueue-signature", spelled.encode("ascii")),) if "," in spelled else ()
+
+
+def iso_time(milliseconds: int | None) -> str | None:
+    """Milliseconds since 1970 as an ISO 8601 time in UTC."""
+    if milliseconds is None:
+        return None
+    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
+    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _json(value: Any) -> bytes:

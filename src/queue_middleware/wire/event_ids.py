@@ -1,7 +1,7 @@
-"""Ids of the events of a status stream, and what a client that comes again has heard (HTML standard, "Server-sent events").
+"""Event ids of a status stream, and where a reconnecting client resumes (HTML standard, "Server-sent events").
 
-fal's events have no ids, and common libraries mistake every comment for an event once there was one: httpx-sse does. So only
-clients get ids that come again by themselves: the `EventSource` of browsers, and those that send `Last-Event-ID`.
+fal's events have no ids, and after an id common libraries, such as httpx-sse, mistake every comment for an event. Ids are
+therefore sent only to clients that reconnect by themselves: `EventSource` of browsers, and those that send `Last-Event-ID`.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from queue_middleware.value import Value
 _ID = re.compile(rb"([0-9]{1,15})(\.end)?")
 
 
-class Heard(Value, frozen=True):
-    """What a client says of the stream that it had before."""
+class ResumePoint(Value, frozen=True):
+    """Where a client resumes a stream that it received before."""
 
     line: int = 0
-    """The number of the last log line."""
-    end: bool = False
-    """Whether it has heard the last event."""
+    """Number of the last log line that the client received."""
+    ended: bool = False
+    """Whether the client has received the last event."""
     wants_ids: bool = False
 
 
-def read_heard(headers: Iterable[tuple[bytes, bytes]]) -> Heard:
-    """From the headers of a request, names in lower case. An id that is none of ours says nothing."""
-    said = {name: value for name, value in headers if name in (b"last-event-id", b"accept", b"cache-control")}
-    if (last := said.get(b"last-event-id")) is not None:
+def read_resume_point(headers: Iterable[tuple[bytes, bytes]]) -> ResumePoint:
+    """Read the headers of a request, names in lower case. An unknown form of id is ignored."""
+    values = {name: value for name, value in headers if name in (b"last-event-id", b"accept", b"cache-control")}
+    if (last := values.get(b"last-event-id")) is not None:
         match = _ID.fullmatch(last)
-        return Heard(int(match[1]), match[2] is not None, wants_ids=True) if match else Heard(wants_ids=True)
-    # With both, as the standard has it for `EventSource`, which fetches with the cache mode "no-store".
-    is_event_source = said.get(b"accept") == b"text/event-stream" and said.get(b"cache-control") == b"no-cache"
-    return Heard(wants_ids=is_event_source)
+        return ResumePoint(int(match[1]), match[2] is not None, wants_ids=True) if match else ResumePoint(wants_ids=True)
+    # Both headers are required by the standard for `EventSource`, which fetches with the cache mode "no-store".
+    is_event_source = values.get(b"accept") == b"text/event-stream" and values.get(b"cache-control") == b"no-cache"
+    return ResumePoint(wants_ids=is_event_source)
 
 
 def id_field(line: int, *, end: bool) -> bytes:

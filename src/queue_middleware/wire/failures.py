@@ -1,10 +1,9 @@
-"""How it is spelled that there is no answer of the application: requests that failed, calls that are refused (section 7)."""
+"""HTTP status, body and headers of a request that failed (docs/reference/protocols/fal.md, section 7)."""
 
 from __future__ import annotations
 
 import json
 
-from queue_middleware.errors import QueueError, StillInProgress
 from queue_middleware.models import ErrorType, Failure, Headers
 
 STATUS: dict[ErrorType, int] = {
@@ -19,20 +18,19 @@ STATUS: dict[ErrorType, int] = {
     ErrorType.PROVIDER_FAILED: 500,
     ErrorType.CLIENT_CANCELLED: 499,
 }
-"""The HTTP status a failed request is answered with, and that its webhook names."""
+"""The HTTP status of the response to a failed request, which its webhook names too."""
 
-
-_FALS_WORD: dict[ErrorType, ErrorType] = {
+_FAL_ERROR_TYPE: dict[ErrorType, ErrorType] = {
     ErrorType.START_TIMEOUT: ErrorType.REQUEST_TIMEOUT,
     ErrorType.WAIT_TIMEOUT: ErrorType.REQUEST_TIMEOUT,
     ErrorType.PROVIDER_FAILED: ErrorType.RUNNER_SERVER_ERROR,
 }
-"""For what fal has no word of its own."""
+"""Error types that fal does not have, mapped to the nearest that it has."""
 
 
 def error_type(failure: Failure) -> str:
-    """The word on the wire. A start deadline that passed is `request_timeout` there; `failure_headers` tells it apart."""
-    return _FALS_WORD.get(failure.error_type, failure.error_type).value
+    """The error type that clients see. A missed start deadline is `request_timeout`; `failure_headers` distinguishes it."""
+    return _FAL_ERROR_TYPE.get(failure.error_type, failure.error_type).value
 
 
 def failure_body(failure: Failure) -> bytes:
@@ -41,21 +39,8 @@ def failure_body(failure: Failure) -> bytes:
 
 
 def failure_headers(failure: Failure) -> Headers:
-    """`X-Fal-Error-Type`; with a passed start deadline also `X-Fal-Request-Timeout-Type: user`. No content-type."""
+    """`X-Fal-Error-Type`; with a missed start deadline also `X-Fal-Request-Timeout-Type: user`. No content-type."""
     headers = ((b"x-fal-error-type", error_type(failure).encode("ascii")),)
     if failure.error_type is ErrorType.START_TIMEOUT:
         return (*headers, (b"x-fal-request-timeout-type", b"user"))
     return headers
-
-
-_REFUSED = {400: "bad_request", 500: "internal_error"}
-"""fal's words for refusals, by status; for the others it has none."""
-
-
-def refusal(error: QueueError) -> tuple[bytes, Headers]:
-    """Body and headers of a call that we refuse: `{"detail": …}`, with `error_type` where fal has a word for it."""
-    word = None if isinstance(error, StillInProgress) else _REFUSED.get(error.status)
-    if word is None:
-        return json.dumps({"detail": error.detail}).encode("ascii"), error.headers
-    body = json.dumps({"detail": error.detail, "error_type": word}).encode("ascii")
-    return body, (*error.headers, (b"x-fal-error-type", word.encode("ascii")))

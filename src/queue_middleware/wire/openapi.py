@@ -1,4 +1,4 @@
-"""The queue's own routes as an OpenAPI 3.1 document: the words are in `openapi.json`, the routes in the tables that decide."""
+"""The queue's routes as an OpenAPI 3.1 document: schemas come from `openapi.json`, paths from the routing tables."""
 
 from __future__ import annotations
 
@@ -12,33 +12,37 @@ from typing import Any
 from queue_middleware.version import VERSION
 
 from .failures import STATUS
-from .routes import FIXED, METHODS, OF_APP, OF_ID, OF_REQUEST, OPEN, Verb
+from .routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
 from .taskoperations import task_operations
 
-_KNOBS = (
+_SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
     "no_retry", "retry_config", "store_io",
 )  # fmt: skip
 _WITH_BODY = ("POST", "PUT", "PATCH")
 _SECURITY: list[dict[str, list[str]]] = [{name: []} for name in ("key", "bearer", "x_api_key")]
 
-_SUMMARIES: dict[Verb, str] = {
-    Verb.SUBMIT: "Submit a call. Method, path, query, headers and body are those of the call.",
-    Verb.STATUS: "Where a request stands.",
-    Verb.STREAM: "Where a request stands, as it changes, until it is done.",
-    Verb.RESPONSE: "The answer of a request that is done.",
-    Verb.CANCEL: "Cancel a request.",
-    Verb.KEYS: "The keys of the webhooks' signatures.",
-    Verb.DOCUMENT: "This document.",
+_SUMMARIES: dict[Operation, str] = {
+    Operation.SUBMIT: "Submit a call. Method, path, query, headers and body are those of the call.",
+    Operation.STATUS: "Get the status of a request.",
+    Operation.STREAM: "Stream the status of a request until it is completed.",
+    Operation.RESPONSE: "Get the response of a completed request.",
+    Operation.CANCEL: "Cancel a request.",
+    Operation.KEYS: "Get the keys that verify webhook signatures.",
+    Operation.DOCUMENT: "Get this document.",
 }
 
-_PARAMETERS: dict[Verb, tuple[str, ...]] = {Verb.SUBMIT: _KNOBS, Verb.STATUS: ("logs",), Verb.STREAM: ("logs",)}
-"""Beside those in the path."""
+_PARAMETERS: dict[Operation, tuple[str, ...]] = {
+    Operation.SUBMIT: _SUBMIT_OPTIONS,
+    Operation.STATUS: ("logs",),
+    Operation.STREAM: ("logs",),
+}
+"""Parameters besides those in the path."""
 
 _ANYWHERE: dict[int | str, str] = {500: "Failed", 503: "Unavailable"}
 
-_RESPONSES: dict[Verb, dict[int | str, str]] = {
-    Verb.SUBMIT: {
+_RESPONSES: dict[Operation, dict[int | str, str]] = {
+    Operation.SUBMIT: {
         200: "Submitted",
         400: "BadRequest",
         403: "Forbidden",
@@ -51,17 +55,17 @@ _RESPONSES: dict[Verb, dict[int | str, str]] = {
         431: "HeadersTooLarge",
         **_ANYWHERE,
     },
-    Verb.STATUS: {200: "Done", 202: "NotDone", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
-    Verb.STREAM: {200: "Events", 204: "Heard", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
-    Verb.RESPONSE: {
+    Operation.STATUS: {200: "Done", 202: "NotDone", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
+    Operation.STREAM: {200: "Events", 204: "Heard", 400: "BadRequest", 404: "NotFound", **_ANYWHERE},
+    Operation.RESPONSE: {
         "default": "Answer",
         400: "AnswerOrRefusal",
         404: "AnswerOrRefusal",
         **dict.fromkeys(sorted(set(STATUS.values())), "AnswerOrFailure"),
     },
-    Verb.CANCEL: {202: "CancelRequested", 400: "CancelRefused", 403: "Forbidden", 404: "NotFound", **_ANYWHERE},
-    Verb.KEYS: {200: "Keys", **_ANYWHERE},
-    Verb.DOCUMENT: {200: "Document", **_ANYWHERE},
+    Operation.CANCEL: {202: "CancelRequested", 400: "CancelRefused", 403: "Forbidden", 404: "NotFound", **_ANYWHERE},
+    Operation.KEYS: {200: "Keys", **_ANYWHERE},
+    Operation.DOCUMENT: {200: "Document", **_ANYWHERE},
 }
 
 
@@ -77,28 +81,28 @@ def document(base: str, is_asked: bool = False, takes_keys: bool = False, longes
 
 @lru_cache(maxsize=4)
 def _rest(is_asked: bool, takes_keys: bool, longest_wait: float) -> str:
-    told: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
-    told["info"]["version"] = VERSION
-    told["components"]["parameters"]["fal_callback_timeout"]["schema"]["maximum"] = longest_wait
-    told["components"]["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] = longest_wait
-    closed = {path: _operations(path, verb) for path, verb in _paths() if verb not in OPEN}
-    opened = {path: _operations(path, verb) for path, verb in _paths() if verb in OPEN}
+    document: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
+    document["info"]["version"] = VERSION
+    document["components"]["parameters"]["fal_callback_timeout"]["schema"]["maximum"] = longest_wait
+    document["components"]["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] = longest_wait
+    closed = {path: _operations(path, kind) for path, kind in _paths() if kind not in PUBLIC}
+    opened = {path: _operations(path, kind) for path, kind in _paths() if kind in PUBLIC}
     tasks_closed, tasks_open = task_operations()
     if is_asked:
         _close(closed, "Unauthorized", takes_keys)
         _close(tasks_closed, "TaskRefused", takes_keys)
     else:
-        del told["components"]["responses"]["Unauthorized"]
+        del document["components"]["responses"]["Unauthorized"]
     if not takes_keys:
-        del told["components"]["securitySchemes"]
-    told["paths"] = {**closed, **opened}
+        del document["components"]["securitySchemes"]
+    document["paths"] = {**closed, **opened}
     for path, item in (*tasks_closed.items(), *tasks_open.items()):
-        told["paths"].setdefault(path, {}).update(item)
-    return json.dumps(told).removeprefix("{")
+        document["paths"].setdefault(path, {}).update(item)
+    return json.dumps(document).removeprefix("{")
 
 
 def _close(paths: dict[str, dict[str, Any]], refusal: str, takes_keys: bool) -> None:
-    """Of accounts that the service asks about in its own way nothing can be said but that strangers are refused."""
+    """Add 401, and the security schemes if keys are accepted: what `authenticate` accepts cannot be described."""
     for item in paths.values():
         for operation in item.values():
             operation["responses"]["401"] = _ref("responses", refusal)
@@ -106,37 +110,37 @@ def _close(paths: dict[str, dict[str, Any]], refusal: str, takes_keys: bool) -> 
                 operation["security"] = _SECURITY
 
 
-def _paths() -> Iterator[tuple[str, Verb]]:
-    yield "/submit", Verb.SUBMIT
-    yield "/submit/{path}", Verb.SUBMIT
-    for word, verb in OF_REQUEST.items():
-        yield f"/requests/{{request_id}}/{word}", verb
-    for word, verb in OF_ID.items():
-        yield f"/{{request_id}}/{word}", verb
-    yield "/run/{owner}/{alias}", Verb.SUBMIT
-    yield "/run/{owner}/{alias}/{path}", Verb.SUBMIT
-    for word, verb in OF_APP.items():
-        yield f"/run/{{owner}}/{{alias}}/requests/{{request_id}}/{word}".removesuffix("/"), verb
+def _paths() -> Iterator[tuple[str, Operation]]:
+    yield "/submit", Operation.SUBMIT
+    yield "/submit/{path}", Operation.SUBMIT
+    for word, kind in REQUEST_SUFFIXES.items():
+        yield f"/requests/{{request_id}}/{word}", kind
+    for word, kind in ID_SUFFIXES.items():
+        yield f"/{{request_id}}/{word}", kind
+    yield "/run/{owner}/{alias}", Operation.SUBMIT
+    yield "/run/{owner}/{alias}/{path}", Operation.SUBMIT
+    for word, kind in APP_SUFFIXES.items():
+        yield f"/run/{{owner}}/{{alias}}/requests/{{request_id}}/{word}".removesuffix("/"), kind
     yield from FIXED.items()
 
 
-def _operations(path: str, verb: Verb) -> dict[str, Any]:
-    parameters = [_ref("parameters", name) for name in (*re.findall(r"{(\w+)}", path), *_PARAMETERS.get(verb, ()))]
-    responses = {str(status): _ref("responses", name) for status, name in _RESPONSES[verb].items()}
+def _operations(path: str, kind: Operation) -> dict[str, Any]:
+    parameters = [_ref("parameters", name) for name in (*re.findall(r"{(\w+)}", path), *_PARAMETERS.get(kind, ()))]
+    responses = {str(status): _ref("responses", name) for status, name in _RESPONSES[kind].items()}
     operation: dict[str, Any] = {
-        "summary": _SUMMARIES[verb],
+        "summary": _SUMMARIES[kind],
         "tags": ["queue form" if path.startswith("/run/") else "gateway form"],
         "parameters": parameters,
     }
-    if verb is Verb.SUBMIT:
+    if kind is Operation.SUBMIT:
         operation["callbacks"] = {"done": {"{$request.query.fal_webhook}": {"post": _WEBHOOK}}}
-    return {method.lower(): {**_with_body(operation, method, verb), "responses": {**responses}} for method in METHODS[verb]}
+    return {method.lower(): {**_with_body(operation, method, kind), "responses": {**responses}} for method in METHODS[kind]}
 
 
-def _with_body(operation: dict[str, Any], method: str, verb: Verb) -> dict[str, Any]:
-    if verb is not Verb.SUBMIT or method not in _WITH_BODY:
+def _with_body(operation: dict[str, Any], method: str, kind: Operation) -> dict[str, Any]:
+    if kind is not Operation.SUBMIT or method not in _WITH_BODY:
         return operation
-    body = {"description": "The body of the call, of any type.", "content": {"application/json": {}, "*/*": {}}}
+    body = {"description": "The body of the call, of any media type.", "content": {"application/json": {}, "*/*": {}}}
     return {**operation, "requestBody": body}
 
 
@@ -145,8 +149,8 @@ def _ref(kind: str, name: str) -> dict[str, str]:
 
 
 _WEBHOOK = {
-    "summary": "The request is done.",
-    "description": "Signed as fal does and as Standard Webhooks do; repeated by schedule until it is answered 2xx.",
+    "summary": "The request is completed.",
+    "description": "Signed in the formats of fal and of Standard Webhooks; retried on a schedule until the response is 2xx.",
     "requestBody": {"content": {"application/json": {"schema": _ref("schemas", "Webhook")}}},
-    "responses": {"2XX": {"description": "Taken."}},
+    "responses": {"2XX": {"description": "Accepted."}},
 }

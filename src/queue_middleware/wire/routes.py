@@ -1,4 +1,4 @@
-"""The routes of fal's queue: which path means what, with which methods (fal queue contract, sections 1 and 13)."""
+"""The routes of fal's queue: which path means what, with which methods (docs/reference/protocols/fal.md, sections 1 and 13)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _OLD_APP = re.compile(r"/([0-9]+)-([A-Za-z0-9-]+)(/?|/requests(?:/.*)?)", re.DOT
 """Owner and alias in one word, as they were before 2024; clients take it apart only where nothing else names the app."""
 
 
-class Verb(StrEnum):
+class Operation(StrEnum):
     """What a route of ours does."""
 
     SUBMIT = "submit"
@@ -35,53 +35,50 @@ class Verb(StrEnum):
     DOCUMENT = "document"
 
 
-METHODS: dict[Verb, tuple[str, ...]] = {
-    Verb.SUBMIT: ("GET", "POST", "PUT", "PATCH", "DELETE"),
-    Verb.STATUS: ("GET", "POST"),
-    Verb.STREAM: ("GET",),
-    Verb.RESPONSE: ("GET",),
-    Verb.CANCEL: ("PUT", "POST"),
-    Verb.KEYS: ("GET",),
-    Verb.DOCUMENT: ("GET",),
+METHODS: dict[Operation, tuple[str, ...]] = {
+    Operation.SUBMIT: ("GET", "POST", "PUT", "PATCH", "DELETE"),
+    Operation.STATUS: ("GET", "POST"),
+    Operation.STREAM: ("GET",),
+    Operation.RESPONSE: ("GET",),
+    Operation.CANCEL: ("PUT", "POST"),
+    Operation.KEYS: ("GET",),
+    Operation.DOCUMENT: ("GET",),
 }
 """The seeds disagree about status and cancel; both spellings are served."""
 
-OPEN = frozenset({Verb.KEYS, Verb.DOCUMENT})
+PUBLIC = frozenset({Operation.KEYS, Operation.DOCUMENT})
 """What everybody may see, also where keys are asked for."""
 
-CHANGING = frozenset({Verb.SUBMIT, Verb.CANCEL})
+CHANGING = frozenset({Operation.SUBMIT, Operation.CANCEL})
 """What changes something, and is done only for pages of this site and of those that are allowed."""
 
-OF_ONE_REQUEST = frozenset({Verb.STATUS, Verb.STREAM, Verb.RESPONSE, Verb.CANCEL})
-"""What is asked about a request that is named by its id."""
+FIXED: dict[str, Operation] = {"/.well-known/jwks.json": Operation.KEYS, "/openapi.json": Operation.DOCUMENT}
 
-FIXED: dict[str, Verb] = {"/.well-known/jwks.json": Verb.KEYS, "/openapi.json": Verb.DOCUMENT}
-
-OF_REQUEST: dict[str, Verb] = {
-    "status": Verb.STATUS,
-    "status/stream": Verb.STREAM,
-    "response": Verb.RESPONSE,
-    "cancel": Verb.CANCEL,
+REQUEST_SUFFIXES: dict[str, Operation] = {
+    "status": Operation.STATUS,
+    "status/stream": Operation.STREAM,
+    "response": Operation.RESPONSE,
+    "cancel": Operation.CANCEL,
 }
 """What may stand behind `/requests/{id}/`, in every form."""
 
-OF_ID: dict[str, Verb] = {
-    "get": Verb.STATUS,
-    "status": Verb.STATUS,
-    "response": Verb.RESPONSE,
-    "cancel": Verb.CANCEL,
+ID_SUFFIXES: dict[str, Operation] = {
+    "get": Operation.STATUS,
+    "status": Operation.STATUS,
+    "response": Operation.RESPONSE,
+    "cancel": Operation.CANCEL,
 }
 """What may stand behind `/{id}/`, in the gateway form only."""
 
-OF_APP: dict[str, Verb] = {"": Verb.RESPONSE, **OF_REQUEST}
+APP_SUFFIXES: dict[str, Operation] = {"": Operation.RESPONSE, **REQUEST_SUFFIXES}
 """What may stand behind `/{owner}/{alias}/requests/{id}` and a slash."""
-_MOST_WORDS = max(word.count("/") + 1 for word in OF_APP)
+_MOST_WORDS = max(word.count("/") + 1 for word in APP_SUFFIXES)
 
 
 class Route(Value, frozen=True):
     """Where a path of ours leads."""
 
-    verb: Verb
+    operation: Operation
     request_id: str = ""
     target: str = ""
     """For a submission: the path of the call that is queued, percent-encoded."""
@@ -89,8 +86,8 @@ class Route(Value, frozen=True):
     """In the queue form `/owner/alias`, with its namespace in front if it has one; empty in the gateway form."""
 
 
-REMEMBERED = 512
-"""Characters. What is found out about shorter paths is remembered: the same are asked for again and again."""
+_MAX_CACHED_PATH = 512
+"""Characters. Routes of shorter paths are cached, because clients poll the same ones."""
 
 
 def find_route(method: str, path: str) -> Route:
@@ -98,13 +95,13 @@ def find_route(method: str, path: str) -> Route:
 
     With and without a slash at the end: no client of fal follows redirects.
     """
-    return _find_route(method, path) if len(path) < REMEMBERED else _find_route.__wrapped__(method, path)
+    return _find_route(method, path) if len(path) < _MAX_CACHED_PATH else _find_route.__wrapped__(method, path)
 
 
 @lru_cache(maxsize=1024)
 def _find_route(method: str, path: str) -> Route:
     if path == "/submit" or path.startswith("/submit/"):
-        route = Route(Verb.SUBMIT, target=path.removeprefix("/submit") or "/")
+        route = Route(Operation.SUBMIT, target=path.removeprefix("/submit") or "/")
     elif path.startswith("/run/"):
         route = _app_route(path.removeprefix("/run"))
     else:
@@ -114,14 +111,14 @@ def _find_route(method: str, path: str) -> Route:
 
 def find_host_route(method: str, path: str) -> Route:
     """The route of a whole path on a host that is the queue's: the queue form, and the keys. Raises as `find_route` does."""
-    is_keys = FIXED.get(path.removesuffix("/")) is Verb.KEYS
-    return _checked(method, Route(Verb.KEYS) if is_keys else _app_route(path))
+    is_keys = FIXED.get(path.removesuffix("/")) is Operation.KEYS
+    return _checked(method, Route(Operation.KEYS) if is_keys else _app_route(path))
 
 
 def _checked(method: str, route: Route) -> Route:
-    allowed = METHODS[route.verb]
+    allowed = METHODS[route.operation]
     if method not in allowed and not (method == "HEAD" and allowed == ("GET",)):
-        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(allowed)} is", ", ".join(allowed))
+        raise MethodNotAllowed(f"method {method} is not allowed here; use {', '.join(allowed)}", ", ".join(allowed))
     return route
 
 
@@ -129,10 +126,10 @@ def _gateway_route(path: str) -> Route:
     if (fixed := FIXED.get(path.removesuffix("/"))) is not None:
         return Route(fixed)
     match path.removesuffix("/").split("/")[1:]:
-        case ["requests", request_id, *words] if (verb := OF_REQUEST.get("/".join(words))) is not None:
-            return Route(verb, request_id)
-        case [request_id, word] if word in OF_ID and request_id != "requests":
-            return Route(OF_ID[word], request_id)
+        case ["requests", request_id, *words] if (operation := REQUEST_SUFFIXES.get("/".join(words))) is not None:
+            return Route(operation, request_id)
+        case [request_id, word] if word in ID_SUFFIXES and request_id != "requests":
+            return Route(ID_SUFFIXES[word], request_id)
     raise UnknownRoute(f"there is no queue route {path[:200]!r}")
 
 
@@ -147,7 +144,7 @@ def _app_route(path: str) -> Route:
         app, rest = new[1], new[2] or ""
     else:
         raise UnknownRoute(f"there is no queue route {path[:200]!r}; an app is named by /owner/alias")
-    return _request_route(app, rest) or Route(Verb.SUBMIT, target=rest or "/", app=app)
+    return _request_route(app, rest) or Route(Operation.SUBMIT, target=rest or "/", app=app)
 
 
 def _request_route(app: str, rest: str) -> Route | None:
@@ -164,9 +161,9 @@ def _request_route(app: str, rest: str) -> Route | None:
             continue
         # One word more than any route has is enough to see that it is none; a path can hold thousands of them.
         request_id, *words = segments[place + 1 : place + 3 + _MOST_WORDS] or [""]
-        verb = OF_APP.get("/".join(words))
-        if place == 0 and (verb is None or len(segments) == 1):
+        operation = APP_SUFFIXES.get("/".join(words))
+        if place == 0 and (operation is None or len(segments) == 1):
             raise UnknownRoute(f"there is no queue route {app + rest[:200]!r}")
-        if verb is not None and (place == 0 or is_request_id(request_id)):
-            return Route(verb, request_id, app=app)
+        if operation is not None and (place == 0 or is_request_id(request_id)):
+            return Route(operation, request_id, app=app)
     return None

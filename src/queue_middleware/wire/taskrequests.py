@@ -1,4 +1,4 @@
-"""A task as a client asks for it: the body of `POST /v1/tasks`, read and checked (AsyncQueue contract, "Tasks")."""
+"""Reads and checks the body of `POST /v1/tasks` (docs/reference/protocols/asyncqueue.md, "Tasks")."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from queue_middleware.models import Headers
 from queue_middleware.taskspec import Backoff, PollConfig
 from queue_middleware.value import Value
 
+from .asyncqueue import PRIORITIES, iso_time
 from .pollconfig import is_relative, read_poll_config
 from .providers import find_provider
 from .templates import members
@@ -21,8 +22,6 @@ from .templates import members
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10
 LONGEST_TIMEOUT = 86_400.0
-PRIORITIES = 10
-"""1 is the last, 10 the first; jobs count the other way."""
 
 _NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
@@ -180,11 +179,3 @@ def _headers(given: Any, *, has_body: bool) -> Headers:
     if has_body and not any(name == b"content-type" for name, _ in headers):
         headers = (*headers, (b"content-type", b"application/json"))
     return headers
-
-
-def iso_time(milliseconds: int | None) -> str | None:
-    """Milliseconds since 1970 as AsyncQueue writes a time."""
-    if milliseconds is None:
-        return None
-    time = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return time.isoformat(timespec="milliseconds").replace("+00:00", "Z")

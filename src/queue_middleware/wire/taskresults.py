@@ -1,6 +1,6 @@
-"""A task's result within the JSON that tells it (AsyncQueue contract, "Results"): as a whole, or piece by piece if it is long.
+"""A task's result as JSON (docs/reference/protocols/asyncqueue.md, "Results"): as a whole, or in chunks if it is long.
 
-Piece by piece it takes two readings: the first finds out whether the body is text, and how long it is once it is spelled.
+A chunked body is read twice: the first pass finds out whether it is text, and the length of its JSON string.
 """
 
 from __future__ import annotations
@@ -18,41 +18,41 @@ from queue_middleware.tasks import Channel, TaskRecord
 from queue_middleware.value import Value
 
 _STEP = 64 * 1024
-"""Bytes that are spelled at once: six times as many at most, and less than a millisecond."""
+"""Bytes that are serialized at once: at most six times as many result, in less than a millisecond."""
 _utf8 = getincrementaldecoder("utf-8")
 
 
-class Spelling(Value, frozen=True):
-    """How a body stands within JSON."""
+class BodyEncoding(Value, frozen=True):
+    """How a body is encoded in JSON."""
 
     is_text: bool
-    """Otherwise it is base64, and says so."""
+    """Otherwise base64, with `bodyEncoding`."""
     length: int
-    """Bytes, the quotes not counted."""
+    """Bytes of the JSON string without its quotes."""
 
 
-async def measure(pieces: AsyncIterator[bytes], size: int) -> Spelling:
-    """How the body of `size` bytes that is in these pieces is to be spelled."""
+async def measure(chunks: AsyncIterator[bytes], size: int) -> BodyEncoding:
+    """Find the encoding of a body of `size` bytes."""
     length = 0
     try:
-        async for spelled in _as_text(pieces):
-            length += len(spelled)
+        async for serialized in _as_text(chunks):
+            length += len(serialized)
     except UnicodeDecodeError:
-        return Spelling(is_text=False, length=(size + 2) // 3 * 4)
-    return Spelling(is_text=True, length=length)
+        return BodyEncoding(is_text=False, length=(size + 2) // 3 * 4)
+    return BodyEncoding(is_text=True, length=length)
 
 
-async def spell(pieces: AsyncIterator[bytes], spelling: Spelling) -> AsyncIterator[bytes]:
-    """The body as it stands between the quotes."""
-    async for spelled in _as_text(pieces) if spelling.is_text else _as_base64(pieces):
-        yield spelled
+async def serialize(chunks: AsyncIterator[bytes], encoding: BodyEncoding) -> AsyncIterator[bytes]:
+    """Yield the body as it appears between the quotes."""
+    async for serialized in _as_text(chunks) if encoding.is_text else _as_base64(chunks):
+        yield serialized
 
 
-async def _as_text(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _as_text(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     decoder = _utf8()
-    async for piece in pieces:
-        for start in range(0, len(piece), _STEP):
-            yield _quoted(decoder.decode(piece[start : start + _STEP]))
+    async for chunk in chunks:
+        for start in range(0, len(chunk), _STEP):
+            yield _quoted(decoder.decode(chunk[start : start + _STEP]))
     yield _quoted(decoder.decode(b"", final=True))
 
 
@@ -60,10 +60,10 @@ def _quoted(text: str) -> bytes:
     return quoted(text)[1:-1].encode("ascii")
 
 
-async def _as_base64(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _as_base64(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     rest = b""
-    async for piece in pieces:
-        whole = rest + piece
+    async for chunk in chunks:
+        whole = rest + chunk
         cut = len(whole) - len(whole) % 3
         yield base64.b64encode(whole[:cut])
         rest = whole[cut:]
@@ -71,26 +71,31 @@ async def _as_base64(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
 
 
 def result_of(record: TaskRecord) -> dict[str, Any] | None:
-    """The answer of the target or the last word of the provider, whole; what is not text is base64, and says so."""
+    """The target's response or the provider's final result; base64 with `bodyEncoding` if it is not text."""
     response = record.response
     if response is None:
         return None
-    return {"statusCode": response.status, "headers": _joined(response), **_spelled(response.body), "duration": _took(record)}
+    return {
+        "statusCode": response.status,
+        "headers": _joined(response),
+        **_encoded(response.body),
+        "duration": _duration(record),
+    }
 
 
-def result_frame(record: TaskRecord, spelling: Spelling) -> tuple[bytes, bytes]:
-    """The same as JSON without its body: what stands before it and behind it, quotes included."""
+def result_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+    """`result_of` as JSON without its body: the text before and after it, quotes included."""
     response = record.response
     assert response is not None  # noqa: S101
     before = json.dumps({"statusCode": response.status, "headers": _joined(response)})
-    encoding: Mapping[str, str] = {} if spelling.is_text else {"bodyEncoding": "base64"}
-    after = json.dumps({**encoding, "duration": _took(record)})
+    marker: Mapping[str, str] = {} if encoding.is_text else {"bodyEncoding": "base64"}
+    after = json.dumps({**marker, "duration": _duration(record)})
     return f'{before[:-1]}, "body": "'.encode("ascii"), f'", {after[1:]}'.encode("ascii")
 
 
-def _took(record: TaskRecord) -> int:
-    came_from_outside = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
-    return 0 if came_from_outside else run_time(record.job) or 0
+def _duration(record: TaskRecord) -> int:
+    is_external = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
+    return 0 if is_external else run_time(record.job) or 0
 
 
 def _joined(response: StoredResponse) -> dict[str, str]:
@@ -101,7 +106,7 @@ def _joined(response: StoredResponse) -> dict[str, str]:
     return headers
 
 
-def _spelled(body: bytes) -> dict[str, str]:
+def _encoded(body: bytes) -> dict[str, str]:
     try:
         return {"body": body.decode("utf-8")}
     except UnicodeDecodeError:

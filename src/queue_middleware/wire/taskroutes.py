@@ -8,7 +8,7 @@ from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.value import Value
 
 
-class TaskVerb(StrEnum):
+class TaskOperation(StrEnum):
     """What a route does."""
 
     CREATE = "create"
@@ -20,28 +20,28 @@ class TaskVerb(StrEnum):
     PROVIDERS = "providers"
 
 
-ROUTES: dict[tuple[str, ...], dict[str, TaskVerb]] = {
-    ("tasks",): {"POST": TaskVerb.CREATE, "GET": TaskVerb.LIST},
-    ("tasks", "*"): {"GET": TaskVerb.READ},
-    ("tasks", "*", "cancel"): {"POST": TaskVerb.CANCEL},
-    ("callbacks", "*"): {"POST": TaskVerb.CALLBACK},
-    ("signals", "*"): {"POST": TaskVerb.SIGNAL},
-    ("providers",): {"GET": TaskVerb.PROVIDERS},
+ROUTES: dict[tuple[str, ...], dict[str, TaskOperation]] = {
+    ("tasks",): {"POST": TaskOperation.CREATE, "GET": TaskOperation.LIST},
+    ("tasks", "*"): {"GET": TaskOperation.READ},
+    ("tasks", "*", "cancel"): {"POST": TaskOperation.CANCEL},
+    ("callbacks", "*"): {"POST": TaskOperation.CALLBACK},
+    ("signals", "*"): {"POST": TaskOperation.SIGNAL},
+    ("providers",): {"GET": TaskOperation.PROVIDERS},
 }
 """The words of a path behind `/v1`; a star stands for an id."""
 
-OPEN = frozenset({TaskVerb.CALLBACK, TaskVerb.SIGNAL, TaskVerb.PROVIDERS})
+PUBLIC = frozenset({TaskOperation.CALLBACK, TaskOperation.SIGNAL, TaskOperation.PROVIDERS})
 """What needs no key: an id that is secret, or nothing that is."""
 
 
-CHANGING = frozenset({TaskVerb.CREATE, TaskVerb.CANCEL, TaskVerb.SIGNAL})
+CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.SIGNAL})
 """What changes something for the visitor of a page. A callback does so for nobody but who knows its id."""
 
 
 class TaskRoute(Value, frozen=True):
     """Where a path leads."""
 
-    verb: TaskVerb
+    operation: TaskOperation
     id: str = ""
     """Of a task, a callback or a signal, as it was given."""
 
@@ -55,5 +55,5 @@ def find_task_route(method: str, path: str) -> TaskRoute:
         raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")
     allowed = {**route, "HEAD": route["GET"]} if "GET" in route else route
     if method not in allowed:
-        raise MethodNotAllowed(f"{method} is not possible here, {', '.join(route)} is", ", ".join(route))
+        raise MethodNotAllowed(f"method {method} is not allowed here; use {', '.join(route)}", ", ".join(route))
     return TaskRoute(allowed[method], words[1] if len(words) > 1 else "")

@@ -1,0 +1,86 @@
+"""Routes a request to the group of endpoints that is mounted for its address, and turns errors into responses.
+
+This is the one place for the prefix, the queue's hosts, cross-site checks, authentication, and closing connections whose body
+was not read. It is raw ASGI because a client polls ten times a second: a routing layer would cost more than the response.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from starlette.types import Receive, Scope, Send
+
+from queue_middleware.errors import QueueError
+from queue_middleware.models import Headers
+from queue_middleware.runtime import Runtime
+
+from .access import Access
+from .address import Address, split_address
+from .asyncqueue import PREFIX, TaskEndpoints
+from .cross_site import CrossSiteCheck
+from .fal import FalEndpoints
+from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
+
+_CLOSE = (b"connection", b"close")
+
+
+class Endpoints(Protocol):
+    """A group of routes with a shape of errors of its own."""
+
+    def match(self, request: QueueRequest[Any]) -> Endpoint:
+        """Find the endpoint, set `request.route` and `request.body_unread`. Raises `UnknownRoute`, `MethodNotAllowed`."""
+
+    def error_response(self, request: QueueRequest[Any], error: QueueError) -> tuple[int, bytes, Headers]:
+        """Status, JSON body and headers for an error of this group's routes."""
+
+
+class Mount(NamedTuple):
+    """One row of the routing table; the first that accepts an address serves it."""
+
+    accepts: Callable[[Address], bool]
+    endpoints: Endpoints
+
+
+class Router:
+    """Everything below the prefix, and all paths of the hosts that belong to the queue."""
+
+    def __init__(self, runtime: Runtime, access: Access) -> None:
+        settings = runtime.settings
+        self._runtime = runtime
+        self._access = access
+        self._cross_site = CrossSiteCheck(settings)
+        self._prefix = settings.prefix
+        bodies = BodyReader(settings.max_request_body, MAX_SUBMISSION_BYTES, settings.body_timeout)
+        self._fal = FalEndpoints(runtime, access, bodies)
+        """Serves what no row of the table accepts."""
+        self._mounts = (Mount(_is_task_path, TaskEndpoints(runtime, bodies)),)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one HTTP request below the prefix, or to one of `fal_hosts`."""
+        request: QueueRequest[Any] = QueueRequest(scope, receive, send)
+        request.address = address = split_address(scope, self._prefix)
+        endpoints = self._endpoints(address)
+        try:
+            endpoint = endpoints.match(request)
+            if endpoint.changes:
+                self._cross_site.check(scope)
+            self._runtime.check_running()
+            if self._access.is_asked and not endpoint.is_public:
+                request.identity = await self._access.identify(scope)
+            await endpoint.serve(request)
+        except ClientDisconnected:
+            return
+        except QueueError as error:
+            status, body, headers = endpoints.error_response(request, error)
+            await request.respond(status, body, (*headers, _CLOSE) if request.body_unread else headers)
+
+    def _endpoints(self, address: Address) -> Endpoints:
+        for mount in self._mounts:
+            if mount.accepts(address):
+                return mount.endpoints
+        return self._fal
+
+
+def _is_task_path(address: Address) -> bool:
+    return address.rest.startswith(PREFIX) and not address.at_host
