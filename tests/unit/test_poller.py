@@ -276,7 +276,7 @@ async def test_failed_polls_are_repeated(bench):
     assert [event.error if isinstance(event, PollFailed) else event.status for event in events] == [
         "the status request returned 404",
         "the status request returned 503",
-        "the connection ended without an HTTP answer",
+        "the connection ended without an HTTP response",
         "the status request returned 429",
         "starting",
         "the status request returned 502",
