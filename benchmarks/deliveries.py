@@ -20,7 +20,7 @@ import uvloop
 
 from queue_middleware.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.delivery import Dispatcher
-from queue_middleware.events import Delivered, Event, announce_to
+from queue_middleware.events import Delivered, Event, make_emitter
 from queue_middleware.guard import Guard
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair
@@ -77,7 +77,7 @@ async def engine(store: SQLiteStore, settings: Settings, signer: Signer, count: 
     goal = Goal(count)
     async with Outbound(Guard(settings.outbound_allow)) as outbound:
         messages = builder(store, settings, signer)
-        sender = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, announce_to([goal]))
+        sender = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, make_emitter([goal]))
         began = time.perf_counter()
         running = asyncio.create_task(sender.run())
         async with asyncio.timeout(300):

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from .backoff import exponential, grown
+from .backoff import exponential
 from .errand import TaskSession
 from .errors import QueueError
 from .events import AttemptFailed
-from .lifecycle import Again, attempts_allowed
 from .logbook import LogBuffer
 from .logline import now, retry_line
 from .models import Claim, Failure, JobState, StoredResponse
+from .retry import Again, attempts_allowed, grown
 from .surroundings import WorkerContext
 
 Held = bool | JobState | None

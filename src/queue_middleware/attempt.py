@@ -11,15 +11,16 @@ from contextvars import Context
 from .account import Held, JobCompleter
 from .bridges import CancellableCall, ends_process, in_wsgi_bridge, invoke
 from .early_end import AbortReason, end_early
-from .ends import Loss
+from .ends import CANCELLED, Loss
 from .errand import TaskSession
 from .errors import QueueError
-from .events import AttemptStarted, ClaimLost, Finished, Outage, Raised, Stuck, Waiting
+from .events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
 from .jobcontext import TOO_LATE, ActiveJob, activate
-from .lifecycle import CANCELLED, Again, judge
 from .logbook import LogBuffer
 from .models import Claim, ErrorType, Failure, JobState, StoredResponse
-from .replay import AnswerTooLarge, App, NoAnswer, Replay, build_scope
+from .replay import AnswerTooLarge, App, NoAnswer, Replay
+from .retry import Again, judge
+from .scope import build_scope
 from .slots import JobSlots
 from .surroundings import WorkerContext
 
@@ -90,7 +91,7 @@ class JobExecutor:
             elif not self._replay.complete:
                 self._settle(self._replay.unfinished(error))
         except Exception as unforeseen:
-            context.emit(Outage("attempt", unforeseen, 0))
+            context.emit(ServiceError("attempt", unforeseen, 0))
             self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
         finally:
             self._has_returned = True
@@ -114,7 +115,7 @@ class JobExecutor:
             self.forget()  # the store hands the job back when it is closed
             raise error
         if self.abort_reason is None:
-            self._context.emit(Raised(self.claim.request_id, error))
+            self._context.emit(ApplicationError(self.claim.request_id, error))
 
     def _vacate_if_over(self) -> None:
         if self._has_returned and not self._is_committing:
@@ -167,9 +168,9 @@ class JobExecutor:
     def _on_final(self, held: Held) -> None:
         claim, context = self.claim, self._context
         if held is JobState.WAITING:
-            context.emit(Waiting(claim.request_id, claim.attempt))
+            context.emit(JobAwaiting(claim.request_id, claim.attempt))
         elif held:
-            context.emit(Finished(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
+            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
         else:
             self._on_lost()
         self._on_committed()
@@ -242,7 +243,7 @@ class JobExecutor:
         if not self.is_settled:
             self.abort(AbortReason.TIMEOUT)
         else:
-            self._context.emit(Stuck(self.claim.request_id, now - self.since))
+            self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
             self._deadline = math.inf
             self._slots.vacate(self, still_running=True)
 
@@ -273,7 +274,7 @@ class JobExecutor:
     def settle_unended(self) -> None:
         """Settle a job whose code does not end, for instance a thread. Its slot stays occupied until it does."""
         if self._task is not None and not self.is_settled:
-            self._context.emit(Stuck(self.claim.request_id, self._context.loop.time() - self.since))
+            self._context.emit(SlotStuck(self.claim.request_id, self._context.loop.time() - self.since))
             self.settle_aborted()
 
     def settle_aborted(self) -> asyncio.Task[None] | None:

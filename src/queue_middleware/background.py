@@ -70,7 +70,7 @@ class Lane:
 
 
 class ErrorReporter(Protocol):
-    """Reports consecutive errors of one source, and the success that ends them; see `events.Trouble`."""
+    """Reports consecutive errors of one source, and the success that ends them; see `events.ErrorStreak`."""
 
     @property
     def failures(self) -> int:

@@ -9,7 +9,6 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 
 from .errors import SettingsError
-from .taskspec import Backoff
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _MOST_DOUBLED = 64
@@ -42,11 +41,6 @@ def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> floa
     # Beyond that it is the longest anyhow, and a number that has no end would end in an OverflowError.
     doubled = 2.0 ** min(attempt - 1, _MOST_DOUBLED)
     return min(first * doubled, longest) * random.uniform(0.5, 1.0)  # noqa: S311
-
-
-def grown(kind: Backoff, attempt: int) -> float:
-    """Seconds after a task's attempt number `attempt`: 1, 2, 4, 8, 16, … or 1, 2, 3, 4, 5, … (AsyncQueue contract, "Tasks")."""
-    return float(attempt) if kind is Backoff.LINEAR else 2.0 ** (attempt - 1)
 
 
 def retry_after(headers: Iterable[tuple[bytes, bytes]], now: float) -> float:

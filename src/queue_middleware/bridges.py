@@ -12,7 +12,8 @@ from collections.abc import Coroutine, Generator, Iterator
 from types import FrameType
 from typing import Any
 
-from .replay import MARK, App, Replay
+from .replay import App, Replay
+from .scope import MARK
 
 _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})

@@ -11,7 +11,7 @@ from .background import GRACE, SHORTEST_WAIT, Rounds
 from .backoff import exponential
 from .body import ResultExpired
 from .errors import OutboundBusy, OutboundError, OutboundShortage
-from .events import Announce, CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Outage, Trouble
+from .events import CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Emit, ErrorStreak, ServiceError
 from .fairness import DispatchSlots, submitter_of_flow
 from .letter import MessageBuilder
 from .models import Result
@@ -43,7 +43,7 @@ class Dispatcher:
         outbound: Outbound,
         messages: MessageBuilder,
         schedule: tuple[float, ...],
-        announce: Announce,
+        emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
         limit: int | None = None,
@@ -54,10 +54,10 @@ class Dispatcher:
         self._outbound = outbound
         self._messages = messages
         self._schedule = schedule
-        self._announce = announce
+        self._emit = emit
         self._clock = clock
         self._slots = DispatchSlots(limit or _default_limit())
-        self._rounds = Rounds(self._claim, partial(Trouble, "delivery", announce), grace=grace)
+        self._rounds = Rounds(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False
@@ -158,7 +158,7 @@ class Dispatcher:
             raise
         except Exception as error:
             if not isinstance(error, OutboundError):
-                self._announce(Outage("delivery", error, 0.0))
+                self._emit(ServiceError("delivery", error, 0.0))
             return None, decide_error(error, delivery.tries, self._schedule)
         decision = decide_response(
             response.status,
@@ -188,30 +188,33 @@ class Dispatcher:
             )
         )
         if settled:
-            self._announce_attempt(delivery, attempt, decision, settled)
-            self._announce_circuits(delivery, settled)
+            self._emit_attempt(delivery, attempt, decision, settled)
+            self._emit_circuits(delivery, settled)
 
     # --- events
 
-    def _announce_attempt(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision, settled: Settled) -> None:
+    def _emit_attempt(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision, settled: Settled) -> None:
+        ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
         if attempt.error is None:
-            self._announce(Delivered(delivery, attempt))
+            self._emit(Delivered(*ids, attempt.status, attempt.duration))
         else:
             # A superseded event is not tried again, and nothing is lost.
-            self._announce(DeliveryFailed(delivery, attempt, None if settled.superseded else decision.retry_in))
+            retry_in = None if settled.superseded else decision.retry_in
+            self._emit(DeliveryFailed(*ids, attempt.status, attempt.error, attempt.duration, retry_in))
             if decision.retry_in is None:
-                self._announce(DeliveryDead(delivery, attempt.error))
+                self._emit(DeliveryDead(*ids, attempt.error))
         for other in settled.given_up:
-            self._announce(DeliveryDead(other, "its host has been failing for as long as the whole schedule takes"))
+            error = "its host has been failing for as long as the whole schedule takes"
+            self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
 
-    def _announce_circuits(self, delivery: Delivery, settled: Settled) -> None:
+    def _emit_circuits(self, delivery: Delivery, settled: Settled) -> None:
         """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
         for change, submitter in ((settled.of_host, None), (settled.change, submitter_of_flow(delivery.flow))):
             if change is not None and Standing.OPEN in change:
                 if change[1] is Standing.OPEN:
-                    self._announce(CircuitOpened(delivery.host, settled.pause, submitter))
+                    self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
                 else:
-                    self._announce(CircuitClosed(delivery.host, submitter))
+                    self._emit(CircuitClosed(delivery.host, submitter))
                 return
 
 

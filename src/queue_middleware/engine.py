@@ -16,7 +16,7 @@ from .capture import LogCapture
 from .completion import CompletionFormat
 from .delivery import Dispatcher
 from .departure import ShutdownSignal
-from .events import Announce, Noted, Outage, Started, Stopped, Stopping, Warned
+from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from .guard import Guard
 from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
@@ -59,7 +59,7 @@ class Supervisor:
         settings: Settings,
         guard: Guard,
         provenance: Provenance,
-        announce: Announce,
+        emit: Emit,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
         """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
@@ -67,11 +67,11 @@ class Supervisor:
         await stores.database.open()
         stack.push_async_callback(stores.database.close)
         seconds = clock or time.time
-        keywatch = KeyReloader(settings, stores.location.secrets, announce, clock=seconds)
+        keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
         await keywatch.open()
-        outbound = await stack.enter_async_context(Outbound(guard, settings.webhook_timeout, announce=announce))
+        outbound = await stack.enter_async_context(Outbound(guard, settings.webhook_timeout, emit=emit))
         ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, announce, seconds)
+        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -88,37 +88,37 @@ class Supervisor:
         outbound: Outbound,
         callback_tokens: CallbackIds,
         provenance: Provenance,
-        announce: Announce,
+        emit: Emit,
         clock: Callable[[], float],
     ) -> None:
         self._settings = settings
-        self._announce = announce
+        self._emit = emit
         self.stores = stores
         self.key_reloader = key_reloader
         self.callback_tokens = callback_tokens
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = Targets(app, outbound, callback_tokens, settings)
-        self.worker = Worker(app, jobs, tasks, targets, settings, announce, clock=clock)
-        self.callbacks = Reception(tasks, provenance, announce)
-        self.webhook_admin = WebhookAdmin(webhooks, announce)
-        self.status_feed = StatusFeed(jobs, announce)
+        self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
+        self.callbacks = Reception(tasks, provenance, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
-        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, announce, clock=clock)
-        self._poller = Poller(jobs, tasks, Inquiry(outbound, settings), callback_tokens, announce, clock=clock)
+        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
+        self._poller = Poller(jobs, tasks, Inquiry(outbound, settings), callback_tokens, emit, clock=clock)
         database = stores.database
-        self._maintenance = Maintenance(jobs, tasks, announce, database.warnings, self._tokens, database.complaint)
+        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.complaint)
 
     def _report_once(self) -> None:
         """Report what is the same for all processes on the database."""
         for note in self.stores.database.notes():
-            self._announce(Noted(note))
+            self._emit(OperatorNotice(note))
         for message, is_near in stray_variables():
-            self._announce(Warned(message) if is_near else Noted(message))
+            self._emit(OperatorWarning(message) if is_near else OperatorNotice(message))
 
     def _start_threads(self, stack: AsyncExitStack) -> None:
         """Start what works outside the event loop: renewing leases, and capturing log records."""
-        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._announce, self._tokens)
+        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens)
         stack.push_async_callback(renewer.stop)
         renewer.start()
         if self._settings.capture_logs and self._settings.max_logs:
@@ -141,7 +141,7 @@ class Supervisor:
             for loop in loops:
                 group.create_task(self._restart_on_error(loop.run), name=f"queue-{type(loop).__name__.lower()}")
             started()
-            self._announce(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
+            self._emit(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
             await stop.wait()
             self._report_shutdown()
             self.status_feed.stop()
@@ -150,7 +150,7 @@ class Supervisor:
             # Stopped after the worker: webhooks of requests that end while draining may still be sent.
             for loop in loops:
                 loop.stop()
-        self._announce(Stopped(self.worker.handed_back))
+        self._emit(Stopped(self.worker.handed_back))
 
     def check_due(self) -> None:
         """Check for due work now, retention included; for callers that have moved the clock."""
@@ -163,7 +163,7 @@ class Supervisor:
         requests, webhooks = len(self.worker.tokens()), len(self._dispatcher.tokens())
         if requests or webhooks:
             seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
-            self._announce(Stopping(requests, webhooks, seconds, can_hurry))
+            self._emit(Stopping(requests, webhooks, seconds, can_hurry))
 
     def hurry(self) -> None:
         """End without waiting for running work: the operator has interrupted the process a second time."""
@@ -177,7 +177,7 @@ class Supervisor:
             try:
                 return await run()
             except Exception as error:
-                self._announce(Outage("loop", error, _RESTART_PAUSE))
+                self._emit(ServiceError("loop", error, _RESTART_PAUSE))
                 await asyncio.sleep(_RESTART_PAUSE)
 
 

@@ -1,23 +1,27 @@
-"""What happened, as frozen values. Code announces; logging, metrics and tracing listen."""
+"""Events: what happened in the queue, as flat frozen values that observers receive.
+
+Durations and waits are in seconds. No event holds a URL, a token or a payload; `docs/reference/events.md` lists all of them.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol, get_args
+from typing import ClassVar, Protocol, Self, get_args
 
-from .ends import Outcome
-from .lifecycle import outcome_of
-from .models import Failure, JobState, StoredResponse
+from .ends import Outcome, outcome_of
+from .models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
 from .value import Value
-from .webhooks import Attempt, Delivery
 
 _log = logging.getLogger("queue_middleware")
 
 
+# --- the service
+
+
 class Started(Value, frozen=True):
-    """The queue is running in this process. `database` is the real path of its file."""
+    """The queue runs in this process. `database` is the real path of its file, or the name of its database."""
 
     database: str
     concurrency: int
@@ -25,220 +29,254 @@ class Started(Value, frozen=True):
 
 
 class Stopping(Value, frozen=True):
-    """The queue was told to stop and waits, `seconds` at most, for `requests` that run and `webhooks` that are being sent.
+    """The queue is stopping: it waits at most `timeout` seconds for running `requests` and for `webhooks` being sent.
 
-    `can_hurry`: an interrupt (SIGINT, Ctrl-C) from now on ends the wait at once.
+    `can_hurry`: a further interrupt (SIGINT, Ctrl-C) ends the wait at once.
     """
 
     requests: int
     webhooks: int
-    seconds: float
+    timeout: float
     can_hurry: bool
 
 
 class Stopped(Value, frozen=True):
-    """The queue has stopped in this process. `handed_back` requests go on in another or after the restart."""
+    """The queue has stopped in this process. `handed_back` running requests continue elsewhere or after the restart."""
 
     handed_back: int
 
 
-class Submitted(Value, frozen=True):
-    """A request was stored."""
-
-    request_id: str
-    path: str
-
-
-class AttemptStarted(Value, frozen=True):
-    """An attempt begins."""
-
-    request_id: str
-    attempt: int
-
-
-class AttemptFailed(Value, frozen=True):
-    """An attempt ended and will be repeated in `delay` seconds."""
-
-    request_id: str
-    attempt: int
-    reason: str
-    delay: float
-
-
-class Finished(Value, frozen=True):
-    """A request reached its end, in this attempt; 0 where it was never begun. `seconds` of the attempt.
-
-    `ended_as` is the class of its outcome: a status class such as `5xx`, `failed` or `cancelled`.
-    """
-
-    request_id: str
-    attempt: int
-    outcome: StoredResponse | Failure
-    seconds: float
-
-    @property
-    def ended_as(self) -> Outcome:
-        """See `ends.Outcome`."""
-        return outcome_of(self.outcome)
-
-
-class Waiting(Value, frozen=True):
-    """A request was answered, and now waits for a callback, a signal or a poll."""
-
-    request_id: str
-    attempt: int
-
-
-class NotLast(Value, frozen=True):
-    """Somebody outside has said how far he is with a request. `status` is his word for it."""
-
-    request_id: str
-    status: str | None
-
-
-class ClaimLost(Value, frozen=True):
-    """An attempt of this process does not count: its lease ran out and somebody else took the request."""
-
-    request_id: str
-    attempt: int
-
-
-class Rescued(Value, frozen=True):
-    """The worker of this request was lost; `state` is what became of it."""
-
-    request_id: str
-    state: JobState
-
-
-class Raised(Value, frozen=True, gc=True):
-    """The application raised during a replay. The traceback goes to the log and nowhere else."""
-
-    request_id: str
-    error: BaseException
-
-
-class Stuck(Value, frozen=True):
-    """A slot is still taken by code that was told to stop, e.g. a thread, which cannot be killed."""
-
-    request_id: str
-    seconds: float
-
-
-class Delivered(Value, frozen=True):
-    """A webhook was accepted by its receiver."""
-
-    delivery: Delivery
-    attempt: Attempt
-
-
-class DeliveryFailed(Value, frozen=True):
-    """An attempt to deliver failed. `next_in` is the wait before the next, None when there is none."""
-
-    delivery: Delivery
-    attempt: Attempt
-    next_in: float | None
-
-
-class Polled(Value, frozen=True):
-    """A provider was asked and is not done; `status` is his word for it. He is asked again in `wait` seconds."""
-
-    request_id: str
-    number: int
-    status: str | None
-    wait: float
-
-
-class PollFailed(Value, frozen=True):
-    """Question `number` to a provider came to nothing, so nothing is known; it is asked again in `wait` seconds."""
-
-    request_id: str
-    number: int
-    reason: str
-    wait: float
-
-
-class DeliveryDead(Value, frozen=True):
-    """A webhook was given up. It is kept, and can be delivered again. `reason` is what went wrong last."""
-
-    delivery: Delivery
-    reason: str
-
-
-class CircuitOpened(Value, frozen=True):
-    """Webhooks to a host have failed so often in a row that it is left alone, but for a probe in `pause` seconds and so on.
-
-    Where `submitter` is not None, only those of this one are (`models.NewJob.client`); others go on.
-    """
-
-    host: str
-    pause: float
-    submitter: str | None = None
-
-
-class CircuitClosed(Value, frozen=True):
-    """A host that was left alone has answered; what waited for it is sent. `submitter` as in `CircuitOpened`."""
-
-    host: str
-    submitter: str | None = None
-
-
-class Redelivered(Value, frozen=True):
-    """Somebody asked for webhooks to be delivered again."""
-
-    count: int
-
-
-class Outage(Value, frozen=True, gc=True):
-    """A loop met an error it did not expect; it goes on after a pause of `pause` seconds."""
+class ServiceError(Value, frozen=True, gc=True):
+    """A service of the queue met an unexpected error; it continues after `retry_in` seconds. `where` names the service."""
 
     where: str
     error: BaseException
-    pause: float
+    retry_in: float
 
 
 class Recovered(Value, frozen=True):
-    """What had failed works again, after `failures` events `Outage` of the same `where`, the first of them `seconds` ago."""
+    """A service works again after `failures` events `ServiceError` with the same `where`, the first `duration` seconds ago."""
 
     where: str
     failures: int
-    seconds: float
+    duration: float
 
 
 class KeysChanged(Value, frozen=True):
-    """The file with the signing keys was changed and read anew; `kid` is the key that signs now."""
+    """The file with the signing keys was changed and reloaded; `kid` is the key that signs now."""
 
     kid: str
 
 
-class Warned(Value, frozen=True):
-    """Something that its operator should know once."""
+class OperatorWarning(Value, frozen=True):
+    """Something that the operator should know. Emitted once for each cause."""
 
     public: ClassVar[frozenset[str]] = frozenset({"message"})
 
     message: str
 
 
-class Noted(Value, frozen=True):
-    """Something that its operator may know, and that asks for nothing."""
+class OperatorNotice(Value, frozen=True):
+    """Something that the operator may want to know and that needs no action."""
 
     message: str
 
 
+# --- requests
+
+
+class Submitted(Value, frozen=True):
+    """A request was stored. `path` is its percent-encoded path without the query."""
+
+    request_id: str
+    path: str
+
+
+class AttemptStarted(Value, frozen=True):
+    """An attempt begins; `attempt` is 1 for the first."""
+
+    request_id: str
+    attempt: int
+
+
+class AttemptFailed(Value, frozen=True):
+    """An attempt failed and is repeated in `retry_in` seconds."""
+
+    request_id: str
+    attempt: int
+    error: str
+    retry_in: float
+
+
+class JobAwaiting(Value, frozen=True):
+    """The call of a task has been answered; the task now waits for a callback, a signal or a poll."""
+
+    request_id: str
+    attempt: int
+
+
+class TaskProgress(Value, frozen=True):
+    """An external service reported progress of a task. `status` is its own word for the state."""
+
+    request_id: str
+    status: str | None
+
+
+class Finished(Value, frozen=True):
+    """A request reached its final state, `duration` seconds after the attempt began.
+
+    `attempt` is 0 where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is the HTTP status of
+    the response, `error` the reason where there is no response.
+    """
+
+    request_id: str
+    attempt: int
+    status: int | None
+    error: ErrorType | None
+    duration: float
+
+    @classmethod
+    def of(cls, request_id: str, attempt: int, ended: StoredResponse | Failure, duration: float) -> Self:
+        """The event for a request that ended with this response or failure."""
+        if isinstance(ended, Failure):
+            return cls(request_id, attempt, None, ended.error_type, duration)
+        return cls(request_id, attempt, ended.status, None, duration)
+
+    @property
+    def outcome(self) -> Outcome:
+        """The class of the outcome: a status class such as `5xx`, or `failed` or `cancelled`."""
+        return outcome_of(self.status, self.error)
+
+
+class ClaimLost(Value, frozen=True):
+    """The result of an attempt was discarded: its lease had expired and another worker owns the request."""
+
+    request_id: str
+    attempt: int
+
+
+class Rescued(Value, frozen=True):
+    """The worker of a request was lost; `state` is the state of the request from now on."""
+
+    request_id: str
+    state: JobState
+
+
+class ApplicationError(Value, frozen=True, gc=True):
+    """The application raised an exception during a replay. Clients never see its text or traceback."""
+
+    request_id: str
+    error: BaseException
+
+
+class SlotStuck(Value, frozen=True):
+    """Code that was asked to stop still occupies a slot after `duration` seconds, e.g. a thread, which cannot be killed."""
+
+    request_id: str
+    duration: float
+
+
+class Polled(Value, frozen=True):
+    """A provider was polled and has not finished; `status` is its own word for the state. The next poll is in `next_in` s."""
+
+    request_id: str
+    number: int
+    status: str | None
+    next_in: float
+
+
+class PollFailed(Value, frozen=True):
+    """Poll `number` of a provider returned nothing that can be used; it is repeated in `retry_in` seconds."""
+
+    request_id: str
+    number: int
+    error: str
+    retry_in: float
+
+
+# --- webhooks
+
+
+class Delivered(Value, frozen=True):
+    """A receiver accepted a webhook. `duration` is the time that the delivery attempt took."""
+
+    delivery_id: int
+    request_id: str
+    kind: WebhookKind
+    host: str
+    attempt: int
+    status: int | None
+    duration: float
+
+
+class DeliveryFailed(Value, frozen=True):
+    """A delivery attempt failed. `status` is None without a response, `retry_in` where there is no further attempt."""
+
+    delivery_id: int
+    request_id: str
+    kind: WebhookKind
+    host: str
+    attempt: int
+    status: int | None
+    error: str
+    duration: float
+    retry_in: float | None
+
+
+class DeliveryDead(Value, frozen=True):
+    """A webhook was given up after the last `error`. It is kept and can be redelivered."""
+
+    delivery_id: int
+    request_id: str
+    kind: WebhookKind
+    host: str
+    attempt: int
+    error: str
+
+
+class CircuitOpened(Value, frozen=True):
+    """Webhooks to a host failed so often in a row that only a probe is sent, the first in `probe_in` seconds.
+
+    Where `submitter` is not None, this concerns only webhooks of that submitter (`models.NewJob.client`).
+    """
+
+    host: str
+    probe_in: float
+    submitter: str | None = None
+
+
+class CircuitClosed(Value, frozen=True):
+    """A host accepts webhooks again, and those that waited are sent. `submitter` as in `CircuitOpened`."""
+
+    host: str
+    submitter: str | None = None
+
+
+class Redelivered(Value, frozen=True):
+    """The operator requested `count` webhooks to be delivered again."""
+
+    count: int
+
+
 Event = (
-    Started | Stopping | Stopped | Submitted | AttemptStarted | AttemptFailed | Finished | ClaimLost | Rescued | Raised | Stuck
-    | Waiting | NotLast | Polled | PollFailed | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed
-    | Redelivered | KeysChanged | Outage | Recovered | Warned | Noted
+    Started | Stopping | Stopped | ServiceError | Recovered | KeysChanged | OperatorWarning | OperatorNotice
+    | Submitted | AttemptStarted | AttemptFailed | JobAwaiting | TaskProgress | Finished | ClaimLost | Rescued
+    | ApplicationError | SlotStuck | Polled | PollFailed
+    | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered
 )  # fmt: skip
 
 
-class Observer(Protocol):
-    """Somebody who listens. Called in the event loop: it must be quick and must not raise.
+# --- observers
 
-    An attribute `kinds`, a frozenset of event classes, limits what it hears; without it, it hears everything.
+
+class Observer(Protocol):
+    """Receives events. It is called in the event loop, so it must be quick; an exception is logged and ignored.
+
+    An attribute `kinds`, a frozenset of event classes, limits which events it receives; without it, it receives all of them.
     """
 
     def on_event(self, event: Event) -> None:
-        """One thing that happened."""
+        """Handle one event."""
 
 
 def _wants(observer: Observer, kind: type) -> bool:
@@ -246,46 +284,46 @@ def _wants(observer: Observer, kind: type) -> bool:
     return kinds is None or kind in kinds
 
 
-Announce = Callable[[Event], None]
-"""Tells whoever listens."""
+Emit = Callable[[Event], None]
+"""Passes an event to all observers."""
 
 
-class Trouble:
-    """Failures in a row of one source: each is announced as an `Outage`, the first success after them as `Recovered`."""
+class ErrorStreak:
+    """Consecutive errors of one service: emits each as `ServiceError`, and the first success after them as `Recovered`."""
 
-    __slots__ = ("_announce", "_since", "_where", "failures")
+    __slots__ = ("_emit", "_since", "_where", "failures")
 
-    def __init__(self, where: str, announce: Announce) -> None:
+    def __init__(self, where: str, emit: Emit) -> None:
         self._where = where
-        self._announce = announce
+        self._emit = emit
         self._since = 0.0
         self.failures = 0
 
-    def met(self, error: BaseException, pause: float) -> None:
-        """It failed, and is tried again in `pause` seconds."""
+    def met(self, error: BaseException, retry_in: float) -> None:
+        """Report an error after which the work is repeated in `retry_in` seconds."""
         if not self.failures:
             self._since = time.monotonic()
         self.failures += 1
-        self._announce(Outage(self._where, error, pause))
+        self._emit(ServiceError(self._where, error, retry_in))
 
     def over(self) -> None:
-        """It succeeded."""
+        """Report a success."""
         if self.failures:
             failures, self.failures = self.failures, 0
-            self._announce(Recovered(self._where, failures, time.monotonic() - self._since))
+            self._emit(Recovered(self._where, failures, time.monotonic() - self._since))
 
 
-def announce_to(observers: Iterable[Observer]) -> Announce:
-    """Hands every event to every observer that wants its kind, in order."""
+def make_emitter(observers: Iterable[Observer]) -> Emit:
+    """A function that passes every event to every observer that wants its kind, in order."""
     observers = tuple(observers)
-    listening = {kind: tuple(observer.on_event for observer in observers if _wants(observer, kind)) for kind in get_args(Event)}
+    by_kind = {kind: tuple(observer.on_event for observer in observers if _wants(observer, kind)) for kind in get_args(Event)}
 
-    def announce(event: Event) -> None:
-        for hear in listening[type(event)]:
+    def emit(event: Event) -> None:
+        for on_event in by_kind[type(event)]:
             try:
-                hear(event)
+                on_event(event)
             except Exception:
-                # Somebody's metrics must not cost anybody's work.
-                _log.exception("an observer failed to hear of %s", type(event).__name__)
+                # A faulty observer, e.g. of metrics, must not stop the work of the queue.
+                _log.exception("an observer failed to handle the event %s", type(event).__name__)
 
-    return announce
+    return emit

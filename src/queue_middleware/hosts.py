@@ -11,17 +11,16 @@ import ipaddress
 import re
 from collections.abc import Iterable
 from functools import lru_cache
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 import idna
-
-from .value import Value
 
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:]*|.*?)((?::[0-9]*)?)", re.DOTALL)
 _PORTS = {"http": 80, "https": 443}
 
 
-class Origin(Value, frozen=True):
+class Origin(NamedTuple):
     """Scheme, canonical host and port of an address; the port is always there (RFC 6454 §4)."""
 
     scheme: str

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from .logline import LABEL, clean, make_line, now, read_level
-from .models import LogLine, Progress
+from .logline import LABEL, LogLine, clean, make_line, now, read_level
+from .models import Progress
 
 
 class JobLog(Protocol):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from .background import aside, rest
 from .errors import SettingsError
-from .events import Announce, KeysChanged, Warned
+from .events import Emit, KeysChanged, OperatorWarning
 from .keyfile import FileVersion, KeyFile, keys_of_option, path_of_keys
 from .keyring import KeyRing
 from .keys import parse_shared_secrets
@@ -27,11 +27,9 @@ class KeyReloader:
     `clock` returns Unix seconds and decides which key signs.
     """
 
-    def __init__(
-        self, settings: Settings, database: Path, announce: Announce, *, clock: Callable[[], float] = time.time
-    ) -> None:
+    def __init__(self, settings: Settings, database: Path, emit: Emit, *, clock: Callable[[], float] = time.time) -> None:
         self._settings = settings
-        self._announce = announce
+        self._emit = emit
         self._clock = clock
         self._stopping = asyncio.Event()
         self._lock = threading.Lock()
@@ -70,7 +68,7 @@ class KeyReloader:
         changed = await aside(self._check)
         self._emit_warnings()
         if changed:
-            self._announce(KeysChanged(self._signer.active.kid))
+            self._emit(KeysChanged(self._signer.active.kid))
 
     def _load(self) -> KeyRing:
         if self._settings.signing_key is None:
@@ -103,4 +101,4 @@ class KeyReloader:
 
     def _emit_warnings(self) -> None:
         while self._warnings:
-            self._announce(Warned(self._warnings.pop(0)))
+            self._emit(OperatorWarning(self._warnings.pop(0)))

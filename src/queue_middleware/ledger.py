@@ -6,7 +6,7 @@ from collections.abc import Collection
 from datetime import datetime
 
 from .errors import BadRequest
-from .events import Announce, Redelivered
+from .events import Emit, Redelivered
 from .hosts import canonical_authority
 from .models import WebhookKind
 from .outbox import Outbox
@@ -40,9 +40,9 @@ def make_filter(
 class WebhookAdmin:
     """The operations behind `queue.deliveries`, `queue.redeliver` and the like."""
 
-    def __init__(self, outbox: Outbox, announce: Announce) -> None:
+    def __init__(self, outbox: Outbox, emit: Emit) -> None:
         self._outbox = outbox
-        self._announce = announce
+        self._emit = emit
 
     async def deliveries(self, criteria: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """The oldest `limit` matching deliveries with an id larger than `after`. Raises `UnknownRequest`."""
@@ -74,7 +74,7 @@ class WebhookAdmin:
             ids = [one.id for one in records if one.kind is WebhookKind.COMPLETED or criteria.delivery_id is not None]
             count += await self._outbox.redeliver(ids)
         if count:
-            self._announce(Redelivered(count))
+            self._emit(Redelivered(count))
         return count
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
-from .events import Announce, Outage, Trouble
-from .logline import dropped_line, now, progress_line, size_of
-from .models import Claim, LogLine, Progress
+from .events import Emit, ErrorStreak, ServiceError
+from .logline import LogLine, dropped_line, now, progress_line, size_of
+from .models import Claim, Progress
 from .store import Store
 
 T = TypeVar("T")
@@ -31,7 +31,7 @@ class LogBufferContext:
     """What all log buffers of a process share. Created in the thread of the event loop."""
 
     store: Store
-    emit: Announce
+    emit: Emit
     loop: asyncio.AbstractEventLoop
     size: int
     """Bytes that are kept of one attempt."""
@@ -59,7 +59,7 @@ class LogBuffer:
     _writing: asyncio.Future[bool] | None = None
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
-    _trouble: Trouble | None = None
+    _trouble: ErrorStreak | None = None
 
     def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
@@ -154,7 +154,7 @@ class LogBuffer:
             try:
                 stored = self._context.store.log(self._claim, lines, progress)
             except Exception as error:  # lines that cannot be serialized must not prevent the job from ending
-                self._context.emit(Outage("logs", error, 0))
+                self._context.emit(ServiceError("logs", error, 0))
                 return
             self._written = lines, progress
             self._writing = asyncio.ensure_future(stored)
@@ -167,11 +167,11 @@ class LogBuffer:
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._trouble = self._trouble or Trouble("logs", self._context.emit)
+            self._trouble = self._trouble or ErrorStreak("logs", self._context.emit)
             self._trouble.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
-            self._context.emit(Outage("logs", error, 0))
+            self._context.emit(ServiceError("logs", error, 0))
         elif not writing.result():
             self.discard()
         elif self._trouble is not None:

@@ -4,15 +4,45 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
 
 from .ends import Loss
-from .models import LogLevel, LogLine, Progress
+from .models import Progress
+from .value import Value
 
 MESSAGE = 8 * 1024
 """Characters of one line, traceback included; the middle of a longer one is left out."""
 LABELS = 16
 LABEL = 256
 """Characters of one label, and of the name of a stage."""
+
+
+class LogLevel(StrEnum):
+    """fal's words for how serious a line is (fal queue contract, section 3). `STDOUT` and `STDERR` are for raw output."""
+
+    STDERR = "STDERR"
+    STDOUT = "STDOUT"
+    ERROR = "ERROR"
+    INFO = "INFO"
+    WARN = "WARN"
+    DEBUG = "DEBUG"
+
+
+class LogLine(Value, frozen=True):
+    """One thing that was said while a request was worked on."""
+
+    at: int
+    """Microseconds since 1970, UTC: a millisecond holds many lines."""
+    level: LogLevel
+    message: str
+    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
+    source: str = "USER"
+    """Who said it; fal's clients know `USER` only."""
+    number: int = 0
+    """1 for the first line of the request, and rising over all its attempts; given by the store."""
+
 
 LEVELS: dict[str, LogLevel] = {
     **{level.value: level for level in LogLevel},

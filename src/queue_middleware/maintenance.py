@@ -9,9 +9,9 @@ import time
 from collections.abc import Callable, Collection
 
 from .background import aside, rest
+from .ends import OVERDUE, UNANSWERED
 from .errors import QueueError
-from .events import Announce, Event, Finished, Rescued, Trouble, Warned
-from .lifecycle import OVERDUE, UNANSWERED
+from .events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
 from .store import Store
 from .waitingroom import WaitingRoom
 
@@ -41,18 +41,18 @@ class Maintenance:
         self,
         store: Store,
         tasks: WaitingRoom,
-        announce: Announce,
+        emit: Emit,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
         complaint: Callable[[], QueueError | None] = lambda: None,
     ) -> None:
         self._store = store
         self._tasks = tasks
-        self._announce = announce
+        self._emit = emit
         self._warnings = warnings
         self._running = running
         self._complaint = complaint
-        self._database_errors = Trouble("database", announce)
+        self._database_errors = ErrorStreak("database", emit)
         self._reported_complaint = ""
         self._reported_warnings: set[str] = set()
         self._stopping = asyncio.Event()
@@ -61,7 +61,7 @@ class Maintenance:
 
     async def run(self) -> None:
         """Work until `stop`."""
-        errors = Trouble("maintenance", self._announce)
+        errors = ErrorStreak("maintenance", self._emit)
         while not self._stopping.is_set():
             self._wake.clear()
             self.report_complaint()
@@ -110,27 +110,27 @@ class Maintenance:
         warnings = await aside(self._warnings)
         for message in warnings:
             if message not in self._reported_warnings:
-                self._announce(Warned(message))
+                self._emit(OperatorWarning(message))
         self._reported_warnings = set(warnings)
 
     async def rescue(self) -> None:
         """Take over the jobs of processes that died or whose lease ran out."""
         for rescue in await self._store.rescue(running=self._running()):
-            self._announce(Rescued(rescue.request_id, rescue.state))
+            self._emit(Rescued(rescue.request_id, rescue.state))
             if rescue.outcome is not None:
-                self._announce(Finished(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
+                self._emit(Finished.of(rescue.request_id, rescue.attempt, rescue.outcome, 0.0))
 
     async def expire(self) -> None:
         """Fail the jobs that did not start before their deadline, in batches that leave room for other writes."""
         while not self._stopping.is_set() and (expired := await self._store.expire()):
             for rescue in expired:
-                self._announce(Finished(rescue.request_id, 0, OVERDUE, 0.0))
+                self._emit(Finished.of(rescue.request_id, 0, OVERDUE, 0.0))
 
     async def time_out(self) -> None:
         """Fail the jobs that have waited too long for an external service, in batches as well."""
         while not self._stopping.is_set() and (late := await self._tasks.time_out()):
             for rescue in late:
-                self._announce(Finished(rescue.request_id, 0, UNANSWERED, 0.0))
+                self._emit(Finished.of(rescue.request_id, 0, UNANSWERED, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, step by step, using at most half of the time."""
@@ -146,14 +146,14 @@ class LeaseRenewer:
 
     `held` returns the tokens to renew; it is called in the thread. Only these are renewed: a job that was claimed and then
     forgotten through a defect is rescued after one lease.
-    The thread also runs when there is nothing to renew; `lifecycle.Pulse` explains why.
+    The thread also runs when there is nothing to renew; `leases.Pulse` explains why.
     """
 
-    def __init__(self, store: Store, lease: float, announce: Announce, held: Callable[[], Collection[int]]) -> None:
+    def __init__(self, store: Store, lease: float, emit: Emit, held: Callable[[], Collection[int]]) -> None:
         """`lease` in seconds."""
         self._store = store
         self._lease = lease
-        self._announce = announce
+        self._emit = emit
         self._held = held
         self._quit = threading.Event()
         self._loop = asyncio.get_running_loop()
@@ -169,7 +169,7 @@ class LeaseRenewer:
         await aside(self._thread.join, _JOIN_TIMEOUT)
 
     def _run(self) -> None:
-        pause, errors = self._lease / _RENEWALS_PER_LEASE, Trouble("leases", self._emit_from_thread)
+        pause, errors = self._lease / _RENEWALS_PER_LEASE, ErrorStreak("leases", self._emit_from_thread)
         while not self._quit.wait(pause) and not self._loop.is_closed():
             try:
                 self._store.renew(self._held())
@@ -182,4 +182,4 @@ class LeaseRenewer:
 
     def _emit_from_thread(self, event: Event) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile
-            self._loop.call_soon_threadsafe(self._announce, event)
+            self._loop.call_soon_threadsafe(self._emit, event)

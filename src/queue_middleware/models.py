@@ -68,17 +68,6 @@ class ErrorType(StrEnum):
     """Who was at work outside said that it failed."""
 
 
-class LogLevel(StrEnum):
-    """fal's words for how serious a line is (fal queue contract, section 3). `STDOUT` and `STDERR` are for raw output."""
-
-    STDERR = "STDERR"
-    STDOUT = "STDOUT"
-    ERROR = "ERROR"
-    INFO = "INFO"
-    WARN = "WARN"
-    DEBUG = "DEBUG"
-
-
 class StoredRequest(Value, frozen=True):
     """An HTTP request as it will be replayed: only what the application may see."""
 
@@ -194,20 +183,6 @@ class Progress(Value, frozen=True):
     fraction: float
     """0 to 1."""
     stage: str | None = None
-
-
-class LogLine(Value, frozen=True):
-    """One thing that was said while a request was worked on."""
-
-    at: int
-    """Microseconds since 1970, UTC: a millisecond holds many lines."""
-    level: LogLevel
-    message: str
-    labels: Mapping[str, str] = msgspec.field(default_factory=dict)
-    source: str = "USER"
-    """Who said it; fal's clients know `USER` only."""
-    number: int = 0
-    """1 for the first line of the request, and rising over all its attempts; given by the store."""
 
 
 class Job(Value, frozen=True):

@@ -19,7 +19,7 @@ import h11
 
 from .dialler import Connect, Dialler, Origin, Resolver, connect
 from .errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
-from .events import Announce, Outage
+from .events import Emit, ServiceError
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
 from .models import Headers
@@ -62,7 +62,7 @@ class Outbound:
     """`async with Outbound(guard, timeout) as outbound:`, then `post`.
 
     `timeout` is seconds for one call in all, of which at most `CONNECT_TIMEOUT` for finding and reaching the host. Connections
-    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `announce` is
+    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `emit` is
     told when this process lacks what calls take. `resolver` and `connect` are for tests, `ssl_context` is for a certificate
     authority of one's own.
     """
@@ -75,9 +75,9 @@ class Outbound:
         resolver: Resolver | None = None,
         connect: Connect = connect,
         ssl_context: ssl.SSLContext | None = None,
-        announce: Announce = lambda event: None,
+        emit: Emit = lambda event: None,
     ) -> None:
-        self._announce = announce
+        self._emit = emit
         self._lacking_since: float | None = None
         self._guard = guard
         self._timeout = timeout
@@ -203,7 +203,7 @@ class Outbound:
             now = self._loop.time()
             if self._lacking_since is None or now >= self._lacking_since + _QUIET:
                 self._lacking_since = now
-                self._announce(Outage("outbound", lacking, _QUIET))
+                self._emit(ServiceError("outbound", lacking, _QUIET))
             raise
 
     # --- connections that are kept

@@ -12,7 +12,7 @@ from . import events
 from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
-from .events import Announce, Finished, Outage, Polled, PollFailed
+from .events import Emit, Finished, Polled, PollFailed, ServiceError
 from .headers import kept_headers
 from .models import ErrorType, Failure, StoredResponse
 from .poll_request import Inquiry, poll_headers
@@ -64,7 +64,7 @@ class Poller:
         tasks: WaitingRoom,
         client: Inquiry,
         tokens: CallbackIds,
-        emit: Announce,
+        emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
         limit: int = LIMIT,
@@ -78,7 +78,7 @@ class Poller:
         self._clock = clock
         self._limiter = PollLimiter(limit)
         self._lane = Lane()
-        self._loop = Rounds(self._claim, partial(events.Trouble, "poller", emit), grace=grace)
+        self._loop = Rounds(self._claim, partial(events.ErrorStreak, "poller", emit), grace=grace)
         jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:
@@ -142,7 +142,7 @@ class Poller:
         except TimeoutError:
             polled = _PollResult(PollError(f"no complete response within {LONGEST:g} s"))
         except Exception as error:
-            self._emit(Outage("poller", error, 0.0))
+            self._emit(ServiceError("poller", error, 0.0))
             polled = _PollResult(PollError(f"not sent: {type(error).__name__}"))
         duration = time.monotonic() - began
         self._limiter.record_duration(poll.host, duration)
@@ -217,7 +217,7 @@ class Poller:
     async def _resolve(self, poll: Poll, result: Resolution, duration: float) -> None:
         outcome = await self._loop.insist(lambda: self._tasks.resolve(poll.key, Channel.POLL, result))
         if outcome is Resolved.ENDED:
-            self._emit(Finished(poll.request_id, 0, result.failure or result.response, duration))
+            self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
     async def _schedule(self, poll: Poll, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None

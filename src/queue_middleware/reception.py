@@ -13,11 +13,11 @@ from typing import Any
 from .background import Lane
 from .callback_id import digest, is_token
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
-from .events import Announce, Finished, NotLast
+from .events import Emit, Finished, TaskProgress
 from .json_text import MISSING, read_json, without_mark
-from .lifecycle import FINAL
 from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
+from .states import FINAL
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, error_text, read_callback
@@ -34,7 +34,7 @@ _ALREADY_ENDED = "the task has already ended in another way"
 class Reception:
     """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
 
-    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Announce) -> None:
+    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Emit) -> None:
         self._store = store
         self._verifier = verifier
         self._emit = emit
@@ -56,7 +56,7 @@ class Reception:
         if isinstance(state, Running):
             status = (state.status or "")[:_MAX_STATUS_LENGTH]
             await self._store.note(job.key, status)
-            self._emit(NotLast(job.request_id, status))
+            self._emit(TaskProgress(job.request_id, status))
         else:
             await self._resolve(job, Channel.CALLBACK, body, _as_failure(state))
 
@@ -89,7 +89,7 @@ class Reception:
         if outcome is Resolved.TOO_LATE:
             raise AlreadyEnded(_ALREADY_ENDED)
         if outcome is Resolved.ENDED:
-            self._emit(Finished(job.request_id, 0, failure or response, 0.0))
+            self._emit(Finished.of(job.request_id, 0, failure or response, 0.0))
 
 
 def _has_ended(job: Waiter, source: Channel) -> bool:

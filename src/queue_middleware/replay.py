@@ -7,10 +7,8 @@ The application sees what a server would show it: one body, then silence until i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from functools import lru_cache
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
-from urllib.parse import unquote_to_bytes
 
 from starlette.types import Message
 
@@ -20,48 +18,10 @@ from .models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResp
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 """Any ASGI application, whatever names its author gives to the three types."""
 
-MARK = "queue_middleware.request_id"
-"""Key in the scope of a replay. A header could be forged."""
-
 FLUSH = PART
 """Bytes of a streamed answer that are kept in memory before they are stored."""
 
 _WITHOUT_BODY = frozenset({204, 304})
-
-
-def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The ASGI scope of a replay. `state` is the lifespan's, of which each replay gets a shallow copy."""
-    headers = [*request.headers, (b"accept-encoding", b"identity"), (b"x-fal-request-id", request_id.encode())]
-    if attempt > 1:
-        headers.append((b"x-fal-attempt", b"%d" % attempt))
-    if request.body or request.method in ("POST", "PUT", "PATCH"):
-        headers.append((b"content-length", b"%d" % len(request.body)))
-    scope: dict[str, Any] = {
-        "type": "http",
-        "asgi": {"version": "3.0", "spec_version": "2.3"},
-        "http_version": request.http_version,
-        "method": request.method,
-        "scheme": request.scheme,
-        "path": decode_path(request.raw_path),
-        "raw_path": request.raw_path,
-        "query_string": request.query,
-        "root_path": request.root_path,
-        "headers": headers,
-        "client": request.client,
-        "server": request.server,
-        MARK: request_id,
-    }
-    if request.mount is not None:
-        request.mount.restore(scope)
-    if state is not None:
-        scope["state"] = dict(state)
-    return scope
-
-
-@lru_cache(maxsize=256)
-def decode_path(raw_path: bytes) -> str:
-    """What a server makes of a percent-encoded path."""
-    return unquote_to_bytes(raw_path).decode("utf-8", "replace")
 
 
 class AnswerTooLarge(Exception):

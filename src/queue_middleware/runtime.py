@@ -11,15 +11,16 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .counts import Counts
+from .ends import CANCELLED
 from .engine import Supervisor
 from .errors import NotRunning
-from .events import Announce, Finished, Observer, Submitted, Warned, announce_to
+from .event_log import LoggingObserver
+from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
 from .guard import WEBHOOK, Guard
-from .journal import Journal
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
-from .lifecycle import CANCELLED
-from .models import Cancelled, Job, LogLine, NewJob, Result
+from .logline import LogLine
+from .models import Cancelled, Job, NewJob, Result
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance
 from .reception import Reception
@@ -59,7 +60,7 @@ class Runtime:
         self._clock = clock
         self.time = clock or time.time
         """Unix time in seconds."""
-        self._announce: Announce = announce_to((Journal(), *observers))
+        self._emit: Emit = make_emitter((LoggingObserver(), *observers))
         self._running: Supervisor | None = None
         self._not_running_reason = NOT_STARTED
         self._starts = 0
@@ -154,7 +155,7 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
             supervisor = await Supervisor.open(
-                stack, self._app, self.settings, self.guard, self._provenance, self._announce, self._clock
+                stack, self._app, self.settings, self.guard, self._provenance, self._emit, self._clock
             )
 
             def started() -> None:
@@ -172,7 +173,7 @@ class Runtime:
     def warn(self, message: str) -> None:
         """Warn the operator. If several processes run on one database, only the first one does, once it runs."""
         if self._running is None or self._not_running_reason or self._running.stores.database.is_first:
-            self._announce(Warned(message))
+            self._emit(OperatorWarning(message))
 
     # --- access to what runs
 
@@ -218,7 +219,7 @@ class Runtime:
             submission.close()
             raise
         submission.receipt = receipt
-        self._announce(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
+        self._emit(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:
@@ -254,7 +255,7 @@ class Runtime:
         """Cancel a request, or ask its worker to. Raises `UnknownRequest`."""
         cancelled = await self.services.stores.jobs.cancel(request_id)
         if cancelled is Cancelled.WAITING:
-            self._announce(Finished(request_id.lower(), 0, CANCELLED, 0.0))
+            self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
 
     # --- tasks

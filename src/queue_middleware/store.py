@@ -13,20 +13,8 @@ from typing import Protocol
 from .counts import Counts
 from .ends import Loss
 from .errors import QueueError
-from .models import (
-    Cancelled,
-    Claim,
-    Failure,
-    Glance,
-    Job,
-    LogLine,
-    NewJob,
-    Progress,
-    Receipt,
-    Rescue,
-    Result,
-    StoredResponse,
-)
+from .logline import LogLine
+from .models import Cancelled, Claim, Failure, Glance, Job, NewJob, Progress, Receipt, Rescue, Result, StoredResponse
 
 Told = Callable[[bool | QueueError], None]
 """Called in the event loop with the result of a method, or with the error that prevented it."""
@@ -121,7 +109,7 @@ class Store(Protocol):
     async def release(self, claim: Claim) -> bool:
         """Hand the job back to its old place without charging the attempt. A job to be cancelled is cancelled instead.
 
-        After more than `lifecycle.FREE_HAND_BACKS` times in a row with attempts shorter than `LONG_ATTEMPT`, the attempt is
+        After more than `retry.FREE_HAND_BACKS` times in a row with attempts shorter than `LONG_ATTEMPT`, the attempt is
         charged, and after the last one the job fails. A log line records the hand-back.
         """
 
@@ -141,7 +129,7 @@ class Store(Protocol):
         """Extend the leases of these jobs, deliveries and polls of this owner; returns how many it still held.
 
         Call it four times per lease, also without tokens: this is how a process knows that the database is reachable
-        (`lifecycle.Pulse`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a dedicated
+        (`leases.Pulse`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a dedicated
         thread.
         """
 
@@ -151,7 +139,7 @@ class Store(Protocol):
         """Take over the jobs of lost workers, and their deliveries and polls.
 
         `running` are the tokens that this process works on; they are renewed first, in the same transaction.
-        `lifecycle.IS_LOST` decides what counts as lost.
+        `leases.IS_LOST` decides what counts as lost.
 
         A job fails if it has no attempt left, or if the process that accepted it has `on_crash="fail"`. All others are
         suspects until they end or are retried for another reason: each waits for its backoff, and is claimed only while no
@@ -169,7 +157,7 @@ class Store(Protocol):
         pending webhook needs is kept.
 
         Finished jobs older than the retention are deleted with everything that belongs to them; the responses of short-lived
-        jobs after `lifecycle.SHORT`, or `SHORT_IF_LARGE`. The health of hosts that received no webhook for the retention is
+        jobs after `ends.SHORT`, or `SHORT_IF_LARGE`. The health of hosts that received no webhook for the retention is
         deleted too.
         """
 

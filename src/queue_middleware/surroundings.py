@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from .background import retry_on_outage
 from .errors import QueueError
-from .events import Announce, Trouble
+from .events import Emit, ErrorStreak
 from .logbook import LogBufferContext
 from .replay import App
 from .settings import Settings
@@ -29,7 +29,7 @@ class WorkerContext:
     store: Store
     tasks: WaitingRoom
     settings: Settings
-    emit: Announce
+    emit: Emit
     loop: asyncio.AbstractEventLoop
     """Kept here because asking for it costs a system call in Python 3.11."""
     logs: LogBufferContext
@@ -52,4 +52,4 @@ class WorkerContext:
         `error` is that of a first try. Returns False also when the worker has ended meanwhile: another process then takes over
         the job when its lease ends.
         """
-        return await retry_on_outage(call, error, Trouble("settle", self.emit), self.is_being_torn_down)
+        return await retry_on_outage(call, error, ErrorStreak("settle", self.emit), self.is_being_torn_down)

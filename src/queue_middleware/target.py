@@ -20,11 +20,11 @@ from .models import ErrorType, Failure, Headers, StoredRequest
 from .outbound import Outbound
 from .proxy_headers import ProxyHeaders
 from .replay import App, NoAnswer
+from .scope import origin_of as origin_of_request
 from .settings import Settings
 from .taskspec import Task, TaskSpec
 from .value import Value
 from .version import USER_AGENT
-from .wire.links import origin_of as origin_of_request
 from .wire.placeholder import fill, fill_address
 
 MOST_REDIRECTS = 10

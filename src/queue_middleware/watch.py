@@ -9,9 +9,9 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from .events import Announce, Trouble
-from .lifecycle import FINAL, IN_QUEUE
+from .events import Emit, ErrorStreak
 from .models import Glance
+from .states import FINAL, IN_QUEUE
 from .store import Store, Topic
 
 _PAUSE = 0.02
@@ -95,9 +95,9 @@ class Follower:
 class StatusFeed:
     """Keeps subscriptions up to date while `run` runs. `stop` ends every subscription at once. Idle without subscriptions."""
 
-    def __init__(self, store: Store, announce: Announce) -> None:
+    def __init__(self, store: Store, emit: Emit) -> None:
         self._store = store
-        self._announce = announce
+        self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._followed: dict[str, _Followed] = {}
         self._changed = asyncio.Event()
@@ -109,7 +109,7 @@ class StatusFeed:
 
     async def run(self) -> None:
         """Read the database after commits, until `stop`."""
-        errors = Trouble("status feed", self._announce)
+        errors = ErrorStreak("status feed", self._emit)
         while not self.stopped:
             await self._changed.wait()
             self._changed.clear()

@@ -12,7 +12,7 @@ from .account import JobCompleter
 from .attempt import JobExecutor
 from .background import LOOK_AGAIN, OUTAGE_PAUSE
 from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
-from .events import Announce, Trouble
+from .events import Emit, ErrorStreak
 from .logbook import LogBufferContext
 from .models import Claim, NewJob
 from .replay import App
@@ -39,7 +39,7 @@ class Worker:
         tasks: WaitingRoom,
         targets: Targets,
         settings: Settings,
-        emit: Announce,
+        emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -139,7 +139,7 @@ class Worker:
         self._wake.set()
 
     async def _claim_until_stopped(self) -> None:
-        trouble = Trouble("claim", self._emit)
+        trouble = ErrorStreak("claim", self._emit)
         while not self._is_stopping:
             self._wake.clear()
             try:
@@ -185,7 +185,7 @@ class Worker:
     # Each step is a function of its own: a variable of a loop that waits would keep an attempt that is over.
 
     async def _watch_revocations(self) -> None:
-        trouble = Trouble("revocations", self._emit)
+        trouble = ErrorStreak("revocations", self._emit)
         while True:
             await self._revoked.wait()
             self._revoked.clear()

@@ -20,7 +20,7 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.delivery import Dispatcher
-from queue_middleware.events import CircuitOpened, Event, announce_to
+from queue_middleware.events import CircuitOpened, Event, make_emitter
 from queue_middleware.guard import Guard
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair
@@ -142,8 +142,8 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
         async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
             messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.output, settings)}, time.time)
-            announce = announce_to([ear] if ear else [])
-            engine = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, announce, grace=0.0)
+            emit = make_emitter([ear] if ear else [])
+            engine = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, emit, grace=0.0)
             gc.collect()
             began = time.perf_counter()
             task = asyncio.create_task(engine.run())

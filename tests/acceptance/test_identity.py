@@ -117,7 +117,7 @@ async def test_a_second_interrupt_ends_the_wait_of_which_it_was_said(tmp_path: P
         began = time.monotonic()
         await _interrupt(server)
         await eventually(lambda: WAITS in server.output, 5)
-        assert "Ctrl-C once more ends it at once" in server.output
+        assert "press Ctrl-C again to stop at once" in server.output
         await _interrupt(server)
         await server.ended(8)
         assert time.monotonic() - began < 12, "it did not wait for the time to shut down"

@@ -49,7 +49,7 @@ async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
         Outcome.SUCCESS: 2, Outcome.CLIENT_ERROR: 1, Outcome.SERVER_ERROR: 1, Outcome.FAILED: 1, Outcome.CANCELLED: 2,
     }  # fmt: skip
     assert counts.jobs == {JobState.COMPLETED: 4, JobState.FAILED: 1, JobState.CANCELLED: 2}
-    told = [event.ended_as for event in memory.of(Finished)]
+    told = [event.outcome for event in memory.of(Finished)]
     assert sorted(told) == sorted([*["2xx"] * 2, "4xx", "5xx", "failed", *["cancelled"] * 2])
 
 

@@ -17,7 +17,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
-from queue_middleware.events import ClaimLost, Outage, Recovered, Rescued
+from queue_middleware.events import ClaimLost, Recovered, Rescued, ServiceError
 from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore, clocks
 from tests.descriptors import no_files_left
@@ -114,10 +114,10 @@ async def test_a_database_that_is_removed_is_told_of_and_nothing_more_is_accepte
         assert refused.status_code == 503, "at once"
         assert "was removed or renamed while the queue runs" in refused.text
         assert "retry-after" in refused.headers
-        await eventually(lambda: [event for event in ear.of(Outage) if event.where == "database"])
+        await eventually(lambda: [event for event in ear.of(ServiceError) if event.where == "database"])
         await asyncio.sleep(3 * LEASE)
         assert not database.exists()
-        assert len([event for event in ear.of(Outage) if event.where == "database"]) == 1
+        assert len([event for event in ear.of(ServiceError) if event.where == "database"]) == 1
         assert (await queue.status(kept))["status"] == "COMPLETED", "what can be read is answered"
         database.with_name("elsewhere").rename(database)
         await eventually(lambda: [event for event in ear.of(Recovered) if event.where == "database"])
@@ -156,7 +156,7 @@ async def test_a_companion_that_is_replaced_is_as_bad(database: Path, end: str, 
         companion = database.with_name(f"{database.name}{end}")
         elsewhere = companion.with_name("elsewhere")
         companion.rename(elsewhere)
-        await eventually(lambda: ear.of(Outage))
+        await eventually(lambda: ear.of(ServiceError))
         refused = await queue.client.post("/fal/queue/submit/work")
         assert refused.status_code == 503
         assert f"{database.name}{end} was removed or renamed" in refused.text
@@ -184,7 +184,7 @@ async def test_a_process_of_an_older_release_leaves_the_work_to_the_newer(databa
         await eventually(lambda: ear.of(ClaimLost))
         await asyncio.sleep(2 * LEASE)
         assert stored_jobs(database, "state = 'queued'") == 1, "it does not take it again"
-        assert [event.where for event in ear.of(Outage) if event.where == "database"] == ["database"]
+        assert [event.where for event in ear.of(ServiceError) if event.where == "database"] == ["database"]
 
 
 async def test_a_clock_that_was_back_for_a_moment_delays_no_repetition(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -180,7 +180,7 @@ async def test_nothing_private_is_logged_or_stored(database: Path, file: KeyFile
             await service.published()
             seeds = [key.pair.seed_hex() for key in file.read().keys]
             stored = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*") if path != file.path)
-    assert "signing keys read anew" in caplog.text
+    assert "signing keys reloaded" in caplog.text
     for secret in (*seeds, FIRST, FIRST.removeprefix("whsec_")):
         assert secret not in caplog.text
         assert secret.encode() not in stored

@@ -144,7 +144,7 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
                 return (await app.counts()).deliveries == {DeliveryState.DEAD: 3}
 
             await eventually(dead)
-        assert {event.delivery.request_id for event in ear.heard if isinstance(event, DeliveryDead)} == set(ids)
+        assert {event.request_id for event in ear.heard if isinstance(event, DeliveryDead)} == set(ids)
         assert "webhook given up" in caplog.text
         assert receiver.url not in caplog.text
 

@@ -17,9 +17,9 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, attempt, current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.events import AttemptFailed, ClaimLost, Finished, Outage, Stuck
+from queue_middleware.events import AttemptFailed, ClaimLost, Finished, ServiceError, SlotStuck
 from queue_middleware.jobcontext import active_job
-from queue_middleware.models import Claim, ErrorType, Failure
+from queue_middleware.models import Claim, ErrorType
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import Worker
 from tests.asgi import Message, Receive, Send, answer, http_only
@@ -115,7 +115,7 @@ async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: 
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0, request_timeout=1, concurrency=1, observers=[memory])
     async with connected(wrapped) as queue:
         await queue.run("GET", "/")
-        await eventually(lambda: memory.of(Stuck))
+        await eventually(lambda: memory.of(SlotStuck))
         assert jobs[0]() is not None
         over.set()
         await eventually(lambda: jobs[0]() is None)
@@ -155,7 +155,7 @@ async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
     async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[ear])) as queue:
         answer = await queue.run("GET", "/")
         assert (answer.status_code, answer.text, attempts) == (200, "now", [1, 2, 3])
-        assert [(event.attempt, event.reason, event.delay) for event in ear.of(AttemptFailed)] == [
+        assert [(event.attempt, event.error, event.retry_in) for event in ear.of(AttemptFailed)] == [
             (1, "status 503", 0.0),
             (2, "status 503", 0.0),
         ]
@@ -266,7 +266,7 @@ async def test_finished_work_outlives_an_outage_of_the_database(database: Path, 
     gate.open.set()
     async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[ear])) as queue:
         assert (await queue.run("GET", "/kept")).text == "kept"
-        assert [event.where for event in ear.of(Outage)] == ["settle", "settle"]
+        assert [event.where for event in ear.of(ServiceError)] == ["settle", "settle"]
 
 
 async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
@@ -338,7 +338,7 @@ async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
         assert answer.json() == {"detail": "the application raised LookupError", "error_type": "runner_server_error"}
         (finished,) = ear.of(Finished)
         assert finished.request_id == request_id
-        assert finished.outcome == Failure(ErrorType.RUNNER_SERVER_ERROR, "the application raised LookupError")
+        assert (finished.status, finished.error) == (None, ErrorType.RUNNER_SERVER_ERROR)
 
 
 async def test_what_the_application_answers_directly_is_untouched(tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from queue_middleware.lifecycle import JOB, JobEvent
 from queue_middleware.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
+from queue_middleware.states import JOB, JobEvent
 from queue_middleware.store import Store
 from queue_middleware.tasks import Channel
 from queue_middleware.webhooks import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState

@@ -1,4 +1,4 @@
-"""The law of leases, `lifecycle.IS_LOST`, as every store keeps it: for attempts, deliveries and polls."""
+"""The law of leases, `leases.IS_LOST`, as every store keeps it: for attempts, deliveries and polls."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.lifecycle import IS_LOST, Holder
+from queue_middleware.leases import IS_LOST, Holder
 from queue_middleware.models import JobState
 from queue_middleware.store import Store, Topic
 from queue_middleware.taskspec import PollConfig

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from queue_middleware.models import ErrorType, Failure, JobState, LogLevel, LogLine, Progress, RetryPolicy
+from queue_middleware.logline import LogLevel, LogLine
+from queue_middleware.models import ErrorType, Failure, JobState, Progress, RetryPolicy
 from queue_middleware.store import Store
 from tests.clock import ManualClock
 from tests.leases import lease_passes

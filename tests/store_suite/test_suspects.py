@@ -7,8 +7,8 @@ import random
 import pytest
 
 from queue_middleware.ends import Loss
-from queue_middleware.lifecycle import FREE_HAND_BACKS, LONG_ATTEMPT
 from queue_middleware.models import Claim, JobState, RetryPolicy
+from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT
 from queue_middleware.store import Store, Topic
 from queue_middleware.webhooks import DeliveryState
 from tests.clock import ManualClock

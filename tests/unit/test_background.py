@@ -8,7 +8,7 @@ import pytest
 
 from queue_middleware.background import LOOK_AGAIN, SMALL, Lane, Rounds, aside, rest, retry_on_outage
 from queue_middleware.errors import StoreBusy, UnknownRequest
-from queue_middleware.events import Outage, Recovered, Trouble
+from queue_middleware.events import ErrorStreak, Recovered, ServiceError
 from tests.queueing import eventually
 from tests.standins import looping
 from tests.threads import all_threads_kept
@@ -104,7 +104,7 @@ def no_pause(monkeypatch):
 
 
 async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         claims.due = 0.0
@@ -120,7 +120,7 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
             rounds.wake()
         return await claims()
 
-    rounds = Rounds(claim, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claim, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         await claims.made.acquire()
@@ -130,7 +130,7 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
     numbers = []
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         for _ in range(3):
             await claims.made.acquire()
@@ -140,20 +140,20 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
             await claims.made.acquire()
     assert numbers == [1, 2, 1]
     assert [(type(event), event.where) for event in heard] == [
-        (kind, "test") for kind in (Outage, Outage, Recovered, Outage, Recovered)
+        (kind, "test") for kind in (ServiceError, ServiceError, Recovered, ServiceError, Recovered)
     ]
     assert [event.failures for event in heard if isinstance(event, Recovered)] == [2, 1]
 
 
 async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
     rounds.stop()
     await rounds.run()
     assert claims.made.locked()
 
 
 async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
-    rounds, gate, ended = Rounds(claims, partial(Trouble, "test", heard.append)), asyncio.Event(), asyncio.Event()
+    rounds, gate, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "work", 7, ended.set)
@@ -168,7 +168,7 @@ async def wait_for(gate):
 
 
 async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
-    rounds, ended = Rounds(claims, partial(Trouble, "test", heard.append)), asyncio.Event()
+    rounds, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(asyncio.Event()), "work", 7, ended.set)
@@ -179,7 +179,7 @@ async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its
 
 
 async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
-    rounds, gate, ended = Rounds(claims, partial(Trouble, "test", heard.append), grace=0.01), asyncio.Event(), []
+    rounds, gate, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append), grace=0.01), asyncio.Event(), []
     async with looping(rounds):
         await claims.made.acquire()
         rounds.begin(wait_for(gate), "late", 1, lambda: ended.append("late"))
@@ -187,7 +187,7 @@ async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims,
 
 
 async def test_after_a_defect_it_can_be_run_again(claims, heard):
-    rounds, ended = Rounds(claims, partial(Trouble, "test", heard.append)), []
+    rounds, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), []
 
     async def defect():
         raise RuntimeError("a defect")
@@ -204,7 +204,10 @@ async def test_after_a_defect_it_can_be_run_again(claims, heard):
 
 
 async def test_the_store_is_told_over_outages(claims, heard, no_pause):
-    rounds, answers = Rounds(claims, partial(Trouble, "test", heard.append)), [StoreBusy("busy", 1), RuntimeError("odd"), 42]
+    rounds, answers = (
+        Rounds(claims, partial(ErrorStreak, "test", heard.append)),
+        [StoreBusy("busy", 1), RuntimeError("odd"), 42],
+    )
 
     async def verb():
         answer = answers.pop(0)
@@ -213,12 +216,12 @@ async def test_the_store_is_told_over_outages(claims, heard, no_pause):
         return answer
 
     assert await rounds.insist(verb) == 42
-    assert [type(event) for event in heard] == [Outage, Outage, Recovered]
+    assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]
 
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])
 async def test_but_not_of_what_it_keeps_no_longer_nor_after_the_stop(claims, heard, error):
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
     if isinstance(error, StoreBusy):
         rounds.stop()
 
@@ -248,7 +251,7 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
 
     monkeypatch.setattr("queue_middleware.background.rest", note)
     claims.due = due
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append))
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
     await rounds.run()
     assert waits == [LOOK_AGAIN]
     assert LOOK_AGAIN <= 5
@@ -256,7 +259,7 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
 
 @pytest.mark.parametrize("hurried_first", [False, True])
 async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first):
-    rounds = Rounds(claims, partial(Trouble, "test", heard.append), grace=600)
+    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append), grace=600)
     ended = asyncio.Event()
     running = asyncio.create_task(rounds.run())
     async with asyncio.timeout(10):
@@ -284,16 +287,16 @@ async def test_finished_work_is_stored_again_until_the_store_accepts_it(heard, m
             raise result
         return result
 
-    reporter = Trouble("settle", heard.append)
+    reporter = ErrorStreak("settle", heard.append)
     assert await retry_on_outage(store, StoreBusy("busy", 1), reporter, lambda: False) == 42
-    assert [type(event) for event in heard] == [Outage, Outage, Recovered]
+    assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]
 
 
 async def test_no_attempt_is_made_once_the_loop_is_ending(heard):
     async def store():
         raise AssertionError
 
-    assert await retry_on_outage(store, StoreBusy("busy", 1), Trouble("settle", heard.append), lambda: True) is False
+    assert await retry_on_outage(store, StoreBusy("busy", 1), ErrorStreak("settle", heard.append), lambda: True) is False
     assert heard == []
 
 
@@ -302,4 +305,4 @@ async def test_a_defect_is_not_taken_for_an_outage(heard):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await retry_on_outage(store, None, Trouble("settle", heard.append), lambda: False)
+        await retry_on_outage(store, None, ErrorStreak("settle", heard.append), lambda: False)

@@ -14,8 +14,7 @@ import pytest
 from queue_middleware import capture
 from queue_middleware.capture import LogCapture, line_of
 from queue_middleware.jobcontext import activate
-from queue_middleware.logline import MESSAGE
-from queue_middleware.models import LogLevel
+from queue_middleware.logline import MESSAGE, LogLevel
 from tests.queueing import eventually
 from tests.unit.test_jobcontext import FakeExecution
 

@@ -21,9 +21,9 @@ from queue_middleware.events import (
     Delivered,
     DeliveryDead,
     DeliveryFailed,
-    Outage,
     Recovered,
-    announce_to,
+    ServiceError,
+    make_emitter,
 )
 from queue_middleware.fairness import AT_ONCE
 from queue_middleware.guard import Guard
@@ -83,8 +83,8 @@ class Bench:
         store = store or self.store
         formats = {REQUEST_FORMAT: RequestFormat(store.output, Settings())}
         messages = MessageBuilder(self.signer, formats, self.clock.seconds)
-        announce = announce_to([self.ear])
-        return Dispatcher(store, store.outbox, receiver, messages, schedule, announce, clock=self.clock.seconds, **options)
+        emit = make_emitter([self.ear])
+        return Dispatcher(store, store.outbox, receiver, messages, schedule, emit, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
@@ -145,8 +145,10 @@ async def test_a_result_is_sent_signed_and_recorded(bench):
         request_id = await bench.finish()
         event = await bench.ear.next()
     assert isinstance(event, Delivered)
-    assert (event.attempt.status, event.attempt.error, event.attempt.answer) == (200, None, b"thanks")
-    assert event.attempt.at == bench.clock.now
+    (attempt,) = await bench.store.outbox.attempts(event.delivery_id)
+    assert (event.status, event.request_id, event.host, event.attempt) == (200, request_id, "receiver.example", 1)
+    assert (attempt.status, attempt.error, attempt.answer) == (200, None, b"thanks")
+    assert attempt.at == bench.clock.now
     assert await bench.states() == {DeliveryState.DELIVERED: 1}
 
     ((url, headers, body),) = receiver.posts
@@ -193,7 +195,7 @@ async def test_over_a_real_connection(bench):
         event = await bench.ear.next()
         engine.stop()
         await task
-    assert (type(event), event.attempt.status) == (Delivered, 204)
+    assert (type(event), event.status) == (Delivered, 204)
     await _verified(bench, *await received)
 
 
@@ -231,13 +233,14 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
         await bench.finish()
         first = await bench.ear.next()
         assert isinstance(first, DeliveryFailed)
-        assert (first.attempt.status, first.attempt.error, first.attempt.answer) == (500, "response status 500", b"oops")
-        assert 4 <= first.next_in <= 6
+        (attempt,) = await bench.store.outbox.attempts(first.delivery_id)
+        assert (first.status, first.error, attempt.answer) == (500, "response status 500", b"oops")
+        assert 4 <= first.retry_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
         bench.pass_time(6)
         second = await bench.ear.next()
-        assert (second.attempt.status, second.attempt.error) == (None, "no connection: Connection refused")
-        assert 240 <= second.next_in <= 360
+        assert (second.status, second.error) == (None, "no connection: Connection refused")
+        assert 240 <= second.retry_in <= 360
         bench.pass_time(360)
         assert isinstance(await bench.ear.next(), Delivered)
 
@@ -261,9 +264,9 @@ async def test_after_the_last_attempt_it_is_dead(bench):
     async with bench.running(receiver):
         await bench.finish()
         for _ in SCHEDULE:
-            assert (await bench.ear.next()).next_in is not None
+            assert (await bench.ear.next()).retry_in is not None
             bench.pass_time(1000)
-        assert (await bench.ear.next()).next_in is None
+        assert (await bench.ear.next()).retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
@@ -273,8 +276,8 @@ async def test_some_responses_are_final(bench, status, error):
     async with bench.running(Receiver(Answer(status, (), b""))):
         await bench.finish()
         event = await bench.ear.next()
-    assert error in event.attempt.error
-    assert event.next_in is None
+    assert error in event.error
+    assert event.retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
@@ -282,8 +285,8 @@ async def test_a_refusal_of_the_guard_is_retried_because_the_address_may_change(
     async with bench.running(Receiver(OutboundRefused("example.com has an address that is not public"))):
         await bench.finish()
         event = await bench.ear.next()
-    assert event.next_in is not None
-    assert "not public" in event.attempt.error
+    assert event.retry_in is not None
+    assert "not public" in event.error
 
 
 @pytest.mark.parametrize("table", ["payload", "response_chunk"])
@@ -294,7 +297,7 @@ async def test_a_delivery_without_its_result_is_dead(bench, table):
         connection.execute(f"DELETE FROM {table}")
     async with bench.running(receiver):
         event = await bench.ear.next()
-    assert (event.attempt.error, event.next_in) == ("the result is no longer stored", None)
+    assert (event.error, event.retry_in) == ("the result is no longer stored", None)
     assert receiver.posts == []
 
 
@@ -364,7 +367,7 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     async with bench.running(Receiver()):
         event = await bench.ear.next()
     assert isinstance(event, Delivered)
-    assert event.delivery.attempt == 2
+    assert event.attempt == 2
 
 
 async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot_back(bench):
@@ -393,7 +396,7 @@ async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot
         await bench.store.rescue()
         bench.pass_time(1)  # its backoff
         event = await bench.ear.next()
-    assert (type(event), event.delivery.attempt, len(receiver.posts)) == (Delivered, 2, 1)
+    assert (type(event), event.attempt, len(receiver.posts)) == (Delivered, 2, 1)
 
 
 async def until_claimed(bench):
@@ -435,23 +438,23 @@ async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
     await bench.finish()
     async with bench.running(receiver, Faulty(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
         heard = [await bench.ear.next() for _ in range(4)]
-    assert [type(event) for event in heard] == [Outage, Outage, Recovered, Delivered]
+    assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered, Delivered]
     assert len(receiver.posts) == 1
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 3600.0)
     async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
-        assert (await bench.ear.next()).pause == 3600.0
+        assert (await bench.ear.next()).retry_in == 3600.0
 
 
 async def test_something_unexpected_costs_an_attempt_and_nothing_else(bench):
     receiver = Receiver(RuntimeError("a mistake of ours"), OK)
     async with bench.running(receiver):
         await bench.finish()
-        assert isinstance(await bench.ear.next(), Outage)
+        assert isinstance(await bench.ear.next(), ServiceError)
         failed = await bench.ear.next()
-        assert (failed.attempt.error, failed.next_in is None) == ("not sent: RuntimeError", False)
+        assert (failed.error, failed.retry_in is None) == ("not sent: RuntimeError", False)
         bench.pass_time(10)
         assert isinstance(await bench.ear.next(), Delivered)
 
@@ -467,7 +470,7 @@ async def test_a_lost_lease_is_not_announced(bench):
         bench.pass_time(1)  # its backoff
         receiver.gate.set()
         event = await bench.ear.next()
-    assert event.delivery.attempt == 2
+    assert event.attempt == 2
     assert bench.ear.heard.empty()
     assert await bench.states() == {DeliveryState.DELIVERED: 1}
 
@@ -509,7 +512,7 @@ async def test_a_circuit_opens_is_probed_and_closes(bench):
         await bench.finish()
         bench.pass_time(4)
         assert len(receiver.posts) == THRESHOLD, "what was submitted meanwhile waits"
-        bench.pass_time(opened.pause)
+        bench.pass_time(opened.probe_in)
         assert [type(await bench.ear.next()) for _ in range(2)] == [Delivered, CircuitClosed]
         for _ in range(THRESHOLD):
             assert isinstance(await bench.ear.next(), Delivered)
@@ -538,7 +541,7 @@ async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, la
                 await asyncio.sleep(0.001)
             bench.pass_time(30)
         event = await bench.ear.next()
-    assert (type(event), event.delivery.attempt) == (Delivered, 1)
+    assert (type(event), event.attempt) == (Delivered, 1)
     (found,) = await bench.store.outbox.receivers(list(Standing))
     assert (found.standing, found.failures) == (Standing.GOOD, 0)
 
@@ -547,7 +550,7 @@ async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
     async with bench.running(Receiver(OutboundRefused("the webhook URL names a host of the local network", is_final=True))):
         await bench.finish()
         event = await bench.ear.next()
-    assert event.next_in is None
+    assert event.retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
 
@@ -558,7 +561,7 @@ async def test_a_name_with_a_private_address_is_given_up_within_minutes(bench):
         waits = []
         for _ in range(MAX_REFUSALS):
             event = await bench.ear.next()
-            waits.append(event.next_in)
+            waits.append(event.retry_in)
             bench.pass_time(400)
         assert isinstance(await bench.ear.next(), DeliveryDead)
     assert [wait is None for wait in waits] == [False, False, True]
@@ -666,7 +669,7 @@ async def test_hanging_hosts_leave_slots_to_healthy_ones(bench):
         receiver.post, slow = quick.post, receiver.post
         for _ in range(10):
             await bench.finish()
-            assert (await bench.ear.next()).delivery.host == "receiver.example"
+            assert (await bench.ear.next()).host == "receiver.example"
         assert receiver.most_busy == 6
         receiver.post = slow
 
@@ -724,9 +727,9 @@ async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench)
         dead = []
         while len(dead) < len(late) - 1:
             event = await bench.ear.next()
-            if isinstance(event, DeliveryDead) and event.delivery.request_id in late:
-                assert "its host has been failing" in event.reason
-                dead.append(event.delivery.request_id)
+            if isinstance(event, DeliveryDead) and event.request_id in late:
+                assert "its host has been failing" in event.error
+                dead.append(event.request_id)
     assert set(dead) == set(late[1:])
     assert len(receiver.posts) == sent + 1, "the first of them was tried, and then there was no hope"
 
@@ -778,8 +781,8 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
         await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
         receiver.gate.set()
         failed, delivered = await bench.ear.next(), await bench.ear.next()
-    assert (type(failed), failed.delivery.kind, failed.next_in) == (DeliveryFailed, WebhookKind.PROGRESS, None)
-    assert (type(delivered), delivered.delivery.kind) == (Delivered, WebhookKind.COMPLETED)
+    assert (type(failed), failed.kind, failed.retry_in) == (DeliveryFailed, WebhookKind.PROGRESS, None)
+    assert (type(delivered), delivered.kind) == (Delivered, WebhookKind.COMPLETED)
     assert bench.ear.heard.empty(), "nothing was given up: there is better news"
     assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
 
@@ -789,7 +792,7 @@ async def test_a_failed_event_is_retried_if_there_is_no_newer_one(bench):
         await bench.submit(events=(WebhookKind.PROGRESS,))
         (claim,) = await bench.store.claim(1)
         await bench.store.log(claim, [], Progress(0.5))
-        assert (await bench.ear.next()).next_in is not None
+        assert (await bench.ear.next()).retry_in is not None
 
 
 # --- how many at once

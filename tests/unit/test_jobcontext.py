@@ -6,8 +6,8 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.jobcontext import ActiveJob, activate, active_job
-from queue_middleware.logline import LABEL
-from queue_middleware.models import LogLevel, LogLine, Progress
+from queue_middleware.logline import LABEL, LogLevel, LogLine
+from queue_middleware.models import Progress
 
 
 class FakeExecution:

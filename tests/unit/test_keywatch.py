@@ -5,7 +5,7 @@ import pytest
 
 from queue_middleware import keywatch
 from queue_middleware.errors import SettingsError
-from queue_middleware.events import KeysChanged, Warned
+from queue_middleware.events import KeysChanged, OperatorWarning
 from queue_middleware.keyfile import KeyFile
 from queue_middleware.keyring import LEAD_TIME
 from queue_middleware.keys import KeyPair
@@ -30,7 +30,7 @@ class Bench:
         return KeyReloader(Settings(**options), self.database, self.heard.append, clock=lambda: self.now)
 
     def warnings(self) -> list[str]:
-        return [event.message for event in self.heard if isinstance(event, Warned)]
+        return [event.message for event in self.heard if isinstance(event, OperatorWarning)]
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ async def test_a_change_is_loaded_by_the_loop(bench, monkeypatch):
     watch = bench.reloader()
     signer = await watch.open()
     changed = asyncio.Event()
-    watch._announce = lambda event: changed.set()
+    watch._emit = lambda event: changed.set()
     async with running(watch):
         new = await asyncio.to_thread(bench.file.replace_all)
         async with asyncio.timeout(5):

@@ -8,10 +8,10 @@ import pytest
 
 from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
-from queue_middleware.events import Event, Outage
+from queue_middleware.events import Event, ServiceError
 from queue_middleware.logbook import LogBuffer, LogBufferContext
-from queue_middleware.logline import make_line
-from queue_middleware.models import Claim, LogLevel, LogLine, Progress, RetryPolicy
+from queue_middleware.logline import LogLevel, LogLine, make_line
+from queue_middleware.models import Claim, Progress, RetryPolicy
 from tests.nouns import a_request
 from tests.queueing import eventually
 
@@ -200,7 +200,9 @@ async def test_lines_that_could_not_be_stored_are_told_again_in_front() -> None:
     desk.store.open.set()
     await eventually(lambda: len(desk.store.calls) == 3 and desk.book._writing is None)
     assert [lines for _, lines, _ in desk.store.calls] == [("one",), ("one", "50%", "two"), ("one", "50%", "two")]
-    assert [(type(event), event.where) for event in desk.announced if isinstance(event, Outage)] == [(Outage, "logs")] * 2
+    assert [(type(event), event.where) for event in desk.announced if isinstance(event, ServiceError)] == [
+        (ServiceError, "logs")
+    ] * 2
 
 
 async def test_the_last_report_outlives_an_outage() -> None:
@@ -233,7 +235,7 @@ async def test_lines_that_cannot_even_be_spelled_do_not_cost_the_job_its_end(mon
     desk.write("poison")
     assert await desk.end()
     assert [call[0] for call in desk.store.calls] == ["end"]
-    assert [event.where for event in desk.announced if isinstance(event, Outage)] == ["logs"]
+    assert [event.where for event in desk.announced if isinstance(event, ServiceError)] == ["logs"]
 
 
 async def test_lines_that_can_never_be_stored_are_given_up() -> None:

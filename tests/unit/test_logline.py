@@ -9,6 +9,8 @@ from queue_middleware.logline import (
     LABELS,
     LEVELS,
     MESSAGE,
+    LogLevel,
+    LogLine,
     clean,
     dropped_line,
     level_of,
@@ -17,7 +19,7 @@ from queue_middleware.logline import (
     read_level,
     size_of,
 )
-from queue_middleware.models import LogLevel, LogLine, Progress
+from queue_middleware.models import Progress
 
 AT = 1_734_709_037_120_314
 

@@ -7,9 +7,9 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
+from queue_middleware.ends import LOST
 from queue_middleware.errors import DiskFull
-from queue_middleware.events import Event, Finished, Outage, Rescued, Warned
-from queue_middleware.lifecycle import LOST
+from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
 from queue_middleware.maintenance import Maintenance
 from queue_middleware.models import JobState, Rescue
 
@@ -25,7 +25,7 @@ async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:
     for true in (["one"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
         now[:] = true
         await maintenance.warn()
-    assert heard == [Warned("one"), Warned("two"), Warned("one")]
+    assert heard == [OperatorWarning("one"), OperatorWarning("two"), OperatorWarning("one")]
 
 
 async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
@@ -39,7 +39,7 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
     store = SimpleNamespace(rescue=nothing, expire=nothing, waiting=SimpleNamespace(time_out=nothing), prune=prune)
     maintenance, heard = make_maintenance(store, warnings=lambda: ["the disk is on fire"])
     await maintenance.run()
-    assert heard == [Warned("the disk is on fire")]
+    assert heard == [OperatorWarning("the disk is on fire")]
 
 
 async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
@@ -51,7 +51,7 @@ async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
     assert heard == [
         Rescued("one", JobState.DELAYED),
         Rescued("other", JobState.FAILED),
-        Finished("other", 3, LOST, 0.0),
+        Finished.of("other", 3, LOST, 0.0),
     ]
 
 
@@ -83,4 +83,4 @@ async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() 
     async with asyncio.timeout(5):
         await maintenance.run()
     assert pruned
-    assert [type(event) for event in heard] == [Outage]
+    assert [type(event) for event in heard] == [ServiceError]

@@ -12,7 +12,8 @@ import pytest
 from queue_middleware import errors
 from queue_middleware.keyring import jwks
 from queue_middleware.keys import KeyPair
-from queue_middleware.models import ErrorType, Failure, Job, JobState, LogLevel, LogLine, Progress, Result
+from queue_middleware.logline import LogLevel, LogLine
+from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
 from queue_middleware.tasks import TaskPage, TaskStatus
 from queue_middleware.web.logtexts import entries_json
 from queue_middleware.wire import asyncqueue, fal, taskrequests

@@ -15,7 +15,7 @@ from queue_middleware import dialler
 from queue_middleware import outbound as outbound_module
 from queue_middleware.dialler import Origin
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
-from queue_middleware.events import announce_to
+from queue_middleware.events import make_emitter
 from queue_middleware.guard import Guard
 from queue_middleware.http11 import MAX_KEPT, Connection, Stream
 from queue_middleware.outbound import Outbound
@@ -607,7 +607,7 @@ async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, add
         raise OSError(number, "in words")
 
     ear = Memory()
-    async with Outbound(Guard(), resolver=Names([address]), connect=fails, announce=announce_to([ear])) as outbound:
+    async with Outbound(Guard(), resolver=Names([address]), connect=fails, emit=make_emitter([ear])) as outbound:
         for _ in range(3):
             with pytest.raises(OutboundShortage if ours else OutboundUnreached):
                 await outbound.post("https://example.com/", (), b"")

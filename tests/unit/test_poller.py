@@ -12,7 +12,7 @@ import pytest
 
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
-from queue_middleware.events import Finished, Outage, Polled, PollFailed, Recovered, announce_to
+from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError, make_emitter
 from queue_middleware.guard import Guard
 from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.outbound import Outbound
@@ -81,7 +81,7 @@ class Bench:
                 "tasks": self.store.waiting,
                 "client": client or Inquiry(outbound, settings),
                 "tokens": self.tokens,
-                "emit": announce_to([self.ear]),
+                "emit": make_emitter([self.ear]),
                 "clock": self.clock.seconds,
                 **options,
             }
@@ -281,7 +281,7 @@ async def test_failed_polls_are_repeated(bench):
         "starting",
         "the status request returned 502",
         "processing",
-        None,
+        200,
     ]
     #        first, 404, 503, lost, 429, start, 502, processing
     assert took == 5 + 5 + 10 + 20 + 30 + 5 + 5 + 5
@@ -346,7 +346,7 @@ async def test_redirects_are_limited(bench):
         "queued",
         "more than 5 redirects",
         "dreaming",
-        None,
+        200,
     ]
 
 
@@ -361,8 +361,8 @@ async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
     claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     async with bench.polling(Scripted(RuntimeError("a defect"), an_answer(b'{"status": "done"}'))):
         bench.pass_time(5)
-        assert isinstance(await bench.ear.next(), Outage)
-        assert (await bench.ear.next()).reason == "not sent: RuntimeError"
+        assert isinstance(await bench.ear.next(), ServiceError)
+        assert (await bench.ear.next()).error == "not sent: RuntimeError"
         await bench.until_over(claim)
     assert await bench.result(claim) == b'{"status": "done"}'
 
@@ -538,7 +538,7 @@ async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
     async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
-        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, Finished]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
@@ -551,7 +551,7 @@ async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method
     wire = Scripted(an_answer(b'{"status": "done"}' if method == "resolve" else b"{}"))
     async with bench.polling(wire, tasks=broken):
         last = Finished if method == "resolve" else Polled
-        assert [type(await bench.ear.next()) for _ in range(4)] == [Outage, Outage, Recovered, last]
+        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, last]
     assert len(wire.calls) == 1
 
 
@@ -570,7 +570,7 @@ async def test_it_stops_during_an_outage_of_the_database(bench):
     bench.pass_time(5)
     broken = Faulty(bench.store.waiting, "resolve", *[StoreBusy("busy", 1)] * 99)
     async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
-        assert isinstance(await bench.ear.next(), Outage)
+        assert isinstance(await bench.ear.next(), ServiceError)
 
 
 async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
@@ -599,7 +599,7 @@ async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
     wire.gate.clear()
     async with bench.polling(wire):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "no complete response within 0.02 s"
+        assert (await bench.ear.next()).error == "no complete response within 0.02 s"
         wire.gate.set()
 
 

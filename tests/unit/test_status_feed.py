@@ -12,7 +12,7 @@ import pytest
 
 from queue_middleware import watch as module
 from queue_middleware.errors import StoreError, UnknownRequest
-from queue_middleware.events import Event, Outage, Recovered
+from queue_middleware.events import Event, Recovered, ServiceError
 from queue_middleware.models import Glance, Job, JobState, Progress
 from queue_middleware.store import Topic
 from queue_middleware.watch import Follower, StatusFeed
@@ -263,7 +263,7 @@ async def test_an_outage_is_survived(stack: AsyncExitStack, monkeypatch: pytest.
         shelf.broken = False
         assert await follower.news(DEADLINE)
         assert follower.glance.job.position == 7
-    assert [type(event) for event in watching.heard] == [Outage, Recovered]
+    assert [type(event) for event in watching.heard] == [ServiceError, Recovered]
 
 
 async def test_stopping_ends_everybody_at_once(stack: AsyncExitStack) -> None:

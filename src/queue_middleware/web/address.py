@@ -12,6 +12,7 @@ from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.hosts import canonical_authority
+from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
 from queue_middleware.value import Value
 
@@ -127,12 +128,6 @@ def _behind(raw: str, start: str) -> str:
     for _ in start.encode():
         position += 3 if raw[position : position + 1] == "%" else 1
     return raw[position:]
-
-
-def origin(scheme: str, host: str, root_path: str) -> str:
-    """The URL in front of the prefix. `root_path` is what the server or a mount took for itself."""
-    root = quote(root_path.rstrip("/"), safe="/%:@!$&'()*+,;=~-._") if root_path else ""
-    return f"{scheme}://{host}{root}"
 
 
 def host_of(scope: Scope) -> str:

@@ -10,6 +10,7 @@ from queue_middleware.models import Cancelled, Headers, Job, Result
 from queue_middleware.pieces import pieces_of
 from queue_middleware.request_id import is_request_id
 from queue_middleware.runtime import Runtime
+from queue_middleware.scope import origin
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.event_ids import read_resume_point
 from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
@@ -17,7 +18,7 @@ from queue_middleware.wire.fal import Links
 from queue_middleware.wire.routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 
 from .access import Access
-from .address import base_url, host_of, origin
+from .address import base_url, host_of
 from .logtexts import LogCache
 from .request import BodyReader, Endpoint, QueueRequest
 from .result_headers import served_headers

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
+from queue_middleware.ends import run_time
 from queue_middleware.errors import QueueError, StillInProgress
-from queue_middleware.lifecycle import run_time
 from queue_middleware.models import Headers, Job, JobState
 from queue_middleware.value import Value
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from queue_middleware.lifecycle import run_time
+from queue_middleware.ends import run_time
 from queue_middleware.models import StoredResponse
 from queue_middleware.tasks import Channel, TaskRecord
 from queue_middleware.value import Value

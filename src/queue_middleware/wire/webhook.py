@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
+from queue_middleware.ends import CANCELLED
 from queue_middleware.json_text import embeddable
-from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
 
 from .failures import STATUS, failure_body

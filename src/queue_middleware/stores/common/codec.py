@@ -7,7 +7,8 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.models import Headers, LogLevel, LogLine, StoredRequest, WebhookKind
+from queue_middleware.logline import LogLevel, LogLine
+from queue_middleware.models import Headers, StoredRequest, WebhookKind
 from queue_middleware.mount import Mount
 from queue_middleware.taskspec import PollConfig, TaskSpec
 

@@ -9,9 +9,9 @@ from typing import Any
 from queue_middleware.counts import Counts
 from queue_middleware.ends import Outcome
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import Glance, Job, JobState, Result, StoredResponse
 from queue_middleware.request_id import parse_request_id
+from queue_middleware.states import FINAL
 from queue_middleware.store import Topic
 from queue_middleware.stores.common.codec import decode_headers, decode_spec
 from queue_middleware.stores.common.job_row import job_of

@@ -8,13 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from queue_middleware.counts import Counts
 from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
+from queue_middleware.logline import LogLine
 from queue_middleware.models import (
     Cancelled,
     Claim,
     Failure,
     Glance,
     Job,
-    LogLine,
     NewJob,
     Progress,
     Receipt,

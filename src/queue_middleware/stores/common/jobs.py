@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from queue_middleware.ends import CANCELLED, OVERDUE, UNREADABLE
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.lifecycle import CANCELLED, FINAL, OVERDUE, UNREADABLE
 from queue_middleware.models import (
     Cancelled,
     Claim,
@@ -22,6 +22,7 @@ from queue_middleware.models import (
     StoredResponse,
 )
 from queue_middleware.request_id import format_request_id, parse_request_id
+from queue_middleware.states import FINAL
 from queue_middleware.store import Topic
 from queue_middleware.stores.common import task_rows
 from queue_middleware.stores.common.bounds import within_bounds

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from queue_middleware.models import Claim, LogLine, Progress
+from queue_middleware.logline import LogLine
+from queue_middleware.models import Claim, Progress
 from queue_middleware.stores.common.codec import decode_lines
 from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
 from queue_middleware.stores.common.webhook_events import tell_progress

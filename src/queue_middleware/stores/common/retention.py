@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.lifecycle import LARGE, SHORT, SHORT_IF_LARGE
+from queue_middleware.ends import LARGE, SHORT, SHORT_IF_LARGE
 from queue_middleware.models import PART
 from queue_middleware.request_id import SEQUENCE_BITS
 from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget

@@ -6,19 +6,11 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
-from queue_middleware.ends import Loss
-from queue_middleware.lifecycle import (
-    CANCELLED,
-    FREE_HAND_BACKS,
-    LONG_ATTEMPT,
-    LOST,
-    STOPPED_TOO_OFTEN,
-    attempts_allowed,
-    attempts_left,
-)
-from queue_middleware.logline import hand_back_line, loss_line
-from queue_middleware.models import Claim, Failure, JobState, LogLine, Rescue, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.ends import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
+from queue_middleware.logline import LogLine, hand_back_line, loss_line
+from queue_middleware.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
 from queue_middleware.request_id import format_request_id
+from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
 from queue_middleware.store import Topic
 from queue_middleware.stores.common.bounds import within_bounds
 from queue_middleware.stores.common.codec import encode_lines
@@ -135,7 +127,7 @@ def lose(transaction: Transaction, batch: Sequence[tuple[Claim, Loss]]) -> list[
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[Rescue]]:
-    """Take the jobs, deliveries and polls of lost workers. See `lifecycle.IS_LOST`.
+    """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
 
     Each comes with the number of the attempt at a delivery after whose loss there is no other.
     """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.lifecycle import FINAL
 from queue_middleware.models import JobState, StoredResponse
 from queue_middleware.request_id import format_request_id, parse_request_id
+from queue_middleware.states import FINAL
 from queue_middleware.stores.common.codec import decode_headers, decode_spec
 from queue_middleware.stores.common.job_row import job_of
 from queue_middleware.stores.common.task_rows import task

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from queue_middleware.ends import CANCELLED, UNANSWERED
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.lifecycle import CANCELLED, FINAL, UNANSWERED
 from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
 from queue_middleware.request_id import format_request_id
+from queue_middleware.states import FINAL
 from queue_middleware.store import Topic
 from queue_middleware.stores.common import task_rows
 from queue_middleware.stores.common.bounds import within_bounds

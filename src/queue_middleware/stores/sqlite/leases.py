@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from queue_middleware.lifecycle import Pulse
+from queue_middleware.leases import Pulse
 from queue_middleware.stores.common.leases import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 from queue_middleware.stores.sqlite.connection import in_transaction, open_connection
@@ -44,7 +44,7 @@ class Leases:
         return now if self._pulse.is_calm(now, self._lease) else _NEVER
 
     def renew(self, tokens: Collection[int]) -> int:
-        """Extend these leases; how many there were. Without any it writes all the same: see `lifecycle.Pulse`."""
+        """Extend these leases; how many there were. Without any it writes all the same: see `leases.Pulse`."""
         with self._renewing:
             if self._connection is None:
                 return 0

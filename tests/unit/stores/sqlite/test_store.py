@@ -17,8 +17,8 @@ from typing import Any
 import msgspec
 import pytest
 
+from queue_middleware.ends import CANCELLED
 from queue_middleware.errors import DiskFull, StoreError
-from queue_middleware.lifecycle import CANCELLED
 from queue_middleware.models import JobState
 from queue_middleware.settings import Settings
 from queue_middleware.store import Topic

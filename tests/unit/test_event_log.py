@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.events import Outage, Recovered, Rescued, Trouble, Warned
-from queue_middleware.journal import Journal
+from queue_middleware.event_log import LoggingObserver
+from queue_middleware.events import ErrorStreak, OperatorWarning, Recovered, Rescued, ServiceError
 from queue_middleware.models import JobState
 from tests.clock import Seconds
 
@@ -19,20 +19,20 @@ def clock() -> Seconds:
 
 
 @pytest.fixture
-def journal(clock: Seconds, caplog: pytest.LogCaptureFixture) -> Journal:
+def journal(clock: Seconds, caplog: pytest.LogCaptureFixture) -> LoggingObserver:
     caplog.set_level(logging.INFO, "queue_middleware")
-    return Journal(clock)
+    return LoggingObserver(clock)
 
 
-def fail(journal: Journal, where: str = "delivery", error: Exception | None = None) -> None:
+def fail(journal: LoggingObserver, where: str = "delivery", error: Exception | None = None) -> None:
     try:
         raise error or DiskFull("the disk is full", 1)
     except Exception as raised:
-        journal.on_event(Outage(where, raised, 1.0))
+        journal.on_event(ServiceError(where, raised, 1.0))
 
 
 def test_the_first_failure_is_told_in_full_then_a_count_less_and_less_often_then_the_end(
-    journal: Journal, clock: Seconds, caplog: pytest.LogCaptureFixture
+    journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(240):
         fail(journal)
@@ -50,7 +50,9 @@ def test_the_first_failure_is_told_in_full_then_a_count_less_and_less_often_then
     assert [record.exc_info is not None for record in caplog.records] == [True] + [False] * 5
 
 
-def test_for_hours_it_is_a_line_every_ten_minutes(journal: Journal, clock: Seconds, caplog: pytest.LogCaptureFixture) -> None:
+def test_for_hours_it_is_a_line_every_ten_minutes(
+    journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
+) -> None:
     for _ in range(10_000):
         fail(journal)
         clock.now += 1
@@ -58,7 +60,7 @@ def test_for_hours_it_is_a_line_every_ten_minutes(journal: Journal, clock: Secon
 
 
 def test_every_source_and_every_kind_of_failure_has_its_own_beginning(
-    journal: Journal, caplog: pytest.LogCaptureFixture
+    journal: LoggingObserver, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
         fail(journal, "delivery")
@@ -75,7 +77,7 @@ def test_every_source_and_every_kind_of_failure_has_its_own_beginning(
 
 
 def test_after_its_end_or_a_long_silence_the_next_is_told_in_full(
-    journal: Journal, clock: Seconds, caplog: pytest.LogCaptureFixture
+    journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail(journal)
     journal.on_event(Recovered("delivery", 1, 1.0))
@@ -86,29 +88,29 @@ def test_after_its_end_or_a_long_silence_the_next_is_told_in_full(
     assert caplog.messages[1] == "delivery: works again, after a failure in 0 s"
 
 
-def test_other_events_are_told_each_time(journal: Journal, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_events_are_told_each_time(journal: LoggingObserver, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
-        journal.on_event(Warned("the disk is on fire"))
+        journal.on_event(OperatorWarning("the disk is on fire"))
     assert caplog.messages == ["queue_middleware: the disk is on fire"] * 3
 
 
 def test_observers_hear_each_failure_and_one_end() -> None:
     heard: list[object] = []
-    trouble = Trouble("claim", heard.append)
+    trouble = ErrorStreak("claim", heard.append)
     trouble.over()
     error = StoreBusy("busy", 1)
     for _ in range(3):
         trouble.met(error, 1.0)
     trouble.over()
     trouble.over()
-    assert heard[:3] == [Outage("claim", error, 1.0)] * 3
+    assert heard[:3] == [ServiceError("claim", error, 1.0)] * 3
     (end,) = heard[3:]
     assert isinstance(end, Recovered)
     assert (end.where, end.failures) == ("claim", 3)
 
 
 def test_what_lost_its_process_is_said_to_run_again(caplog: pytest.LogCaptureFixture) -> None:
-    journal = Journal()
+    journal = LoggingObserver()
     for state in (JobState.DELAYED, JobState.FAILED):
         journal.on_event(Rescued("one", state))
     assert caplog.messages == [
