@@ -12,8 +12,8 @@ from collections.abc import Iterable
 import httpx
 
 from .errors import InvalidWebhook, OutboundRefused, SettingsError
-from .hosts import canonical_host, canonical_pattern
-from .urls import encode_url
+from .syntax.hosts import canonical_host, canonical_pattern
+from .syntax.urls import encode_url
 
 WEBHOOK = "the webhook URL"
 

@@ -7,9 +7,9 @@ from datetime import datetime
 
 from .errors import BadRequest
 from .events import Emit, Redelivered
-from .hosts import canonical_authority
 from .models import WebhookKind
 from .outbox import Outbox
+from .syntax.hosts import canonical_authority
 from .webhooks import Attempt, DeliveryFilter, DeliveryRecord, Receiver, Standing
 
 UNHEALTHY = (Standing.OPEN, Standing.FAILING, Standing.SLOW)

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 
 from .backoff import parse_duration, parse_schedule
 from .errors import InvalidWebhook, SettingsError
-from .hosts import canonical_authority, canonical_host, canonical_pattern, origin_of
-from .urls import encode_url
+from .syntax.hosts import canonical_authority, canonical_host, canonical_pattern, origin_of
+from .syntax.urls import encode_url
 
 _SIZES = {"": 1, "b": 1, "kib": 2**10, "mib": 2**20, "gib": 2**30, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 

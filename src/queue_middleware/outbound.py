@@ -24,7 +24,7 @@ from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
 from .models import Headers
 from .names import Names
-from .urls import encode_url, request_target
+from .syntax.urls import encode_url, request_target
 
 T = TypeVar("T")
 

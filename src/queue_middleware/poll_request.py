@@ -9,10 +9,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
 from .guard import parse_url
-from .hosts import Origin, origin_of
 from .models import Headers, StoredResponse
 from .outbound import Outbound
 from .settings import Settings
+from .syntax.hosts import Origin, origin_of
 from .target import may_call
 from .taskspec import PollConfig
 from .version import USER_AGENT

@@ -14,10 +14,10 @@ from .background import Lane
 from .callback_id import digest, is_token
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Emit, Finished, TaskProgress
-from .json_text import MISSING, read_json, without_mark
 from .models import ErrorType, Failure, Headers, StoredResponse
 from .provenance import Provenance
 from .states import FINAL
+from .syntax.json_text import MISSING, read_json, without_mark
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom
 from .wire.readings import Failed, Running, error_text, read_callback

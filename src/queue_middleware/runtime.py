@@ -27,9 +27,9 @@ from .reception import Reception
 from .replay import App
 from .settings import Settings
 from .starts import Submission
+from .syntax.urls import encode_url
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .taskspec import Task, TaskSpec
-from .urls import encode_url
 from .watch import Follower
 
 

@@ -7,8 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
-from .hosts import origin_of
 from .models import Result, WebhookKind
+from .syntax.hosts import origin_of
 from .value import Value
 
 

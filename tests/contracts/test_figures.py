@@ -27,7 +27,6 @@ from queue_middleware import (
     receivers,
     schedule,
     target,
-    urls,
     verify,
     watch,
 )
@@ -36,6 +35,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
 from queue_middleware.stores.sqlite import notifier as listeners
+from queue_middleware.syntax import urls
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, path_rules, streams
 from queue_middleware.webhooks import Standing

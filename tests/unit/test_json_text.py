@@ -9,7 +9,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from queue_middleware.json_text import (
+from queue_middleware.syntax.json_text import (
     LARGE,
     MISSING,
     SCANNED,

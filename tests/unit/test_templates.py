@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.json_text import LARGE, MISSING, read_json
+from queue_middleware.syntax.json_text import LARGE, MISSING, read_json
 from queue_middleware.wire.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
 
 BODY = {

@@ -11,9 +11,9 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.hosts import canonical_authority
 from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
+from queue_middleware.syntax.hosts import canonical_authority
 from queue_middleware.value import Value
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)

@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.hosts import host_of
+from queue_middleware.syntax.hosts import host_of
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
 

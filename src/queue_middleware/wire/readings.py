@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urljoin
 
-from queue_middleware.json_text import MISSING, encode, read_json
 from queue_middleware.models import StoredResponse
+from queue_middleware.syntax.json_text import MISSING, encode, read_json
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.value import Value
 

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.json_text import read_json
 from queue_middleware.models import Headers
+from queue_middleware.syntax.json_text import read_json
 from queue_middleware.taskspec import Backoff, PollConfig
 from queue_middleware.value import Value
 

@@ -14,9 +14,9 @@ from urllib.parse import quote, urljoin
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.folded import folded_element, folded_members, is_object
-from queue_middleware.json_text import MISSING, read_json, unfolded
 from queue_middleware.models import Headers
+from queue_middleware.syntax.json_text import MISSING, read_json, unfolded
+from queue_middleware.syntax.partial_json import folded_element, folded_members, is_object
 from queue_middleware.value import Value
 
 MAX_LENGTH = 2048

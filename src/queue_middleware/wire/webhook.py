@@ -11,8 +11,8 @@ from typing import Any
 from urllib.parse import quote
 
 from queue_middleware.ends import CANCELLED
-from queue_middleware.json_text import embeddable
 from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.syntax.json_text import embeddable
 
 from .failures import STATUS, failure_body
 

@@ -11,9 +11,10 @@ from queue_middleware.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waitin
 from queue_middleware.models import WebhookKind
 from queue_middleware.request_id import format_request_id
 from queue_middleware.store import Topic
-from queue_middleware.stores.common.receiver_health import Settlement, attempt_row, judge_all, look_again
-from queue_middleware.stores.common.transaction import NotBatchable, Transaction
 from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
+
+from .receiver_health import Settlement, attempt_row, judge_all, look_again
+from .transaction import NotBatchable, Transaction
 
 _LOOKED_AT = 2048
 """Flows that one claim looks at."""

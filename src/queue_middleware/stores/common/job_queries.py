@@ -13,10 +13,11 @@ from queue_middleware.models import Glance, Job, JobState, Result, StoredRespons
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.states import FINAL
 from queue_middleware.store import Topic
-from queue_middleware.stores.common.codec import decode_headers, decode_spec
-from queue_middleware.stores.common.job_row import job_of
-from queue_middleware.stores.common.transaction import Queries
 from queue_middleware.webhooks import DeliveryState, Standing
+
+from .codec import decode_headers, decode_spec
+from .job_row import job_of
+from .transaction import Queries
 
 
 def job(queries: Queries, request_id: str) -> Job:

@@ -25,11 +25,12 @@ from queue_middleware.models import (
 from queue_middleware.request_id import parse_request_id
 from queue_middleware.settings import Settings
 from queue_middleware.store import Told, Topic
-from queue_middleware.stores.common import job_queries, jobs, logs, returns, submissions
-from queue_middleware.stores.common.codec import encode_lines, encode_request
-from queue_middleware.stores.common.operations import ended, size_of
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import R, Writer
+
+from . import job_queries, jobs, logs, returns, submissions
+from .codec import encode_lines, encode_request
+from .operations import ended, size_of
+from .transaction import Queries
+from .writer import R, Writer
 
 
 class CommonJobStore(ABC):

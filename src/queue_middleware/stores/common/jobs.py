@@ -24,12 +24,13 @@ from queue_middleware.models import (
 from queue_middleware.request_id import format_request_id, parse_request_id
 from queue_middleware.states import FINAL
 from queue_middleware.store import Topic
-from queue_middleware.stores.common import task_rows
-from queue_middleware.stores.common.bounds import within_bounds
-from queue_middleware.stores.common.codec import decode_events, decode_request
-from queue_middleware.stores.common.transaction import NotBatchable, Transaction
-from queue_middleware.stores.common.webhook_events import tell_start
 from queue_middleware.webhooks import receiver_host
+
+from . import task_rows
+from .bounds import within_bounds
+from .codec import decode_events, decode_request
+from .transaction import NotBatchable, Transaction
+from .webhook_events import tell_start
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""

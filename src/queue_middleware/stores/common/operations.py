@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from queue_middleware.models import PART, Claim, Failure, StoredResponse
-from queue_middleware.stores.common import deliveries, jobs, returns, tasks
-from queue_middleware.stores.common.writer import Operation
+
+from . import deliveries, jobs, returns, tasks
+from .writer import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {

@@ -12,11 +12,12 @@ from queue_middleware.models import Claim, Failure, JobState, Rescue, RetryCause
 from queue_middleware.request_id import format_request_id
 from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
 from queue_middleware.store import Topic
-from queue_middleware.stores.common.bounds import within_bounds
-from queue_middleware.stores.common.codec import encode_lines
-from queue_middleware.stores.common.jobs import end_state, finish, finish_early, policy_of
-from queue_middleware.stores.common.leases import Lost, judge_leases
-from queue_middleware.stores.common.transaction import Transaction
+
+from .bounds import within_bounds
+from .codec import encode_lines
+from .jobs import end_state, finish, finish_early, policy_of
+from .leases import Lost, judge_leases
+from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 

@@ -6,9 +6,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.stores.common import polls, task_queries, tasks
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import Operation, P, R
 from queue_middleware.tasks import (
     Channel,
     ClaimedPolls,
@@ -25,6 +22,10 @@ from queue_middleware.tasks import (
 )
 from queue_middleware.taskspec import Task
 from queue_middleware.waitingroom import Heard
+
+from . import polls, task_queries, tasks
+from .transaction import Queries
+from .writer import Operation, P, R
 
 T = TypeVar("T")
 

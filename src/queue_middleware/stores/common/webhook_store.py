@@ -9,9 +9,6 @@ from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
 from queue_middleware.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import deliveries, job_queries, webhook_queries
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import Operation, P, R
 from queue_middleware.webhooks import (
     Attempt,
     Claimed,
@@ -23,6 +20,10 @@ from queue_middleware.webhooks import (
     Settled,
     Standing,
 )
+
+from . import deliveries, job_queries, webhook_queries
+from .transaction import Queries
+from .writer import Operation, P, R
 
 
 class Write(Protocol):

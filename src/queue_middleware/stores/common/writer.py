@@ -16,7 +16,8 @@ import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
 from queue_middleware.store import Topic
-from queue_middleware.stores.common.transaction import CommitFailed, Transaction
+
+from .transaction import CommitFailed, Transaction
 
 P = TypeVar("P")
 R = TypeVar("R")

@@ -11,8 +11,9 @@ from typing import Any
 
 from queue_middleware.models import JobState
 from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite.sql import SQL, execute_rows
-from queue_middleware.stores.sqlite.sql.schema import check_schema
+
+from .sql import SQL, execute_rows
+from .sql.schema import check_schema
 
 
 @dataclass(slots=True)

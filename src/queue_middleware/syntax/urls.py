@@ -12,7 +12,7 @@ import re
 
 import idna
 
-from .errors import InvalidWebhook
+from queue_middleware.errors import InvalidWebhook
 
 MAX_URL = 2048
 """Characters, encoded."""
