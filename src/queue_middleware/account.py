@@ -8,10 +8,10 @@ from .backoff import exponential
 from .errand import TaskSession
 from .errors import QueueError
 from .events import AttemptFailed
+from .jobs.log_lines import now, retry_line
+from .jobs.models import Claim, Failure, JobState, StoredResponse
+from .jobs.retry import Again, attempts_allowed, grown
 from .logbook import LogBuffer
-from .logline import now, retry_line
-from .models import Claim, Failure, JobState, StoredResponse
-from .retry import Again, attempts_allowed, grown
 from .surroundings import WorkerContext
 
 Held = bool | JobState | None

@@ -11,15 +11,15 @@ from contextvars import Context
 from .account import Held, JobCompleter
 from .bridges import CancellableCall, ends_process, in_wsgi_bridge, invoke
 from .early_end import AbortReason, end_early
-from .ends import CANCELLED, Loss
 from .errand import TaskSession
 from .errors import QueueError
 from .events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
 from .jobcontext import TOO_LATE, ActiveJob, activate
+from .jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
+from .jobs.outcomes import CANCELLED, Loss
+from .jobs.retry import Again, judge
 from .logbook import LogBuffer
-from .models import Claim, ErrorType, Failure, JobState, StoredResponse
 from .replay import AnswerTooLarge, App, NoAnswer, Replay
-from .retry import Again, judge
 from .scope import build_scope
 from .slots import JobSlots
 from .surroundings import WorkerContext

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from .background import aside
 from .errors import UnknownRequest
-from .models import PART, Headers, Result, StoredResponse
-from .pieces import ReadPart, pieces_of
+from .jobs.chunks import ReadPart, pieces_of
+from .jobs.models import PART, Headers, Result, StoredResponse
 from .settings import Settings
 from .wire import webhook
 

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from .errors import SettingsError
+from .jobs.task_spec import Task, TaskSpec
 from .optiontexts import parse_secrets
 from .privatefile import read_or_create
 from .tasks import SecretId
-from .taskspec import Task, TaskSpec
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 

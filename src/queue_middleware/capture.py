@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Self
 
 from .jobcontext import active_job
-from .logline import LogLine, clean, level_of, make_line, now
+from .jobs.log_lines import LogLine, clean, level_of, make_line, now
 
 _OURS = "queue_middleware"
 _UPDATE_INTERVAL = 1.0

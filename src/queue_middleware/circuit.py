@@ -12,7 +12,7 @@ import zlib
 from enum import StrEnum
 
 from .backoff import exponential
-from .value import Value
+from .jobs.struct import Value
 from .webhooks import Standing
 
 THRESHOLD = 5

@@ -7,8 +7,8 @@ from functools import partial
 
 from .body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
 from .errors import UnknownRequest
-from .models import Headers, Result, StoredResponse
-from .pieces import ReadPart
+from .jobs.chunks import ReadPart
+from .jobs.models import Headers, Result, StoredResponse
 from .settings import Settings
 from .tasks import TaskRecord
 from .wire import asyncqueue

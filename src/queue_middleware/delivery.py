@@ -13,11 +13,11 @@ from .body import ResultExpired
 from .errors import OutboundBusy, OutboundError, OutboundShortage
 from .events import CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Emit, ErrorStreak, ServiceError
 from .fairness import DispatchSlots, submitter_of_flow
+from .jobs.models import Result
+from .jobs.store import Store, Topic
 from .letter import MessageBuilder
-from .models import Result
 from .outbound import Answer, Outbound
 from .outbox import Outbox
-from .store import Store, Topic
 from .verdict import AttemptDecision, decide_error, decide_response
 from .webhooks import Attempt, Delivery, Settled, Standing
 

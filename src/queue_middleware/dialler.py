@@ -18,7 +18,7 @@ from .background import aside
 from .errors import OutboundShortage, OutboundUnreached
 from .guard import Guard
 from .http11 import Connection
-from .value import Value
+from .jobs.struct import Value
 
 CONNECT_TIMEOUT = 5.0
 _READING = threading.Lock()

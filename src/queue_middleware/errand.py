@@ -8,11 +8,11 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Self
 
-from .models import Claim, Failure, JobState, StoredResponse
+from .jobs.models import Claim, Failure, JobState, StoredResponse
+from .jobs.task_spec import Task
 from .replay import Replay
 from .surroundings import WorkerContext
 from .target import callback_url
-from .taskspec import Task
 from .waiting import end_of_call, shortened, wait_after
 from .waitingroom import Heard
 

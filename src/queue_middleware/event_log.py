@@ -29,7 +29,7 @@ from .events import (
     Stopped,
     Stopping,
 )
-from .models import JobState
+from .jobs.models import JobState
 
 _log = logging.getLogger("queue_middleware")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from .value import Value
+from .jobs.struct import Value
 from .webhooks import Delivery, Room, Standing
 
 UNPROVEN_SHARE = 0.75

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from .models import Headers
+from .jobs.models import Headers
+from .jobs.struct import Value
 from .proxy_headers import is_set_by_proxies
-from .value import Value
 
 _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",

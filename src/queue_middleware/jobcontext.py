@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from .logline import LABEL, LogLine, clean, make_line, now, read_level
-from .models import Progress
+from .jobs.log_lines import LABEL, LogLine, clean, make_line, now, read_level
+from .jobs.models import Progress
 
 
 class JobLog(Protocol):

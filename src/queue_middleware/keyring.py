@@ -14,8 +14,8 @@ from enum import StrEnum
 from typing import Self
 
 from .errors import RotationRefused, SettingsError
+from .jobs.struct import Value
 from .keys import KeyPair
-from .value import Value
 
 MIN_LEAD_TIME = 24 * 3600.0
 """Seconds for which receivers cache a key set, at most; a key is published for as long before it signs."""

@@ -7,7 +7,7 @@ from datetime import datetime
 
 from .errors import BadRequest
 from .events import Emit, Redelivered
-from .models import WebhookKind
+from .jobs.models import WebhookKind
 from .outbox import Outbox
 from .syntax.hosts import canonical_authority
 from .webhooks import Attempt, DeliveryFilter, DeliveryRecord, Receiver, Standing

@@ -12,9 +12,9 @@ from typing import TypeVar
 
 from .errors import StoreBusy, Unavailable
 from .events import Emit, ErrorStreak, ServiceError
-from .logline import LogLine, dropped_line, now, progress_line, size_of
-from .models import Claim, Progress
-from .store import Store
+from .jobs.log_lines import LogLine, dropped_line, now, progress_line, size_of
+from .jobs.models import Claim, Progress
+from .jobs.store import Store
 
 T = TypeVar("T")
 

@@ -9,10 +9,10 @@ import time
 from collections.abc import Callable, Collection
 
 from .background import aside, rest
-from .ends import OVERDUE, UNANSWERED
 from .errors import QueueError
 from .events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
-from .store import Store
+from .jobs.outcomes import OVERDUE, UNANSWERED
+from .jobs.store import Store
 from .waitingroom import WaitingRoom
 
 TICK = 1.0

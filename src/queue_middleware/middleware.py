@@ -13,12 +13,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .application import default_name, layers
 from .attach import Attachment, attached_queue
-from .counts import Counts
 from .events import Observer
 from .isolation import isolation
+from .jobs.counts import Counts
+from .jobs.mount import process_objects
 from .ledger import UNHEALTHY, make_filter
 from .lifespan import run_lifespan
-from .mount import process_objects
 from .replay import App
 from .runtime import Runtime
 from .settings import Options, Settings

@@ -22,7 +22,7 @@ from .errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShor
 from .events import Emit, ServiceError
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
-from .models import Headers
+from .jobs.models import Headers
 from .names import Names
 from .syntax.urls import encode_url, request_target
 

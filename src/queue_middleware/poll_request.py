@@ -9,12 +9,12 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
 from .guard import parse_url
-from .models import Headers, StoredResponse
+from .jobs.models import Headers, StoredResponse
+from .jobs.task_spec import PollConfig
 from .outbound import Outbound
 from .settings import Settings
 from .syntax.hosts import Origin, origin_of
 from .target import may_call
-from .taskspec import PollConfig
 from .version import USER_AGENT
 
 _URL_LABEL = "its address"

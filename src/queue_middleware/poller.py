@@ -14,12 +14,12 @@ from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Emit, Finished, Polled, PollFailed, ServiceError
 from .headers import kept_headers
-from .models import ErrorType, Failure, StoredResponse
+from .jobs.models import ErrorType, Failure, StoredResponse
+from .jobs.store import Store, Topic
+from .jobs.struct import Value
 from .poll_request import Inquiry, poll_headers
 from .schedule import PollLimiter, next_poll_delay
-from .store import Store, Topic
 from .tasks import Channel, Poll, Resolution, Resolved
-from .value import Value
 from .waitingroom import WaitingRoom
 from .wire.readings import (
     MOST_REDIRECTS,

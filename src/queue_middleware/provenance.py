@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import httpx
 
 from .errors import SettingsError, VerificationError
-from .models import Headers
+from .jobs.models import Headers
 from .optiontexts import WHSEC_PREFIX
 from .syntax.hosts import canonical_host, host_of
 from .verify import WebhookVerifier

@@ -14,9 +14,9 @@ from .background import Lane
 from .callback_id import digest, is_token
 from .errors import AlreadyEnded, BadRequest, UnknownRequest
 from .events import Emit, Finished, TaskProgress
-from .models import ErrorType, Failure, Headers, StoredResponse
+from .jobs.models import ErrorType, Failure, Headers, StoredResponse
+from .jobs.states import FINAL
 from .provenance import Provenance
-from .states import FINAL
 from .syntax.json_text import MISSING, read_json, without_mark
 from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
 from .waitingroom import WaitingRoom

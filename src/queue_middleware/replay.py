@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from starlette.types import Message
 
 from .headers import declared_length, kept_headers
-from .models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from .jobs.models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 """Any ASGI application, whatever names its author gives to the three types."""

@@ -10,17 +10,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
-from .counts import Counts
-from .ends import CANCELLED
 from .engine import Supervisor
 from .errors import NotRunning
 from .event_log import LoggingObserver
 from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
 from .guard import WEBHOOK, Guard
+from .jobs.counts import Counts
+from .jobs.log_lines import LogLine
+from .jobs.models import Cancelled, Job, NewJob, Result
+from .jobs.outcomes import CANCELLED
+from .jobs.task_spec import Task, TaskSpec
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
-from .logline import LogLine
-from .models import Cancelled, Job, NewJob, Result
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance
 from .reception import Reception
@@ -29,7 +30,6 @@ from .settings import Settings
 from .starts import Submission
 from .syntax.urls import encode_url
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
-from .taskspec import Task, TaskSpec
 from .watch import Follower
 
 

@@ -12,7 +12,7 @@ from collections import Counter
 from .backoff import retry_after
 from .circuit import PROMPT
 from .fairness import UNPROVEN_SHARE
-from .models import Headers
+from .jobs.models import Headers
 from .tasks import Places
 
 SHORTEST = 1.0

@@ -7,9 +7,9 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from .models import StoredRequest
+from .jobs.models import StoredRequest
 
-MARK = "queue_middleware.request_id"
+MARK = "queue_middleware.jobs.ids"
 """Key in the scope of a replay. A header could be forged."""
 
 

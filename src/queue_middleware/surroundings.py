@@ -11,10 +11,10 @@ from typing import Any, Literal, TypeVar
 from .background import retry_on_outage
 from .errors import QueueError
 from .events import Emit, ErrorStreak
+from .jobs.store import Store
 from .logbook import LogBufferContext
 from .replay import App
 from .settings import Settings
-from .store import Store
 from .target import Targets
 from .waitingroom import WaitingRoom
 

@@ -15,15 +15,15 @@ from .backoff import exponential
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
 from .guard import parse_url
-from .models import ErrorType, Failure, Headers, StoredRequest
+from .jobs.models import ErrorType, Failure, Headers, StoredRequest
+from .jobs.struct import Value
+from .jobs.task_spec import Task, TaskSpec
 from .outbound import Outbound
 from .proxy_headers import ProxyHeaders
 from .replay import App, NoAnswer
 from .scope import origin_of as origin_of_request
 from .settings import Settings
 from .syntax.hosts import is_among, origin_of
-from .taskspec import Task, TaskSpec
-from .value import Value
 from .version import USER_AGENT
 from .wire.placeholder import fill, fill_address
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from .models import ErrorType, JobState
+from .jobs.models import ErrorType, JobState
+from .jobs.task_spec import TaskSpec
 from .tasks import TaskStatus
-from .taskspec import TaskSpec
 
 _BY_STATE = {
     JobState.QUEUED: TaskStatus.PENDING,

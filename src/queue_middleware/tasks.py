@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-from .models import Failure, Headers, Job, JobState, StoredResponse
-from .taskspec import PollConfig, Task, TaskSpec
-from .value import Value
+from .jobs.models import Failure, Headers, Job, JobState, StoredResponse
+from .jobs.struct import Value
+from .jobs.task_spec import PollConfig, Task, TaskSpec
 
 
 class TaskStatus(StrEnum):

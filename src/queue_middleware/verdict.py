@@ -7,8 +7,8 @@ from urllib.parse import urljoin, urlsplit
 from .backoff import retry_after, scheduled
 from .circuit import Outcome, outcome_of
 from .errors import OutboundError, OutboundRefused, OutboundUnreached
-from .models import Headers
-from .value import Value
+from .jobs.models import Headers
+from .jobs.struct import Value
 
 MAX_REFUSALS = 3
 """Attempts that the outbound guard may refuse. A name may resolve to a private address for a moment, but not for hours."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from .jobs.models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from .jobs.task_spec import Task, TaskSpec
 from .schedule import first_poll_delay
 from .tasks import Wait
-from .taskspec import Task, TaskSpec
 from .wire.pollconfig import LOCATION_POLLING
 
 _OF_ONE_CALL = frozenset({b"host", b"content-type", b"content-length", b"content-encoding", b"accept-encoding"})

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from .errors import QueueError
-from .models import Claim, Failure, JobState, Rescue, StoredResponse
+from .jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from .jobs.task_spec import Task
 from .tasks import (
     Channel,
     ClaimedPolls,
@@ -26,7 +27,6 @@ from .tasks import (
     Wait,
     Waiter,
 )
-from .taskspec import Task
 
 Heard = Callable[[JobState | QueueError | None], None]
 """Called in the event loop with the result of `conclude`, or with the error that prevented it."""

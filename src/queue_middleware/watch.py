@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from .events import Emit, ErrorStreak
-from .models import Glance
-from .states import FINAL, IN_QUEUE
-from .store import Store, Topic
+from .jobs.models import Glance
+from .jobs.states import FINAL, IN_QUEUE
+from .jobs.store import Store, Topic
 
 _PAUSE = 0.02
 """Seconds between two reads, however much is committed meanwhile."""

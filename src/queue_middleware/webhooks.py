@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-from .models import Result, WebhookKind
+from .jobs.models import Result, WebhookKind
+from .jobs.struct import Value
 from .syntax.hosts import origin_of
-from .value import Value
 
 
 class DeliveryState(StrEnum):

@@ -13,13 +13,13 @@ from .attempt import JobExecutor
 from .background import LOOK_AGAIN, OUTAGE_PAUSE
 from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
 from .events import Emit, ErrorStreak
+from .jobs.models import Claim, NewJob
+from .jobs.store import Store, Topic
 from .logbook import LogBufferContext
-from .models import Claim, NewJob
 from .replay import App
 from .settings import Settings
 from .slots import JobSlots
 from .starts import Startable, Starts
-from .store import Store, Topic
 from .surroundings import WorkerContext
 from .target import Targets
 from .waitingroom import WaitingRoom

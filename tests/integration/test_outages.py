@@ -18,7 +18,7 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.events import ClaimLost, Recovered, Rescued, ServiceError
-from queue_middleware.store import Topic
+from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore, clocks
 from tests.descriptors import no_files_left
 from tests.queueing import Queue, connected, eventually, stored_jobs

@@ -19,7 +19,7 @@ from queue_middleware import QueueMiddleware, attempt, current_job
 from queue_middleware.errors import StoreBusy
 from queue_middleware.events import AttemptFailed, ClaimLost, Finished, ServiceError, SlotStuck
 from queue_middleware.jobcontext import active_job
-from queue_middleware.models import Claim, ErrorType
+from queue_middleware.jobs.models import Claim, ErrorType
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import Worker
 from tests.asgi import Message, Receive, Send, answer, http_only

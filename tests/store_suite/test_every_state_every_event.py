@@ -6,9 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from queue_middleware.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
-from queue_middleware.states import JOB, JobEvent
-from queue_middleware.store import Store
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
+from queue_middleware.jobs.states import JOB, JobEvent
+from queue_middleware.jobs.store import Store
 from queue_middleware.tasks import Channel
 from queue_middleware.webhooks import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.clock import ManualClock

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import QueueFull, TooManyQueued
-from queue_middleware.models import Claim, ErrorType, Failure, NewJob, RetryPolicy
-from queue_middleware.store import Store
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, RetryPolicy
+from queue_middleware.jobs.store import Store
 from queue_middleware.tasks import Channel
 from tests.clock import ManualClock
 from tests.leases import lease_passes

@@ -14,7 +14,7 @@ import pytest
 from queue_middleware import capture
 from queue_middleware.capture import LogCapture, line_of
 from queue_middleware.jobcontext import activate
-from queue_middleware.logline import MESSAGE, LogLevel
+from queue_middleware.jobs.log_lines import MESSAGE, LogLevel
 from tests.queueing import eventually
 from tests.unit.test_jobcontext import FakeExecution
 

@@ -27,10 +27,7 @@ from queue_middleware.events import (
 )
 from queue_middleware.fairness import AT_ONCE
 from queue_middleware.guard import Guard
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair, LongSignature
-from queue_middleware.letter import MessageBuilder
-from queue_middleware.models import (
+from queue_middleware.jobs.models import (
     ErrorType,
     Failure,
     NewJob,
@@ -40,10 +37,13 @@ from queue_middleware.models import (
     StoredResponse,
     WebhookKind,
 )
+from queue_middleware.jobs.store import Topic
+from queue_middleware.keyring import KeyRing
+from queue_middleware.keys import KeyPair, LongSignature
+from queue_middleware.letter import MessageBuilder
 from queue_middleware.outbound import Answer, Outbound
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
-from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verdict import MAX_REFUSALS
 from queue_middleware.verify import WebhookVerifier

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from queue_middleware.errors import BadRequest, UriTooLong
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
 from queue_middleware.web.path_rules import check_length, check_target
 from queue_middleware.web.submission import split_query
 from queue_middleware.wire.fal import Links, is_over, status_body, submitted_body, wants_logs

@@ -6,8 +6,8 @@ import pytest
 
 from queue_middleware import current_job
 from queue_middleware.jobcontext import ActiveJob, activate, active_job
-from queue_middleware.logline import LABEL, LogLevel, LogLine
-from queue_middleware.models import Progress
+from queue_middleware.jobs.log_lines import LABEL, LogLevel, LogLine
+from queue_middleware.jobs.models import Progress
 
 
 class FakeExecution:

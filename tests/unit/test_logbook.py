@@ -9,9 +9,9 @@ import pytest
 from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
 from queue_middleware.events import Event, ServiceError
+from queue_middleware.jobs.log_lines import LogLevel, LogLine, make_line
+from queue_middleware.jobs.models import Claim, Progress, RetryPolicy
 from queue_middleware.logbook import LogBuffer, LogBufferContext
-from queue_middleware.logline import LogLevel, LogLine, make_line
-from queue_middleware.models import Claim, Progress, RetryPolicy
 from tests.nouns import a_request
 from tests.queueing import eventually
 

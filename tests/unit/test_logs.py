@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from queue_middleware.logline import LogLevel, LogLine
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.web.logtexts import entries_json, timestamp
 
 AT = 1_734_709_037_120_314

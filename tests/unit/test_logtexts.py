@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import Job, JobState
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import Job, JobState
 from queue_middleware.web import logtexts
 from queue_middleware.web.logtexts import LogCache, entries_json, render
 

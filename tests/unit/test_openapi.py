@@ -10,14 +10,14 @@ import jsonschema_rs
 import pytest
 
 from queue_middleware import errors
+from queue_middleware.jobs.failures import STATUS, error_type, failure_body
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress, Result
 from queue_middleware.keyring import jwks
 from queue_middleware.keys import KeyPair
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
 from queue_middleware.tasks import TaskPage, TaskStatus
 from queue_middleware.web.logtexts import entries_json
 from queue_middleware.wire import asyncqueue, fal, taskrequests
-from queue_middleware.wire.failures import STATUS, error_type, failure_body
 from queue_middleware.wire.fal import Links, error_response
 from queue_middleware.wire.openapi import document
 from queue_middleware.wire.pollconfig import shown_poll_config

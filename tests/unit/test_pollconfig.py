@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.taskspec import PollConfig
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.wire.pollconfig import read_poll_config, shown_poll_config, status_key, status_keys
 
 GIVEN = {

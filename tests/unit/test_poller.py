@@ -14,16 +14,16 @@ from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError, make_emitter
 from queue_middleware.guard import Guard
-from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
+from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.outbound import Outbound
 from queue_middleware.poll_request import Inquiry
 from queue_middleware.poller import Poller
 from queue_middleware.schedule import first_poll_delay
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Channel
-from queue_middleware.taskspec import PollConfig
 from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from queue_middleware.wire.providers import PROVIDERS
 from tests.blank import lay_blank

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from queue_middleware.models import StoredResponse
-from queue_middleware.taskspec import PollConfig
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from queue_middleware.wire.providers import PROVIDERS
 from queue_middleware.wire.readings import (

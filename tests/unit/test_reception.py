@@ -10,7 +10,7 @@ import pytest
 
 from queue_middleware.callback_id import digest
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import JobState
+from queue_middleware.jobs.models import JobState
 from queue_middleware.provenance import Provenance
 from queue_middleware.reception import Reception
 from queue_middleware.tasks import Channel, SecretId

@@ -1,5 +1,5 @@
-from queue_middleware.models import JobState
-from queue_middleware.states import FINAL, JOB
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.states import FINAL, JOB
 from queue_middleware.webhooks import DELIVERY, DeliveryEvent, DeliveryState
 
 

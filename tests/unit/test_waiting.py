@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, StoredResponse
+from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.tasks import Wait
-from queue_middleware.taskspec import PollConfig
 from queue_middleware.waiting import wait_after
 from queue_middleware.wire.pollconfig import LOCATION_POLLING
 from tests.nouns import a_request, a_task

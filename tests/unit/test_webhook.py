@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.webhooks import receiver_host
 from queue_middleware.wire.webhook import (
     NOT_JSON,

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest, Unauthorized
-from queue_middleware.models import OWNED
+from queue_middleware.jobs.models import OWNED
 
 Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
 """Returns the submitter identity of a request, or None if it is unknown."""

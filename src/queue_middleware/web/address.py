@@ -11,10 +11,10 @@ from urllib.parse import quote
 from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.jobs.struct import Value
 from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import canonical_authority
-from queue_middleware.value import Value
 
 _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 _NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")

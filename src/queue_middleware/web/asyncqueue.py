@@ -11,10 +11,10 @@ from urllib.parse import parse_qsl
 from starlette.types import Scope
 
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
-from queue_middleware.models import PART, Cancelled, Headers, StoredResponse
-from queue_middleware.pieces import pieces_of
+from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.models import PART, Cancelled, Headers, StoredResponse
+from queue_middleware.jobs.states import FINAL
 from queue_middleware.runtime import Runtime
-from queue_middleware.states import FINAL
 from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
 from queue_middleware.wire.asyncqueue import created_body, error_body, page_body, task_body, task_frame
 from queue_middleware.wire.providers import providers_body

@@ -11,16 +11,16 @@ from queue_middleware.background import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.guard import parse_url
 from queue_middleware.headers import LARGEST_BLOCK, read_headers
-from queue_middleware.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
-from queue_middleware.mount import read_mount
+from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
+from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
+from queue_middleware.jobs.mount import read_mount
+from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.proxy_headers import ProxyHeaders
-from queue_middleware.request_id import SEQUENCE_BITS, parse_request_id
 from queue_middleware.runtime import Runtime
 from queue_middleware.starts import Submission
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.target import callback_url, may_call
 from queue_middleware.tasks import TaskRecord, TaskStatus
-from queue_middleware.taskspec import Task, TaskSpec
 from queue_middleware.wire.asyncqueue import PRIORITIES
 from queue_middleware.wire.placeholder import fill_address, holds_place, holds_place_in
 from queue_middleware.wire.taskrequests import TaskRequest, check_due, read_task

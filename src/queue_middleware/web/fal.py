@@ -6,14 +6,14 @@ import json
 from collections.abc import Awaitable, Callable
 
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
-from queue_middleware.models import Cancelled, Headers, Job, Result
-from queue_middleware.pieces import pieces_of
-from queue_middleware.request_id import is_request_id
+from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
+from queue_middleware.jobs.ids import is_request_id
+from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
 from queue_middleware.runtime import Runtime
 from queue_middleware.scope import origin
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.event_ids import read_resume_point
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
 from queue_middleware.wire.fal import Links
 from queue_middleware.wire.routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 

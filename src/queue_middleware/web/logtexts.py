@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as quoted
 
-from queue_middleware.logline import LogLine
-from queue_middleware.models import Job
+from queue_middleware.jobs.log_lines import LogLine
+from queue_middleware.jobs.models import Job
 
 _BATCH = 256
 """Lines that are rendered at once in the event loop: about two milliseconds."""

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
 from queue_middleware.runtime import Runtime
 
 from .access import Access

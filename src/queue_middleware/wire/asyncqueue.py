@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
 from queue_middleware.tasks import TaskPage, TaskRecord, TaskStatus
 
 from .pollconfig import shown_poll_config, without_secrets

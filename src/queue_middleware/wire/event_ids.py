@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from queue_middleware.value import Value
+from queue_middleware.jobs.struct import Value
 
 _ID = re.compile(rb"([0-9]{1,15})(\.end)?")
 

@@ -7,12 +7,11 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any
 
-from queue_middleware.ends import run_time
 from queue_middleware.errors import QueueError, StillInProgress
-from queue_middleware.models import Headers, Job, JobState
-from queue_middleware.value import Value
-
-from .failures import error_type
+from queue_middleware.jobs.failures import error_type
+from queue_middleware.jobs.models import Headers, Job, JobState
+from queue_middleware.jobs.outcomes import run_time
+from queue_middleware.jobs.struct import Value
 
 _MAX_CACHED_BASE = 512
 """Characters. The parts of shorter URLs are cached, because clients poll the same ones."""

@@ -10,8 +10,8 @@ from functools import lru_cache
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Priority, RetryCause, RetryPolicy, WebhookKind
-from queue_middleware.value import Value
+from queue_middleware.jobs.models import Priority, RetryCause, RetryPolicy, WebhookKind
+from queue_middleware.jobs.struct import Value
 
 MOST_ATTEMPTS = 10
 """The maximum in total, whatever a submission asks for (docs/reference/protocols/fal.md, section 8)."""

@@ -9,9 +9,9 @@ from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
+from queue_middleware.jobs.failures import STATUS
 from queue_middleware.version import VERSION
 
-from .failures import STATUS
 from .routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
 from .taskoperations import task_operations
 

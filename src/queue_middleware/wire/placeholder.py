@@ -10,7 +10,7 @@ import json
 from urllib.parse import quote
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers, StoredRequest
+from queue_middleware.jobs.models import Headers, StoredRequest
 
 HINT = b"callback_url"
 """Part of every placeholder. Nearly all requests are without it and need no closer look."""

@@ -10,8 +10,8 @@ import msgspec
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.headers import LARGEST_BLOCK
+from queue_middleware.jobs.task_spec import PollConfig, Word
 from queue_middleware.syntax.hosts import origin_of
-from queue_middleware.taskspec import PollConfig, Word
 
 from .templates import check_path, check_template
 

@@ -13,9 +13,9 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.hosts import host_of
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.value import Value
 
 from .pollconfig import shown_poll_config, status_key, status_keys
 from .templates import members, read_path

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import urljoin
 
-from queue_middleware.models import StoredResponse
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.json_text import MISSING, encode, read_json
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.value import Value
 
 from .pollconfig import COMMON_FAIL_VALUES, status_key, status_keys
 from .providers import provider_of, recognise

@@ -7,8 +7,8 @@ from enum import StrEnum
 from functools import lru_cache
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.request_id import is_request_id
-from queue_middleware.value import Value
+from queue_middleware.jobs.ids import is_request_id
+from queue_middleware.jobs.struct import Value
 
 NAMESPACES = ("workflows", "comfy")
 """What may stand in front of an owner in the queue form."""

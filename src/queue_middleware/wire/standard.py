@@ -9,7 +9,7 @@ import base64
 import binascii
 from collections.abc import Iterable
 
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
 
 ID = b"webhook-id"
 TIMESTAMP = b"webhook-timestamp"

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import Backoff, PollConfig
 from queue_middleware.syntax.json_text import read_json
-from queue_middleware.taskspec import Backoff, PollConfig
-from queue_middleware.value import Value
 
 from .asyncqueue import PRIORITIES, iso_time
 from .pollconfig import is_relative, read_poll_config

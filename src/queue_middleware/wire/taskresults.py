@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Mapping
 from json.encoder import encode_basestring_ascii as quoted
 from typing import Any
 
-from queue_middleware.ends import run_time
-from queue_middleware.models import StoredResponse
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.outcomes import run_time
+from queue_middleware.jobs.struct import Value
 from queue_middleware.tasks import Channel, TaskRecord
-from queue_middleware.value import Value
 
 _STEP = 64 * 1024
 """Bytes that are serialized at once: at most six times as many result, in less than a millisecond."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.value import Value
+from queue_middleware.jobs.struct import Value
 
 
 class TaskOperation(StrEnum):

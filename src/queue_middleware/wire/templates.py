@@ -14,10 +14,10 @@ from urllib.parse import quote, urljoin
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
+from queue_middleware.jobs.struct import Value
 from queue_middleware.syntax.json_text import MISSING, read_json, unfolded
 from queue_middleware.syntax.partial_json import folded_element, folded_members, is_object
-from queue_middleware.value import Value
 
 MAX_LENGTH = 2048
 """Characters of a template, and of a rendered URL."""

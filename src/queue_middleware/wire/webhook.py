@@ -10,11 +10,10 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
-from queue_middleware.ends import CANCELLED
-from queue_middleware.models import Headers, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.failures import STATUS, failure_body
+from queue_middleware.jobs.models import Headers, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.syntax.json_text import embeddable
-
-from .failures import STATUS, failure_body
 
 NOT_JSON = (
     "Response payload is not JSON serializable. "

@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.store import Topic
-from queue_middleware.value import Value
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.struct import Value
 
 from .receiver_health import look_again
 from .transaction import Queries, Transaction

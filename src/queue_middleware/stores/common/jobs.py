@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.ends import CANCELLED, OVERDUE, UNREADABLE
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.models import (
+from queue_middleware.jobs.ids import format_request_id, parse_request_id
+from queue_middleware.jobs.models import (
     Cancelled,
     Claim,
     ErrorType,
@@ -21,9 +21,9 @@ from queue_middleware.models import (
     RetryPolicy,
     StoredResponse,
 )
-from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.store import Topic
+from queue_middleware.jobs.outcomes import CANCELLED, OVERDUE, UNREADABLE
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks import receiver_host
 
 from . import task_rows

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Protocol
 
-from queue_middleware.value import Value
+from queue_middleware.jobs.struct import Value
 
 from .transaction import Transaction
 

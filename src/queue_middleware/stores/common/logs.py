@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from queue_middleware.logline import LogLine
-from queue_middleware.models import Claim, Progress
+from queue_middleware.jobs.log_lines import LogLine
+from queue_middleware.jobs.models import Claim, Progress
 
 from .codec import decode_lines
 from .transaction import NotBatchable, Queries, Transaction

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_middleware.models import PART, Claim, Failure, StoredResponse
+from queue_middleware.jobs.models import PART, Claim, Failure, StoredResponse
 
 from . import deliveries, jobs, returns, tasks
 from .writer import Operation

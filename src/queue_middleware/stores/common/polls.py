@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from queue_middleware.models import StoredResponse
-from queue_middleware.request_id import format_request_id
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import PollConfig, Task
 from queue_middleware.schedule import Choice
-from queue_middleware.store import Topic
 from queue_middleware.tasks import ClaimedPolls, Places, Poll
-from queue_middleware.taskspec import PollConfig, Task
 from queue_middleware.wire.pollconfig import poll_host
 
 from . import task_rows

@@ -7,9 +7,9 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from queue_middleware.circuit import Health, Outcome, judge, judge_host
-from queue_middleware.request_id import format_request_id
-from queue_middleware.store import Topic
-from queue_middleware.value import Value
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.struct import Value
 from queue_middleware.webhooks import Attempt, Delivery, Settled, Standing
 
 from .transaction import Transaction

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
-from queue_middleware.ends import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
-from queue_middleware.logline import LogLine, hand_back_line, loss_line
-from queue_middleware.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
-from queue_middleware.request_id import format_request_id
-from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
-from queue_middleware.store import Topic
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
+from queue_middleware.jobs.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
+from queue_middleware.jobs.store import Topic
 
 from .bounds import within_bounds
 from .codec import encode_lines

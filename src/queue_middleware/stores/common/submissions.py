@@ -10,10 +10,10 @@ from typing import Any, Self
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
-from queue_middleware.models import Claim, JobState, NewJob, Receipt
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 
 from .codec import cut, encode_events
 from .jobs import promote

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import JobState, StoredResponse
-from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.states import FINAL
+from queue_middleware.jobs.ids import format_request_id, parse_request_id
+from queue_middleware.jobs.models import JobState, StoredResponse
+from queue_middleware.jobs.states import FINAL
 from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
 
 from .codec import decode_headers, decode_spec

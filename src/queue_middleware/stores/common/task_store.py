@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks import (
     Channel,
     ClaimedPolls,
@@ -20,7 +21,6 @@ from queue_middleware.tasks import (
     Wait,
     Waiter,
 )
-from queue_middleware.taskspec import Task
 from queue_middleware.waitingroom import Heard
 
 from . import polls, task_queries, tasks

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.ends import CANCELLED, UNANSWERED
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.request_id import format_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.store import Topic
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, UNANSWERED
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks import Channel, Resolution, Resolved, Wait
-from queue_middleware.taskspec import Task
 
 from . import task_rows
 from .bounds import within_bounds

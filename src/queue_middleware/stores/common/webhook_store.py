@@ -7,7 +7,7 @@ from typing import Protocol
 
 from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
-from queue_middleware.models import WebhookKind
+from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.webhooks import (
     Attempt,

@@ -15,7 +15,7 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
-from queue_middleware.store import Topic
+from queue_middleware.jobs.store import Topic
 
 from .transaction import CommitFailed, Transaction
 

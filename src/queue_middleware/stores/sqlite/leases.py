@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from queue_middleware.leases import Pulse
+from queue_middleware.jobs.leases import Pulse
 from queue_middleware.stores.common.leases import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from queue_middleware.background import aside
-from queue_middleware.models import Rescue
+from queue_middleware.jobs.models import Rescue
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, returns
 from queue_middleware.stores.common.leases import Lost

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 
 from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
-from queue_middleware.store import Topic
+from queue_middleware.jobs.store import Topic
 
 from .connection import Connection
 from .wakeup import WakeupPipes

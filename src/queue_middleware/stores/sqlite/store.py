@@ -11,9 +11,9 @@ from functools import partial
 
 from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
-from queue_middleware.models import Rescue
+from queue_middleware.jobs.models import Rescue
+from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Claim, ErrorType, Failure, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Receipt
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks import Channel

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import DiskFull, UnknownRequest
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import PART, Claim, Progress, WebhookKind
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import PART, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import bounds, retention
 from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from .value import Value
+from .struct import Value
 
 PROCESS_KEYS = ("app", "router", "endpoint")
 """`Request.app`, `Request.url_for`. The queue's own application sets them again where it is a framework's."""

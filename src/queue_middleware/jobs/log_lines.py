@@ -8,9 +8,9 @@ from enum import StrEnum
 
 import msgspec
 
-from .ends import Loss
 from .models import Progress
-from .value import Value
+from .outcomes import Loss
+from .struct import Value
 
 MESSAGE = 8 * 1024
 """Characters of one line, traceback included; the middle of a longer one is left out."""

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from .ends import Outcome
 from .models import JobState
-from .value import Value
+from .outcomes import Outcome
+from .struct import Value
 
 
 class Counts(Value, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from .errors import BadRequest
+from queue_middleware.errors import BadRequest
 
 SEQUENCE_BITS = 15
 

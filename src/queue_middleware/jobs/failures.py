@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from queue_middleware.models import ErrorType, Failure, Headers
+from .models import ErrorType, Failure, Headers
 
 STATUS: dict[ErrorType, int] = {
     ErrorType.REQUEST_TIMEOUT: 504,

@@ -8,8 +8,8 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from .mount import Mount
-from .taskspec import Backoff, Task
-from .value import Value
+from .struct import Value
+from .task_spec import Backoff, Task
 
 Headers = tuple[tuple[bytes, bytes], ...]
 """Names in lower case, as in the ASGI specification; order and repeats kept."""

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .value import Value
+from .struct import Value
 
 
 class Backoff(StrEnum):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .models import ErrorType, Failure, RetryCause, RetryPolicy, StoredResponse
-from .taskspec import Backoff
+from .task_spec import Backoff
 
 RETRIED_STATUS: dict[int, RetryCause] = {503: RetryCause.SERVER_ERROR, 504: RetryCause.SERVER_ERROR}
 RETRIED_FAILURE: dict[ErrorType, RetryCause] = {

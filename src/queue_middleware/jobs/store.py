@@ -10,11 +10,12 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from enum import StrEnum
 from typing import Protocol
 
+from queue_middleware.errors import QueueError
+
 from .counts import Counts
-from .ends import Loss
-from .errors import QueueError
-from .logline import LogLine
+from .log_lines import LogLine
 from .models import Cancelled, Claim, Failure, Glance, Job, NewJob, Progress, Receipt, Rescue, Result, StoredResponse
+from .outcomes import Loss
 
 Told = Callable[[bool | QueueError], None]
 """Called in the event loop with the result of a method, or with the error that prevented it."""
