@@ -16,8 +16,8 @@ from pathlib import Path
 
 from .errors import SettingsError
 from .jobs.task_spec import Task, TaskSpec
-from .optiontexts import parse_secrets
-from .privatefile import read_or_create
+from .option_parsers import parse_secrets
+from .secret_file import read_or_create
 from .tasks import SecretId
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")

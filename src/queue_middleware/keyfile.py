@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import privatefile
+from . import secret_file
 from .errors import RotationRefused, SettingsError
 from .keyring import LEAD_TIME, KeyRing
 from .keys import KeyPair
@@ -69,16 +69,16 @@ class KeyFile:
         except FileNotFoundError:
             raise SettingsError(f"there is no signing key {self.path}; make one with: queue-middleware keys rotate") from None
         except OSError as error:
-            reason = privatefile.reason_of(error)
+            reason = secret_file.reason_of(error)
             raise SettingsError(f"cannot read the signing key {self.path}: {reason}; fix that, or set signing_key") from error
 
     def create(self) -> None:
         """Create the first key if there is no file. Processes that start together agree on one. Raises `SettingsError`."""
         try:
             if not self.path.exists():
-                privatefile.create(self.path, KeyRing.of(KeyPair.generate()).dump())
+                secret_file.create(self.path, KeyRing.of(KeyPair.generate()).dump())
         except OSError as error:
-            reason = privatefile.reason_of(error)
+            reason = secret_file.reason_of(error)
             raise SettingsError(f"cannot create the signing key {self.path}: {reason}; set signing_key") from error
 
     def rotate(self, *, lead_time: float = LEAD_TIME) -> KeyRing:
@@ -132,7 +132,7 @@ class KeyFile:
 
     def _close_to_group(self, descriptor: int) -> None:
         try:
-            os.fchmod(descriptor, privatefile.PRIVATE_MODE)
+            os.fchmod(descriptor, secret_file.PRIVATE_MODE)
         except OSError:
             return  # mounted read-only: the operator chose the mode
         self._warn(
@@ -144,10 +144,10 @@ class KeyFile:
         target = self.path.resolve()
         status = target.stat()
         if _is_owned(status):
-            privatefile.replace(target, ring.dump())
+            secret_file.replace(target, ring.dump())
         else:  # the service that owns the file has to be able to read it, whichever user rotates
             mode = stat.S_IMODE(status.st_mode) & _FOREIGN_MODE
-            privatefile.replace(target, ring.dump(), mode, (status.st_uid, status.st_gid))
+            secret_file.replace(target, ring.dump(), mode, (status.st_uid, status.st_gid))
         return ring
 
     @contextmanager
@@ -161,7 +161,7 @@ class KeyFile:
             finally:
                 os.close(descriptor)
         except OSError as error:
-            raise RotationRefused(f"cannot replace the signing key {self.path}: {privatefile.reason_of(error)}") from error
+            raise RotationRefused(f"cannot replace the signing key {self.path}: {secret_file.reason_of(error)}") from error
         except SettingsError as error:
             raise RotationRefused(error.detail) from error
 

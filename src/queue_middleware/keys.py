@@ -15,7 +15,7 @@ from nacl import bindings
 from nacl.signing import SigningKey
 
 from .errors import SettingsError
-from .optiontexts import decode_webhook_secret, parse_webhook_secrets
+from .option_parsers import decode_webhook_secret, parse_webhook_secrets
 
 _SEED = re.compile(r"[0-9a-fA-F]{64}")
 

@@ -13,7 +13,7 @@ import httpx
 
 from .errors import SettingsError, VerificationError
 from .jobs.models import Headers
-from .optiontexts import WHSEC_PREFIX
+from .option_parsers import WHSEC_PREFIX
 from .syntax.hosts import canonical_host, host_of
 from .verify import WebhookVerifier
 
