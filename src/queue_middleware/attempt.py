@@ -9,7 +9,9 @@ import weakref
 from contextvars import Context
 
 from .account import Held, JobCompleter
-from .bridges import CancellableCall, ends_process, in_wsgi_bridge, invoke
+from .asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
+from .asgi.replay import AnswerTooLarge, App, NoAnswer, Replay
+from .asgi.scope import build_scope
 from .early_end import AbortReason, end_early
 from .errand import TaskSession
 from .errors import QueueError
@@ -19,8 +21,6 @@ from .jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
 from .jobs.outcomes import CANCELLED, Loss
 from .jobs.retry import Again, judge
 from .logbook import LogBuffer
-from .replay import AnswerTooLarge, App, NoAnswer, Replay
-from .scope import build_scope
 from .slots import JobSlots
 from .surroundings import WorkerContext
 

@@ -9,6 +9,7 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
+from .asgi.replay import App
 from .background import GRACE, aside
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
@@ -27,7 +28,6 @@ from .poll_request import Inquiry
 from .poller import Poller
 from .provenance import Provenance
 from .reception import Reception
-from .replay import App
 from .settings import Settings, stray_variables
 from .stores import Stores, open_stores
 from .target import Targets

@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Self
 
+from .asgi.replay import Replay
 from .jobs.models import Claim, Failure, JobState, StoredResponse
 from .jobs.task_spec import Task
-from .replay import Replay
 from .surroundings import WorkerContext
 from .target import callback_url
 from .waiting import end_of_call, shortened, wait_after

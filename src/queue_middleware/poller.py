@@ -9,11 +9,11 @@ from collections.abc import Callable
 from functools import partial
 
 from . import events
+from .asgi.headers import kept_headers
 from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
 from .callback_id import CallbackIds
 from .errors import OutboundBusy, OutboundError, OutboundRefused
 from .events import Emit, Finished, Polled, PollFailed, ServiceError
-from .headers import kept_headers
 from .jobs.models import ErrorType, Failure, StoredResponse
 from .jobs.store import Store, Topic
 from .jobs.struct import Value

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
+from .asgi.replay import App
 from .engine import Supervisor
 from .errors import NotRunning
 from .event_log import LoggingObserver
@@ -25,7 +26,6 @@ from .ledger import WebhookAdmin
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance
 from .reception import Reception
-from .replay import App
 from .settings import Settings
 from .starts import Submission
 from .syntax.urls import encode_url

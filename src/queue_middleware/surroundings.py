@@ -8,12 +8,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from .asgi.replay import App
 from .background import retry_on_outage
 from .errors import QueueError
 from .events import Emit, ErrorStreak
 from .jobs.store import Store
 from .logbook import LogBufferContext
-from .replay import App
 from .settings import Settings
 from .target import Targets
 from .waitingroom import WaitingRoom

@@ -11,6 +11,9 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin
 
+from .asgi.proxy_headers import ProxyHeaders
+from .asgi.replay import App, NoAnswer
+from .asgi.scope import origin_of as origin_of_request
 from .backoff import exponential
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
@@ -19,9 +22,6 @@ from .jobs.models import ErrorType, Failure, Headers, StoredRequest
 from .jobs.struct import Value
 from .jobs.task_spec import Task, TaskSpec
 from .outbound import Outbound
-from .proxy_headers import ProxyHeaders
-from .replay import App, NoAnswer
-from .scope import origin_of as origin_of_request
 from .settings import Settings
 from .syntax.hosts import is_among, origin_of
 from .version import USER_AGENT

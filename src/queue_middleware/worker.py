@@ -9,6 +9,7 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from .account import JobCompleter
+from .asgi.replay import App
 from .attempt import JobExecutor
 from .background import LOOK_AGAIN, OUTAGE_PAUSE
 from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
@@ -16,7 +17,6 @@ from .events import Emit, ErrorStreak
 from .jobs.models import Claim, NewJob
 from .jobs.store import Store, Topic
 from .logbook import LogBufferContext
-from .replay import App
 from .settings import Settings
 from .slots import JobSlots
 from .starts import Startable, Starts

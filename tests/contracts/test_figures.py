@@ -16,7 +16,6 @@ from queue_middleware import (
     dialler,
     early_end,
     fairness,
-    headers,
     http11,
     keyring,
     keyset,
@@ -28,6 +27,7 @@ from queue_middleware import (
     verify,
     watch,
 )
+from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
 from queue_middleware.settings import Settings

@@ -10,9 +10,9 @@ from urllib.parse import quote
 
 from starlette.types import Scope
 
+from queue_middleware.asgi.scope import origin
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.struct import Value
-from queue_middleware.scope import origin
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import canonical_authority
 

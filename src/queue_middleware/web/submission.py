@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
+from queue_middleware.asgi.headers import LARGEST_BLOCK, RequestHeaders, read_headers
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import BadRequest, HeadersTooLarge
-from queue_middleware.headers import LARGEST_BLOCK, RequestHeaders, read_headers
 from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
-from queue_middleware.proxy_headers import ProxyHeaders
 from queue_middleware.runtime import Runtime
 from queue_middleware.starts import Submission
 from queue_middleware.wire.knobs import SubmitOptions, read_options

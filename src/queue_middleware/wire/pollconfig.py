@@ -8,8 +8,8 @@ from typing import Any
 
 import msgspec
 
+from queue_middleware.asgi.headers import LARGEST_BLOCK
 from queue_middleware.errors import BadRequest
-from queue_middleware.headers import LARGEST_BLOCK
 from queue_middleware.jobs.task_spec import PollConfig, Word
 from queue_middleware.syntax.hosts import origin_of
 

@@ -10,7 +10,8 @@ from typing import Any
 
 from starlette.applications import Starlette
 
-from .errors import SettingsError
+from queue_middleware.errors import SettingsError
+
 from .replay import App
 
 _KEY = "queue_middleware.attached"

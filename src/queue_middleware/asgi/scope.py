@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, unquote_to_bytes
 
-from .jobs.models import StoredRequest
+from queue_middleware.jobs.models import StoredRequest
 
 MARK = "queue_middleware.jobs.ids"
 """Key in the scope of a replay. A header could be forged."""

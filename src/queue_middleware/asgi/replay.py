@@ -12,8 +12,9 @@ from typing import Any, Protocol
 
 from starlette.types import Message
 
+from queue_middleware.jobs.models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
+
 from .headers import declared_length, kept_headers
-from .jobs.models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 """Any ASGI application, whatever names its author gives to the three types."""

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .errors import SettingsError
+from queue_middleware.errors import SettingsError
 
 
 def check_application(app: object) -> None:

@@ -7,8 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 
-from .jobs.models import Headers
-from .jobs.struct import Value
+from queue_middleware.jobs.models import Headers
+from queue_middleware.jobs.struct import Value
+
 from .proxy_headers import is_set_by_proxies
 
 _HOP_BY_HOP = frozenset(
