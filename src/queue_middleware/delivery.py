@@ -16,7 +16,7 @@ from .fairness import DispatchSlots, submitter_of_flow
 from .jobs.models import Result
 from .jobs.store import Store, Topic
 from .letter import MessageBuilder
-from .outbound import Answer, Outbound
+from .outbound.client import Answer, Outbound
 from .outbox import Outbox
 from .verdict import AttemptDecision, decide_error, decide_response
 from .webhooks import Attempt, Delivery, Settled, Standing

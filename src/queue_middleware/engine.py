@@ -18,12 +18,12 @@ from .completion import CompletionFormat
 from .delivery import Dispatcher
 from .departure import ShutdownSignal
 from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
-from .guard import Guard
 from .keywatch import KeyReloader
 from .ledger import WebhookAdmin
 from .letter import MessageBuilder
 from .maintenance import LeaseRenewer, Maintenance
-from .outbound import Outbound
+from .outbound.client import Outbound
+from .outbound.guard import Guard
 from .poll_request import Inquiry
 from .poller import Poller
 from .provenance import Provenance

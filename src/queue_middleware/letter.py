@@ -8,9 +8,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, FramedBody, ResultExpired
-from .http11 import Stream
 from .jobs.models import Headers, JobState, Result, WebhookKind, identity_of
 from .long_signing import LongMessageSigner
+from .outbound.http11 import Stream
 from .signing import Signer
 from .version import USER_AGENT
 from .webhooks import Delivery

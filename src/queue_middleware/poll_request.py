@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from .errors import InvalidWebhook, OutboundError, OutboundRefused
-from .guard import parse_url
 from .jobs.models import Headers, StoredResponse
 from .jobs.task_spec import PollConfig
-from .outbound import Outbound
+from .outbound.client import Outbound
+from .outbound.guard import parse_url
 from .settings import Settings
 from .syntax.hosts import Origin, origin_of
 from .target import may_call

@@ -15,7 +15,6 @@ from .engine import Supervisor
 from .errors import NotRunning
 from .event_log import LoggingObserver
 from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
-from .guard import WEBHOOK, Guard
 from .jobs.counts import Counts
 from .jobs.log_lines import LogLine
 from .jobs.models import Cancelled, Job, NewJob, Result
@@ -23,6 +22,7 @@ from .jobs.outcomes import CANCELLED
 from .jobs.task_spec import Task, TaskSpec
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
+from .outbound.guard import WEBHOOK, Guard
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance
 from .reception import Reception

@@ -17,11 +17,11 @@ from .asgi.scope import origin_of as origin_of_request
 from .backoff import exponential
 from .callback_id import CallbackIds
 from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
-from .guard import parse_url
 from .jobs.models import ErrorType, Failure, Headers, StoredRequest
 from .jobs.struct import Value
 from .jobs.task_spec import Task, TaskSpec
-from .outbound import Outbound
+from .outbound.client import Outbound
+from .outbound.guard import parse_url
 from .settings import Settings
 from .syntax.hosts import is_among, origin_of
 from .version import USER_AGENT

@@ -21,11 +21,11 @@ from nacl.signing import VerifyKey
 from queue_middleware.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.delivery import Dispatcher
 from queue_middleware.events import CircuitOpened, Event, make_emitter
-from queue_middleware.guard import Guard
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair
 from queue_middleware.letter import MessageBuilder
-from queue_middleware.outbound import Outbound
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore

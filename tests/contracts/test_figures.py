@@ -13,10 +13,8 @@ from queue_middleware import (
     backoff,
     circuit,
     delivery,
-    dialler,
     early_end,
     fairness,
-    http11,
     keyring,
     keyset,
     keywatch,
@@ -30,6 +28,7 @@ from queue_middleware import (
 from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
+from queue_middleware.outbound import connector, http11
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
@@ -57,7 +56,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
     ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two after it was followed by another", keyring.KEPT, 2 * DAY),
-    ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", dialler.CONNECT_TIMEOUT, 5),
+    ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", connector.CONNECT_TIMEOUT, 5),
     ("docs/explanation/deliveries.md", "at most 64 KiB of the answer are read", http11.MAX_READ, 64 * KIB),
     ("docs/explanation/deliveries.md", "its first KiB is kept for the operator", http11.MAX_KEPT, KIB),
     ("docs/explanation/deliveries.md", "and not before it says (a day at most)", backoff._LONGEST_RETRY_AFTER, DAY),

@@ -26,7 +26,6 @@ from queue_middleware.events import (
     make_emitter,
 )
 from queue_middleware.fairness import AT_ONCE
-from queue_middleware.guard import Guard
 from queue_middleware.jobs.models import (
     ErrorType,
     Failure,
@@ -41,7 +40,8 @@ from queue_middleware.jobs.store import Topic
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair, LongSignature
 from queue_middleware.letter import MessageBuilder
-from queue_middleware.outbound import Answer, Outbound
+from queue_middleware.outbound.client import Answer, Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore

@@ -7,8 +7,8 @@ import base64
 import pytest
 
 from queue_middleware.errors import OutboundRefused, VerificationError
-from queue_middleware.guard import Guard, parse_url
 from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.outbound.guard import Guard, parse_url
 from queue_middleware.poll_request import poll_headers
 from queue_middleware.provenance import Provenance
 from queue_middleware.settings import Settings

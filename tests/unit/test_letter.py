@@ -8,11 +8,11 @@ from nacl.signing import VerifyKey
 
 from queue_middleware.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.http11 import Stream
 from queue_middleware.jobs.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
 from queue_middleware.keyring import KeyRing
 from queue_middleware.keys import KeyPair
 from queue_middleware.letter import MessageBuilder
+from queue_middleware.outbound.http11 import Stream
 from queue_middleware.settings import Settings
 from queue_middleware.signing import Signer
 from queue_middleware.webhooks import Delivery

@@ -11,10 +11,10 @@ import pytest
 
 from queue_middleware import poll_request as module
 from queue_middleware.errors import OutboundError, OutboundRefused
-from queue_middleware.guard import Guard
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.outbound import Opened, Outbound
+from queue_middleware.outbound.client import Opened, Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.poll_request import Inquiry, poll_headers
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import Origin, origin_of

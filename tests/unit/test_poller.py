@@ -13,11 +13,11 @@ import pytest
 from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError, make_emitter
-from queue_middleware.guard import Guard
 from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.outbound import Outbound
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.poll_request import Inquiry
 from queue_middleware.poller import Poller
 from queue_middleware.schedule import first_poll_delay

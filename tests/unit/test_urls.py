@@ -1,7 +1,7 @@
 import pytest
 
 from queue_middleware.errors import InvalidWebhook
-from queue_middleware.guard import parse_url
+from queue_middleware.outbound.guard import parse_url
 from queue_middleware.syntax.urls import MAX_URL, encode_url, request_target
 
 ENCODED = [

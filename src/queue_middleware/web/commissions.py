@@ -11,11 +11,11 @@ from queue_middleware.asgi.headers import LARGEST_BLOCK, read_headers
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.background import Lane
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
-from queue_middleware.guard import parse_url
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.outbound.guard import parse_url
 from queue_middleware.runtime import Runtime
 from queue_middleware.starts import Submission
 from queue_middleware.syntax.urls import encode_url

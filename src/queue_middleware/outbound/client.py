@@ -17,14 +17,15 @@ from typing import Self, TypeVar
 
 import h11
 
-from .dialler import Connect, Dialler, Origin, Resolver, connect
-from .errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
-from .events import Emit, ServiceError
+from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
+from queue_middleware.events import Emit, ServiceError
+from queue_middleware.jobs.models import Headers
+from queue_middleware.syntax.urls import encode_url, request_target
+
+from .connector import Connect, Dialler, Origin, Resolver, connect
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
-from .jobs.models import Headers
-from .names import Names
-from .syntax.urls import encode_url, request_target
+from .resolver import Names
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import h11
 
-from .jobs.models import Headers
+from queue_middleware.jobs.models import Headers
 
 MAX_READ = 64 * 1024
 """Bytes of an answer after which we have heard enough."""

@@ -11,9 +11,9 @@ from collections.abc import Iterable
 
 import httpx
 
-from .errors import InvalidWebhook, OutboundRefused, SettingsError
-from .syntax.hosts import canonical_host, canonical_pattern
-from .syntax.urls import encode_url
+from queue_middleware.errors import InvalidWebhook, OutboundRefused, SettingsError
+from queue_middleware.syntax.hosts import canonical_host, canonical_pattern
+from queue_middleware.syntax.urls import encode_url
 
 WEBHOOK = "the webhook URL"
 

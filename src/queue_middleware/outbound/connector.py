@@ -14,11 +14,12 @@ from functools import cache
 
 import httpx
 
-from .background import aside
-from .errors import OutboundShortage, OutboundUnreached
+from queue_middleware.background import aside
+from queue_middleware.errors import OutboundShortage, OutboundUnreached
+from queue_middleware.jobs.struct import Value
+
 from .guard import Guard
 from .http11 import Connection
-from .jobs.struct import Value
 
 CONNECT_TIMEOUT = 5.0
 _READING = threading.Lock()

@@ -17,7 +17,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from .errors import OutboundBusy, OutboundShortage
+from queue_middleware.errors import OutboundBusy, OutboundShortage
 
 MOST = 256
 """Look-ups at once."""
