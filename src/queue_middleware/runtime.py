@@ -13,7 +13,6 @@ from typing import Any
 from .asgi.replay import App
 from .engine import Supervisor
 from .errors import NotRunning
-from .event_log import LoggingObserver
 from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
 from .jobs.counts import Counts
 from .jobs.log_lines import LogLine
@@ -22,6 +21,7 @@ from .jobs.outcomes import CANCELLED
 from .jobs.task_spec import Task, TaskSpec
 from .keyfile import keys_of_option
 from .ledger import WebhookAdmin
+from .observability.event_log import LoggingObserver
 from .outbound.guard import WEBHOOK, Guard
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .provenance import Provenance

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from .events import (
+from queue_middleware.events import (
     ApplicationError,
     AttemptFailed,
     CircuitClosed,
@@ -29,7 +29,7 @@ from .events import (
     Stopped,
     Stopping,
 )
-from .jobs.models import JobState
+from queue_middleware.jobs.models import JobState
 
 _log = logging.getLogger("queue_middleware")
 
