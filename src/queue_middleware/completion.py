@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
-from .body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
 from .errors import UnknownRequest
 from .jobs.chunks import ReadPart
 from .jobs.models import Headers, Result, StoredResponse
 from .settings import Settings
 from .tasks import TaskRecord
+from .webhooks.body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
 from .wire import asyncqueue
 from .wire.taskresults import measure, serialize
 

@@ -11,16 +11,11 @@ from typing import Any, Protocol
 
 from .asgi.replay import App
 from .background import GRACE, aside
-from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from .callback_id import CallbackIds, callback_secrets
 from .capture import LogCapture
 from .completion import CompletionFormat
-from .delivery import Dispatcher
 from .departure import ShutdownSignal
 from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
-from .keywatch import KeyReloader
-from .ledger import WebhookAdmin
-from .letter import MessageBuilder
 from .maintenance import LeaseRenewer, Maintenance
 from .outbound.client import Outbound
 from .outbound.guard import Guard
@@ -32,6 +27,11 @@ from .settings import Settings, stray_variables
 from .stores import Stores, open_stores
 from .target import Targets
 from .watch import StatusFeed
+from .webhooks.admin import WebhookAdmin
+from .webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
+from .webhooks.dispatcher import Dispatcher
+from .webhooks.message import MessageBuilder
+from .webhooks.signing.reloader import KeyReloader
 from .worker import Worker
 
 _RESTART_PAUSE = 1.0

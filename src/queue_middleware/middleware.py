@@ -20,7 +20,6 @@ from .events import Observer
 from .isolation import isolation
 from .jobs.counts import Counts
 from .jobs.mount import process_objects
-from .ledger import UNHEALTHY, make_filter
 from .runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
@@ -28,7 +27,8 @@ from .web.access import Access, Authenticate
 from .web.address import declared_root, is_at_host, is_ours
 from .web.cors import CrossOrigin
 from .web.router import Router
-from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
+from .webhooks.admin import UNHEALTHY, make_filter
+from .webhooks.models import Attempt, DeliveryRecord, Receiver, Standing
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.

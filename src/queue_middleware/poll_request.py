@@ -15,7 +15,7 @@ from .outbound.guard import parse_url
 from .settings import Settings
 from .syntax.hosts import Origin, origin_of
 from .target import may_call
-from .version import USER_AGENT
+from .webhooks.formats.user_agent import USER_AGENT
 
 _URL_LABEL = "its address"
 """Names the URL in the texts of errors."""

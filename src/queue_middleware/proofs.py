@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from .errors import VerificationError
-from .wire import standard
-from .wire import webhook as fal
+from .webhooks.formats import fal, standard
 
 HeaderPairs = Iterable[tuple[str | bytes, str | bytes]]
 

@@ -19,8 +19,6 @@ from .jobs.log_lines import LogLine
 from .jobs.models import Cancelled, Job, NewJob, Result
 from .jobs.outcomes import CANCELLED
 from .jobs.task_spec import Task, TaskSpec
-from .keyfile import keys_of_option
-from .ledger import WebhookAdmin
 from .observability.event_log import LoggingObserver
 from .outbound.guard import WEBHOOK, Guard
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
@@ -31,6 +29,8 @@ from .starts import Submission
 from .syntax.urls import encode_url
 from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
 from .watch import Follower
+from .webhooks.admin import WebhookAdmin
+from .webhooks.signing.keyfile import keys_of_option
 
 
 class Runtime:

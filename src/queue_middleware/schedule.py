@@ -10,10 +10,10 @@ import math
 from collections import Counter
 
 from .backoff import retry_after
-from .circuit import PROMPT
-from .fairness import UNPROVEN_SHARE
 from .jobs.models import Headers
 from .tasks import Places
+from .webhooks.circuit import PROMPT
+from .webhooks.fairness import UNPROVEN_SHARE
 
 SHORTEST = 1.0
 """Seconds: the shortest wait that `Retry-After` can ask for."""

@@ -24,7 +24,7 @@ from .outbound.client import Outbound
 from .outbound.guard import parse_url
 from .settings import Settings
 from .syntax.hosts import is_among, origin_of
-from .version import USER_AGENT
+from .webhooks.formats.user_agent import USER_AGENT
 from .wire.placeholder import fill, fill_address
 
 MOST_REDIRECTS = 10

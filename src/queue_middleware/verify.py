@@ -21,10 +21,10 @@ import httpx
 import msgspec
 
 from .errors import KeysUnavailable, VerificationError
-from .keys import parse_shared_secrets
 from .keyset import MAX_CACHE, JWKSCache
 from .proofs import HeaderPairs, Parser, SignedMessage, extract_headers, parse_fal, parse_messages, parse_standard
-from .version import USER_AGENT
+from .webhooks.formats.user_agent import USER_AGENT
+from .webhooks.signing.keys import parse_shared_secrets
 
 FAL_JWKS_URL = "https://rest.fal.ai/.well-known/jwks.json"
 """Where fal publishes the keys of its own webhooks."""

@@ -11,13 +11,8 @@ from queue_middleware import (
     attempt,
     background,
     backoff,
-    circuit,
-    delivery,
     early_end,
-    fairness,
-    keyring,
     keyset,
-    keywatch,
     logbook,
     receivers,
     schedule,
@@ -36,7 +31,9 @@ from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.syntax import urls
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, path_rules, streams
-from queue_middleware.webhooks import Standing
+from queue_middleware.webhooks import circuit, dispatcher, fairness
+from queue_middleware.webhooks.models import Standing
+from queue_middleware.webhooks.signing import keyring, reloader
 from queue_middleware.wire import asyncqueue, knobs, placeholder, pollconfig, readings, taskrequests
 
 ROOT = Path(__file__).parents[2]
@@ -68,11 +65,11 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "after 5 to 10 s", circuit._FIRST_PAUSE, 10),
     ("docs/explanation/deliveries.md", "then after twice as long, up to five minutes", circuit._LONGEST_PAUSE, 5 * MINUTE),
     ("docs/explanation/deliveries.md", "as long as its whole schedule takes, an hour at least", circuit.LEAST_PATIENCE, HOUR),
-    ("docs/explanation/deliveries.md", "There are 256 places in each process", delivery.LIMIT, 256),
-    ("docs/explanation/deliveries.md", "it may open fewer than 1,024 files)", delivery.LIMIT / delivery._FILES_SHARE, 1024),
+    ("docs/explanation/deliveries.md", "There are 256 places in each process", dispatcher.LIMIT, 256),
+    ("docs/explanation/deliveries.md", "it may open fewer than 1,024 files)", dispatcher.LIMIT / dispatcher._FILES_SHARE, 1024),
     ("docs/explanation/deliveries.md", "get at most three quarters of them", fairness.UNPROVEN_SHARE, 3 / 4),
     ("docs/explanation/deliveries.md", "Of a result up to 256 KiB all is in memory", PART, 256 * KIB),
-    ("docs/explanation/deliveries.md", "which is 64 MiB when all places are taken", PART * delivery.LIMIT, 64 * MIB),
+    ("docs/explanation/deliveries.md", "which is 64 MiB when all places are taken", PART * dispatcher.LIMIT, 64 * MIB),
     ("docs/explanation/deliveries.md", "Progress is told twice a second at most", 1000 / news._PAUSE, 2),
     ("docs/explanation/deliveries.md", "attempts that are on their way get three seconds", background.GRACE, 3),
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
@@ -137,7 +134,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("SECURITY.md", "what is unverified is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.LEAD_TIME, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
-    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.CHECK_INTERVAL, 2),
+    ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", reloader.CHECK_INTERVAL, 2),
     ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.MIN_LEAD_TIME, DAY),
     ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
 ]

@@ -13,7 +13,7 @@ from queue_middleware.jobs.models import Claim, JobState, Priority
 from queue_middleware.jobs.positions import Place, position
 from queue_middleware.jobs.states import FINAL, IN_QUEUE
 from queue_middleware.jobs.store import Store
-from queue_middleware.webhooks import DeliveryState
+from queue_middleware.webhooks.models import DeliveryState
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer
 from tests.store_suite.conftest import Stores

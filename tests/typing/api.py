@@ -10,7 +10,7 @@ from queue_middleware.errors import BadRequest, NotRunning, QueueError, Settings
 from queue_middleware.events import Event, Finished, Observer
 from queue_middleware.jobs.counts import Counts
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from queue_middleware.webhooks import Attempt, DeliveryRecord, Receiver
+from queue_middleware.webhooks.models import Attempt, DeliveryRecord, Receiver
 
 queue = QueueMiddleware(FastAPI())
 

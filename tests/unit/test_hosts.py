@@ -15,7 +15,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import canonical_authority, canonical_host, origin_of
 from queue_middleware.target import may_call
 from queue_middleware.web.address import is_at_host
-from queue_middleware.webhooks import receiver_host
+from queue_middleware.webhooks.models import receiver_host
 from queue_middleware.wire.providers import provider_of
 
 SPELLINGS = [

@@ -13,10 +13,11 @@ from queue_middleware import errors
 from queue_middleware.jobs.failures import STATUS, error_type, failure_body
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress, Result
-from queue_middleware.keyring import jwks
-from queue_middleware.keys import KeyPair
 from queue_middleware.tasks import TaskPage, TaskStatus
 from queue_middleware.web.logtexts import entries_json
+from queue_middleware.webhooks.formats.fal import webhook_body
+from queue_middleware.webhooks.signing.keyring import jwks
+from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.wire import asyncqueue, fal, taskrequests
 from queue_middleware.wire.fal import Links, error_response
 from queue_middleware.wire.openapi import document
@@ -24,7 +25,6 @@ from queue_middleware.wire.pollconfig import shown_poll_config
 from queue_middleware.wire.providers import PROVIDERS, providers_body
 from queue_middleware.wire.routes import METHODS, Operation, find_route
 from queue_middleware.wire.taskroutes import TaskOperation, find_task_route
-from queue_middleware.wire.webhook import webhook_body
 from tests.nouns import a_view, an_answer
 
 from .test_asyncqueue import a_record

@@ -18,7 +18,7 @@ from queue_middleware.outbound.guard import Guard
 from queue_middleware.poll_request import Inquiry, poll_headers
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import Origin, origin_of
-from queue_middleware.version import USER_AGENT
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 from tests.fake_providers import Accepted, Provider, Reply, providing
 
 TARGET = "https://api.example/v1/run?webhook={asyncqueue_callback_url}"

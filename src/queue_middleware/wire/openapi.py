@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any
 
 from queue_middleware.jobs.failures import STATUS
-from queue_middleware.version import VERSION
+from queue_middleware.webhooks.formats.user_agent import VERSION
 
 from .routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
 from .taskoperations import task_operations

@@ -13,7 +13,7 @@ from queue_middleware.jobs.models import Glance, Job, JobState, Result, StoredRe
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks import DeliveryState, Standing
+from queue_middleware.webhooks.models import DeliveryState, Standing
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of

@@ -24,7 +24,7 @@ from queue_middleware.jobs.models import (
 from queue_middleware.jobs.outcomes import CANCELLED, OVERDUE, UNREADABLE
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks import receiver_host
+from queue_middleware.webhooks.models import receiver_host
 
 from . import task_rows
 from .bounds import within_bounds

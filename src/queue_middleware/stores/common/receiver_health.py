@@ -6,11 +6,11 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.circuit import Health, Outcome, judge, judge_host
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.struct import Value
-from queue_middleware.webhooks import Attempt, Delivery, Settled, Standing
+from queue_middleware.webhooks.circuit import Health, Outcome, judge, judge_host
+from queue_middleware.webhooks.models import Attempt, Delivery, Settled, Standing
 
 from .transaction import Transaction
 

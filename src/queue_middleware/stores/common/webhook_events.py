@@ -7,7 +7,7 @@ from typing import Any
 
 from queue_middleware.jobs.models import Claim, Progress, WebhookKind
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks import receiver_host
+from queue_middleware.webhooks.models import receiver_host
 
 from .transaction import Transaction
 

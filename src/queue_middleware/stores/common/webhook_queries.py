@@ -9,7 +9,7 @@ from typing import Any
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import WebhookKind
-from queue_middleware.webhooks import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
+from queue_middleware.webhooks.models import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
 
 from .transaction import Queries
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
-from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.webhooks import (
+from queue_middleware.webhooks.circuit import Outcome, patience
+from queue_middleware.webhooks.models import (
     Attempt,
     Claimed,
     Delivery,

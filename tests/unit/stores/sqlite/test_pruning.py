@@ -18,7 +18,7 @@ from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bo
 from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.common.retention import ExpiredRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.webhooks import DeliveryFilter
+from queue_middleware.webhooks.models import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 

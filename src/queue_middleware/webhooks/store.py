@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Collection
 from typing import Protocol
 
 from .circuit import Outcome
-from .webhooks import Attempt, Claimed, Delivery, DeliveryFilter, DeliveryRecord, Receiver, Room, Settled, Standing
+from .models import Attempt, Claimed, Delivery, DeliveryFilter, DeliveryRecord, Receiver, Room, Settled, Standing
 
 
 class Outbox(Protocol):

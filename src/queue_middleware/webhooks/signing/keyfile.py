@@ -16,8 +16,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from . import secret_file
-from .errors import RotationRefused, SettingsError
+from queue_middleware import secret_file
+from queue_middleware.errors import RotationRefused, SettingsError
+
 from .keyring import LEAD_TIME, KeyRing
 from .keys import KeyPair
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import urljoin, urlsplit
 
-from .backoff import retry_after, scheduled
+from queue_middleware.backoff import retry_after, scheduled
+from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
+from queue_middleware.jobs.models import Headers
+from queue_middleware.jobs.struct import Value
+
 from .circuit import Outcome, outcome_of
-from .errors import OutboundError, OutboundRefused, OutboundUnreached
-from .jobs.models import Headers
-from .jobs.struct import Value
 
 MAX_REFUSALS = 3
 """Attempts that the outbound guard may refuse. A name may resolve to a private address for a moment, but not for hours."""

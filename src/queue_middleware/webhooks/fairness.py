@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from .jobs.struct import Value
-from .webhooks import Delivery, Room, Standing
+from queue_middleware.jobs.struct import Value
+
+from .models import Delivery, Room, Standing
 
 UNPROVEN_SHARE = 0.75
 """Share of the slots that receivers not known to be healthy may take, so that healthy ones never wait for them."""

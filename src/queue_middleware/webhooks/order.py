@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from .webhooks import DeliveryState
+from .models import DeliveryState
 
 UNSENT = frozenset({DeliveryState.WAITING, DeliveryState.PENDING, DeliveryState.SENDING})
 

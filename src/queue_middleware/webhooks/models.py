@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-from .jobs.models import Result, WebhookKind
-from .jobs.struct import Value
-from .syntax.hosts import origin_of
+from queue_middleware.jobs.models import Result, WebhookKind
+from queue_middleware.jobs.struct import Value
+from queue_middleware.syntax.hosts import origin_of
 
 
 class DeliveryState(StrEnum):

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from .background import aside, rest
-from .errors import SettingsError
-from .events import Emit, KeysChanged, OperatorWarning
+from queue_middleware.background import aside, rest
+from queue_middleware.errors import SettingsError
+from queue_middleware.events import Emit, KeysChanged, OperatorWarning
+from queue_middleware.settings import Settings
+
 from .keyfile import FileVersion, KeyFile, keys_of_option, path_of_keys
 from .keyring import KeyRing
 from .keys import parse_shared_secrets
-from .settings import Settings
-from .signing import Signer
+from .signer import Signer
 
 CHECK_INTERVAL = 2.0
 """Seconds between two checks of the file: one call of `stat`, in a thread."""

@@ -7,19 +7,29 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from .background import GRACE, SHORTEST_WAIT, Rounds
-from .backoff import exponential
+from queue_middleware.background import GRACE, SHORTEST_WAIT, Rounds
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
+from queue_middleware.events import (
+    CircuitClosed,
+    CircuitOpened,
+    Delivered,
+    DeliveryDead,
+    DeliveryFailed,
+    Emit,
+    ErrorStreak,
+    ServiceError,
+)
+from queue_middleware.jobs.models import Result
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.outbound.client import Answer, Outbound
+
 from .body import ResultExpired
-from .errors import OutboundBusy, OutboundError, OutboundShortage
-from .events import CircuitClosed, CircuitOpened, Delivered, DeliveryDead, DeliveryFailed, Emit, ErrorStreak, ServiceError
 from .fairness import DispatchSlots, submitter_of_flow
-from .jobs.models import Result
-from .jobs.store import Store, Topic
-from .letter import MessageBuilder
-from .outbound.client import Answer, Outbound
-from .outbox import Outbox
-from .verdict import AttemptDecision, decide_error, decide_response
-from .webhooks import Attempt, Delivery, Settled, Standing
+from .message import MessageBuilder
+from .models import Attempt, Delivery, Settled, Standing
+from .retry import AttemptDecision, decide_error, decide_response
+from .store import Outbox
 
 LIMIT = 256
 """Attempts at once in this process; each holds a connection and at most about 256 KiB."""

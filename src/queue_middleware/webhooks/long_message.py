@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
-from .background import aside
+from queue_middleware.background import aside
+
 from .body import BodySignature
-from .signing import Signer
-from .wire import standard
+from .formats import standard
+from .signing.signer import Signer
 
 
 class LongMessageSigner:

@@ -7,14 +7,15 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 
+from queue_middleware.jobs.models import Headers, JobState, Result, WebhookKind, identity_of
+from queue_middleware.outbound.http11 import Stream
+
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, FramedBody, ResultExpired
-from .jobs.models import Headers, JobState, Result, WebhookKind, identity_of
-from .long_signing import LongMessageSigner
-from .outbound.http11 import Stream
-from .signing import Signer
-from .version import USER_AGENT
-from .webhooks import Delivery
-from .wire import standard, webhook
+from .formats import fal, standard
+from .formats.user_agent import USER_AGENT
+from .long_message import LongMessageSigner
+from .models import Delivery
+from .signing.signer import Signer
 
 _COMMON_HEADERS: Headers = ((b"content-type", b"application/json"), (b"user-agent", USER_AGENT.encode()))
 
@@ -51,7 +52,7 @@ class MessageBuilder:
 
     def _event(self, delivery: Delivery) -> tuple[Headers, bytes]:
         data = json.loads(delivery.data or "{}")
-        body = webhook.event_body(delivery.kind, delivery.request_id, delivery.webhook_id, data)
+        body = fal.event_body(delivery.kind, delivery.request_id, delivery.webhook_id, data)
         return self._sign(delivery, body, identity_of(data.get("client", "")))
 
     def _sign(
@@ -87,10 +88,10 @@ class MessageBuilder:
         signatures: Iterable[bytes],
         macs: Iterable[bytes],
     ) -> Headers:
-        user_id = webhook.user_id(identity)
-        signature = self._signer.sign(webhook.digest_message(delivery.request_id, user_id, timestamp, digest))
+        user_id = fal.user_id(identity)
+        signature = self._signer.sign(fal.digest_message(delivery.request_id, user_id, timestamp, digest))
         return (
             *_COMMON_HEADERS,
-            *webhook.webhook_headers(delivery.request_id, user_id, timestamp, signature),
+            *fal.webhook_headers(delivery.request_id, user_id, timestamp, signature),
             *standard.webhook_headers(delivery.webhook_id, timestamp, signatures, macs),
         )

@@ -13,8 +13,9 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Self
 
-from .errors import RotationRefused, SettingsError
-from .jobs.struct import Value
+from queue_middleware.errors import RotationRefused, SettingsError
+from queue_middleware.jobs.struct import Value
+
 from .keys import KeyPair
 
 MIN_LEAD_TIME = 24 * 3600.0

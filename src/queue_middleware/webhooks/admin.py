@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from .errors import BadRequest
-from .events import Emit, Redelivered
-from .jobs.models import WebhookKind
-from .outbox import Outbox
-from .syntax.hosts import canonical_authority
-from .webhooks import Attempt, DeliveryFilter, DeliveryRecord, Receiver, Standing
+from queue_middleware.errors import BadRequest
+from queue_middleware.events import Emit, Redelivered
+from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.syntax.hosts import canonical_authority
+
+from .models import Attempt, DeliveryFilter, DeliveryRecord, Receiver, Standing
+from .store import Outbox
 
 UNHEALTHY = (Standing.OPEN, Standing.FAILING, Standing.SLOW)
 _BATCH = 500

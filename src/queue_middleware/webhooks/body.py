@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from .background import aside
-from .errors import UnknownRequest
-from .jobs.chunks import ReadPart, pieces_of
-from .jobs.models import PART, Headers, Result, StoredResponse
-from .settings import Settings
-from .wire import webhook
+from queue_middleware.background import aside
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.jobs.chunks import ReadPart, pieces_of
+from queue_middleware.jobs.models import PART, Headers, Result, StoredResponse
+from queue_middleware.settings import Settings
+
+from .formats import fal
 
 REQUEST_FORMAT, TASK_FORMAT = "request", "task"
 """Keys of the formats: for requests of fal's routes, and for jobs that were created as tasks."""
@@ -75,15 +76,15 @@ class RequestFormat:
         response = result.response
         if response is not None and self._max_payload is not None and response.size > self._max_payload:
             url = f"{self._base_url}/requests/{result.job.request_id}/response"
-            return webhook.oversized_body(result, self._max_payload, url)
+            return fal.oversized_body(result, self._max_payload, url)
         if response is None or not is_long(response):
-            return webhook.webhook_body(result)
+            return fal.webhook_body(result)
         return partial(self._long_body, result, response)
 
     async def _long_body(self, result: Result, response: StoredResponse) -> bytes | FramedBody:
         chunks = partial(read_chunks, self._read_chunk, result.job.key, response)
         body = b"".join([chunk async for chunk in chunks()])
-        before, payload, after = await aside(webhook.split_body, result.replace(response=response.replace(body=body, parts=0)))
+        before, payload, after = await aside(fal.split_body, result.replace(response=response.replace(body=body, parts=0)))
         if payload is not body:  # not JSON, so it is not included, or included without its byte order mark
             return b"".join((before, payload, after))
         return FramedBody(before, chunks, after, response.size)

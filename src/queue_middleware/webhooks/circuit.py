@@ -11,9 +11,10 @@ from __future__ import annotations
 import zlib
 from enum import StrEnum
 
-from .backoff import exponential
-from .jobs.struct import Value
-from .webhooks import Standing
+from queue_middleware.backoff import exponential
+from queue_middleware.jobs.struct import Value
+
+from .models import Standing
 
 THRESHOLD = 5
 """Failures in a row that open the circuit of a flow or a host."""
