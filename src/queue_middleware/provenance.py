@@ -14,8 +14,8 @@ import httpx
 from .errors import SettingsError, VerificationError
 from .jobs.models import Headers
 from .option_parsers import WHSEC_PREFIX
+from .receivers.verifier import WebhookVerifier
 from .syntax.hosts import canonical_host, host_of
-from .verify import WebhookVerifier
 
 
 class Provenance:

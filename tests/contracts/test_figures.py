@@ -7,23 +7,12 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import (
-    attempt,
-    background,
-    backoff,
-    early_end,
-    keyset,
-    logbook,
-    receivers,
-    schedule,
-    target,
-    verify,
-    watch,
-)
+from queue_middleware import attempt, background, backoff, early_end, logbook, receivers, schedule, target, verify, watch
 from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
 from queue_middleware.outbound import connector, http11
+from queue_middleware.receivers import jwks
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
@@ -127,10 +116,10 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/receivers.md", "| `max_body` | `68157440` |", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "above `max_body` bytes (65 MiB)", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "more than `tolerance` (300 s) from yours", verify.TOLERANCE, 300),
-    ("docs/how-to/receive-webhooks.md", "keeps for `cache` seconds, a day at most", keyset.MAX_CACHE, DAY),
-    ("docs/how-to/receive-webhooks.md", "and at most every 30 seconds", keyset._REFETCH_INTERVAL, 30),
+    ("docs/how-to/receive-webhooks.md", "keeps for `cache` seconds, a day at most", jwks.MAX_CACHE, DAY),
+    ("docs/how-to/receive-webhooks.md", "and at most every 30 seconds", jwks._REFETCH_INTERVAL, 30),
     ("SECURITY.md", "refused after 300 s", verify.TOLERANCE, 300),
-    ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / keyset._REFETCH_INTERVAL, 2),
+    ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / jwks._REFETCH_INTERVAL, 2),
     ("SECURITY.md", "what is unverified is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.LEAD_TIME, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),

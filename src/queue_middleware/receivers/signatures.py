@@ -6,8 +6,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from .errors import VerificationError
-from .webhooks.formats import fal, standard
+from queue_middleware.errors import VerificationError
+from queue_middleware.webhooks.formats import fal, standard
 
 HeaderPairs = Iterable[tuple[str | bytes, str | bytes]]
 
