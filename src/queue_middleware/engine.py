@@ -11,21 +11,21 @@ from typing import Any, Protocol
 
 from .asgi.replay import App
 from .background import GRACE, aside
-from .callback_id import CallbackIds, callback_secrets
 from .capture import LogCapture
-from .completion import CompletionFormat
 from .departure import ShutdownSignal
 from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from .maintenance import LeaseRenewer, Maintenance
 from .outbound.client import Outbound
 from .outbound.guard import Guard
-from .poll_request import Inquiry
-from .poller import Poller
-from .provenance import Provenance
-from .reception import Reception
 from .settings import Settings, stray_variables
 from .stores import Stores, open_stores
-from .target import Targets
+from .tasks.callback_auth import Provenance
+from .tasks.callback_tokens import CallbackIds, callback_secrets
+from .tasks.callbacks import Reception
+from .tasks.completion_format import CompletionFormat
+from .tasks.polling.poller import Poller
+from .tasks.polling.request import Inquiry
+from .tasks.target import Targets
 from .watch import StatusFeed
 from .webhooks.admin import WebhookAdmin
 from .webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat

@@ -12,9 +12,9 @@ from .asgi.replay import Replay
 from .jobs.models import Claim, Failure, JobState, StoredResponse
 from .jobs.task_spec import Task
 from .surroundings import WorkerContext
-from .target import callback_url
-from .waiting import end_of_call, shortened, wait_after
-from .waitingroom import Heard
+from .tasks.store import Heard
+from .tasks.target import callback_url
+from .tasks.wait import end_of_call, shortened, wait_after
 
 
 class TaskSession:

@@ -13,7 +13,7 @@ from .errors import QueueError
 from .events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
 from .jobs.outcomes import OVERDUE, UNANSWERED
 from .jobs.store import Store
-from .waitingroom import WaitingRoom
+from .tasks.store import WaitingRoom
 
 TICK = 1.0
 """Seconds between two checks for lost workers and passed deadlines; a check that finds nothing only reads."""

@@ -22,12 +22,12 @@ from .jobs.task_spec import Task, TaskSpec
 from .observability.event_log import LoggingObserver
 from .outbound.guard import WEBHOOK, Guard
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
-from .provenance import Provenance
-from .reception import Reception
 from .settings import Settings
 from .starts import Submission
 from .syntax.urls import encode_url
-from .tasks import SecretId, TaskPage, TaskRecord, TaskStatus
+from .tasks.callback_auth import Provenance
+from .tasks.callbacks import Reception
+from .tasks.models import SecretId, TaskPage, TaskRecord, TaskStatus
 from .watch import Follower
 from .webhooks.admin import WebhookAdmin
 from .webhooks.signing.keyfile import keys_of_option

@@ -15,8 +15,8 @@ from .events import Emit, ErrorStreak
 from .jobs.store import Store
 from .logbook import LogBufferContext
 from .settings import Settings
-from .target import Targets
-from .waitingroom import WaitingRoom
+from .tasks.store import WaitingRoom
+from .tasks.target import Targets
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from .settings import Settings
 from .slots import JobSlots
 from .starts import Startable, Starts
 from .surroundings import WorkerContext
-from .target import Targets
-from .waitingroom import WaitingRoom
+from .tasks.store import WaitingRoom
+from .tasks.target import Targets
 
 
 class Worker:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import attempt, background, backoff, early_end, logbook, receivers, schedule, target, verify, watch
+from queue_middleware import attempt, background, backoff, early_end, logbook, receivers, verify, watch
 from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
@@ -18,12 +18,14 @@ from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
 from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.syntax import urls
+from queue_middleware.tasks import placeholders, representation, target
+from queue_middleware.tasks.polling import config, response, schedule
 from queue_middleware.web import asyncqueue as task_routes
 from queue_middleware.web import guesses, path_rules, streams
 from queue_middleware.webhooks import circuit, dispatcher, fairness
 from queue_middleware.webhooks.models import Standing
 from queue_middleware.webhooks.signing import keyring, reloader
-from queue_middleware.wire import asyncqueue, knobs, placeholder, pollconfig, readings, taskrequests
+from queue_middleware.wire import knobs, taskrequests
 
 ROOT = Path(__file__).parents[2]
 KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
@@ -90,21 +92,21 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/asyncqueue.md", "`max_wait` (30 days) at most", Settings().max_wait, 30 * DAY),
     ("docs/reference/asyncqueue.md", "`max_delay` (30 days) from now on at most", Settings().max_delay, 30 * DAY),
     ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", taskrequests.MOST_RETRIES, 10),
-    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", asyncqueue.PRIORITIES, 10),
+    ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", representation.PRIORITIES, 10),
     ("docs/reference/asyncqueue.md", "Redirects of a host outside are followed, ten at most", target.MOST_REDIRECTS, 10),
     ("docs/reference/asyncqueue.md", "after as many seconds (25 at most)", task_routes.MAX_POLL_SECONDS, 25),
     ("docs/reference/asyncqueue.md", "the newest first, 100 at most", task_routes.MAX_PAGE, 100),
-    ("docs/reference/asyncqueue.md", "up to a hundred times in all", placeholder.MOST, 100),
+    ("docs/reference/asyncqueue.md", "up to a hundred times in all", placeholders.MOST, 100),
     ("docs/reference/asyncqueue.md", "from the 31st within a minute on", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "more than 30 ids in a minute that", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "path and query of the queued call are longer than 2,048 bytes",
         path_rules.MAX_TARGET_BYTES, 2048),
     ("docs/reference/errors.md", "the header block is larger than 32 KiB", headers.LARGEST_BLOCK, 32 * KIB),
     ("docs/reference/providers.md", "seconds between two questions, 0.1 to 3600",
-        (pollconfig.LEAST_INTERVAL, pollconfig.LONGEST_INTERVAL), (0.1, HOUR)),
-    ("docs/reference/providers.md", "up to a week", pollconfig.LONGEST_DURATION, 7 * DAY),
-    ("docs/reference/providers.md", "asked there, five times at most", readings.MOST_REDIRECTS, 5),
-    ("docs/reference/providers.md", "the same twice in a row", readings._RETRIES_OF_FINAL, 2),
+        (config.LEAST_INTERVAL, config.LONGEST_INTERVAL), (0.1, HOUR)),
+    ("docs/reference/providers.md", "up to a week", config.LONGEST_DURATION, 7 * DAY),
+    ("docs/reference/providers.md", "asked there, five times at most", response.MOST_REDIRECTS, 5),
+    ("docs/reference/providers.md", "the same twice in a row", response._RETRIES_OF_FINAL, 2),
     ("docs/reference/providers.md", "after `interval` but at most 5 s, doubled each time up to a minute",
         (schedule._FIRST_RETRY_DELAY, schedule._MAX_RETRY_DELAY), (5, MINUTE)),
     ("docs/reference/providers.md", "counts instead of the interval, from a second to an hour",

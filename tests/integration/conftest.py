@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import maintenance
-from queue_middleware.schedule import next_poll_delay
+from queue_middleware.tasks.polling.schedule import next_poll_delay
 from tests.blank import lay_blank
 
 
@@ -33,8 +33,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         delay = next_poll_delay(*arguments)
         return None if delay is None else delay / 20
 
-    monkeypatch.setattr("queue_middleware.schedule.next_poll_delay", shorter)
-    monkeypatch.setattr("queue_middleware.poller.next_poll_delay", shorter)
+    monkeypatch.setattr("queue_middleware.tasks.polling.schedule.next_poll_delay", shorter)
+    monkeypatch.setattr("queue_middleware.tasks.polling.poller.next_poll_delay", shorter)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import pytest
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
 from queue_middleware.jobs.states import JOB, JobEvent
 from queue_middleware.jobs.store import Store
-from queue_middleware.tasks import Channel
+from queue_middleware.tasks.models import Channel
 from queue_middleware.webhooks.models import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes

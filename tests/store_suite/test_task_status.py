@@ -10,8 +10,8 @@ import pytest
 from queue_middleware.jobs.models import Claim, ErrorType, Failure
 from queue_middleware.jobs.store import Store
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.task_status import task_status
-from queue_middleware.tasks import Channel, TaskStatus
+from queue_middleware.tasks.models import Channel, TaskStatus
+from queue_middleware.tasks.status import task_status
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
 

@@ -21,7 +21,7 @@ from queue_middleware.jobs.models import (
 )
 from queue_middleware.jobs.outcomes import Outcome, outcome_of
 from queue_middleware.jobs.store import Store, Topic
-from queue_middleware.tasks import Channel
+from queue_middleware.tasks.models import Channel
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed

@@ -5,12 +5,12 @@ from functools import partial
 
 import pytest
 
-from queue_middleware.completion import CompletionFormat
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.models import PART, Result, StoredResponse
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.settings import Settings
-from queue_middleware.tasks import TaskRecord, TaskStatus
+from queue_middleware.tasks.completion_format import CompletionFormat
+from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.webhooks.body import FramedBody, ResultExpired
 from tests.nouns import a_view
 

@@ -13,16 +13,17 @@ from queue_middleware import errors
 from queue_middleware.jobs.failures import STATUS, error_type, failure_body
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress, Result
-from queue_middleware.tasks import TaskPage, TaskStatus
+from queue_middleware.tasks import representation
+from queue_middleware.tasks.models import TaskPage, TaskStatus
+from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS, providers_body
 from queue_middleware.web.logtexts import entries_json
 from queue_middleware.webhooks.formats.fal import webhook_body
 from queue_middleware.webhooks.signing.keyring import jwks
 from queue_middleware.webhooks.signing.keys import KeyPair
-from queue_middleware.wire import asyncqueue, fal, taskrequests
+from queue_middleware.wire import fal, taskrequests
 from queue_middleware.wire.fal import Links, error_response
 from queue_middleware.wire.openapi import document
-from queue_middleware.wire.pollconfig import shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS, providers_body
 from queue_middleware.wire.routes import METHODS, Operation, find_route
 from queue_middleware.wire.taskroutes import TaskOperation, find_task_route
 from tests.nouns import a_view, an_answer
@@ -186,15 +187,15 @@ BODIES = [
     ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),
     (
         "CreatedTask",
-        asyncqueue.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
+        representation.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
     ),
-    ("OneTask", asyncqueue.task_body(a_record())),
-    ("OneTask", asyncqueue.task_body(a_record(response=an_answer(b"\xff")))),
-    ("OneTask", asyncqueue.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
-    ("TaskPage", asyncqueue.page_body(TaskPage((a_record(),), 7), 1, 0)),
-    ("TaskCompletion", asyncqueue.completion_body(a_record())),
-    ("TaskCompletion", asyncqueue.completion_body(a_record(), "too large")),
-    ("TaskError", asyncqueue.error_body("no")),
+    ("OneTask", representation.task_body(a_record())),
+    ("OneTask", representation.task_body(a_record(response=an_answer(b"\xff")))),
+    ("OneTask", representation.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
+    ("TaskPage", representation.page_body(TaskPage((a_record(),), 7), 1, 0)),
+    ("TaskCompletion", representation.completion_body(a_record())),
+    ("TaskCompletion", representation.completion_body(a_record(), "too large")),
+    ("TaskError", representation.error_body("no")),
     ("Providers", providers_body()),
     ("NewTask", json.dumps({"targetUrl": "/x", "pollConfig": shown_poll_config(next(iter(PROVIDERS.values())).poll)}).encode()),
 ]

@@ -8,8 +8,8 @@ import httpx
 import pytest
 
 from queue_middleware.errors import KeysUnavailable, SettingsError, VerificationError
-from queue_middleware.provenance import Provenance
 from queue_middleware.settings import Settings
+from queue_middleware.tasks.callback_auth import Provenance
 from queue_middleware.webhooks.formats import fal
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair

@@ -15,10 +15,10 @@ from queue_middleware.jobs.chunks import pieces_of
 from queue_middleware.jobs.models import PART, Cancelled, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.runtime import Runtime
-from queue_middleware.tasks import SecretId, TaskRecord, TaskStatus
-from queue_middleware.wire.asyncqueue import created_body, error_body, page_body, task_body, task_frame
-from queue_middleware.wire.providers import providers_body
-from queue_middleware.wire.taskresults import measure, serialize
+from queue_middleware.tasks.models import SecretId, TaskRecord, TaskStatus
+from queue_middleware.tasks.polling.providers import providers_body
+from queue_middleware.tasks.representation import created_body, error_body, page_body, task_body, task_frame
+from queue_middleware.tasks.results import measure, serialize
 from queue_middleware.wire.taskroutes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
 
 from .access import address_of

@@ -13,11 +13,10 @@ from queue_middleware.jobs.models import Headers
 from queue_middleware.jobs.struct import Value
 from queue_middleware.jobs.task_spec import Backoff, PollConfig
 from queue_middleware.syntax.json_text import read_json
-
-from .asyncqueue import PRIORITIES, iso_time
-from .pollconfig import is_relative, read_poll_config
-from .providers import find_provider
-from .templates import members
+from queue_middleware.tasks.polling.config import is_relative, read_poll_config
+from queue_middleware.tasks.polling.providers import find_provider
+from queue_middleware.tasks.polling.templates import members
+from queue_middleware.tasks.representation import PRIORITIES, iso_time
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 MOST_RETRIES = 10

@@ -9,9 +9,9 @@ from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig, Task
-from queue_middleware.schedule import Choice
-from queue_middleware.tasks import ClaimedPolls, Places, Poll
-from queue_middleware.wire.pollconfig import poll_host
+from queue_middleware.tasks.models import ClaimedPolls, Places, Poll
+from queue_middleware.tasks.polling.config import poll_host
+from queue_middleware.tasks.polling.schedule import Choice
 
 from . import task_rows
 from .codec import decode_headers, decode_poll, decode_secrets, decode_spec

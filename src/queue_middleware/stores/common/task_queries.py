@@ -8,7 +8,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import JobState, StoredResponse
 from queue_middleware.jobs.states import FINAL
-from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+from queue_middleware.tasks.models import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of

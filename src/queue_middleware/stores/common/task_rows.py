@@ -8,8 +8,8 @@ from typing import Any
 
 from queue_middleware.jobs.models import ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks import Channel, Resolution
-from queue_middleware.wire.pollconfig import without_secrets
+from queue_middleware.tasks.models import Channel, Resolution
+from queue_middleware.tasks.polling.config import without_secrets
 
 from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
 from .transaction import Transaction

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks import (
+from queue_middleware.tasks.models import (
     Channel,
     ClaimedPolls,
     Places,
@@ -21,7 +21,7 @@ from queue_middleware.tasks import (
     Wait,
     Waiter,
 )
-from queue_middleware.waitingroom import Heard
+from queue_middleware.tasks.store import Heard
 
 from . import polls, task_queries, tasks
 from .transaction import Queries

@@ -12,7 +12,7 @@ from queue_middleware.jobs.outcomes import CANCELLED, UNANSWERED
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks import Channel, Resolution, Resolved, Wait
+from queue_middleware.tasks.models import Channel, Resolution, Resolved, Wait
 
 from . import task_rows
 from .bounds import within_bounds

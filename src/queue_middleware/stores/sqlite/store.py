@@ -20,7 +20,7 @@ from queue_middleware.stores.common.operations import ONE_BY_ONE
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
-from queue_middleware.waitingroom import WaitingRoom
+from queue_middleware.tasks.store import WaitingRoom
 
 from . import clocks
 from .clocks import Clocks

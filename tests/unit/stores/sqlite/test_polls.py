@@ -11,7 +11,7 @@ from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import polls
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks import Places
+from queue_middleware.tasks.models import Places
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, an_answer
 

@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from .errors import QueueError
-from .jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
-from .jobs.task_spec import Task
-from .tasks import (
+from queue_middleware.errors import QueueError
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.task_spec import Task
+
+from .models import (
     Channel,
     ClaimedPolls,
     Places,

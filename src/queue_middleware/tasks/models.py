@@ -7,9 +7,9 @@ from enum import StrEnum
 
 import msgspec
 
-from .jobs.models import Failure, Headers, Job, JobState, StoredResponse
-from .jobs.struct import Value
-from .jobs.task_spec import PollConfig, Task, TaskSpec
+from queue_middleware.jobs.models import Failure, Headers, Job, JobState, StoredResponse
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import PollConfig, Task, TaskSpec
 
 
 class TaskStatus(StrEnum):

@@ -14,11 +14,12 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from .errors import SettingsError
-from .jobs.task_spec import Task, TaskSpec
-from .option_parsers import parse_secrets
-from .secret_file import read_or_create
-from .tasks import SecretId
+from queue_middleware.errors import SettingsError
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.option_parsers import parse_secrets
+from queue_middleware.secret_file import read_or_create
+
+from .models import SecretId
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 

@@ -15,7 +15,8 @@ from typing import Any
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.outcomes import run_time
 from queue_middleware.jobs.struct import Value
-from queue_middleware.tasks import Channel, TaskRecord
+
+from .models import Channel, TaskRecord
 
 _STEP = 64 * 1024
 """Bytes that are serialized at once: at most six times as many result, in less than a millisecond."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from .jobs.models import ErrorType, JobState
-from .jobs.task_spec import TaskSpec
-from .tasks import TaskStatus
+from queue_middleware.jobs.models import ErrorType, JobState
+from queue_middleware.jobs.task_spec import TaskSpec
+
+from .models import TaskStatus
 
 _BY_STATE = {
     JobState.QUEUED: TaskStatus.PENDING,

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from queue_middleware.jobs.models import Headers
-from queue_middleware.tasks import TaskPage, TaskRecord, TaskStatus
 
-from .pollconfig import shown_poll_config, without_secrets
-from .taskresults import BodyEncoding, result_frame, result_of
+from .models import TaskPage, TaskRecord, TaskStatus
+from .polling.config import shown_poll_config, without_secrets
+from .results import BodyEncoding, result_frame, result_of
 
 PRIORITIES = 10
 """Priorities of tasks: 10 runs first, 1 last. Jobs count the other way: 0 runs first."""

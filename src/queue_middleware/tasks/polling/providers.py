@@ -17,7 +17,7 @@ from queue_middleware.jobs.struct import Value
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.hosts import host_of
 
-from .pollconfig import shown_poll_config, status_key, status_keys
+from .config import shown_poll_config, status_key, status_keys
 from .templates import members, read_path
 
 

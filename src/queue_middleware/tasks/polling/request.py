@@ -7,15 +7,15 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
-from .errors import InvalidWebhook, OutboundError, OutboundRefused
-from .jobs.models import Headers, StoredResponse
-from .jobs.task_spec import PollConfig
-from .outbound.client import Outbound
-from .outbound.guard import parse_url
-from .settings import Settings
-from .syntax.hosts import Origin, origin_of
-from .target import may_call
-from .webhooks.formats.user_agent import USER_AGENT
+from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
+from queue_middleware.jobs.models import Headers, StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import parse_url
+from queue_middleware.settings import Settings
+from queue_middleware.syntax.hosts import Origin, origin_of
+from queue_middleware.tasks.target import may_call
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 
 _URL_LABEL = "its address"
 """Names the URL in the texts of errors."""

@@ -10,18 +10,19 @@ import asyncio
 import hmac
 from typing import Any
 
-from .background import Lane
-from .callback_id import digest, is_token
-from .errors import AlreadyEnded, BadRequest, UnknownRequest
-from .events import Emit, Finished, TaskProgress
-from .jobs.models import ErrorType, Failure, Headers, StoredResponse
-from .jobs.states import FINAL
-from .provenance import Provenance
-from .syntax.json_text import MISSING, read_json, without_mark
-from .tasks import Channel, Resolution, Resolved, SecretId, Waiter
-from .waitingroom import WaitingRoom
-from .wire.readings import Failed, Running, error_text, read_callback
-from .wire.templates import read_path
+from queue_middleware.background import Lane
+from queue_middleware.errors import AlreadyEnded, BadRequest, UnknownRequest
+from queue_middleware.events import Emit, Finished, TaskProgress
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredResponse
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.syntax.json_text import MISSING, read_json, without_mark
+
+from .callback_auth import Provenance
+from .callback_tokens import digest, is_token
+from .models import Channel, Resolution, Resolved, SecretId, Waiter
+from .polling.response import Failed, Running, error_text, read_callback
+from .polling.templates import read_path
+from .store import WaitingRoom
 
 _SECOND_LOOKUP_DELAY = 0.25
 """Seconds before an unknown id is looked up again. If the handler has asked for it a moment ago, it may not be stored yet."""

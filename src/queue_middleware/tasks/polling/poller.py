@@ -8,20 +8,20 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from . import events
-from .asgi.headers import kept_headers
-from .background import GRACE, SHORTEST_WAIT, Lane, Rounds
-from .callback_id import CallbackIds
-from .errors import OutboundBusy, OutboundError, OutboundRefused
-from .events import Emit, Finished, Polled, PollFailed, ServiceError
-from .jobs.models import ErrorType, Failure, StoredResponse
-from .jobs.store import Store, Topic
-from .jobs.struct import Value
-from .poll_request import Inquiry, poll_headers
-from .schedule import PollLimiter, next_poll_delay
-from .tasks import Channel, Poll, Resolution, Resolved
-from .waitingroom import WaitingRoom
-from .wire.readings import (
+from queue_middleware import events
+from queue_middleware.asgi.headers import kept_headers
+from queue_middleware.background import GRACE, SHORTEST_WAIT, Lane, Rounds
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused
+from queue_middleware.events import Emit, Finished, Polled, PollFailed, ServiceError
+from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.struct import Value
+from queue_middleware.tasks.callback_tokens import CallbackIds
+from queue_middleware.tasks.models import Channel, Poll, Resolution, Resolved
+from queue_middleware.tasks.store import WaitingRoom
+
+from .request import Inquiry, poll_headers
+from .response import (
     MOST_REDIRECTS,
     Failed,
     FetchResult,
@@ -34,7 +34,8 @@ from .wire.readings import (
     read_result,
     read_status,
 )
-from .wire.templates import StartResponse, TemplateError
+from .schedule import PollLimiter, next_poll_delay
+from .templates import StartResponse, TemplateError
 
 LIMIT = 8
 """Polls at once in this process; a response may be as large as the largest result."""

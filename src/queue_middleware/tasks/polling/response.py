@@ -13,7 +13,7 @@ from queue_middleware.jobs.struct import Value
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.json_text import MISSING, encode, read_json
 
-from .pollconfig import COMMON_FAIL_VALUES, status_key, status_keys
+from .config import COMMON_FAIL_VALUES, status_key, status_keys
 from .providers import provider_of, recognise
 from .templates import StartResponse, header, read_path, render
 

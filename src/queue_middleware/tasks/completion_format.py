@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
-from .errors import UnknownRequest
-from .jobs.chunks import ReadPart
-from .jobs.models import Headers, Result, StoredResponse
-from .settings import Settings
-from .tasks import TaskRecord
-from .webhooks.body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
-from .wire import asyncqueue
-from .wire.taskresults import measure, serialize
+from queue_middleware.errors import UnknownRequest
+from queue_middleware.jobs.chunks import ReadPart
+from queue_middleware.jobs.models import Headers, Result, StoredResponse
+from queue_middleware.settings import Settings
+from queue_middleware.webhooks.body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
+
+from . import representation
+from .models import TaskRecord
+from .results import measure, serialize
 
 
 class CompletionFormat:
@@ -33,17 +34,17 @@ class CompletionFormat:
             raise ResultExpired from None
         response = record.response
         if response is None or not is_long(response):
-            return asyncqueue.completion_body(record)
+            return representation.completion_body(record)
         if self._max_payload is not None and response.size > self._max_payload:
             url = f"{self._base_url}/v1/tasks/{result.job.request_id}"
-            return asyncqueue.completion_body(record.replace(response=None), f"Fetch the result from {url}")
+            return representation.completion_body(record.replace(response=None), f"Fetch the result from {url}")
         return partial(self._long_body, record, response)
 
     async def _long_body(self, record: TaskRecord, response: StoredResponse) -> FramedBody:
         """The result is a JSON string within the body, so its serialized length is measured first."""
         chunks = partial(read_chunks, self._read_chunk, record.job.key, response)
         encoding = await measure(chunks(), response.size)
-        before, after = asyncqueue.completion_frame(record, encoding)
+        before, after = representation.completion_frame(record, encoding)
         return FramedBody(before, lambda: serialize(chunks(), encoding), after, encoding.length)
 
     def signature(self, timestamp: str) -> CompletionSignature:
@@ -56,7 +57,7 @@ class CompletionSignature:
 
     def __init__(self, secrets: Iterable[str], timestamp: str) -> None:
         self._timestamp = timestamp
-        self._macs = asyncqueue.signature_codes(secrets, timestamp)
+        self._macs = representation.signature_codes(secrets, timestamp)
 
     def update(self, chunk: bytes) -> None:
         """Add the next chunk of the body."""
@@ -65,4 +66,4 @@ class CompletionSignature:
 
     def headers(self) -> Headers:
         """The header, or nothing without secrets."""
-        return asyncqueue.spelled_codes(self._macs, self._timestamp)
+        return representation.spelled_codes(self._macs, self._timestamp)

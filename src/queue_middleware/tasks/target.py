@@ -11,21 +11,22 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urljoin
 
-from .asgi.proxy_headers import ProxyHeaders
-from .asgi.replay import App, NoAnswer
-from .asgi.scope import origin_of as origin_of_request
-from .backoff import exponential
-from .callback_id import CallbackIds
-from .errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
-from .jobs.models import ErrorType, Failure, Headers, StoredRequest
-from .jobs.struct import Value
-from .jobs.task_spec import Task, TaskSpec
-from .outbound.client import Outbound
-from .outbound.guard import parse_url
-from .settings import Settings
-from .syntax.hosts import is_among, origin_of
-from .webhooks.formats.user_agent import USER_AGENT
-from .wire.placeholder import fill, fill_address
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
+from queue_middleware.asgi.replay import App, NoAnswer
+from queue_middleware.asgi.scope import origin_of as origin_of_request
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import parse_url
+from queue_middleware.settings import Settings
+from queue_middleware.syntax.hosts import is_among, origin_of
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
+
+from .callback_tokens import CallbackIds
+from .placeholders import fill, fill_address
 
 MOST_REDIRECTS = 10
 _URL_LABEL = "the target"

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable
 
 import httpx
 
-from .errors import SettingsError, VerificationError
-from .jobs.models import Headers
-from .option_parsers import WHSEC_PREFIX
-from .receivers.verifier import WebhookVerifier
-from .syntax.hosts import canonical_host, host_of
+from queue_middleware.errors import SettingsError, VerificationError
+from queue_middleware.jobs.models import Headers
+from queue_middleware.option_parsers import WHSEC_PREFIX
+from queue_middleware.receivers.verifier import WebhookVerifier
+from queue_middleware.syntax.hosts import canonical_host, host_of
 
 
 class Provenance:

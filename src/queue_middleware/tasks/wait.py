@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .jobs.models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
-from .jobs.task_spec import Task, TaskSpec
-from .schedule import first_poll_delay
-from .tasks import Wait
-from .wire.pollconfig import LOCATION_POLLING
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+
+from .models import Wait
+from .polling.config import LOCATION_POLLING
+from .polling.schedule import first_poll_delay
 
 _OF_ONE_CALL = frozenset({b"host", b"content-type", b"content-length", b"content-encoding", b"accept-encoding"})
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from .backoff import retry_after
-from .jobs.models import Headers
-from .tasks import Places
-from .webhooks.circuit import PROMPT
-from .webhooks.fairness import UNPROVEN_SHARE
+from queue_middleware.backoff import retry_after
+from queue_middleware.jobs.models import Headers
+from queue_middleware.tasks.models import Places
+from queue_middleware.webhooks.circuit import PROMPT
+from queue_middleware.webhooks.fairness import UNPROVEN_SHARE
 
 SHORTEST = 1.0
 """Seconds: the shortest wait that `Retry-After` can ask for."""
