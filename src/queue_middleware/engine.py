@@ -11,7 +11,6 @@ from typing import Any, Protocol
 
 from .asgi.replay import App
 from .background import GRACE, aside
-from .capture import LogCapture
 from .departure import ShutdownSignal
 from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from .maintenance import LeaseRenewer, Maintenance
@@ -32,7 +31,8 @@ from .webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestForma
 from .webhooks.dispatcher import Dispatcher
 from .webhooks.message import MessageBuilder
 from .webhooks.signing.reloader import KeyReloader
-from .worker import Worker
+from .worker.log_capture import LogCapture
+from .worker.worker import Worker
 
 _RESTART_PAUSE = 1.0
 

@@ -23,7 +23,6 @@ from .observability.event_log import LoggingObserver
 from .outbound.guard import WEBHOOK, Guard
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
 from .settings import Settings
-from .starts import Submission
 from .syntax.urls import encode_url
 from .tasks.callback_auth import Provenance
 from .tasks.callbacks import Reception
@@ -31,6 +30,7 @@ from .tasks.models import SecretId, TaskPage, TaskRecord, TaskStatus
 from .watch import Follower
 from .webhooks.admin import WebhookAdmin
 from .webhooks.signing.keyfile import keys_of_option
+from .worker.starts import Submission
 
 
 class Runtime:

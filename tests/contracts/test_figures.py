@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import attempt, background, backoff, early_end, logbook, receivers, verify, watch
+from queue_middleware import background, backoff, receivers, verify, watch
 from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
@@ -26,6 +26,7 @@ from queue_middleware.webhooks import circuit, dispatcher, fairness
 from queue_middleware.webhooks.models import Standing
 from queue_middleware.webhooks.signing import keyring, reloader
 from queue_middleware.wire import knobs, taskrequests
+from queue_middleware.worker import early_end, executor, log_buffer
 
 ROOT = Path(__file__).parents[2]
 KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
@@ -33,12 +34,12 @@ KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
 # fmt: off
 FIGURES: list[tuple[str, str, Any, Any]] = [
     # document, what it says, what the code says, the same as a number
-    ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", logbook.LINES, 10_000),
-    ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / logbook.GATHER, 10),
+    ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", log_buffer.LINES, 10_000),
+    ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / log_buffer.GATHER, 10),
     ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", watch._PAUSE, 1 / 50),
     ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", watch._POSITIONS_PAUSE, 1 / 10),
     ("docs/explanation/guarantees.md", "with a thousand listeners by a second", watch._POSITIONS_PAUSE_EACH * 1000, 1),
-    ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", attempt.BACKGROUND_LIMIT, 5 * MINUTE),
+    ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", executor.BACKGROUND_LIMIT, 5 * MINUTE),
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
     ("docs/explanation/guarantees.md", "A host that fails five times in a row is left alone", circuit.THRESHOLD, 5),
@@ -82,12 +83,12 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/routes.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/reference/current-job.md", "at most 256 characters", log_lines.LABEL, 256),
     ("docs/reference/current-job.md", "16 at most, of 256 characters", (log_lines.LABELS, log_lines.LABEL), (16, 256)),
-    ("docs/reference/current-job.md", "It is written ten times a second at most", 1 / logbook.GATHER, 10),
-    ("docs/how-to/logs-and-progress.md", "10,000 lines, and `max_logs` bytes", logbook.LINES, 10_000),
+    ("docs/reference/current-job.md", "It is written ten times a second at most", 1 / log_buffer.GATHER, 10),
+    ("docs/how-to/logs-and-progress.md", "10,000 lines, and `max_logs` bytes", log_buffer.LINES, 10_000),
     ("docs/how-to/logs-and-progress.md", "of messages and labels (1 MiB)", Settings().max_logs, MIB),
     ("docs/how-to/logs-and-progress.md", "8,192 characters, traceback included", log_lines.MESSAGE, 8192),
     ("docs/how-to/logs-and-progress.md", "16 of a line, 256 characters each", (log_lines.LABELS, log_lines.LABEL), (16, 256)),
-    ("docs/how-to/logs-and-progress.md", "the last of each tenth of a second", logbook.GATHER, 1 / 10),
+    ("docs/how-to/logs-and-progress.md", "the last of each tenth of a second", log_buffer.GATHER, 1 / 10),
     ("docs/reference/asyncqueue.md", "seconds for one attempt, a day at most", taskrequests.LONGEST_TIMEOUT, DAY),
     ("docs/reference/asyncqueue.md", "`max_wait` (30 days) at most", Settings().max_wait, 30 * DAY),
     ("docs/reference/asyncqueue.md", "`max_delay` (30 days) from now on at most", Settings().max_delay, 30 * DAY),
@@ -114,7 +115,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/options.md", "a lost process. 10 at most", knobs.MOST_ATTEMPTS, 10),
     ("docs/reference/options.md", "at least 256 MiB and at most 2 GiB",
         (filesystem._LEAST_FREE, filesystem._MOST_FREE), (256 * MIB, 2048 * MIB)),
-    ("docs/reference/options.md", "of one attempt, and 10,000 lines at most", logbook.LINES, 10_000),
+    ("docs/reference/options.md", "of one attempt, and 10,000 lines at most", log_buffer.LINES, 10_000),
     ("docs/reference/receivers.md", "| `max_body` | `68157440` |", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "above `max_body` bytes (65 MiB)", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "more than `tolerance` (300 s) from yours", verify.TOLERANCE, 300),

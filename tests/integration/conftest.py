@@ -21,8 +21,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no pause between two attempts at a request."""
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
-    monkeypatch.setattr("queue_middleware.account.grown", lambda kind, attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.grown", lambda kind, attempt: 0.0)
 
 
 @pytest.fixture

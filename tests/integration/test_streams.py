@@ -138,7 +138,7 @@ async def test_every_end_is_told(stage: Stage, end: str) -> None:
 
 
 async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.1)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.1)
     stage = Stage(database)
     stage.answers = [200, 503]
     stage.go.set()

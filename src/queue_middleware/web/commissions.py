@@ -17,13 +17,13 @@ from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.outbound.guard import parse_url
 from queue_middleware.runtime import Runtime
-from queue_middleware.starts import Submission
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.placeholders import fill_address, holds_place, holds_place_in
 from queue_middleware.tasks.representation import PRIORITIES
 from queue_middleware.tasks.target import callback_url, may_call
 from queue_middleware.wire.taskrequests import TaskRequest, check_due, read_task
+from queue_middleware.worker.starts import Submission
 
 from .address import base_url, client_address, host_of, server_address
 from .path_rules import PathRules, check_length

@@ -12,10 +12,10 @@ from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime import Runtime
-from queue_middleware.starts import Submission
 from queue_middleware.tasks.placeholders import HINT, holds_place
 from queue_middleware.wire.knobs import SubmitOptions, read_options
 from queue_middleware.wire.routes import Route
+from queue_middleware.worker.starts import Submission
 
 from .address import base_url, client_address, server_address
 from .path_rules import PathRules, check_length, check_query

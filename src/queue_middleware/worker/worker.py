@@ -8,21 +8,22 @@ from collections.abc import Callable, Mapping
 from contextvars import Context, copy_context
 from typing import Any
 
-from .account import JobCompleter
-from .asgi.replay import App
-from .attempt import JobExecutor
-from .background import LOOK_AGAIN, OUTAGE_PAUSE
+from queue_middleware.asgi.replay import App
+from queue_middleware.background import LOOK_AGAIN, OUTAGE_PAUSE
+from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.jobs.models import Claim, NewJob
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.settings import Settings
+from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.tasks.target import Targets
+
+from .completer import JobCompleter
+from .context import WorkerContext
 from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
-from .events import Emit, ErrorStreak
-from .jobs.models import Claim, NewJob
-from .jobs.store import Store, Topic
-from .logbook import LogBufferContext
-from .settings import Settings
+from .executor import JobExecutor
+from .log_buffer import LogBufferContext
 from .slots import JobSlots
 from .starts import Startable, Starts
-from .surroundings import WorkerContext
-from .tasks.store import WaitingRoom
-from .tasks.target import Targets
 
 
 class Worker:

@@ -9,8 +9,9 @@ import traceback
 from collections.abc import Mapping
 from typing import Self
 
-from .jobcontext import active_job
-from .jobs.log_lines import LogLine, clean, level_of, make_line, now
+from queue_middleware.jobs.log_lines import LogLine, clean, level_of, make_line, now
+
+from .job_context import active_job
 
 _OURS = "queue_middleware"
 _UPDATE_INTERVAL = 1.0

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from .jobs.log_lines import LABEL, LogLine, clean, make_line, now, read_level
-from .jobs.models import Progress
+from queue_middleware.jobs.log_lines import LABEL, LogLine, clean, make_line, now, read_level
+from queue_middleware.jobs.models import Progress
 
 
 class JobLog(Protocol):

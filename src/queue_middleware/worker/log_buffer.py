@@ -10,11 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from .errors import StoreBusy, Unavailable
-from .events import Emit, ErrorStreak, ServiceError
-from .jobs.log_lines import LogLine, dropped_line, now, progress_line, size_of
-from .jobs.models import Claim, Progress
-from .jobs.store import Store
+from queue_middleware.errors import StoreBusy, Unavailable
+from queue_middleware.events import Emit, ErrorStreak, ServiceError
+from queue_middleware.jobs.log_lines import LogLine, dropped_line, now, progress_line, size_of
+from queue_middleware.jobs.models import Claim, Progress
+from queue_middleware.jobs.store import Store
 
 T = TypeVar("T")
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from .backoff import exponential
-from .errand import TaskSession
-from .errors import QueueError
-from .events import AttemptFailed
-from .jobs.log_lines import now, retry_line
-from .jobs.models import Claim, Failure, JobState, StoredResponse
-from .jobs.retry import Again, attempts_allowed, grown
-from .logbook import LogBuffer
-from .surroundings import WorkerContext
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import QueueError
+from queue_middleware.events import AttemptFailed
+from queue_middleware.jobs.log_lines import now, retry_line
+from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
+from queue_middleware.jobs.retry import Again, attempts_allowed, grown
+
+from .context import WorkerContext
+from .log_buffer import LogBuffer
+from .task_session import TaskSession
 
 Held = bool | JobState | None
 """Whether the claim was still held; for a job with a task, the state of the job instead, or None."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Generic, Protocol, TypeVar
 
-from .jobs.models import Claim, NewJob
+from queue_middleware.jobs.models import Claim, NewJob
 
 
 class Occupant(Protocol):

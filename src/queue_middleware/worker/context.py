@@ -8,15 +8,16 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from .asgi.replay import App
-from .background import retry_on_outage
-from .errors import QueueError
-from .events import Emit, ErrorStreak
-from .jobs.store import Store
-from .logbook import LogBufferContext
-from .settings import Settings
-from .tasks.store import WaitingRoom
-from .tasks.target import Targets
+from queue_middleware.asgi.replay import App
+from queue_middleware.background import retry_on_outage
+from queue_middleware.errors import QueueError
+from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.jobs.store import Store
+from queue_middleware.settings import Settings
+from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.tasks.target import Targets
+
+from .log_buffer import LogBufferContext
 
 T = TypeVar("T")
 

@@ -8,21 +8,22 @@ import os
 import weakref
 from contextvars import Context
 
-from .account import Held, JobCompleter
-from .asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
-from .asgi.replay import AnswerTooLarge, App, NoAnswer, Replay
-from .asgi.scope import build_scope
+from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
+from queue_middleware.asgi.replay import AnswerTooLarge, App, NoAnswer, Replay
+from queue_middleware.asgi.scope import build_scope
+from queue_middleware.errors import QueueError
+from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, Loss
+from queue_middleware.jobs.retry import Again, judge
+
+from .completer import Held, JobCompleter
+from .context import WorkerContext
 from .early_end import AbortReason, end_early
-from .errand import TaskSession
-from .errors import QueueError
-from .events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
-from .jobcontext import TOO_LATE, ActiveJob, activate
-from .jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
-from .jobs.outcomes import CANCELLED, Loss
-from .jobs.retry import Again, judge
-from .logbook import LogBuffer
+from .job_context import TOO_LATE, ActiveJob, activate
+from .log_buffer import LogBuffer
 from .slots import JobSlots
-from .surroundings import WorkerContext
+from .task_session import TaskSession
 
 BACKGROUND_LIMIT = 300.0
 """Seconds that a call may go on after its response (background tasks) before its slot is given to others."""

@@ -8,13 +8,14 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Self
 
-from .asgi.replay import Replay
-from .jobs.models import Claim, Failure, JobState, StoredResponse
-from .jobs.task_spec import Task
-from .surroundings import WorkerContext
-from .tasks.store import Heard
-from .tasks.target import callback_url
-from .tasks.wait import end_of_call, shortened, wait_after
+from queue_middleware.asgi.replay import Replay
+from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
+from queue_middleware.jobs.task_spec import Task
+from queue_middleware.tasks.store import Heard
+from queue_middleware.tasks.target import callback_url
+from queue_middleware.tasks.wait import end_of_call, shortened, wait_after
+
+from .context import WorkerContext
 
 
 class TaskSession:

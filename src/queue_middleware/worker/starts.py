@@ -12,7 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
-from .jobs.models import Claim, Receipt
+from queue_middleware.jobs.models import Claim, Receipt
 
 TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
