@@ -20,7 +20,7 @@ from .events import Observer
 from .isolation import isolation
 from .jobs.counts import Counts
 from .jobs.mount import process_objects
-from .runtime import Runtime
+from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
 from .web.access import Access, Authenticate

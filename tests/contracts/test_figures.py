@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import background, backoff, receivers, verify, watch
+from queue_middleware import background, backoff, receivers, verify
 from queue_middleware.asgi import headers
 from queue_middleware.jobs import log_lines, outcomes
 from queue_middleware.jobs.models import PART
 from queue_middleware.outbound import connector, http11
 from queue_middleware.receivers import jwks
+from queue_middleware.runtime import status_feed
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import webhook_events as news
 from queue_middleware.stores.sqlite import disk as filesystem
@@ -36,9 +37,9 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     # document, what it says, what the code says, the same as a number
     ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", log_buffer.LINES, 10_000),
     ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / log_buffer.GATHER, 10),
-    ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", watch._PAUSE, 1 / 50),
-    ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", watch._POSITIONS_PAUSE, 1 / 10),
-    ("docs/explanation/guarantees.md", "with a thousand listeners by a second", watch._POSITIONS_PAUSE_EACH * 1000, 1),
+    ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", status_feed._PAUSE, 1 / 50),
+    ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", status_feed._POSITIONS_PAUSE, 1 / 10),
+    ("docs/explanation/guarantees.md", "with a thousand listeners by a second", status_feed._POSITIONS_PAUSE_EACH * 1000, 1),
     ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", executor.BACKGROUND_LIMIT, 5 * MINUTE),
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/explanation/guarantees.md", "They wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
@@ -78,8 +79,8 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/routes.md", "at most 8,192 characters, the traceback", log_lines.MESSAGE, 8192),
     ("docs/reference/routes.md", "and those that the handler gives, 16 at most", log_lines.LABELS, 16),
     ("docs/reference/routes.md", "After 15 seconds of silence comes a comment", streams.PING, 15),
-    ("docs/reference/routes.md", "ten times a second for up to a hundred", 1 / watch._POSITIONS_PAUSE, 10),
-    ("docs/reference/routes.md", "once a second for a thousand", 1 / (1000 * watch._POSITIONS_PAUSE_EACH), 1),
+    ("docs/reference/routes.md", "ten times a second for up to a hundred", 1 / status_feed._POSITIONS_PAUSE, 10),
+    ("docs/reference/routes.md", "once a second for a thousand", 1 / (1000 * status_feed._POSITIONS_PAUSE_EACH), 1),
     ("docs/reference/routes.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/reference/current-job.md", "at most 256 characters", log_lines.LABEL, 256),
     ("docs/reference/current-job.md", "16 at most, of 256 characters", (log_lines.LABELS, log_lines.LABEL), (16, 256)),

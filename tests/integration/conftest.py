@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import maintenance
+from queue_middleware.runtime import maintenance
 from queue_middleware.tasks.polling.schedule import next_poll_delay
 from tests.blank import lay_blank
 

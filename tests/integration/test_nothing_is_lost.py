@@ -19,7 +19,7 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import AttemptFailed, ClaimLost, Event
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.file_watch import FileWatch

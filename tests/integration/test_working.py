@@ -81,7 +81,7 @@ async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path,
 
 async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a defect that nobody foresaw, met in the moment in which a request was to begin."""
-    monkeypatch.setattr("queue_middleware.engine._RESTART_PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.runtime.supervisor._RESTART_PAUSE", 0.0)
     defects = 1
     claim_until_stopped = Worker._claim_until_stopped
 

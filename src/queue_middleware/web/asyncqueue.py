@@ -14,7 +14,7 @@ from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllo
 from queue_middleware.jobs.chunks import pieces_of
 from queue_middleware.jobs.models import PART, Cancelled, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.models import SecretId, TaskRecord, TaskStatus
 from queue_middleware.tasks.polling.providers import providers_body
 from queue_middleware.tasks.representation import created_body, error_body, page_body, task_body, task_frame

@@ -16,7 +16,7 @@ from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPo
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.outbound.guard import parse_url
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.placeholders import fill_address, holds_place, holds_place_in

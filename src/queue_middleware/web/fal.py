@@ -11,7 +11,7 @@ from queue_middleware.jobs.chunks import pieces_of
 from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
 from queue_middleware.jobs.ids import is_request_id
 from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.wire import fal, openapi
 from queue_middleware.wire.event_ids import read_resume_point
 from queue_middleware.wire.fal import Links

@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Headers
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 
 from .access import Access
 from .address import Address, split_address

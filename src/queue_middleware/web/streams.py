@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Job
-from queue_middleware.watch import Follower
+from queue_middleware.runtime.status_feed import Follower
 from queue_middleware.wire.event_ids import ResumePoint, id_field
 from queue_middleware.wire.fal import is_over
 

@@ -11,7 +11,7 @@ from queue_middleware.errors import BadRequest, HeadersTooLarge
 from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import HINT, holds_place
 from queue_middleware.wire.knobs import SubmitOptions, read_options
 from queue_middleware.wire.routes import Route

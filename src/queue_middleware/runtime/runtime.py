@@ -10,27 +10,28 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import Context, copy_context
 from typing import Any
 
-from .asgi.replay import App
-from .engine import Supervisor
-from .errors import NotRunning
-from .events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
-from .jobs.counts import Counts
-from .jobs.log_lines import LogLine
-from .jobs.models import Cancelled, Job, NewJob, Result
-from .jobs.outcomes import CANCELLED
-from .jobs.task_spec import Task, TaskSpec
-from .observability.event_log import LoggingObserver
-from .outbound.guard import WEBHOOK, Guard
+from queue_middleware.asgi.replay import App
+from queue_middleware.errors import NotRunning
+from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
+from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.log_lines import LogLine
+from queue_middleware.jobs.models import Cancelled, Job, NewJob, Result
+from queue_middleware.jobs.outcomes import CANCELLED
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.observability.event_log import LoggingObserver
+from queue_middleware.outbound.guard import WEBHOOK, Guard
+from queue_middleware.settings import Settings
+from queue_middleware.syntax.urls import encode_url
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callbacks import Reception
+from queue_middleware.tasks.models import SecretId, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.webhooks.admin import WebhookAdmin
+from queue_middleware.webhooks.signing.keyfile import keys_of_option
+from queue_middleware.worker.starts import Submission
+
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
-from .settings import Settings
-from .syntax.urls import encode_url
-from .tasks.callback_auth import Provenance
-from .tasks.callbacks import Reception
-from .tasks.models import SecretId, TaskPage, TaskRecord, TaskStatus
-from .watch import Follower
-from .webhooks.admin import WebhookAdmin
-from .webhooks.signing.keyfile import keys_of_option
-from .worker.starts import Submission
+from .status_feed import Follower
+from .supervisor import Supervisor
 
 
 class Runtime:

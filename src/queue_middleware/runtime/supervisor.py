@@ -9,30 +9,31 @@ from contextlib import AsyncExitStack
 from contextvars import Context
 from typing import Any, Protocol
 
-from .asgi.replay import App
-from .background import GRACE, aside
-from .departure import ShutdownSignal
-from .events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.asgi.replay import App
+from queue_middleware.background import GRACE, aside
+from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
+from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.stores import Stores, open_stores
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callback_tokens import CallbackIds, callback_secrets
+from queue_middleware.tasks.callbacks import Reception
+from queue_middleware.tasks.completion_format import CompletionFormat
+from queue_middleware.tasks.polling.poller import Poller
+from queue_middleware.tasks.polling.request import Inquiry
+from queue_middleware.tasks.target import Targets
+from queue_middleware.webhooks.admin import WebhookAdmin
+from queue_middleware.webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
+from queue_middleware.webhooks.dispatcher import Dispatcher
+from queue_middleware.webhooks.message import MessageBuilder
+from queue_middleware.webhooks.signing.reloader import KeyReloader
+from queue_middleware.worker.log_capture import LogCapture
+from queue_middleware.worker.worker import Worker
+
 from .maintenance import LeaseRenewer, Maintenance
-from .outbound.client import Outbound
-from .outbound.guard import Guard
-from .settings import Settings, stray_variables
-from .stores import Stores, open_stores
-from .tasks.callback_auth import Provenance
-from .tasks.callback_tokens import CallbackIds, callback_secrets
-from .tasks.callbacks import Reception
-from .tasks.completion_format import CompletionFormat
-from .tasks.polling.poller import Poller
-from .tasks.polling.request import Inquiry
-from .tasks.target import Targets
-from .watch import StatusFeed
-from .webhooks.admin import WebhookAdmin
-from .webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
-from .webhooks.dispatcher import Dispatcher
-from .webhooks.message import MessageBuilder
-from .webhooks.signing.reloader import KeyReloader
-from .worker.log_capture import LogCapture
-from .worker.worker import Worker
+from .shutdown import ShutdownSignal
+from .status_feed import StatusFeed
 
 _RESTART_PAUSE = 1.0
 

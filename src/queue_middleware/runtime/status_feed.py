@@ -9,10 +9,10 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from .events import Emit, ErrorStreak
-from .jobs.models import Glance
-from .jobs.states import FINAL, IN_QUEUE
-from .jobs.store import Store, Topic
+from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.jobs.models import Glance
+from queue_middleware.jobs.states import FINAL, IN_QUEUE
+from queue_middleware.jobs.store import Store, Topic
 
 _PAUSE = 0.02
 """Seconds between two reads, however much is committed meanwhile."""

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from .background import aside, rest
-from .errors import QueueError
-from .events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
-from .jobs.outcomes import OVERDUE, UNANSWERED
-from .jobs.store import Store
-from .tasks.store import WaitingRoom
+from queue_middleware.background import aside, rest
+from queue_middleware.errors import QueueError
+from queue_middleware.events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
+from queue_middleware.jobs.outcomes import OVERDUE, UNANSWERED
+from queue_middleware.jobs.store import Store
+from queue_middleware.tasks.store import WaitingRoom
 
 TICK = 1.0
 """Seconds between two checks for lost workers and passed deadlines; a check that finds nothing only reads."""

@@ -8,7 +8,7 @@ import weakref
 from typing import Protocol
 from weakref import WeakSet
 
-from .errors import StoreError
+from queue_middleware.errors import StoreError
 
 NOT_STARTED = (
     "The queue is not running: this application received no lifespan startup event. Run it under a server that sends one "
