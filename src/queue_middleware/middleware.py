@@ -23,10 +23,10 @@ from .jobs.mount import process_objects
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
-from .web.access import Access, Authenticate
-from .web.address import declared_root, is_at_host, is_ours
+from .web.auth import Access, Authenticate
 from .web.cors import CrossOrigin
 from .web.router import Router
+from .web.urls import declared_root, is_at_host, is_ours
 from .webhooks.admin import UNHEALTHY, make_filter
 from .webhooks.models import Attempt, DeliveryRecord, Receiver, Standing
 

@@ -21,12 +21,13 @@ from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.syntax import urls
 from queue_middleware.tasks import placeholders, representation, target
 from queue_middleware.tasks.polling import config, response, schedule
-from queue_middleware.web import asyncqueue as task_routes
-from queue_middleware.web import guesses, path_rules, streams
+from queue_middleware.web import path_rules, rate_limit
+from queue_middleware.web.asyncqueue import endpoints as task_routes
+from queue_middleware.web.asyncqueue import schema
+from queue_middleware.web.fal import params, status_stream
 from queue_middleware.webhooks import circuit, dispatcher, fairness
 from queue_middleware.webhooks.models import Standing
 from queue_middleware.webhooks.signing import keyring, reloader
-from queue_middleware.wire import knobs, taskrequests
 from queue_middleware.worker import early_end, executor, log_buffer
 
 ROOT = Path(__file__).parents[2]
@@ -78,7 +79,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/reference/routes.md", "or more for six minutes", outcomes.SHORT_IF_LARGE / 1000, 6 * MINUTE),
     ("docs/reference/routes.md", "at most 8,192 characters, the traceback", log_lines.MESSAGE, 8192),
     ("docs/reference/routes.md", "and those that the handler gives, 16 at most", log_lines.LABELS, 16),
-    ("docs/reference/routes.md", "After 15 seconds of silence comes a comment", streams.PING, 15),
+    ("docs/reference/routes.md", "After 15 seconds of silence comes a comment", status_stream.PING, 15),
     ("docs/reference/routes.md", "ten times a second for up to a hundred", 1 / status_feed._POSITIONS_PAUSE, 10),
     ("docs/reference/routes.md", "once a second for a thousand", 1 / (1000 * status_feed._POSITIONS_PAUSE_EACH), 1),
     ("docs/reference/routes.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
@@ -90,17 +91,17 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/logs-and-progress.md", "8,192 characters, traceback included", log_lines.MESSAGE, 8192),
     ("docs/how-to/logs-and-progress.md", "16 of a line, 256 characters each", (log_lines.LABELS, log_lines.LABEL), (16, 256)),
     ("docs/how-to/logs-and-progress.md", "the last of each tenth of a second", log_buffer.GATHER, 1 / 10),
-    ("docs/reference/asyncqueue.md", "seconds for one attempt, a day at most", taskrequests.LONGEST_TIMEOUT, DAY),
+    ("docs/reference/asyncqueue.md", "seconds for one attempt, a day at most", schema.LONGEST_TIMEOUT, DAY),
     ("docs/reference/asyncqueue.md", "`max_wait` (30 days) at most", Settings().max_wait, 30 * DAY),
     ("docs/reference/asyncqueue.md", "`max_delay` (30 days) from now on at most", Settings().max_delay, 30 * DAY),
-    ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", taskrequests.MOST_RETRIES, 10),
+    ("docs/reference/asyncqueue.md", "| `maxRetries` | 3 | 0 to 10 |", schema.MOST_RETRIES, 10),
     ("docs/reference/asyncqueue.md", "| `priority` | 5 | 1 to 10, high first", representation.PRIORITIES, 10),
     ("docs/reference/asyncqueue.md", "Redirects of a host outside are followed, ten at most", target.MOST_REDIRECTS, 10),
     ("docs/reference/asyncqueue.md", "after as many seconds (25 at most)", task_routes.MAX_POLL_SECONDS, 25),
     ("docs/reference/asyncqueue.md", "the newest first, 100 at most", task_routes.MAX_PAGE, 100),
     ("docs/reference/asyncqueue.md", "up to a hundred times in all", placeholders.MOST, 100),
-    ("docs/reference/asyncqueue.md", "from the 31st within a minute on", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
-    ("docs/reference/errors.md", "more than 30 ids in a minute that", (guesses.MOST, guesses.WINDOW), (30, MINUTE)),
+    ("docs/reference/asyncqueue.md", "from the 31st within a minute on", (rate_limit.MOST, rate_limit.WINDOW), (30, MINUTE)),
+    ("docs/reference/errors.md", "more than 30 ids in a minute that", (rate_limit.MOST, rate_limit.WINDOW), (30, MINUTE)),
     ("docs/reference/errors.md", "path and query of the queued call are longer than 2,048 bytes",
         path_rules.MAX_TARGET_BYTES, 2048),
     ("docs/reference/errors.md", "the header block is larger than 32 KiB", headers.LARGEST_BLOCK, 32 * KIB),
@@ -113,7 +114,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
         (schedule._FIRST_RETRY_DELAY, schedule._MAX_RETRY_DELAY), (5, MINUTE)),
     ("docs/reference/providers.md", "counts instead of the interval, from a second to an hour",
         (schedule.SHORTEST, schedule.LONGEST_WISH), (1, HOUR)),
-    ("docs/reference/options.md", "a lost process. 10 at most", knobs.MOST_ATTEMPTS, 10),
+    ("docs/reference/options.md", "a lost process. 10 at most", params.MOST_ATTEMPTS, 10),
     ("docs/reference/options.md", "at least 256 MiB and at most 2 GiB",
         (filesystem._LEAST_FREE, filesystem._MOST_FREE), (256 * MIB, 2048 * MIB)),
     ("docs/reference/options.md", "of one attempt, and 10,000 lines at most", log_buffer.LINES, 10_000),
@@ -129,7 +130,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
     ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", reloader.CHECK_INTERVAL, 2),
     ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.MIN_LEAD_TIME, DAY),
-    ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
+    ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", status_stream.PING, 15),
 ]
 # fmt: on
 

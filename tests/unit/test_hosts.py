@@ -15,7 +15,7 @@ from queue_middleware.tasks.callback_auth import Provenance
 from queue_middleware.tasks.polling.providers import provider_of
 from queue_middleware.tasks.polling.request import poll_headers
 from queue_middleware.tasks.target import may_call
-from queue_middleware.web.address import is_at_host
+from queue_middleware.web.urls import is_at_host
 from queue_middleware.webhooks.models import receiver_host
 
 SPELLINGS = [

@@ -13,8 +13,8 @@ from starlette.types import Receive, Scope, Send
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
 from queue_middleware.jobs.models import Headers
 
-from .access import client_of
-from .address import Address
+from .auth import client_of
+from .urls import Address
 
 RouteT = TypeVar("RouteT")
 

@@ -12,18 +12,18 @@ from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
 from queue_middleware.jobs.ids import is_request_id
 from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.wire import fal, openapi
-from queue_middleware.wire.event_ids import read_resume_point
-from queue_middleware.wire.fal import Links
-from queue_middleware.wire.routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
+from queue_middleware.web.auth import Access
+from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
+from queue_middleware.web.result_headers import served_headers
+from queue_middleware.web.urls import base_url, host_of
 
-from .access import Access
-from .address import base_url, host_of
-from .logtexts import LogCache
-from .request import BodyReader, Endpoint, QueueRequest
-from .result_headers import served_headers
-from .streams import StatusStream
-from .submission import SubmissionReader
+from . import openapi, responses
+from .event_ids import read_resume_point
+from .logs import LogCache
+from .responses import Links
+from .routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
+from .status_stream import StatusStream
+from .submit import SubmissionReader
 
 Request = QueueRequest[Route]
 
@@ -67,39 +67,39 @@ class FalEndpoints:
         if route is not None and is_request_id(route.request_id):
             request.request_id = route.request_id.lower()
         if isinstance(error, UnknownRequest):
-            return 404, fal.NOT_FOUND, ()
-        return error.status, *fal.error_response(error)
+            return 404, responses.NOT_FOUND, ()
+        return error.status, *responses.error_response(error)
 
     async def _submit(self, request: Request) -> None:
         links = self._links(request)  # may be refused, and then nothing is stored
         with await self._submissions.submit(request) as receipt:
             request.request_id = receipt.request_id
-            await request.respond(200, fal.submitted_body(receipt.request_id, receipt.position, links))
+            await request.respond(200, responses.submitted_body(receipt.request_id, receipt.position, links))
 
     async def _status(self, request: Request) -> None:
         job = await self._runtime.job(_request_id(request))
         _check_submitter(request, job)
         request.request_id = job.request_id
         # Read after the job: a job that had ended by then has all its lines.
-        entries = await self._logs.get(job) if fal.wants_logs(request.scope["query_string"]) else None
-        body = fal.status_body(job, self._links(request), entries)
-        await request.respond(200 if fal.is_over(job) else 202, body)
+        entries = await self._logs.get(job) if responses.wants_logs(request.scope["query_string"]) else None
+        body = responses.status_body(job, self._links(request), entries)
+        await request.respond(200 if responses.is_over(job) else 202, body)
 
     async def _stream(self, request: Request) -> None:
         request_id = _request_id(request)
         links = self._links(request)
-        lines = fal.wants_logs(request.scope["query_string"])
+        lines = responses.wants_logs(request.scope["query_string"])
         async with self._runtime.follow(request_id, request.send, lines=lines) as follower:
             job = follower.glance.job
             _check_submitter(request, job)
             request.request_id = job.request_id
             resume = read_resume_point(request.scope["headers"])
-            if resume.ended and fal.is_over(job):
+            if resume.ended and responses.is_over(job):
                 await request.respond_empty()  # 204 keeps `EventSource` from reconnecting
                 return
 
             def render(job: Job, entries: str | None) -> bytes:
-                return fal.status_body(job, links, entries)
+                return responses.status_body(job, links, entries)
 
             await StatusStream(request, follower, resume, render, self._runtime.logs).run()
 
@@ -143,9 +143,9 @@ class FalEndpoints:
         outcome = await self._runtime.cancel(request_id)
         request.request_id = request_id.lower()
         if outcome is Cancelled.FINISHED:
-            await request.respond(400, fal.ALREADY_COMPLETED)
+            await request.respond(400, responses.ALREADY_COMPLETED)
         else:
-            await request.respond(202, fal.CANCEL_REQUESTED)
+            await request.respond(202, responses.CANCEL_REQUESTED)
 
     async def _keys(self, request: Request) -> None:
         keys = await self._runtime.keys()

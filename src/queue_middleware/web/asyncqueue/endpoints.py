@@ -19,13 +19,13 @@ from queue_middleware.tasks.models import SecretId, TaskRecord, TaskStatus
 from queue_middleware.tasks.polling.providers import providers_body
 from queue_middleware.tasks.representation import created_body, error_body, page_body, task_body, task_frame
 from queue_middleware.tasks.results import measure, serialize
-from queue_middleware.wire.taskroutes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
+from queue_middleware.web.auth import address_of
+from queue_middleware.web.path_rules import check_query
+from queue_middleware.web.rate_limit import LookupLimiter
+from queue_middleware.web.request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
 
-from .access import address_of
-from .commissions import TaskCreator
-from .guesses import LookupLimiter
-from .path_rules import check_query
-from .request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
+from .create_task import TaskCreator
+from .routes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
 
 PREFIX = "/v1/"
 MAX_PAGE = 100

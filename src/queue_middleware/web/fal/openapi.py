@@ -10,10 +10,10 @@ from importlib.resources import files
 from typing import Any
 
 from queue_middleware.jobs.failures import STATUS
+from queue_middleware.web.asyncqueue.operations import task_operations
 from queue_middleware.webhooks.formats.user_agent import VERSION
 
 from .routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
-from .taskoperations import task_operations
 
 _SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",

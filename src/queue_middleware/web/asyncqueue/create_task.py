@@ -22,12 +22,12 @@ from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.placeholders import fill_address, holds_place, holds_place_in
 from queue_middleware.tasks.representation import PRIORITIES
 from queue_middleware.tasks.target import callback_url, may_call
-from queue_middleware.wire.taskrequests import TaskRequest, check_due, read_task
+from queue_middleware.web.path_rules import PathRules, check_length
+from queue_middleware.web.request import QueueRequest
+from queue_middleware.web.urls import base_url, client_address, host_of, server_address
 from queue_middleware.worker.starts import Submission
 
-from .address import base_url, client_address, host_of, server_address
-from .path_rules import PathRules, check_length
-from .request import QueueRequest
+from .schema import TaskRequest, check_due, read_task
 
 _FIELD = "targetUrl"
 _UNENCODED = re.compile(r"[^\x21-\x7e]")

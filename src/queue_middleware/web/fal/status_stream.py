@@ -11,11 +11,11 @@ from starlette.types import Receive
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Job
 from queue_middleware.runtime.status_feed import Follower
-from queue_middleware.wire.event_ids import ResumePoint, id_field
-from queue_middleware.wire.fal import is_over
+from queue_middleware.web.request import QueueRequest
 
-from .logtexts import ReadLines, render
-from .request import QueueRequest
+from .event_ids import ResumePoint, id_field
+from .logs import ReadLines, render
+from .responses import is_over
 
 PING = 15.0
 """Seconds of silence after which a comment keeps the connection alive."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .taskroutes import PUBLIC, ROUTES, TaskOperation
+from .routes import PUBLIC, ROUTES, TaskOperation
 
 _Item = dict[str, Any]
 

@@ -13,13 +13,13 @@ from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import HINT, holds_place
-from queue_middleware.wire.knobs import SubmitOptions, read_options
-from queue_middleware.wire.routes import Route
+from queue_middleware.web.path_rules import PathRules, check_length, check_query
+from queue_middleware.web.request import BodyReader, QueueRequest
+from queue_middleware.web.urls import base_url, client_address, server_address
 from queue_middleware.worker.starts import Submission
 
-from .address import base_url, client_address, server_address
-from .path_rules import PathRules, check_length, check_query
-from .request import BodyReader, QueueRequest
+from .params import SubmitOptions, read_options
+from .routes import Route
 
 
 class SubmissionReader:
