@@ -17,12 +17,12 @@ from .asgi.lifespan import run_lifespan
 from .asgi.replay import App
 from .asgi.wrapping import check_application, check_authenticate, check_nesting
 from .events import Observer
-from .isolation import isolation
 from .jobs.counts import Counts
 from .jobs.mount import process_objects
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
+from .testing.isolation import isolation
 from .web.auth import Access, Authenticate
 from .web.cors import CrossOrigin
 from .web.router import Router
