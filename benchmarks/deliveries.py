@@ -18,19 +18,19 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from queue_middleware.body import REQUEST_FORMAT, RequestFormat
-from queue_middleware.delivery import Dispatcher
 from queue_middleware.events import Delivered, Event, make_emitter
-from queue_middleware.guard import Guard
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair
-from queue_middleware.letter import MessageBuilder
-from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.outbound import Outbound
+from queue_middleware.jobs.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
-from queue_middleware.signing import Signer
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.webhooks import Room
+from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.webhooks.dispatcher import Dispatcher
+from queue_middleware.webhooks.message import MessageBuilder
+from queue_middleware.webhooks.models import Room
+from queue_middleware.webhooks.signing.keyring import KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair
+from queue_middleware.webhooks.signing.signer import Signer
 
 from .sink import sink
 

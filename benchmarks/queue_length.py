@@ -22,8 +22,8 @@ from typing import Any
 import uvloop
 
 from queue_middleware import QueueMiddleware, Settings
-from queue_middleware.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.store import Topic
+from queue_middleware.jobs.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 
 from .servers import uvicorn

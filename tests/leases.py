@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Collection
 
-from queue_middleware.store import Store
+from queue_middleware.jobs.store import Store
 
 from .clock import ManualClock
 

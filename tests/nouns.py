@@ -6,11 +6,11 @@ import hashlib
 from itertools import count
 from typing import Any
 
-from queue_middleware.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.store import Store
-from queue_middleware.tasks import Places, Poll, Resolution, Wait
-from queue_middleware.taskspec import Task, TaskSpec
-from queue_middleware.webhooks import Attempt, Delivery, Room
+from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.tasks.models import Places, Poll, Resolution, Wait
+from queue_middleware.webhooks.models import Attempt, Delivery, Room
 
 
 def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:

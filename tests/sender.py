@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import httpx
 
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair, SharedSecret
-from queue_middleware.signing import Signer
-from queue_middleware.wire import standard
-from queue_middleware.wire import webhook as fal
+from queue_middleware.webhooks.formats import fal, standard
+from queue_middleware.webhooks.signing.keyring import KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair, SharedSecret
+from queue_middleware.webhooks.signing.signer import Signer
 
 NOW = 1_700_000_000
 JWKS_URL = "https://sender.example/fal/queue/.well-known/jwks.json"

@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .jobcontext import current_job
     from .middleware import QueueMiddleware
     from .settings import Settings
+    from .worker.job_context import current_job
 
 __all__ = ["QueueMiddleware", "Settings", "current_job"]
 
-_MODULES = {"QueueMiddleware": "middleware", "Settings": "settings", "current_job": "jobcontext"}
+_MODULES = {"QueueMiddleware": "middleware", "Settings": "settings", "current_job": "worker.job_context"}
 
 
 def __getattr__(name: str) -> object:

@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import ClassVar, Protocol, Self, get_args
 
-from .ends import Outcome, outcome_of
-from .models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
-from .value import Value
+from .jobs.models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
+from .jobs.outcomes import Outcome, outcome_of
+from .jobs.struct import Value
 
 _log = logging.getLogger("queue_middleware")
 

@@ -11,24 +11,24 @@ from typing import TYPE_CHECKING, Any, Generic, Self, Unpack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from .application import default_name, layers
-from .attach import Attachment, attached_queue
-from .counts import Counts
+from .asgi.application import default_name, layers
+from .asgi.attach import Attachment, attached_queue
+from .asgi.lifespan import run_lifespan
+from .asgi.replay import App
+from .asgi.wrapping import check_application, check_authenticate, check_nesting
 from .events import Observer
-from .isolation import isolation
-from .ledger import UNHEALTHY, make_filter
-from .lifespan import run_lifespan
-from .mount import process_objects
-from .replay import App
-from .runtime import Runtime
+from .jobs.counts import Counts
+from .jobs.mount import process_objects
+from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
-from .web.access import Access, Authenticate
-from .web.address import declared_root, is_at_host, is_ours
+from .testing.isolation import isolation
+from .web.auth import Access, Authenticate
 from .web.cors import CrossOrigin
 from .web.router import Router
-from .webhooks import Attempt, DeliveryRecord, Receiver, Standing
-from .wrapping import check_application, check_authenticate, check_nesting
+from .web.urls import declared_root, is_at_host, is_ours
+from .webhooks.admin import UNHEALTHY, make_filter
+from .webhooks.models import Attempt, DeliveryRecord, Receiver, Standing
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.

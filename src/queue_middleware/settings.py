@@ -10,7 +10,7 @@ from os import PathLike
 from typing import Any, Literal, Self, TypedDict
 
 from .errors import SettingsError
-from .optiontexts import (
+from .option_parsers import (
     parse_app,
     parse_crash,
     parse_database,

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.wire.pollconfig import shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS
+from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS
 from tests.fake_providers import KEY, Replicate, providing
 from tests.queueing import eventually
 from tests.receiver import receiving

@@ -22,12 +22,12 @@ import pytest
 from asgi_lifespan import LifespanManager
 
 from queue_middleware import Settings, cli, errors
-from queue_middleware.keyring import RULES
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.receivers import fastapi, flask
-from queue_middleware.taskspec import PollConfig
+from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from queue_middleware.wire.pollconfig import shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS
+from queue_middleware.webhooks.signing.keyring import RULES
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(

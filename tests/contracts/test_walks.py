@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from queue_middleware import Settings
-from queue_middleware.optiontexts import parse_seconds
+from queue_middleware.option_parsers import parse_seconds
 
 from .test_docs import PAGES, ROOT, blocks, name
 

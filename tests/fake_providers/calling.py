@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 import httpx
 
-from queue_middleware.keys import KeyPair
-from queue_middleware.wire import webhook
+from queue_middleware.webhooks.formats import fal
+from queue_middleware.webhooks.signing.keys import KeyPair
 
 from .loopback import Call, Job, Provider, Refused, Reply
 
@@ -76,8 +76,8 @@ class Fal(Provider):
         content = {"error": error, "gateway_request_id": job.id, "payload": result.body, "request_id": job.id}
         body = json.dumps({**content, "status": "ERROR" if error else "OK"}, sort_keys=True).encode()
         now = str(int(time.time()))
-        message = webhook.signed_message(job.id, "github|1", now, body + b"!" * forged)
-        headers = webhook.webhook_headers(job.id, "github|1", now, self.pair.sign(message))
+        message = fal.signed_message(job.id, "github|1", now, body + b"!" * forged)
+        headers = fal.webhook_headers(job.id, "github|1", now, self.pair.sign(message))
         plain = {name.decode(): value.decode() for name, value in headers}
         return await self.client.post(job.webhook, content=body, headers={"content-type": "application/json", **plain})
 

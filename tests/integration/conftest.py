@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import maintenance
-from queue_middleware.schedule import next_poll_delay
+from queue_middleware.runtime import maintenance
+from queue_middleware.tasks.polling.schedule import next_poll_delay
 from tests.blank import lay_blank
 
 
@@ -21,8 +21,8 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no pause between two attempts at a request."""
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
-    monkeypatch.setattr("queue_middleware.account.grown", lambda kind, attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.grown", lambda kind, attempt: 0.0)
 
 
 @pytest.fixture
@@ -33,8 +33,8 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
         delay = next_poll_delay(*arguments)
         return None if delay is None else delay / 20
 
-    monkeypatch.setattr("queue_middleware.schedule.next_poll_delay", shorter)
-    monkeypatch.setattr("queue_middleware.poller.next_poll_delay", shorter)
+    monkeypatch.setattr("queue_middleware.tasks.polling.schedule.next_poll_delay", shorter)
+    monkeypatch.setattr("queue_middleware.tasks.polling.poller.next_poll_delay", shorter)
 
 
 @pytest.fixture

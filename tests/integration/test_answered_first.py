@@ -12,9 +12,10 @@ import pytest
 from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
-from queue_middleware import QueueMiddleware, starts
-from queue_middleware.early_end import AbortReason
+from queue_middleware import QueueMiddleware
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.worker import starts
+from queue_middleware.worker.early_end import AbortReason
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import connected, eventually, stored_jobs
 

@@ -47,7 +47,7 @@ class Starter:
 @pytest.fixture
 def short_second_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test of an unknown id waits for the second lookup."""
-    monkeypatch.setattr("queue_middleware.reception._SECOND_LOOKUP_DELAY", 0.01)
+    monkeypatch.setattr("queue_middleware.tasks.callbacks._SECOND_LOOKUP_DELAY", 0.01)
 
 
 def path_in(text: str | bytes) -> str:

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from queue_middleware import QueueMiddleware
-from queue_middleware.ends import Outcome
 from queue_middleware.events import Finished
-from queue_middleware.models import JobState
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.outcomes import Outcome
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.queueing import connected, eventually, serving
 from tests.standins import Memory

@@ -17,12 +17,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from queue_middleware import current_job
-from queue_middleware.attempt import JobExecutor
-from queue_middleware.bridges import CancellableCall
-from queue_middleware.errand import TaskSession
-from queue_middleware.jobcontext import ActiveJob
-from queue_middleware.logbook import LogBuffer
-from queue_middleware.replay import Replay
+from queue_middleware.asgi.cancellation import CancellableCall
+from queue_middleware.asgi.replay import Replay
+from queue_middleware.worker.executor import JobExecutor
+from queue_middleware.worker.job_context import ActiveJob
+from queue_middleware.worker.log_buffer import LogBuffer
+from queue_middleware.worker.task_session import TaskSession
 from tests.queueing import eventually, serving
 
 

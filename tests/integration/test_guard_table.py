@@ -17,8 +17,8 @@ import pytest
 import trustme
 
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
-from queue_middleware.guard import Guard
-from queue_middleware.outbound import Outbound
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
 from tests.guard_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
 
 

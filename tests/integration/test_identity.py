@@ -279,7 +279,9 @@ def test_started_by_hand_under_trio(database: Path) -> None:
 async def test_an_interrupt_while_it_drains_ends_the_wait(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.departure.signal.getsignal", lambda number: None)  # those of the test are not touched
+    monkeypatch.setattr(
+        "queue_middleware.runtime.shutdown.signal.getsignal", lambda number: None
+    )  # those of the test are not touched
     inside = asyncio.Event()
 
     @http_only

@@ -28,9 +28,9 @@ from starlette.routing import Route
 
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
-from queue_middleware.jobcontext import active_job
-from queue_middleware.logbook import LogBuffer
 from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.worker.job_context import active_job
+from queue_middleware.worker.log_buffer import LogBuffer
 from tests.queueing import Queue, eventually, serving
 
 from .apps import load

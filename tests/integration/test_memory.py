@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.models import PART
+from queue_middleware.jobs.models import PART
 from tests.asgi import Message, Receive, Send, http_only
 from tests.queueing import Queue, eventually, serving
 from tests.receiver import receiving

@@ -19,7 +19,7 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import AttemptFailed, ClaimLost, Event
-from queue_middleware.runtime import Runtime
+from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.file_watch import FileWatch
@@ -191,7 +191,7 @@ async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
 async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
     memory, calls = Memory(), 0
 
     async def hasty(scope: Any, receive: Any, send: Any) -> None:

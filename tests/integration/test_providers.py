@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.wire.pollconfig import shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS
+from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS
 from tests.asgi import answer, http_only
 from tests.fake_providers import (
     HANG_UP,

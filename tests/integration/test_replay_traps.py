@@ -24,8 +24,9 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 
-from queue_middleware import QueueMiddleware, current_job, early_end
+from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.events import Event, Finished
+from queue_middleware.worker import early_end
 from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 from tests.queueing import DEADLINE, Queue, connected, eventually, mounting, serving
 from tests.receiver import receiving
@@ -613,7 +614,7 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
 async def test_a_background_task_that_does_not_end_is_given_up_after_a_while(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.attempt.BACKGROUND_LIMIT", 0.05)  # five minutes are for people
+    monkeypatch.setattr("queue_middleware.worker.executor.BACKGROUND_LIMIT", 0.05)  # five minutes are for people
     gate = anyio.Event()
 
     async def endpoint(request: Request) -> Response:
@@ -798,7 +799,7 @@ async def test_cancelling_stops_the_handlers_of_every_framework(database: Path, 
 async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(
     database: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.early_end.CANCEL_GRACE", 0.05)  # five seconds are for people
+    monkeypatch.setattr("queue_middleware.worker.early_end.CANCEL_GRACE", 0.05)  # five seconds are for people
     entered, gate = threading.Event(), threading.Event()
 
     def block(request: Request) -> Response:

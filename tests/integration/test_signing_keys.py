@@ -16,12 +16,13 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware, cli, keywatch
+from queue_middleware import QueueMiddleware, cli
 from queue_middleware.errors import SettingsError, VerificationError
-from queue_middleware.keyfile import KeyFile
-from queue_middleware.keyring import KeyRing, format_time
-from queue_middleware.keys import KeyPair
 from queue_middleware.verify import WebhookVerifier
+from queue_middleware.webhooks.signing import reloader
+from queue_middleware.webhooks.signing.keyfile import KeyFile
+from queue_middleware.webhooks.signing.keyring import KeyRing, format_time
+from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.queueing import Queue, eventually, serving
 from tests.receiver import Receiver, Webhook, receiving
 
@@ -136,7 +137,7 @@ async def test_for_two_days_the_old_key_signs_beside_the_new(database: Path, fil
 
 
 async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keywatch, "CHECK_INTERVAL", 0.01)
+    monkeypatch.setattr(reloader, "CHECK_INTERVAL", 0.01)
     async with a_service(database) as one, a_service(database) as other:
         ring = file.replace_all()
         for service in (one, other):

@@ -22,7 +22,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
-from queue_middleware.web import streams
+from queue_middleware.web.fal import status_stream
 from tests.asgi import call, http_scope
 from tests.listening import Listener, data_of, listening
 from tests.queueing import Queue, client_of, connected, eventually
@@ -138,7 +138,7 @@ async def test_every_end_is_told(stage: Stage, end: str) -> None:
 
 
 async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.1)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.1)
     stage = Stage(database)
     stage.answers = [200, 503]
     stage.go.set()
@@ -255,8 +255,8 @@ async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
 
 
 async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert streams.PING == 15.0
-    monkeypatch.setattr(streams, "PING", 0.02)
+    assert status_stream.PING == 15.0
+    monkeypatch.setattr(status_stream, "PING", 0.02)
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
@@ -336,7 +336,7 @@ async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
             assert (stage.followers(), stage.is_listened_to()) == (0, False)
         await eventually(lambda: asyncio.all_tasks() <= before)
         gc.collect()
-        assert not [each for each in gc.get_objects() if isinstance(each, streams.StatusStream)]
+        assert not [each for each in gc.get_objects() if isinstance(each, status_stream.StatusStream)]
         # The queue goes on.
         stage.go.set()
         await queue.reaches(request_id, "COMPLETED")

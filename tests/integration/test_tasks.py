@@ -493,7 +493,7 @@ async def test_a_long_poll_responds_to_a_change(database: Path) -> None:
 async def test_a_long_poll_without_a_change_responds_with_the_current_state(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.web.asyncqueue.MAX_POLL_SECONDS", 0.05)
+    monkeypatch.setattr("queue_middleware.web.asyncqueue.endpoints.MAX_POLL_SECONDS", 0.05)
     async with tasking(database) as tasks:
         task_id = (await tasks.create("/work", delayUntil=TOMORROW))["task"]["id"]
         assert (await tasks.call("GET", f"/tasks/{task_id}?wait=1", 200))["task"]["status"] == "delayed"

@@ -18,8 +18,8 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.verify import WebhookVerifier
-from queue_middleware.version import USER_AGENT
-from queue_middleware.webhooks import DeliveryState, Standing
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
+from queue_middleware.webhooks.models import DeliveryState, Standing
 from tests.queueing import connected, eventually
 from tests.receiver import Receiver, Webhook, receiving
 from tests.standins import Memory

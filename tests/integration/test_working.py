@@ -15,13 +15,14 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware, attempt, current_job
+from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreBusy
 from queue_middleware.events import AttemptFailed, ClaimLost, Finished, ServiceError, SlotStuck
-from queue_middleware.jobcontext import active_job
-from queue_middleware.models import Claim, ErrorType
+from queue_middleware.jobs.models import Claim, ErrorType
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.worker import Worker
+from queue_middleware.worker import executor
+from queue_middleware.worker.job_context import active_job
+from queue_middleware.worker.worker import Worker
 from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.clock import ManualClock
 from tests.leases import lease_passes
@@ -80,7 +81,7 @@ async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path,
 
 async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """After a defect that nobody foresaw, met in the moment in which a request was to begin."""
-    monkeypatch.setattr("queue_middleware.engine._RESTART_PAUSE", 0.0)
+    monkeypatch.setattr("queue_middleware.runtime.supervisor._RESTART_PAUSE", 0.0)
     defects = 1
     claim_until_stopped = Worker._claim_until_stopped
 
@@ -101,7 +102,7 @@ async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, mo
 
 
 async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attempt, "BACKGROUND_LIMIT", 0.0)
+    monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()
     jobs: list[weakref.ref[Any]] = []
 
@@ -184,7 +185,7 @@ async def test_how_often_is_the_submitters_choice(database: Path, headers: dict[
 
 
 async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.account.exponential", lambda attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
     tidied: list[int | None] = []
 
     async def hang(request: Request) -> Response:

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import pytest
 
+from queue_middleware.jobs.store import Store
 from queue_middleware.settings import Settings
-from queue_middleware.store import Store
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.blank import lay_blank
 from tests.clock import ManualClock

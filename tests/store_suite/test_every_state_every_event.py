@@ -6,11 +6,11 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from queue_middleware.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
-from queue_middleware.states import JOB, JobEvent
-from queue_middleware.store import Store
-from queue_middleware.tasks import Channel
-from queue_middleware.webhooks import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
+from queue_middleware.jobs.states import JOB, JobEvent
+from queue_middleware.jobs.store import Store
+from queue_middleware.tasks.models import Channel
+from queue_middleware.webhooks.models import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed

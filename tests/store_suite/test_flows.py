@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.circuit import SEVERAL, THRESHOLD, Outcome
-from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Attempt, Delivery, DeliveryFilter, Room, Settled, Standing
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.webhooks.circuit import SEVERAL, THRESHOLD, Outcome
+from queue_middleware.webhooks.models import Attempt, Delivery, DeliveryFilter, Room, Settled, Standing
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt
 

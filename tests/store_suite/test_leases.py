@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.leases import IS_LOST, Holder
-from queue_middleware.models import JobState
-from queue_middleware.store import Store, Topic
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.webhooks import DeliveryState
+from queue_middleware.jobs.leases import IS_LOST, Holder
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.webhooks.models import DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import ErrorType, Failure, JobState, Progress, RetryPolicy
-from queue_middleware.store import Store
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, Progress, RetryPolicy
+from queue_middleware.jobs.store import Store
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer

@@ -6,12 +6,12 @@ import json
 
 import pytest
 
-from queue_middleware.circuit import THRESHOLD, Outcome
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.fairness import AT_ONCE
-from queue_middleware.models import Claim, Failure, Progress, WebhookKind
-from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import Claimed, Delivery, DeliveryFilter, DeliveryState, Receiver, Room, Settled, Standing
+from queue_middleware.jobs.models import Claim, Failure, Progress, WebhookKind
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.webhooks.circuit import THRESHOLD, Outcome
+from queue_middleware.webhooks.fairness import AT_ONCE
+from queue_middleware.webhooks.models import Claimed, Delivery, DeliveryFilter, DeliveryState, Receiver, Room, Settled, Standing
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer, an_attempt, claimed

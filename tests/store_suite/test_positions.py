@@ -9,11 +9,11 @@ import random
 import pytest
 
 from queue_middleware.errors import TooManyQueued
-from queue_middleware.models import Claim, JobState, Priority
-from queue_middleware.positions import Place, position
-from queue_middleware.states import FINAL, IN_QUEUE
-from queue_middleware.store import Store
-from queue_middleware.webhooks import DeliveryState
+from queue_middleware.jobs.models import Claim, JobState, Priority
+from queue_middleware.jobs.positions import Place, position
+from queue_middleware.jobs.states import FINAL, IN_QUEUE
+from queue_middleware.jobs.store import Store
+from queue_middleware.webhooks.models import DeliveryState
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer
 from tests.store_suite.conftest import Stores

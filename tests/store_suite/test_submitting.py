@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from queue_middleware.errors import BadRequest, QueueFull, StillInProgress, TooManyQueued, UnknownRequest
-from queue_middleware.models import Cancelled, JobState, Priority
-from queue_middleware.store import Store
+from queue_middleware.jobs.models import Cancelled, JobState, Priority
+from queue_middleware.jobs.store import Store
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_request, an_answer
 from tests.store_suite.conftest import Stores

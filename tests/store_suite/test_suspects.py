@@ -6,11 +6,11 @@ import random
 
 import pytest
 
-from queue_middleware.ends import Loss
-from queue_middleware.models import Claim, JobState, RetryPolicy
-from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT
-from queue_middleware.store import Store, Topic
-from queue_middleware.webhooks import DeliveryState
+from queue_middleware.jobs.models import Claim, JobState, RetryPolicy
+from queue_middleware.jobs.outcomes import Loss
+from queue_middleware.jobs.retry import FREE_HAND_BACKS, LONG_ATTEMPT
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.webhooks.models import DeliveryState
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, an_answer, claimed

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.models import Claim, ErrorType, Failure
-from queue_middleware.store import Store
-from queue_middleware.task_status import task_status
-from queue_middleware.tasks import Channel, TaskStatus
-from queue_middleware.taskspec import PollConfig
+from queue_middleware.jobs.models import Claim, ErrorType, Failure
+from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.tasks.models import Channel, TaskStatus
+from queue_middleware.tasks.status import task_status
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
 

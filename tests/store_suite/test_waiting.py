@@ -7,10 +7,10 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Cancelled, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
-from queue_middleware.store import Store, Topic
-from queue_middleware.tasks import Channel, Places, Resolved, SecretId, TaskStatus
-from queue_middleware.taskspec import Backoff, PollConfig
+from queue_middleware.jobs.models import Cancelled, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.task_spec import Backoff, PollConfig
+from queue_middleware.tasks.models import Channel, Places, Resolved, SecretId, TaskStatus
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls

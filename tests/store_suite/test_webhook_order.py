@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from queue_middleware.models import Claim, Progress, WebhookKind
-from queue_middleware.store import Store, Topic
-from queue_middleware.webhook_order import OrderedDelivery, add, end_attempt, next_at
-from queue_middleware.webhooks import Delivery, DeliveryFilter, DeliveryState
+from queue_middleware.jobs.models import Claim, Progress, WebhookKind
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.webhooks.models import Delivery, DeliveryFilter, DeliveryState
+from queue_middleware.webhooks.order import OrderedDelivery, add, end_attempt, next_at
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 

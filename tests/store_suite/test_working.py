@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from queue_middleware.ends import Outcome, outcome_of
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import (
+from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.models import (
     PART,
     ErrorType,
     Failure,
@@ -19,9 +19,9 @@ from queue_middleware.models import (
     RetryPolicy,
     StoredResponse,
 )
-from queue_middleware.pieces import pieces_of
-from queue_middleware.store import Store, Topic
-from queue_middleware.tasks import Channel
+from queue_middleware.jobs.outcomes import Outcome, outcome_of
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.tasks.models import Channel
 from tests.clock import ManualClock
 from tests.leases import lease_passes
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.circuit import Outcome
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import JobState
-from queue_middleware.store import Store, Topic
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.webhooks import Standing
+from queue_middleware.webhooks.circuit import Outcome
+from queue_middleware.webhooks.models import Standing
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
 

@@ -6,11 +6,11 @@ from fastapi import FastAPI
 from starlette.requests import Request
 
 from queue_middleware import QueueMiddleware, Settings, current_job
-from queue_middleware.counts import Counts
 from queue_middleware.errors import BadRequest, NotRunning, QueueError, SettingsError, UnknownRequest
 from queue_middleware.events import Event, Finished, Observer
+from queue_middleware.jobs.counts import Counts
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from queue_middleware.webhooks import Attempt, DeliveryRecord, Receiver
+from queue_middleware.webhooks.models import Attempt, DeliveryRecord, Receiver
 
 queue = QueueMiddleware(FastAPI())
 

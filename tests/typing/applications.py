@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware, Settings
-from queue_middleware.counts import Counts
+from queue_middleware.jobs.counts import Counts
 
 # The queue in the application's object: its decorators keep their types.
 app = FastAPI()

@@ -2,9 +2,9 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware.errors import BadRequest, Unauthorized
-from queue_middleware.models import OWNED
-from queue_middleware.web.access import Access, client_of, name_of
-from queue_middleware.wire.webhook import user_id
+from queue_middleware.jobs.models import OWNED
+from queue_middleware.web.auth import Access, client_of, name_of
+from queue_middleware.webhooks.formats.fal import user_id
 from tests.asgi import Message, http_scope
 
 KEYS = ("alice:0123456789", "key-without-a-name")

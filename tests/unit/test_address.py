@@ -7,8 +7,8 @@ from flask import Flask
 from quart import Quart
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.web import address as module
-from queue_middleware.web.address import Address, declared_root, host_of, is_at_host, is_ours, split_address
+from queue_middleware.web import urls as module
+from queue_middleware.web.urls import Address, declared_root, host_of, is_at_host, is_ours, split_address
 
 
 def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, object]:

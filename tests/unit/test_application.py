@@ -16,7 +16,7 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware
-from queue_middleware.application import FALLBACK, default_name, layers
+from queue_middleware.asgi.application import FALLBACK, default_name, layers
 
 CODE = """
 from queue_middleware.application import default_name

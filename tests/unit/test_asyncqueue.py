@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute
-from queue_middleware.models import ErrorType, Failure, JobState, StoredResponse
-from queue_middleware.tasks import Channel, TaskPage, TaskRecord, TaskStatus
-from queue_middleware.taskspec import Backoff, TaskSpec
-from queue_middleware.wire import asyncqueue as wire
-from queue_middleware.wire.taskrequests import check_due, read_task
-from queue_middleware.wire.taskroutes import PUBLIC, TaskOperation, find_task_route
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, StoredResponse
+from queue_middleware.jobs.task_spec import Backoff, TaskSpec
+from queue_middleware.tasks import representation as wire
+from queue_middleware.tasks.models import Channel, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.web.asyncqueue.routes import PUBLIC, TaskOperation, find_task_route
+from queue_middleware.web.asyncqueue.schema import check_due, read_task
 from tests.nouns import a_view
 
 T0 = 1_736_935_800_000

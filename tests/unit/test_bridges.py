@@ -9,7 +9,7 @@ import anyio
 import pytest
 from asgiref.sync import sync_to_async
 
-from queue_middleware.bridges import CancellableCall
+from queue_middleware.asgi.cancellation import CancellableCall
 
 
 async def start(call: CancellableCall) -> BaseException | None:

@@ -1,8 +1,8 @@
 import pytest
 
-from queue_middleware.callback_id import CallbackIds, digest, is_token
-from queue_middleware.tasks import SecretId
-from queue_middleware.taskspec import TaskSpec
+from queue_middleware.jobs.task_spec import TaskSpec
+from queue_middleware.tasks.callback_tokens import CallbackIds, digest, is_token
+from queue_middleware.tasks.models import SecretId
 
 OLD, NEW = b"\0" * 32, b"\1" * 32
 SPEC = TaskSpec("https://service.example", 30.0, callback=True, signal=True)

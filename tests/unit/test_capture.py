@@ -11,10 +11,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from queue_middleware import capture
-from queue_middleware.capture import LogCapture, line_of
-from queue_middleware.jobcontext import activate
-from queue_middleware.logline import MESSAGE, LogLevel
+from queue_middleware.jobs.log_lines import MESSAGE, LogLevel
+from queue_middleware.worker import log_capture
+from queue_middleware.worker.job_context import activate
+from queue_middleware.worker.log_capture import LogCapture, line_of
 from tests.queueing import eventually
 from tests.unit.test_jobcontext import FakeExecution
 
@@ -53,7 +53,7 @@ def said(execution: FakeExecution) -> list[str]:
 
 
 def ears(logger: logging.Logger) -> int:
-    return sum(isinstance(handler, capture.CaptureHandler) for handler in logger.handlers)
+    return sum(isinstance(handler, log_capture.CaptureHandler) for handler in logger.handlers)
 
 
 # --- what is heard
@@ -154,7 +154,7 @@ async def test_a_logger_that_was_made_silent_stays_silent(execution: FakeExecuti
 async def test_loggers_that_are_configured_later_are_found(
     hermit: logging.Logger, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
+    monkeypatch.setattr(log_capture, "_UPDATE_INTERVAL", 0.001)
     hermit.propagate = True
     with LogCapture(execution, asyncio.get_running_loop()):
         hermit.propagate = False
@@ -169,7 +169,7 @@ async def test_loggers_that_are_configured_later_are_found(
 async def test_listening_goes_on_after_somebody_took_all_handlers_away(
     execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capture, "_UPDATE_INTERVAL", 0.001)
+    monkeypatch.setattr(log_capture, "_UPDATE_INTERVAL", 0.001)
     with LogCapture(execution, asyncio.get_running_loop()):
         before = list(logging.root.handlers)
         try:
@@ -225,7 +225,7 @@ async def test_who_wants_no_last_resort_gets_none(execution: FakeExecution, monk
 async def test_a_finished_replay_is_not_even_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
     over = FakeExecution(over=True)
     spelled: list[logging.LogRecord] = []
-    monkeypatch.setattr(capture, "line_of", spelled.append)
+    monkeypatch.setattr(log_capture, "line_of", spelled.append)
     with LogCapture(over, asyncio.get_running_loop()):
         during(over, log.info, "too late")
     assert spelled == over.lines == []

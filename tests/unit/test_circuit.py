@@ -1,6 +1,6 @@
 import pytest
 
-from queue_middleware.circuit import (
+from queue_middleware.webhooks.circuit import (
     LEAST_PATIENCE,
     STANDING,
     THRESHOLD,
@@ -11,8 +11,8 @@ from queue_middleware.circuit import (
     patience,
     pause_after,
 )
-from queue_middleware.fairness import AT_ONCE
-from queue_middleware.webhooks import Standing
+from queue_middleware.webhooks.fairness import AT_ONCE
+from queue_middleware.webhooks.models import Standing
 
 NOW = 1_800_000_000_000
 

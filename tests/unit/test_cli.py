@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.cli import main
-from queue_middleware.keyfile import KeyFile
-from queue_middleware.keyring import LEAD_TIME
-from queue_middleware.keys import KeyPair
+from queue_middleware.webhooks.signing.keyfile import KeyFile
+from queue_middleware.webhooks.signing.keyring import LEAD_TIME
+from queue_middleware.webhooks.signing.keys import KeyPair
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 FIRST, SECOND = KeyPair(bytes(32)), KeyPair(b"2" * 32)

@@ -5,13 +5,13 @@ from functools import partial
 
 import pytest
 
-from queue_middleware.body import FramedBody, ResultExpired
-from queue_middleware.completion import CompletionFormat
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import PART, Result, StoredResponse
+from queue_middleware.jobs.models import PART, Result, StoredResponse
+from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.settings import Settings
-from queue_middleware.tasks import TaskRecord, TaskStatus
-from queue_middleware.taskspec import TaskSpec
+from queue_middleware.tasks.completion_format import CompletionFormat
+from queue_middleware.tasks.models import TaskRecord, TaskStatus
+from queue_middleware.webhooks.body import FramedBody, ResultExpired
 from tests.nouns import a_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"

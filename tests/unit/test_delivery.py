@@ -9,11 +9,6 @@ import httpx
 import pytest
 from nacl.signing import VerifyKey
 
-from queue_middleware import delivery as module
-from queue_middleware import keys
-from queue_middleware.body import REQUEST_FORMAT, RequestFormat
-from queue_middleware.circuit import THRESHOLD, patience
-from queue_middleware.delivery import Dispatcher
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached, StoreBusy
 from queue_middleware.events import (
     CircuitClosed,
@@ -25,12 +20,7 @@ from queue_middleware.events import (
     ServiceError,
     make_emitter,
 )
-from queue_middleware.fairness import AT_ONCE
-from queue_middleware.guard import Guard
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair, LongSignature
-from queue_middleware.letter import MessageBuilder
-from queue_middleware.models import (
+from queue_middleware.jobs.models import (
     ErrorType,
     Failure,
     NewJob,
@@ -40,14 +30,24 @@ from queue_middleware.models import (
     StoredResponse,
     WebhookKind,
 )
-from queue_middleware.outbound import Answer, Outbound
+from queue_middleware.jobs.store import Topic
+from queue_middleware.outbound.client import Answer, Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
-from queue_middleware.signing import Signer
-from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.verdict import MAX_REFUSALS
 from queue_middleware.verify import WebhookVerifier
-from queue_middleware.webhooks import DeliveryFilter, DeliveryState, Standing
+from queue_middleware.webhooks import dispatcher as module
+from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
+from queue_middleware.webhooks.circuit import THRESHOLD, patience
+from queue_middleware.webhooks.dispatcher import Dispatcher
+from queue_middleware.webhooks.fairness import AT_ONCE
+from queue_middleware.webhooks.message import MessageBuilder
+from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, Standing
+from queue_middleware.webhooks.retry import MAX_REFUSALS
+from queue_middleware.webhooks.signing import keys
+from queue_middleware.webhooks.signing.keyring import KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair, LongSignature
+from queue_middleware.webhooks.signing.signer import Signer
 from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.leases import lease_passes

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.wire.event_ids import ResumePoint, id_field, read_resume_point
+from queue_middleware.web.fal.event_ids import ResumePoint, id_field, read_resume_point
 
 ACCEPT = (b"accept", b"text/event-stream")
 EVENT_SOURCE = (ACCEPT, (b"cache-control", b"no-cache"))

@@ -7,9 +7,9 @@ import logging
 import pytest
 
 from queue_middleware.errors import DiskFull, StoreBusy
-from queue_middleware.event_log import LoggingObserver
 from queue_middleware.events import ErrorStreak, OperatorWarning, Recovered, Rescued, ServiceError
-from queue_middleware.models import JobState
+from queue_middleware.jobs.models import JobState
+from queue_middleware.observability.event_log import LoggingObserver
 from tests.clock import Seconds
 
 

@@ -3,9 +3,9 @@ import json
 import pytest
 
 from queue_middleware import errors
-from queue_middleware.models import ErrorType, Failure
-from queue_middleware.wire.failures import STATUS, failure_body, failure_headers
-from queue_middleware.wire.fal import error_response
+from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
+from queue_middleware.jobs.models import ErrorType, Failure
+from queue_middleware.web.fal.responses import error_response
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,5 @@
-from queue_middleware.fairness import AT_ONCE, DispatchSlots, Waiting, host_of_flow, share, submitter_of_flow
-from queue_middleware.webhooks import Delivery, Room, Standing
+from queue_middleware.webhooks.fairness import AT_ONCE, DispatchSlots, Waiting, host_of_flow, share, submitter_of_flow
+from queue_middleware.webhooks.models import Delivery, Room, Standing
 
 
 def test_every_health_has_a_limit():

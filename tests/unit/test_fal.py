@@ -5,17 +5,11 @@ import json
 import pytest
 
 from queue_middleware.errors import BadRequest, UriTooLong
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Priority, Progress, RetryCause, RetryPolicy
+from queue_middleware.web.fal.params import read_options
+from queue_middleware.web.fal.responses import Links, is_over, status_body, submitted_body, wants_logs
+from queue_middleware.web.fal.submit import split_query
 from queue_middleware.web.path_rules import check_length, check_target
-from queue_middleware.web.submission import split_query
-from queue_middleware.wire.fal import (
-    Links,
-    is_over,
-    status_body,
-    submitted_body,
-    wants_logs,
-)
-from queue_middleware.wire.knobs import read_options
 from tests.nouns import a_view
 
 ID = "0192f0c0-0000-7000-8000-000000000000"

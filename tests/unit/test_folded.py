@@ -7,11 +7,11 @@ import json
 import msgspec
 import pytest
 
-from queue_middleware import folded as module
-from queue_middleware.folded import folded_element, folded_members
-from queue_middleware.json_text import LARGE, MISSING, read_json
-from queue_middleware.wire.providers import recognise
-from queue_middleware.wire.templates import members, read_path
+from queue_middleware.syntax import partial_json as module
+from queue_middleware.syntax.json_text import LARGE, MISSING, read_json
+from queue_middleware.syntax.partial_json import folded_element, folded_members
+from queue_middleware.tasks.polling.providers import recognise
+from queue_middleware.tasks.polling.templates import members, read_path
 
 PADDING = "x" * (LARGE + 1)
 

@@ -4,7 +4,7 @@ from contextlib import nullcontext
 import pytest
 
 from queue_middleware.errors import InvalidWebhook, OutboundRefused, SettingsError
-from queue_middleware.guard import Guard, parse_url
+from queue_middleware.outbound.guard import Guard, parse_url
 
 GOOD, BAD = True, False
 

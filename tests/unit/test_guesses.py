@@ -1,7 +1,7 @@
 import pytest
 
 from queue_middleware.errors import TooManyGuesses
-from queue_middleware.web.guesses import MOST, WINDOW, LookupLimiter
+from queue_middleware.web.rate_limit import MOST, WINDOW, LookupLimiter
 from tests.clock import Seconds
 
 

@@ -1,8 +1,8 @@
 import pytest
 
-from queue_middleware import headers as module
-from queue_middleware.headers import declared_length, kept_headers, read_headers
-from queue_middleware.models import Headers
+from queue_middleware.asgi import headers as module
+from queue_middleware.asgi.headers import declared_length, kept_headers, read_headers
+from queue_middleware.jobs.models import Headers
 
 HOST = (b"host", b"a")
 

@@ -7,16 +7,16 @@ import base64
 import pytest
 
 from queue_middleware.errors import OutboundRefused, VerificationError
-from queue_middleware.guard import Guard, parse_url
-from queue_middleware.hosts import canonical_authority, canonical_host, origin_of
-from queue_middleware.poll_request import poll_headers
-from queue_middleware.provenance import Provenance
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.outbound.guard import Guard, parse_url
 from queue_middleware.settings import Settings
-from queue_middleware.target import may_call
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.web.address import is_at_host
-from queue_middleware.webhooks import receiver_host
-from queue_middleware.wire.providers import provider_of
+from queue_middleware.syntax.hosts import canonical_authority, canonical_host, origin_of
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.polling.providers import provider_of
+from queue_middleware.tasks.polling.request import poll_headers
+from queue_middleware.tasks.target import may_call
+from queue_middleware.web.urls import is_at_host
+from queue_middleware.webhooks.models import receiver_host
 
 SPELLINGS = [
     ("api.example.com", "https://api.example.com/x"),

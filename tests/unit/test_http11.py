@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queue_middleware.http11 import MAX_KEPT, MAX_READ, Broken, Connection, Stream
+from queue_middleware.outbound.http11 import MAX_KEPT, MAX_READ, Broken, Connection, Stream
 
 REQUEST = h11.Request(method=b"POST", target=b"/hook", headers=[(b"host", b"example.com"), (b"content-length", b"4")])
 SENT = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4\r\n\r\nbody"

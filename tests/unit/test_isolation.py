@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from queue_middleware.isolation import Isolation, isolation
+from queue_middleware.testing.isolation import Isolation, isolation
 
 FOLDER = Path("/tmp/queue-tests-x")
 

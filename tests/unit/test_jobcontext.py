@@ -5,9 +5,9 @@ import contextvars
 import pytest
 
 from queue_middleware import current_job
-from queue_middleware.jobcontext import ActiveJob, activate, active_job
-from queue_middleware.logline import LABEL, LogLevel, LogLine
-from queue_middleware.models import Progress
+from queue_middleware.jobs.log_lines import LABEL, LogLevel, LogLine
+from queue_middleware.jobs.models import Progress
+from queue_middleware.worker.job_context import ActiveJob, activate, active_job
 
 
 class FakeExecution:

@@ -9,7 +9,7 @@ import tracemalloc
 import msgspec
 import pytest
 
-from queue_middleware.json_text import (
+from queue_middleware.syntax.json_text import (
     LARGE,
     MISSING,
     SCANNED,
@@ -21,7 +21,7 @@ from queue_middleware.json_text import (
     read_json,
     unfolded,
 )
-from queue_middleware.wire.templates import read_path
+from queue_middleware.tasks.polling.templates import read_path
 
 MARK = b"\xef\xbb\xbf"
 DEEP = b"[" * 100_000 + b"]" * 100_000

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.keyfile import KeyFile, keys_of_option, path_of_keys
-from queue_middleware.keyring import LEAD_TIME, KeyRing, KeyStatus
-from queue_middleware.keys import KeyPair
+from queue_middleware.webhooks.signing.keyfile import KeyFile, keys_of_option, path_of_keys
+from queue_middleware.webhooks.signing.keyring import LEAD_TIME, KeyRing, KeyStatus
+from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.clock import Seconds
 
 NOW = 1_800_000_000.0

@@ -5,8 +5,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.keyring import KEPT, LEAD_TIME, MIN_LEAD_TIME, RULES, Key, KeyRing, KeyStatus, format_time, jwks
-from queue_middleware.keys import KeyPair
+from queue_middleware.webhooks.signing.keyring import (
+    KEPT,
+    LEAD_TIME,
+    MIN_LEAD_TIME,
+    RULES,
+    Key,
+    KeyRing,
+    KeyStatus,
+    format_time,
+    jwks,
+)
+from queue_middleware.webhooks.signing.keys import KeyPair
 
 A, B, C, D = (KeyPair(bytes([number]) * 32) for number in range(1, 5))
 HOUR = 3600.0

@@ -6,8 +6,8 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.keys import KeyPair, SharedSecret, parse_shared_secrets
-from queue_middleware.optiontexts import parse_webhook_secrets
+from queue_middleware.option_parsers import parse_webhook_secrets
+from queue_middleware.webhooks.signing.keys import KeyPair, SharedSecret, parse_shared_secrets
 
 SEED = "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60"
 PUBLIC = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"  # RFC 8032 §7.1, test 1

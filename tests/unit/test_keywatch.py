@@ -3,14 +3,14 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from queue_middleware import keywatch
 from queue_middleware.errors import SettingsError
 from queue_middleware.events import KeysChanged, OperatorWarning
-from queue_middleware.keyfile import KeyFile
-from queue_middleware.keyring import LEAD_TIME
-from queue_middleware.keys import KeyPair
-from queue_middleware.keywatch import KeyReloader
 from queue_middleware.settings import Settings
+from queue_middleware.webhooks.signing import reloader
+from queue_middleware.webhooks.signing.keyfile import KeyFile
+from queue_middleware.webhooks.signing.keyring import LEAD_TIME
+from queue_middleware.webhooks.signing.keys import KeyPair
+from queue_middleware.webhooks.signing.reloader import KeyReloader
 
 NOW = 1_800_000_000.0
 FIRST, SECOND = KeyPair(bytes(32)), KeyPair(b"2" * 32)
@@ -97,7 +97,7 @@ async def test_a_rotation_is_noticed(bench):
 
 
 async def test_a_change_is_loaded_by_the_loop(bench, monkeypatch):
-    monkeypatch.setattr(keywatch, "CHECK_INTERVAL", 0.001)
+    monkeypatch.setattr(reloader, "CHECK_INTERVAL", 0.001)
     watch = bench.reloader()
     signer = await watch.open()
     changed = asyncio.Event()

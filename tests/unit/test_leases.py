@@ -2,7 +2,7 @@ from itertools import product
 
 import pytest
 
-from queue_middleware.leases import IS_LOST, Holder, Pulse
+from queue_middleware.jobs.leases import IS_LOST, Holder, Pulse
 
 
 def test_every_judgement_of_a_claim_is_in_the_table() -> None:

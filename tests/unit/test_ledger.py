@@ -4,9 +4,9 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.events import Redelivered
-from queue_middleware.ledger import UNHEALTHY, WebhookAdmin, make_filter
-from queue_middleware.models import WebhookKind
-from queue_middleware.webhooks import DeliveryFilter, DeliveryRecord, DeliveryState, Standing
+from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.webhooks.admin import UNHEALTHY, WebhookAdmin, make_filter
+from queue_middleware.webhooks.models import DeliveryFilter, DeliveryRecord, DeliveryState, Standing
 
 
 def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRecord:

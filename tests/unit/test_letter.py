@@ -6,17 +6,17 @@ from collections.abc import Mapping
 import pytest
 from nacl.signing import VerifyKey
 
-from queue_middleware.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.http11 import Stream
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair
-from queue_middleware.letter import MessageBuilder
-from queue_middleware.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.outbound.http11 import Stream
 from queue_middleware.settings import Settings
-from queue_middleware.signing import Signer
-from queue_middleware.webhooks import Delivery
-from queue_middleware.wire.webhook import signed_message
+from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat, ResultExpired
+from queue_middleware.webhooks.formats.fal import signed_message
+from queue_middleware.webhooks.message import MessageBuilder
+from queue_middleware.webhooks.models import Delivery
+from queue_middleware.webhooks.signing.keyring import KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair
+from queue_middleware.webhooks.signing.signer import Signer
 from tests.nouns import a_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"

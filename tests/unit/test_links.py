@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from queue_middleware.wire.fal import Links, link_parts, submitted_body
+from queue_middleware.web.fal.responses import Links, link_parts, submitted_body
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 

@@ -6,12 +6,12 @@ from collections.abc import Awaitable, Sequence
 
 import pytest
 
-from queue_middleware import logbook
 from queue_middleware.errors import QueueError, StoreBusy, StoreError
 from queue_middleware.events import Event, ServiceError
-from queue_middleware.logbook import LogBuffer, LogBufferContext
-from queue_middleware.logline import LogLevel, LogLine, make_line
-from queue_middleware.models import Claim, Progress, RetryPolicy
+from queue_middleware.jobs.log_lines import LogLevel, LogLine, make_line
+from queue_middleware.jobs.models import Claim, Progress, RetryPolicy
+from queue_middleware.worker import log_buffer
+from queue_middleware.worker.log_buffer import LogBuffer, LogBufferContext
 from tests.nouns import a_request
 from tests.queueing import eventually
 
@@ -65,8 +65,8 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logbook, "GATHER", 0.0)
-    monkeypatch.setattr(logbook, "_PAUSE", 0.0)
+    monkeypatch.setattr(log_buffer, "GATHER", 0.0)
+    monkeypatch.setattr(log_buffer, "_PAUSE", 0.0)
 
 
 async def test_lines_are_gathered_and_written_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,7 +152,7 @@ async def test_too_many_bytes_are_dropped_and_counted() -> None:
 
 
 async def test_too_many_lines_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logbook, "LINES", 3)
+    monkeypatch.setattr(log_buffer, "LINES", 3)
     desk = Desk()
     desk.write("one", "two", "three", "four")
     await eventually(lambda: desk.store.calls)

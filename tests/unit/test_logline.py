@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from queue_middleware.logline import (
+from queue_middleware.jobs.log_lines import (
     LABEL,
     LABELS,
     LEVELS,
@@ -19,7 +19,7 @@ from queue_middleware.logline import (
     read_level,
     size_of,
 )
-from queue_middleware.models import Progress
+from queue_middleware.jobs.models import Progress
 
 AT = 1_734_709_037_120_314
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.web.logtexts import entries_json, timestamp
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.web.fal.logs import entries_json, timestamp
 
 AT = 1_734_709_037_120_314
 

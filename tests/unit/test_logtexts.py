@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import Job, JobState
-from queue_middleware.web import logtexts
-from queue_middleware.web.logtexts import LogCache, entries_json, render
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import Job, JobState
+from queue_middleware.web.fal import logs
+from queue_middleware.web.fal.logs import LogCache, entries_json, render
 
 AT = 1_734_709_037_120_314
 
@@ -46,7 +46,7 @@ def spelled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
         said.append((len(lines), threading.current_thread() is threading.main_thread()))
         return entries_json(lines)
 
-    monkeypatch.setattr(logtexts, "entries_json", count)
+    monkeypatch.setattr(logs, "entries_json", count)
     return said
 
 
@@ -93,7 +93,7 @@ async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request
 async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logtexts, name, limit)
+    monkeypatch.setattr(logs, name, limit)
     log = Log()
     texts = LogCache(log.read)
     jobs = [a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in range(20)]
@@ -102,8 +102,8 @@ async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
         await texts.get(jobs[0])
         assert len(told(await texts.get(job))) == 5
     kept = sum(len(text) for _, text in texts._texts.values())
-    assert kept == texts._size <= logtexts._CACHE_BYTES
-    assert 1 < len(texts._texts) <= logtexts._CACHE_REQUESTS
+    assert kept == texts._size <= logs._CACHE_BYTES
+    assert 1 < len(texts._texts) <= logs._CACHE_REQUESTS
     log.given.clear()
     await texts.get(jobs[0])
     await texts.get(jobs[1])
@@ -111,7 +111,7 @@ async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
 
 
 async def test_one_log_that_is_too_large_to_be_kept_does_not_drive_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logtexts, "_CACHE_BYTES", 3000)
+    monkeypatch.setattr(logs, "_CACHE_BYTES", 3000)
     log = Log()
     log.lines = {1: lines(1, 5), 2: lines(1, 1000)}
     texts = LogCache(log.read)

@@ -7,11 +7,11 @@ from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
-from queue_middleware.ends import LOST
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
-from queue_middleware.maintenance import Maintenance
-from queue_middleware.models import JobState, Rescue
+from queue_middleware.jobs.models import JobState, Rescue
+from queue_middleware.jobs.outcomes import LOST
+from queue_middleware.runtime.maintenance import Maintenance
 
 
 def make_maintenance(store: Any = None, **options: Any) -> tuple[Maintenance, list[Event]]:

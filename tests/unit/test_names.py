@@ -5,9 +5,9 @@ import threading
 
 import pytest
 
-from queue_middleware import names as module
 from queue_middleware.errors import OutboundBusy
-from queue_middleware.names import NOT_FOUND_FOR, Names, domain_of
+from queue_middleware.outbound import resolver as module
+from queue_middleware.outbound.resolver import NOT_FOUND_FOR, Names, domain_of
 
 FOUND = [
     (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.7", 443)),

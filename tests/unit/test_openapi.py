@@ -10,21 +10,23 @@ import jsonschema_rs
 import pytest
 
 from queue_middleware import errors
-from queue_middleware.keyring import jwks
-from queue_middleware.keys import KeyPair
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress, Result
-from queue_middleware.tasks import TaskPage, TaskStatus
-from queue_middleware.web.logtexts import entries_json
-from queue_middleware.wire import asyncqueue, fal, taskrequests
-from queue_middleware.wire.failures import STATUS, error_type, failure_body
-from queue_middleware.wire.fal import Links, error_response
-from queue_middleware.wire.openapi import document
-from queue_middleware.wire.pollconfig import shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS, providers_body
-from queue_middleware.wire.routes import METHODS, Operation, find_route
-from queue_middleware.wire.taskroutes import TaskOperation, find_task_route
-from queue_middleware.wire.webhook import webhook_body
+from queue_middleware.jobs.failures import STATUS, error_type, failure_body
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress, Result
+from queue_middleware.tasks import representation
+from queue_middleware.tasks.models import TaskPage, TaskStatus
+from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS, providers_body
+from queue_middleware.web.asyncqueue import schema as taskrequests
+from queue_middleware.web.asyncqueue.routes import TaskOperation, find_task_route
+from queue_middleware.web.fal import responses
+from queue_middleware.web.fal.logs import entries_json
+from queue_middleware.web.fal.openapi import document
+from queue_middleware.web.fal.responses import Links, error_response
+from queue_middleware.web.fal.routes import METHODS, Operation, find_route
+from queue_middleware.webhooks.formats.fal import webhook_body
+from queue_middleware.webhooks.signing.keyring import jwks
+from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.nouns import a_view, an_answer
 
 from .test_asyncqueue import a_record
@@ -166,35 +168,35 @@ def job(state: JobState, **changes: Any) -> Job:
 
 FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")
 BODIES = [
-    ("Submitted", fal.submitted_body(ID, 0, LINKS)),
-    ("Waiting", fal.status_body(job(JobState.QUEUED, position=2), LINKS)),
-    ("Waiting", fal.status_body(job(JobState.DELAYED, position=0), LINKS, ENTRY)),
-    ("Running", fal.status_body(job(JobState.RUNNING, started_at=1), LINKS)),
-    ("Running", fal.status_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
-    ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
-    ("Completed", fal.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
-    ("Completed", fal.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, ENTRY)),
+    ("Submitted", responses.submitted_body(ID, 0, LINKS)),
+    ("Waiting", responses.status_body(job(JobState.QUEUED, position=2), LINKS)),
+    ("Waiting", responses.status_body(job(JobState.DELAYED, position=0), LINKS, ENTRY)),
+    ("Running", responses.status_body(job(JobState.RUNNING, started_at=1), LINKS)),
+    ("Running", responses.status_body(job(JobState.RUNNING, started_at=1, progress=Progress(0.5)), LINKS)),
+    ("Completed", responses.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=200), LINKS)),
+    ("Completed", responses.status_body(job(JobState.COMPLETED, started_at=1, finished_at=2, status=422), LINKS)),
+    ("Completed", responses.status_body(job(JobState.FAILED, finished_at=2, failure=FAILED), LINKS, ENTRY)),
     ("Failure", failure_body(FAILED)),
     ("Refusal", error_response(errors.BadRequest("no"))[0]),
     ("Refusal", error_response(errors.QueueFull("no", 5))[0]),
-    ("Unknown", fal.NOT_FOUND),
-    ("CancelRequested", fal.CANCEL_REQUESTED),
-    ("AlreadyCompleted", fal.ALREADY_COMPLETED),
+    ("Unknown", responses.NOT_FOUND),
+    ("CancelRequested", responses.CANCEL_REQUESTED),
+    ("AlreadyCompleted", responses.ALREADY_COMPLETED),
     ("Keys", json.dumps(jwks((KeyPair(bytes(32)),))).encode()),
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer()))),
     ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
     ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),
     (
         "CreatedTask",
-        asyncqueue.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
+        representation.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
     ),
-    ("OneTask", asyncqueue.task_body(a_record())),
-    ("OneTask", asyncqueue.task_body(a_record(response=an_answer(b"\xff")))),
-    ("OneTask", asyncqueue.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
-    ("TaskPage", asyncqueue.page_body(TaskPage((a_record(),), 7), 1, 0)),
-    ("TaskCompletion", asyncqueue.completion_body(a_record())),
-    ("TaskCompletion", asyncqueue.completion_body(a_record(), "too large")),
-    ("TaskError", asyncqueue.error_body("no")),
+    ("OneTask", representation.task_body(a_record())),
+    ("OneTask", representation.task_body(a_record(response=an_answer(b"\xff")))),
+    ("OneTask", representation.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
+    ("TaskPage", representation.page_body(TaskPage((a_record(),), 7), 1, 0)),
+    ("TaskCompletion", representation.completion_body(a_record())),
+    ("TaskCompletion", representation.completion_body(a_record(), "too large")),
+    ("TaskError", representation.error_body("no")),
     ("Providers", providers_body()),
     ("NewTask", json.dumps({"targetUrl": "/x", "pollConfig": shown_poll_config(next(iter(PROVIDERS.values())).poll)}).encode()),
 ]

@@ -11,12 +11,12 @@ import h11
 import pytest
 import trustme
 
-from queue_middleware import dialler, pool
-from queue_middleware.dialler import Origin
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
-from queue_middleware.guard import Guard
-from queue_middleware.http11 import MAX_KEPT, Connection, Stream
-from queue_middleware.outbound import Outbound
+from queue_middleware.outbound import connector, pool
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.connector import Origin
+from queue_middleware.outbound.guard import Guard
+from queue_middleware.outbound.http11 import MAX_KEPT, Connection, Stream
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
@@ -340,8 +340,8 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     together = threading.Event()
-    monkeypatch.setattr(dialler.httpx, "create_ssl_context", read_slowly)
-    monkeypatch.setattr(dialler, "_public_trust", cache(dialler._public_trust.__wrapped__))
+    monkeypatch.setattr(connector.httpx, "create_ssl_context", read_slowly)
+    monkeypatch.setattr(connector, "_public_trust", cache(connector._public_trust.__wrapped__))
     async with Outbound(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
         await outbound.post("http://receiver.example/", (), b"")
         assert read == []

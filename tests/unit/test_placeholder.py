@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.wire.placeholder import fill, fill_address, holds_place, holds_place_in
+from queue_middleware.tasks.placeholders import fill, fill_address, holds_place, holds_place_in
 from tests.nouns import a_request
 
 URL = "https://service.example/fal/queue/v1/callbacks/00ff"

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import poll_request as module
 from queue_middleware.errors import OutboundError, OutboundRefused
-from queue_middleware.guard import Guard
-from queue_middleware.hosts import Origin, origin_of
-from queue_middleware.models import StoredResponse
-from queue_middleware.outbound import Opened, Outbound
-from queue_middleware.poll_request import Inquiry, poll_headers
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.outbound.client import Opened, Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.version import USER_AGENT
+from queue_middleware.syntax.hosts import Origin, origin_of
+from queue_middleware.tasks.polling import request as module
+from queue_middleware.tasks.polling.request import Inquiry, poll_headers
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 from tests.fake_providers import Accepted, Provider, Reply, providing
 
 TARGET = "https://api.example/v1/run?webhook={asyncqueue_callback_url}"

@@ -6,13 +6,8 @@ import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.wire.pollconfig import (
-    read_poll_config,
-    shown_poll_config,
-    status_key,
-    status_keys,
-)
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.tasks.polling.config import read_poll_config, shown_poll_config, status_key, status_keys
 
 GIVEN = {
     "urlTemplate": "{startResult.body.status_url}",

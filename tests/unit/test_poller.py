@@ -10,22 +10,22 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.callback_id import CallbackIds
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
 from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError, make_emitter
-from queue_middleware.guard import Guard
-from queue_middleware.models import Claim, ErrorType, Headers, JobState, StoredResponse
-from queue_middleware.outbound import Outbound
-from queue_middleware.poll_request import Inquiry
-from queue_middleware.poller import Poller
-from queue_middleware.schedule import first_poll_delay
+from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks import Channel
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.wire.pollconfig import LOCATION_POLLING
-from queue_middleware.wire.providers import PROVIDERS
+from queue_middleware.tasks.callback_tokens import CallbackIds
+from queue_middleware.tasks.models import Channel
+from queue_middleware.tasks.polling.config import LOCATION_POLLING
+from queue_middleware.tasks.polling.poller import Poller
+from queue_middleware.tasks.polling.providers import PROVIDERS
+from queue_middleware.tasks.polling.request import Inquiry
+from queue_middleware.tasks.polling.schedule import first_poll_delay
 from tests.blank import lay_blank
 from tests.clock import ManualClock
 from tests.fake_providers import (
@@ -593,7 +593,7 @@ async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
 
 
 async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.poller.LONGEST", 0.02)
+    monkeypatch.setattr("queue_middleware.tasks.polling.poller.LONGEST", 0.02)
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import SettingsError
-from queue_middleware.privatefile import read_or_create
+from queue_middleware.secret_file import read_or_create
 
 
 def test_it_is_created_once_and_private(tmp_path: Path) -> None:

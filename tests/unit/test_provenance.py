@@ -8,12 +8,12 @@ import httpx
 import pytest
 
 from queue_middleware.errors import KeysUnavailable, SettingsError, VerificationError
-from queue_middleware.keyring import KeyRing
-from queue_middleware.keys import KeyPair
-from queue_middleware.provenance import Provenance
 from queue_middleware.settings import Settings
-from queue_middleware.signing import Signer
-from queue_middleware.wire import webhook
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.webhooks.formats import fal
+from queue_middleware.webhooks.signing.keyring import KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair
+from queue_middleware.webhooks.signing.signer import Signer
 from tests.fake_providers import Replicate
 
 NOW = 1_700_000_000
@@ -79,7 +79,7 @@ async def test_fal_signs_with_a_published_key():
     async with httpx.AsyncClient(transport=transport) as client:
         verifier = Provenance([("queue.fal.run", JWKS)], client=client)
         now = str(int(time.time()))
-        headers = webhook.webhook_headers("1", "me", now, signer.sign(webhook.signed_message("1", "me", now, BODY)))
+        headers = fal.webhook_headers("1", "me", now, signer.sign(fal.signed_message("1", "me", now, BODY)))
         await verifier.check(FAL, headers, BODY)
         with pytest.raises(VerificationError):
             await verifier.check(FAL, headers, BODY + b" ")

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.wire.pollconfig import LOCATION_POLLING, read_poll_config, shown_poll_config
-from queue_middleware.wire.providers import PROVIDERS, find_provider, provider_of, providers_body, recognise
+from queue_middleware.tasks.polling.config import LOCATION_POLLING, read_poll_config, shown_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS, find_provider, provider_of, providers_body, recognise
 
 
 def test_they_are_rendered_with_their_whole_poll_config():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.headers import read_headers
-from queue_middleware.proxy_headers import ProxyHeaders
+from queue_middleware.asgi.headers import read_headers
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
 
 RESERVED = [
     "forwarded",

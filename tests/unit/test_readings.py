@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from queue_middleware.models import StoredResponse
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.wire.pollconfig import LOCATION_POLLING
-from queue_middleware.wire.providers import PROVIDERS
-from queue_middleware.wire.readings import (
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.tasks.polling.config import LOCATION_POLLING
+from queue_middleware.tasks.polling.providers import PROVIDERS
+from queue_middleware.tasks.polling.response import (
     Failed,
     FetchResult,
     PollError,
@@ -21,7 +21,7 @@ from queue_middleware.wire.readings import (
     read_result,
     read_status,
 )
-from queue_middleware.wire.templates import StartResponse, TemplateError
+from queue_middleware.tasks.polling.templates import StartResponse, TemplateError
 
 URL = "https://api.example/status/1"
 HERE = PollUrls(URL, None)

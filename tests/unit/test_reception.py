@@ -8,13 +8,13 @@ from typing import Any, cast
 
 import pytest
 
-from queue_middleware.callback_id import digest
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import JobState
-from queue_middleware.provenance import Provenance
-from queue_middleware.reception import Reception
-from queue_middleware.tasks import Channel, SecretId
-from queue_middleware.waitingroom import WaitingRoom
+from queue_middleware.jobs.models import JobState
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callback_tokens import digest
+from queue_middleware.tasks.callbacks import Reception
+from queue_middleware.tasks.models import Channel, SecretId
+from queue_middleware.tasks.store import WaitingRoom
 
 ID = "ab" * 32
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail, parse_request_id
+from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_tail, parse_request_id
 
 KEYS = st.integers(0, 2**48 - 1).flatmap(lambda ms: st.integers(0, 2**SEQUENCE_BITS - 1).map(lambda n: ms << SEQUENCE_BITS | n))
 

@@ -1,7 +1,7 @@
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, Headers, RetryCause, RetryPolicy, StoredResponse
-from queue_middleware.retry import RETRIED_FAILURE, Again, attempts_left, judge
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.jobs.retry import RETRIED_FAILURE, Again, attempts_left, judge
 
 THREE = RetryPolicy(3)
 SERVER_ERROR = RetryCause.SERVER_ERROR

@@ -3,8 +3,8 @@
 import pytest
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.wire import routes
-from queue_middleware.wire.routes import METHODS, Operation, Route, find_host_route, find_route
+from queue_middleware.web.fal import routes
+from queue_middleware.web.fal.routes import METHODS, Operation, Route, find_host_route, find_route
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from queue_middleware.circuit import PROMPT
-from queue_middleware.schedule import Choice, PollLimiter, first_poll_delay, next_poll_delay
-from queue_middleware.tasks import Places
+from queue_middleware.tasks.models import Places
+from queue_middleware.tasks.polling.schedule import Choice, PollLimiter, first_poll_delay, next_poll_delay
+from queue_middleware.webhooks.circuit import PROMPT
 
 NOW = 1_700_000_000.0
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.departure import ShutdownSignal
+from queue_middleware.runtime.shutdown import ShutdownSignal
 
 SIGNAL = signal.SIGTERM
 

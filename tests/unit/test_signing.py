@@ -4,9 +4,9 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.keyring import KEPT, LEAD_TIME, KeyRing
-from queue_middleware.keys import KeyPair, SharedSecret
-from queue_middleware.signing import Signer
+from queue_middleware.webhooks.signing.keyring import KEPT, LEAD_TIME, KeyRing
+from queue_middleware.webhooks.signing.keys import KeyPair, SharedSecret
+from queue_middleware.webhooks.signing.signer import Signer
 from tests.clock import Seconds
 
 NOW = 1_800_000_000.0

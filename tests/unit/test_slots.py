@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from queue_middleware.models import Claim, NewJob, RetryPolicy
-from queue_middleware.slots import JobSlots
+from queue_middleware.jobs.models import Claim, NewJob, RetryPolicy
+from queue_middleware.worker.slots import JobSlots
 from tests.nouns import a_job, a_request
 
 

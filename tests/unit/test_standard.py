@@ -4,8 +4,8 @@ import hmac
 
 from nacl.signing import VerifyKey
 
-from queue_middleware.keys import KeyPair
-from queue_middleware.wire.standard import parse_signatures, signed_message, webhook_headers
+from queue_middleware.webhooks.formats.standard import parse_signatures, signed_message, webhook_headers
+from queue_middleware.webhooks.signing.keys import KeyPair
 
 
 def test_the_signed_message():

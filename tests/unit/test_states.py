@@ -1,6 +1,6 @@
-from queue_middleware.models import JobState
-from queue_middleware.states import FINAL, JOB
-from queue_middleware.webhooks import DELIVERY, DeliveryEvent, DeliveryState
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.states import FINAL, JOB
+from queue_middleware.webhooks.models import DELIVERY, DeliveryEvent, DeliveryState
 
 
 def test_nothing_leaves_a_final_state() -> None:

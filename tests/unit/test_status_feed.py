@@ -10,12 +10,12 @@ from uuid import UUID
 
 import pytest
 
-from queue_middleware import watch as module
 from queue_middleware.errors import StoreError, UnknownRequest
 from queue_middleware.events import Event, Recovered, ServiceError
-from queue_middleware.models import Glance, Job, JobState, Progress
-from queue_middleware.store import Topic
-from queue_middleware.watch import Follower, StatusFeed
+from queue_middleware.jobs.models import Glance, Job, JobState, Progress
+from queue_middleware.jobs.store import Topic
+from queue_middleware.runtime import status_feed as module
+from queue_middleware.runtime.status_feed import Follower, StatusFeed
 from tests.nouns import a_view
 
 DEADLINE = 5.0

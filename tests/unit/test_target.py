@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from queue_middleware import target as module
 from queue_middleware.errors import OutboundBusy, OutboundShortage
-from queue_middleware.outbound import Opened
-from queue_middleware.target import Targets
-from queue_middleware.version import USER_AGENT, VERSION
+from queue_middleware.outbound.client import Opened
+from queue_middleware.tasks import target as module
+from queue_middleware.tasks.target import Targets
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT, VERSION
 from tests.nouns import a_request, a_task
 
 

@@ -7,11 +7,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from queue_middleware.models import StoredResponse
-from queue_middleware.tasks import TaskRecord, TaskStatus
-from queue_middleware.taskspec import TaskSpec
-from queue_middleware.wire import asyncqueue as wire
-from queue_middleware.wire.taskresults import measure, serialize
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.task_spec import TaskSpec
+from queue_middleware.tasks import representation as wire
+from queue_middleware.tasks.models import TaskRecord, TaskStatus
+from queue_middleware.tasks.results import measure, serialize
 from tests.nouns import a_view
 
 

@@ -7,8 +7,8 @@ import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.json_text import LARGE, MISSING, read_json
-from queue_middleware.wire.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
+from queue_middleware.syntax.json_text import LARGE, MISSING, read_json
+from queue_middleware.tasks.polling.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
 
 BODY = {
     "id": "abc-123",

@@ -1,8 +1,8 @@
 import pytest
 
 from queue_middleware.errors import InvalidWebhook
-from queue_middleware.guard import parse_url
-from queue_middleware.urls import MAX_URL, encode_url, request_target
+from queue_middleware.outbound.guard import parse_url
+from queue_middleware.syntax.urls import MAX_URL, encode_url, request_target
 
 ENCODED = [
     ("", ""),

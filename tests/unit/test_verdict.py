@@ -1,8 +1,15 @@
 import pytest
 
-from queue_middleware.circuit import Outcome
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
-from queue_middleware.verdict import MAX_REFUSALS, AttemptDecision, decide_error, decide_response, error_for_status, retry_delay
+from queue_middleware.webhooks.circuit import Outcome
+from queue_middleware.webhooks.retry import (
+    MAX_REFUSALS,
+    AttemptDecision,
+    decide_error,
+    decide_response,
+    error_for_status,
+    retry_delay,
+)
 
 NOW = 1_700_000_000.0
 NOT_FOLLOWED = "response status 301; redirects are not followed"

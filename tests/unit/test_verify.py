@@ -10,9 +10,9 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import KeysUnavailable, VerificationError
-from queue_middleware.keys import KeyPair
 from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
-from queue_middleware.wire.webhook import signed_message, webhook_headers
+from queue_middleware.webhooks.formats.fal import signed_message, webhook_headers
+from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.clock import Seconds
 from tests.sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, StoredResponse
-from queue_middleware.tasks import Wait
-from queue_middleware.taskspec import PollConfig
-from queue_middleware.waiting import wait_after
-from queue_middleware.wire.pollconfig import LOCATION_POLLING
+from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.tasks.models import Wait
+from queue_middleware.tasks.polling.config import LOCATION_POLLING
+from queue_middleware.tasks.wait import wait_after
 from tests.nouns import a_request, a_task
 
 NOW = 1_700_000_000.0

@@ -3,9 +3,8 @@ import json
 
 import pytest
 
-from queue_middleware.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
-from queue_middleware.webhooks import receiver_host
-from queue_middleware.wire.webhook import (
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.webhooks.formats.fal import (
     NOT_JSON,
     event_body,
     oversized_body,
@@ -14,6 +13,7 @@ from queue_middleware.wire.webhook import (
     webhook_body,
     webhook_headers,
 )
+from queue_middleware.webhooks.models import receiver_host
 from tests.nouns import a_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"

@@ -17,9 +17,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from queue_middleware.errors import VerificationError
-from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 
 from . import LARGEST_BODY
+from .verifier import VerifiedWebhook, WebhookVerifier
 
 # FastAPI resolves the annotations of a dependency in this module when the dependency is declared.
 Dependency = Callable[[Request], Awaitable[VerifiedWebhook]]

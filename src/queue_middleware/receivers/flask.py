@@ -13,9 +13,9 @@ from flask import abort, current_app, request
 from flask.typing import ResponseReturnValue
 
 from queue_middleware.errors import VerificationError
-from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 
 from . import LARGEST_BODY
+from .verifier import VerifiedWebhook, WebhookVerifier
 
 P = ParamSpec("P")
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from queue_middleware.errors import QueueError, SettingsError
-from queue_middleware.outbox import Outbox
+from queue_middleware.jobs.store import Store
 from queue_middleware.settings import Settings
-from queue_middleware.store import Store
-from queue_middleware.waitingroom import WaitingRoom
+from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.webhooks.store import Outbox
 
 from .sqlite import SQLiteStore, database_path
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from queue_middleware.isolation import REAL, VARIABLE, Isolation
+from .isolation import REAL, VARIABLE, Isolation
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -11,10 +11,10 @@ from typing import Any, Generic, NamedTuple, TypeVar
 from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
 
-from .access import client_of
-from .address import Address
+from .auth import client_of
+from .urls import Address
 
 RouteT = TypeVar("RouteT")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
-from queue_middleware.models import Headers
+from queue_middleware.jobs.models import Headers
 
 _FROM_OUTSIDE = frozenset(
     {b"content-type", b"content-length", b"content-encoding", b"content-language", b"content-disposition", b"content-range",

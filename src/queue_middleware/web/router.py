@@ -12,15 +12,15 @@ from typing import Any, NamedTuple, Protocol
 from starlette.types import Receive, Scope, Send
 
 from queue_middleware.errors import QueueError
-from queue_middleware.models import Headers
-from queue_middleware.runtime import Runtime
+from queue_middleware.jobs.models import Headers
+from queue_middleware.runtime.runtime import Runtime
 
-from .access import Access
-from .address import Address, split_address
-from .asyncqueue import PREFIX, TaskEndpoints
+from .asyncqueue.endpoints import PREFIX, TaskEndpoints
+from .auth import Access
 from .cross_site import CrossSiteCheck
-from .fal import FalEndpoints
+from .fal.endpoints import FalEndpoints
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
+from .urls import Address, split_address
 
 _CLOSE = (b"connection", b"close")
 

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from queue_middleware.models import PART
+from queue_middleware.jobs.models import PART
 
 ROW = 4096
 WEIGHT = 4 * 2**20

@@ -7,10 +7,10 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import Headers, StoredRequest, WebhookKind
-from queue_middleware.mount import Mount
-from queue_middleware.taskspec import PollConfig, TaskSpec
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import Headers, StoredRequest, WebhookKind
+from queue_middleware.jobs.mount import Mount
+from queue_middleware.jobs.task_spec import PollConfig, TaskSpec
 
 PART = 256 * 1024
 """Bytes of a body in one row."""

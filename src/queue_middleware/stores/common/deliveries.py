@@ -7,13 +7,14 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
-from queue_middleware.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
-from queue_middleware.models import WebhookKind
-from queue_middleware.request_id import format_request_id
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.receiver_health import Settlement, attempt_row, judge_all, look_again
-from queue_middleware.stores.common.transaction import NotBatchable, Transaction
-from queue_middleware.webhooks import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.jobs.store import Topic
+from queue_middleware.webhooks.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
+from queue_middleware.webhooks.models import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
+
+from .receiver_health import Settlement, attempt_row, judge_all, look_again
+from .transaction import NotBatchable, Transaction
 
 _LOOKED_AT = 2048
 """Flows that one claim looks at."""

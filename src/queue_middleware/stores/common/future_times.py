@@ -9,11 +9,12 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.receiver_health import look_again
-from queue_middleware.stores.common.transaction import Queries, Transaction
-from queue_middleware.stores.common.wall_clock import AHEAD
-from queue_middleware.value import Value
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.struct import Value
+
+from .receiver_health import look_again
+from .transaction import Queries, Transaction
+from .wall_clock import AHEAD
 
 _FAR = 30 * 86_400_000
 """Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""

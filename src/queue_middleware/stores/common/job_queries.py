@@ -6,17 +6,18 @@ import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from queue_middleware.counts import Counts
-from queue_middleware.ends import Outcome
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.models import Glance, Job, JobState, Result, StoredResponse
-from queue_middleware.request_id import parse_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.codec import decode_headers, decode_spec
-from queue_middleware.stores.common.job_row import job_of
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.webhooks import DeliveryState, Standing
+from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.ids import parse_request_id
+from queue_middleware.jobs.models import Glance, Job, JobState, Result, StoredResponse
+from queue_middleware.jobs.outcomes import Outcome
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.jobs.store import Topic
+from queue_middleware.webhooks.models import DeliveryState, Standing
+
+from .codec import decode_headers, decode_spec
+from .job_row import job_of
+from .transaction import Queries
 
 
 def job(queries: Queries, request_id: str) -> Job:

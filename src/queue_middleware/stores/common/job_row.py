@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from queue_middleware.models import ErrorType, Failure, Job, JobState, Progress
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id
-from queue_middleware.stores.common.task_rows import LISTED
+from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress
+
+from .task_rows import LISTED
 
 
 def job_of(

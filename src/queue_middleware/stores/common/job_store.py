@@ -5,11 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
-from queue_middleware.counts import Counts
-from queue_middleware.ends import Loss
 from queue_middleware.errors import QueueError
-from queue_middleware.logline import LogLine
-from queue_middleware.models import (
+from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.ids import parse_request_id
+from queue_middleware.jobs.log_lines import LogLine
+from queue_middleware.jobs.models import (
     Cancelled,
     Claim,
     Failure,
@@ -22,14 +22,15 @@ from queue_middleware.models import (
     Result,
     StoredResponse,
 )
-from queue_middleware.request_id import parse_request_id
+from queue_middleware.jobs.outcomes import Loss
+from queue_middleware.jobs.store import Told, Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Told, Topic
-from queue_middleware.stores.common import job_queries, jobs, logs, returns, submissions
-from queue_middleware.stores.common.codec import encode_lines, encode_request
-from queue_middleware.stores.common.operations import ended, size_of
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import R, Writer
+
+from . import job_queries, jobs, logs, returns, submissions
+from .codec import encode_lines, encode_request
+from .operations import ended, size_of
+from .transaction import Queries
+from .writer import R, Writer
 
 
 class CommonJobStore(ABC):

@@ -8,9 +8,9 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.ends import CANCELLED, OVERDUE, UNREADABLE
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.models import (
+from queue_middleware.jobs.ids import format_request_id, parse_request_id
+from queue_middleware.jobs.models import (
     Cancelled,
     Claim,
     ErrorType,
@@ -21,15 +21,16 @@ from queue_middleware.models import (
     RetryPolicy,
     StoredResponse,
 )
-from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.store import Topic
-from queue_middleware.stores.common import task_rows
-from queue_middleware.stores.common.bounds import within_bounds
-from queue_middleware.stores.common.codec import decode_events, decode_request
-from queue_middleware.stores.common.transaction import NotBatchable, Transaction
-from queue_middleware.stores.common.webhook_events import tell_start
-from queue_middleware.webhooks import receiver_host
+from queue_middleware.jobs.outcomes import CANCELLED, OVERDUE, UNREADABLE
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.jobs.store import Topic
+from queue_middleware.webhooks.models import receiver_host
+
+from . import task_rows
+from .bounds import within_bounds
+from .codec import decode_events, decode_request
+from .transaction import NotBatchable, Transaction
+from .webhook_events import tell_start
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""

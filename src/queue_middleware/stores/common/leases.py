@@ -6,8 +6,9 @@ import json
 from collections.abc import Collection
 from typing import Protocol
 
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.value import Value
+from queue_middleware.jobs.struct import Value
+
+from .transaction import Transaction
 
 RENEWALS = ("renew_jobs", "renew_deliveries", "renew_polls")
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from queue_middleware.logline import LogLine
-from queue_middleware.models import Claim, Progress
-from queue_middleware.stores.common.codec import decode_lines
-from queue_middleware.stores.common.transaction import NotBatchable, Queries, Transaction
-from queue_middleware.stores.common.webhook_events import tell_progress
+from queue_middleware.jobs.log_lines import LogLine
+from queue_middleware.jobs.models import Claim, Progress
+
+from .codec import decode_lines
+from .transaction import NotBatchable, Queries, Transaction
+from .webhook_events import tell_progress
 
 LogBatch = tuple[Claim, int, bytes, Progress | None]
 """Claim, how many lines, the lines, and how far it is."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_middleware.models import PART, Claim, Failure, StoredResponse
-from queue_middleware.stores.common import deliveries, jobs, returns, tasks
-from queue_middleware.stores.common.writer import Operation
+from queue_middleware.jobs.models import PART, Claim, Failure, StoredResponse
+
+from . import deliveries, jobs, returns, tasks
+from .writer import Operation
 
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {

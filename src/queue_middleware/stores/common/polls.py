@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from queue_middleware.models import StoredResponse
-from queue_middleware.request_id import format_request_id
-from queue_middleware.schedule import Choice
-from queue_middleware.store import Topic
-from queue_middleware.stores.common import task_rows
-from queue_middleware.stores.common.codec import decode_headers, decode_poll, decode_secrets, decode_spec
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.tasks import ClaimedPolls, Places, Poll
-from queue_middleware.taskspec import PollConfig, Task
-from queue_middleware.wire.pollconfig import poll_host
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.models import StoredResponse
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import PollConfig, Task
+from queue_middleware.tasks.models import ClaimedPolls, Places, Poll
+from queue_middleware.tasks.polling.config import poll_host
+from queue_middleware.tasks.polling.schedule import Choice
+
+from . import task_rows
+from .codec import decode_headers, decode_poll, decode_secrets, decode_spec
+from .transaction import Transaction
 
 _LOOKED_AT = 500
 """Due polls that one claim looks at."""

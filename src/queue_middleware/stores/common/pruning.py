@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from queue_middleware.errors import DiskFull
-from queue_middleware.stores.common import retention
-from queue_middleware.stores.common.bounds import WEIGHT
-from queue_middleware.stores.common.transaction import Queries
+
+from . import retention
+from .bounds import WEIGHT
+from .transaction import Queries
 
 _LESS = 16
 

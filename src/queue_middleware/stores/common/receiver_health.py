@@ -6,12 +6,13 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.circuit import Health, Outcome, judge, judge_host
-from queue_middleware.request_id import format_request_id
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.value import Value
-from queue_middleware.webhooks import Attempt, Delivery, Settled, Standing
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.struct import Value
+from queue_middleware.webhooks.circuit import Health, Outcome, judge, judge_host
+from queue_middleware.webhooks.models import Attempt, Delivery, Settled, Standing
+
+from .transaction import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
 _BURIED_TOGETHER = 500

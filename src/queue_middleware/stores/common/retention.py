@@ -6,13 +6,14 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.ends import LARGE, SHORT, SHORT_IF_LARGE
-from queue_middleware.models import PART
-from queue_middleware.request_id import SEQUENCE_BITS
-from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget
-from queue_middleware.stores.common.transaction import Queries, Transaction
-from queue_middleware.stores.common.wall_clock import AHEAD
-from queue_middleware.value import Value
+from queue_middleware.jobs.ids import SEQUENCE_BITS
+from queue_middleware.jobs.models import PART
+from queue_middleware.jobs.outcomes import LARGE, SHORT, SHORT_IF_LARGE
+from queue_middleware.jobs.struct import Value
+
+from .bounds import ROW, WEIGHT, Budget
+from .transaction import Queries, Transaction
+from .wall_clock import AHEAD
 
 _TOGETHER = 64
 """Small jobs that are deleted with one statement; then the clock is looked at."""

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
-from queue_middleware.ends import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
-from queue_middleware.logline import LogLine, hand_back_line, loss_line
-from queue_middleware.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
-from queue_middleware.request_id import format_request_id
-from queue_middleware.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.bounds import within_bounds
-from queue_middleware.stores.common.codec import encode_lines
-from queue_middleware.stores.common.jobs import end_state, finish, finish_early, policy_of
-from queue_middleware.stores.common.leases import Lost, judge_leases
-from queue_middleware.stores.common.transaction import Transaction
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
+from queue_middleware.jobs.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
+from queue_middleware.jobs.store import Topic
+
+from .bounds import within_bounds
+from .codec import encode_lines
+from .jobs import end_state, finish, finish_early, policy_of
+from .leases import Lost, judge_leases
+from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 

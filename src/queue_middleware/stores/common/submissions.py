@@ -10,16 +10,17 @@ from typing import Any, Self
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
-from queue_middleware.models import Claim, JobState, NewJob, Receipt
-from queue_middleware.request_id import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_tail
+from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.codec import cut, encode_events
-from queue_middleware.stores.common.jobs import promote
-from queue_middleware.stores.common.task_rows import is_put_off, put_task
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.stores.common.wall_clock import AHEAD
-from queue_middleware.stores.common.webhook_events import tell_start
+
+from .codec import cut, encode_events
+from .jobs import promote
+from .task_rows import is_put_off, put_task
+from .transaction import Transaction
+from .wall_clock import AHEAD
+from .webhook_events import tell_start
 
 
 class Limits(msgspec.Struct, frozen=True):

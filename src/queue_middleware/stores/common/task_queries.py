@@ -5,14 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import JobState, StoredResponse
-from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.stores.common.codec import decode_headers, decode_spec
-from queue_middleware.stores.common.job_row import job_of
-from queue_middleware.stores.common.task_rows import task
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.tasks import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+from queue_middleware.jobs.ids import format_request_id, parse_request_id
+from queue_middleware.jobs.models import JobState, StoredResponse
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.tasks.models import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+
+from .codec import decode_headers, decode_spec
+from .job_row import job_of
+from .task_rows import task
+from .transaction import Queries
 
 _BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
 

@@ -6,12 +6,13 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.models import ErrorType, Failure, JobState, NewJob, StoredResponse
-from queue_middleware.stores.common.codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.tasks import Channel, Resolution
-from queue_middleware.taskspec import Task
-from queue_middleware.wire.pollconfig import without_secrets
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, NewJob, StoredResponse
+from queue_middleware.jobs.task_spec import Task
+from queue_middleware.tasks.models import Channel, Resolution
+from queue_middleware.tasks.polling.config import without_secrets
+
+from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .transaction import Transaction
 
 LISTED = 2
 """In the column `task` of a job: one that its owner made as a task."""

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.stores.common import polls, task_queries, tasks
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import Operation, P, R
-from queue_middleware.tasks import (
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.task_spec import Task
+from queue_middleware.tasks.models import (
     Channel,
     ClaimedPolls,
     Places,
@@ -23,8 +21,11 @@ from queue_middleware.tasks import (
     Wait,
     Waiter,
 )
-from queue_middleware.taskspec import Task
-from queue_middleware.waitingroom import Heard
+from queue_middleware.tasks.store import Heard
+
+from . import polls, task_queries, tasks
+from .transaction import Queries
+from .writer import Operation, P, R
 
 T = TypeVar("T")
 

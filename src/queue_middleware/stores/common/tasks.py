@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from queue_middleware.ends import CANCELLED, UNANSWERED
 from queue_middleware.errors import QueueError, UnknownRequest
-from queue_middleware.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.request_id import format_request_id
-from queue_middleware.states import FINAL
-from queue_middleware.store import Topic
-from queue_middleware.stores.common import task_rows
-from queue_middleware.stores.common.bounds import within_bounds
-from queue_middleware.stores.common.codec import encode, encode_headers
-from queue_middleware.stores.common.jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.tasks import Channel, Resolution, Resolved, Wait
-from queue_middleware.taskspec import Task
+from queue_middleware.jobs.ids import format_request_id
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, UNANSWERED
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.jobs.store import Topic
+from queue_middleware.jobs.task_spec import Task
+from queue_middleware.tasks.models import Channel, Resolution, Resolved, Wait
+
+from . import task_rows
+from .bounds import within_bounds
+from .codec import encode, encode_headers
+from .jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
+from .transaction import Transaction
 
 Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
 """Claim, task, outcome, what it waits for from now on."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from queue_middleware.store import Topic
+from queue_middleware.jobs.store import Topic
 
 
 class CommitFailed(Exception):

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from queue_middleware.models import Claim, Progress, WebhookKind
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.transaction import Transaction
-from queue_middleware.webhooks import receiver_host
+from queue_middleware.jobs.models import Claim, Progress, WebhookKind
+from queue_middleware.jobs.store import Topic
+from queue_middleware.webhooks.models import receiver_host
+
+from .transaction import Transaction
 
 _PAUSE = 500
 """Milliseconds between two webhooks about the progress of one request."""

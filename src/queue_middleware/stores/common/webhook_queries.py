@@ -7,10 +7,11 @@ from collections.abc import Collection
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import WebhookKind
-from queue_middleware.request_id import format_request_id, parse_request_id
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.webhooks import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
+from queue_middleware.jobs.ids import format_request_id, parse_request_id
+from queue_middleware.jobs.models import WebhookKind
+from queue_middleware.webhooks.models import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
+
+from .transaction import Queries
 
 _FAR = 2**62
 _MOST_PENDING = 1000

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
-from queue_middleware.circuit import Outcome, patience
 from queue_middleware.errors import QueueError
-from queue_middleware.models import WebhookKind
+from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import deliveries, job_queries, webhook_queries
-from queue_middleware.stores.common.transaction import Queries
-from queue_middleware.stores.common.writer import Operation, P, R
-from queue_middleware.webhooks import (
+from queue_middleware.webhooks.circuit import Outcome, patience
+from queue_middleware.webhooks.models import (
     Attempt,
     Claimed,
     Delivery,
@@ -23,6 +20,10 @@ from queue_middleware.webhooks import (
     Settled,
     Standing,
 )
+
+from . import deliveries, job_queries, webhook_queries
+from .transaction import Queries
+from .writer import Operation, P, R
 
 
 class Write(Protocol):

@@ -15,8 +15,9 @@ from typing import Any, Protocol, TypeVar
 import msgspec
 
 from queue_middleware.errors import QueueError, StoreBusy
-from queue_middleware.store import Topic
-from queue_middleware.stores.common.transaction import CommitFailed, Transaction
+from queue_middleware.jobs.store import Topic
+
+from .transaction import CommitFailed, Transaction
 
 P = TypeVar("P")
 R = TypeVar("R")

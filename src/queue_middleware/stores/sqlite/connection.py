@@ -15,9 +15,10 @@ import aiosqlite
 
 from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.common.transaction import CommitFailed
-from queue_middleware.stores.sqlite.errors import as_queue_error, is_database_wide, is_full
-from queue_middleware.stores.sqlite.locks import WriteLock
-from queue_middleware.stores.sqlite.sql import SQLiteQueries
+
+from .errors import as_queue_error, is_database_wide, is_full
+from .locks import WriteLock
+from .sql import SQLiteQueries
 
 T = TypeVar("T")
 

@@ -7,7 +7,8 @@ import shutil
 from pathlib import Path
 
 from queue_middleware.errors import StoreError
-from queue_middleware.stores.sqlite.sql import SQLiteQueries
+
+from .sql import SQLiteQueries
 
 _SHARED = frozenset(
     {

@@ -12,8 +12,9 @@ import sqlite3
 from pathlib import Path
 
 from queue_middleware.errors import DatabaseGone, DiskFull, QueueError
-from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.disk import low_space_reason
+
+from .connection import Connection
+from .disk import low_space_reason
 
 _COMPANIONS = ("-wal", "-shm", ".lock")
 """Two write-ahead logs, two indexes of one, or two files to lock: their processes know nothing of one another."""

@@ -10,14 +10,15 @@ from pathlib import Path
 from queue_middleware.errors import StoreError
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import job_queries
-from queue_middleware.stores.sqlite.connection import LARGEST_WAL, open_connection
-from queue_middleware.stores.sqlite.disk import mount_table, refuse_network_filesystem
-from queue_middleware.stores.sqlite.location import database_path as database_path
-from queue_middleware.stores.sqlite.locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
-from queue_middleware.stores.sqlite.ownership import adopt, check_owner
-from queue_middleware.stores.sqlite.sql import SQLiteQueries
-from queue_middleware.stores.sqlite.sql.schema import migrate
-from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+
+from .connection import LARGEST_WAL, open_connection
+from .disk import mount_table, refuse_network_filesystem
+from .location import database_path as database_path
+from .locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
+from .ownership import adopt, check_owner
+from .sql import SQLiteQueries
+from .sql.schema import migrate
+from .wakeup import WakeupPipes
 
 _OLDEST = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""

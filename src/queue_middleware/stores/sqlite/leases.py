@@ -9,13 +9,14 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from queue_middleware.leases import Pulse
+from queue_middleware.jobs.leases import Pulse
 from queue_middleware.stores.common.leases import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
-from queue_middleware.stores.sqlite.connection import in_transaction, open_connection
-from queue_middleware.stores.sqlite.errors import primary_code
-from queue_middleware.stores.sqlite.locks import WriteLock
-from queue_middleware.stores.sqlite.sql import SQL
+
+from .connection import in_transaction, open_connection
+from .errors import primary_code
+from .locks import WriteLock
+from .sql import SQL
 
 _NEVER = -1
 """Before any lease: none has ended by then."""

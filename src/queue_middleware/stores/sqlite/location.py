@@ -7,7 +7,7 @@ import stat
 from pathlib import Path
 
 from queue_middleware.errors import SettingsError, StoreError
-from queue_middleware.optiontexts import path_of_database
+from queue_middleware.option_parsers import path_of_database
 
 _MOST_LINKS = 40
 """As many as Linux follows."""

@@ -7,18 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from queue_middleware.background import aside
-from queue_middleware.models import Rescue
+from queue_middleware.jobs.models import Rescue
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, returns
 from queue_middleware.stores.common.leases import Lost
 from queue_middleware.stores.common.pruning import Pruning
-from queue_middleware.stores.sqlite.clocks import Clocks
-from queue_middleware.stores.sqlite.disk import free_bytes
-from queue_middleware.stores.sqlite.disk_reserve import DiskReserve
-from queue_middleware.stores.sqlite.file_watch import FileWatch
-from queue_middleware.stores.sqlite.leases import Leases
-from queue_middleware.stores.sqlite.locks import dead_owners
-from queue_middleware.stores.sqlite.sql import SQLiteQueries
+
+from .clocks import Clocks
+from .disk import free_bytes
+from .disk_reserve import DiskReserve
+from .file_watch import FileWatch
+from .leases import Leases
+from .locks import dead_owners
+from .sql import SQLiteQueries
 
 _LOST_BESIDES = 3
 """Attempts at a delivery that may be lost with their process, over and above those of the schedule."""

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable
 
 from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
-from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.wakeup import WakeupPipes
+from queue_middleware.jobs.store import Topic
+
+from .connection import Connection
+from .wakeup import WakeupPipes
 
 _log = logging.getLogger("queue_middleware")
 

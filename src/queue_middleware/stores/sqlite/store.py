@@ -11,31 +11,30 @@ from functools import partial
 
 from queue_middleware.background import aside
 from queue_middleware.errors import QueueError
-from queue_middleware.models import (
-    Rescue,
-)
+from queue_middleware.jobs.models import Rescue
+from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
-from queue_middleware.stores.sqlite import clocks
-from queue_middleware.stores.sqlite.clocks import Clocks
-from queue_middleware.stores.sqlite.connection import Connection
-from queue_middleware.stores.sqlite.file_watch import FileWatch
-from queue_middleware.stores.sqlite.files import Files, check_place, notes, warnings
-from queue_middleware.stores.sqlite.leases import Leases, hand_over
-from queue_middleware.stores.sqlite.location import database_path
-from queue_middleware.stores.sqlite.locks import make_owner
-from queue_middleware.stores.sqlite.maintenance import Maintenance
-from queue_middleware.stores.sqlite.notifier import Notifier
-from queue_middleware.stores.sqlite.sql import SQLiteQueries
-from queue_middleware.stores.sqlite.transaction import BacklogCounters, SQLiteTransaction
-from queue_middleware.stores.sqlite.write_guard import WriteGuard
-from queue_middleware.waitingroom import WaitingRoom
+from queue_middleware.tasks.store import WaitingRoom
+
+from . import clocks
+from .clocks import Clocks
+from .connection import Connection
+from .file_watch import FileWatch
+from .files import Files, check_place, notes, warnings
+from .leases import Leases, hand_over
+from .location import database_path
+from .locks import make_owner
+from .maintenance import Maintenance
+from .notifier import Notifier
+from .sql import SQLiteQueries
+from .transaction import BacklogCounters, SQLiteTransaction
+from .write_guard import WriteGuard
 
 _CLOSE_TIMEOUT = 10.0
 """Seconds for the last writes at close."""

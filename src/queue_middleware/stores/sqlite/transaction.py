@@ -9,10 +9,11 @@ from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass, field
 from typing import Any
 
-from queue_middleware.models import JobState
-from queue_middleware.store import Topic
-from queue_middleware.stores.sqlite.sql import SQL, execute_rows
-from queue_middleware.stores.sqlite.sql.schema import check_schema
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.store import Topic
+
+from .sql import SQL, execute_rows
+from .sql.schema import check_schema
 
 
 @dataclass(slots=True)

@@ -8,9 +8,10 @@ import sqlite3
 from collections.abc import Callable, Coroutine
 
 from queue_middleware.errors import Outdated, QueueError
-from queue_middleware.stores.sqlite.file_watch import FileWatch
-from queue_middleware.stores.sqlite.sql.schema import check_schema
-from queue_middleware.stores.sqlite.transaction import BacklogCounters
+
+from .file_watch import FileWatch
+from .sql.schema import check_schema
+from .transaction import BacklogCounters
 
 
 class WriteGuard:

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.models import Claim, ErrorType, Failure, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Receipt
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks import Channel
+from queue_middleware.tasks.models import Channel
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
 

@@ -16,7 +16,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import SQL
 from queue_middleware.stores.sqlite.sql.schema import migrate
-from queue_middleware.webhooks import DeliveryFilter
+from queue_middleware.webhooks.models import DeliveryFilter
 from tests.nouns import a_job
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.settings import Settings
-from queue_middleware.store import Store
 from queue_middleware.stores.common import polls
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks import Places
-from queue_middleware.taskspec import PollConfig
+from queue_middleware.tasks.models import Places
 from tests.clock import ManualClock
 from tests.nouns import a_job, a_task, a_wait, an_answer
 

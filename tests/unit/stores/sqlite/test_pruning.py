@@ -10,15 +10,15 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import DiskFull, UnknownRequest
-from queue_middleware.logline import LogLevel, LogLine
-from queue_middleware.models import PART, Claim, Progress, WebhookKind
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import PART, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import bounds, retention
 from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
 from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.common.retention import ExpiredRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.webhooks import DeliveryFilter
+from queue_middleware.webhooks.models import DeliveryFilter
 from tests.clock import ManualClock
 from tests.nouns import a_job, an_answer, an_attempt, claimed
 

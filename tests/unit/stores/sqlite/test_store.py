@@ -17,11 +17,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from queue_middleware.ends import CANCELLED
 from queue_middleware.errors import DiskFull, StoreError
-from queue_middleware.models import JobState
+from queue_middleware.jobs.models import JobState
+from queue_middleware.jobs.outcomes import CANCELLED
+from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.store import Topic
 from queue_middleware.stores.common import jobs
 from queue_middleware.stores.sqlite import SQLiteStore, connection, files
 from queue_middleware.stores.sqlite import notifier as listeners

@@ -1,0 +1,58 @@
+"""What stands between the server and a queue adds to the scope (Starlette: `Mount`, `Host`, `Starlette.__call__`).
+
+It is of two kinds. Objects of the process (`app`, `router`, `endpoint`) are remembered from the scopes that the queue sees.
+Values of one request (the root path of the outermost application, path parameters of the mount) are stored with the request.
+What middlewares in front put into the scope (`user`, `session`, `state`) belongs to one client and is neither remembered nor
+stored.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from .struct import Value
+
+PROCESS_KEYS = ("app", "router", "endpoint")
+"""`Request.app`, `Request.url_for`. The queue's own application sets them again where it is a framework's."""
+
+
+class Mount(Value, frozen=True):
+    """What a mount added to the scope of one request."""
+
+    app_root_path: str | None
+    path_params: dict[str, str | int | float]
+    uuids: tuple[str, ...] = ()
+    """Names of those `path_params` that are UUIDs, which are stored as texts."""
+
+    def restore(self, scope: dict[str, Any]) -> None:
+        """Put it into the scope of a replay."""
+        scope["path_params"] = {
+            name: UUID(str(value)) if name in self.uuids else value for name, value in self.path_params.items()
+        }
+        if self.app_root_path is not None:
+            scope["app_root_path"] = self.app_root_path
+
+
+def read_mount(scope: Mapping[str, Any]) -> Mount | None:
+    """What is to be stored of a scope; None where nothing stands in front.
+
+    Parameters are kept whose types are those of Starlette's own convertors: `str`, `path`, `int`, `float`, `uuid`.
+    """
+    if "path_params" not in scope and "app_root_path" not in scope:
+        return None
+    params: dict[str, str | int | float] = {}
+    uuids: list[str] = []
+    for name, value in scope.get("path_params", {}).items():
+        if isinstance(value, UUID):
+            uuids.append(name)
+            params[name] = str(value)
+        elif isinstance(value, str | int | float):
+            params[name] = value
+    return Mount(scope.get("app_root_path"), params, tuple(uuids))
+
+
+def process_objects(scope: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a scope is the same for every request."""
+    return {key: scope[key] for key in PROCESS_KEYS if key in scope}

@@ -1,0 +1,171 @@
+"""The port of jobs: every method of a job's life. Each docstring is a contract that the conformance suite checks.
+
+A method that changes something has committed it durably when it returns. A method that names a claim changes nothing and
+returns False if the claim is no longer held: its lease ran out and another worker has the job. That is an ordinary outcome.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from enum import StrEnum
+from typing import Protocol
+
+from queue_middleware.errors import QueueError
+
+from .counts import Counts
+from .log_lines import LogLine
+from .models import Cancelled, Claim, Failure, Glance, Job, NewJob, Progress, Receipt, Rescue, Result, StoredResponse
+from .outcomes import Loss
+
+Told = Callable[[bool | QueueError], None]
+"""Called in the event loop with the result of a method, or with the error that prevented it."""
+
+
+class Topic(StrEnum):
+    """The kinds of change that a listener can subscribe to."""
+
+    WORK = "work"
+    """A job may be claimable."""
+    CANCEL = "cancel"
+    """A running job is to be cancelled, or its claim was lost."""
+    DELIVERY = "delivery"
+    """A webhook may be due."""
+    POLL = "poll"
+    """A poll of a provider may be due."""
+    STATUS = "status"
+    """Something of a job that its submitter can read may have changed."""
+
+
+class Store(Protocol):
+    """One process's view of the shared queue, under an owner name that is random for each start."""
+
+    def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
+        """Call `listener` in the event loop after every change of this kind by any process, possibly without need.
+
+        Call the returned function to unsubscribe. `STATUS` costs nothing while it has no listener.
+        """
+
+    # --- for submitters
+
+    def submit(
+        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
+    ) -> Awaitable[Receipt]:
+        """Store a job. With `start`, and with no job waiting, it is claimed in the same transaction, as `Receipt.claim`.
+
+        `begin` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
+        stopped waiting: a claimed job has to be run.
+
+        Raises `QueueFull` (`max_queued`, `max_tasks`), `TooManyQueued` (the client's limits, or
+        `new.max_queue_length`), `DiskFull`, `StoreBusy`.
+        """
+
+    async def job(self, request_id: str) -> Job:
+        """The current state of a job. Raises `UnknownRequest`, or `BadRequest` for a malformed id."""
+
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+        """The current state of the jobs with these keys, in any order, without those that retention has deleted.
+
+        It never returns an earlier state than a previous call of any reading method did.
+        """
+
+    async def result(self, request_id: str) -> Result:
+        """An ended job with its response. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
+
+    async def output(self, key: int, number: int) -> bytes:
+        """Chunk `number` (from 0) of a streamed response. Raises `UnknownRequest` when retention has deleted it."""
+
+    async def logs(self, key: int, after: int = 0) -> list[LogLine]:
+        """The log lines of a job whose number is larger than `after`, in order; none when retention has deleted them.
+
+        Once the job was read as ended they are complete, unless the database failed while the last ones were being stored.
+        """
+
+    async def cancel(self, request_id: str) -> Cancelled:
+        """End a waiting job at once; mark a running one to be cancelled. Raises `UnknownRequest`, `BadRequest`."""
+
+    # --- for the worker
+
+    async def claim(self, limit: int) -> list[Claim]:
+        """Start up to `limit` jobs, by priority, then by submission. Each claim charges an attempt and starts a lease."""
+
+    def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
+        """Store chunk `number` of the response while it is being produced."""
+
+    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
+        """Store the application's response, end the job, and make its webhook due, in one transaction.
+
+        Repeated by the same claim it returns True again and changes nothing; the same holds for `fail`. `told` is called in
+        the event loop with the result or the error, whether or not the returned awaitable is awaited.
+        """
+
+    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
+        """End the job without a response; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
+
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
+        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead.
+
+        `line` is added to its log and gives the reason.
+        """
+
+    async def release(self, claim: Claim) -> bool:
+        """Hand the job back to its old place without charging the attempt. A job to be cancelled is cancelled instead.
+
+        After more than `retry.FREE_HAND_BACKS` times in a row with attempts shorter than `LONG_ATTEMPT`, the attempt is
+        charged, and after the last one the job fails. A log line records the hand-back.
+        """
+
+    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+        """The attempt ends this process: treat it as `rescue` would. None when the claim is no longer held."""
+
+    def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
+        """Store the next log lines of the job, in order, and the progress of the attempt, which replaces earlier progress.
+
+        Lines are numbered after the stored ones. The claim that ended the job may still add its last lines.
+        """
+
+    async def held(self) -> Mapping[tuple[int, int], bool]:
+        """All jobs that this owner runs: key and token → whether the job is to be cancelled."""
+
+    def renew(self, tokens: Collection[int]) -> int:
+        """Extend the leases of these jobs, deliveries and polls of this owner; returns how many it still held.
+
+        Call it four times per lease, also without tokens: this is how a process knows that the database is reachable
+        (`leases.Pulse`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a dedicated
+        thread.
+        """
+
+    # --- for maintenance
+
+    async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
+        """Take over the jobs of lost workers, and their deliveries and polls.
+
+        `running` are the tokens that this process works on; they are renewed first, in the same transaction.
+        `leases.IS_LOST` decides what counts as lost.
+
+        A job fails if it has no attempt left, or if the process that accepted it has `on_crash="fail"`. All others are
+        suspects until they end or are retried for another reason: each waits for its backoff, and is claimed only while no
+        other suspect is queued or running in any process. Jobs that are not suspects are claimed meanwhile. A log line of
+        each suspect gives the reason for its wait.
+        """
+
+    async def expire(self) -> list[Rescue]:
+        """Fail waiting jobs whose start deadline has passed, some hundreds per call; an empty list when none are left."""
+
+    async def prune(self, limit: int) -> int:
+        """Delete expired data, up to `limit` of each kind, as one short step; 0 when nothing is left to delete.
+
+        Returns how many jobs and responses were deleted, or deleted in part: a long one takes several steps. Data that a
+        pending webhook needs is kept.
+
+        Finished jobs older than the retention are deleted with everything that belongs to them; the responses of short-lived
+        jobs after `ends.SHORT`, or `SHORT_IF_LARGE`. The health of hosts that received no webhook for the retention is
+        deleted too.
+        """
+
+    async def counts(self) -> Counts:
+        """How many jobs, deliveries and receivers are in each state, and how the stored jobs ended. Reads no ended job."""
+
+    # --- for loops
+
+    async def next_due(self, topic: Topic) -> float | None:
+        """Seconds until a delayed job (`WORK`), a webhook (`DELIVERY`) or a poll (`POLL`) is due; None if there is none."""

@@ -1,0 +1,201 @@
+"""Logs events with the logger `queue_middleware`: routine events at DEBUG, those that need attention at higher levels."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from queue_middleware.events import (
+    ApplicationError,
+    AttemptFailed,
+    CircuitClosed,
+    CircuitOpened,
+    ClaimLost,
+    DeliveryDead,
+    DeliveryFailed,
+    Event,
+    KeysChanged,
+    OperatorNotice,
+    OperatorWarning,
+    PollFailed,
+    Recovered,
+    Redelivered,
+    Rescued,
+    ServiceError,
+    SlotStuck,
+    Started,
+    Stopped,
+    Stopping,
+)
+from queue_middleware.jobs.models import JobState
+
+_log = logging.getLogger("queue_middleware")
+
+_FIRST_PAUSE = 10.0
+_MAX_PAUSE = 600.0
+"""Seconds between two lines about errors that continue."""
+_QUIET = 60.0
+"""Seconds without an error after which the next one is logged in full again, even if no recovery was reported."""
+
+
+class LoggingObserver:
+    """An observer that logs. Routine events are logged only if DEBUG is enabled when the observer is created.
+
+    Texts contain ids and paths, never bodies, headers or URLs of webhooks, which may contain secrets.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds."""
+        self.kinds = None if _log.isEnabledFor(logging.DEBUG) else frozenset((*_FORMATS, ServiceError, Recovered))
+        self._clock = clock
+        self._bursts: dict[str, _Burst] = {}
+
+    def on_event(self, event: Event) -> None:
+        """Log one event."""
+        if isinstance(event, ServiceError):
+            self._log_error(event)
+            return
+        if isinstance(event, Recovered):
+            self._log_recovery(event)
+            return
+        level, text = _FORMATS.get(type(event), _ROUTINE)
+        if _log.isEnabledFor(level):
+            _log.log(level, "%s", text(event), exc_info=event.error if isinstance(event, ApplicationError) else None)
+
+    # However many errors an outage causes, the log shows its start in full, then counts, then its end.
+
+    def _log_error(self, event: ServiceError) -> None:
+        now = self._clock()
+        burst = self._bursts.get(event.where)
+        if burst is None or now - burst.last > _QUIET + event.retry_in:
+            burst = self._bursts[event.where] = _Burst(now)
+        text = f"{type(event.error).__name__}: {event.error}"
+        if burst.is_new(event.error, now):
+            _log.error("%s: %s; goes on in %g s", event.where, text, round(event.retry_in, 2), exc_info=event.error)
+        elif (count := burst.take_unlogged(now)) > 0:
+            _log.error("%s: %d more failures in %s, the last: %s", event.where, count, _span(now - burst.first), text)
+
+    def _log_recovery(self, event: Recovered) -> None:
+        burst = self._bursts.pop(event.where, None)
+        if burst is not None:
+            failures = "a failure" if burst.total == 1 else f"{burst.total} failures"
+            _log.warning("%s: works again, after %s in %s", event.where, failures, _span(self._clock() - burst.first))
+
+
+class _Burst:
+    """Consecutive errors of one service."""
+
+    def __init__(self, now: float) -> None:
+        self.first = self.last = now
+        self.total = 0
+        self._unlogged = 0
+        self._pause = _FIRST_PAUSE
+        self._next = now + self._pause
+        self._kinds: set[type] = set()
+
+    def is_new(self, error: BaseException, now: float) -> bool:
+        """Count the error; whether it is the first of its class."""
+        self.last = now
+        self.total += 1
+        if type(error) in self._kinds:
+            self._unlogged += 1
+            return False
+        self._kinds.add(type(error))
+        return True
+
+    def take_unlogged(self, now: float) -> int:
+        """The number of errors since the last line if another line is due, otherwise 0. The interval doubles each time."""
+        if now < self._next:
+            return 0
+        self._pause = min(self._pause * 2, _MAX_PAUSE)
+        self._next = now + self._pause
+        unlogged, self._unlogged = self._unlogged, 0
+        return unlogged
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.0f} h"
+
+
+def _delivery_failed(event: DeliveryFailed) -> str:
+    retry = "not retried" if event.retry_in is None else f"retried in {event.retry_in:.0f} s"
+    return f"{event.request_id}: webhook attempt {event.attempt}: {event.error}; {retry}"
+
+
+def _rescued(event: Rescued) -> str:
+    consequence = "it is run again soon" if event.state is JobState.DELAYED else f"now {event.state}"
+    return f"{event.request_id}: the process that ran it was lost; {consequence}"
+
+
+def _started(event: Started) -> str:
+    of = "" if event.application is None else f" of the application {event.application!r}"
+    return f"queue started: {event.database}{of}, concurrency {event.concurrency}"
+
+
+def _stopping(event: Stopping) -> str:
+    work = [
+        f"{count} {name}{'' if count == 1 else 's'}"
+        for count, name in ((event.requests, "running request"), (event.webhooks, "webhook"))
+        if count
+    ]
+    hurry = "; press Ctrl-C again to stop at once" if event.can_hurry else ""
+    return (
+        f"queue stopping: waiting at most {event.timeout:g} s for {' and '.join(work)}; what has not ended by then goes on "
+        f"after the restart{hurry}"
+    )
+
+
+def _of_submitter(event: CircuitOpened | CircuitClosed) -> str:
+    return "" if event.submitter is None else " of one submitter"
+
+
+_Format = tuple[int, Callable[[Any], str]]
+
+_SHOWN = ("request_id", "path", "attempt", "number", "delivery_id", "host", "duration", "next_in", "outcome")
+"""Fields in the text of a routine event. The status that a provider reports is its own text and is not shown."""
+
+
+def _routine(event: Any) -> str:
+    values = {name: value for name in _SHOWN if isinstance(value := getattr(event, name, None), str | int | float)}
+    return f"{type(event).__name__}: {', '.join(f'{name} {value}' for name, value in values.items())}"
+
+
+_ROUTINE: _Format = (logging.DEBUG, _routine)
+_FORMATS: Mapping[type, _Format] = {
+    Started: (logging.INFO, _started),
+    Stopping: (logging.WARNING, _stopping),
+    Stopped: (logging.INFO, lambda e: f"queue stopped, {e.handed_back} running requests handed back"),
+    AttemptFailed: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: attempt {e.attempt} failed ({e.error}), retried in {e.retry_in:.1f} s",
+    ),
+    ClaimLost: (logging.WARNING, lambda e: f"{e.request_id}: attempt {e.attempt} is discarded, its lease had expired"),
+    Rescued: (logging.WARNING, _rescued),
+    ApplicationError: (logging.ERROR, lambda e: f"{e.request_id}: the application raised {type(e.error).__name__}"),
+    SlotStuck: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: still holds its slot after {e.duration:.0f} s and cannot be stopped",
+    ),
+    PollFailed: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: poll {e.number} of the provider failed ({e.error}), retried in {e.retry_in:.1f} s",
+    ),
+    DeliveryFailed: (logging.WARNING, _delivery_failed),
+    DeliveryDead: (
+        logging.WARNING,
+        lambda e: f"{e.request_id}: webhook given up, delivery {e.delivery_id} is kept: {e.error}",
+    ),
+    CircuitOpened: (
+        logging.WARNING,
+        lambda e: f"webhooks{_of_submitter(e)} to {e.host} keep failing; they wait, and one is tried in {e.probe_in:.0f} s",
+    ),
+    CircuitClosed: (logging.INFO, lambda e: f"webhooks{_of_submitter(e)} to {e.host} are accepted again"),
+    Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are redelivered"),
+    KeysChanged: (logging.INFO, lambda e: f"signing keys reloaded, {e.kid} signs"),
+    # With the name in front: where logging is not configured, Python prints warnings without the name of their logger.
+    OperatorWarning: (logging.WARNING, lambda e: f"queue_middleware: {e.message}"),
+    OperatorNotice: (logging.INFO, lambda e: f"queue_middleware: {e.message}"),
+}
+"""Level and text of each event class; all others are routine."""

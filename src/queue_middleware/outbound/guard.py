@@ -1,0 +1,177 @@
+"""Where webhooks may go: no request of ours reaches a private address, however it is spelled.
+
+Pure: the text of a URL is judged here, and an address that a name was resolved to. Whoever connects asks for both.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterable
+
+import httpx
+
+from queue_middleware.errors import InvalidWebhook, OutboundRefused, SettingsError
+from queue_middleware.syntax.hosts import canonical_host, canonical_pattern
+from queue_middleware.syntax.urls import encode_url
+
+WEBHOOK = "the webhook URL"
+
+_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+_Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+# `ipaddress.is_global` is not asked: it lets multicast, NAT64, 6to4 and IPv4 inside IPv6 through, and changes between Pythons.
+_DENIED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # this host (RFC 791)
+            "10.0.0.0/8",  # private (RFC 1918)
+            "100.64.0.0/10",  # carrier-grade NAT (RFC 6598), some clouds' metadata
+            "127.0.0.0/8",  # loopback
+            "168.63.129.16/32",  # Azure's host, from inside every virtual machine there
+            "169.254.0.0/16",  # link-local, most clouds' metadata
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # IETF protocol assignments, Oracle's metadata
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # 6to4 relays
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+            "2001::/23",  # IETF protocol assignments: Teredo, ORCHID, benchmarks
+            "2001:db8::/32",  # documentation
+            "2002::/16",  # 6to4: any IPv4 address inside
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+# All else in IPv6 is special, unassigned or private: loopback, IPv4 inside IPv6, NAT64, unique local, site-local, multicast.
+_PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
+
+_AUTHORITY = re.compile(r"[^:]*://([^/?#]*)")
+_NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
+_LABEL = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
+_LONGEST_LABEL, _LONGEST_NAME = 63, 253
+"""RFC 1035 §2.3.4, in ASCII, without the dot at the end."""
+_PORT = re.compile(r"(?:\]|[^:\]]):([^:\]]*)$")
+_ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
+_LOCAL_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".intranet", ".lan", ".home.arpa")
+
+
+class Guard:
+    """Where we connect and where we do not. `allow` opens hosts, `*.suffix` and networks, private and plain http included.
+
+    Raises `SettingsError` for an entry that is none of these.
+    """
+
+    def __init__(self, allow: Iterable[str] = ()) -> None:
+        self._names: set[str] = set()
+        self._suffixes: list[str] = []
+        self._networks: list[_Network] = []
+        for entry in allow:
+            self._open(canonical_pattern(entry.strip()))
+
+    def check_url(self, url: str, noun: str = WEBHOOK) -> None:
+        """Look at the text alone: no name is resolved. Raises `InvalidWebhook`, whose reason calls it `noun`."""
+        parsed = parse_url(url, noun)
+        host = canonical_host(parsed.raw_host.decode("ascii"))
+        literal = _literal(host)
+        if self._allows(host, literal):
+            return
+        if literal is not None and _is_denied(literal):
+            raise InvalidWebhook(f"{noun} names {host}, which is not a public address; {_allow(host)}")
+        if literal is None and _is_local(host):
+            raise InvalidWebhook(f"{noun} names {host}, a host of the local network; {_allow(host)}")
+        if parsed.scheme != "https":
+            raise InvalidWebhook(f"{noun} must begin with https://; for plain http {_allow(host)}")
+
+    def check_address(self, host: str, address: str) -> None:
+        """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
+        found, host = ipaddress.ip_address(address), canonical_host(host)
+        if _is_denied(found) and not self._allows(host, found):
+            raise OutboundRefused(f"{host} has an address that is not public; {_allow(host)}")
+
+    def is_opened(self, host: str) -> bool:
+        """Whether `outbound_allow` may be what lets us reach `host`: it is then part of its operator's own network, perhaps."""
+        host = canonical_host(host)
+        literal = _literal(host)
+        # Where a name leads is known when it is resolved; with networks it may be into one of them.
+        return self._allows(host, literal) or (literal is None and bool(self._networks))
+
+    def _open(self, entry: str) -> None:
+        if _NUMBER.fullmatch(entry.rpartition(".")[2]) or "/" in entry or ":" in entry:
+            try:
+                self._networks.append(ipaddress.ip_network(entry))
+            except ValueError as error:
+                raise SettingsError(
+                    f"outbound_allow: {entry!r} is not a network ({error}); of a host write the name alone, e.g. 'localhost', "
+                    "without scheme and port"
+                ) from None
+        elif not _ALLOWED_NAME.fullmatch(entry):
+            raise SettingsError(f"outbound_allow: {entry!r} is not a host, '*.suffix' or network; write no scheme and no port")
+        elif entry.startswith("*."):
+            self._suffixes.append(entry[1:])
+        else:
+            self._names.add(entry)
+
+    def _allows(self, host: str, address: _Address | None) -> bool:
+        if host in self._names or any(host.endswith(suffix) for suffix in self._suffixes):
+            return True
+        return address is not None and any(address in network for network in self._networks)
+
+
+def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
+    """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
+    encoded = encode_url(url, noun)
+    authority = _AUTHORITY.match(encoded)
+    try:
+        parsed = httpx.URL(encoded)
+    except httpx.InvalidURL as error:
+        raise InvalidWebhook(f"{noun} cannot be read: {error}") from None
+    port = _PORT.search(authority[1]) if authority else None
+    if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
+        raise InvalidWebhook(f"{noun} has a port that does not exist")
+    _check_host(parsed.raw_host.decode("ascii"), noun)
+    try:
+        parsed.host  # noqa: B018  # those that read it later need not know that it can fail
+    except UnicodeError:
+        raise InvalidWebhook(f"{noun} has no valid host name") from None
+    return parsed
+
+
+def _check_host(host: str, noun: str) -> None:
+    literal, name = _literal(host), host.removesuffix(".")
+    if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, name.split(".")))):
+        raise InvalidWebhook(f"{noun} has no valid host name")
+    if literal is None and (len(name) > _LONGEST_NAME or max(map(len, name.split("."))) > _LONGEST_LABEL):
+        raise InvalidWebhook(
+            f"{noun} has a host name that cannot exist: it takes {_LONGEST_NAME} characters, {_LONGEST_LABEL} between dots"
+        )
+    if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
+        # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
+        raise InvalidWebhook(f"{noun} spells an address in an unusual way; write four decimal numbers")
+
+
+def _allow(host: str) -> str:
+    """What an operator has to set. The submitter reads it too: it says nothing that the URL does not."""
+    return f'the operator allows it with outbound_allow="{host}" (QUEUE_OUTBOUND_ALLOW={host})'
+
+
+def _literal(host: str) -> _Address | None:
+    try:
+        return ipaddress.ip_address(host.removesuffix("."))
+    except ValueError:
+        return None
+
+
+def _is_denied(address: _Address) -> bool:
+    if isinstance(address, ipaddress.IPv6Address) and (address.scope_id or address not in _PUBLIC_V6):
+        return True
+    return any(address in network for network in _DENIED)
+
+
+def _is_local(host: str) -> bool:
+    return "." not in host or host.endswith(_LOCAL_SUFFIXES)

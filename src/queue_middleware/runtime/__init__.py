@@ -1,0 +1,5 @@
+"""Starting, supervising and stopping the queue of one process.
+
+May import: everything below it.
+Begin with `runtime` (what the HTTP interface and the operator's methods call), then `supervisor` (what is built and in which order it starts and stops).
+"""

@@ -1,0 +1,197 @@
+"""Builds the services of one start of a queue, starts and restarts their loops, and stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from contextvars import Context
+from functools import partial
+from typing import Any, Protocol
+
+from queue_middleware.asgi.replay import App
+from queue_middleware.background import GRACE, aside
+from queue_middleware.errors import OutboundShortage
+from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import Guard
+from queue_middleware.settings import Settings, stray_variables
+from queue_middleware.stores import Stores, open_stores
+from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callback_tokens import CallbackIds, callback_secrets
+from queue_middleware.tasks.callbacks import Reception
+from queue_middleware.tasks.completion_format import CompletionFormat
+from queue_middleware.tasks.polling.poller import Poller
+from queue_middleware.tasks.polling.request import Inquiry
+from queue_middleware.tasks.target import Targets
+from queue_middleware.webhooks.admin import WebhookAdmin
+from queue_middleware.webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
+from queue_middleware.webhooks.dispatcher import Dispatcher
+from queue_middleware.webhooks.message import MessageBuilder
+from queue_middleware.webhooks.signing.reloader import KeyReloader
+from queue_middleware.worker.log_capture import LogCapture
+from queue_middleware.worker.worker import Worker
+
+from .maintenance import LeaseRenewer, Maintenance
+from .shutdown import ShutdownSignal
+from .status_feed import StatusFeed
+
+_RESTART_PAUSE = 1.0
+
+
+class _Loop(Protocol):
+    """Works until `stop`."""
+
+    async def run(self) -> None: ...
+
+    def stop(self) -> None: ...
+
+
+class Supervisor:
+    """The services of one start of one queue; they exist from construction by `open` on.
+
+    `clock` gives Unix seconds, and decides schedules, deadlines, retention and signatures; None is the system's clock.
+    """
+
+    @classmethod
+    async def open(
+        cls,
+        stack: AsyncExitStack,
+        app: App,
+        settings: Settings,
+        guard: Guard,
+        provenance: Provenance,
+        emit: Emit,
+        clock: Callable[[], float] | None = None,
+    ) -> Supervisor:
+        """Open the database and everything that needs it; `stack` closes it. Raises the reason why that is impossible."""
+        stores = open_stores(settings, None if clock is None else lambda: round(clock() * 1000))
+        await stores.database.open()
+        stack.push_async_callback(stores.database.close)
+        seconds = clock or time.time
+        keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
+        await keywatch.open()
+        client = Outbound(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
+        outbound = await stack.enter_async_context(client)
+        ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
+        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
+        stack.callback(self.shutdown_signal.close)
+        await self._maintenance.warn()
+        if stores.database.is_first:
+            self._report_once()
+        self._start_threads(stack)
+        return self
+
+    def __init__(
+        self,
+        app: App,
+        settings: Settings,
+        stores: Stores,
+        key_reloader: KeyReloader,
+        outbound: Outbound,
+        callback_tokens: CallbackIds,
+        provenance: Provenance,
+        emit: Emit,
+        clock: Callable[[], float],
+    ) -> None:
+        self._settings = settings
+        self._emit = emit
+        self.stores = stores
+        self.key_reloader = key_reloader
+        self.callback_tokens = callback_tokens
+        jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
+        targets = Targets(app, outbound, callback_tokens, settings)
+        self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
+        self.callbacks = Reception(tasks, provenance, emit)
+        self.webhook_admin = WebhookAdmin(webhooks, emit)
+        self.status_feed = StatusFeed(jobs, emit)
+        self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
+        messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
+        self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
+        self._poller = Poller(jobs, tasks, Inquiry(outbound, settings), callback_tokens, emit, clock=clock)
+        database = stores.database
+        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.complaint)
+
+    def _report_once(self) -> None:
+        """Report what is the same for all processes on the database."""
+        for note in self.stores.database.notes():
+            self._emit(OperatorNotice(note))
+        for message, is_near in stray_variables():
+            self._emit(OperatorWarning(message) if is_near else OperatorNotice(message))
+
+    def _start_threads(self, stack: AsyncExitStack) -> None:
+        """Start what works outside the event loop: renewing leases, and capturing log records."""
+        renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens)
+        stack.push_async_callback(renewer.stop)
+        renewer.start()
+        if self._settings.capture_logs and self._settings.max_logs:
+            stack.enter_context(LogCapture(self.stores.jobs, asyncio.get_running_loop()))
+
+    def _tokens(self) -> list[int]:
+        return self.worker.tokens() + self._dispatcher.tokens() + self._poller.tokens()
+
+    async def run(
+        self, state: Mapping[str, Any] | None, context: Context, started: Callable[[], None], stop: asyncio.Event
+    ) -> None:
+        """Work until `stop`, then drain. `state` and `context` are what the application prepared for its requests.
+
+        `started` is called when everything can be used, before observers learn about it.
+        """
+        self.worker.adopt(state, context)
+        loops: tuple[_Loop, ...] = (self._dispatcher, self._poller, self._maintenance, self.status_feed, self.key_reloader)
+        async with asyncio.TaskGroup() as group:
+            working = group.create_task(self._restart_on_error(self.worker.run), name="queue-worker")
+            for loop in loops:
+                group.create_task(self._restart_on_error(loop.run), name=f"queue-{type(loop).__name__.lower()}")
+            started()
+            self._emit(Started(self.stores.location.name, self._settings.concurrency, self._settings.name))
+            await stop.wait()
+            self._report_shutdown()
+            self.status_feed.stop()
+            self.worker.stop()
+            await working
+            # Stopped after the worker: webhooks of requests that end while draining may still be sent.
+            for loop in loops:
+                loop.stop()
+        self._emit(Stopped(self.worker.handed_back))
+
+    def check_due(self) -> None:
+        """Check for due work now, retention included; for callers that have moved the clock."""
+        for service in (self.worker, self._dispatcher, self._poller, self._maintenance):
+            service.wake()
+
+    def _report_shutdown(self) -> None:
+        """Report at once what shutdown waits for: if nothing is printed for half a minute, operators try `kill -9` next."""
+        can_hurry = self.shutdown_signal.listen_for_interrupt(self.hurry)
+        requests, webhooks = len(self.worker.tokens()), len(self._dispatcher.tokens())
+        if requests or webhooks:
+            seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
+            self._emit(Stopping(requests, webhooks, seconds, can_hurry))
+
+    def hurry(self) -> None:
+        """End without waiting for running work: the operator has interrupted the process a second time."""
+        self.worker.hurry()
+        self._dispatcher.hurry()
+        self._poller.hurry()
+
+    async def _restart_on_error(self, run: Callable[[], Awaitable[None]]) -> None:
+        """Run a loop, and start it again if it raises: one defect must not stop the queue."""
+        while True:
+            try:
+                return await run()
+            except Exception as error:
+                self._emit(ServiceError("loop", error, _RESTART_PAUSE))
+                await asyncio.sleep(_RESTART_PAUSE)
+
+
+def _formats(stores: Stores, settings: Settings) -> dict[str, BodyFormat]:
+    """The bodies of webhooks, by the kind of job."""
+    return {
+        REQUEST_FORMAT: RequestFormat(stores.jobs.output, settings),
+        TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, settings),
+    }
+
+
+def _emit_shortage(emit: Emit, shortage: OutboundShortage, retry_in: float) -> None:
+    emit(ServiceError("outbound", shortage, retry_in))

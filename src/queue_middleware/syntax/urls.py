@@ -1,0 +1,94 @@
+"""URLs as they are stored and called: encoded as the WHATWG URL standard does where a browser would encode them. Pure.
+
+Only what has to be encoded changes: characters by the percent-encode sets of path and query, host names by UTS 46 (as IDNA 2008
+lets them), and `.` and `..` in the path; `%xx` stays as it is, and the fragment, which is never sent, is dropped. What a
+browser would silently remove or turn round (tabs, newlines, backslashes, spaces around it) is refused instead: it is a mistake,
+or a trick.
+"""
+
+from __future__ import annotations
+
+import re
+
+import idna
+
+from queue_middleware.errors import InvalidWebhook
+
+MAX_URL = 2048
+"""Characters, encoded."""
+
+_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+_PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_IN_PATH = re.compile(r"""[^\x21-\x7e]|["#<>?^`{}]""")
+"""What is encoded in a path: its `percent-encode set`."""
+_IN_QUERY = re.compile(r"""[^\x21-\x7e]|["#<>']""")
+"""The same of a query: the `special-query percent-encode set`."""
+_HERE = frozenset({".", "%2e"})
+_UP = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
+
+
+def encode_url(url: str, noun: str) -> str:
+    """An `http` or `https` URL, encoded. Raises `InvalidWebhook`, whose reason calls it `noun`."""
+    if _UNCLEAN.search(url):
+        raise InvalidWebhook(f"{noun} contains a backslash or a control character")
+    if url != url.strip():
+        raise InvalidWebhook(f"{noun} begins or ends with a space")
+    parts = _PARTS.match(url)
+    if parts is None:
+        raise InvalidWebhook(f"{noun} must begin with https://")
+    scheme, authority, path, query = parts.groups(default="")
+    encoded = f"{scheme}://{_encoded_authority(authority, noun)}{_encoded_path(path)}{_encoded(_IN_QUERY, query)}"
+    if len(encoded) > MAX_URL:
+        raise InvalidWebhook(f"{noun} is longer than {MAX_URL} characters")
+    return encoded
+
+
+def request_target(encoded: str) -> bytes:
+    """What is asked for of the host of a URL that is encoded: path and query."""
+    parts = _PARTS.match(encoded)
+    path, query = (parts[3] or "/", parts[4] or "") if parts else ("/", "")
+    return f"{path}{query}".encode("ascii")
+
+
+def _encoded_authority(authority: str, noun: str) -> str:
+    if "@" in authority:
+        raise InvalidWebhook(f"{noun} must not contain a user name or password")
+    if " " in authority:
+        raise InvalidWebhook(f"{noun} has no valid host name: it contains a space")
+    if authority.isascii():
+        return authority
+    host, colon, port = authority.partition(":")
+    try:
+        name = idna.encode(host, uts46=True, std3_rules=False).decode("ascii")
+    except UnicodeError:
+        raise InvalidWebhook(f"{noun} has no valid host name") from None
+    return f"{name}{colon}{port}"
+
+
+def _encoded_path(path: str) -> str:
+    encoded = _encoded(_IN_PATH, path)
+    return _without_dots(encoded) if "/." in encoded or "/%2" in encoded else encoded
+
+
+def _without_dots(path: str) -> str:
+    kept: list[str] = []
+    segments = path.split("/")[1:]
+    for place, segment in enumerate(segments):
+        dots = segment.lower()
+        if dots in _UP:
+            del kept[-1:]
+        elif dots not in _HERE:
+            kept.append(segment)
+            continue
+        if place == len(segments) - 1:
+            kept.append("")
+    return "/" + "/".join(kept)
+
+
+def _encoded(outside: re.Pattern[str], text: str) -> str:
+    return outside.sub(lambda found: "".join(f"%{byte:02X}" for byte in _utf8(found[0])), text)
+
+
+def _utf8(text: str) -> bytes:
+    return _SURROGATE.sub("\ufffd", text).encode()

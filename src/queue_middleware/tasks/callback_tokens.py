@@ -1,0 +1,78 @@
+"""The secret ids of a task: 64 hex digits each, derived from a secret of the service, and stored as a hash only.
+
+A provider receives the same id at every attempt, so the service has to be able to derive it again, and a reader of the database
+must not be able to. An id is therefore the HMAC-SHA256 of a salt that is stored, with a secret that is not in the database.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+import re
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from queue_middleware.errors import SettingsError
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.option_parsers import parse_secrets
+from queue_middleware.secret_file import read_or_create
+
+from .models import SecretId
+
+_TOKEN = re.compile(r"[0-9a-f]{64}")
+
+
+def is_token(text: str) -> bool:
+    """Whether the text has the form of a secret id, whether or not it belongs to a task."""
+    return _TOKEN.fullmatch(text) is not None
+
+
+def digest(token: str) -> bytes:
+    """The hash of an id, which is what is stored."""
+    return hashlib.sha256(token.encode()).digest()
+
+
+def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, ...]:
+    """Return the secrets that ids are derived from: the option's, or those in a file beside the database.
+
+    The file is created if it does not exist. Blocking. Raises `SettingsError` for a file that cannot be used.
+    """
+    if option:
+        return option
+    path = database.with_name(f"{database.name}.secret")
+    text = read_or_create(path, lambda: secrets.token_hex(32) + "\n")
+    try:
+        return parse_secrets(text)
+    except SettingsError as error:
+        raise SettingsError(f"{path}: {error.detail}") from None
+
+
+class CallbackIds:
+    """Derives ids. The first secret is used for new tasks; tasks that were made with another secret keep their ids."""
+
+    def __init__(self, secrets: Sequence[bytes]) -> None:
+        self._secrets = tuple(secrets)
+
+    def make(self, kind: SecretId, salt: bytes) -> str:
+        """The id of a new task."""
+        return _derive(self._secrets[0], kind, salt)
+
+    def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
+        """Return a task with ids of its own."""
+        salt = os.urandom(16)
+        signal = digest(self.make(SecretId.SIGNAL, salt)) if spec.signal else None
+        return Task(spec, salt, digest(self.make(SecretId.CALLBACK, salt)), signal, listed)
+
+    def callback_of(self, task: Task) -> str | None:
+        """The callback id of a stored task; None if the secret that it was derived from is not configured any more."""
+        for secret in self._secrets:
+            token = _derive(secret, SecretId.CALLBACK, task.salt)
+            if hmac.compare_digest(digest(token), task.callback):
+                return token
+        return None
+
+
+def _derive(secret: bytes, kind: SecretId, salt: bytes) -> str:
+    return hmac.new(secret, f"{kind}:".encode() + salt, hashlib.sha256).hexdigest()

@@ -1,0 +1,125 @@
+"""Handles the callbacks and signals that external services send for waiting tasks. A secret id is all that authorizes them.
+
+A callback may arrive before the response to the call that caused it, several times, with intermediate states before the final
+result, or too late; only one that is too late is refused.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+from typing import Any
+
+from queue_middleware.background import Lane
+from queue_middleware.errors import AlreadyEnded, BadRequest, UnknownRequest
+from queue_middleware.events import Emit, Finished, TaskProgress
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredResponse
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.syntax.json_text import MISSING, read_json, without_mark
+
+from .callback_auth import Provenance
+from .callback_tokens import digest, is_token
+from .models import Channel, Resolution, Resolved, SecretId, Waiter
+from .polling.response import Failed, Running, error_text, read_callback
+from .polling.templates import read_path
+from .store import WaitingRoom
+
+_SECOND_LOOKUP_DELAY = 0.25
+"""Seconds before an unknown id is looked up again. If the handler has asked for it a moment ago, it may not be stored yet."""
+_JSON: Headers = ((b"content-type", b"application/json"),)
+_MAX_STATUS_LENGTH = 100
+_UNKNOWN_ID = "unknown or expired id"
+_ALREADY_ENDED = "the task has already ended in another way"
+
+
+class Reception:
+    """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
+
+    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Emit) -> None:
+        self._store = store
+        self._verifier = verifier
+        self._emit = emit
+        self._lane = Lane()
+
+    async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
+        """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
+        job = await self.find(SecretId.CALLBACK, callback_id)
+        spec = job.task.spec
+        await self._verifier.check(spec.target, headers, body)
+        if _has_ended(job, Channel.CALLBACK):
+            return
+
+        def read() -> tuple[bytes, Running | Failed | None]:
+            redacted = _redact(callback_id, body)
+            return redacted, read_callback(_parse(redacted), spec.poll, spec.target)
+
+        body, state = await self._lane.run(len(body), read)
+        if isinstance(state, Running):
+            status = (state.status or "")[:_MAX_STATUS_LENGTH]
+            await self._store.note(job.key, status)
+            self._emit(TaskProgress(job.request_id, status))
+        else:
+            await self._resolve(job, Channel.CALLBACK, body, _as_failure(state))
+
+    async def signal(self, token: str, body: bytes) -> Waiter:
+        """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
+        job = await self.find(SecretId.SIGNAL, token)
+        if not _has_ended(job, Channel.SIGNAL):
+            body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
+            await self._resolve(job, Channel.SIGNAL, body, _as_failure(failed))
+        return job
+
+    async def find(self, kind: SecretId, token: str) -> Waiter:
+        """Return the job that this secret id belongs to."""
+        if not is_token(token):
+            raise UnknownRequest(_UNKNOWN_ID)
+        token_hash = digest(token)
+        try:
+            job = await self._store.find(kind, token_hash)
+        except UnknownRequest:
+            await asyncio.sleep(_SECOND_LOOKUP_DELAY)
+            job = await self._store.find(kind, token_hash)
+        stored = job.task.callback if kind is SecretId.CALLBACK else job.task.signal
+        if stored is None or not hmac.compare_digest(stored, token_hash):
+            raise UnknownRequest(_UNKNOWN_ID)
+        return job
+
+    async def _resolve(self, job: Waiter, source: Channel, body: bytes, failure: Failure | None) -> None:
+        response = StoredResponse(200, _JSON, body)
+        outcome = await self._store.resolve(job.key, source, Resolution(response, failure))
+        if outcome is Resolved.TOO_LATE:
+            raise AlreadyEnded(_ALREADY_ENDED)
+        if outcome is Resolved.ENDED:
+            self._emit(Finished.of(job.request_id, 0, failure or response, 0.0))
+
+
+def _has_ended(job: Waiter, source: Channel) -> bool:
+    """Whether a result from this source has ended the job. Raises `AlreadyEnded` if it ended in another way."""
+    if job.state not in FINAL:
+        return False
+    if job.resolved_by is not source:
+        raise AlreadyEnded(_ALREADY_ENDED)
+    return True
+
+
+def _redact(token: str, body: bytes) -> bytes:
+    """Replace the id in the body: providers often echo the URL that they call, and an id must not be stored."""
+    return without_mark(body).replace(token.encode(), b"*" * len(token))
+
+
+def _read_signal(body: bytes) -> tuple[bytes, Failed | None]:
+    content = _parse(body)
+    status = read_path(content, "status")
+    if status not in ("completed", "failed"):
+        raise BadRequest("status of a signal must be 'completed' or 'failed'")
+    return body, Failed(error_text(content) or "the signal has status failed") if status == "failed" else None
+
+
+def _parse(body: bytes) -> Any:
+    if (content := read_json(body)) is MISSING:
+        raise BadRequest("the body is not valid JSON")
+    return content
+
+
+def _as_failure(failed: Failed | None) -> Failure | None:
+    return Failure(ErrorType.PROVIDER_FAILED, failed.error) if failed is not None else None

@@ -1,0 +1,98 @@
+"""The port of tasks: jobs that an external service finishes by callback, signal or poll, and their time-outs.
+
+A job starts to wait with the response of its attempt. The first final result ends it; all later ones are rejected.
+Each docstring is a contract that the conformance suite checks. A method that changes something has committed it durably when
+it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from queue_middleware.errors import QueueError
+from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.task_spec import Task
+
+from .models import (
+    Channel,
+    ClaimedPolls,
+    Places,
+    Poll,
+    Resolution,
+    Resolved,
+    SecretId,
+    TaskPage,
+    TaskRecord,
+    TaskStatus,
+    Wait,
+    Waiter,
+)
+
+Heard = Callable[[JobState | QueueError | None], None]
+"""Called in the event loop with the result of `conclude`, or with the error that prevented it."""
+
+
+class WaitingRoom(Protocol):
+    """One process's view of all tasks."""
+
+    # --- for attempts
+
+    def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
+        """Make a running plain submission a task, as its handler asked for the callback URL; False if the claim is lost."""
+
+    def conclude(
+        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
+    ) -> Awaitable[JobState | None]:
+        """End an attempt of a task, as `Store.complete` and `Store.fail` do for other jobs.
+
+        With `wait` the job awaits an external service from now on, and its response is kept for the polls. A final result
+        that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns the new state of the job;
+        None if the claim is no longer held. Repeated by the same claim it changes nothing and returns the current state.
+        """
+
+    # --- for external services
+
+    async def find(self, secret: SecretId, digest: bytes) -> Waiter:
+        """The job whose secret id has this SHA-256. Raises `UnknownRequest`."""
+
+    async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
+        """Store the final result: end the job and make its webhook due in one transaction, or report that it has ended.
+
+        A queued or delayed job is ended too: a call whose response was lost may have reached its target. While an attempt
+        runs the result is kept until it ends. Raises `UnknownRequest` when retention has deleted the job.
+        """
+
+    async def note(self, key: int, event: str) -> None:
+        """Store an intermediate event, replacing an earlier one. A job that has ended is not changed."""
+
+    # --- for the poller
+
+    async def claim_polls(self, places: Places) -> ClaimedPolls:
+        """Start due polls, the longest due first, as far as `turns.Choice` has capacity for their hosts.
+
+        A host at its limit delays no other, however much is due there; its polls may be put off for some seconds. Each poll
+        starts a lease, as an attempt does; a poll whose lease is lost is due again.
+        """
+
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
+        """Record a poll without a final result; the next one is due in `next_in` seconds, with None there is none.
+
+        `troubles` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
+        """
+
+    # --- for maintenance
+
+    async def time_out(self) -> list[Rescue]:
+        """Fail tasks that have waited too long, some hundreds per call; an empty list when none are left.
+
+        A task with a last poll still to come gets another minute for it.
+        """
+
+    # --- for clients
+
+    async def record(self, request_id: str) -> TaskRecord:
+        """One task, with its response once it has ended. Raises `UnknownRequest` if it is not a task, and `BadRequest`."""
+
+    async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
+        """Tasks of one client (`NewJob.client`), the newest first, all of them or those of one status."""

@@ -1,0 +1,201 @@
+"""Resolves what an attempt calls: the wrapped application or an external host, with the callback URL substituted.
+
+An external host is presented as an ASGI application, so that timeouts, cancellation, limits and retries are the same for both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urljoin
+
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
+from queue_middleware.asgi.replay import App, NoAnswer
+from queue_middleware.asgi.scope import request_origin
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
+from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest
+from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.guard import parse_url
+from queue_middleware.settings import Settings
+from queue_middleware.syntax.hosts import is_among, origin_of
+from queue_middleware.webhooks.formats.user_agent import USER_AGENT
+
+from .callback_tokens import CallbackIds
+from .placeholders import fill, fill_address
+
+MOST_REDIRECTS = 10
+_URL_LABEL = "the target"
+"""Names the URL in the texts of errors."""
+_HEAD_TIMEOUT = 86400.0
+"""Seconds until the head of a response; the time limit of an attempt is shorter."""
+_MAX_BUSY_DELAY = 30.0
+"""The longest wait, in seconds, before a call that could not be started is tried again."""
+_FOLLOWED_STATUSES = frozenset({301, 302, 303, 307, 308})
+_CREDENTIAL = re.compile(rb"auth|cookie|key|token|secret|passw|credential|session|signature")
+"""Parts of the names of headers with credentials. Providers have names of their own: `xi-api-key`, `x-goog-api-key`."""
+_BODY_HEADERS = frozenset({b"content-type", b"content-encoding", b"content-language", b"content-location"})
+
+_SECRET_MISSING = Failure(
+    ErrorType.RUNNER_SERVER_ERROR, "the secret that this request's callback URL was made from is no longer in callback_secret"
+)
+
+
+def callback_url(base: str, callback_id: str) -> str:
+    """The callback URL that a provider calls."""
+    return f"{base}/v1/callbacks/{callback_id}"
+
+
+class Aim(Value, frozen=True):
+    """What an attempt calls, and with which request."""
+
+    app: App
+    request: StoredRequest
+    secret: str | None = None
+    """The callback id, if the request holds it; it has to be removed from the response before that is stored."""
+
+
+class Targets:
+    """Resolves targets, and builds the callback URLs that their requests hold."""
+
+    def __init__(self, app: App, outbound: Outbound, tokens: CallbackIds, settings: Settings) -> None:
+        self._app = app
+        self._outbound = outbound
+        self._tokens = tokens
+        self._settings = settings
+        self._proxy_headers = ProxyHeaders(settings.proxy_headers)
+
+    def aim(self, request: StoredRequest, task: Task) -> Aim:
+        """What an attempt of a task calls. Raises nothing: a target that cannot be called fails when it is called."""
+        spec, callback_id, target = task.spec, None, task.spec.target
+        if spec.callback:
+            callback_id = self._tokens.callback_of(task)
+            if callback_id is None:
+                return Aim(_failing_app(_SECRET_MISSING), request)
+            url = callback_url(spec.base, callback_id)
+            request, target = fill(request, url), fill_address(target, url)
+        if spec.outside:
+            call = _ExternalTarget(self._outbound, self._settings.task_targets, request, target, self._proxy_headers)
+            return Aim(call, request, callback_id)
+        return Aim(self._app, request, callback_id)
+
+    def without_proxies(self, headers: Headers) -> Headers:
+        """The headers without those that proxies set about the client: they are for the wrapped application only."""
+        return tuple(pair for pair in headers if not self._proxy_headers.sets(pair[0]))
+
+    def expect(self, request: StoredRequest) -> Task:
+        """The task that is stored for a handler that asks for its callback URL."""
+        base = self._settings.public_url or request_origin(request)
+        return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
+
+    def secret_of(self, task: Task) -> str:
+        """The callback id of a stored task. Raises `QueueError` if the secret that it was derived from is gone."""
+        callback_id = self._tokens.callback_of(task)
+        if callback_id is None:
+            raise QueueError(_SECRET_MISSING.detail)
+        return callback_id
+
+
+class _ExternalTarget:
+    """One call of an external host, in the form of an ASGI application."""
+
+    def __init__(
+        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, url: str, proxy_headers: ProxyHeaders
+    ) -> None:
+        self._outbound = outbound
+        self._hosts = hosts
+        self._method = request.method
+        self._headers = _with_defaults(request.headers)
+        self._body = request.body
+        self._url = url
+        self._proxy_headers = proxy_headers
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Call, follow redirects, and pass the response on. Raises `NoAnswer`."""
+        try:
+            for _ in range(MOST_REDIRECTS + 1):
+                if await self._call_when_free(send):
+                    return
+        except (InvalidWebhook, OutboundRefused) as refused:
+            raise _refusal(refused.detail) from None
+        except OutboundError as failed:
+            raise NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
+        raise _refusal(f"more than {MOST_REDIRECTS} redirects")
+
+    async def _call_when_free(self, send: Any) -> bool:
+        """Make one hop once a connection is free, within the attempt's time limit. Returns whether it was the last."""
+        waits = 0
+        while True:
+            try:
+                return await self._call(send)
+            except OutboundBusy:  # raised before anything was sent
+                waits += 1
+                await asyncio.sleep(exponential(waits, longest=_MAX_BUSY_DELAY))
+
+    async def _call(self, send: Any) -> bool:
+        """Make one hop. Returns whether it was the last."""
+        parsed = parse_url(self._url, _URL_LABEL)
+        if not may_call(parsed.host, self._hosts):
+            raise _refusal(f"{parsed.host} is not in task_targets")
+        async with self._outbound.open(
+            self._method, self._url, self._headers, self._body, _HEAD_TIMEOUT, _URL_LABEL
+        ) as response:
+            location = dict(response.headers).get(b"location")
+            if response.status in _FOLLOWED_STATUSES and location is not None:
+                self._redirect(response.status, _join(self._url, location.decode("latin-1")))
+                return False
+            await send({"type": "http.response.start", "status": response.status, "headers": response.headers})
+            async for chunk in response.chunks:
+                await send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+        return True
+
+    def _redirect(self, status: int, url: str) -> None:
+        """Prepare the next hop as browsers do (WHATWG Fetch standard, "HTTP-redirect fetch").
+
+        Another origin receives no credentials and no headers of proxies.
+        """
+        parse_url(url, _URL_LABEL)
+        dropped: set[bytes] = set()
+        if origin_of(self._url) != origin_of(url):
+            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy_headers.sets(name)}
+        if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
+            self._method, self._body = "GET", b""
+            dropped |= _BODY_HEADERS
+        self._headers = tuple(pair for pair in self._headers if pair[0] not in dropped)
+        self._url = url.partition("#")[0]
+
+
+def may_call(host: str, hosts: Sequence[str]) -> bool:
+    """Whether tasks may call this host."""
+    return is_among(host, hosts)
+
+
+def _join(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        raise _refusal("the target redirects to a Location that is not a valid URL") from None
+
+
+def _with_defaults(headers: Headers) -> Headers:
+    """The task's headers, completed with those that every call has."""
+    kept = tuple(pair for pair in headers if pair[0] != b"host")
+    present = {name for name, _ in kept}
+    defaults = ((b"user-agent", USER_AGENT.encode()), (b"accept", b"*/*"), (b"accept-encoding", b"identity"))
+    return (*kept, *(pair for pair in defaults if pair[0] not in present))
+
+
+def _refusal(detail: str) -> NoAnswer:
+    return NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_REFUSED, detail))
+
+
+def _failing_app(failure: Failure) -> App:
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        raise NoAnswer(failure)
+
+    return app

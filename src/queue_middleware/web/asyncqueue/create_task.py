@@ -1,0 +1,198 @@
+"""Checks and stores a new task, which calls the wrapped application or an external host."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+from queue_middleware.asgi.headers import LARGEST_BLOCK, read_headers
+from queue_middleware.asgi.proxy_headers import ProxyHeaders
+from queue_middleware.background import Lane
+from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
+from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
+from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
+from queue_middleware.jobs.mount import read_mount
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.outbound.guard import parse_url
+from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.syntax.urls import encode_url
+from queue_middleware.tasks.models import TaskRecord, TaskStatus
+from queue_middleware.tasks.placeholders import fill_address, holds_place, holds_place_in
+from queue_middleware.tasks.representation import PRIORITIES
+from queue_middleware.tasks.target import callback_url, may_call
+from queue_middleware.web.path_rules import PathRules, check_length
+from queue_middleware.web.request import QueueRequest
+from queue_middleware.web.urls import base_url, client_address, host_of, server_address
+from queue_middleware.worker.starts import Submission
+
+from .schema import TaskRequest, check_due, read_task
+
+_FIELD = "targetUrl"
+_UNENCODED = re.compile(r"[^\x21-\x7e]")
+_SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
+"""A callback URL of realistic length. Targets are checked with it in place of the placeholder."""
+
+
+class Created(NamedTuple):
+    """A new task, and the secrets that only its creator receives."""
+
+    record: TaskRecord
+    secrets: dict[str, str]
+
+
+class TaskCreator:
+    """Creates the tasks of one queue."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._settings = runtime.settings
+        self._paths = PathRules(runtime.settings)
+        self._proxy = ProxyHeaders(runtime.settings.proxy_headers, runtime.settings.task_headers_allow)
+        self._lane = Lane()
+
+    async def create(self, request: QueueRequest[Any], body: bytes) -> tuple[Submission, Created]:
+        """Store a task. Raises a `QueueError` if it is not accepted.
+
+        Send the response inside `with` of the returned submission.
+        """
+        asked = await self._lane.run(len(body), read_task, body, self._settings.max_wait)
+        check_due(asked.due_at, self._runtime.time(), self._settings.max_delay)
+        if asked.on_complete is not None:
+            with _as_bad_request():
+                asked = asked.replace(on_complete=self._runtime.check_webhook(asked.on_complete, "onCompleteUrl"))
+        if asked.poll is not None:
+            self._refuse_reserved("pollConfig.headers", (name.lower().encode("ascii") for name in asked.poll.headers))
+        external = not asked.target.startswith("/")
+        if external:
+            with _as_bad_request():
+                asked = asked.replace(target=encode_url(asked.target, _FIELD))
+        stored = self._external(request, asked) if external else self._internal(request, asked)
+        spec = TaskSpec(
+            base=base_url(request.scope, self._settings),
+            wait=asked.wait,
+            callback=holds_place(stored) or (external and holds_place_in(asked.target)),
+            signal=asked.signal,
+            target=asked.target,
+            method=asked.method,
+            outside=external,
+            timeout=asked.timeout,
+            backoff=asked.backoff,
+            provider=asked.provider,
+            poll=asked.poll,
+        )
+        task = self._runtime.new_task(spec, listed=True)
+        new = self._new_job(request, asked, stored, task)
+        submission = await self._runtime.submit(new)
+        return submission, Created(_record(submission.receipt.request_id, new, spec), self._secrets_of(task))
+
+    def _internal(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
+        """A call of the wrapped application, on behalf of the client that a proxy saw when the task was created."""
+        self._refuse_reserved("headers", (name for name, _ in asked.headers))
+        path, _, query = asked.target.partition("#")[0].partition("?")
+        check_length(path, query.encode())
+        self._paths.check(path)
+        if _UNENCODED.search(query) or not path.isascii():
+            raise BadRequest(f"{_FIELD} contains characters that have to be percent-encoded")
+        host = (b"host", host_of(request.scope).encode("latin-1"))
+        own = tuple(pair for pair in asked.headers if pair[0] != b"host")
+        given = {name for name, _ in own}
+        client = (pair for pair in self._proxy.about_client(request.scope["headers"]) if pair[0] not in given)
+        headers = (host, *own, *client)
+        raw_path = (request.address.root + path).encode("ascii")
+        return self._request(request, asked, headers, raw_path, query.encode("ascii"))
+
+    def _external(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
+        """A call of an external host, which has to be allowed by the operator and by the outbound guard."""
+        with _as_bad_request():
+            filled = fill_address(asked.target, _SAMPLE)
+            parsed = parse_url(filled, _FIELD)
+            if not may_call(parsed.host, self._settings.task_targets):
+                raise NotAllowed(f"tasks may not call {parsed.host}; the option 'task_targets' lists the allowed hosts")
+            self._runtime.guard.check_url(filled, _FIELD)
+        if self._runtime.guard.is_opened(parsed.host):
+            # Hosts in the operator's own network trust this service as they trust a proxy.
+            self._refuse_reserved("headers", (name for name, _ in asked.headers))
+        # The full URL is in the task spec; only what may be logged is stored here.
+        return self._request(request, asked, asked.headers, f"{parsed.scheme}://{parsed.host}".encode(), b"")
+
+    def _request(
+        self, request: QueueRequest[Any], asked: TaskRequest, headers: Headers, raw_path: bytes, query: bytes
+    ) -> StoredRequest:
+        read = read_headers(headers, self._proxy.sets)
+        if read.size > LARGEST_BLOCK:
+            raise BadRequest(f"headers: the call would have {read.size} bytes of headers; the maximum is {LARGEST_BLOCK}")
+        return StoredRequest(
+            method=asked.method,
+            root_path=request.scope.get("root_path", ""),
+            raw_path=raw_path,
+            query=query,
+            headers=read.replayed,
+            client=client_address(request.scope),
+            server=server_address(request.scope),
+            scheme=request.scope.get("scheme", "http"),
+            http_version=request.scope.get("http_version", "1.1"),
+            body=asked.body,
+            mount=read_mount(request.scope),
+        )
+
+    def _refuse_reserved(self, field: str, names: Iterable[bytes]) -> None:
+        for name in names:
+            if self._proxy.is_reserved(name):
+                raise BadRequest(
+                    f"{field} contains {name.decode()[:64]!r}, in which a proxy in front of the service names its client; "
+                    f"remove it, or ask the operator to add it to the option 'task_headers_allow'"
+                )
+
+    def _new_job(self, request: QueueRequest[Any], asked: TaskRequest, stored: StoredRequest, task: Task) -> NewJob:
+        return NewJob(
+            request=stored,
+            client=request.client,
+            retry=RetryPolicy(1 + asked.retries, backoff=asked.backoff),
+            priority=PRIORITIES - asked.priority,
+            webhook=asked.on_complete,
+            due_at=asked.due_at,
+            task=task,
+        )
+
+    def _secrets_of(self, task: Task) -> dict[str, str]:
+        callback_id, token = self._runtime.secrets_of(task)
+        secrets: dict[str, str] = {}
+        if task.spec.callback:
+            secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base, callback_id)}
+        if task.spec.signal:
+            secrets["signalToken"] = token
+        return secrets
+
+
+def _record(request_id: str, new: NewJob, spec: TaskSpec) -> TaskRecord:
+    """The task as it was stored; it may have been started since."""
+    key, _ = parse_request_id(request_id)
+    created_at = key >> SEQUENCE_BITS
+    delayed = new.due_at is not None and new.due_at > created_at
+    job = Job(
+        key=key,
+        request_id=request_id,
+        state=JobState.DELAYED if delayed else JobState.QUEUED,
+        attempt=0,
+        position=None,
+        progress=None,
+        created_at=created_at,
+        started_at=None,
+        finished_at=None,
+        status=None,
+        failure=None,
+        client=new.client,
+    )
+    status = TaskStatus.DELAYED if delayed else TaskStatus.PENDING
+    return TaskRecord(job, spec, status, new.priority, new.retry.max_attempts, new.due_at, new.webhook)
+
+
+@contextmanager
+def _as_bad_request() -> Iterator[None]:
+    """AsyncQueue has one status for every invalid field."""
+    try:
+        yield
+    except InvalidWebhook as error:
+        raise BadRequest(error.detail) from None

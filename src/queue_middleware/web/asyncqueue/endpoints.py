@@ -1,0 +1,222 @@
+"""AsyncQueue's endpoints below `{prefix}/v1`: tasks, callbacks and signals (docs/reference/protocols/asyncqueue.md)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from urllib.parse import parse_qsl
+
+from starlette.types import Scope
+
+from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
+from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.models import PART, Cancelled, Headers, StoredResponse
+from queue_middleware.jobs.states import FINAL
+from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.tasks.models import SecretId, TaskRecord, TaskStatus
+from queue_middleware.tasks.polling.providers import providers_body
+from queue_middleware.tasks.representation import created_body, error_body, page_body, task_body, task_frame
+from queue_middleware.tasks.results import measure, serialize
+from queue_middleware.web.auth import address_of
+from queue_middleware.web.path_rules import check_query
+from queue_middleware.web.rate_limit import LookupLimiter
+from queue_middleware.web.request import MAX_CALLBACK_BYTES, BodyReader, Endpoint, QueueRequest
+
+from .create_task import TaskCreator
+from .routes import CHANGING, PUBLIC, TaskOperation, TaskRoute, find_task_route
+
+PREFIX = "/v1/"
+MAX_PAGE = 100
+"""Tasks on one page of a list."""
+MAX_POLL_SECONDS = 25.0
+"""Some servers and proxies wait no longer than 30."""
+_NO_TASK = "Task not found"
+_NO_CALLBACK = "Invalid or expired callback ID"
+_NO_SIGNAL = "Invalid or expired signal token"
+
+Request = QueueRequest[TaskRoute]
+
+
+class TaskEndpoints:
+    """Everything below `/v1`."""
+
+    def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:
+        self._runtime = runtime
+        self._bodies = bodies
+        self._callback_bodies = BodyReader(runtime.settings.max_request_body, MAX_CALLBACK_BYTES, runtime.settings.body_timeout)
+        self._creator = TaskCreator(runtime)
+        self._limiter: LookupLimiter | None = None
+        handlers: dict[TaskOperation, Callable[[Request], Awaitable[None]]] = {
+            TaskOperation.CREATE: self._create,
+            TaskOperation.LIST: self._list,
+            TaskOperation.READ: self._read,
+            TaskOperation.CANCEL: self._cancel,
+            TaskOperation.CALLBACK: self._callback,
+            TaskOperation.SIGNAL: self._signal,
+            TaskOperation.PROVIDERS: self._providers,
+        }
+        self._endpoints = {
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
+        }
+
+    def match(self, request: Request) -> Endpoint:
+        """Find the endpoint of a request whose path below the prefix begins with `PREFIX`.
+
+        Raises `UnknownRoute`, `MethodNotAllowed`.
+        """
+        method = request.scope["method"]
+        request.body_unread = method == "POST"
+        _hide_path(request.scope)
+        request.route = route = find_task_route(method, request.address.rest.removeprefix("/v1"))
+        return self._endpoints[route.operation]
+
+    def error_response(self, request: Request, error: QueueError) -> tuple[int, bytes, Headers]:
+        """AsyncQueue's shape of an error."""
+        return error.status, error_body(error.detail), error.headers
+
+    # --- tasks
+
+    async def _create(self, request: Request) -> None:
+        try:
+            body = await self._bodies.read(request, request.headers)
+            submission, created = await self._creator.create(request, body)
+        finally:
+            self._bodies.done(request)
+        with submission:
+            request.request_id = created.record.job.request_id
+            await request.respond(201, created_body(*created))
+
+    async def _list(self, request: Request) -> None:
+        if request.identity is None:
+            raise NotAllowed("listing tasks needs authentication; set the option 'api_keys' or pass 'authenticate'")
+        parameters = _parameters(request)
+        status = parameters.get("status") or None
+        if status is not None and status not in set(TaskStatus):
+            raise BadRequest(f"status is {status[:64]!r}; expected one of {', '.join(TaskStatus)}")
+        limit = _integer(parameters, "limit", 20, 1, MAX_PAGE)
+        offset = _integer(parameters, "offset", 0, 0, 2**53)
+        page = await self._runtime.tasks(request.client, TaskStatus(status) if status else None, limit=limit, offset=offset)
+        await request.respond(200, page_body(page, limit, offset))
+
+    async def _read(self, request: Request) -> None:
+        seconds = _integer(_parameters(request), "wait", 0, 0, 10**6)
+        record = await self._own_task(request)
+        if seconds and record.job.state not in FINAL:
+            record = await self._wait_for_change(request, record, min(seconds, MAX_POLL_SECONDS))
+        await self._respond_with(request, record)
+
+    async def _wait_for_change(self, request: Request, record: TaskRecord, seconds: float) -> TaskRecord:
+        """Return the task once its status changes, `seconds` have passed, or the process shuts down."""
+        task_id = record.job.request_id
+        try:
+            async with asyncio.timeout(seconds), self._runtime.follow(task_id, request.send) as follower:
+                began = record = await self._runtime.task(task_id)
+                while record.status is began.status and record.job.state not in FINAL:
+                    await follower.news(seconds)
+                    if follower.ended:
+                        break
+                    record = await self._runtime.task(task_id)
+        except TimeoutError:
+            return await self._runtime.task(task_id)
+        return record
+
+    async def _cancel(self, request: Request) -> None:
+        record = await self._own_task(request)
+        if await self._runtime.cancel(record.job.request_id) is Cancelled.FINISHED:
+            raise AlreadyEnded(f"the task has already ended: {record.status}")
+        await self._respond_with(request, await self._runtime.task(record.job.request_id))
+
+    async def _own_task(self, request: Request) -> TaskRecord:
+        """The task that the path names. Raises `UnknownRequest`, `Forbidden`."""
+        try:
+            record = await self._runtime.task(request.route.id)
+        except UnknownRequest:
+            raise UnknownRequest(_NO_TASK) from None
+        if request.identity is not None and record.job.identity != request.identity:
+            raise Forbidden("this task belongs to another submitter")
+        request.request_id = record.job.request_id
+        return record
+
+    async def _respond_with(self, request: Request, record: TaskRecord) -> None:
+        response = record.response
+        if response is None or (response.parts == 0 and len(response.body) <= PART):
+            await request.respond(200, task_body(record))
+        else:
+            await self._respond_in_chunks(request, record, response)
+
+    async def _respond_in_chunks(self, request: Request, record: TaskRecord, response: StoredResponse) -> None:
+        """Read a long result twice instead of holding it in memory: the length of its JSON is sent before the JSON."""
+        chunks = partial(pieces_of, self._runtime.output, record.job.key, response)
+        encoding = await measure(chunks(), response.size)
+        before, after = task_frame(record, encoding)
+        await request.start_json(200, len(before) + encoding.length + len(after))
+        await request.send({"type": "http.response.body", "body": before, "more_body": True})
+        async for chunk in serialize(chunks(), encoding):
+            await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
+        await request.send({"type": "http.response.body", "body": after})
+
+    # --- callbacks and signals
+
+    async def _callback(self, request: Request) -> None:
+        reception = self._runtime.reception
+        try:
+            # Looked up before the body is read: a body for an unknown id takes no memory.
+            await reception.find(SecretId.CALLBACK, request.route.id)
+            body = await self._callback_bodies.read(request, request.headers)
+            await reception.callback(request.route.id, request.headers, body)
+        except UnknownRequest:
+            self._count_failed_lookup(request)
+            raise UnknownRequest(_NO_CALLBACK) from None
+        finally:
+            self._callback_bodies.done(request)
+        await request.respond(200, b'{"ok": true}')
+
+    async def _signal(self, request: Request) -> None:
+        reception = self._runtime.reception
+        try:
+            await reception.find(SecretId.SIGNAL, request.route.id)
+            body = await self._callback_bodies.read(request, request.headers)
+            waiter = await reception.signal(request.route.id, body)
+        except UnknownRequest:
+            self._count_failed_lookup(request)
+            raise UnknownRequest(_NO_SIGNAL) from None
+        finally:
+            self._callback_bodies.done(request)
+        await request.respond(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
+
+    def _count_failed_lookup(self, request: Request) -> None:
+        if self._limiter is None:
+            self._limiter = LookupLimiter()
+        self._limiter.count(address_of(request.scope))
+
+    async def _providers(self, request: Request) -> None:
+        await request.respond(200, providers_body())
+
+
+def _hide_path(scope: Scope) -> None:
+    """Remove secret ids from the path of the scope, which servers write to their access logs when the response starts.
+
+    Done before any check: a provider may probe the URL with GET first, or call it during shutdown.
+    """
+    for name in ("callbacks", "signals"):
+        before, found, _ = scope["path"].partition(f"/v1/{name}/")
+        if found:
+            scope["path"] = f"{before}{found}hidden"
+            scope["raw_path"] = scope["path"].encode()
+
+
+def _parameters(request: Request) -> dict[str, str]:
+    query: bytes = request.scope["query_string"]
+    check_query(query)
+    return dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+
+
+def _integer(parameters: dict[str, str], name: str, default: int, least: int, most: int) -> int:
+    text = parameters.get(name, "")
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) <= 20) or not least <= int(text) <= most:
+        raise BadRequest(f"{name} is {text[:64]!r}; expected a whole number from {least} to {most}")
+    return int(text)

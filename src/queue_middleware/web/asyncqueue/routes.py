@@ -1,0 +1,59 @@
+"""The routes of AsyncQueue below `/v1`: which path means what, with which method."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from queue_middleware.errors import MethodNotAllowed, UnknownRoute
+from queue_middleware.jobs.struct import Value
+
+
+class TaskOperation(StrEnum):
+    """What a route does."""
+
+    CREATE = "create"
+    LIST = "list"
+    READ = "read"
+    CANCEL = "cancel"
+    CALLBACK = "callback"
+    SIGNAL = "signal"
+    PROVIDERS = "providers"
+
+
+ROUTES: dict[tuple[str, ...], dict[str, TaskOperation]] = {
+    ("tasks",): {"POST": TaskOperation.CREATE, "GET": TaskOperation.LIST},
+    ("tasks", "*"): {"GET": TaskOperation.READ},
+    ("tasks", "*", "cancel"): {"POST": TaskOperation.CANCEL},
+    ("callbacks", "*"): {"POST": TaskOperation.CALLBACK},
+    ("signals", "*"): {"POST": TaskOperation.SIGNAL},
+    ("providers",): {"GET": TaskOperation.PROVIDERS},
+}
+"""The words of a path behind `/v1`; a star stands for an id."""
+
+PUBLIC = frozenset({TaskOperation.CALLBACK, TaskOperation.SIGNAL, TaskOperation.PROVIDERS})
+"""What needs no key: an id that is secret, or nothing that is."""
+
+
+CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.SIGNAL})
+"""What changes something for the visitor of a page. A callback does so for nobody but who knows its id."""
+
+
+class TaskRoute(Value, frozen=True):
+    """Where a path leads."""
+
+    operation: TaskOperation
+    id: str = ""
+    """Of a task, a callback or a signal, as it was given."""
+
+
+def find_task_route(method: str, path: str) -> TaskRoute:
+    """The route of a percent-encoded path behind `/v1`. Raises `UnknownRoute`, `MethodNotAllowed`."""
+    words = path.removesuffix("/").split("/")[1:]
+    route = ROUTES.get(tuple(word if place != 1 else "*" for place, word in enumerate(words)))
+    if route is None or "" in words:
+        # Not repeated: it may hold a secret.
+        raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")
+    allowed = {**route, "HEAD": route["GET"]} if "GET" in route else route
+    if method not in allowed:
+        raise MethodNotAllowed(f"method {method} is not allowed here; use {', '.join(route)}", ", ".join(route))
+    return TaskRoute(allowed[method], words[1] if len(words) > 1 else "")

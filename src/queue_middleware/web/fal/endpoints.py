@@ -1,0 +1,184 @@
+"""fal's queue endpoints in both URL forms (docs/reference/protocols/fal.md, sections 1, 3, 5, 6 and 13)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+
+from queue_middleware.asgi.scope import origin
+from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
+from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
+from queue_middleware.jobs.ids import is_request_id
+from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
+from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.web.auth import Access
+from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
+from queue_middleware.web.result_headers import served_headers
+from queue_middleware.web.urls import base_url, host_of
+
+from . import openapi, responses
+from .event_ids import read_resume_point
+from .logs import LogCache
+from .responses import Links
+from .routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
+from .status_stream import StatusStream
+from .submit import SubmissionReader
+
+Request = QueueRequest[Route]
+
+
+class FalEndpoints:
+    """Everything that belongs to fal's protocol."""
+
+    def __init__(self, runtime: Runtime, access: Access, bodies: BodyReader) -> None:
+        self._runtime = runtime
+        self._access = access
+        self._settings = runtime.settings
+        self._app = runtime.settings.queue_app
+        self._submissions = SubmissionReader(runtime, bodies)
+        self._logs = LogCache(runtime.logs)
+        handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
+            Operation.SUBMIT: self._submit,
+            Operation.STATUS: self._status,
+            Operation.STREAM: self._stream,
+            Operation.RESPONSE: self._response,
+            Operation.CANCEL: self._cancel,
+            Operation.KEYS: self._keys,
+            Operation.DOCUMENT: self._document,
+        }
+        self._endpoints = {
+            operation: Endpoint(handler, operation in CHANGING, operation in PUBLIC) for operation, handler in handlers.items()
+        }
+
+    def match(self, request: Request) -> Endpoint:
+        """Find the endpoint of a request. Raises `UnknownRoute`, `MethodNotAllowed`."""
+        address = request.address
+        find = find_host_route if address.at_host else find_route
+        request.route = route = find(request.scope["method"], address.rest)
+        if self._app is not None and route.app:
+            _check_app(self._app, route.app)
+        request.body_unread = route.operation is Operation.SUBMIT
+        return self._endpoints[route.operation]
+
+    def error_response(self, request: Request, error: QueueError) -> tuple[int, bytes, Headers]:
+        """Fal's shape of an error; the response names the request that was asked about."""
+        route: Route | None = getattr(request, "route", None)
+        if route is not None and is_request_id(route.request_id):
+            request.request_id = route.request_id.lower()
+        if isinstance(error, UnknownRequest):
+            return 404, responses.NOT_FOUND, ()
+        return error.status, *responses.error_response(error)
+
+    async def _submit(self, request: Request) -> None:
+        links = self._links(request)  # may be refused, and then nothing is stored
+        with await self._submissions.submit(request) as receipt:
+            request.request_id = receipt.request_id
+            await request.respond(200, responses.submitted_body(receipt.request_id, receipt.position, links))
+
+    async def _status(self, request: Request) -> None:
+        job = await self._runtime.job(_request_id(request))
+        _check_submitter(request, job)
+        request.request_id = job.request_id
+        # Read after the job: a job that had ended by then has all its lines.
+        entries = await self._logs.get(job) if responses.wants_logs(request.scope["query_string"]) else None
+        body = responses.status_body(job, self._links(request), entries)
+        await request.respond(200 if responses.is_over(job) else 202, body)
+
+    async def _stream(self, request: Request) -> None:
+        request_id = _request_id(request)
+        links = self._links(request)
+        lines = responses.wants_logs(request.scope["query_string"])
+        async with self._runtime.follow(request_id, request.send, lines=lines) as follower:
+            job = follower.glance.job
+            _check_submitter(request, job)
+            request.request_id = job.request_id
+            resume = read_resume_point(request.scope["headers"])
+            if resume.ended and responses.is_over(job):
+                await request.respond_empty()  # 204 keeps `EventSource` from reconnecting
+                return
+
+            def render(job: Job, entries: str | None) -> bytes:
+                return responses.status_body(job, links, entries)
+
+            await StatusStream(request, follower, resume, render, self._runtime.logs).run()
+
+    async def _response(self, request: Request) -> None:
+        result = await self._result(request)
+        request.request_id = result.job.request_id
+        if result.job.failure is not None:
+            failure = result.job.failure
+            await request.respond(STATUS[failure.error_type], failure_body(failure), failure_headers(failure))
+        else:
+            await self._send_stored_response(request, result)
+
+    async def _result(self, request: Request) -> Result:
+        request_id = _request_id(request)
+        if request.identity is not None:  # also before there is a result: its existence is not for other submitters to learn
+            _check_submitter(request, await self._runtime.job(request_id))
+        return await self._runtime.result(request_id)
+
+    async def _send_stored_response(self, request: Request, result: Result) -> None:
+        """Send status, headers and body as the application returned them. A chunked body is sent while it is read."""
+        response = result.response
+        if response is None:
+            raise UnknownRequest("the result is no longer stored")
+        # The first chunk is read before anything is sent: if retention has deleted the result, the response is 404. If a later
+        # chunk is missing, the connection breaks off, so that no client takes a prefix for the whole.
+        chunks = pieces_of(self._runtime.output, result.job.key, response)
+        chunk = await anext(chunks)
+        kept = served_headers(response.headers, request.scope["headers"], external=result.external)
+        headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
+        headers.append((b"x-fal-request-id", result.job.request_id.encode()))
+        await request.start(response.status, headers)
+        for _ in range(response.parts):
+            await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
+            chunk = await anext(chunks)
+        await request.send({"type": "http.response.body", "body": chunk})
+
+    async def _cancel(self, request: Request) -> None:
+        request_id = _request_id(request)
+        if request.identity is not None:
+            _check_submitter(request, await self._runtime.job(request_id))
+        outcome = await self._runtime.cancel(request_id)
+        request.request_id = request_id.lower()
+        if outcome is Cancelled.FINISHED:
+            await request.respond(400, responses.ALREADY_COMPLETED)
+        else:
+            await request.respond(202, responses.CANCEL_REQUESTED)
+
+    async def _keys(self, request: Request) -> None:
+        keys = await self._runtime.keys()
+        await request.respond(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
+
+    async def _document(self, request: Request) -> None:
+        access, max_wait = self._access, self._settings.max_wait
+        await request.respond(200, openapi.document(self._links(request).base, access.is_asked, access.takes_keys, max_wait))
+
+    def _links(self, request: Request) -> Links:
+        """The URLs for this client, in the form that it used."""
+        scope, app, public = request.scope, request.route.app, self._settings.public_url
+        if request.address.at_host:
+            # The host is the one that the client used; only the scheme is better known from `public_url`.
+            scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
+            return Links(origin(scheme, host_of(scope), scope.get("root_path", "")) + app, response_end="")
+        base = base_url(scope, self._settings)
+        return Links(f"{base}/run{app}", response_end="") if app else Links(base)
+
+
+def _request_id(request: Request) -> str:
+    """The id in the path. An id in another form raises `UnknownRequest`, like any id that is not stored."""
+    if not is_request_id(request.route.request_id):
+        raise UnknownRequest("the id is not a request id")
+    return request.route.request_id
+
+
+def _check_app(served: str, app: str) -> None:
+    if not app.endswith(f"/{served}"):  # a namespace may precede it
+        raise UnknownRoute(f"this queue serves the app {served!r}, not {app[1:200]!r}")
+
+
+def _check_submitter(request: Request, job: Job) -> None:
+    """A request of another submitter looks like one that does not exist."""
+    if request.identity is not None and job.identity != request.identity:
+        raise UnknownRequest("submitted with another identity")

@@ -1,0 +1,167 @@
+"""Which part of a request's path is the server's root, which is our prefix, and what is left behind them."""
+
+from __future__ import annotations
+
+import re
+import sys
+from functools import lru_cache
+from typing import Any
+from urllib.parse import quote
+
+from starlette.types import Scope
+
+from queue_middleware.asgi.scope import origin
+from queue_middleware.errors import BadRequest
+from queue_middleware.jobs.struct import Value
+from queue_middleware.settings import Settings
+from queue_middleware.syntax.hosts import canonical_authority
+
+_HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
+_NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")
+"""RFC 9112 §3.2, RFC 3986 §3.2.2."""
+_MOST_LAYERS = 64
+"""Middlewares that are looked behind; one may wrap itself."""
+_MAX_CACHED_PATH = 512
+"""Characters. Shorter paths are cached, because clients poll the same ones."""
+_LONGEST_HOST = 300
+"""Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
+
+
+class Address(Value, frozen=True):
+    """A request to the queue. Both parts are percent-encoded, as they came."""
+
+    root: str
+    """In front of the prefix; what the server or a mount took for itself."""
+    rest: str
+    """Behind the prefix, or the whole path where there is none."""
+    at_host: bool = False
+    """Whether it came to one of the hosts whose paths are all the queue's."""
+
+
+def is_ours(scope: Scope, prefix: str, root: str = "") -> bool:
+    """Whether the path is the prefix or below it. `root`: the application's root path, where the server names none."""
+    return _start(scope["path"], scope.get("root_path") or root, prefix) is not None
+
+
+def declared_root(app: object) -> str:
+    """What `FastAPI(root_path=…)` says, also behind middlewares around it; FastAPI puts it into the scope by itself.
+
+    Only FastAPI is asked: of Flask and Quart `root_path` is a folder.
+    """
+    fastapi = sys.modules.get("fastapi")
+    for _ in range(_MOST_LAYERS):
+        if app is None or fastapi is None:
+            break
+        if isinstance(app, fastapi.FastAPI):
+            return str(app.root_path)
+        app = getattr(app, "app", None)
+    return ""
+
+
+def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
+    """Whether it is addressed to one of these hosts (lower case, with the port that is meant or for any without)."""
+    for name, value in scope["headers"]:
+        if name == b"host":
+            return len(value) <= _LONGEST_HOST and not hosts.isdisjoint(_spellings(value))
+    return False
+
+
+@lru_cache(maxsize=256)
+def _spellings(host: bytes) -> tuple[bytes, ...]:
+    """A host as it came, and without its port."""
+    spelled = canonical_authority(host.decode("latin-1"))
+    name, port = _HOST.fullmatch(spelled.encode("latin-1", "replace")).groups()  # type: ignore[union-attr]  # it matches everything
+    return name, name + port
+
+
+def split_address(scope: Scope, prefix: str) -> Address:
+    """Take the address apart. What is not below the prefix came to one of our hosts."""
+    path: str = scope["path"]
+    split = _split if len(path) < _MAX_CACHED_PATH else _split.__wrapped__
+    return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
+
+
+@lru_cache(maxsize=1024)
+def _split(path: str, root: str, raw: str, prefix: str) -> Address:
+    start = _start(path, root, prefix)
+    at_host = start is None
+    if start is None:
+        prefix = ""
+        start = _start(path, root, "") or 0
+    inner = _behind(raw, path[:start])
+    return Address(raw[: len(raw) - len(inner)], _behind(inner, prefix), at_host)
+
+
+def _start(path: str, root: str, prefix: str) -> int | None:
+    """Where the prefix begins in the path. `path` holds `root_path` with most servers, and not with some."""
+    if root and path.startswith(root):
+        if _below(path, prefix, len(root)):
+            return len(root)
+        # Some servers put a root that ends with a slash in front of the path as it is, some do not double the slash.
+        if root[-1] == "/" and _below(path, prefix, len(root) - 1):
+            return len(root) - 1
+        # As Starlette reads it: the path holds the root, and what is behind it is the application's, also where the root looks
+        # like the prefix.
+        if root[-1] == "/" or path[len(root) : len(root) + 1] in ("", "/"):
+            return None
+    return 0 if _below(path, prefix, 0) else None
+
+
+def _below(path: str, prefix: str, start: int) -> bool:
+    end = start + len(prefix)
+    return path.startswith(prefix, start) and (len(path) == end or path[end] == "/")
+
+
+def raw_path(scope: Scope) -> str:
+    """The path as it came, without the query that some servers leave in it."""
+    raw: bytes | None = scope.get("raw_path")
+    if raw is None:
+        return quote(scope["path"], safe="/:@!$&'()*+,;=~-._")
+    return raw.partition(b"?")[0].decode("latin-1")
+
+
+def _behind(raw: str, start: str) -> str:
+    """What follows after the characters that decode to `start`; a client may percent-encode any of them."""
+    if raw.startswith(start):
+        return raw[len(start) :]
+    position = 0
+    for _ in start.encode():
+        position += 3 if raw[position : position + 1] == "%" else 1
+    return raw[position:]
+
+
+def host_of(scope: Scope) -> str:
+    """Host and port as the client wrote them, or else those of the server. Raises `BadRequest` for what is no host."""
+    for name, value in scope["headers"]:
+        if name == b"host" and value:
+            return _read_host(value if len(value) <= _LONGEST_HOST else b"/")
+    name, port = scope.get("server") or ("localhost", None)
+    return f"{name}:{port}" if port else str(name)
+
+
+@lru_cache(maxsize=256)
+def _read_host(value: bytes) -> str:
+    """It goes into URLs that others call, and what they are called with is filled in there in places of the request."""
+    if _NAME_AND_PORT.fullmatch(value) is None:
+        raise BadRequest("the header Host is not a host, with a port or without")
+    return value.decode("ascii")
+
+
+def base_url(scope: Scope, settings: Settings) -> str:
+    """The URL of our prefix, as this client sees it. Raises `BadRequest` as `host_of` does."""
+    base = settings.public_url or origin(scope.get("scheme", "http"), host_of(scope), scope.get("root_path", ""))
+    return base + settings.prefix
+
+
+def client_address(scope: Scope) -> tuple[str, int] | None:
+    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
+    client: Any = scope.get("client")
+    if client and isinstance(client[0], str) and isinstance(client[1], int):
+        return client[0], client[1]
+    return None
+
+
+def server_address(scope: Scope) -> tuple[str, int | None] | None:
+    """The same of the server, which may have no port."""
+    server: Any = scope.get("server")
+    return (str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None

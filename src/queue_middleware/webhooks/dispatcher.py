@@ -1,0 +1,234 @@
+"""Sends webhooks: claims what is due, sends many at once, and records each attempt and what follows from it."""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Callable
+from functools import partial
+
+from queue_middleware.background import GRACE, SHORTEST_WAIT, Rounds
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
+from queue_middleware.events import (
+    CircuitClosed,
+    CircuitOpened,
+    Delivered,
+    DeliveryDead,
+    DeliveryFailed,
+    Emit,
+    ErrorStreak,
+    ServiceError,
+)
+from queue_middleware.jobs.models import Result
+from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.outbound.client import Answer, Outbound
+
+from .body import ResultExpired
+from .fairness import DispatchSlots, submitter_of_flow
+from .message import MessageBuilder
+from .models import Attempt, Delivery, Settled, Standing
+from .retry import AttemptDecision, decide_error, decide_response
+from .store import Outbox
+
+LIMIT = 256
+"""Attempts at once in this process; each holds a connection and at most about 256 KiB."""
+_FILES_SHARE = 0.25
+"""Share of the files that this process may open."""
+_MAX_BUSY_WAIT = 30.0
+"""Seconds until an attempt that could not be made is tried again, at most."""
+
+
+class Dispatcher:
+    """Sends webhooks until `stop`. Call `run` in a task of its own, and `stop` from the same event loop, any number of times.
+
+    `schedule` has the seconds between attempts. `clock` returns Unix seconds for the records of attempts. At `stop`, running
+    attempts have `grace` seconds; an attempt that has not ended then is made again after its lease, by any process.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        outbox: Outbox,
+        outbound: Outbound,
+        messages: MessageBuilder,
+        schedule: tuple[float, ...],
+        emit: Emit,
+        *,
+        clock: Callable[[], float] = time.time,
+        limit: int | None = None,
+        grace: float = GRACE,
+    ) -> None:
+        self._store = store
+        self._outbox = outbox
+        self._outbound = outbound
+        self._messages = messages
+        self._schedule = schedule
+        self._emit = emit
+        self._clock = clock
+        self._slots = DispatchSlots(limit or _default_limit())
+        self._rounds = Rounds(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
+        self._shortages = 0
+        """Attempts in a row for which this process lacked a resource."""
+        self._full = False
+        self._held_back: frozenset[str] = frozenset()
+        self._freed_hosts: set[str] = set()
+        """Hosts of the slots that became free since the last claim began."""
+        store.subscribe(Topic.DELIVERY, self._rounds.wake)
+
+    async def run(self) -> None:
+        """Work until `stop`. Returns when the running attempts have ended or were given up."""
+        await self._rounds.run()
+
+    def stop(self) -> None:
+        """Claim nothing more; `run` returns soon."""
+        self._rounds.stop()
+
+    def hurry(self) -> None:
+        """Do not wait for running attempts at `stop`. May be called repeatedly."""
+        self._rounds.hurry()
+
+    def wake(self) -> None:
+        """Claim what is due now: the clock may have moved."""
+        self._rounds.wake()
+
+    def tokens(self) -> list[int]:
+        """Tokens of the running attempts. May be called from another thread."""
+        return self._rounds.tokens()
+
+    # --- claiming
+
+    async def _claim(self) -> float | None:
+        """Start what is due. Returns the seconds until more is; None to wait for a wakeup."""
+        if self._slots.free() is None:
+            self._full = True
+            return None  # the first attempt that ends wakes the loop
+        # First a read: a claim waits for the write lock even if nothing is due.
+        due = await self._store.next_due(Topic.DELIVERY)
+        if due is None or due > 0:
+            return due
+        # From here on slots that become free are noted, because `room` does not include them.
+        room = self._slots.free()
+        assert room is not None  # noqa: S101 - only this method takes slots
+        self._freed_hosts.clear()
+        claimed = await self._outbox.claim(room)
+        self._full, self._held_back = claimed.full, claimed.held_back
+        if (self._full and self._freed_hosts) or not self._held_back.isdisjoint(self._freed_hosts):
+            self._rounds.wake()  # a slot became free during this claim
+        for delivery in claimed.deliveries:
+            self._start(delivery, claimed.results.get(delivery.key))
+        return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
+
+    def _start(self, delivery: Delivery, result: Result | None) -> None:
+        self._slots.take(delivery)
+        work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
+        # The slot is given back here too: a task that is cancelled before its first step cannot do it.
+        self._rounds.begin(work, name, delivery.token, lambda: self._free_slot(delivery))
+
+    def _free_slot(self, delivery: Delivery) -> None:
+        """Give back the slot, even before the outcome is stored. May be called repeatedly."""
+        if not self._slots.give_back(delivery):
+            return
+        self._freed_hosts.add(delivery.host)
+        if self._full or delivery.host in self._held_back:
+            self._rounds.wake()
+
+    # --- one attempt
+
+    async def _deliver(self, delivery: Delivery, result: Result | None) -> None:
+        """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
+        at, started = self._clock(), time.monotonic()
+        try:
+            response, decision = await self._send(delivery, result)
+        except OutboundBusy as busy:
+            await self._postpone(delivery, busy)
+            return
+        finally:
+            self._free_slot(delivery)
+        self._shortages = 0
+        del result
+        attempt = Attempt(
+            at=int(at * 1000),
+            duration=time.monotonic() - started,
+            status=response.status if response else None,
+            error=decision.error,
+            answer=response.body if response else b"",
+        )
+        await self._settle(delivery, attempt, decision)
+
+    async def _send(self, delivery: Delivery, result: Result | None) -> tuple[Answer | None, AttemptDecision]:
+        """Raises `OutboundBusy` if no attempt could be made."""
+        started = time.monotonic()
+        try:
+            headers, body = await self._messages.build(delivery, result)
+            response = await self._outbound.post(delivery.url, headers, body)
+        except ResultExpired:
+            return None, AttemptDecision(error="the result is no longer stored")
+        except OutboundBusy:
+            raise
+        except Exception as error:
+            if not isinstance(error, OutboundError):
+                self._emit(ServiceError("delivery", error, 0.0))
+            return None, decide_error(error, delivery.tries, self._schedule)
+        decision = decide_response(
+            response.status,
+            response.headers,
+            time.monotonic() - started,
+            url=delivery.url,
+            tries=delivery.tries,
+            schedule=self._schedule,
+            now=self._clock(),
+        )
+        return response, decision
+
+    async def _postpone(self, delivery: Delivery, busy: OutboundBusy) -> None:
+        """Nothing was sent, and the receiver is not the cause: the attempt is not counted, and is made soon."""
+        self._shortages += isinstance(busy, OutboundShortage)
+        if self._shortages:
+            wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
+        else:
+            wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
+        await self._rounds.insist(lambda: self._outbox.release([delivery.token], due_in=wait))
+
+    async def _settle(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision) -> None:
+        """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
+        settled = await self._rounds.insist(
+            lambda: self._outbox.settle(
+                delivery, attempt, delivered=decision.error is None, retry_in=decision.retry_in, outcome=decision.outcome
+            )
+        )
+        if settled:
+            self._emit_attempt(delivery, attempt, decision, settled)
+            self._emit_circuits(delivery, settled)
+
+    # --- events
+
+    def _emit_attempt(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision, settled: Settled) -> None:
+        ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
+        if attempt.error is None:
+            self._emit(Delivered(*ids, attempt.status, attempt.duration))
+        else:
+            # A superseded event is not tried again, and nothing is lost.
+            retry_in = None if settled.superseded else decision.retry_in
+            self._emit(DeliveryFailed(*ids, attempt.status, attempt.error, attempt.duration, retry_in))
+            if decision.retry_in is None:
+                self._emit(DeliveryDead(*ids, attempt.error))
+        for other in settled.given_up:
+            error = "its host has been failing for as long as the whole schedule takes"
+            self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
+
+    def _emit_circuits(self, delivery: Delivery, settled: Settled) -> None:
+        """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
+        for change, submitter in ((settled.of_host, None), (settled.change, submitter_of_flow(delivery.flow))):
+            if change is not None and Standing.OPEN in change:
+                if change[1] is Standing.OPEN:
+                    self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
+                else:
+                    self._emit(CircuitClosed(delivery.host, submitter))
+                return
+
+
+def _default_limit() -> int:
+    """`LIMIT`, or fewer if this process may open few files, so that the application has enough of them."""
+    soft_limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return LIMIT if soft_limit == resource.RLIM_INFINITY else max(1, min(LIMIT, int(soft_limit * _FILES_SHARE)))

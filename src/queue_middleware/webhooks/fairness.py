@@ -1,0 +1,125 @@
+"""Shares the attempts that a process may make at once between receivers, so that a slow one does not delay the others. Pure.
+
+A receiver that is not known to be healthy gets few attempts at once, and all of these together leave a part of the slots to
+healthy ones. Each host is bounded as a whole, whatever the number of its flows.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+from queue_middleware.jobs.struct import Value
+
+from .models import Delivery, Room, Standing
+
+UNPROVEN_SHARE = 0.75
+"""Share of the slots that receivers not known to be healthy may take, so that healthy ones never wait for them."""
+AT_ONCE: dict[Standing, int] = {
+    Standing.NEW: 1,
+    Standing.GOOD: 16,
+    Standing.SLOW: 4,
+    Standing.FAILING: 1,
+    Standing.OPEN: 1,
+}
+"""Attempts of one flow at once, in one process. A probe is the only attempt over all processes."""
+MOST_AT_ONCE = max(AT_ONCE.values())
+HOST_AT_ONCE: dict[Standing, int] = {
+    Standing.NEW: 8,
+    Standing.GOOD: 32,
+    Standing.SLOW: 8,
+    Standing.FAILING: 1,
+    Standing.OPEN: 1,
+}
+"""Attempts to one host at once, in one process: twice those of one flow, so one that hangs leaves slots to the others."""
+
+
+class Waiting(Value, frozen=True):
+    """A flow with due deliveries."""
+
+    flow: str
+    standing: Standing
+    due: int
+    """How many; counted only up to `MOST_AT_ONCE + 1`."""
+    host: str = ""
+    of_host: Standing = Standing.GOOD
+    """The health of its host as a whole."""
+
+
+class Shares(Value, frozen=True):
+    """How many deliveries each flow may start."""
+
+    of_flow: dict[str, int]
+    full: bool
+    """Whether the slots were too few for what was due."""
+    held_back: frozenset[str]
+    """Hosts with more due than one host may have at once."""
+
+
+def share(capacity: Room, backlogs: Iterable[Waiting]) -> Shares:
+    """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
+    left, unproven = capacity.limit, capacity.strangers
+    shares: dict[str, int] = {}
+    held_back: set[str] = set()
+    full = False
+    at_host = Counter[str]()
+    for flow, count in capacity.busy.items():
+        at_host[host_of_flow(flow)] += count
+    for one in backlogs:
+        healthy = one.standing is Standing.GOOD
+        allowed = min(AT_ONCE[one.standing] - capacity.busy.get(one.flow, 0), HOST_AT_ONCE[one.of_host] - at_host[one.host])
+        fits = left if healthy else min(left, unproven)
+        count = max(0, min(allowed, fits, one.due))
+        full = full or fits < min(allowed, one.due)
+        if allowed < one.due and Standing.OPEN not in (one.standing, one.of_host):
+            held_back.add(one.host)
+        if count:
+            shares[one.flow] = count
+            at_host[one.host] += count
+            left -= count
+            unproven -= 0 if healthy else count
+    return Shares(shares, full, frozenset(held_back))
+
+
+def host_of_flow(flow: str) -> str:
+    """The host in the name of a flow, which is the host, a space, and the submitter."""
+    return flow.partition(" ")[0]
+
+
+def submitter_of_flow(flow: str) -> str:
+    """The submitter in the name of a flow."""
+    return flow.partition(" ")[2]
+
+
+class DispatchSlots:
+    """The running attempts of this process, at most `limit`, by flow."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._max_unproven = max(1, int(limit * UNPROVEN_SHARE))
+        self._busy: Counter[str] = Counter()
+        self._taken: set[int] = set()
+        self._unproven = 0
+
+    def free(self) -> Room | None:
+        """What may be started now; None if nothing."""
+        if len(self._taken) >= self._limit:
+            return None
+        return Room(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
+
+    def take(self, delivery: Delivery) -> None:
+        """An attempt starts."""
+        self._taken.add(delivery.token)
+        self._busy[delivery.flow] += 1
+        self._unproven += delivery.standing is not Standing.GOOD
+
+    def give_back(self, delivery: Delivery) -> bool:
+        """An attempt has its response, or will not get one. False if its slot was given back before."""
+        if delivery.token not in self._taken:
+            return False
+        self._taken.remove(delivery.token)
+        self._busy[delivery.flow] -= 1
+        if not self._busy[delivery.flow]:
+            del self._busy[delivery.flow]
+        self._unproven -= delivery.standing is not Standing.GOOD
+        return True

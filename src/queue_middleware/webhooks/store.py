@@ -1,0 +1,59 @@
+"""The port of webhooks: a transactional outbox. A webhook was committed in one transaction with the result that it reports.
+
+Each docstring is a contract that the conformance suite checks. A method that changes something has committed it durably when
+it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Collection
+from typing import Protocol
+
+from .circuit import Outcome
+from .models import Attempt, Claimed, Delivery, DeliveryFilter, DeliveryRecord, Receiver, Room, Settled, Standing
+
+
+class Outbox(Protocol):
+    """One process's view of the webhooks of a shared queue."""
+
+    # --- for the dispatcher
+
+    async def claim(self, room: Room) -> Claimed:
+        """Start due deliveries, as many as `circuit.share` gives to each flow; within one flow the longest due first.
+
+        Each starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host whose
+        circuit is open, or that is at its limit, delays no other, however much is due there. Webhooks of one request are sent
+        in order, never two at once (`webhook_order`).
+        """
+
+    def settle(
+        self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None, outcome: Outcome | None = None
+    ) -> Awaitable[Settled]:
+        """Record an attempt and its consequence: delivered, due again in `retry_in` seconds, or dead.
+
+        A webhook about an event before the end is superseded instead of retried once there is a newer one. `outcome` is what
+        the attempt shows about the receiver; `circuit.judge` and `circuit.judge_host` derive its health from that.
+        """
+
+    async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
+        """Hand back claimed deliveries that were not started, due again in `due_in` seconds, without charging the attempt."""
+
+    # --- for operators
+
+    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+        """The selected webhooks in the order of their creation, starting after the id `after`.
+
+        Raises `UnknownRequest` for a request or delivery that does not exist.
+        """
+
+    async def attempts(self, delivery_id: int) -> list[Attempt]:
+        """All recorded attempts of a delivery, in order."""
+
+    async def redeliver(self, ids: Collection[int]) -> int:
+        """Make these webhooks due now with a fresh schedule; returns how many. Those being sent are not changed.
+
+        Hosts whose circuit is open are probed at once.
+        """
+
+    async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
+        """Flows with these states of health, by host and submitter; those of a host with an open circuit count as `OPEN`."""

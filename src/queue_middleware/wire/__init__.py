@@ -1,1 +1,0 @@
-"""How things are spelled on the wire: pure functions between bytes and models."""

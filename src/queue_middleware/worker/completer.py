@@ -1,0 +1,106 @@
+"""Commits how an attempt ended: result, retry or hand-back, behind its log lines and over outages of the store."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from queue_middleware.backoff import exponential
+from queue_middleware.errors import QueueError
+from queue_middleware.events import AttemptFailed
+from queue_middleware.jobs.log_lines import now, retry_line
+from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
+from queue_middleware.jobs.retry import Again, attempts_allowed, grown
+
+from .context import WorkerContext
+from .log_buffer import LogBuffer
+from .task_session import TaskSession
+
+Held = bool | JobState | None
+"""Whether the claim was still held; for a job with a task, the state of the job instead, or None."""
+
+
+class JobCompleter:
+    """One per worker. It keeps nothing about an attempt: what belongs to one is passed to each call.
+
+    `log` and `session` are None for most attempts. The methods that return False or None found that the claim is no longer
+    held.
+    """
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._store = context.store
+
+    def commit(
+        self,
+        claim: Claim,
+        outcome: StoredResponse | Failure,
+        session: TaskSession | None,
+        on_result: Callable[[Held | QueueError], None] | None = None,
+    ) -> Awaitable[Held]:
+        """Commit the final outcome with one call of the store, which calls `on_result` in the event loop."""
+        if session is not None:
+            return session.commit(outcome, on_result)
+        if isinstance(outcome, Failure):
+            return self._store.fail(claim, outcome, on_result)
+        return self._store.complete(claim, outcome, on_result)
+
+    async def commit_until_stored(
+        self,
+        claim: Claim,
+        outcome: StoredResponse | Failure,
+        session: TaskSession | None,
+        log: LogBuffer | None,
+        error: QueueError | None,
+    ) -> Held:
+        """Commit the final outcome behind the log lines. `error` is that of a first try."""
+
+        def commit() -> Awaitable[Held]:
+            return self.commit(claim, outcome, session)
+
+        return await self._context.retry_on_outage(commit if log is None else log.before(commit), error)
+
+    async def retry(
+        self,
+        claim: Claim,
+        outcome: StoredResponse | Failure,
+        decision: Again,
+        session: TaskSession | None,
+        log: LogBuffer | None,
+    ) -> bool:
+        """Put the job back for its next attempt, with a log line that gives the reason."""
+        delay = _backoff(claim) if decision.after is None else decision.after
+        reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
+        ended = f"failed: {reason}" if isinstance(outcome, Failure) else f"ended with {reason}"
+        line = retry_line(now() // 1000, claim.attempt, attempts_allowed(decision.cause, claim.retry), ended, delay)
+
+        def retry() -> Awaitable[bool]:
+            return self._store.retry(claim, delay, line)
+
+        held = await self._give_back(retry, session, log)
+        if held:
+            self._context.emit(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
+        return held
+
+    async def release(self, claim: Claim, session: TaskSession | None, log: LogBuffer | None) -> bool:
+        """Hand the job back unfinished, so that another process runs it."""
+
+        def release() -> Awaitable[bool]:
+            return self._store.release(claim)
+
+        return await self._give_back(release, session, log)
+
+    async def _give_back(
+        self, give_back: Callable[[], Awaitable[bool]], session: TaskSession | None, log: LogBuffer | None
+    ) -> bool:
+        """Call the store when everything that needs the claim is stored: the log lines, and the callback URL.
+
+        An external service that was given the callback URL has to find the job by it.
+        """
+        if session is not None:
+            await session.registered()
+        return await self._context.retry_on_outage(give_back if log is None else log.before(give_back, wait=True))
+
+
+def _backoff(claim: Claim) -> float:
+    kind = claim.retry.backoff
+    return exponential(claim.attempt) if kind is None else grown(kind, claim.attempt)

@@ -1,0 +1,302 @@
+"""Executes one claim: calls the application, and commits the response, a retry or a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import weakref
+from contextvars import Context
+
+from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
+from queue_middleware.asgi.replay import AnswerTooLarge, App, NoAnswer, Replay
+from queue_middleware.asgi.scope import build_scope
+from queue_middleware.errors import QueueError
+from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, Loss
+from queue_middleware.jobs.retry import Again, judge
+
+from .completer import Held, JobCompleter
+from .context import WorkerContext
+from .early_end import AbortReason, end_early
+from .job_context import TOO_LATE, ActiveJob, activate
+from .log_buffer import LogBuffer
+from .slots import JobSlots
+from .task_session import TaskSession
+
+BACKGROUND_LIMIT = 300.0
+"""Seconds that a call may go on after its response (background tasks) before its slot is given to others."""
+
+
+class JobExecutor:
+    """One attempt: claim, scope, call, response, retry decision, commit, in this order. `run` is the body of its task.
+
+    The worker and the task own the executor, and it owns its parts. What the application may keep (its context, the channels
+    of the replay) and every timer refers to it weakly, so that it is freed without the garbage collector when it is over.
+    """
+
+    # Defaults that most attempts never change are in the class: an executor is made for every request.
+    is_settled = False
+    """Whether the end of the attempt is committed, or is being committed."""
+    abort_reason: AbortReason | None = None
+    _task: asyncio.Task[None] | None = None
+    _call: CancellableCall | None = None
+    _session: TaskSession | None = None
+    _log: LogBuffer | None = None
+    _settling: asyncio.Task[None] | None = None
+    _is_committing = False
+    _has_returned = False
+    _deadline = math.inf
+    _outcome: StoredResponse | Failure
+
+    def __init__(self, claim: Claim, context: WorkerContext, completer: JobCompleter, slots: JobSlots[JobExecutor]) -> None:
+        self._context = context
+        self._completer = completer
+        self._slots = slots
+        self.since = context.loop.time()
+        """When it was claimed, then when it began; by the event loop's clock."""
+        self._limit = context.settings.request_timeout
+        if claim.task is not None:
+            self._session = session = TaskSession(claim, claim.task, context)
+            claim = session.claim
+            # A task may ask for less time than the operator allows, but not for more.
+            self._limit = min(session.task.spec.timeout or self._limit, self._limit)
+        self.claim = claim
+        self._weak_self = weak_self = weakref.ref(self)
+        self._replay = Replay(claim.request, context.settings.max_response_body, weak_self)
+
+    def begin(self, variables: Context) -> None:
+        """Start the task. The time limit counts from now; an attempt that was aborted meanwhile is only settled."""
+        loop = self._context.loop
+        self.since = now = loop.time()
+        if self.abort_reason is None:
+            self._deadline = now + self._limit
+        self._task = loop.create_task(self.run(), context=variables)
+
+    async def run(self) -> None:
+        """Call the application and settle. The slot is free when both the call and the commit are over."""
+        claim, context = self.claim, self._context
+        try:
+            context.emit(AttemptStarted(claim.request_id, claim.attempt))
+            error = None
+            if self.abort_reason is None:
+                activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
+                scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
+                self._call = call = CancellableCall(invoke(self._resolve_app(), scope, self._replay))
+                error = await call
+                if error is not None:
+                    self._check_error(error)
+            if self.abort_reason is not None:
+                self.settle_aborted()
+            elif not self._replay.complete:
+                self._settle(self._replay.unfinished(error))
+        except Exception as unforeseen:
+            context.emit(ServiceError("attempt", unforeseen, 0))
+            self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
+        finally:
+            self._has_returned = True
+            self._vacate_if_over()
+
+    def _resolve_app(self) -> App:
+        if self._session is None:
+            return self._context.app
+        if self._session.secret is not None:
+            self._replay.hide(self._session.secret)
+        return self._session.app
+
+    def _check_error(self, error: BaseException) -> None:
+        """Emit what the application raised. Raises it again if it ends the process or the event loop."""
+        if isinstance(error, AnswerTooLarge | NoAnswer):
+            return
+        if ends_process(error):
+            self._lose()
+            raise error
+        if isinstance(error, asyncio.CancelledError) and self._context.is_being_torn_down():
+            self.forget()  # the store hands the job back when it is closed
+            raise error
+        if self.abort_reason is None:
+            self._context.emit(ApplicationError(self.claim.request_id, error))
+
+    def _vacate_if_over(self) -> None:
+        if self._has_returned and not self._is_committing:
+            self._replay.disconnect()  # a task of the application may still wait in `receive`
+            self._slots.vacate(self)
+
+    # --- called by the replay while the application sends
+
+    async def store_part(self, number: int, data: bytes) -> None:
+        """Store a part of a large response while it is being produced."""
+        store = self._context.store
+        if not await self._context.retry_on_outage(lambda: store.append(self.claim, number, data)):
+            self.abort(AbortReason.LOST)
+
+    def on_response(self, outcome: StoredResponse | Failure) -> None:
+        """Settle at once. What the application does after its response is background work with its own time limit."""
+        self._deadline = self._context.loop.time() + BACKGROUND_LIMIT
+        self._settle(outcome)
+
+    # --- commit
+
+    def _settle(self, outcome: StoredResponse | Failure) -> None:
+        """Commit the outcome, once. Nothing awaits it: a time limit of the application must not interrupt the commit."""
+        if self.is_settled:
+            return
+        decision = judge(outcome, self.claim.attempt, self.claim.retry)
+        self.is_settled = self._is_committing = True
+        self._outcome = outcome
+        if decision is not None:
+            self._settling = self._context.loop.create_task(self._retry(decision))
+            return
+        if self._log is not None:
+            self._settling = self._context.loop.create_task(self._commit_until_stored(None))
+            return
+        try:
+            self._completer.commit(self.claim, outcome, self._session, self._on_commit)
+        except QueueError as error:
+            self._on_commit(error)
+
+    def _on_commit(self, result: Held | QueueError) -> None:
+        if isinstance(result, QueueError):
+            self._settling = self._context.loop.create_task(self._commit_until_stored(result))
+        else:
+            self._on_final(result)
+
+    async def _commit_until_stored(self, error: QueueError | None) -> None:
+        commit = self._completer.commit_until_stored
+        self._on_final(await commit(self.claim, self._outcome, self._session, self._log, error))
+
+    def _on_final(self, held: Held) -> None:
+        claim, context = self.claim, self._context
+        if held is JobState.WAITING:
+            context.emit(JobAwaiting(claim.request_id, claim.attempt))
+        elif held:
+            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
+        else:
+            self._on_lost()
+        self._on_committed()
+
+    async def _retry(self, decision: Again) -> None:
+        if not await self._completer.retry(self.claim, self._outcome, decision, self._session, self._log):
+            self._on_lost()
+        self._on_committed()
+
+    async def _release(self) -> None:
+        await self._completer.release(self.claim, self._session, self._log)
+        self._on_committed()
+
+    def _on_committed(self) -> None:
+        self._is_committing = False
+        self._vacate_if_over()
+
+    def _on_lost(self) -> None:
+        """Another process has the job by now."""
+        self.forget()
+        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
+
+    def _lose(self) -> None:
+        """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
+        if not self.is_settled:
+            self.forget()
+            self._context.store.lose(self.claim, Loss.EXIT)
+
+    def forget(self) -> None:
+        """Commit nothing more of this attempt."""
+        self.is_settled = True
+        if self._log is not None:
+            self._log.discard()
+
+    # --- what only few attempts need
+
+    def log_buffer(self) -> LogBuffer | None:
+        """The buffer for its log lines, created by the first call; None if the attempt is over. From any thread."""
+        logs = self._context.logs
+        if os.getpid() != logs.process:
+            return None
+        if self._log is None and not self.is_settled:
+            with logs.opening:
+                self._log = self._log or LogBuffer(self.claim, logs)
+                if self._session is not None:
+                    self._log.redact(self._session.secret)
+        return None if self.is_settled else self._log
+
+    def callback_url(self) -> str:
+        """The callback URL. For a plain request the first call creates the task session. From any thread."""
+        logs = self._context.logs
+        if os.getpid() != logs.process:
+            raise RuntimeError("this process was forked from the one that handles the request; read callback_url there")
+        with logs.opening:
+            if self.is_settled:
+                raise RuntimeError(TOO_LATE)
+            if self._session is None:
+                self._session = TaskSession.on_demand(self.claim, self._context)
+            url = self._session.callback_url(self._replay)
+            if self._log is not None:
+                self._log.redact(self._session.secret)
+            return url
+
+    # --- ending early
+
+    def check_deadline(self, now: float) -> None:
+        """Called periodically: end a call that takes too long, and free the slot of background work that does not end."""
+        if now < self._deadline:
+            return
+        if not self.is_settled:
+            self.abort(AbortReason.TIMEOUT)
+        else:
+            self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
+            self._deadline = math.inf
+            self._slots.vacate(self, still_running=True)
+
+    def abort(self, reason: AbortReason) -> None:
+        """End it early, unless it is settled. Returns at once; see `early_end.end_early` for the steps."""
+        if self.abort_reason is None and not self.is_settled:
+            self.abort_reason = reason
+            self._deadline = math.inf
+            end_early(self._weak_self, self._context.loop)
+
+    def disconnect(self) -> None:
+        """Send `http.disconnect` to the application, and ignore what it still sends."""
+        self._replay.disconnect()
+
+    def cancel_call(self) -> bool:
+        """Cancel what can be cancelled; False for a call inside a WSGI bridge, which never can."""
+        task, call = self._task, self._call
+        if task is None or task.done():
+            return True
+        if in_wsgi_bridge(self.claim.request_id):
+            return False
+        if call is not None and call.in_thread():
+            call.cancel_next()
+        else:
+            task.cancel()
+        return True
+
+    def settle_unended(self) -> None:
+        """Settle a job whose code does not end, for instance a thread. Its slot stays occupied until it does."""
+        if self._task is not None and not self.is_settled:
+            self._context.emit(SlotStuck(self.claim.request_id, self._context.loop.time() - self.since))
+            self.settle_aborted()
+
+    def settle_aborted(self) -> asyncio.Task[None] | None:
+        """Settle by the reason of the abort. Repeatable; returns the task that may have to be awaited."""
+        if self.abort_reason is AbortReason.CANCELLED:
+            self._settle(CANCELLED)
+        elif self.abort_reason is AbortReason.TIMEOUT:
+            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {self._limit:g} s"))
+        elif not self.is_settled:
+            if self.abort_reason is AbortReason.SHUTDOWN:
+                self.is_settled = self._is_committing = True
+                self._settling = self._context.loop.create_task(self._release())
+            else:
+                self._on_lost()
+        return self._settling
+
+    def abandon(self) -> None:
+        """At the end of the process: cancel what can be cancelled, without waiting for it."""
+        self.forget()
+        if self._call is None:
+            # A task that is cancelled before its first step would never free its slot; with a reason it ends there.
+            self.abort_reason = self.abort_reason or AbortReason.LOST
+        elif self._task is not None and not in_wsgi_bridge(self.claim.request_id):
+            self._task.cancel()

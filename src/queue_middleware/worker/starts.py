@@ -1,0 +1,128 @@
+"""Begins an attempt only after the response to the submission that it was claimed with has been sent.
+
+A handler may block the event loop, or end the process, in its first step. By then the responses to its submission, and to all
+others of the same commit, are on their way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextvars import Context
+from types import TracebackType
+from typing import Protocol
+
+from queue_middleware.jobs.models import Claim, Receipt
+
+TURNS = 4
+"""Turns of the event loop between the end of `send` and the first step of an attempt.
+
+One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the
+same turn. The others are for middlewares that pass messages on to another task, such as Starlette's `BaseHTTPMiddleware`.
+"""
+MAX_HOLD = 1.0
+"""Seconds for which a slot is kept for an attempt whose client does not read its response."""
+
+
+class Startable(Protocol):
+    """An attempt that has a slot and has not begun."""
+
+    @property
+    def since(self) -> float:
+        """When it was claimed, by the event loop's clock."""
+
+    def begin(self, variables: Context) -> None:
+        """Start its task."""
+
+
+class Starts:
+    """Begins attempts in the order in which they are released, all of a turn in one callback."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
+        self.variables = variables
+        """The context variables of the application; each attempt gets a copy."""
+        self._loop = loop
+        # Not the context of a submission, which a callback would keep alive.
+        self._own_context = variables
+        self._held: dict[Startable, None] = {}
+        self._due: deque[tuple[int, Startable]] = deque()
+        self._turn = 0
+        self._is_turning = False
+
+    def hold(self, attempt: Startable) -> None:
+        """Keep the attempt until the response to its submission is sent."""
+        self._held[attempt] = None
+
+    def release(self, attempt: Startable) -> None:
+        """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
+        if attempt in self._held:
+            del self._held[attempt]
+            self.soon(attempt)
+
+    def release_late(self, now: float) -> None:
+        """Called periodically: release attempts whose clients do not read their responses."""
+        while self._held and now - (attempt := next(iter(self._held))).since >= MAX_HOLD:
+            self.release(attempt)
+
+    def soon(self, attempt: Startable) -> None:
+        """Begin the attempt in `TURNS` turns of the event loop."""
+        self._due.append((self._turn + TURNS, attempt))
+        if not self._is_turning:
+            self._is_turning = True
+            self._loop.call_soon(self._next_turn, context=self._own_context)
+
+    def _next_turn(self) -> None:
+        self._turn += 1
+        due = self._due
+        while due and due[0][0] <= self._turn:
+            due.popleft()[1].begin(self.variables.copy())
+        if due:
+            self._loop.call_soon(self._next_turn, context=self._own_context)
+        else:
+            self._is_turning = False
+
+
+class Starter(Protocol):
+    """Runs the claims of submissions. Implemented by `worker.Worker`."""
+
+    def hold(self, claim: Claim | None) -> Startable | None:
+        """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
+
+    def release(self, attempt: Startable) -> None:
+        """Let the attempt begin. Repeatable."""
+
+
+class Submission:
+    """A job that is being stored, and then is; with it, perhaps, its first attempt.
+
+    `with` it gives the receipt, and the response is sent inside the block. Behind the block, however it is left, the attempt
+    begins that was claimed with the job. One whose submission is never closed begins after `MAX_HOLD` seconds.
+    """
+
+    __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
+
+    receipt: Receipt
+    """Set when it is stored."""
+
+    def __init__(self, starter: Starter) -> None:
+        self._starter = starter
+        self._attempt: Startable | None = None
+        self._is_closed = False
+
+    def claimed(self, claim: Claim | None) -> None:
+        """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
+        attempt = self._attempt = self._starter.hold(claim)
+        if self._is_closed and attempt is not None:
+            self._starter.release(attempt)
+
+    def close(self) -> None:
+        """The response is on its way, or there will be none. Repeatable."""
+        self._is_closed = True
+        if self._attempt is not None:
+            self._starter.release(self._attempt)
+
+    def __enter__(self) -> Receipt:
+        return self.receipt
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()
