@@ -38,7 +38,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     # document, what it says, what the code says, the same as a number
     ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", log_buffer.LINES, 10_000),
     ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / log_buffer.GATHER, 10),
-    ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", status_feed._PAUSE, 1 / 50),
+    ("docs/explanation/guarantees.md", "within a fiftieth of a second it may tell the last one only", status_feed._PAUSE, 1 / 50),  # noqa: E501
     ("docs/explanation/guarantees.md", "may be behind by a tenth of a second", status_feed._POSITIONS_PAUSE, 1 / 10),
     ("docs/explanation/guarantees.md", "with a thousand listeners by a second", status_feed._POSITIONS_PAUSE_EACH * 1000, 1),
     ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", executor.BACKGROUND_LIMIT, 5 * MINUTE),

@@ -21,9 +21,9 @@ from queue_middleware.web.asyncqueue import schema as taskrequests
 from queue_middleware.web.asyncqueue.routes import TaskOperation, find_task_route
 from queue_middleware.web.fal import responses
 from queue_middleware.web.fal.logs import entries_json
-from queue_middleware.web.fal.openapi import document
 from queue_middleware.web.fal.responses import Links, error_response
 from queue_middleware.web.fal.routes import METHODS, Operation, find_route
+from queue_middleware.web.openapi import document
 from queue_middleware.webhooks.formats.fal import webhook_body
 from queue_middleware.webhooks.signing.keyring import jwks
 from queue_middleware.webhooks.signing.keys import KeyPair
@@ -94,7 +94,7 @@ def test_every_verb_has_its_operations_with_all_its_methods() -> None:
 
 @pytest.mark.parametrize(("is_asked", "takes_keys"), [(False, False), (True, False), (True, True)])
 def test_every_reference_leads_somewhere_and_nothing_is_left_over(is_asked: bool, takes_keys: bool) -> None:
-    told = json.loads(document(LINKS.base, is_asked, takes_keys))
+    told = json.loads(document(LINKS.base, needs_authentication=is_asked, accepts_keys=takes_keys))
     used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(told)))
     schemes = {
         name for item in told["paths"].values() for one in item.values() for way in one.get("security", ()) for name in way
@@ -106,8 +106,8 @@ def test_every_reference_leads_somewhere_and_nothing_is_left_over(is_asked: bool
 
 def test_what_needs_a_key_says_so_where_keys_are_asked_for() -> None:
     assert "401" not in DOCUMENT["paths"]["/submit/{path}"]["post"]["responses"]
-    with_accounts = json.loads(document(LINKS.base, True, False))["paths"]
-    told = json.loads(document(LINKS.base, True, True))["paths"]
+    with_accounts = json.loads(document(LINKS.base, needs_authentication=True))["paths"]
+    told = json.loads(document(LINKS.base, needs_authentication=True, accepts_keys=True))["paths"]
     open_paths = {
         "/.well-known/jwks.json",
         "/openapi.json",
@@ -219,6 +219,6 @@ def test_the_fields_of_a_task_are_those_that_are_read() -> None:
 
 
 def test_the_longest_wait_is_that_of_the_service() -> None:
-    components = json.loads(document("https://service.test/fal/queue", longest_wait=60.0))["components"]
+    components = json.loads(document("https://service.test/fal/queue", max_wait=60.0))["components"]
     assert components["parameters"]["fal_callback_timeout"]["schema"]["maximum"] == 60
     assert components["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] == 60

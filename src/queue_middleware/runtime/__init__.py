@@ -1,5 +1,6 @@
 """Starting, supervising and stopping the queue of one process.
 
 May import: everything below it.
-Begin with `runtime` (what the HTTP interface and the operator's methods call), then `supervisor` (what is built and in which order it starts and stops).
+Begin with `runtime` (what the HTTP interface and the operator methods call), then
+`supervisor` (what is built, and in which order it starts and stops).
 """

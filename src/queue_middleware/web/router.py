@@ -7,6 +7,7 @@ was not read. It is raw ASGI because a client polls ten times a second: a routin
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from starlette.types import Receive, Scope, Send
@@ -15,6 +16,7 @@ from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import Headers
 from queue_middleware.runtime.runtime import Runtime
 
+from . import openapi
 from .asyncqueue.endpoints import PREFIX, TaskEndpoints
 from .auth import Access
 from .cross_site import CrossSiteCheck
@@ -52,7 +54,10 @@ class Router:
         self._cross_site = CrossSiteCheck(settings)
         self._prefix = settings.prefix
         bodies = BodyReader(settings.max_request_body, MAX_SUBMISSION_BYTES, settings.body_timeout)
-        self._fal = FalEndpoints(runtime, access, bodies)
+        document = partial(
+            openapi.document, needs_authentication=access.is_asked, accepts_keys=access.takes_keys, max_wait=settings.max_wait
+        )
+        self._fal = FalEndpoints(runtime, bodies, document)
         """Serves what no row of the table accepts."""
         self._mounts = (Mount(_is_task_path, TaskEndpoints(runtime, bodies)),)
 

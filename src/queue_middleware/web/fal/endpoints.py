@@ -12,12 +12,11 @@ from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
 from queue_middleware.jobs.ids import is_request_id
 from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.web.auth import Access
 from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
 from queue_middleware.web.result_headers import served_headers
 from queue_middleware.web.urls import base_url, host_of
 
-from . import openapi, responses
+from . import responses
 from .event_ids import read_resume_point
 from .logs import LogCache
 from .responses import Links
@@ -31,9 +30,10 @@ Request = QueueRequest[Route]
 class FalEndpoints:
     """Everything that belongs to fal's protocol."""
 
-    def __init__(self, runtime: Runtime, access: Access, bodies: BodyReader) -> None:
+    def __init__(self, runtime: Runtime, bodies: BodyReader, document: Callable[[str], bytes]) -> None:
+        """`document` renders the OpenAPI document of all routes for the URL of the prefix."""
         self._runtime = runtime
-        self._access = access
+        self._render_document = document
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
         self._submissions = SubmissionReader(runtime, bodies)
@@ -152,8 +152,7 @@ class FalEndpoints:
         await request.respond(200, json.dumps(keys).encode(), ((b"cache-control", b"public, max-age=300"),))
 
     async def _document(self, request: Request) -> None:
-        access, max_wait = self._access, self._settings.max_wait
-        await request.respond(200, openapi.document(self._links(request).base, access.is_asked, access.takes_keys, max_wait))
+        await request.respond(200, self._render_document(self._links(request).base))
 
     def _links(self, request: Request) -> Links:
         """The URLs for this client, in the form that it used."""

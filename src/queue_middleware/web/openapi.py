@@ -10,10 +10,10 @@ from importlib.resources import files
 from typing import Any
 
 from queue_middleware.jobs.failures import STATUS
-from queue_middleware.web.asyncqueue.operations import task_operations
 from queue_middleware.webhooks.formats.user_agent import VERSION
 
-from .routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
+from .asyncqueue.operations import task_operations
+from .fal.routes import APP_SUFFIXES, FIXED, ID_SUFFIXES, METHODS, PUBLIC, REQUEST_SUFFIXES, Operation
 
 _SUBMIT_OPTIONS = (
     "fal_webhook", "fal_webhook_events", "fal_callback_timeout", "fal_max_queue_length", "start_timeout", "timeout", "priority",
@@ -69,31 +69,33 @@ _RESPONSES: dict[Operation, dict[int | str, str]] = {
 }
 
 
-def document(base: str, is_asked: bool = False, takes_keys: bool = False, longest_wait: float = 30 * 86_400.0) -> bytes:
-    """The document in JSON. `base` is the URL of the prefix, as the client sees it.
+def document(
+    base: str, *, needs_authentication: bool = False, accepts_keys: bool = False, max_wait: float = 30 * 86_400.0
+) -> bytes:
+    """Render the document as JSON. `base` is the URL of the prefix, as the client uses it.
 
-    `is_asked`: clients have to say who they are; `takes_keys`: they may do so with one of `api_keys`. `longest_wait`: seconds
-    for which an external service may be waited for.
+    `needs_authentication`: requests are authenticated; `accepts_keys`: one of `api_keys` does it. `max_wait`: the longest time,
+    in seconds, that a job may await an external service.
     """
-    rest = _rest(is_asked, takes_keys, longest_wait)
+    rest = _rest(needs_authentication, accepts_keys, max_wait)
     return f'{{"openapi": "3.1.0", "servers": [{{"url": {json.dumps(base)}}}], {rest}'.encode("ascii")
 
 
 @lru_cache(maxsize=4)
-def _rest(is_asked: bool, takes_keys: bool, longest_wait: float) -> str:
+def _rest(needs_authentication: bool, accepts_keys: bool, max_wait: float) -> str:
     document: dict[str, Any] = json.loads((files(__package__) / "openapi.json").read_text(encoding="utf-8"))
     document["info"]["version"] = VERSION
-    document["components"]["parameters"]["fal_callback_timeout"]["schema"]["maximum"] = longest_wait
-    document["components"]["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] = longest_wait
+    document["components"]["parameters"]["fal_callback_timeout"]["schema"]["maximum"] = max_wait
+    document["components"]["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] = max_wait
     closed = {path: _operations(path, kind) for path, kind in _paths() if kind not in PUBLIC}
     opened = {path: _operations(path, kind) for path, kind in _paths() if kind in PUBLIC}
     tasks_closed, tasks_open = task_operations()
-    if is_asked:
-        _close(closed, "Unauthorized", takes_keys)
-        _close(tasks_closed, "TaskRefused", takes_keys)
+    if needs_authentication:
+        _close(closed, "Unauthorized", accepts_keys)
+        _close(tasks_closed, "TaskRefused", accepts_keys)
     else:
         del document["components"]["responses"]["Unauthorized"]
-    if not takes_keys:
+    if not accepts_keys:
         del document["components"]["securitySchemes"]
     document["paths"] = {**closed, **opened}
     for path, item in (*tasks_closed.items(), *tasks_open.items()):
@@ -101,12 +103,12 @@ def _rest(is_asked: bool, takes_keys: bool, longest_wait: float) -> str:
     return json.dumps(document).removeprefix("{")
 
 
-def _close(paths: dict[str, dict[str, Any]], refusal: str, takes_keys: bool) -> None:
+def _close(paths: dict[str, dict[str, Any]], refusal: str, accepts_keys: bool) -> None:
     """Add 401, and the security schemes if keys are accepted: what `authenticate` accepts cannot be described."""
     for item in paths.values():
         for operation in item.values():
             operation["responses"]["401"] = _ref("responses", refusal)
-            if takes_keys:
+            if accepts_keys:
                 operation["security"] = _SECURITY
 
 
