@@ -11,7 +11,7 @@ import msgspec
 
 _PRIVATE = frozenset(
     {
-        "answer", "body", "credentials", "data", "headers", "message", "on_complete", "query", "said", "salt", "secret",
+        "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query", "response_body", "said", "answer", "salt", "secret",
         "stage", "target", "url", "url_template", "result_url", "result_url_template", "values", "webhook",
     }
 )  # fmt: skip
