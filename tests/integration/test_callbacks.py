@@ -193,7 +193,7 @@ async def test_the_submitters_timeout_applies_if_the_handler_asks(database: Path
 
     async with serving(http_only(app), database) as queue:
         late = await queue.response(await queue.submit("POST", "/start?fal_callback_timeout=0.2"))
-        assert (late.status_code, late.json()["detail"]) == (504, "nobody called back in time")
+        assert (late.status_code, late.json()["detail"]) == (504, "the external service sent no result in time")
         second = await queue.submit("POST", "/start")
         assert (await queue.status(second))["status"] == "IN_PROGRESS"
 
@@ -381,7 +381,7 @@ async def test_it_never_arrives(database: Path) -> None:
     async with serving(http_only(starter), database) as queue:
         request_id = await queue.submit("POST", "/start?fal_callback_timeout=0.2", content="{callback_url}")
         received = await queue.reaches(request_id, "COMPLETED")
-        assert (received["error"], received["error_type"]) == ("nobody called back in time", "request_timeout")
+        assert (received["error"], received["error_type"]) == ("the external service sent no result in time", "request_timeout")
         assert (await queue.response(request_id)).status_code == 504
         await call_back(queue, path_in(starter.calls[0]["body"]), status=409)
 

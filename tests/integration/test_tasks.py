@@ -357,7 +357,7 @@ async def test_a_task_whose_handler_asks_for_its_callback(database: Path) -> Non
 async def test_a_callback_that_never_arrives(database: Path) -> None:
     async with tasking(database) as tasks:
         task = await tasks.run("/work", body="{callback_url}", maxWaitTime=0.1)
-    assert (task["status"], task["error"], task["result"]) == ("timeout", "nobody called back in time", None)
+    assert (task["status"], task["error"], task["result"]) == ("timeout", "the external service sent no result in time", None)
 
 
 # --- time, priority

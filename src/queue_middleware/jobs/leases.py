@@ -8,18 +8,18 @@ from typing import Self
 
 
 class Holder(StrEnum):
-    """Who holds a claim that is judged, as far as the judging process knows."""
+    """The holder of a claim, as far as the checking process knows."""
 
     ITSELF = "itself"
-    """The judging process, and it still works on it."""
+    """The checking process itself, which still works on the claim."""
     DEAD = "dead"
-    """A process that is certainly dead: the kernel released its life sign, or it belongs to an earlier boot."""
+    """A process that has certainly exited: the kernel released its liveness lock, or it belongs to an earlier boot."""
     OTHER = "other"
-    """Another process, or the judging process where it has forgotten the claim."""
+    """Another process, or the checking process if it no longer knows the claim."""
 
 
 IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
-    # (holder, is the lease over?, is the judge calm?)
+    # (holder, is the lease over?, has the database been available long enough?)
     **{(Holder.ITSELF, over, calm): False for over in (False, True) for calm in (False, True)},
     **{(Holder.DEAD, over, calm): True for over in (False, True) for calm in (False, True)},
     (Holder.OTHER, False, False): False,
@@ -27,43 +27,43 @@ IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
     (Holder.OTHER, True, False): False,
     (Holder.OTHER, True, True): True,
 }
-"""Whether a claim (an attempt, a delivery, a poll) is taken from its holder. The law of leases, for every store:
+"""Whether a claim (of an attempt, a delivery or a poll) is taken from its holder. Every store follows these rules:
 
-1. A process renews its own leases before it judges any, in the same transaction.
-2. It never takes what it still works on itself. A claim that it has forgotten, by whatever defect, is judged like another's.
-3. It judges a lease only when it is calm: the database has been there for a whole lease, as seen by this process (`Pulse`).
-   In an outage no process can renew, so an outage is no sign of death.
-4. Death that is certain is judged at once. It needs no lease and no calm.
-5. Leases are measured on the boot clock, so that setting the wall clock ends none.
+1. A process renews its own leases before it checks any, in the same transaction.
+2. A process never takes what it still works on. A claim that it has lost track of is treated like that of another process.
+3. A process checks leases only if the database has been available to it for a whole lease (`DatabaseUptime`). In an outage no
+   process can renew its leases, so an expired lease does not show that its holder is dead.
+4. If the holder has certainly exited, its claims are taken at once, whatever the lease and the uptime.
+5. Leases are measured on the boot clock, so setting the wall clock does not end any.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """How long a process has had the database before it without a gap. All values are milliseconds on the boot clock.
+    """Since when the database has been available to a process without a gap. Milliseconds on the boot clock.
 
-    A process commits something every quarter of a lease, also when it has nothing to renew. A longer gap means that the
-    database was away (locked, full, unreadable), or that the process was (stopped, suspended, just started): others may have
-    been unable to renew, so for one whole lease after it no lease is judged.
+    A process commits every quarter of a lease, even if it has nothing to renew. A longer gap means that the database was not
+    available (locked, full, unreadable) or that the process did not run (stopped, suspended, just started). Other processes may
+    have been unable to renew their leases then, so no lease is checked for one whole lease after a gap.
     """
 
     at: int
-    """Of the last commit."""
+    """The time of the last commit."""
     calm_from: int
 
     @classmethod
     def begin(cls, now: int, lease: int) -> Self:
-        """At the start of a process."""
+        """The value at the start of a process."""
         return cls(now, now + lease)
 
     def beat(self, now: int, lease: int) -> Self:
-        """After a commit."""
+        """The value after a commit."""
         return replace(self, at=now, calm_from=now + lease if self._is_late(now, lease) else self.calm_from)
 
     def is_calm(self, now: int, lease: int) -> bool:
-        """Whether leases may be judged."""
+        """Whether leases may be checked."""
         return now >= self.calm_from and not self._is_late(now, lease)
 
     def _is_late(self, now: int, lease: int) -> bool:
-        # Half a lease. Who renewed a quarter of a lease before the gap still has a quarter in which to renew after it.
+        # Half a lease: a process that renewed a quarter of a lease before the gap has a quarter left to renew after it.
         return now - self.at > lease // 2

@@ -1,4 +1,4 @@
-"""The nouns: frozen values that travel between the floors. Times are integer milliseconds since 1970, UTC."""
+"""The values of a job, from submission to result. Times are integer milliseconds since 1970, UTC."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ Headers = tuple[tuple[bytes, bytes], ...]
 
 
 class JobState(StrEnum):
-    """Where a job stands. The last three are final."""
+    """The state of a job. The last three are final."""
 
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
     WAITING = "awaiting"
-    """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
+    """The call was answered and an external service is at work: a callback, a signal or a poll ends the job."""
     COMPLETED = "completed"
     FAILED = "failed"
     CANCELLED = "cancelled"
 
 
 class WebhookKind(StrEnum):
-    """What a webhook tells. Only the last is sent unasked."""
+    """What a webhook reports. Only the last kind is sent without being requested."""
 
     STARTED = "started"
     PROGRESS = "progress"
@@ -37,14 +37,14 @@ class WebhookKind(StrEnum):
 
 
 class Priority(IntEnum):
-    """Smaller runs first."""
+    """Smaller values run first."""
 
     NORMAL = 5
     LOW = 9
 
 
 class RetryCause(StrEnum):
-    """Why an attempt may be repeated: the three keys of fal's `X-Fal-Retry-Config`, and our own lost lease."""
+    """Why an attempt may be repeated: the three keys of fal's `X-Fal-Retry-Config`."""
 
     SERVER_ERROR = "server_error"
     TIMEOUT = "timeout"
@@ -52,7 +52,7 @@ class RetryCause(StrEnum):
 
 
 class ErrorType(StrEnum):
-    """fal's `error_type` words that this project uses (fal queue contract, section 7)."""
+    """The values of `error_type` that the queue uses (docs/reference/protocols/fal.md, section 7)."""
 
     REQUEST_TIMEOUT = "request_timeout"
     RUNNER_DISCONNECTED = "runner_disconnected"
@@ -63,18 +63,18 @@ class ErrorType(StrEnum):
     CLIENT_CANCELLED = "client_cancelled"
     START_TIMEOUT = "start_timeout"
     WAIT_TIMEOUT = "wait_timeout"
-    """Nobody called back in time."""
+    """No callback, signal or poll ended the wait in time."""
     PROVIDER_FAILED = "provider_failed"
-    """Who was at work outside said that it failed."""
+    """The external service reported a failure."""
 
 
 class StoredRequest(Value, frozen=True):
-    """An HTTP request as it will be replayed: only what the application may see."""
+    """An HTTP request as it is replayed: only what the application may see."""
 
     method: str
     root_path: str
     raw_path: bytes
-    """Percent-encoded, root path included, no query."""
+    """Percent-encoded, with the root path, without the query."""
     query: bytes
     headers: Headers
     client: tuple[str, int] | None
@@ -86,49 +86,49 @@ class StoredRequest(Value, frozen=True):
 
 
 class RetryPolicy(Value, frozen=True):
-    """How often one request may be run."""
+    """How many attempts a request may have."""
 
     max_attempts: int
-    """All attempts together, the first included."""
+    """All attempts, the first included."""
     extra: Mapping[RetryCause, int] = msgspec.field(default_factory=dict)
-    """Extra attempts allowed for one cause, where the submitter said so."""
+    """Additional attempts for one cause, as the submitter requested."""
     backoff: Backoff | None = None
-    """Set where AsyncQueue's rules of what is repeated hold, and not fal's."""
+    """If set, AsyncQueue's rules decide what is repeated; otherwise fal's."""
 
 
 OWNED = "id:"
-"""Stands in front of an identity, to tell it from an address."""
+"""Prefix of a submitter identity in `NewJob.client`, which distinguishes it from a network address."""
 
 
 def identity_of(client: str) -> str | None:
-    """The identity in `NewJob.client`; None where it is an address."""
+    """The submitter identity in `NewJob.client`; None if the value is a network address."""
     return client[len(OWNED) :] if client.startswith(OWNED) else None
 
 
 class NewJob(Value, frozen=True):
-    """A submission that was found good and may be stored."""
+    """A validated submission, ready to be stored."""
 
     request: StoredRequest
     client: str
-    """Who the per-client limit counts: `OWNED` and the identity that the request belongs to, or else the address."""
+    """The client that limits count: `IDENTITY_PREFIX` and the submitter identity, otherwise the network address."""
     retry: RetryPolicy
     priority: int = Priority.NORMAL
     start_timeout: float | None = None
-    """Seconds from now within which it must have started."""
+    """Seconds from now within which the job must start."""
     webhook: str | None = None
     max_queue_length: int | None = None
-    """Refused when more than this many are waiting."""
+    """The submission is refused if more requests than this are queued."""
     short_lived: bool = False
-    """Its answer is not to be stored for longer than it takes to fetch it."""
+    """The response is kept only as long as it takes to fetch it (`outcomes.UNSTORED_RESPONSE_TTL_MS`)."""
     due_at: int | None = None
-    """Not to be started before."""
+    """The job must not start before this time."""
     task: Task | None = None
     events: tuple[WebhookKind, ...] = ()
-    """What the webhook is to be told besides the end."""
+    """What the webhook reports besides the final state."""
 
 
 class Claim(Value, frozen=True):
-    """The right to run one attempt of a job. Every write of the attempt names its token."""
+    """The right to run one attempt of a job. Every write of the attempt names the token."""
 
     key: int
     request_id: str
@@ -143,21 +143,21 @@ class Claim(Value, frozen=True):
 
 
 class Receipt(Value, frozen=True):
-    """What a submission is answered with."""
+    """What the store returns for a submission."""
 
     request_id: str
     position: int
-    """Requests in front, 0-based."""
+    """The number of requests in front of it."""
     claim: Claim | None = None
-    """Set where the job was started in the same transaction."""
+    """Set if the job was started in the same transaction."""
 
 
 PART = 256 * 1024
-"""Bytes of each piece of an answer but the last."""
+"""Bytes of each chunk of a stored response except the last."""
 
 
 class StoredResponse(Value, frozen=True):
-    """What the application answered. `parts` counts the pieces stored before `body`, which is the last one."""
+    """A response of the application. `chunks` counts the chunks stored before `body`, which is the last one."""
 
     status: int
     headers: Headers
@@ -171,14 +171,14 @@ class StoredResponse(Value, frozen=True):
 
 
 class Failure(Value, frozen=True):
-    """A request that ends without an answer of the application."""
+    """The outcome of a request that ended without a response of the application."""
 
     error_type: ErrorType
     detail: str
 
 
 class Progress(Value, frozen=True):
-    """What the handler says about how far it is."""
+    """Progress as the handler reports it."""
 
     fraction: float
     """0 to 1."""
@@ -193,45 +193,45 @@ class Job(Value, frozen=True):
     state: JobState
     attempt: int
     position: int | None
-    """Requests in front, 0-based; only while it waits."""
+    """The number of requests in front of it; only while the job is queued or delayed."""
     progress: Progress | None
     created_at: int
     started_at: int | None
     finished_at: int | None
     status: int | None
-    """HTTP status of the application's answer; only when completed."""
+    """HTTP status of the response; only if completed."""
     failure: Failure | None
     client: str = ""
-    """See `NewJob.client`."""
+    """The submitter, as in `NewJob.client`."""
     is_task: bool = False
-    """Whether it was made as a task, and its end is told as one's."""
+    """Whether the job was created as a task, which decides the format of its webhook."""
 
     @property
     def identity(self) -> str | None:
-        """Whom it belongs to; None where nobody was asked who he is."""
+        """The submitter identity that owns the job; None without authentication."""
         return identity_of(self.client)
 
 
 class Glance(Value, frozen=True):
-    """A job as somebody sees it who looks at it again and again."""
+    """The state of a job for a status stream."""
 
     job: Job
-    """Without a position where none was asked for."""
+    """Without a position unless one was requested."""
     lines: int
-    """The number of its last log line, 0 where there is none."""
+    """The number of its last log line; 0 without log lines."""
 
 
 class Result(Value, frozen=True):
-    """A finished job with its answer; `response` is None where it ended in `job.failure`."""
+    """A finished job with its response, which is None if the job ended in `job.failure`."""
 
     job: Job
     response: StoredResponse | None
     external: bool = False
-    """Whether an external service gave the response. Known where one result is asked for."""
+    """Whether the response came from an external service. Set only when a single result is requested."""
 
 
 class Cancelled(StrEnum):
-    """What a cancellation met."""
+    """What a cancellation found: a job that it ended at once, one that is running, or one that had finished."""
 
     WAITING = "waiting"
     RUNNING = "running"
@@ -239,11 +239,11 @@ class Cancelled(StrEnum):
 
 
 class Rescue(Value, frozen=True):
-    """What became of a job whose worker was lost, or whose time is over."""
+    """The new state of a job whose worker was lost or whose time limit passed."""
 
     request_id: str
     state: JobState
     attempt: int = 0
-    """The one that was lost; 0 where none was running."""
+    """The attempt that was lost; 0 if none was running."""
     outcome: StoredResponse | Failure | None = None
-    """How it ended; None where it goes on."""
+    """The outcome of the job; None if it continues."""

@@ -1,4 +1,4 @@
-"""The words for how requests and attempts end."""
+"""How requests and attempts end: outcome classes, fixed failures, and how long responses are kept."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from .models import ErrorType, Failure, Job
 
 
 class Outcome(StrEnum):
-    """How a request ended: with which class of HTTP status (RFC 9110 section 15), or without an answer."""
+    """How a request ended: with which class of HTTP status (RFC 9110 section 15), or without a response."""
 
     SUCCESS = "2xx"
     REDIRECTION = "3xx"
     CLIENT_ERROR = "4xx"
     SERVER_ERROR = "5xx"
-    """Also of a handler that raised, where its framework answers 500."""
+    """Includes handlers that raised, if their framework responds with 500."""
     OTHER = "other"
-    """A status that is none of HTTP's."""
+    """A status outside the range of HTTP."""
     FAILED = "failed"
-    """Without an answer: the handler raised, a time limit passed, its process was lost too often."""
+    """Without a response: the handler raised, a time limit passed, or its process was lost too often."""
     CANCELLED = "cancelled"
 
 
@@ -28,7 +28,7 @@ class Loss(StrEnum):
     PROCESS_DIED = "process_died"
     LEASE_EXPIRED = "lease_expired"
     EXIT = "exit"
-    """Its handler ended the process by `KeyboardInterrupt` or `SystemExit`."""
+    """The handler ended the process by `KeyboardInterrupt` or `SystemExit`."""
 
 
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
@@ -37,19 +37,19 @@ STOPPED_TOO_OFTEN = Failure(
     ErrorType.RUNNER_DISCONNECTED, "the process that ran this request was ended again and again soon after its start"
 )
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
-UNANSWERED = Failure(ErrorType.WAIT_TIMEOUT, "nobody called back in time")
+UNANSWERED = Failure(ErrorType.WAIT_TIMEOUT, "the external service sent no result in time")
 UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
 
 LARGE = 10_000
-"""Bytes of an answer that is large."""
+"""Bytes from which a response counts as large."""
 SHORT = 3_600_000
-"""Milliseconds after its end for which an answer can be read that is not to be stored (fal queue contract, section 5)."""
+"""Milliseconds for which a response that is not to be stored can be fetched (docs/reference/protocols/fal.md, section 5)."""
 SHORT_IF_LARGE = 360_000
-"""The same for a large one."""
+"""The same for a large response, in milliseconds."""
 
 
 def run_time(job: Job) -> int | None:
-    """Milliseconds from the start of its last attempt to its end; never below 0, whatever was done to the clock meanwhile."""
+    """Milliseconds from the start of the last attempt to its end; at least 0, even if the clock was set back meanwhile."""
     if job.started_at is None or job.finished_at is None:
         return None
     return max(0, job.finished_at - job.started_at)

@@ -18,43 +18,43 @@ RETRIED_TASK_FAILURE: dict[ErrorType, RetryCause] = {
     **RETRIED_FAILURE,
     ErrorType.RUNNER_SERVER_ERROR: RetryCause.SERVER_ERROR,
 }
-"""A task's attempt that ended without an answer, or with a 5xx, is repeated (AsyncQueue contract, "Tasks")."""
+"""An attempt of a task is repeated if it ended without a response or with a 5xx (docs/reference/protocols/asyncqueue.md)."""
 
 FREE_HAND_BACKS = 2
-"""How often in a row a process that ends in order may hand a request back; from then on each is charged as an attempt."""
+"""How often in a row a process that shuts down may release a request without charging an attempt."""
 LONG_ATTEMPT = 600_000
-"""Milliseconds. An attempt that had run for so long when it was handed back is not counted, and the next is the first in a row:
-a deployment now and then ends no request, however long it takes."""
+"""Milliseconds. An attempt that had run this long when it was released is not charged, and resets the count of releases:
+occasional deployments never use up the attempts of a request, however long it takes."""
 
-_LONGEST_RETRY_AFTER = 3600
+_MAX_RETRY_AFTER = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """The verdict that an attempt is to be repeated. `after` is what the application asked for, in seconds."""
+    """The decision to repeat an attempt. `after` is the wait that the application requested, in seconds."""
 
     cause: RetryCause
     after: float | None = None
 
 
 def judge(outcome: StoredResponse | Failure, attempt: int, policy: RetryPolicy) -> Again | None:
-    """Whether an attempt that ended like this is repeated (fal queue contract, section 8); None means it stands."""
+    """Whether an attempt with this outcome is repeated (docs/reference/protocols/fal.md, section 8); None if it is final."""
     again = _reason(outcome) if policy.backoff is None else _task_reason(outcome)
     return again if again and attempts_left(attempt, again.cause, policy) else None
 
 
 def attempts_left(attempt: int, cause: RetryCause, policy: RetryPolicy) -> bool:
-    """Whether there is another attempt after attempt number `attempt`, for this cause."""
+    """Whether another attempt is allowed after attempt number `attempt`, for this cause."""
     return attempt < attempts_allowed(cause, policy)
 
 
 def attempts_allowed(cause: RetryCause, policy: RetryPolicy) -> int:
-    """How many there are in all, as far as this cause is concerned."""
+    """The number of attempts that this cause allows."""
     return 1 + policy.extra[cause] if cause in policy.extra else policy.max_attempts
 
 
 def grown(kind: Backoff, attempt: int) -> float:
-    """Seconds after a task's attempt number `attempt`: 1, 2, 4, 8, 16, … or 1, 2, 3, 4, 5, … (AsyncQueue contract, "Tasks")."""
+    """Seconds after attempt number `attempt` of a task: 1, 2, 4, 8, 16 and so on, or 1, 2, 3, 4, 5 and so on."""
     return float(attempt) if kind is Backoff.LINEAR else 2.0 ** (attempt - 1)
 
 
@@ -62,7 +62,7 @@ def _reason(outcome: StoredResponse | Failure) -> Again | None:
     if isinstance(outcome, Failure):
         cause = RETRIED_FAILURE.get(outcome.error_type)
         return Again(cause) if cause else None
-    if outcome.status < 400:  # the common case pays for nothing more than this unless the application overrides it
+    if outcome.status < 400:  # the common case costs no more than this
         wanted = _header(outcome, b"x-fal-needs-retry")
         return Again(RetryCause.SERVER_ERROR, _retry_after(outcome)) if wanted == b"1" else None
     return _reason_of_error(outcome)
@@ -94,8 +94,8 @@ def _header(response: StoredResponse, name: bytes) -> bytes | None:
 
 
 def _retry_after(response: StoredResponse) -> float | None:
-    """Seconds only; the date form (RFC 9110 §10.2.3) is treated as absent, because nobody sends it to himself."""
+    """Seconds only; the date form (RFC 9110 §10.2.3) is ignored, because applications do not send it to themselves."""
     value = _header(response, b"retry-after")
     if not value or not value.isdigit():
         return None
-    return float(min(int(value[:9]), _LONGEST_RETRY_AFTER))
+    return float(min(int(value[:9]), _MAX_RETRY_AFTER))

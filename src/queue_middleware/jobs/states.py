@@ -23,13 +23,13 @@ class JobEvent(StrEnum):
     EXPIRE = "expire"
     CANCEL = "cancel"
     WAIT = "wait"
-    """It was answered, and somebody outside goes on with it."""
+    """The call was answered, and an external service continues the work."""
     RESOLVE = "resolve"
-    """Who was at work outside is done."""
+    """The external service has finished."""
     REJECT = "reject"
-    """Who was at work outside has failed."""
+    """The external service has failed."""
     TIME_OUT = "time_out"
-    """Nobody has called back."""
+    """No callback, signal or poll ended the wait in time."""
 
 
 JOB: dict[tuple[JobState, JobEvent], JobState] = {
@@ -44,21 +44,21 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.RETRY): JobState.DELAYED,
     (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
     (JobState.RUNNING, JobEvent.LOSE): JobState.DELAYED,
-    # The request to cancel a running job is only noted; the attempt ends itself, and then it is cancelled.
+    # Cancelling a running job only sets a flag; the attempt ends itself, and then the job is cancelled.
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
     (JobState.RUNNING, JobEvent.WAIT): JobState.WAITING,
     (JobState.WAITING, JobEvent.RESOLVE): JobState.COMPLETED,
     (JobState.WAITING, JobEvent.REJECT): JobState.FAILED,
     (JobState.WAITING, JobEvent.TIME_OUT): JobState.FAILED,
     (JobState.WAITING, JobEvent.CANCEL): JobState.CANCELLED,
-    # The call's answer was lost, and is to be repeated, when somebody outside says that he has long been at work.
-    # While it runs his word is only kept; the attempt ends itself, and then it counts.
+    # The response to the call was lost and the call is to be repeated, but the external service already reports the result.
+    # While an attempt runs, such a result is only stored; it takes effect when the attempt has ended.
     (JobState.QUEUED, JobEvent.RESOLVE): JobState.COMPLETED,
     (JobState.QUEUED, JobEvent.REJECT): JobState.FAILED,
     (JobState.DELAYED, JobEvent.RESOLVE): JobState.COMPLETED,
     (JobState.DELAYED, JobEvent.REJECT): JobState.FAILED,
 }
-"""Everything that is not in this table does not happen: the store changes nothing and says so."""
+"""A transition that is not in this table is refused: the store changes nothing and reports that."""
 
 FINAL = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED})
 IN_QUEUE = frozenset({JobState.QUEUED, JobState.DELAYED})

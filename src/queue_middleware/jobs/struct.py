@@ -1,6 +1,6 @@
-"""What a noun is made of.
+"""Base class of the queue's frozen values.
 
-They are msgspec structs and not dataclasses, because a request makes a dozen of them and these cost a tenth.
+These are msgspec structs and not dataclasses: a request makes a dozen of them, and structs cost a tenth.
 """
 
 from __future__ import annotations
@@ -11,30 +11,31 @@ import msgspec
 
 _PRIVATE = frozenset(
     {
-        "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query", "response_body", "said", "answer", "salt", "secret",
-        "stage", "target", "url", "url_template", "result_url", "result_url_template", "values", "webhook",
+        "answer", "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query",
+        "response_body", "result_url", "result_url_template", "said", "salt", "secret", "stage", "target", "url",
+        "url_template", "values", "webhook",
     }
 )  # fmt: skip
-"""Fields that hold what a client, a provider or an application has sent, or addresses, which may hold a key in their query."""
+"""Fields with data that a client, a provider or an application has sent, and URLs, whose query may contain a key."""
 
 
 class Value(msgspec.Struct, frozen=True, gc=False):
-    """A frozen value. `replace` makes a changed copy. None of them can be part of a cycle, so the collector skips them.
+    """A frozen value. `replace` makes a changed copy. Values cannot be part of a cycle, so the garbage collector skips them.
 
-    Its text tells nothing private, because texts of values end up in logs: of observers, of asyncio in debug mode, of errors.
+    The repr hides private fields, because reprs end up in logs: of observers, of asyncio in debug mode, of errors.
     """
 
     public: ClassVar[frozenset[str]] = frozenset()
-    """Fields that are shown all the same."""
+    """Private names that are shown in the repr of this class."""
 
     def __repr__(self) -> str:
-        """Fields but the private ones, and of bytes only how many."""
+        """All fields except private ones; bytes only as their length."""
         private = _PRIVATE - self.public
         shown = (f"{name}={_shown(getattr(self, name), hide=name in private)}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({', '.join(shown)})"
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values in some fields."""
+        """A copy with some fields changed."""
         return msgspec.structs.replace(self, **changes)
 
 

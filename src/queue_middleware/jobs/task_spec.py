@@ -1,4 +1,4 @@
-"""The nouns of what is asked of a job beyond a plain submission."""
+"""What a job may be asked for beyond a plain submission: a target, a callback, a signal, polling, a backoff."""
 
 from __future__ import annotations
 
@@ -10,63 +10,63 @@ from .struct import Value
 
 
 class Backoff(StrEnum):
-    """How the waits between a task's attempts grow."""
+    """How the waits between the attempts of a task grow."""
 
     EXPONENTIAL = "exponential"
     LINEAR = "linear"
 
 
 Word = str | bool | int | float
-"""A status, as JSON may spell it."""
+"""A status as it may appear in JSON."""
 
 
 class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """How a service is asked whether it is done, and how its answers are read (AsyncQueue contract, provider polling).
+    """How an external service is polled, and how its responses are read (docs/reference/protocols/asyncqueue.md).
 
-    Statuses are compared without regard to upper and lower case.
+    Statuses are compared case-insensitively.
     """
 
     url_template: str
-    """Where to ask: `{startResult.body.<path>}`, relative to the `targetUrl`."""
+    """The URL to poll; may contain `{startResult.body.<path>}`, and may be relative to the `targetUrl`."""
     status_path: str
-    """Where the status stands in the answer, with dots; empty: the HTTP status is the status."""
+    """Dotted path of the status in the response; if empty, the HTTP status is the status."""
     done_values: tuple[Word, ...]
     fail_values: tuple[Word, ...]
     running_values: tuple[Word, ...] = ()
-    """With these, every status that is in none of the lists, and none at all, means done. Without, it means not yet."""
+    """If not empty, any other status, or none, means done; if empty, it means not yet done."""
     interval: float = 5.0
-    """Seconds between two questions; `Retry-After` of an answer counts instead."""
+    """Seconds between two polls; `Retry-After` of a response takes precedence."""
     max_duration: float = 600.0
-    """Seconds after which it is a time-out."""
+    """Seconds after which the task times out."""
     result_path: str = ""
-    """Which part of the answer is the result; empty: all of it."""
+    """Dotted path of the result in the response; if empty, the whole response is the result."""
     result_url_template: str | None = None
-    """Where the result is to be fetched from, if it is not in the answer."""
+    """The URL to fetch the result from, if the response does not contain it."""
     error_path: str = "error"
-    """Where the reason of a failure stands."""
+    """Dotted path of the reason of a failure."""
     progress_path: str | None = None
-    """Where a number from 0 to 1 stands that says how far it is."""
+    """Dotted path of the progress, a number from 0 to 1."""
     headers: dict[str, str] = msgspec.field(default_factory=dict)
-    """Sent with every question, over the task's own."""
+    """Sent with every poll; they take precedence over the headers of the task."""
     forward_auth: bool = True
-    """Whether the task's own headers, without those about its body, are sent to the host of the `targetUrl`."""
+    """Whether the headers of the task, except those about its body, are sent to the host of the `targetUrl`."""
 
 
 class TaskSpec(Value, frozen=True):
-    """What is asked of a job beyond a plain submission (AsyncQueue contract, "Tasks"). It never changes."""
+    """What was requested beyond a plain submission (docs/reference/protocols/asyncqueue.md, "Tasks"). It never changes."""
 
     base: str
-    """URL of the prefix, as the submitter reached it; callbacks arrive below it."""
+    """URL of the queue's prefix as the submitter reached it; callback URLs begin with it."""
     wait: float
-    """Seconds for which it waits, once it waits."""
+    """Seconds for which the job waits for the external service."""
     callback: bool = False
-    """The place of the callback URL stands somewhere in the request."""
+    """The request contains the placeholder of the callback URL."""
     signal: bool = False
     target: str = ""
-    """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that waits."""
+    """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that awaits a callback."""
     method: str = ""
     outside: bool = False
-    """The target is another host, and not the wrapped application."""
+    """The target is another host and not the wrapped application."""
     timeout: float | None = None
     """Seconds for one attempt; None for the queue's `request_timeout`."""
     backoff: Backoff | None = None
@@ -75,14 +75,14 @@ class TaskSpec(Value, frozen=True):
 
 
 class Task(Value, frozen=True):
-    """What is stored beside a job that may wait. Of its two secret ids it holds only the hashes."""
+    """What is stored beside a job that may await an external service. It contains only hashes of its two secret ids."""
 
     spec: TaskSpec
     salt: bytes
-    """16 random bytes, from which the ids are derived."""
+    """16 random bytes from which the ids are derived."""
     callback: bytes
     """SHA-256 of the callback id."""
     signal: bytes | None = None
-    """SHA-256 of the signal token, where there is one."""
+    """SHA-256 of the signal token, if there is one."""
     listed: bool = False
-    """Whether it was made as a task, and is read as one."""
+    """Whether the job was created as a task, so that the routes of tasks show it."""
