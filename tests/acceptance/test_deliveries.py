@@ -31,9 +31,9 @@ from queue_middleware.webhooks.models import Standing
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
-from tests.nouns import a_job, an_answer
-from tests.queueing import eventually
-from tests.receiver import Webhook, receiving
+from tests.support.factories import a_job, an_answer
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Webhook, receiving
 
 from .load import count_rows
 from .servers import serving, uvicorn

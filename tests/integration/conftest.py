@@ -9,7 +9,7 @@ import pytest
 
 from queue_middleware.runtime import maintenance
 from queue_middleware.tasks.polling.schedule import next_poll_delay
-from tests.blank import lay_blank
+from tests.support.database_template import lay_blank
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,7 @@ import trustme
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
 from queue_middleware.outbound.client import Outbound
 from queue_middleware.outbound.guard import Guard
-from tests.guard_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
+from tests.support.ssrf_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in table()])

@@ -14,7 +14,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.clocks import system_clock
 from queue_middleware.web import router
-from tests.queueing import client_of, connected, eventually, serving
+from tests.support.queue_client import client_of, connected, eventually, serving
 
 
 def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:

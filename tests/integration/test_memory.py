@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 
 from queue_middleware.jobs.models import PART
-from tests.asgi import Message, Receive, Send, http_only
-from tests.queueing import Queue, eventually, serving
-from tests.receiver import receiving
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, http_only
+from tests.support.webhook_receiver import receiving
 
 SIZE = 24 * PART
 """Bytes of the answer; as JSON they are six times as many."""

@@ -20,9 +20,9 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.events import ClaimLost, Recovered, Rescued, ServiceError
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore, clocks
-from tests.descriptors import no_files_left
-from tests.queueing import Queue, connected, eventually, stored_jobs
-from tests.standins import Memory
+from tests.support.descriptors import no_files_left
+from tests.support.doubles import Memory
+from tests.support.queue_client import Queue, connected, eventually, stored_jobs
 
 LEASE = 0.5
 OUTAGE = 1.5

@@ -12,8 +12,7 @@ import pytest
 
 from queue_middleware.tasks.polling.config import shown_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
-from tests.asgi import answer, http_only
-from tests.fake_providers import (
+from tests.support.providers import (
     HANG_UP,
     KEY,
     Accepted,
@@ -27,7 +26,8 @@ from tests.fake_providers import (
     Stability,
     providing,
 )
-from tests.queueing import Queue, eventually, serving
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.raw_asgi import answer, http_only
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 OF_FAL = {"Authorization": f"Key {KEY}"}

@@ -20,9 +20,9 @@ from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 from queue_middleware.webhooks.models import DeliveryState, Standing
-from tests.queueing import connected, eventually
-from tests.receiver import Receiver, Webhook, receiving
-from tests.standins import Memory
+from tests.support.doubles import Memory
+from tests.support.queue_client import connected, eventually
+from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
 
 async def work(request: Request) -> Response:

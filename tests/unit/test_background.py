@@ -9,9 +9,9 @@ import pytest
 from queue_middleware.background import LOOK_AGAIN, SMALL, Lane, Rounds, aside, rest, retry_on_outage
 from queue_middleware.errors import StoreBusy, UnknownRequest
 from queue_middleware.events import ErrorStreak, Recovered, ServiceError
-from tests.queueing import eventually
-from tests.standins import looping
-from tests.threads import all_threads_kept
+from tests.support.doubles import looping
+from tests.support.queue_client import eventually
+from tests.support.threads import all_threads_kept
 
 # --- threads
 

@@ -17,8 +17,8 @@ from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Rece
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import Channel
-from tests.clock import ManualClock
-from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
 
 LIMITS = {"max_queued": 30, "max_queued_per_client": 20, "max_tasks": 25, "max_tasks_per_client": 15}
 CLIENTS = ("one", "other")

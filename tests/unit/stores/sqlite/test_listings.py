@@ -17,7 +17,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import SQL
 from queue_middleware.stores.sqlite.sql.schema import migrate
 from queue_middleware.webhooks.models import DeliveryFilter
-from tests.nouns import a_job
+from tests.support.factories import a_job
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What is SQLite's own about polls; what every store owes is in tests/store_suite."""
+"""What is SQLite's own about polls; what every store owes is in tests/conformance."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import polls
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import Places
-from tests.clock import ManualClock
-from tests.nouns import a_job, a_task, a_wait, an_answer
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, a_task, a_wait, an_answer
 
 
 async def waiting(store: Store, host: str) -> int:

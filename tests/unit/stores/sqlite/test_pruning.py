@@ -19,8 +19,8 @@ from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.common.retention import ExpiredRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.models import DeliveryFilter
-from tests.clock import ManualClock
-from tests.nouns import a_job, an_answer, an_attempt, claimed
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, an_answer, an_attempt, claimed
 
 FULL = DiskFull("the disk of the queue's database is full", 30)
 
