@@ -172,7 +172,7 @@ async def test_only_the_app_that_is_named(database: Path) -> None:
             for path in ("", "/x", f"/requests/{request_id}", f"/requests/{request_id}/status"):
                 refused = await queue.client.get(f"/{app}{path}", headers=HOST)
                 assert refused.status_code == 404
-                assert refused.json()["detail"] == f"this queue is that of the app 'acme/pictures', not of {app!r}"
+                assert refused.json()["detail"] == f"this queue serves the app 'acme/pictures', not {app!r}"
         assert stored_jobs(database) == 4
 
 

@@ -95,10 +95,10 @@ async def test_a_receiver_that_refuses_the_news_is_told_of_the_end_all_the_same(
     [
         (
             "fal_webhook=https://a.example/&fal_webhook_events=finished",
-            "holds 'finished'; it takes started, progress, completed",
+            "holds 'finished'; expected a comma-separated list of started, progress, completed",
         ),
         ("fal_webhook=https://a.example/&fal_webhook_events=", "holds ''"),
-        ("fal_webhook_events=started", "there is no fal_webhook"),
+        ("fal_webhook_events=started", "needs fal_webhook, which is missing"),
     ],
 )
 async def test_a_wish_that_is_not_understood_is_refused(database: Path, query: str, sentence: str) -> None:

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from queue_middleware.jobs.models import StoredRequest
 
-MARK = "queue_middleware.jobs.ids"
+MARK = "queue_middleware.request_id"
 """Key in the scope of a replay. A header could be forged."""
 
 
@@ -54,7 +54,7 @@ def origin(scheme: str, host: str, root_path: str) -> str:
     return f"{scheme}://{host}{root}"
 
 
-def origin_of(request: StoredRequest) -> str:
+def request_origin(request: StoredRequest) -> str:
     """The origin that a stored request was sent to: its `Host` header, or else the server's own address."""
     host = next((value.decode("latin-1") for name, value in request.headers if name == b"host"), None)
     if host is None:

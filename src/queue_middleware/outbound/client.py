@@ -1,8 +1,8 @@
-"""The guarded HTTP client: everything we send to hosts that a submitter named goes through here.
+"""HTTP client for URLs that clients supply. It cannot be made to reach private networks.
 
-The guard is asked twice: about the text of the URL, and, when the connection is made, about every address the name has at that
-moment; then one of exactly these is connected to. So neither a name that changes its address in between, nor a redirect (none
-is followed), nor a proxy of the environment (none is read) leads around it.
+The guard checks the text of each URL and, when a connection is made, every address that the name resolves to at that moment;
+the client then connects to one of exactly these addresses. It follows no redirects and reads no proxy settings from the
+environment. So neither a name whose address changes in between, nor a redirect, nor a proxy bypasses the guard.
 """
 
 from __future__ import annotations
@@ -18,31 +18,31 @@ from typing import Self, TypeVar
 import h11
 
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused, OutboundShortage
-from queue_middleware.events import Emit, ServiceError
 from queue_middleware.jobs.models import Headers
 from queue_middleware.syntax.urls import encode_url, request_target
 
 from .connector import Connect, Dialler, Origin, Resolver, connect
 from .guard import WEBHOOK, Guard, parse_url
 from .http11 import Arrivals, Broken, Connection, Stream
+from .pool import ConnectionPool
 from .resolver import Names
 
 T = TypeVar("T")
 
-_REST = 1.0
-"""Seconds for the rest of an answer after its status: it is for the operator, and leaves the connection fit for another."""
-_KEPT_FOR = 5.0
-"""Seconds for which a connection is kept that nobody uses."""
-_MOST_KEPT = 64
-_QUIET = 30.0
-"""Seconds in which one kind of shortage is announced once: each of some hundred calls may meet it."""
+_REST_TIMEOUT = 1.0
+"""Seconds for the rest of a response after its status: the operator sees it, and the connection can be used again."""
+_SHORTAGE_INTERVAL = 30.0
+"""Seconds between two reports of a shortage: each of several hundred calls may meet it."""
+
+OnShortage = Callable[[OutboundShortage, float], None]
+"""Called with a shortage of this process, e.g. of file descriptors, and the seconds until the next report at the earliest."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the other side answered.
+    """A response.
 
-    `body` is its first KiB, for the operator only: shown to a submitter it would let him read what our network can reach.
+    `body` is its first KiB, for the operator only: shown to a submitter, it would disclose what this network can reach.
     """
 
     status: int
@@ -52,7 +52,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """An answer that is still arriving. `chunks` raises `OutboundError` where it breaks off."""
+    """A response that is still arriving. `chunks` raises `OutboundError` if the body ends early."""
 
     status: int
     headers: Headers = field(repr=False)
@@ -60,12 +60,11 @@ class Opened:
 
 
 class Outbound:
-    """`async with Outbound(guard, timeout) as outbound:`, then `post`.
+    """`async with Outbound(guard, timeout) as client:`, then `post` or `open`.
 
-    `timeout` is seconds for one call in all, of which at most `CONNECT_TIMEOUT` for finding and reaching the host. Connections
-    are kept for a few seconds for the same scheme, host and port. The caller bounds how many calls run at once. `emit` is
-    told when this process lacks what calls take. `resolver` and `connect` are for tests, `ssl_context` is for a certificate
-    authority of one's own.
+    `timeout` is in seconds and covers a whole call, at most `CONNECT_TIMEOUT` of it resolving and connecting. Connections to
+    the same scheme, host and port are used again for a few seconds. The caller limits how many calls run at once. `resolver`
+    and `connect` are for tests, `ssl_context` is for a private certificate authority.
     """
 
     def __init__(
@@ -76,66 +75,62 @@ class Outbound:
         resolver: Resolver | None = None,
         connect: Connect = connect,
         ssl_context: ssl.SSLContext | None = None,
-        emit: Emit = lambda event: None,
+        on_shortage: OnShortage = lambda error, interval: None,
     ) -> None:
-        self._emit = emit
-        self._lacking_since: float | None = None
+        self._on_shortage = on_shortage
+        self._next_report = 0.0
         self._guard = guard
         self._timeout = timeout
         self._resolver = resolver
         self._connect_to = connect
         self._ssl_context = ssl_context
-        self._kept: dict[Origin, list[tuple[Connection, float]]] | None = None
-        self._count = 0
-        self._sweeping: asyncio.TimerHandle | None = None
-        # Nearly always the same few; a text that was refused is not remembered.
-        self._target = lru_cache(maxsize=512)(self._read_target)
+        self._pool: ConnectionPool | None = None
+        # The same few URLs come again and again. A URL that is refused is not cached.
+        self._target = lru_cache(maxsize=512)(self._parse_target)
 
     async def __aenter__(self) -> Self:
-        self._kept, self._count = {}, 0
         self._loop = asyncio.get_running_loop()
+        self._pool = ConnectionPool()
         resolver = self._resolver or Names().resolve
-        self._dialler = Dialler(self._guard, resolver, self._connect_to, self._ssl_context, self._timeout)
+        self._connector = Dialler(self._guard, resolver, self._connect_to, self._ssl_context, self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        kept, self._kept = self._kept, None
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        for waiting in (kept or {}).values():
-            for connection, _until in waiting:
-                connection.abort()
+        pool, self._pool = self._pool, None
+        if pool is not None:
+            pool.close()
 
     async def post(self, url: str, headers: Headers, body: bytes | Stream) -> Answer:
-        """Send, and read the answer whatever its status is; a redirect is an answer too.
+        """Send a POST and return the response whatever its status is, a redirect included.
 
-        Raises `OutboundRefused` where the guard says no, `OutboundUnreached` where no connection was made, `OutboundBusy` where
-        that is not for the other side to mend, and `OutboundError` where no answer came in time.
+        Raises `OutboundRefused` if the guard refuses the URL, `OutboundUnreached` if no connection was made, `OutboundBusy` if
+        this process is the reason, and `OutboundError` if no response arrived in time.
         """
-        if self._kept is None:
-            raise OutboundError("the HTTP client is not open")
+        pool = self._open_pool()
         origin, host, target = self._target(url, WEBHOOK)
         length = len(body) if isinstance(body, bytes) else body.length
         own = (b"host", host), (b"content-length", b"%d" % length)
         request = h11.Request(method=b"POST", target=target, headers=[*own, *headers])
-        with _told(self._timeout):
+        with _translate_errors(self._timeout):
             async with asyncio.timeout(self._timeout) as limit:
-                connection, (status, answered) = await self._exchange(origin, lambda kept: kept.send(request, body))
+                connection, (status, received) = await self._exchange(pool, origin, lambda over: over.send(request, body))
         if not connection.is_over:
-            await self._wait_for_the_rest(connection, limit.when() or 0.0)
-        answer = Answer(status, answered, bytes(connection.kept))
-        if connection.recycle():
-            self._keep(connection, origin)
-        else:
-            connection.abort()
-        return answer
+            await self._wait_for_rest(connection, limit.when() or 0.0)
+        response = Answer(status, received, bytes(connection.kept))
+        pool.give_back(connection, origin)
+        return response
 
-    async def _wait_for_the_rest(self, connection: Connection, deadline: float) -> None:
+    def _open_pool(self) -> ConnectionPool:
+        if self._pool is None:
+            raise OutboundError("the HTTP client is not open")
+        return self._pool
+
+    async def _wait_for_rest(self, connection: Connection, deadline: float) -> None:
         try:
-            async with asyncio.timeout_at(min(deadline, self._loop.time() + _REST)):
+            async with asyncio.timeout_at(min(deadline, self._loop.time() + _REST_TIMEOUT)):
                 await connection.over()
         except TimeoutError:
-            return  # the status counts
+            return  # the status is what counts
         except BaseException:
             connection.abort()
             raise
@@ -144,36 +139,35 @@ class Outbound:
     async def open(
         self, method: str, url: str, headers: Headers, body: bytes, timeout: float, noun: str = "the URL"
     ) -> AsyncIterator[Opened]:
-        """Send, and hand out the answer while it arrives; whoever reads it bounds how much he reads, and for how long.
+        """Send a request and yield the response while it arrives. The caller limits how much it reads, and for how long.
 
-        `timeout` is seconds until its head has come. Raises `OutboundRefused` and `OutboundError` as `post` does; they call the
-        URL `noun`.
+        `timeout` is in seconds until the headers have arrived. Raises `OutboundRefused` and `OutboundError` as `post` does;
+        their messages name the URL by `noun`.
         """
-        if self._kept is None:
-            raise OutboundError("the HTTP client is not open")
+        pool = self._open_pool()
         origin, host, target = self._target(url, noun)
         has_body = bool(body) or method in ("POST", "PUT", "PATCH")
         own = (b"host", host), *([(b"content-length", b"%d" % len(body))] if has_body else ())
         request = h11.Request(method=method, target=target, headers=[*own, *headers])
 
-        async def send(kept: Connection) -> tuple[Arrivals, int, Headers]:
-            return kept.fetch_all(), *await kept.send(request, body)
+        async def send(over: Connection) -> tuple[Arrivals, int, Headers]:
+            return over.fetch_all(), *await over.send(request, body)
 
-        with _told(timeout):
+        with _translate_errors(timeout):
             async with asyncio.timeout(timeout):
-                connection, (arrivals, status, answered) = await self._exchange(origin, send)
+                connection, (received, status, response_headers) = await self._exchange(pool, origin, send)
         try:
-            yield Opened(status, answered, _chunks(arrivals))
+            yield Opened(status, response_headers, _chunks(received))
         except BaseException:
             connection.abort()
             raise
-        if arrivals.is_whole and connection.recycle():
-            self._keep(connection, origin)
+        if received.is_whole:
+            pool.give_back(connection, origin)
         else:
             connection.abort()
 
-    def _read_target(self, url: str, noun: str) -> tuple[Origin, bytes, bytes]:
-        """Where it goes, how it names the host, and what it asks for. Raises `OutboundRefused`."""
+    def _parse_target(self, url: str, noun: str) -> tuple[Origin, bytes, bytes]:
+        """The origin to connect to, the `Host` header and the request target. Raises `OutboundRefused`."""
         try:
             self._guard.check_url(url, noun)
             parsed = parse_url(url, noun)
@@ -183,10 +177,12 @@ class Outbound:
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
         return origin, parsed.netloc, request_target(encode_url(url, noun))
 
-    async def _exchange(self, origin: Origin, send: Callable[[Connection], Awaitable[T]]) -> tuple[Connection, T]:
-        """Send over a connection that was kept; should it have been closed by then, over another."""
+    async def _exchange(
+        self, pool: ConnectionPool, origin: Origin, send: Callable[[Connection], Awaitable[T]]
+    ) -> tuple[Connection, T]:
+        """Send over an idle connection; over another one if the other side had closed it before it received the request."""
         while True:
-            connection = self._take(origin) or await self._dial(origin)
+            connection = pool.take(origin) or await self._connect(origin)
             try:
                 return connection, await send(connection)
             except Broken as broken:
@@ -197,74 +193,31 @@ class Outbound:
                 connection.abort()
                 raise
 
-    async def _dial(self, origin: Origin) -> Connection:
+    async def _connect(self, origin: Origin) -> Connection:
         try:
-            return await self._dialler.dial(origin)
-        except OutboundShortage as lacking:
+            return await self._connector.dial(origin)
+        except OutboundShortage as shortage:
             now = self._loop.time()
-            if self._lacking_since is None or now >= self._lacking_since + _QUIET:
-                self._lacking_since = now
-                self._emit(ServiceError("outbound", lacking, _QUIET))
+            if now >= self._next_report:
+                self._next_report = now + _SHORTAGE_INTERVAL
+                self._on_shortage(shortage, _SHORTAGE_INTERVAL)
             raise
 
-    # --- connections that are kept
 
-    def _take(self, origin: Origin) -> Connection | None:
-        """The one that was used last, if it is still good."""
-        assert self._kept is not None  # noqa: S101
-        waiting = self._kept.get(origin)
-        while waiting:
-            connection, until = waiting.pop()
-            self._count -= 1
-            if connection.is_open and until > self._loop.time():
-                return connection
-            connection.abort()
-        return None
-
-    def _keep(self, connection: Connection, origin: Origin) -> None:
-        if self._kept is None or self._count >= _MOST_KEPT:
-            connection.abort()
-            return
-        if not self._count:
-            self._sweep_later()
-        self._count += 1
-        self._kept.setdefault(origin, []).append((connection, self._loop.time() + _KEPT_FOR))
-
-    def _sweep(self) -> None:
-        """Let go of those that nobody has used for a while, or that were closed by the other side."""
-        kept = self._kept or {}
-        now = self._loop.time()
-        for origin, waiting in list(kept.items()):
-            kept[origin] = [(connection, until) for connection, until in waiting if connection.is_open and until > now]
-            for connection, until in waiting:
-                if not connection.is_open or until <= now:
-                    connection.abort()
-                    self._count -= 1
-            if not kept[origin]:
-                del kept[origin]
-        if self._count:
-            self._sweep_later()
-
-    def _sweep_later(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-        self._sweeping = self._loop.call_later(_KEPT_FOR, self._sweep)
-
-
-async def _chunks(arrivals: Arrivals) -> AsyncIterator[bytes]:
+async def _chunks(body: Arrivals) -> AsyncIterator[bytes]:
     try:
-        async for chunk in arrivals.chunks():
+        async for chunk in body.chunks():
             yield chunk
     except Broken:
-        raise OutboundError("the connection ended in the middle of the answer") from None
+        raise OutboundError("the connection ended in the middle of the response") from None
 
 
 @contextmanager
-def _told(timeout: float) -> Iterator[None]:
-    """Say what failed in our own words: the library's repeat what the other side sent."""
+def _translate_errors(timeout: float) -> Iterator[None]:
+    """Raise errors with own texts: those of the library quote what the other side sent."""
     try:
         yield
     except TimeoutError:
-        raise OutboundError(f"no answer within {timeout:g} s") from None
+        raise OutboundError(f"no response within {timeout:g} s") from None
     except Broken as broken:
         raise OutboundError(str(broken)) from broken

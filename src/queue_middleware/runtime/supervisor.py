@@ -7,10 +7,12 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from contextvars import Context
+from functools import partial
 from typing import Any, Protocol
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.background import GRACE, aside
+from queue_middleware.errors import OutboundShortage
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
 from queue_middleware.outbound.client import Outbound
 from queue_middleware.outbound.guard import Guard
@@ -70,7 +72,8 @@ class Supervisor:
         seconds = clock or time.time
         keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
         await keywatch.open()
-        outbound = await stack.enter_async_context(Outbound(guard, settings.webhook_timeout, emit=emit))
+        client = Outbound(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
+        outbound = await stack.enter_async_context(client)
         ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
         self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
         stack.callback(self.shutdown_signal.close)
@@ -188,3 +191,7 @@ def _formats(stores: Stores, settings: Settings) -> dict[str, BodyFormat]:
         REQUEST_FORMAT: RequestFormat(stores.jobs.output, settings),
         TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, settings),
     }
+
+
+def _emit_shortage(emit: Emit, shortage: OutboundShortage, retry_in: float) -> None:
+    emit(ServiceError("outbound", shortage, retry_in))

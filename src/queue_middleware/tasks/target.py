@@ -13,7 +13,7 @@ from urllib.parse import urljoin
 
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.asgi.replay import App, NoAnswer
-from queue_middleware.asgi.scope import origin_of as origin_of_request
+from queue_middleware.asgi.scope import request_origin
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest
@@ -89,7 +89,7 @@ class Targets:
 
     def expect(self, request: StoredRequest) -> Task:
         """The task that is stored for a handler that asks for its callback URL."""
-        base = self._settings.public_url or origin_of_request(request)
+        base = self._settings.public_url or request_origin(request)
         return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
     def secret_of(self, task: Task) -> str:

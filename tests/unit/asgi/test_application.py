@@ -19,7 +19,7 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.asgi.application import FALLBACK, default_name, layers
 
 CODE = """
-from queue_middleware.application import default_name
+from queue_middleware.asgi.application import default_name
 def ask(): return default_name(None)
 async def endpoint(request): ...
 name = default_name(None)

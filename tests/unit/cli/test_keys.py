@@ -180,5 +180,5 @@ def test_as_a_module(desk):
 
 
 def test_it_is_what_the_package_installs():
-    scripts = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]["scripts"]
+    scripts = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"queue-middleware": f"{main.__module__}:{main.__name__}"}

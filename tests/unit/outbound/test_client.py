@@ -12,14 +12,11 @@ import pytest
 import trustme
 
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
-from queue_middleware.events import make_emitter
-from queue_middleware.outbound import client as outbound_module
-from queue_middleware.outbound import connector
+from queue_middleware.outbound import connector, pool
 from queue_middleware.outbound.client import Outbound
 from queue_middleware.outbound.connector import Origin
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.outbound.http11 import MAX_KEPT, Connection, Stream
-from tests.support.doubles import Memory
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
@@ -194,7 +191,7 @@ async def test_no_answer_in_time():
         await reader.read()
 
     async with Receiver(hang).running() as port, Outbound(LOCAL, timeout=0.1) as outbound:
-        with pytest.raises(OutboundError, match=r"no answer within 0\.1 s"):
+        with pytest.raises(OutboundError, match=r"no response within 0\.1 s"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
 
@@ -203,13 +200,13 @@ async def test_a_connection_that_breaks():
         pass
 
     async with Receiver(leave).running() as port, Outbound(LOCAL) as outbound:
-        with pytest.raises(OutboundError, match="without an HTTP answer"):
+        with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
 
 async def test_what_is_not_http_is_not_repeated():
     async with Receiver(b"+OK secret redis 7.2\r\n\r\n").running() as port, Outbound(LOCAL) as outbound:
-        with pytest.raises(OutboundError, match="without an HTTP answer") as caught:
+        with pytest.raises(OutboundError, match="without an HTTP response") as caught:
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
     assert "secret" not in caught.value.detail
 
@@ -287,7 +284,7 @@ async def test_a_resolver_that_hangs():
         return await asyncio.Future()
 
     async with Outbound(Guard(), timeout=0.1, resolver=hang, connect=Wire()) as outbound:
-        with pytest.raises(OutboundError, match=r"not resolved in time|no answer within"):
+        with pytest.raises(OutboundError, match=r"not resolved in time|no response within"):
             await outbound.post("https://example.com/", (), b"")
 
 
@@ -359,7 +356,7 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
 
 
 async def test_connections_that_nobody_uses_are_closed(monkeypatch):
-    monkeypatch.setattr(outbound_module, "_KEPT_FOR", 0.01)
+    monkeypatch.setattr(pool, "_IDLE_TIMEOUT", 0.01)
     receiver, gone = Receiver(OK), asyncio.Event()
 
     async def serve(reader, writer):
@@ -408,7 +405,7 @@ async def test_what_was_begun_is_not_said_again():
     receiver.reply = half
     async with receiver.running() as port, Outbound(LOCAL) as outbound:
         await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
-        with pytest.raises(OutboundError, match="without an HTTP answer"):
+        with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
     assert receiver.connections == 1
 
@@ -459,7 +456,7 @@ async def test_no_more_is_read_from_a_body_than_the_other_side_takes():
     server = await asyncio.start_server(hang, "127.0.0.1", 0, limit=65536)
     port = server.sockets[0].getsockname()[1]
     async with Outbound(LOCAL, timeout=0.2) as outbound:
-        with pytest.raises(OutboundError, match="no answer within"):
+        with pytest.raises(OutboundError, match="no response within"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(1000 * 65536, chunks))
     served.set()
     server.close()
@@ -517,7 +514,7 @@ async def test_headers_that_never_end():
             pass
 
     async with Receiver(pour).running() as port, Outbound(LOCAL) as outbound:
-        with pytest.raises(OutboundError, match="without an HTTP answer"):
+        with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
 
@@ -562,7 +559,7 @@ async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
         return connection
 
     async with Outbound(LOCAL, connect=connect) as outbound:
-        with pytest.raises(OutboundError, match="without an HTTP answer"):
+        with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post("http://127.0.0.1:9/", (), b"x")
 
 
@@ -571,7 +568,7 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
 
     class Full(_Transport):
         def write(self, data: bytes) -> None:
-            if connection._room is None:
+            if connection._writable is None:
                 connection.pause_writing()
                 answer = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
                 asyncio.get_running_loop().call_soon(connection.data_received, answer)
@@ -606,14 +603,16 @@ async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, add
     async def fails(*_):
         raise OSError(number, "in words")
 
-    ear = Memory()
-    async with Outbound(Guard(), resolver=Names([address]), connect=fails, emit=make_emitter([ear])) as outbound:
+    reported = []
+
+    def report(shortage, interval):
+        reported.append((type(shortage), interval))
+
+    async with Outbound(Guard(), resolver=Names([address]), connect=fails, on_shortage=report) as outbound:
         for _ in range(3):
             with pytest.raises(OutboundShortage if ours else OutboundUnreached):
                 await outbound.post("https://example.com/", (), b"")
-    heard = ear.heard
-    told = [(event.where, type(event.error)) for event in heard]
-    assert told == [("outbound", OutboundShortage)] * ours, "once, and not each time"
+    assert reported == [(OutboundShortage, 30.0)] * ours, "once, and not each time"
 
 
 async def test_a_resolver_that_lacks_files_is_our_shortage():

@@ -273,10 +273,10 @@ async def test_failed_polls_are_repeated(bench):
         busy, slow = Reply(503, {"detail": "later"}), Reply(429, {"detail": "slow down"}, [("retry-after", "30")])
         provider.interruptions.extend([Reply(404, {"detail": "not seen yet"}), busy, HANG_UP, slow, None, Reply(502), None])
         events, took = await bench.until_over(claim)
-    assert [getattr(event, "reason", getattr(event, "status", None)) for event in events] == [
+    assert [event.error if isinstance(event, PollFailed) else event.status for event in events] == [
         "the status request returned 404",
         "the status request returned 503",
-        "the connection ended without an HTTP answer",
+        "the connection ended without an HTTP response",
         "the status request returned 429",
         "starting",
         "the status request returned 502",
@@ -342,7 +342,7 @@ async def test_redirects_are_limited(bench):
         provider.interruptions.append(None)
         provider.interruptions.extend([Reply(302, b"", [("location", path)])] * 6)
         events, _ = await bench.until_over(claim)
-    assert [getattr(event, "reason", getattr(event, "status", None)) for event in events] == [
+    assert [event.error if isinstance(event, PollFailed) else event.status for event in events] == [
         "queued",
         "more than 5 redirects",
         "dreaming",
@@ -353,7 +353,7 @@ async def test_redirects_are_limited(bench):
 async def test_a_response_above_the_limit_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).reason == "the response is larger than 100 bytes"
+        assert (await bench.ear.next()).error == "the response is larger than 100 bytes"
     assert len(provider.polls) == 1
 
 
@@ -388,7 +388,7 @@ async def test_the_last_poll_is_at_the_deadline(bench):
     wire = Scripted(an_answer(b'{"status": "busy"}'))
     async with bench.polling(wire):
         events, took = await bench.until_over(claim)
-    assert ([event.wait for event in events[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
+    assert ([event.next_in for event in events[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
     expected = "the provider did not finish in time; the last status was busy"
     assert await bench.failure(claim) == (ErrorType.WAIT_TIMEOUT, expected)
 
