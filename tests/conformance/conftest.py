@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.support.clock import ManualClock
@@ -17,9 +17,9 @@ from tests.support.database_template import lay_blank
 
 
 class Backend(Protocol):
-    def make(self, clock: ManualClock, **options: Any) -> Store: ...
+    def make(self, clock: ManualClock, **options: Any) -> JobStore: ...
 
-    def die(self, store: Store) -> None:
+    def die(self, store: JobStore) -> None:
         """As if its process had been killed, for those who look whether it lives."""
 
 
@@ -29,11 +29,11 @@ class SQLiteBackend:
     def __init__(self, folder: Path) -> None:
         self._database = str(lay_blank(folder / "queue.sqlite3"))
 
-    def make(self, clock: ManualClock, **options: Any) -> Store:
+    def make(self, clock: ManualClock, **options: Any) -> JobStore:
         settings = Settings.load({"database": self._database, "min_free_disk": 0, **options}, {})
         return SQLiteStore(settings, clock, clock.boot)
 
-    def die(self, store: Store) -> None:
+    def die(self, store: JobStore) -> None:
         assert isinstance(store, SQLiteStore)
         store._files.liveness.disown()
 
@@ -49,10 +49,10 @@ class Stores:
         self._clock = clock
         self._stack = stack
 
-    def die(self, store: Store) -> None:
+    def die(self, store: JobStore) -> None:
         self._backend.die(store)
 
-    async def open(self, **options: Any) -> Store:
+    async def open(self, **options: Any) -> JobStore:
         store = self._backend.make(self._clock, **options)
         await store.open()
         self._stack.push_async_callback(store.close)
@@ -71,5 +71,5 @@ async def stores(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualCl
 
 
 @pytest.fixture
-async def store(stores: Stores) -> Store:
+async def store(stores: Stores) -> JobStore:
     return await stores.open()

@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, Progress, WebhookKind
-from queue_middleware.jobs.states import JOB, JobEvent
-from queue_middleware.jobs.store import Store
-from queue_middleware.tasks.models import Channel
-from queue_middleware.webhooks.models import DELIVERY, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
+from queue_middleware.jobs.states import JOB_TRANSITIONS, JobEvent
+from queue_middleware.jobs.store import JobStore
+from queue_middleware.tasks.models import CompletionSource
+from queue_middleware.webhooks.models import DELIVERY_TRANSITIONS, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 from tests.support.leases import lease_passes
@@ -19,12 +19,12 @@ FAILED = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 
 
-async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
+async def bring_to(store: JobStore, state: JobState) -> tuple[str, Claim]:
     """A job in this state, and a claim on it, which is stale in all states but RUNNING."""
     receipt = await store.submit(a_job(start_timeout=60.0, task=a_task()))
     (claim,) = await store.claim(1)
     match state:
-        case JobState.WAITING:
+        case JobState.AWAITING:
             await _wait(store, None, claim)
         case JobState.QUEUED:
             await store.release(claim)
@@ -40,61 +40,61 @@ async def bring_to(store: Store, state: JobState) -> tuple[str, Claim]:
     return receipt.request_id, claim
 
 
-async def _lose(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _lose(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await lease_passes(store, clock)
     await store.rescue()
 
 
-async def _become_due(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _become_due(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(30)
     assert await store.claim(0) == []
 
 
-async def _expire(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _expire(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(60)
     await store.expire()
 
 
-async def _cancel(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _cancel(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await store.cancel(claim.request_id)
     await store.fail(claim, CANCELLED)  # how the attempt ends itself, once it is told
 
 
-async def _wait(store: Store, clock: object, claim: Claim) -> None:
+async def _wait(store: JobStore, clock: object, claim: Claim) -> None:
     await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
 
 
-async def _time_out(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _time_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(30)
     await store.waiting.time_out()
 
 
-HAPPENS: dict[JobEvent, Callable[[Store, ManualClock, Claim], Awaitable[object]]] = {
+HAPPENS: dict[JobEvent, Callable[[JobStore, ManualClock, Claim], Awaitable[object]]] = {
     JobEvent.CLAIM: lambda store, _, __: store.claim(1),
     JobEvent.COMPLETE: lambda store, _, claim: store.complete(claim, an_answer()),
     JobEvent.FAIL: lambda store, _, claim: store.fail(claim, FAILED),
     JobEvent.RETRY: lambda store, _, claim: store.retry(claim, 30.0),
     JobEvent.RELEASE: lambda store, _, claim: store.release(claim),
-    JobEvent.LOSE: _lose,
+    JobEvent.RESCUE: _lose,
     JobEvent.DUE: _become_due,
     JobEvent.EXPIRE: _expire,
     JobEvent.CANCEL: _cancel,
-    JobEvent.WAIT: _wait,
-    JobEvent.RESOLVE: lambda store, _, claim: store.waiting.resolve(claim.key, Channel.CALLBACK, a_word()),
-    JobEvent.REJECT: lambda store, _, claim: store.waiting.resolve(claim.key, Channel.POLL, a_word(failure=FAILED)),
+    JobEvent.AWAIT: _wait,
+    JobEvent.RESOLVE: lambda store, _, claim: store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()),
+    JobEvent.REJECT: lambda store, _, claim: store.waiting.resolve(claim.key, CompletionSource.POLL, a_word(failure=FAILED)),
     JobEvent.TIME_OUT: _time_out,
 }
 
 
 @pytest.mark.parametrize("event", JobEvent)
 @pytest.mark.parametrize("state", JobState)
-async def test_job(store: Store, clock: ManualClock, state: JobState, event: JobEvent) -> None:
+async def test_job(store: JobStore, clock: ManualClock, state: JobState, event: JobEvent) -> None:
     request_id, claim = await bring_to(store, state)
     await HAPPENS[event](store, clock, claim)
-    assert (await store.job(request_id)).state is JOB.get((state, event), state)
+    assert (await store.job(request_id)).state is JOB_TRANSITIONS.get((state, event), state)
 
 
-async def bring_delivery_to(store: Store, state: DeliveryState) -> tuple[int, Delivery, Claim]:
+async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, Delivery, Claim]:
     """Its id, the attempt that was made of it or of the one it waits for, and the claim on its request."""
     receipt = await store.submit(a_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
     assert receipt.claim
@@ -104,7 +104,7 @@ async def bring_delivery_to(store: Store, state: DeliveryState) -> tuple[int, De
         return delivery.id, delivery, receipt.claim
     (delivery,) = await claimed(store)
     match state:
-        case DeliveryState.WAITING:
+        case DeliveryState.BLOCKED:
             await store.log(receipt.claim, [], Progress(0.5))
             return delivery.id + 1, delivery, receipt.claim
         case DeliveryState.DELIVERED:
@@ -120,7 +120,7 @@ async def bring_delivery_to(store: Store, state: DeliveryState) -> tuple[int, De
 class Hands:
     """What a test can do to the delivery with this id."""
 
-    def __init__(self, store: Store, clock: ManualClock, number: int, attempted: Delivery, claim: Claim) -> None:
+    def __init__(self, store: JobStore, clock: ManualClock, number: int, attempted: Delivery, claim: Claim) -> None:
         self.store, self.clock, self.number, self.attempted, self.claim = store, clock, number, attempted, claim
 
     @property
@@ -152,7 +152,7 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
     DeliveryEvent.EXHAUST: lambda hands: hands.settle(delivered=False, retry_in=None),
     DeliveryEvent.RELEASE: lambda hands: hands.store.outbox.release([hands.delivery.token]),
     DeliveryEvent.LOSE: Hands.lose,
-    DeliveryEvent.FOLLOW: Hands.follow,
+    DeliveryEvent.UNBLOCK: Hands.follow,
     DeliveryEvent.SUPERSEDE: Hands.supersede,
     DeliveryEvent.REDELIVER: lambda hands: hands.store.outbox.redeliver([hands.number]),
 }
@@ -161,13 +161,13 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
 
 @pytest.mark.parametrize("event", DELIVERY_HAPPENS)
 @pytest.mark.parametrize("state", DeliveryState)
-async def test_delivery(store: Store, clock: ManualClock, state: DeliveryState, event: DeliveryEvent) -> None:
+async def test_delivery(store: JobStore, clock: ManualClock, state: DeliveryState, event: DeliveryEvent) -> None:
     hands = Hands(store, clock, *await bring_delivery_to(store, state))
     assert await state_of(store, hands.number) is state
     await DELIVERY_HAPPENS[event](hands)
-    assert await state_of(store, hands.number) is DELIVERY.get((state, event), state)
+    assert await state_of(store, hands.number) is DELIVERY_TRANSITIONS.get((state, event), state)
 
 
-async def state_of(store: Store, number: int) -> DeliveryState:
+async def state_of(store: JobStore, number: int) -> DeliveryState:
     (record,) = await store.outbox.records(DeliveryFilter(delivery_id=number))
     return record.state

@@ -10,7 +10,7 @@ import pytest
 
 from queue_middleware.jobs.leases import IS_LOST, Holder
 from queue_middleware.jobs.models import JobState
-from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.webhooks.models import DeliveryState
 from tests.support.clock import ManualClock
@@ -24,17 +24,17 @@ IsHeld = Callable[[], Awaitable[bool]]
 POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("done",), ("failed",))
 
 
-async def an_attempt_of(store: Store) -> tuple[int, IsHeld]:
+async def an_attempt_of(store: JobStore) -> tuple[int, IsHeld]:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
 
     async def is_held() -> bool:
-        return (claim.key, claim.token) in await store.held()
+        return (claim.key, claim.token) in await store.running_claims()
 
     return claim.token, is_held
 
 
-async def a_delivery_of(store: Store) -> tuple[int, IsHeld]:
+async def a_delivery_of(store: JobStore) -> tuple[int, IsHeld]:
     claim = (await store.submit(a_job(webhook="https://receiver.test/"), start=True)).claim
     assert claim
     await store.complete(claim, an_answer())
@@ -46,7 +46,7 @@ async def a_delivery_of(store: Store) -> tuple[int, IsHeld]:
     return delivery.token, is_held
 
 
-async def a_poll_of(store: Store) -> tuple[int, IsHeld]:
+async def a_poll_of(store: JobStore) -> tuple[int, IsHeld]:
     claim = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
     assert claim
     assert claim.task
@@ -77,7 +77,7 @@ async def test_the_law(stores: Stores, clock: ManualClock, what: str, judgement:
         clock.advance(31)  # nothing was committed by the judge in so long
         if not over:
             await asyncio.to_thread(other.renew, [token])
-    if holder is Holder.DEAD:
+    if holder is Holder.EXITED:
         stores.die(other)
     await judge.rescue(running=[token] if holder is Holder.ITSELF else [])
     assert await is_held() is not lost
@@ -102,7 +102,7 @@ async def test_no_outage_costs_a_process_what_it_works_on(stores: Stores, clock:
 
 
 @pytest.mark.parametrize("hours", [-1, 1, 24 * 365])
-async def test_setting_the_clock_ends_no_lease_and_keeps_none_alive(store: Store, clock: ManualClock, hours: int) -> None:
+async def test_setting_the_clock_ends_no_lease_and_keeps_none_alive(store: JobStore, clock: ManualClock, hours: int) -> None:
     token, is_held = await an_attempt_of(store)
     await lease_passes(store, clock, renewed=[token])
     clock.set(hours * 3600)
@@ -131,7 +131,7 @@ async def test_a_store_that_has_just_been_opened_judges_no_lease_for_as_long_as_
     assert not await is_held()
 
 
-async def test_what_was_finished_counts_though_its_lease_is_over(store: Store, clock: ManualClock) -> None:
+async def test_what_was_finished_counts_though_its_lease_is_over(store: JobStore, clock: ManualClock) -> None:
     """As long as no other has it."""
     claim = (await store.submit(a_job(webhook="https://receiver.test/"), start=True)).claim
     assert claim
@@ -161,4 +161,4 @@ async def test_what_is_handed_back_at_the_close_is_free_at_once(stores: Stores) 
     assert await is_held()
     await leaving.close()
     assert await staying.next_due(Topic.POLL) == 0.0
-    assert (await staying.counts()).jobs == {JobState.WAITING: 1}
+    assert (await staying.counts()).jobs == {JobState.AWAITING: 1}

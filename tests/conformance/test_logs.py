@@ -6,7 +6,7 @@ import asyncio
 
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import ErrorType, Failure, JobState, Progress, RetryPolicy
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, an_answer
@@ -21,11 +21,11 @@ def lines(*messages: str) -> list[LogLine]:
     return [a_line(message) for message in messages]
 
 
-async def said(store: Store, key: int, after: int = 0) -> list[tuple[int, str]]:
+async def said(store: JobStore, key: int, after: int = 0) -> list[tuple[int, str]]:
     return [(line.number, line.message) for line in await store.logs(key, after)]
 
 
-async def test_a_line_comes_back_as_it_was(store: Store) -> None:
+async def test_a_line_comes_back_as_it_was(store: JobStore) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     line = a_line("Grüße\x00\n\N{SNOWMAN}", level=LogLevel.STDERR, labels={"step": "3", "": ""}, source="OTHER")
@@ -33,7 +33,7 @@ async def test_a_line_comes_back_as_it_was(store: Store) -> None:
     assert await store.logs(claim.key) == [line.replace(number=1)]
 
 
-async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: Store) -> None:
+async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: JobStore) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     assert await said(store, claim.key) == []
@@ -44,14 +44,14 @@ async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: St
         assert await said(store, claim.key, after) == everything[after:]
 
 
-async def test_every_job_has_its_own(store: Store) -> None:
+async def test_every_job_has_its_own(store: JobStore) -> None:
     claims = [claim for _ in range(3) if (claim := (await store.submit(a_job(), start=True)).claim)]
     await asyncio.gather(*[store.log(claim, lines(claim.request_id)) for claim in claims for _ in range(2)])
     for claim in claims:
         assert await said(store, claim.key) == [(1, claim.request_id), (2, claim.request_id)]
 
 
-async def test_progress_may_come_with_lines_or_alone(store: Store) -> None:
+async def test_progress_may_come_with_lines_or_alone(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     assert await store.log(receipt.claim, lines("half"), Progress(0.5, "half"))
@@ -61,7 +61,7 @@ async def test_progress_may_come_with_lines_or_alone(store: Store) -> None:
     assert await said(store, receipt.claim.key) == [(1, "half")]
 
 
-async def test_lines_of_all_attempts_stay_in_one_sequence(store: Store, clock: ManualClock) -> None:
+async def test_lines_of_all_attempts_stay_in_one_sequence(store: JobStore, clock: ManualClock) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("first"))
@@ -78,7 +78,7 @@ async def test_lines_of_all_attempts_stay_in_one_sequence(store: Store, clock: M
     assert loss[0] == 3
 
 
-async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -> None:
+async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(), start=True)).claim
     assert stale
     await store.log(stale, lines("mine"))
@@ -96,7 +96,7 @@ async def test_who_lost_the_job_adds_nothing(store: Store, clock: ManualClock) -
     assert "attempt 1 of 3 was lost" in loss[1]
 
 
-async def test_who_lost_a_job_that_then_failed_adds_nothing(store: Store, clock: ManualClock) -> None:
+async def test_who_lost_a_job_that_then_failed_adds_nothing(store: JobStore, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(retry=RetryPolicy(1)), start=True)).claim
     assert stale
     await lease_passes(store, clock)
@@ -105,7 +105,7 @@ async def test_who_lost_a_job_that_then_failed_adds_nothing(store: Store, clock:
     assert await said(store, stale.key) == []
 
 
-async def test_the_last_lines_come_with_the_end_whatever_stands_first_in_its_transaction(store: Store) -> None:
+async def test_the_last_lines_come_with_the_end_whatever_stands_first_in_its_transaction(store: JobStore) -> None:
     one, other = [(await store.submit(a_job(), start=True)).claim for _ in range(2)]
     assert one
     assert other
@@ -114,7 +114,7 @@ async def test_the_last_lines_come_with_the_end_whatever_stands_first_in_its_tra
     assert await said(store, other.key) == [(1, "last words")]
 
 
-async def test_a_cancelled_job_keeps_its_lines(store: Store) -> None:
+async def test_a_cancelled_job_keeps_its_lines(store: JobStore) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("begun"))

@@ -8,10 +8,19 @@ import pytest
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.models import Claim, Failure, Progress, WebhookKind
-from queue_middleware.jobs.store import Store, Topic
-from queue_middleware.webhooks.circuit import THRESHOLD, Outcome
-from queue_middleware.webhooks.fairness import AT_ONCE
-from queue_middleware.webhooks.models import Claimed, Delivery, DeliveryFilter, DeliveryState, Receiver, Room, Settled, Standing
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
+from queue_middleware.webhooks.fairness import FLOW_LIMITS
+from queue_middleware.webhooks.models import (
+    Capacity,
+    Claimed,
+    Delivery,
+    DeliveryFilter,
+    DeliveryState,
+    HostHealth,
+    Receiver,
+    Settled,
+)
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, an_answer, an_attempt, claimed
 from tests.support.leases import lease_passes
@@ -25,7 +34,7 @@ FLOW = "a.example 192.0.2.7"
 ALL = tuple(WebhookKind)
 
 
-async def finish(store: Store, url: str = A, count: int = 1) -> list[str]:
+async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
     """Requests that are done; their webhooks are due."""
     ids = []
     for _ in range(count):
@@ -36,41 +45,41 @@ async def finish(store: Store, url: str = A, count: int = 1) -> list[str]:
     return ids
 
 
-async def begin(store: Store, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
+async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
     receipt = await store.submit(a_job(webhook=url, events=events), start=True)
     assert receipt.claim
     return receipt.claim
 
 
-async def succeed(store: Store, delivery: Delivery, outcome: Outcome = Outcome.PROMPT) -> Settled:
+async def succeed(store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.PROMPT) -> Settled:
     return await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=outcome)
 
 
-async def fail(store: Store, delivery: Delivery, retry_in: float | None = 5.0) -> Settled:
-    return await store.outbox.settle(delivery, GONE, delivered=False, retry_in=retry_in, outcome=Outcome.FAILED)
+async def fail(store: JobStore, delivery: Delivery, retry_in: float | None = 5.0) -> Settled:
+    return await store.outbox.settle(delivery, GONE, delivered=False, retry_in=retry_in, outcome=AttemptOutcome.FAILED)
 
 
-async def make_good(store: Store, url: str = A) -> None:
+async def make_good(store: JobStore, url: str = A) -> None:
     await finish(store, url)
     (delivery,) = await claimed(store)
     await succeed(store, delivery)
 
 
-async def make_open(store: Store, url: str = A) -> Settled:
+async def make_open(store: JobStore, url: str = A) -> Settled:
     """A host that has failed as often as it takes."""
     await finish(store, url)
-    for _ in range(THRESHOLD):
+    for _ in range(FAILURE_THRESHOLD):
         (delivery,) = await claimed(store)
         settled = await fail(store, delivery, retry_in=0.0)
     return settled
 
 
-async def receiver(store: Store, host: str = "a.example") -> Receiver:
-    (found,) = [one for one in await store.outbox.receivers(list(Standing)) if one.host == host]
+async def receiver(store: JobStore, host: str = "a.example") -> Receiver:
+    (found,) = [one for one in await store.outbox.receivers(list(HostHealth)) if one.host == host]
     return found
 
 
-async def states(store: Store) -> dict[DeliveryState, int]:
+async def states(store: JobStore) -> dict[DeliveryState, int]:
     return dict((await store.counts()).deliveries)
 
 
@@ -81,12 +90,12 @@ def hosts(deliveries: list[Delivery]) -> list[str]:
 # --- sharing out
 
 
-async def test_a_claim_brings_what_is_to_be_told(store: Store) -> None:
+async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"[1, ")
     await store.complete(receipt.claim, an_answer(b"2]", 201, parts=1))
-    given = await store.outbox.claim(Room(5, 5))
+    given = await store.outbox.claim(Capacity(5, 5))
     (delivery,) = given.deliveries
     result = given.results[delivery.key]
     assert (delivery.kind, delivery.number, delivery.webhook_id) == (WebhookKind.COMPLETED, 0, receipt.request_id)
@@ -95,75 +104,75 @@ async def test_a_claim_brings_what_is_to_be_told(store: Store) -> None:
     assert (result.response.status, result.response.body, result.response.parts) == (201, b"2]", 1)
 
 
-async def test_a_request_that_ended_without_an_answer_has_a_result_too(store: Store) -> None:
+async def test_a_request_that_ended_without_an_answer_has_a_result_too(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A))
     await store.cancel(receipt.request_id)
-    given = await store.outbox.claim(Room(5, 5))
+    given = await store.outbox.claim(Capacity(5, 5))
     assert given.results[given.deliveries[0].key] == await store.result(receipt.request_id)
 
 
-async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: Store) -> None:
+async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: JobStore) -> None:
     await finish(store, A, 3)
-    given = await store.outbox.claim(Room(5, 5))
+    given = await store.outbox.claim(Capacity(5, 5))
     assert hosts(given.deliveries) == ["a.example"]
     assert given.held_back == {"a.example"}
-    assert (await store.outbox.claim(Room(5, 5, {FLOW: 1}))).deliveries == []
+    assert (await store.outbox.claim(Capacity(5, 5, {FLOW: 1}))).deliveries == []
 
 
-async def test_a_host_that_is_well_gets_many(store: Store) -> None:
+async def test_a_host_that_is_well_gets_many(store: JobStore) -> None:
     await make_good(store)
-    ids = await finish(store, A, AT_ONCE[Standing.GOOD] + 3)
-    given = await store.outbox.claim(Room(100, 0))
-    assert [delivery.request_id for delivery in given.deliveries] == ids[: AT_ONCE[Standing.GOOD]]
+    ids = await finish(store, A, FLOW_LIMITS[HostHealth.HEALTHY] + 3)
+    given = await store.outbox.claim(Capacity(100, 0))
+    assert [delivery.request_id for delivery in given.deliveries] == ids[: FLOW_LIMITS[HostHealth.HEALTHY]]
     assert (given.full, given.held_back) == (False, {"a.example"})
-    again = await store.outbox.claim(Room(100, 0, {FLOW: AT_ONCE[Standing.GOOD] - 2}))
+    again = await store.outbox.claim(Capacity(100, 0, {FLOW: FLOW_LIMITS[HostHealth.HEALTHY] - 2}))
     assert [delivery.request_id for delivery in again.deliveries] == ids[16:18]
 
 
-async def test_one_host_with_very_much_does_not_hide_the_others(store: Store, clock: ManualClock) -> None:
+async def test_one_host_with_very_much_does_not_hide_the_others(store: JobStore, clock: ManualClock) -> None:
     await finish(store, A, 50)
     clock.advance(1)
     await finish(store, B)
     assert hosts(await claimed(store, 2)) == ["a.example", "b.example"]
 
 
-async def test_strangers_leave_room_for_those_that_are_well(store: Store, clock: ManualClock) -> None:
+async def test_strangers_leave_room_for_those_that_are_well(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     for number in range(5):
         await finish(store, f"https://stranger{number}.example/")
     clock.advance(1)
     await finish(store, A)
-    given = await store.outbox.claim(Room(4, 2))
+    given = await store.outbox.claim(Capacity(4, 2))
     assert hosts(given.deliveries) == ["stranger0.example", "stranger1.example", "a.example"]
     assert given.full
 
 
-async def test_those_that_are_well_are_found_behind_any_number_of_others(store: Store, clock: ManualClock) -> None:
+async def test_those_that_are_well_are_found_behind_any_number_of_others(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     for number in range(20):
         await finish(store, f"https://stranger{number}.example/")
     clock.advance(1)
     await finish(store, A)
-    assert hosts((await store.outbox.claim(Room(3, 0))).deliveries) == ["a.example"]
+    assert hosts((await store.outbox.claim(Capacity(3, 0))).deliveries) == ["a.example"]
 
 
-async def test_ports_and_spellings_make_one_host_or_two(store: Store) -> None:
+async def test_ports_and_spellings_make_one_host_or_two(store: JobStore) -> None:
     for url in ("https://A.example:443/x", "https://a.example./y", "http://a.example/z", "https://a.example:8443/"):
         await finish(store, url)
     assert sorted(hosts(await claimed(store))) == ["a.example", "a.example:8443"]
 
 
-async def test_a_claim_says_when_there_will_be_more(store: Store, clock: ManualClock) -> None:
-    assert (await store.outbox.claim(Room(5, 5))) == Claimed([])
+async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: ManualClock) -> None:
+    assert (await store.outbox.claim(Capacity(5, 5))) == Claimed([])
     await finish(store)
     (delivery,) = await claimed(store)
     await fail(store, delivery, retry_in=42.0)
-    given = await store.outbox.claim(Room(5, 5))
+    given = await store.outbox.claim(Capacity(5, 5))
     assert (given.deliveries, given.next_in, given.full, given.held_back) == ([], 42.0, False, frozenset())
     assert await store.next_due(Topic.DELIVERY) == 42.0
 
 
-async def test_what_is_handed_back_is_due_again_and_not_charged(store: Store) -> None:
+async def test_what_is_handed_back_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.outbox.release([delivery.token])
@@ -178,7 +187,7 @@ async def test_two_processes_do_not_get_the_same(stores: Stores) -> None:
     assert [delivery.request_id for delivery in (*first, *second)] == ids
 
 
-async def test_a_request_that_ends_twice_is_told_once(store: Store, clock: ManualClock) -> None:
+async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: ManualClock) -> None:
     """A process that hung loses its request; both it and its successor come to an end."""
     receipt = await store.submit(a_job(webhook=A), start=True)
     assert receipt.claim
@@ -189,7 +198,7 @@ async def test_a_request_that_ends_twice_is_told_once(store: Store, clock: Manua
     assert await store.complete(second, an_answer(b"2"))
     assert not await store.complete(receipt.claim, an_answer(b"1"))
     assert await store.complete(second, an_answer(b"2"))
-    given = await store.outbox.claim(Room(5, 5))
+    given = await store.outbox.claim(Capacity(5, 5))
     assert [result.response.body for result in given.results.values() if result.response] == [b"2"]
     assert await states(store) == {DeliveryState.SENDING: 1}
 
@@ -197,37 +206,37 @@ async def test_a_request_that_ends_twice_is_told_once(store: Store, clock: Manua
 # --- standings
 
 
-async def test_answers_make_a_host_well_slow_or_failing(store: Store) -> None:
+async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None:
     await finish(store, A, 3)
     (first,) = await claimed(store)
-    assert (await succeed(store, first)).change == (Standing.NEW, Standing.GOOD)
+    assert (await succeed(store, first)).flow_change == (HostHealth.NEW, HostHealth.HEALTHY)
     one, two = await claimed(store)
-    assert (await succeed(store, one, Outcome.SLOW)).change == (Standing.GOOD, Standing.SLOW)
-    assert (await fail(store, two)).change == (Standing.SLOW, Standing.FAILING)
+    assert (await succeed(store, one, AttemptOutcome.SLOW)).flow_change == (HostHealth.HEALTHY, HostHealth.SLOW)
+    assert (await fail(store, two)).flow_change == (HostHealth.SLOW, HostHealth.FAILING)
     assert (await receiver(store)).failures == 1
 
 
-async def test_an_attempt_that_says_nothing_about_the_host_changes_nothing(store: Store) -> None:
+async def test_an_attempt_that_says_nothing_about_the_host_changes_nothing(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.outbox.settle(delivery, GONE, delivered=False, retry_in=5.0)
-    assert (await receiver(store)).standing is Standing.NEW
+    assert (await receiver(store)).health is HostHealth.NEW
 
 
-async def test_a_host_that_fails_again_and_again_is_left_alone(store: Store, clock: ManualClock) -> None:
+async def test_a_host_that_fails_again_and_again_is_left_alone(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store)
-    assert settled.change == (Standing.FAILING, Standing.OPEN)
+    assert settled.flow_change == (HostHealth.FAILING, HostHealth.OPEN)
     assert 5 <= settled.pause <= 10
     assert await claimed(store) == []
     assert await store.next_due(Topic.DELIVERY) == settled.pause
     found = await receiver(store)
     assert found == Receiver(
-        "a.example", Standing.OPEN, THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), 1, "192.0.2.7"
+        "a.example", HostHealth.OPEN, FAILURE_THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), 1, "192.0.2.7"
     )
-    assert (await store.counts()).receivers == {Standing.OPEN: 1}
+    assert (await store.counts()).receivers == {HostHealth.OPEN: 1}
 
 
-async def test_what_becomes_due_meanwhile_waits_without_being_charged(store: Store) -> None:
+async def test_what_becomes_due_meanwhile_waits_without_being_charged(store: JobStore) -> None:
     await make_open(store)
     await finish(store, A, 3)
     assert await claimed(store) == []
@@ -243,26 +252,26 @@ async def test_one_probe_over_all_processes_and_then_everything_in_its_order(sto
         clock.advance(1)
     clock.advance(10)
     (probe,) = await claimed(here)
-    assert probe.standing is Standing.OPEN
+    assert probe.health is HostHealth.OPEN
     assert await claimed(there) == []
-    assert (await succeed(here, probe)).change == (Standing.OPEN, Standing.GOOD)
+    assert (await succeed(here, probe)).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
     assert [delivery.request_id for delivery in await claimed(there)] == ids
 
 
-async def test_a_probe_that_fails_makes_the_pause_longer(store: Store, clock: ManualClock) -> None:
+async def test_a_probe_that_fails_makes_the_pause_longer(store: JobStore, clock: ManualClock) -> None:
     pauses = [(await make_open(store)).pause]
     for _ in range(8):
         clock.advance(pauses[-1])
         (probe,) = await claimed(store)
         settled = await fail(store, probe, retry_in=0.0)
-        assert settled.change is None
+        assert settled.flow_change is None
         pauses.append(settled.pause)
     for number, pause in enumerate(pauses):
         longest = min(10 * 2**number, 300)
         assert longest / 2 <= pause <= longest
 
 
-async def test_a_probe_whose_process_died_is_followed_by_another(store: Store, clock: ManualClock) -> None:
+async def test_a_probe_whose_process_died_is_followed_by_another(store: JobStore, clock: ManualClock) -> None:
     await make_open(store)
     clock.advance(10)
     assert len(await claimed(store)) == 1
@@ -274,35 +283,35 @@ async def test_a_probe_whose_process_died_is_followed_by_another(store: Store, c
     assert len(await claimed(store)) == 1
 
 
-async def test_a_probe_that_says_nothing_makes_room_for_another(store: Store, clock: ManualClock) -> None:
+async def test_a_probe_that_says_nothing_makes_room_for_another(store: JobStore, clock: ManualClock) -> None:
     await make_open(store)
     await finish(store)
     clock.advance(10)
     (probe,) = await claimed(store)
     await store.outbox.settle(probe, an_attempt(None, "the result is gone"), delivered=False, retry_in=None)
     (another,) = await claimed(store)
-    assert (another.id, another.standing) == (probe.id + 1, Standing.OPEN)
+    assert (another.id, another.health) == (probe.id + 1, HostHealth.OPEN)
 
 
-async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: Store) -> None:
+async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 10)
     settled = [await fail(store, delivery) for delivery in await claimed(store)]
-    assert [one.change for one in settled if one.change] == [
-        (Standing.GOOD, Standing.FAILING),
-        (Standing.FAILING, Standing.OPEN),
+    assert [one.flow_change for one in settled if one.flow_change] == [
+        (HostHealth.HEALTHY, HostHealth.FAILING),
+        (HostHealth.FAILING, HostHealth.OPEN),
     ]
-    assert (await receiver(store)).failures == THRESHOLD
+    assert (await receiver(store)).failures == FAILURE_THRESHOLD
 
 
-async def test_a_late_success_opens_the_way_again(store: Store) -> None:
+async def test_a_late_success_opens_the_way_again(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 7)
     deliveries = await claimed(store)
     for delivery in deliveries[:6]:
         await fail(store, delivery, retry_in=0.0)
-    assert (await receiver(store)).standing is Standing.OPEN
-    assert (await succeed(store, deliveries[6])).change == (Standing.OPEN, Standing.GOOD)
+    assert (await receiver(store)).health is HostHealth.OPEN
+    assert (await succeed(store, deliveries[6])).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
     assert len(await claimed(store)) == 6
 
 
@@ -311,7 +320,7 @@ async def test_standings_survive_a_restart(stores: Stores) -> None:
     await make_open(store)
     await store.close()
     heir = await stores.open()
-    assert (await receiver(heir)).standing is Standing.OPEN
+    assert (await receiver(heir)).health is HostHealth.OPEN
     assert await claimed(heir) == []
 
 
@@ -338,20 +347,20 @@ async def test_what_is_known_of_hosts_that_nobody_calls_is_forgotten(stores: Sto
     await make_open(store, B)
     clock.advance(101)
     await store.prune(10)
-    assert [one.host for one in await store.outbox.receivers(list(Standing))] == ["b.example"]
+    assert [one.host for one in await store.outbox.receivers(list(HostHealth))] == ["b.example"]
 
 
 # --- news before the end
 
 
-async def test_nobody_is_told_of_more_than_the_end_unless_he_asks(store: Store) -> None:
+async def test_nobody_is_told_of_more_than_the_end_unless_he_asks(store: JobStore) -> None:
     claim = await begin(store, events=())
     await store.log(claim, [], Progress(0.5))
     assert await states(store) == {}
 
 
 @pytest.mark.parametrize("start", [True, False])
-async def test_the_start_is_told_once(store: Store, start: bool) -> None:
+async def test_the_start_is_told_once(store: JobStore, start: bool) -> None:
     receipt = await store.submit(a_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
     claim = receipt.claim or (await store.claim(1))[0]
     assert claim.events == (WebhookKind.STARTED,)
@@ -362,7 +371,7 @@ async def test_the_start_is_told_once(store: Store, start: bool) -> None:
     assert await states(store) == {DeliveryState.SENDING: 1}
 
 
-async def test_news_go_out_in_order_and_never_two_at_once(store: Store, clock: ManualClock) -> None:
+async def test_news_go_out_in_order_and_never_two_at_once(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     claim = await begin(store)
     await store.log(claim, [], Progress(0.5, "half"))
@@ -382,7 +391,7 @@ async def test_news_go_out_in_order_and_never_two_at_once(store: Store, clock: M
     ]
 
 
-async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store: Store, clock: ManualClock) -> None:
+async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store: JobStore, clock: ManualClock) -> None:
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     told = []
     for step in range(1, 11):
@@ -395,7 +404,7 @@ async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store
     assert told == [(1, 0.1), (4, 0.4), (6, 0.6), (9, 0.9)]
 
 
-async def test_the_last_progress_does_not_wait_and_the_end_follows(store: Store) -> None:
+async def test_the_last_progress_does_not_wait_and_the_end_follows(store: JobStore) -> None:
     await make_good(store)
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     await store.log(claim, [], Progress(0.1))
@@ -410,7 +419,7 @@ async def test_the_last_progress_does_not_wait_and_the_end_follows(store: Store)
 
 
 @pytest.mark.parametrize("end", ["complete", "fail", "cancel"])
-async def test_news_that_have_failed_do_not_hold_up_the_end(store: Store, end: str) -> None:
+async def test_news_that_have_failed_do_not_hold_up_the_end(store: JobStore, end: str) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
     settled = await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)
@@ -426,7 +435,7 @@ async def test_news_that_have_failed_do_not_hold_up_the_end(store: Store, end: s
     assert await states(store) == {DeliveryState.SUPERSEDED: 1, DeliveryState.SENDING: 1}
 
 
-async def test_news_that_fail_on_their_way_give_way_to_newer(store: Store) -> None:
+async def test_news_that_fail_on_their_way_give_way_to_newer(store: JobStore) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
     await store.complete(claim, an_answer())
@@ -435,7 +444,7 @@ async def test_news_that_fail_on_their_way_give_way_to_newer(store: Store) -> No
     assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
 
 
-async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: Store) -> None:
+async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobStore) -> None:
     claim = await begin(store)
     await succeed(store, (await claimed(store))[0])
     await store.complete(claim, an_answer())
@@ -460,7 +469,7 @@ async def test_retention_keeps_what_news_still_wait_for(stores: Stores, clock: M
 # --- operators
 
 
-async def test_records_and_attempts(store: Store, clock: ManualClock) -> None:
+async def test_records_and_attempts(store: JobStore, clock: ManualClock) -> None:
     (request_id,) = await finish(store)
     (delivery,) = await claimed(store)
     attempt = an_attempt(500, "answered 500").replace(answer=b"oops")
@@ -472,7 +481,7 @@ async def test_records_and_attempts(store: Store, clock: ManualClock) -> None:
     assert await store.outbox.attempts(delivery.id) == [attempt]
 
 
-async def test_records_are_selected_by_time_host_and_death(store: Store, clock: ManualClock) -> None:
+async def test_records_are_selected_by_time_host_and_death(store: JobStore, clock: ManualClock) -> None:
     began = clock.now
     dead: list[int] = []
     for url in (A, B, A, B):
@@ -498,14 +507,14 @@ async def test_records_are_selected_by_time_host_and_death(store: Store, clock: 
     assert [record.id for record in page] == everything[1:3]
 
 
-async def test_an_unknown_one_is_named(store: Store) -> None:
+async def test_an_unknown_one_is_named(store: JobStore) -> None:
     with pytest.raises(UnknownRequest, match="delivery 77"):
         await store.outbox.records(DeliveryFilter(delivery_id=77))
     with pytest.raises(UnknownRequest, match="request"):
         await store.outbox.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
 
 
-async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: Store) -> None:
+async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: JobStore) -> None:
     await finish(store)
     (first,) = await claimed(store)
     await store.outbox.settle(first, GONE, delivered=False, retry_in=None)
@@ -516,24 +525,24 @@ async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store
     assert [attempt.status for attempt in await store.outbox.attempts(first.id)] == [None, 200]
 
 
-async def test_delivering_again_leaves_alone_what_is_on_its_way(store: Store) -> None:
+async def test_delivering_again_leaves_alone_what_is_on_its_way(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     assert await store.outbox.redeliver([delivery.id, 99]) == 0
     assert await succeed(store, delivery)
 
 
-async def test_delivering_again_probes_a_host_that_was_left_alone(store: Store) -> None:
+async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStore) -> None:
     await make_open(store)
     await finish(store)
     (record, *_) = await store.outbox.records(DeliveryFilter())
     assert await claimed(store) == []
     assert await store.outbox.redeliver([record.id]) == 1
     (probe,) = await claimed(store)
-    assert probe.standing is Standing.OPEN
+    assert probe.health is HostHealth.OPEN
 
 
-async def test_what_waits_for_its_next_attempt_can_be_delivered_at_once(store: Store) -> None:
+async def test_what_waits_for_its_next_attempt_can_be_delivered_at_once(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.outbox.settle(delivery, GONE, delivered=False, retry_in=36000.0)

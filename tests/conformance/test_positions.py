@@ -12,7 +12,7 @@ from queue_middleware.errors import TooManyQueued
 from queue_middleware.jobs.models import Claim, JobState, Priority
 from queue_middleware.jobs.positions import Place, position
 from queue_middleware.jobs.states import FINAL, IN_QUEUE
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.webhooks.models import DeliveryState
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -24,7 +24,7 @@ _STEPS = 100
 class Chance:
     """Does whatever may happen to a queue, and remembers who was submitted in which order."""
 
-    def __init__(self, stores: list[Store], clock: ManualClock, seed: int) -> None:
+    def __init__(self, stores: list[JobStore], clock: ManualClock, seed: int) -> None:
         self._stores = stores
         self._clock = clock
         self._random = random.Random(seed)
@@ -40,7 +40,7 @@ class Chance:
         happens = (self._submit, self._submit, self._submit, self._claim, self._cancel, self._settle, self._settle, self._wait)
         await self._random.choice(happens)(store)
 
-    async def _submit(self, store: Store) -> None:
+    async def _submit(self, store: JobStore) -> None:
         for _ in range(self._random.randrange(1, 12)):
             priority = self._random.choice((Priority.NORMAL, Priority.LOW))
             deadline = self._random.choice((None, None, 20.0))
@@ -49,14 +49,14 @@ class Chance:
             self.keys[receipt.request_id] = (await store.job(receipt.request_id)).key
             self.submitted.append((priority, next(self._numbers), receipt.request_id))
 
-    async def _claim(self, store: Store) -> None:
+    async def _claim(self, store: JobStore) -> None:
         self._claims += await store.claim(self._random.randrange(1, 10))
 
-    async def _cancel(self, store: Store) -> None:
+    async def _cancel(self, store: JobStore) -> None:
         for _, _, request_id in self._random.sample(self.submitted, min(5, len(self.submitted))):
             await store.cancel(request_id)
 
-    async def _settle(self, store: Store) -> None:
+    async def _settle(self, store: JobStore) -> None:
         self._random.shuffle(self._claims)
         for _ in range(min(3, len(self._claims))):
             claim = self._claims.pop()
@@ -68,7 +68,7 @@ class Chance:
                 case 2:
                     await store.retry(claim, self._random.choice((0.0, 5.0, 3600.0)))
 
-    async def _wait(self, store: Store) -> None:
+    async def _wait(self, store: JobStore) -> None:
         # From less than a bucket to several of the widest.
         self._clock.advance(self._random.choice((0.001, 0.03, 1, 25, 3000, 90_000)))
         while await store.expire():
@@ -84,7 +84,9 @@ async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: 
     for number in range(_STEPS):
         await chance.step()
         asked = processes[number % 2]
-        seen = {glance.job.request_id: glance.job for glance in await asked.glance(list(chance.keys.values()), positions=True)}
+        seen = {
+            glance.job.request_id: glance.job for glance in await asked.snapshots(list(chance.keys.values()), positions=True)
+        }
         jobs = [seen[request_id] for _, _, request_id in sorted(chance.submitted)]
         in_front = 0
         for job in jobs:
@@ -125,15 +127,15 @@ async def test_the_limit_of_a_client_counts_what_other_processes_took(stores: St
         await other.submit(a_job())
 
 
-async def test_a_glance_without_positions_has_none(store: Store) -> None:
+async def test_a_glance_without_positions_has_none(store: JobStore) -> None:
     receipt = await store.submit(a_job())
     job = await store.job(receipt.request_id)
-    (seen,) = await store.glance([job.key, 1], positions=False)
+    (seen,) = await store.snapshots([job.key, 1], positions=False)
     assert seen.job == job.replace(position=None)
-    assert seen.lines == 0
+    assert seen.last_line == 0
 
 
-async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: Store, clock: ManualClock) -> None:
+async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
     await asyncio.gather(*[store.submit(a_job()) for _ in range(700)])
     await asyncio.gather(*[store.retry(claim, 5.0) for claim in await store.claim(700)])
     clock.advance(5)
@@ -142,7 +144,7 @@ async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: Store, cloc
     assert len({claim.key for claim in claims}) == 700
 
 
-async def test_many_that_are_too_late_are_failed_a_batch_at_a_time(store: Store, clock: ManualClock) -> None:
+async def test_many_that_are_too_late_are_failed_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
     late = [store.submit(a_job(start_timeout=10.0, webhook="https://example.com/")) for _ in range(600)]
     await asyncio.gather(*late)
     good = await store.submit(a_job())

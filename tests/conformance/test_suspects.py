@@ -7,9 +7,9 @@ import random
 import pytest
 
 from queue_middleware.jobs.models import Claim, JobState, RetryPolicy
-from queue_middleware.jobs.outcomes import Loss
-from queue_middleware.jobs.retry import FREE_HAND_BACKS, LONG_ATTEMPT
-from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.outcomes import LossReason
+from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES
+from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.models import DeliveryState
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -20,12 +20,12 @@ BACKOFF = 4
 """Seconds after which a job that was lost once or twice is due again."""
 
 
-async def begun(store: Store, count: int) -> list[Claim]:
+async def begun(store: JobStore, count: int) -> list[Claim]:
     claims = [(await store.submit(a_job(), start=True)).claim for _ in range(count)]
     return [claim for claim in claims if claim]
 
 
-async def lost(store: Store, clock: ManualClock) -> None:
+async def lost(store: JobStore, clock: ManualClock) -> None:
     """Every process that runs something."""
     await lease_passes(store, clock)
     await store.rescue()
@@ -59,7 +59,7 @@ async def test_others_go_on_beside_them(stores: Stores, clock: ManualClock) -> N
 
 
 @pytest.mark.parametrize("end", ["complete", "cancel", "retry", "release", "lose"])
-async def test_the_end_of_one_lets_the_next_go_on(store: Store, clock: ManualClock, end: str) -> None:
+async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: ManualClock, end: str) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -80,13 +80,13 @@ async def test_the_end_of_one_lets_the_next_go_on(store: Store, clock: ManualClo
             assert again.request_id == first.request_id
             return
         case "lose":
-            await store.lose(first, Loss.EXIT)
+            await store.lose(first, LossReason.EXIT)
     assert told
     (second,) = await store.claim(8)
     assert second.request_id != first.request_id
 
 
-async def test_what_is_retried_for_another_reason_is_none_any_more(store: Store, clock: ManualClock) -> None:
+async def test_what_is_retried_for_another_reason_is_none_any_more(store: JobStore, clock: ManualClock) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -98,7 +98,7 @@ async def test_what_is_retried_for_another_reason_is_none_any_more(store: Store,
     await store.complete(second, an_answer())
 
 
-async def test_a_new_loss_puts_off_those_that_wait(store: Store, clock: ManualClock) -> None:
+async def test_a_new_loss_puts_off_those_that_wait(store: JobStore, clock: ManualClock) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -158,18 +158,18 @@ async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_g
 # --- exits
 
 
-async def test_an_exit_that_an_attempt_causes_is_charged(store: Store, clock: ManualClock) -> None:
+async def test_an_exit_that_an_attempt_causes_is_charged(store: JobStore, clock: ManualClock) -> None:
     (claim,) = await begun(store, 1)
-    rescue = await store.lose(claim, Loss.EXIT)
+    rescue = await store.lose(claim, LossReason.EXIT)
     assert rescue
     assert rescue.state is JobState.DELAYED
-    assert await store.lose(claim, Loss.EXIT) is None
+    assert await store.lose(claim, LossReason.EXIT) is None
     clock.advance(BACKOFF)
     (again,) = await store.claim(1)
     assert again.attempt == 2
 
 
-async def handed_back(store: Store, clock: ManualClock, milliseconds: int = 1000) -> int | None:
+async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
     """Which attempt was handed back after so long; None where there is none any more."""
     claims = await store.claim(1)
     clock.advance(milliseconds / 1000)
@@ -179,21 +179,21 @@ async def handed_back(store: Store, clock: ManualClock, milliseconds: int = 1000
     return None
 
 
-async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: Store, clock: ManualClock) -> None:
+async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job())
-    assert FREE_HAND_BACKS == 2
+    assert MAX_FREE_RELEASES == 2
     assert [await handed_back(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
     job = await store.job(receipt.request_id)
     assert job.failure is not None
     assert "again and again" in job.failure.detail
 
 
-async def test_a_deployment_now_and_then_ends_no_long_request(store: Store, clock: ManualClock) -> None:
+async def test_a_deployment_now_and_then_ends_no_long_request(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)))
-    assert [await handed_back(store, clock, LONG_ATTEMPT) for _ in range(20)] == [1] * 20
+    assert [await handed_back(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
     for _ in range(5):  # and short ones in between are not in a row
-        assert [await handed_back(store, clock) for _ in range(FREE_HAND_BACKS)] == [1, 1]
-        assert await handed_back(store, clock, LONG_ATTEMPT) == 1
+        assert [await handed_back(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
+        assert await handed_back(store, clock, LONG_ATTEMPT_MS) == 1
 
 
 async def test_the_end_of_the_process_counts_as_handing_back(stores: Stores) -> None:
@@ -205,14 +205,14 @@ async def test_the_end_of_the_process_counts_as_handing_back(stores: Stores) -> 
     assert attempts == [1, 1, 1, 2]
 
 
-async def test_the_log_says_why_it_waits(store: Store, clock: ManualClock) -> None:
+async def test_the_log_says_why_it_waits(store: JobStore, clock: ManualClock) -> None:
     (claim,) = await begun(store, 1)
     await lost(store, clock)
     clock.advance(BACKOFF)
     for _ in range(3):
         await handed_back(store, clock)
     (claim,) = await store.claim(1)
-    await store.lose(claim, Loss.EXIT)
+    await store.lose(claim, LossReason.EXIT)
     said = [line.message for line in await store.logs(claim.key)]
     assert "attempt 1 of 3 was lost: the process that ran it did not answer; next attempt in" in said[0]
     assert said[1] == "attempt 2 was stopped by the end of its process; it does not count, and the request is run again"

@@ -9,8 +9,8 @@ import pytest
 
 from queue_middleware.errors import QueueFull, TooManyQueued
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, RetryPolicy
-from queue_middleware.jobs.store import Store
-from queue_middleware.tasks.models import Channel
+from queue_middleware.jobs.store import JobStore
+from queue_middleware.tasks.models import CompletionSource
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
@@ -23,13 +23,13 @@ def _later(clock: ManualClock, **changes: Any) -> NewJob:
     return a_job(task=a_task(), due_at=clock.now + FOR_LATER * 1000, **changes)
 
 
-async def _started(store: Store, **changes: Any) -> Claim:
+async def _started(store: JobStore, **changes: Any) -> Claim:
     receipt = await store.submit(a_job(task=a_task(), **changes), start=True)
     assert receipt.claim is not None
     return receipt.claim
 
 
-async def _waits(store: Store, **changes: Any) -> Claim:
+async def _waits(store: JobStore, **changes: Any) -> Claim:
     claim = await _started(store, **changes)
     assert claim.task is not None
     await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
@@ -114,69 +114,69 @@ async def test_a_handler_that_asks_for_its_callback_uses_its_clients_share(store
     await store.submit(a_job(client="192.0.2.8"))
 
 
-async def _completed(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _completed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     assert claim.task is not None
     await store.waiting.conclude(claim, claim.task, an_answer(), None)
 
 
-async def _failed(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _failed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     assert claim.task is not None
     await store.waiting.conclude(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "no"), None)
 
 
-async def _cancelled_running(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _cancelled_running(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.cancel(claim.request_id)
     await store.release(claim)
 
 
-async def _cancelled_waiting(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _cancelled_waiting(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
     await store.cancel(claim.request_id)
 
 
-async def _cancelled_queued(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _cancelled_queued(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.release(claim)
     await store.cancel(claim.request_id)
 
 
-async def _timed_out(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _timed_out(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
     clock.advance(31)
     await store.waiting.time_out()
 
 
-async def _expired(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _expired(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.retry(claim, 3600.0)
     clock.advance(101)
     await store.expire()
 
 
-async def _called_back(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _called_back(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
-    await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word())
+    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
 
 
-async def _called_back_early(store: Store, claim: Claim, clock: ManualClock) -> None:
-    await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word())
+async def _called_back_early(store: JobStore, claim: Claim, clock: ManualClock) -> None:
+    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
     await _wait(store, claim)
 
 
-async def _called_back_before_a_retry(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _called_back_before_a_retry(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.retry(claim, 3600.0)
-    await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word())
+    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
 
 
-async def _lost(store: Store, claim: Claim, clock: ManualClock) -> None:
+async def _lost(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await lease_passes(store, clock)
     await store.rescue()
 
 
-async def _wait(store: Store, claim: Claim) -> None:
+async def _wait(store: JobStore, claim: Claim) -> None:
     assert claim.task is not None
     await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
 
 
-ENDS: list[Callable[[Store, Claim, ManualClock], Awaitable[None]]] = [
+ENDS: list[Callable[[JobStore, Claim, ManualClock], Awaitable[None]]] = [
     _completed,
     _failed,
     _cancelled_running,

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from queue_middleware.jobs.models import Claim, ErrorType, Failure
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.tasks.models import Channel, TaskStatus
+from queue_middleware.tasks.models import CompletionSource, TaskStatus
 from queue_middleware.tasks.status import task_status
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
@@ -22,18 +22,18 @@ SPECS: dict[str, dict[str, Any]] = {
     "poll": {"callback": False, "poll": _POLL},
     "nothing": {"callback": False},
 }
-Way = Callable[[Store, ManualClock, Claim], Awaitable[None]]
+Way = Callable[[JobStore, ManualClock, Claim], Awaitable[None]]
 
 
 def _answered(status: int) -> Way:
-    async def way(store: Store, clock: ManualClock, claim: Claim) -> None:
+    async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
         await store.waiting.conclude(claim, claim.task, an_answer(status=status), None)
 
     return way
 
 
 def _waits(poll_in: float | None, then: Way | None = None) -> Way:
-    async def way(store: Store, clock: ManualClock, claim: Claim) -> None:
+    async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
         await store.waiting.conclude(claim, claim.task, an_answer(), a_wait(60.0, poll_in=poll_in, poll=_POLL))
         if then is not None:
             await then(store, clock, claim)
@@ -41,30 +41,30 @@ def _waits(poll_in: float | None, then: Way | None = None) -> Way:
     return way
 
 
-async def _running(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _running(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     """It goes on running."""
 
 
-async def _retried(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _retried(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await store.retry(claim, 60.0)
 
 
-async def _failed(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _failed(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await store.waiting.conclude(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
 
 
-async def _cancelled(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _cancelled(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await store.cancel(claim.request_id)
 
 
-async def _timed_out(store: Store, clock: ManualClock, claim: Claim) -> None:
+async def _timed_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(200)
     assert len(await store.waiting.time_out()) == 1
 
 
 def _resolved(failure: Failure | None) -> Way:
-    async def way(store: Store, clock: ManualClock, claim: Claim) -> None:
-        await store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(failure=failure))
+    async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
+        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(failure=failure))
 
     return way
 
@@ -86,7 +86,7 @@ WAYS: dict[str, tuple[Way, bool]] = {
 """What happens to a running task, and whether it is polled then."""
 
 
-async def check(store: Store, request_id: str, *, is_polled: bool = False) -> TaskStatus:
+async def check(store: JobStore, request_id: str, *, is_polled: bool = False) -> TaskStatus:
     record = await store.waiting.record(request_id)
     job = record.job
     expected = task_status(
@@ -107,7 +107,7 @@ async def check(store: Store, request_id: str, *, is_polled: bool = False) -> Ta
 
 @pytest.mark.parametrize("spec", SPECS)
 @pytest.mark.parametrize("way", WAYS)
-async def test_the_status_of_a_task_follows_the_rule(store: Store, clock: ManualClock, spec: str, way: str) -> None:
+async def test_the_status_of_a_task_follows_the_rule(store: JobStore, clock: ManualClock, spec: str, way: str) -> None:
     happens, is_polled = WAYS[way]
     receipt = await store.submit(a_job(task=a_task(**SPECS[spec])))
     assert await check(store, receipt.request_id) is TaskStatus.PENDING
@@ -116,6 +116,6 @@ async def test_the_status_of_a_task_follows_the_rule(store: Store, clock: Manual
     await check(store, receipt.request_id, is_polled=is_polled)
 
 
-async def test_a_task_with_a_time_of_its_own_is_delayed(store: Store, clock: ManualClock) -> None:
+async def test_a_task_with_a_time_of_its_own_is_delayed(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 60_000))
     assert await check(store, receipt.request_id) is TaskStatus.DELAYED

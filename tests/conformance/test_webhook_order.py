@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from queue_middleware.jobs.models import Claim, Progress, WebhookKind
-from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.models import Delivery, DeliveryFilter, DeliveryState
 from queue_middleware.webhooks.order import OrderedDelivery, add, end_attempt, next_at
 from tests.support.clock import ManualClock
@@ -21,7 +21,7 @@ _PAUSE = 500
 class Model:
     """One request with webhooks for its start, its progress and its end: the store's, and the rules'."""
 
-    def __init__(self, store: Store, clock: ManualClock, claim: Claim, seed: int) -> None:
+    def __init__(self, store: JobStore, clock: ManualClock, claim: Claim, seed: int) -> None:
         self._store = store
         self._clock = clock
         self._claim = claim
@@ -48,7 +48,7 @@ class Model:
 
     @staticmethod
     def _is_unsent(one: OrderedDelivery) -> bool:
-        return one.state in (DeliveryState.WAITING, DeliveryState.PENDING) and not one.has_failed
+        return one.state in (DeliveryState.BLOCKED, DeliveryState.PENDING) and not one.has_failed
 
     async def _claim_next(self) -> None:
         deliveries = await claimed(self._store)
@@ -93,7 +93,7 @@ class Model:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_the_webhooks_of_a_request_follow_the_rules(store: Store, clock: ManualClock, seed: int) -> None:
+async def test_the_webhooks_of_a_request_follow_the_rules(store: JobStore, clock: ManualClock, seed: int) -> None:
     events = (WebhookKind.STARTED, WebhookKind.PROGRESS)
     receipt = await store.submit(a_job(webhook="https://receiver.example/", events=events), start=True)
     assert receipt.claim is not None

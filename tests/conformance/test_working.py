@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.models import (
-    PART,
+    CHUNK_SIZE,
     ErrorType,
     Failure,
     JobState,
@@ -20,15 +20,15 @@ from queue_middleware.jobs.models import (
     StoredResponse,
 )
 from queue_middleware.jobs.outcomes import Outcome, outcome_of
-from queue_middleware.jobs.store import Store, Topic
-from queue_middleware.tasks.models import Channel
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.tasks.models import CompletionSource
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 from tests.support.leases import lease_passes
 
 
-async def test_order_is_priority_then_first_come(store: Store) -> None:
+async def test_order_is_priority_then_first_come(store: JobStore) -> None:
     names = [
         (await store.submit(a_job(priority=priority))).request_id
         for priority in (Priority.LOW, Priority.NORMAL, Priority.LOW, Priority.NORMAL)
@@ -45,20 +45,20 @@ async def test_two_processes_never_claim_the_same_job(stores: Stores) -> None:
     assert len(ids) == len(set(ids)) == 200
 
 
-async def test_the_result_comes_back_byte_for_byte(store: Store) -> None:
+async def test_the_result_comes_back_byte_for_byte(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     headers = ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xff"), (b"content-type", b"image/png"))
     assert await store.complete(receipt.claim, an_answer(b"\x00\xff" * 500_000, 201, headers=headers))
     result = await store.result(receipt.request_id)
     assert result.response
-    assert len(result.response.body) <= PART  # it is never read as a whole
-    pieces = [piece async for piece in pieces_of(store.output, result.job.key, result.response)]
+    assert len(result.response.body) <= CHUNK_SIZE  # it is never read as a whole
+    pieces = [piece async for piece in iter_chunks(store.response_chunk, result.job.key, result.response)]
     assert result.response.replace(body=b"".join(pieces), parts=0) == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
     assert (result.job.state, result.job.status) == (JobState.COMPLETED, 201)
 
 
-async def test_streamed_parts_are_kept_in_order(store: Store) -> None:
+async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     for number, data in enumerate((b"one", b"two")):
@@ -66,13 +66,13 @@ async def test_streamed_parts_are_kept_in_order(store: Store) -> None:
     assert await store.complete(receipt.claim, an_answer(b"three", parts=2))
     result = await store.result(receipt.request_id)
     assert result.response
-    parts = [await store.output(result.job.key, number) for number in range(result.response.parts)]
+    parts = [await store.response_chunk(result.job.key, number) for number in range(result.response.chunks)]
     assert (*parts, result.response.body) == (b"one", b"two", b"three")
     with pytest.raises(UnknownRequest):
-        await store.output(result.job.key, 2)
+        await store.response_chunk(result.job.key, 2)
 
 
-async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: Store, clock: ManualClock) -> None:
+async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"stale")
@@ -82,10 +82,10 @@ async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: Store, cl
     (again,) = await store.claim(1)
     assert again.attempt == 2
     with pytest.raises(UnknownRequest):
-        await store.output(again.key, 0)
+        await store.response_chunk(again.key, 0)
 
 
-async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualClock) -> None:
+async def test_a_claim_that_was_lost_writes_nothing(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     stale = receipt.claim
     assert stale
@@ -105,7 +105,7 @@ async def test_a_claim_that_was_lost_writes_nothing(store: Store, clock: ManualC
     assert result.response.body == b"fresh"
 
 
-async def test_who_ended_a_job_may_say_so_again(store: Store) -> None:
+async def test_who_ended_a_job_may_say_so_again(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     assert await store.complete(receipt.claim, an_answer(b"first"))
@@ -116,7 +116,7 @@ async def test_who_ended_a_job_may_say_so_again(store: Store) -> None:
     assert len(await claimed(store, 5)) == 1
 
 
-async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: ManualClock) -> None:
+async def test_who_lost_a_job_that_then_failed_is_told(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
@@ -125,7 +125,7 @@ async def test_who_lost_a_job_that_then_failed_is_told(store: Store, clock: Manu
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
 
-async def test_a_loser_among_winners(store: Store, clock: ManualClock) -> None:
+async def test_a_loser_among_winners(store: JobStore, clock: ManualClock) -> None:
     receipts = [await store.submit(a_job(), start=True) for _ in range(6)]
     claims = [receipt.claim for receipt in receipts if receipt.claim]
     await store.release(claims[2])
@@ -134,7 +134,7 @@ async def test_a_loser_among_winners(store: Store, clock: ManualClock) -> None:
     assert (await store.counts()).jobs == {JobState.COMPLETED: 5, JobState.QUEUED: 1}
 
 
-async def test_attempts_are_charged_but_not_for_a_hand_back(store: Store, clock: ManualClock) -> None:
+async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job())
     (claim,) = await store.claim(1)
     await store.release(claim)
@@ -145,7 +145,7 @@ async def test_attempts_are_charged_but_not_for_a_hand_back(store: Store, clock:
     assert claim.attempt == 2
 
 
-async def test_a_retry_waits_its_time(store: Store, clock: ManualClock) -> None:
+async def test_a_retry_waits_its_time(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.retry(receipt.claim, 8.0)
@@ -158,7 +158,7 @@ async def test_a_retry_waits_its_time(store: Store, clock: ManualClock) -> None:
     assert await store.next_due(Topic.WORK) is None
 
 
-async def test_after_so_many_lost_leases_it_fails(store: Store, clock: ManualClock) -> None:
+async def test_after_so_many_lost_leases_it_fails(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"))
     for expected in (JobState.DELAYED, JobState.DELAYED, JobState.FAILED):
         clock.advance(2)  # its backoff
@@ -179,13 +179,13 @@ async def test_on_crash_fail_never_runs_twice(stores: Stores, clock: ManualClock
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
-async def test_no_retry_means_not_after_a_crash_either(store: Store, clock: ManualClock) -> None:
+async def test_no_retry_means_not_after_a_crash_either(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
-async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: ManualClock) -> None:
+async def test_the_submitters_retry_numbers_are_kept(store: JobStore, clock: ManualClock) -> None:
     policy = RetryPolicy(3, {RetryCause.CONNECTION_ERROR: 0, RetryCause.TIMEOUT: 4})
     receipt = await store.submit(a_job(retry=policy))
     (claim,) = await store.claim(1)
@@ -195,7 +195,7 @@ async def test_the_submitters_retry_numbers_are_kept(store: Store, clock: Manual
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
 
-async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualClock) -> None:
+async def test_renewal_keeps_jobs_and_deliveries(store: JobStore, clock: ManualClock) -> None:
     kept = await store.submit(a_job(), start=True)
     done = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert kept.claim
@@ -209,7 +209,7 @@ async def test_renewal_keeps_jobs_and_deliveries(store: Store, clock: ManualCloc
     assert (await store.counts()).deliveries == {"sending": 1}
 
 
-async def test_what_its_process_forgot_is_not_renewed(store: Store, clock: ManualClock) -> None:
+async def test_what_its_process_forgot_is_not_renewed(store: JobStore, clock: ManualClock) -> None:
     kept = await store.submit(a_job(), start=True)
     forgotten = await store.submit(a_job(), start=True)
     assert kept.claim
@@ -217,20 +217,20 @@ async def test_what_its_process_forgot_is_not_renewed(store: Store, clock: Manua
     assert [rescue.request_id for rescue in await store.rescue()] == [forgotten.request_id]
 
 
-async def test_what_is_held_says_what_is_to_be_cancelled(store: Store) -> None:
+async def test_what_is_held_says_what_is_to_be_cancelled(store: JobStore) -> None:
     kept = await store.submit(a_job(), start=True)
     cancelled = await store.submit(a_job(), start=True)
     assert kept.claim
     assert cancelled.claim
     await store.cancel(cancelled.request_id)
-    assert await store.held() == {
+    assert await store.running_claims() == {
         (kept.claim.key, kept.claim.token): False,
         (cancelled.claim.key, cancelled.claim.token): True,
     }
 
 
 @pytest.mark.parametrize("how", ["retry", "release", "lose"])
-async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: ManualClock, how: str) -> None:
+async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: ManualClock, how: str) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
@@ -247,7 +247,7 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: Store, clock: Manua
     assert len(await claimed(store, 1)) == 1
 
 
-async def test_an_answer_that_came_before_the_cancellation_counts(store: Store) -> None:
+async def test_an_answer_that_came_before_the_cancellation_counts(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
@@ -255,7 +255,7 @@ async def test_an_answer_that_came_before_the_cancellation_counts(store: Store) 
     assert (await store.job(receipt.request_id)).state is JobState.COMPLETED
 
 
-async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attempt(store: Store, clock: ManualClock) -> None:
+async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attempt(store: JobStore, clock: ManualClock) -> None:
     running = await store.submit(a_job(start_timeout=5.0), start=True)
     waiting = await store.submit(a_job(start_timeout=5.0))
     clock.advance(5)
@@ -268,7 +268,7 @@ async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attemp
     assert (await store.job(running.request_id)).state is JobState.RUNNING
 
 
-async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: Store) -> None:
+async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     assert await store.log(receipt.claim, (), Progress(0.25, "half of half"))
@@ -278,7 +278,7 @@ async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: Store) -
     assert (await store.job(receipt.request_id)).progress is None
 
 
-async def test_the_webhook_is_due_with_the_result_and_not_before(store: Store) -> None:
+async def test_the_webhook_is_due_with_the_result_and_not_before(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     assert await store.next_due(Topic.DELIVERY) is None
@@ -289,14 +289,14 @@ async def test_the_webhook_is_due_with_the_result_and_not_before(store: Store) -
     assert await claimed(store, 5) == []
 
 
-async def test_a_cancelled_waiting_job_has_its_webhook_too(store: Store) -> None:
+async def test_a_cancelled_waiting_job_has_its_webhook_too(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"))
     await store.cancel(receipt.request_id)
     (delivery,) = await claimed(store, 1)
     assert delivery.request_id == receipt.request_id
 
 
-async def test_a_failed_delivery_is_due_again_after_its_wait(store: Store, clock: ManualClock) -> None:
+async def test_a_failed_delivery_is_due_again_after_its_wait(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
@@ -311,7 +311,7 @@ async def test_a_failed_delivery_is_due_again_after_its_wait(store: Store, clock
     assert again.attempt == 2
 
 
-async def test_the_longest_due_delivery_goes_first(store: Store, clock: ManualClock) -> None:
+async def test_the_longest_due_delivery_goes_first(store: JobStore, clock: ManualClock) -> None:
     order = []
     for host in ("c", "a", "b"):
         receipt = await store.submit(a_job(webhook=f"https://{host}.example/hook"), start=True)
@@ -339,7 +339,7 @@ async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Sto
     with pytest.raises(UnknownRequest):
         await store.result(old.request_id)
     with pytest.raises(UnknownRequest):
-        await store.output(old.claim.key, 0)
+        await store.response_chunk(old.claim.key, 0)
     assert (await store.job(waiting.request_id)).state is JobState.QUEUED
     assert len(await claimed(store, 5)) == 1
 
@@ -358,7 +358,7 @@ async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> No
     ("size", "parts", "seconds"), [(9_999, 0, 3600), (10_000, 0, 360), (1, 1, 360)], ids=["small", "large", "streamed"]
 )
 async def test_an_answer_that_is_not_to_be_stored(
-    store: Store, clock: ManualClock, size: int, parts: int, seconds: int
+    store: JobStore, clock: ManualClock, size: int, parts: int, seconds: int
 ) -> None:
     unstored = await store.submit(a_job(short_lived=True), start=True)
     stored = await store.submit(a_job(), start=True)
@@ -376,13 +376,13 @@ async def test_an_answer_that_is_not_to_be_stored(
     assert (result.job.state, result.job.status, result.response) == (JobState.COMPLETED, 200, None)
     if parts:
         with pytest.raises(UnknownRequest):
-            await store.output(result.job.key, 0)
+            await store.response_chunk(result.job.key, 0)
     assert (await store.result(stored.request_id)).response is not None
     clock.advance(10**5)
     assert await store.prune(10) == 0
 
 
-async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(store: Store, clock: ManualClock) -> None:
+async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(short_lived=True, webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
@@ -396,7 +396,7 @@ async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(sto
     assert (await store.result(receipt.request_id)).response is None
 
 
-async def test_short_lived_jobs_wait_and_fail_like_others(store: Store, clock: ManualClock) -> None:
+async def test_short_lived_jobs_wait_and_fail_like_others(store: JobStore, clock: ManualClock) -> None:
     failing = await store.submit(a_job(short_lived=True))
     waiting = await store.submit(a_job(short_lived=True))
     (claim,) = await store.claim(1)
@@ -408,7 +408,7 @@ async def test_short_lived_jobs_wait_and_fail_like_others(store: Store, clock: M
     assert (await store.job(waiting.request_id)).state is JobState.QUEUED
 
 
-async def test_counts(store: Store) -> None:
+async def test_counts(store: JobStore) -> None:
     await store.submit(a_job(), start=True)
     await store.submit(a_job())
     counts = await store.counts()
@@ -447,7 +447,7 @@ async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, c
     assert (await store.counts()).outcomes == {Outcome(name): 1}
 
 
-async def test_every_way_to_an_end_is_counted(store: Store, clock: ManualClock) -> None:
+async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualClock) -> None:
     waiting = await store.submit(a_job())
     await store.cancel(waiting.request_id)
     await store.submit(a_job(start_timeout=1.0))
@@ -458,8 +458,8 @@ async def test_every_way_to_an_end_is_counted(store: Store, clock: ManualClock) 
         assert claim
         assert claim.task
         await store.waiting.conclude(claim, claim.task, an_answer(status=202), a_wait())
-        assert (await store.counts()).jobs[JobState.WAITING] == 1
-        await store.waiting.resolve(claim.key, Channel.CALLBACK, word)
+        assert (await store.counts()).jobs[JobState.AWAITING] == 1
+        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, word)
     claim = (await store.submit(a_job(task=a_task()), start=True)).claim
     assert claim
     assert claim.task
@@ -508,6 +508,6 @@ async def test_closing_hands_back_what_is_still_held(stores: Stores) -> None:
     assert len(await claimed(heir, 1)) == 1
 
 
-async def test_close_is_repeatable(store: Store) -> None:
+async def test_close_is_repeatable(store: JobStore) -> None:
     await store.close()
     await store.close()

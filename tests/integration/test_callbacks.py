@@ -282,7 +282,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
     urls: list[str] = []
     refusals = [StoreBusy("busy", 1)]
-    expect = CommonTaskStore.expect
+    expect = CommonTaskStore.register_callback
 
     async def refused(error: StoreBusy) -> bool:
         raise error

@@ -121,7 +121,7 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.response(request_id)
-        output = app._runtime.output
+        output = app._runtime.response_chunk
 
         async def pruned(key: int, number: int) -> bytes:
             if number > 1:

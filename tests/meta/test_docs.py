@@ -24,7 +24,7 @@ from asgi_lifespan import LifespanManager
 from queue_middleware import Settings, cli, errors
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.receivers import fastapi, flask
-from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
 from queue_middleware.webhooks.signing.keyring import RULES
@@ -219,7 +219,7 @@ def test_every_field_of_a_poll_config_is_documented_with_its_default() -> None:
     text = (ROOT / "docs/reference/providers.md").read_text().split("## `pollConfig`")[1].split("## ")[0]
     rows = {field: default for names, default in re.findall(r"^\| (`.+?`) \| (.+?) \|", text, re.MULTILINE)
             for field in re.findall(r"`(\w+)`", names)}  # fmt: skip
-    shown = shown_poll_config(PollConfig("", "", (), ()))
+    shown = render_poll_config(PollConfig("", "", (), ()))
     assert {field for field, default in rows.items() if default == "required"} == {
         "urlTemplate", "statusPath", "doneValues", "failValues",
     }  # fmt: skip

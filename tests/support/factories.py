@@ -7,10 +7,10 @@ from itertools import count
 from typing import Any
 
 from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.jobs.task_spec import Task, TaskSpec
-from queue_middleware.tasks.models import Places, Poll, Resolution, Wait
-from queue_middleware.webhooks.models import Attempt, Delivery, Room
+from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, Wait
+from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
 
 
 def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
@@ -54,9 +54,9 @@ def a_task(listed: bool = True, **spec: Any) -> Task:
     return Task(
         spec=TaskSpec(**{**given, **spec}),
         salt=hashlib.sha256(b"salt" + seed).digest()[:16],
-        callback=hashlib.sha256(b"callback" + seed).digest(),
-        signal=hashlib.sha256(b"signal" + seed).digest(),
-        listed=listed,
+        callback_hash=hashlib.sha256(b"callback" + seed).digest(),
+        signal_hash=hashlib.sha256(b"signal" + seed).digest(),
+        is_listed=listed,
     )
 
 
@@ -64,19 +64,19 @@ def a_wait(seconds: float = 30.0, **changes: Any) -> Wait:
     return Wait(seconds, **changes)
 
 
-def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> Resolution:
-    return Resolution(an_answer(body), failure)
+def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> ExternalResult:
+    return ExternalResult(an_answer(body), failure)
 
 
-def an_attempt(status: int | None = 200, error: str | None = None) -> Attempt:
-    return Attempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
+def an_attempt(status: int | None = 200, error: str | None = None) -> DeliveryAttempt:
+    return DeliveryAttempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
 
 
-async def claimed(store: Store, limit: int = 100) -> list[Delivery]:
+async def claimed(store: JobStore, limit: int = 100) -> list[Delivery]:
     """Deliveries that are given out where there is room for so many, whoever they are for."""
-    return (await store.outbox.claim(Room(limit, limit))).deliveries
+    return (await store.outbox.claim(Capacity(limit, limit))).deliveries
 
 
-async def claimed_polls(store: Store, limit: int = 100) -> list[Poll]:
+async def claimed_polls(store: JobStore, limit: int = 100) -> list[Poll]:
     """Polls that are given out where there is room for so many, whoever is asked."""
-    return (await store.waiting.claim_polls(Places(limit, strangers=limit, each=limit))).polls
+    return (await store.waiting.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

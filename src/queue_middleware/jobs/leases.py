@@ -12,7 +12,7 @@ class Holder(StrEnum):
 
     ITSELF = "itself"
     """The judging process, and it still works on it."""
-    DEAD = "dead"
+    EXITED = "dead"
     """A process that is certainly dead: the kernel released its life sign, or it belongs to an earlier boot."""
     OTHER = "other"
     """Another process, or the judging process where it has forgotten the claim."""
@@ -21,7 +21,7 @@ class Holder(StrEnum):
 IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
     # (holder, is the lease over?, is the judge calm?)
     **{(Holder.ITSELF, over, calm): False for over in (False, True) for calm in (False, True)},
-    **{(Holder.DEAD, over, calm): True for over in (False, True) for calm in (False, True)},
+    **{(Holder.EXITED, over, calm): True for over in (False, True) for calm in (False, True)},
     (Holder.OTHER, False, False): False,
     (Holder.OTHER, False, True): False,
     (Holder.OTHER, True, False): False,
@@ -39,7 +39,7 @@ IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class DatabaseUptime:
     """How long a process has had the database before it without a gap. All values are milliseconds on the boot clock.
 
     A process commits something every quarter of a lease, also when it has nothing to renew. A longer gap means that the
@@ -49,20 +49,20 @@ class Pulse:
 
     at: int
     """Of the last commit."""
-    calm_from: int
+    stable_from: int
 
     @classmethod
     def begin(cls, now: int, lease: int) -> Self:
         """At the start of a process."""
         return cls(now, now + lease)
 
-    def beat(self, now: int, lease: int) -> Self:
+    def after_commit(self, now: int, lease: int) -> Self:
         """After a commit."""
-        return replace(self, at=now, calm_from=now + lease if self._is_late(now, lease) else self.calm_from)
+        return replace(self, at=now, stable_from=now + lease if self._is_late(now, lease) else self.stable_from)
 
-    def is_calm(self, now: int, lease: int) -> bool:
+    def is_stable(self, now: int, lease: int) -> bool:
         """Whether leases may be judged."""
-        return now >= self.calm_from and not self._is_late(now, lease)
+        return now >= self.stable_from and not self._is_late(now, lease)
 
     def _is_late(self, now: int, lease: int) -> bool:
         # Half a lease. Who renewed a quarter of a lease before the gap still has a quarter in which to renew after it.

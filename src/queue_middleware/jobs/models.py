@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from .mount import Mount
-from .struct import Value
+from .struct import Struct
 from .task_spec import Backoff, Task
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -21,7 +21,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
-    WAITING = "awaiting"
+    AWAITING = "awaiting"
     """Its call was answered, and somebody outside is at work: a callback, a signal or a poll will end it."""
     COMPLETED = "completed"
     FAILED = "failed"
@@ -68,7 +68,7 @@ class ErrorType(StrEnum):
     """Who was at work outside said that it failed."""
 
 
-class StoredRequest(Value, frozen=True):
+class StoredRequest(Struct, frozen=True):
     """An HTTP request as it will be replayed: only what the application may see."""
 
     method: str
@@ -85,7 +85,7 @@ class StoredRequest(Value, frozen=True):
     mount: Mount | None = None
 
 
-class RetryPolicy(Value, frozen=True):
+class RetryPolicy(Struct, frozen=True):
     """How often one request may be run."""
 
     max_attempts: int
@@ -96,16 +96,16 @@ class RetryPolicy(Value, frozen=True):
     """Set where AsyncQueue's rules of what is repeated hold, and not fal's."""
 
 
-OWNED = "id:"
+IDENTITY_PREFIX = "id:"
 """Stands in front of an identity, to tell it from an address."""
 
 
 def identity_of(client: str) -> str | None:
     """The identity in `NewJob.client`; None where it is an address."""
-    return client[len(OWNED) :] if client.startswith(OWNED) else None
+    return client[len(IDENTITY_PREFIX) :] if client.startswith(IDENTITY_PREFIX) else None
 
 
-class NewJob(Value, frozen=True):
+class NewJob(Struct, frozen=True):
     """A submission that was found good and may be stored."""
 
     request: StoredRequest
@@ -127,7 +127,7 @@ class NewJob(Value, frozen=True):
     """What the webhook is to be told besides the end."""
 
 
-class Claim(Value, frozen=True):
+class Claim(Struct, frozen=True):
     """The right to run one attempt of a job. Every write of the attempt names its token."""
 
     key: int
@@ -142,7 +142,7 @@ class Claim(Value, frozen=True):
     task: Task | None = None
 
 
-class Receipt(Value, frozen=True):
+class SubmitResult(Struct, frozen=True):
     """What a submission is answered with."""
 
     request_id: str
@@ -152,32 +152,32 @@ class Receipt(Value, frozen=True):
     """Set where the job was started in the same transaction."""
 
 
-PART = 256 * 1024
+CHUNK_SIZE = 256 * 1024
 """Bytes of each piece of an answer but the last."""
 
 
-class StoredResponse(Value, frozen=True):
+class StoredResponse(Struct, frozen=True):
     """What the application answered. `parts` counts the pieces stored before `body`, which is the last one."""
 
     status: int
     headers: Headers
     body: bytes
-    parts: int = 0
+    chunks: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the whole body."""
-        return self.parts * PART + len(self.body)
+        return self.chunks * CHUNK_SIZE + len(self.body)
 
 
-class Failure(Value, frozen=True):
+class Failure(Struct, frozen=True):
     """A request that ends without an answer of the application."""
 
     error_type: ErrorType
     detail: str
 
 
-class Progress(Value, frozen=True):
+class Progress(Struct, frozen=True):
     """What the handler says about how far it is."""
 
     fraction: float
@@ -185,7 +185,7 @@ class Progress(Value, frozen=True):
     stage: str | None = None
 
 
-class Job(Value, frozen=True):
+class Job(Struct, frozen=True):
     """A job as its submitter may see it."""
 
     key: int
@@ -212,16 +212,16 @@ class Job(Value, frozen=True):
         return identity_of(self.client)
 
 
-class Glance(Value, frozen=True):
+class JobSnapshot(Struct, frozen=True):
     """A job as somebody sees it who looks at it again and again."""
 
     job: Job
     """Without a position where none was asked for."""
-    lines: int
+    last_line: int
     """The number of its last log line, 0 where there is none."""
 
 
-class Result(Value, frozen=True):
+class JobResult(Struct, frozen=True):
     """A finished job with its answer; `response` is None where it ended in `job.failure`."""
 
     job: Job
@@ -230,15 +230,15 @@ class Result(Value, frozen=True):
     """Whether an external service gave the response. Known where one result is asked for."""
 
 
-class Cancelled(StrEnum):
+class CancelOutcome(StrEnum):
     """What a cancellation met."""
 
-    WAITING = "waiting"
+    CANCELLED = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
 
 
-class Rescue(Value, frozen=True):
+class RescuedJob(Struct, frozen=True):
     """What became of a job whose worker was lost, or whose time is over."""
 
     request_id: str

@@ -18,11 +18,11 @@ class JobEvent(StrEnum):
     FAIL = "fail"
     RETRY = "retry"
     RELEASE = "release"
-    LOSE = "lose"
+    RESCUE = "lose"
     DUE = "due"
     EXPIRE = "expire"
     CANCEL = "cancel"
-    WAIT = "wait"
+    AWAIT = "wait"
     """It was answered, and somebody outside goes on with it."""
     RESOLVE = "resolve"
     """Who was at work outside is done."""
@@ -32,7 +32,7 @@ class JobEvent(StrEnum):
     """Nobody has called back."""
 
 
-JOB: dict[tuple[JobState, JobEvent], JobState] = {
+JOB_TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.CLAIM): JobState.RUNNING,
     (JobState.QUEUED, JobEvent.EXPIRE): JobState.FAILED,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
@@ -43,14 +43,14 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
     (JobState.RUNNING, JobEvent.RETRY): JobState.DELAYED,
     (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
-    (JobState.RUNNING, JobEvent.LOSE): JobState.DELAYED,
+    (JobState.RUNNING, JobEvent.RESCUE): JobState.DELAYED,
     # The request to cancel a running job is only noted; the attempt ends itself, and then it is cancelled.
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
-    (JobState.RUNNING, JobEvent.WAIT): JobState.WAITING,
-    (JobState.WAITING, JobEvent.RESOLVE): JobState.COMPLETED,
-    (JobState.WAITING, JobEvent.REJECT): JobState.FAILED,
-    (JobState.WAITING, JobEvent.TIME_OUT): JobState.FAILED,
-    (JobState.WAITING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.AWAIT): JobState.AWAITING,
+    (JobState.AWAITING, JobEvent.RESOLVE): JobState.COMPLETED,
+    (JobState.AWAITING, JobEvent.REJECT): JobState.FAILED,
+    (JobState.AWAITING, JobEvent.TIME_OUT): JobState.FAILED,
+    (JobState.AWAITING, JobEvent.CANCEL): JobState.CANCELLED,
     # The call's answer was lost, and is to be repeated, when somebody outside says that he has long been at work.
     # While it runs his word is only kept; the attempt ends itself, and then it counts.
     (JobState.QUEUED, JobEvent.RESOLVE): JobState.COMPLETED,

@@ -18,7 +18,7 @@ _PRIVATE = frozenset(
 """Fields that hold what a client, a provider or an application has sent, or addresses, which may hold a key in their query."""
 
 
-class Value(msgspec.Struct, frozen=True, gc=False):
+class Struct(msgspec.Struct, frozen=True, gc=False):
     """A frozen value. `replace` makes a changed copy. None of them can be part of a cycle, so the collector skips them.
 
     Its text tells nothing private, because texts of values end up in logs: of observers, of asyncio in debug mode, of errors.

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .struct import Value
+from .struct import Struct
 
 
 class Backoff(StrEnum):
@@ -16,11 +16,11 @@ class Backoff(StrEnum):
     LINEAR = "linear"
 
 
-Word = str | bool | int | float
+StatusValue = str | bool | int | float
 """A status, as JSON may spell it."""
 
 
-class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True):
+class PollConfig(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """How a service is asked whether it is done, and how its answers are read (AsyncQueue contract, provider polling).
 
     Statuses are compared without regard to upper and lower case.
@@ -30,9 +30,9 @@ class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True)
     """Where to ask: `{startResult.body.<path>}`, relative to the `targetUrl`."""
     status_path: str
     """Where the status stands in the answer, with dots; empty: the HTTP status is the status."""
-    done_values: tuple[Word, ...]
-    fail_values: tuple[Word, ...]
-    running_values: tuple[Word, ...] = ()
+    done_values: tuple[StatusValue, ...]
+    fail_values: tuple[StatusValue, ...]
+    running_values: tuple[StatusValue, ...] = ()
     """With these, every status that is in none of the lists, and none at all, means done. Without, it means not yet."""
     interval: float = 5.0
     """Seconds between two questions; `Retry-After` of an answer counts instead."""
@@ -52,12 +52,12 @@ class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True)
     """Whether the task's own headers, without those about its body, are sent to the host of the `targetUrl`."""
 
 
-class TaskSpec(Value, frozen=True):
+class TaskSpec(Struct, frozen=True):
     """What is asked of a job beyond a plain submission (AsyncQueue contract, "Tasks"). It never changes."""
 
-    base: str
+    base_url: str
     """URL of the prefix, as the submitter reached it; callbacks arrive below it."""
-    wait: float
+    wait_timeout: float
     """Seconds for which it waits, once it waits."""
     callback: bool = False
     """The place of the callback URL stands somewhere in the request."""
@@ -65,7 +65,7 @@ class TaskSpec(Value, frozen=True):
     target: str = ""
     """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that waits."""
     method: str = ""
-    outside: bool = False
+    is_external: bool = False
     """The target is another host, and not the wrapped application."""
     timeout: float | None = None
     """Seconds for one attempt; None for the queue's `request_timeout`."""
@@ -74,15 +74,15 @@ class TaskSpec(Value, frozen=True):
     poll: PollConfig | None = None
 
 
-class Task(Value, frozen=True):
+class Task(Struct, frozen=True):
     """What is stored beside a job that may wait. Of its two secret ids it holds only the hashes."""
 
     spec: TaskSpec
     salt: bytes
     """16 random bytes, from which the ids are derived."""
-    callback: bytes
+    callback_hash: bytes
     """SHA-256 of the callback id."""
-    signal: bytes | None = None
+    signal_hash: bytes | None = None
     """SHA-256 of the signal token, where there is one."""
-    listed: bool = False
+    is_listed: bool = False
     """Whether it was made as a task, and is read as one."""

@@ -5,19 +5,19 @@ import logging
 import pytest
 
 from queue_middleware.jobs.log_lines import (
-    LABEL,
-    LABELS,
-    LEVELS,
-    MESSAGE,
+    LEVELS_BY_NAME,
+    MAX_LABEL_LENGTH,
+    MAX_LABELS,
+    MAX_MESSAGE_LENGTH,
     LogLevel,
     LogLine,
-    clean,
     dropped_line,
-    level_of,
+    level_for_number,
+    line_size,
     make_line,
     progress_line,
     read_level,
-    size_of,
+    to_text,
 )
 from queue_middleware.jobs.models import Progress
 
@@ -25,7 +25,7 @@ AT = 1_734_709_037_120_314
 
 
 def test_the_bounds_are_the_documented_ones() -> None:
-    assert (MESSAGE, LABELS, LABEL) == (8192, 16, 256)
+    assert (MAX_MESSAGE_LENGTH, MAX_LABELS, MAX_LABEL_LENGTH) == (8192, 16, 256)
 
 
 class Mute:
@@ -51,12 +51,12 @@ class Mute:
     ],
 )
 def test_every_number_of_logging_has_a_word_of_fal(number: int, level: LogLevel) -> None:
-    assert level_of(number) is read_level(number) is level
+    assert level_for_number(number) is read_level(number) is level
 
 
-@pytest.mark.parametrize("word", LEVELS)
+@pytest.mark.parametrize("word", LEVELS_BY_NAME)
 def test_a_level_is_read_in_any_case(word: str) -> None:
-    assert read_level(word) is read_level(word.lower()) is LEVELS[word]
+    assert read_level(word) is read_level(word.lower()) is LEVELS_BY_NAME[word]
 
 
 @pytest.mark.parametrize("word", ["", "LOUD", None, b"INFO"])
@@ -91,26 +91,26 @@ def test_a_text_that_is_more_than_a_text_becomes_plain() -> None:
 
 
 def test_surrogates_can_be_stored() -> None:
-    assert clean("caf\udce9 \N{SNOWMAN}", 100) == "caf\\udce9 \N{SNOWMAN}"
+    assert to_text("caf\udce9 \N{SNOWMAN}", 100) == "caf\\udce9 \N{SNOWMAN}"
 
 
-@pytest.mark.parametrize("length", [MESSAGE, MESSAGE + 1, 10 * MESSAGE])
+@pytest.mark.parametrize("length", [MAX_MESSAGE_LENGTH, MAX_MESSAGE_LENGTH + 1, 10 * MAX_MESSAGE_LENGTH])
 def test_of_a_long_message_beginning_and_end_are_kept(length: int) -> None:
     text = "begin" + "x" * (length - 8) + "end"
     message = make_line(AT, LogLevel.INFO, text, {}).message
-    if length == MESSAGE:
+    if length == MAX_MESSAGE_LENGTH:
         assert message == text
     else:
         assert message.startswith("beginx")
         assert message.endswith("xend")
-        assert f" … [{length - MESSAGE} characters left out] … " in message
-        assert len(message) < MESSAGE + 50
+        assert f" … [{length - MAX_MESSAGE_LENGTH} characters left out] … " in message
+        assert len(message) < MAX_MESSAGE_LENGTH + 50
 
 
 def test_labels_are_few_and_short() -> None:
     labels = make_line(AT, LogLevel.INFO, "", {f"{n} {'x' * 1000}": "y" * 1000 for n in range(100)}).labels
-    assert len(labels) == LABELS
-    assert all(len(text) < LABEL + 50 for pair in labels.items() for text in pair)
+    assert len(labels) == MAX_LABELS
+    assert all(len(text) < MAX_LABEL_LENGTH + 50 for pair in labels.items() for text in pair)
 
 
 @pytest.mark.parametrize(
@@ -129,4 +129,4 @@ def test_the_last_line_says_how_many_are_missing() -> None:
 
 
 def test_size_is_in_bytes() -> None:
-    assert size_of(LogLine(AT, LogLevel.INFO, "\N{SNOWMAN}x", {"ä": "b"})) == 4 + 3
+    assert line_size(LogLine(AT, LogLevel.INFO, "\N{SNOWMAN}x", {"ä": "b"})) == 4 + 3

@@ -13,10 +13,10 @@ import trustme
 
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundShortage, OutboundUnreached
 from queue_middleware.outbound import connector, pool
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.connector import Origin
 from queue_middleware.outbound.guard import Guard
-from queue_middleware.outbound.http11 import MAX_KEPT, Connection, Stream
+from queue_middleware.outbound.http11 import MAX_BODY_PREFIX, Connection, StreamBody
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Who: me\r\n\r\nhi"
 LOCAL = Guard(["127.0.0.1"])
@@ -110,7 +110,7 @@ class Names:
 
 async def test_a_post_arrives_and_its_answer_is_read():
     receiver = Receiver(OK)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         answer = await outbound.post(
             f"http://127.0.0.1:{port}/a%2fb?c=d#e", ((b"content-type", b"application/json"),), b'{"a": 1}'
         )
@@ -126,7 +126,7 @@ async def test_a_post_arrives_and_its_answer_is_read():
 
 async def test_connections_are_kept_for_the_same_place():
     receiver, names = Receiver(OK), Names(["127.0.0.1"])
-    async with receiver.running() as port, Outbound(Guard(["hook.example"]), resolver=names) as outbound:
+    async with receiver.running() as port, HTTPClient(Guard(["hook.example"]), resolver=names) as outbound:
         for _ in range(3):
             await outbound.post(f"http://hook.example:{port}/", (), b"x")
     assert (len(receiver.requests), receiver.connections) == (3, 1)
@@ -136,7 +136,7 @@ async def test_connections_are_kept_for_the_same_place():
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_a_redirect_is_an_answer(status):
     receiver = Receiver(b"HTTP/1.1 %d Go\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" % status)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"")).status == status
     assert len(receiver.requests) == 1
 
@@ -144,7 +144,7 @@ async def test_a_redirect_is_an_answer(status):
 async def test_proxies_of_the_environment_are_not_read(monkeypatch):
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    async with Receiver(OK).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(OK).running() as port, HTTPClient(LOCAL) as outbound:
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"")).status == 200
 
 
@@ -160,11 +160,11 @@ async def test_a_long_answer_is_cut_off():
         except ConnectionError:
             closed.set()
 
-    async with Receiver(pour).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(pour).running() as port, HTTPClient(LOCAL) as outbound:
         answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
         async with asyncio.timeout(5):
             await closed.wait()
-    assert (answer.status, len(answer.body)) == (200, MAX_KEPT)
+    assert (answer.status, len(answer.body)) == (200, MAX_BODY_PREFIX)
 
 
 async def test_a_status_counts_though_the_body_never_ends():
@@ -172,7 +172,7 @@ async def test_a_status_counts_though_the_body_never_ends():
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 10\r\n\r\nabc")
         await reader.read()
 
-    async with Receiver(hang).running() as port, Outbound(LOCAL, timeout=0.1) as outbound:
+    async with Receiver(hang).running() as port, HTTPClient(LOCAL, timeout=0.1) as outbound:
         answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
     assert (answer.status, answer.body) == (201, b"abc")
 
@@ -181,7 +181,7 @@ async def test_a_status_counts_though_the_body_breaks_off():
     async def breaks(reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 
-    async with Receiver(breaks).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(breaks).running() as port, HTTPClient(LOCAL) as outbound:
         answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
     assert (answer.status, answer.body) == (200, b"abc")
 
@@ -190,7 +190,7 @@ async def test_no_answer_in_time():
     async def hang(reader, writer):
         await reader.read()
 
-    async with Receiver(hang).running() as port, Outbound(LOCAL, timeout=0.1) as outbound:
+    async with Receiver(hang).running() as port, HTTPClient(LOCAL, timeout=0.1) as outbound:
         with pytest.raises(OutboundError, match=r"no response within 0\.1 s"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
@@ -199,13 +199,13 @@ async def test_a_connection_that_breaks():
     async def leave(reader, writer):
         pass
 
-    async with Receiver(leave).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(leave).running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
 
 async def test_what_is_not_http_is_not_repeated():
-    async with Receiver(b"+OK secret redis 7.2\r\n\r\n").running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(b"+OK secret redis 7.2\r\n\r\n").running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(OutboundError, match="without an HTTP response") as caught:
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
     assert "secret" not in caught.value.detail
@@ -214,14 +214,14 @@ async def test_what_is_not_http_is_not_repeated():
 async def test_nobody_listens():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        async with Outbound(LOCAL) as outbound:
+        async with HTTPClient(LOCAL) as outbound:
             with pytest.raises(OutboundError, match="no connection: Connection refused"):
                 await outbound.post(f"http://127.0.0.1:{taken.getsockname()[1]}/", (), b"")
 
 
 async def test_a_good_name_is_connected_to_by_its_checked_address():
     wire, names = Wire(), Names(["93.184.215.14"])
-    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
+    async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
     assert names.asked == [("example.com", 443)]
     assert wire.connected == [("93.184.215.14", 443)]
@@ -231,7 +231,7 @@ async def test_a_good_name_is_connected_to_by_its_checked_address():
 
 async def test_an_ipv6_literal_keeps_its_brackets_in_host():
     wire = Wire()
-    async with Outbound(Guard(), connect=wire) as outbound:
+    async with HTTPClient(Guard(), connect=wire) as outbound:
         await outbound.post("https://[2606:4700:4700::1111]:8443/", (), b"")
     assert wire.connected == [("2606:4700:4700::1111", 8443)]
     assert b"host: [2606:4700:4700::1111]:8443\r\n" in wire.sent
@@ -250,7 +250,7 @@ async def test_an_ipv6_literal_keeps_its_brackets_in_host():
 )
 async def test_one_bad_address_is_enough(addresses):
     wire = Wire()
-    async with Outbound(Guard(), resolver=Names(addresses), connect=wire) as outbound:
+    async with HTTPClient(Guard(), resolver=Names(addresses), connect=wire) as outbound:
         with pytest.raises(OutboundRefused, match=r"example\.com has an address that is not public"):
             await outbound.post("https://example.com/", (), b"")
     assert wire.connected == []
@@ -258,7 +258,7 @@ async def test_one_bad_address_is_enough(addresses):
 
 async def test_rebinding_between_two_calls():
     wire, names = Wire(), Names(["93.184.215.14"], ["127.0.0.1"])
-    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
+    async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         await outbound.post("https://example.com/", (), b"")
         with pytest.raises(OutboundRefused):
             await outbound.post("https://example.com/", (), b"")
@@ -267,14 +267,14 @@ async def test_rebinding_between_two_calls():
 
 async def test_the_next_address_is_tried():
     wire, names = Wire(unreachable=("2606:4700:4700::1111",)), Names(["2606:4700:4700::1111", "1.1.1.1"])
-    async with Outbound(Guard(), resolver=names, connect=wire) as outbound:
+    async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
     assert [host for host, _ in wire.connected] == ["2606:4700:4700::1111", "1.1.1.1"]
 
 
 @pytest.mark.parametrize("answer", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), []])
 async def test_a_name_without_an_address(answer):
-    async with Outbound(Guard(), resolver=Names(answer), connect=Wire()) as outbound:
+    async with HTTPClient(Guard(), resolver=Names(answer), connect=Wire()) as outbound:
         with pytest.raises(OutboundError, match="cannot be resolved"):
             await outbound.post("https://example.com/", (), b"")
 
@@ -283,14 +283,14 @@ async def test_a_resolver_that_hangs():
     async def hang(host: str, port: int) -> list[str]:
         return await asyncio.Future()
 
-    async with Outbound(Guard(), timeout=0.1, resolver=hang, connect=Wire()) as outbound:
+    async with HTTPClient(Guard(), timeout=0.1, resolver=hang, connect=Wire()) as outbound:
         with pytest.raises(OutboundError, match=r"not resolved in time|no response within"):
             await outbound.post("https://example.com/", (), b"")
 
 
 async def test_the_text_of_the_url_is_looked_at_again():
     names = Names(["93.184.215.14"])
-    async with Outbound(Guard(), resolver=names, connect=Wire()) as outbound:
+    async with HTTPClient(Guard(), resolver=names, connect=Wire()) as outbound:
         for url in ("http://example.com/", "https://127.0.0.1/", "https://localhost/", "file:///etc/passwd"):
             with pytest.raises(OutboundRefused):
                 await outbound.post(url, (), b"")
@@ -298,7 +298,7 @@ async def test_the_text_of_the_url_is_looked_at_again():
 
 
 async def test_a_closed_client_says_so():
-    outbound = Outbound(Guard())
+    outbound = HTTPClient(Guard())
     async with outbound:
         pass
     with pytest.raises(OutboundError, match="not open"):
@@ -313,7 +313,7 @@ async def test_tls_checks_the_name_not_the_address():
     guard = Guard(["receiver.example", "other.example"])
     async with (
         Receiver(OK).running(serving) as port,
-        Outbound(guard, resolver=Names(["127.0.0.1"]), ssl_context=trusting) as outbound,
+        HTTPClient(guard, resolver=Names(["127.0.0.1"]), ssl_context=trusting) as outbound,
     ):
         assert (await outbound.post(f"https://receiver.example:{port}/", (), b"")).status == 200
         with pytest.raises(OutboundError, match=r"the certificate is not good: Hostname mismatch"):
@@ -325,7 +325,7 @@ async def test_without_a_context_the_public_authorities_are_trusted():
     trustme.CA().issue_cert("receiver.example").configure_cert(serving)
     async with (
         Receiver(OK).running(serving) as port,
-        Outbound(Guard(["receiver.example"]), resolver=Names(["127.0.0.1"])) as outbound,
+        HTTPClient(Guard(["receiver.example"]), resolver=Names(["127.0.0.1"])) as outbound,
     ):
         with pytest.raises(OutboundError, match=r"the certificate is not good: (self-signed|unable to get local issuer)"):
             await outbound.post(f"https://receiver.example:{port}/", (), b"")
@@ -342,7 +342,7 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
     together = threading.Event()
     monkeypatch.setattr(connector.httpx, "create_ssl_context", read_slowly)
     monkeypatch.setattr(connector, "_public_trust", cache(connector._public_trust.__wrapped__))
-    async with Outbound(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
+    async with HTTPClient(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
         await outbound.post("http://receiver.example/", (), b"")
         assert read == []
         async with asyncio.TaskGroup() as group:
@@ -350,7 +350,7 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
                 group.create_task(outbound.post(f"https://receiver.example:{8000 + number}/", (), b""))
             await asyncio.sleep(0)  # now all three are in their threads
             together.set()
-    async with Outbound(Guard(), connect=Wire(), resolver=Names(["93.184.215.14"])) as another:
+    async with HTTPClient(Guard(), connect=Wire(), resolver=Names(["93.184.215.14"])) as another:
         await another.post("https://example.com/", (), b"")
     assert read == [False]
 
@@ -365,7 +365,7 @@ async def test_connections_that_nobody_uses_are_closed(monkeypatch):
         gone.set()
 
     receiver.reply = serve
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
         async with asyncio.timeout(5):
             await gone.wait()
@@ -374,7 +374,7 @@ async def test_connections_that_nobody_uses_are_closed(monkeypatch):
 async def test_closing_leaves_nothing_to_be_done():
     receiver = Receiver(OK)
     async with receiver.running() as port:
-        async with Outbound(LOCAL) as outbound:
+        async with HTTPClient(LOCAL) as outbound:
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
         assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
 
@@ -388,7 +388,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced():
         await reader.readuntil(b"\r\n\r\n")  # the next request is read and not answered
 
     receiver.reply = once
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(3):
             assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).status == 200
     assert receiver.connections == 3
@@ -403,7 +403,7 @@ async def test_what_was_begun_is_not_said_again():
         writer.write(b"HTTP/1.1 2")
 
     receiver.reply = half
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
         with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")
@@ -412,7 +412,7 @@ async def test_what_was_begun_is_not_said_again():
 
 async def test_a_connection_that_says_something_unasked_is_not_used_again():
     receiver = Receiver(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(2):
             assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).body == b"hi"
     assert receiver.connections == 2
@@ -420,7 +420,7 @@ async def test_a_connection_that_says_something_unasked_is_not_used_again():
 
 async def test_early_hints_are_no_answer():
     receiver = Receiver(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).status == 200
 
 
@@ -431,8 +431,8 @@ async def test_a_body_that_is_not_in_memory():
         for _ in range(64):
             yield b"x" * 65536
 
-    body = Stream(64 * 65536, chunks)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    body = StreamBody(64 * 65536, chunks)
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(2):
             assert (await outbound.post(f"http://127.0.0.1:{port}/", (), body)).status == 200
     assert [len(request.partition(b"\r\n\r\n")[2]) for request in receiver.requests] == [body.length] * 2
@@ -455,9 +455,9 @@ async def test_no_more_is_read_from_a_body_than_the_other_side_takes():
 
     server = await asyncio.start_server(hang, "127.0.0.1", 0, limit=65536)
     port = server.sockets[0].getsockname()[1]
-    async with Outbound(LOCAL, timeout=0.2) as outbound:
+    async with HTTPClient(LOCAL, timeout=0.2) as outbound:
         with pytest.raises(OutboundError, match="no response within"):
-            await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(1000 * 65536, chunks))
+            await outbound.post(f"http://127.0.0.1:{port}/", (), StreamBody(1000 * 65536, chunks))
     served.set()
     server.close()
     await server.wait_closed()
@@ -485,8 +485,8 @@ async def test_an_answer_before_the_whole_body_is_an_answer():
 
     server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=65536)
     port = server.sockets[0].getsockname()[1]
-    async with Outbound(LOCAL) as outbound:
-        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(10**9, chunks))
+    async with HTTPClient(LOCAL) as outbound:
+        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), StreamBody(10**9, chunks))
     served.set()
     server.close()
     await server.wait_closed()
@@ -498,9 +498,9 @@ async def test_a_body_of_another_length_than_announced_is_not_sent_on():
     async def chunks():
         yield b"too long"
 
-    async with Receiver(OK).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(OK).running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(h11.LocalProtocolError):
-            await outbound.post(f"http://127.0.0.1:{port}/", (), Stream(3, chunks))
+            await outbound.post(f"http://127.0.0.1:{port}/", (), StreamBody(3, chunks))
 
 
 async def test_headers_that_never_end():
@@ -513,7 +513,7 @@ async def test_headers_that_never_end():
         except ConnectionError:
             pass
 
-    async with Receiver(pour).running() as port, Outbound(LOCAL) as outbound:
+    async with Receiver(pour).running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
@@ -526,7 +526,7 @@ async def test_a_cancelled_call_leaves_no_connection():
         gone.set()
 
     receiver = Receiver(hang)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         call = asyncio.create_task(outbound.post(f"http://127.0.0.1:{port}/", (), b""))
         async with asyncio.timeout(5):
             while not receiver.requests:
@@ -541,7 +541,7 @@ async def test_a_cancelled_call_leaves_no_connection():
 @pytest.mark.parametrize("value", [b"a\r\nx-forged: 1", b"a\nb", b"a\x00b"])
 async def test_a_header_cannot_be_smuggled(value):
     receiver = Receiver(OK)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(h11.LocalProtocolError):
             await outbound.post(f"http://127.0.0.1:{port}/", ((b"x-name", value),), b"")
     assert receiver.requests == []
@@ -558,7 +558,7 @@ async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
         transport.is_closing = lambda: True
         return connection
 
-    async with Outbound(LOCAL, connect=connect) as outbound:
+    async with HTTPClient(LOCAL, connect=connect) as outbound:
         with pytest.raises(OutboundError, match="without an HTTP response"):
             await outbound.post("http://127.0.0.1:9/", (), b"x")
 
@@ -582,7 +582,7 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
 
     request = h11.Request(method=b"POST", target=b"/", headers=[(b"host", b"a"), (b"content-length", b"1000000000")])
     async with asyncio.timeout(2):
-        status, _ = await connection.send(request, Stream(10**9, chunks))
+        status, _ = await connection.send(request, StreamBody(10**9, chunks))
     assert status == 410
 
 
@@ -608,7 +608,7 @@ async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, add
     def report(shortage, interval):
         reported.append((type(shortage), interval))
 
-    async with Outbound(Guard(), resolver=Names([address]), connect=fails, on_shortage=report) as outbound:
+    async with HTTPClient(Guard(), resolver=Names([address]), connect=fails, on_shortage=report) as outbound:
         for _ in range(3):
             with pytest.raises(OutboundShortage if ours else OutboundUnreached):
                 await outbound.post("https://example.com/", (), b"")
@@ -617,7 +617,7 @@ async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, add
 
 async def test_a_resolver_that_lacks_files_is_our_shortage():
     resolver = Names(OSError(errno.EMFILE, "Too many open files"))
-    async with Outbound(Guard(), resolver=resolver, connect=Wire()) as outbound:
+    async with HTTPClient(Guard(), resolver=resolver, connect=Wire()) as outbound:
         with pytest.raises(OutboundShortage):
             await outbound.post("https://example.com/", (), b"")
 
@@ -628,14 +628,14 @@ async def test_a_certificate_that_is_not_good_says_that_attempts_go_on():
         error.verify_message = "certificate has expired"
         raise error
 
-    async with Outbound(Guard(), resolver=Names(["1.1.1.1"]), connect=distrusts) as outbound:
+    async with HTTPClient(Guard(), resolver=Names(["1.1.1.1"]), connect=distrusts) as outbound:
         with pytest.raises(OutboundUnreached, match="certificate has expired; attempts go on"):
             await outbound.post("https://example.com/", (), b"")
 
 
 async def test_what_is_called_is_the_url_as_a_browser_would_encode_it():
     wire = Wire()
-    async with Outbound(Guard(), resolver=Names(["1.1.1.1"]), connect=wire) as outbound:
+    async with HTTPClient(Guard(), resolver=Names(["1.1.1.1"]), connect=wire) as outbound:
         await outbound.post("https://example.com/two words?a=1&b=two words|^#x", (), b"")
     assert b"POST /two%20words?a=1&b=two%20words|^ HTTP/1.1\r\n" in wire.sent
 
@@ -643,8 +643,8 @@ async def test_what_is_called_is_the_url_as_a_browser_would_encode_it():
 async def test_a_kept_connection_is_read_again_after_a_large_answer():
     body = b"x" * 300_000
     receiver = Receiver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    async with receiver.running() as port, Outbound(LOCAL) as outbound:
+    async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(5):
-            async with outbound.open("POST", f"http://127.0.0.1:{port}/", (), b"{}", 3.0) as answer:
+            async with outbound.stream("POST", f"http://127.0.0.1:{port}/", (), b"{}", 3.0) as answer:
                 assert b"".join([chunk async for chunk in answer.chunks]) == body
     assert receiver.connections == 1

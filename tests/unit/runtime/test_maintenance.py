@@ -9,7 +9,7 @@ from typing import Any
 
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
-from queue_middleware.jobs.models import JobState, Rescue
+from queue_middleware.jobs.models import JobState, RescuedJob
 from queue_middleware.jobs.outcomes import LOST
 from queue_middleware.runtime.maintenance import Maintenance
 
@@ -43,8 +43,8 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
 
 
 async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
-    async def rescue(*, running: Collection[int]) -> list[Rescue]:
-        return [Rescue("one", JobState.DELAYED, 1), Rescue("other", JobState.FAILED, 3, LOST)]
+    async def rescue(*, running: Collection[int]) -> list[RescuedJob]:
+        return [RescuedJob("one", JobState.DELAYED, 1), RescuedJob("other", JobState.FAILED, 3, LOST)]
 
     maintenance, heard = make_maintenance(SimpleNamespace(rescue=rescue))
     await maintenance.rescue()
@@ -56,9 +56,9 @@ async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
 
 
 async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
-    async def always(*_: Any) -> list[Rescue]:
+    async def always(*_: Any) -> list[RescuedJob]:
         maintenance.stop()
-        return [Rescue("id", JobState.FAILED)]
+        return [RescuedJob("id", JobState.FAILED)]
 
     maintenance, heard = make_maintenance(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
     await maintenance.expire()

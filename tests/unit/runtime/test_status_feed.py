@@ -12,10 +12,10 @@ import pytest
 
 from queue_middleware.errors import StoreError, UnknownRequest
 from queue_middleware.events import Event, Recovered, ServiceError
-from queue_middleware.jobs.models import Glance, Job, JobState, Progress
+from queue_middleware.jobs.models import Job, JobSnapshot, JobState, Progress
 from queue_middleware.jobs.store import Topic
 from queue_middleware.runtime import status_feed as module
-from queue_middleware.runtime.status_feed import Follower, StatusFeed
+from queue_middleware.runtime.status_feed import StatusFeed, Subscription
 from tests.support.factories import a_view
 
 DEADLINE = 5.0
@@ -52,13 +52,13 @@ class Shelf:
         await asyncio.sleep(0)
         return job
 
-    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         if self.broken:
             raise StoreError("broken")
         self.looks.append((len(keys), positions))
         await asyncio.sleep(0)
         found = [self.jobs[key] for key in keys if key in self.jobs]
-        return [Glance(job if positions else job.replace(position=None), self.lines[job.key]) for job in found]
+        return [JobSnapshot(job if positions else job.replace(position=None), self.lines[job.key]) for job in found]
 
     def change(self, key: int, **changes: object) -> None:
         """Commit something."""
@@ -90,7 +90,7 @@ class Watching:
             await self._task
 
 
-async def follow(stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False) -> Follower:
+async def follow(stack: AsyncExitStack, watch: StatusFeed, key: int, *, lines: bool = False) -> Subscription:
     return await stack.enter_async_context(watch.follow(str(UUID(int=key)), lines=lines))
 
 
@@ -105,9 +105,9 @@ async def test_a_change_wakes_those_who_follow_it_and_nobody_else(stack: AsyncEx
     async with Watching(shelf) as watch:
         followers = [await follow(stack, watch, key) for key in (0, 1, 1, 2)]
         shelf.change(1, state=JobState.RUNNING, position=None)
-        woken = await asyncio.gather(*[follower.news(0.1) for follower in followers])
+        woken = await asyncio.gather(*[follower.wait(0.1) for follower in followers])
         assert woken == [False, True, True, False]
-        assert followers[1].glance.job == shelf.jobs[1]
+        assert followers[1].snapshot.job == shelf.jobs[1]
 
 
 async def test_it_does_not_look_while_nothing_is_told(stack: AsyncExitStack) -> None:
@@ -164,8 +164,8 @@ async def test_positions_are_looked_at_less_often_the_more_are_followed(stack: A
         assert sum(positions for _, positions in shelf.looks) == rounds  # once in 0.6 seconds
         assert max(count for count, _ in shelf.looks) == module._READ_BATCH
         shelf.change(7, position=3)
-        assert await followers[7].news(DEADLINE)
-        assert followers[7].glance.job.position == 3
+        assert await followers[7].wait(DEADLINE)
+        assert followers[7].snapshot.job.position == 3
 
 
 async def test_a_position_that_was_passed_over_is_looked_at_later(stack: AsyncExitStack) -> None:
@@ -173,10 +173,10 @@ async def test_a_position_that_was_passed_over_is_looked_at_later(stack: AsyncEx
     async with Watching(shelf) as watch:
         follower = await follow(stack, watch, 4)
         shelf.change(4, position=3)
-        assert await follower.news(DEADLINE)
+        assert await follower.wait(DEADLINE)
         shelf.change(4, position=2)  # nothing is told after this one
-        assert await follower.news(DEADLINE)
-        assert follower.glance.job.position == 2
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job.position == 2
 
 
 async def test_who_does_not_wait_is_not_held_up_by_positions(stack: AsyncExitStack) -> None:
@@ -186,12 +186,12 @@ async def test_who_does_not_wait_is_not_held_up_by_positions(stack: AsyncExitSta
         running, waiting = await follow(stack, watch, 0), await follow(stack, watch, 1)
         for number in range(1, 4):
             shelf.change(0, progress=Progress(number / 10))
-            assert await running.news(DEADLINE)
-            assert running.glance.job.progress == Progress(number / 10)
-        assert waiting.glance.job.position == 1
+            assert await running.wait(DEADLINE)
+            assert running.snapshot.job.progress == Progress(number / 10)
+        assert waiting.snapshot.job.position == 1
         shelf.change(0, state=JobState.QUEUED, position=0, progress=None)
-        assert await running.news(DEADLINE)
-        assert running.glance.job == shelf.jobs[0]
+        assert await running.wait(DEADLINE)
+        assert running.snapshot.job == shelf.jobs[0]
 
 
 async def test_lines_are_news_for_those_who_want_them(stack: AsyncExitStack) -> None:
@@ -200,9 +200,9 @@ async def test_lines_are_news_for_those_who_want_them(stack: AsyncExitStack) -> 
         reader, other = await follow(stack, watch, 0, lines=True), await follow(stack, watch, 0)
         shelf.lines[0] = 5
         shelf.tell()
-        assert await reader.news(DEADLINE)
-        assert reader.glance.lines == 5
-        assert not await other.news(0.05)
+        assert await reader.wait(DEADLINE)
+        assert reader.snapshot.last_line == 5
+        assert not await other.wait(0.05)
 
 
 async def test_what_changes_while_a_follower_arrives_is_not_missed(stack: AsyncExitStack) -> None:
@@ -215,9 +215,9 @@ async def test_what_changes_while_a_follower_arrives_is_not_missed(stack: AsyncE
     shelf.before_answer = change_behind_the_answer
     async with Watching(shelf) as watch:
         follower = await follow(stack, watch, 0)
-        assert follower.glance.job.state is JobState.QUEUED
-        while follower.glance.job.state is JobState.QUEUED:
-            assert await follower.news(DEADLINE)
+        assert follower.snapshot.job.state is JobState.QUEUED
+        while follower.snapshot.job.state is JobState.QUEUED:
+            assert await follower.wait(DEADLINE)
 
 
 async def test_what_is_over_is_not_looked_at(stack: AsyncExitStack) -> None:
@@ -237,7 +237,7 @@ async def test_one_that_is_gone_ends(stack: AsyncExitStack) -> None:
         del shelf.jobs[0]
         shelf.tell()
         while not gone.ended:
-            assert await gone.news(DEADLINE)
+            assert await gone.wait(DEADLINE)
         assert not other.ended
 
 
@@ -261,8 +261,8 @@ async def test_an_outage_is_survived(stack: AsyncExitStack, monkeypatch: pytest.
             while not watching.heard:
                 await asyncio.sleep(0.001)
         shelf.broken = False
-        assert await follower.news(DEADLINE)
-        assert follower.glance.job.position == 7
+        assert await follower.wait(DEADLINE)
+        assert follower.snapshot.job.position == 7
     assert [type(event) for event in watching.heard] == [ServiceError, Recovered]
 
 
@@ -270,7 +270,7 @@ async def test_stopping_ends_everybody_at_once(stack: AsyncExitStack) -> None:
     shelf = Shelf(300)
     async with Watching(shelf) as watch:
         followers = [await follow(stack, watch, key) for key in shelf.jobs]
-        waits = [asyncio.create_task(follower.news(60)) for follower in followers]
+        waits = [asyncio.create_task(follower.wait(60)) for follower in followers]
         await asyncio.sleep(0.05)
         watch.stop()
         watch.stop()
@@ -286,8 +286,8 @@ async def test_a_follower_whose_task_is_cancelled_is_gone() -> None:
 
     async def body(watch: StatusFeed) -> None:
         async with watch.follow(str(UUID(int=0))) as follower:
-            await follower.news(60)
-            await follower.news(60)
+            await follower.wait(60)
+            await follower.wait(60)
 
     async with Watching(shelf) as watch:
         task = asyncio.create_task(body(watch))

@@ -11,10 +11,10 @@ from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.outbound.guard import Guard, parse_url
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import canonical_authority, canonical_host, origin_of
-from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callback_auth import CallbackVerifier
 from queue_middleware.tasks.polling.providers import provider_of
 from queue_middleware.tasks.polling.request import poll_headers
-from queue_middleware.tasks.target import may_call
+from queue_middleware.tasks.target import is_allowed_target
 from queue_middleware.web.urls import is_at_host
 from queue_middleware.webhooks.models import receiver_host
 
@@ -39,10 +39,10 @@ async def test_every_comparison_takes_them_for_the_same(host: str, url: str) -> 
     assert origin is not None
     assert origin.host == canonical_host(parse_url(url).host) == host
     assert origin == origin_of(f"https://{'[' + host + ']' if ':' in host else host}:443/other")
-    assert may_call(origin.host, Settings.load({"task_targets": [host]}, {}).task_targets)
+    assert is_allowed_target(origin.host, Settings.load({"task_targets": [host]}, {}).task_targets)
     assert receiver_host(url) == origin.netloc
     with pytest.raises(VerificationError):
-        await Provenance(Settings.load({"callback_keys": f"{host}={SECRET}"}, {}).callback_keys).check(url, (), b"{}")
+        await CallbackVerifier(Settings.load({"callback_keys": f"{host}={SECRET}"}, {}).callback_keys).verify(url, (), b"{}")
 
 
 @pytest.mark.parametrize("entry", ["bücher.example", "BÜCHER.example.", "xn--bcher-kva.example", "*.EXAMPLE."])
@@ -52,7 +52,7 @@ def test_options_take_any_spelling(entry: str) -> None:
     Guard([entry]).check_address("xn--bcher-kva.example.", "10.0.0.1")
     with pytest.raises(OutboundRefused):
         Guard().check_address("xn--bcher-kva.example.", "10.0.0.1")
-    assert may_call("xn--bcher-kva.example", Settings.load({"task_targets": entry}, {}).task_targets)
+    assert is_allowed_target("xn--bcher-kva.example", Settings.load({"task_targets": entry}, {}).task_targets)
 
 
 def test_a_provider_is_known_by_any_spelling_of_its_host() -> None:

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from queue_middleware.syntax.json_text import (
-    LARGE,
+    LARGE_BYTES,
+    MAX_SCANNED_BYTES,
     MISSING,
-    SCANNED,
-    Unreadable,
+    Unparsable,
     _split,
     embeddable,
     encode,
     is_json,
+    parse_part,
     read_json,
-    unfolded,
 )
 from queue_middleware.tasks.polling.templates import read_path
 
@@ -64,8 +64,8 @@ def test_parts_keep_their_text_and_what_is_beside_them_is_read(text: bytes) -> N
 
 
 def test_values_that_python_has_none_for() -> None:
-    found = unfolded(read_json(b'{"a": 1e400}')["a"])
-    assert isinstance(found, Unreadable)
+    found = parse_part(read_json(b'{"a": 1e400}')["a"])
+    assert isinstance(found, Unparsable)
     assert (str(found), encode(found)) == ("1e400", b"1e400")
     assert read_path(read_json(b'{"a": "\\ud800b"}'), "a") == "\ufffdb"
     assert read_path(read_json(b'{"\\ud800": 2, "b": 3}'), "\ufffd") == 2
@@ -106,12 +106,12 @@ def test_the_scanner_says_what_the_quick_parser_says() -> None:
 
 def test_what_is_large_and_nested_too_deeply_is_refused_at_once() -> None:
     """RFC 8259 §9: a parser may set limits. Scanned token by token it would take many seconds."""
-    assert not is_json(b"[" * SCANNED + b"]" * SCANNED)
-    assert read_json(b'{"a": ' + b"[" * SCANNED + b"]" * SCANNED + b"}") is MISSING
+    assert not is_json(b"[" * MAX_SCANNED_BYTES + b"]" * MAX_SCANNED_BYTES)
+    assert read_json(b'{"a": ' + b"[" * MAX_SCANNED_BYTES + b"]" * MAX_SCANNED_BYTES + b"}") is MISSING
 
 
 def test_large_texts_are_read_one_level_at_a_time_whatever_is_in_them() -> None:
-    text = b'{"rows": [' + b"1e400, " * LARGE + b'0], "s": "\\ud800", "status": "OK"}'
+    text = b'{"rows": [' + b"1e400, " * LARGE_BYTES + b'0], "s": "\\ud800", "status": "OK"}'
     value = read_json(text)
     assert read_path(value, "status") == "OK"
     assert read_path(value, "s") == "\ufffd"

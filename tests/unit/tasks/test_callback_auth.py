@@ -9,7 +9,7 @@ import pytest
 
 from queue_middleware.errors import KeysUnavailable, SettingsError, VerificationError
 from queue_middleware.settings import Settings
-from queue_middleware.tasks.callback_auth import Provenance
+from queue_middleware.tasks.callback_auth import CallbackVerifier
 from queue_middleware.webhooks.formats import fal
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
@@ -30,18 +30,18 @@ def standard(body=BODY, at=NOW, secret=SECRET, **changes):
     return tuple((name.encode(), value.encode()) for name, value in signed.items() if value is not None)
 
 
-def replicate(*secrets: str) -> Provenance:
-    return Provenance([("api.replicate.com", secret) for secret in secrets or (SECRET,)], clock=lambda: NOW)
+def replicate(*secrets: str) -> CallbackVerifier:
+    return CallbackVerifier([("api.replicate.com", secret) for secret in secrets or (SECRET,)], clock=lambda: NOW)
 
 
 async def test_a_valid_signature_is_accepted():
-    await replicate().check(TARGET, standard(), BODY)
-    await replicate(OTHER, SECRET).check(TARGET, standard(), BODY)
-    await replicate(SECRET, OTHER).check("https://API.replicate.com:443/x", standard(), BODY)
+    await replicate().verify(TARGET, standard(), BODY)
+    await replicate(OTHER, SECRET).verify(TARGET, standard(), BODY)
+    await replicate(SECRET, OTHER).verify("https://API.replicate.com:443/x", standard(), BODY)
     signed_twice = standard(**{"webhook-signature": "v1a,xxx v1,AAAA " + dict(standard())[b"webhook-signature"].decode()})
-    await replicate().check(TARGET, signed_twice, BODY)
+    await replicate().verify(TARGET, signed_twice, BODY)
     capitals = tuple((name.decode().title().encode(), value) for name, value in standard())
-    await replicate().check(TARGET, capitals, BODY)
+    await replicate().verify(TARGET, capitals, BODY)
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,16 @@ async def test_a_valid_signature_is_accepted():
 )
 async def test_everything_else_is_refused(headers):
     with pytest.raises(VerificationError) as refusal:
-        await replicate(SECRET).check(TARGET, headers, BODY)
+        await replicate(SECRET).verify(TARGET, headers, BODY)
     assert refusal.value.status == 401
     with pytest.raises(VerificationError):
-        await replicate("whsec_" + base64.b64encode(b"x" * 24).decode(), SECRET).check(TARGET, headers, BODY)
+        await replicate("whsec_" + base64.b64encode(b"x" * 24).decode(), SECRET).verify(TARGET, headers, BODY)
 
 
 @pytest.mark.parametrize("target", ["https://gateway.example/", "", "/work", "https://queue.fal.run/x", "https://[bad"])
 async def test_the_called_host_decides_whether_a_signature_is_required(target):
-    await replicate().check(target, (), BODY)
-    await Provenance(()).check(TARGET, (), BODY)
+    await replicate().verify(target, (), BODY)
+    await CallbackVerifier(()).verify(TARGET, (), BODY)
 
 
 async def test_fal_signs_with_a_published_key():
@@ -77,21 +77,21 @@ async def test_fal_signs_with_a_published_key():
     served = {"status": 200}
     transport = httpx.MockTransport(lambda request: httpx.Response(served["status"], json=signer.jwks()))
     async with httpx.AsyncClient(transport=transport) as client:
-        verifier = Provenance([("queue.fal.run", JWKS)], client=client)
+        verifier = CallbackVerifier([("queue.fal.run", JWKS)], client=client)
         now = str(int(time.time()))
         headers = fal.webhook_headers("1", "me", now, signer.sign(fal.signed_message("1", "me", now, BODY)))
-        await verifier.check(FAL, headers, BODY)
+        await verifier.verify(FAL, headers, BODY)
         with pytest.raises(VerificationError):
-            await verifier.check(FAL, headers, BODY + b" ")
+            await verifier.verify(FAL, headers, BODY + b" ")
         served["status"] = 500
         with pytest.raises(KeysUnavailable):
-            await Provenance([("queue.fal.run", JWKS)], client=client).check(FAL, headers, BODY)
+            await CallbackVerifier([("queue.fal.run", JWKS)], client=client).verify(FAL, headers, BODY)
 
 
 @pytest.mark.parametrize("secret", ["whsec_", "whsec_%%%%", "whsec_AAAA", "whsec_ä"])
 def test_a_malformed_secret_is_refused_and_not_repeated(secret):
     with pytest.raises(SettingsError, match=r"callback_keys: .* a webhook secret is whsec_") as refusal:
-        Provenance([("api.replicate.com", secret)])
+        CallbackVerifier([("api.replicate.com", secret)])
     assert secret == "whsec_" or secret not in refusal.value.detail
 
 
@@ -105,4 +105,4 @@ def test_the_option():
     with pytest.raises(SettingsError, match="callback_keys takes hosts") as refusal:
         load(SECRET)
     assert SECRET not in refusal.value.detail
-    Provenance(both)
+    CallbackVerifier(both)

@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import PART, Result, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, JobResult, StoredResponse
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.completion_format import CompletionFormat
@@ -45,15 +45,15 @@ def response_of(body: bytes, parts: int = 0) -> StoredResponse:
 
 
 async def test_a_short_result_is_in_the_body():
-    body = await Tasks(response_of(b"done")).format().body(Result(JOB, None))
+    body = await Tasks(response_of(b"done")).format().body(JobResult(JOB, None))
     assert isinstance(body, bytes)
     sent = json.loads(body)
     assert (sent["event"], sent["task"]["id"], sent["task"]["result"]["body"]) == ("task.completed", ID, "done")
 
 
 async def test_a_long_result_is_framed():
-    first, last = "ä".encode() * (PART // 2), b"\n."
-    body = await Tasks(response_of(last, 1), first).format().body(Result(JOB, None))
+    first, last = "ä".encode() * (CHUNK_SIZE // 2), b"\n."
+    body = await Tasks(response_of(last, 1), first).format().body(JobResult(JOB, None))
     assert not isinstance(body, bytes)
     framed = await body()
     assert isinstance(framed, FramedBody)
@@ -65,7 +65,9 @@ async def test_a_long_result_is_framed():
 
 async def test_an_oversized_result_is_replaced_by_its_url():
     tasks = Tasks(response_of(b".", 1))
-    body = await tasks.format(webhook_max_payload=PART, public_url="https://s.example", prefix="/q").body(Result(JOB, None))
+    body = await tasks.format(webhook_max_payload=CHUNK_SIZE, public_url="https://s.example", prefix="/q").body(
+        JobResult(JOB, None)
+    )
     assert isinstance(body, bytes)
     task = json.loads(body)["task"]
     assert (task["result"], task["resultError"]) == (None, f"Fetch the result from https://s.example/q/v1/tasks/{ID}")
@@ -77,8 +79,8 @@ async def test_a_task_or_a_chunk_that_is_deleted():
 
     tasks = Tasks(response_of(b".", 1))
     with pytest.raises(ResultExpired):
-        await CompletionFormat(missing, tasks.read, Settings()).body(Result(JOB, None))
-    body = await tasks.format().body(Result(JOB, None))
+        await CompletionFormat(missing, tasks.read, Settings()).body(JobResult(JOB, None))
+    body = await tasks.format().body(JobResult(JOB, None))
     assert isinstance(body, partial)
     with pytest.raises(ResultExpired):
         await body()

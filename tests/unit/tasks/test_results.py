@@ -18,7 +18,7 @@ from tests.support.factories import a_view
 def a_record(body: bytes) -> TaskRecord:
     job = a_view(status=200, started_at=1_000, finished_at=3_000)
     response = StoredResponse(200, ((b"content-type", b"text/plain"), (b"x-a", b"1"), (b"x-a", b"\xe9")), body)
-    spec = TaskSpec(base="https://s.example", wait=30.0, target="/work", method="POST")
+    spec = TaskSpec(base_url="https://s.example", wait_timeout=30.0, target="/work", method="POST")
     return TaskRecord(job, spec, TaskStatus.COMPLETED, 5, 4, None, None, response=response)
 
 
@@ -50,8 +50,8 @@ async def test_piece_by_piece_it_is_what_it_is_as_a_whole(body: bytes, size: int
     spelled = b"".join([piece async for piece in serialize(pieces(body, size), spelling)])
     assert len(spelled) == spelling.length
     for whole, (before, after) in (
-        (wire.task_body(record), wire.task_frame(record, spelling)),
-        (wire.completion_body(record), wire.completion_frame(record, spelling)),
+        (wire.task_body(record), wire.split_task_body(record, spelling)),
+        (wire.completion_body(record), wire.split_completion_body(record, spelling)),
     ):
         assert json.loads(before + spelled + after) == json.loads(whole)
         assert len(before + spelled + after) == len(whole)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import OutboundBusy, OutboundShortage
-from queue_middleware.outbound.client import Opened
+from queue_middleware.outbound.client import StreamingResponse
 from queue_middleware.tasks import target as module
-from queue_middleware.tasks.target import Targets
+from queue_middleware.tasks.target import TargetResolver
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT, VERSION
 from tests.support.factories import a_request, a_task
 
@@ -23,11 +23,11 @@ class FakeOutbound:
         self.shortages, self.calls = list(shortages), []
 
     @asynccontextmanager
-    async def open(self, method: str, url: str, headers: Any, *_: Any) -> AsyncIterator[Opened]:
+    async def open(self, method: str, url: str, headers: Any, *_: Any) -> AsyncIterator[StreamingResponse]:
         self.calls.append((method, url, dict(headers)))
         if self.shortages:
             raise self.shortages.pop(0)
-        yield Opened(200, (), self._body())
+        yield StreamingResponse(200, (), self._body())
 
     async def _body(self) -> AsyncIterator[bytes]:
         yield b"done"
@@ -41,7 +41,7 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
 
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
-    resolver = Targets(None, outbound, None, settings)  # type: ignore[arg-type]
+    resolver = TargetResolver(None, outbound, None, settings)  # type: ignore[arg-type]
     task = a_task(callback=False, outside=True, target="https://service.example/start?a=b c")
     sent = b""
 
@@ -49,7 +49,7 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
         nonlocal sent
         sent += message.get("body", b"")
 
-    await resolver.aim(a_request(), task).app({}, None, send)
+    await resolver.resolve(a_request(), task).app({}, None, send)
     return sent, delays
 
 

@@ -8,7 +8,7 @@ from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.tasks.models import Wait
 from queue_middleware.tasks.polling.config import LOCATION_POLLING
-from queue_middleware.tasks.wait import wait_after
+from queue_middleware.tasks.wait import decide_wait
 from tests.support.factories import a_request, a_task
 
 NOW = 1_700_000_000.0
@@ -21,7 +21,7 @@ LOCATION = ((b"location", b"/jobs/1"),)
 
 def after(status: int = 200, headers: tuple = (), asked: bool = False, **spec: object) -> Wait | None:
     given = {"callback": False, "outside": True, "wait": 100.0, **spec}
-    return wait_after(StoredResponse(status, headers, b""), a_task(**given).spec, REQUEST, NOW, asked=asked)
+    return decide_wait(StoredResponse(status, headers, b""), a_task(**given).spec, REQUEST, NOW, callback_requested=asked)
 
 
 def test_without_anything_to_wait_for_the_response_is_final():
@@ -37,7 +37,7 @@ def test_a_target_that_refuses_leaves_nothing_to_wait_for(status):
 
 def test_a_failure_is_final():
     failure = Failure(ErrorType.RUNNER_CONNECTION_ERROR, "no connection")
-    assert wait_after(failure, a_task(poll=POLLS).spec, REQUEST, NOW) is None
+    assert decide_wait(failure, a_task(poll=POLLS).spec, REQUEST, NOW) is None
 
 
 def test_wait_for_a_callback_or_a_signal():

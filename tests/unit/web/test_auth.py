@@ -2,8 +2,8 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from queue_middleware.errors import BadRequest, Unauthorized
-from queue_middleware.jobs.models import OWNED
-from queue_middleware.web.auth import Access, client_of, name_of
+from queue_middleware.jobs.models import IDENTITY_PREFIX
+from queue_middleware.web.auth import Authenticator, client_of, name_of
 from queue_middleware.webhooks.formats.fal import user_id
 from tests.support.raw_asgi import Message, http_scope
 
@@ -24,7 +24,7 @@ def sent(*headers: tuple[bytes, bytes]) -> Message:
     ],
 )
 async def test_a_key_in_each_spelling(header: tuple[bytes, bytes]) -> None:
-    assert await Access(KEYS).identify(sent(header)) == "alice"
+    assert await Authenticator(KEYS).authenticate(sent(header)) == "alice"
 
 
 @pytest.mark.parametrize(
@@ -40,7 +40,7 @@ async def test_a_key_in_each_spelling(header: tuple[bytes, bytes]) -> None:
 )
 async def test_strangers(headers: tuple[tuple[bytes, bytes], ...], word: str) -> None:
     with pytest.raises(Unauthorized, match=word) as refusal:
-        await Access(KEYS).identify(sent(*headers))
+        await Authenticator(KEYS).authenticate(sent(*headers))
     assert (refusal.value.status, refusal.value.headers) == (401, ((b"www-authenticate", b"Key, Bearer"),))
 
 
@@ -57,20 +57,20 @@ async def test_a_service_may_ask_itself() -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return connection.headers.get("x-user")
 
-    access = Access((), authenticate)
-    assert access.is_asked
-    assert await access.identify(sent((b"x-user", b"bob"))) == "bob"
+    access = Authenticator((), authenticate)
+    assert access.required
+    assert await access.authenticate(sent((b"x-user", b"bob"))) == "bob"
     with pytest.raises(Unauthorized):
-        await access.identify(sent())
+        await access.authenticate(sent())
 
 
 async def test_both_may_be_asked() -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return "by cookie" if connection.cookies else None
 
-    access = Access(KEYS, authenticate)
-    assert await access.identify(sent((b"x-api-key", b"alice:0123456789"))) == "alice"
-    assert await access.identify(sent((b"x-api-key", b"wrong"), (b"cookie", b"a=b"))) == "by cookie"
+    access = Authenticator(KEYS, authenticate)
+    assert await access.authenticate(sent((b"x-api-key", b"alice:0123456789"))) == "alice"
+    assert await access.authenticate(sent((b"x-api-key", b"wrong"), (b"cookie", b"a=b"))) == "by cookie"
 
 
 ALICE, BOB = b"alice:0123456789", b"bob:0123456789"
@@ -90,7 +90,7 @@ ALICE, BOB = b"alice:0123456789", b"bob:0123456789"
     ],
 )
 async def test_any_key_that_is_known_counts(headers: tuple[tuple[bytes, bytes], ...]) -> None:
-    assert await Access(("alice:0123456789", "alice:another-one")).identify(sent(*headers)) == "alice"
+    assert await Authenticator(("alice:0123456789", "alice:another-one")).authenticate(sent(*headers)) == "alice"
 
 
 @pytest.mark.parametrize("first", ["authorization", "x-api-key"])
@@ -99,14 +99,14 @@ async def test_keys_of_two_clients_are_refused(first: str) -> None:
     if first == "x-api-key":
         headers.reverse()
     with pytest.raises(BadRequest, match="alice, bob"):
-        await Access(("alice:0123456789", "bob:0123456789")).identify(sent(*headers))
+        await Authenticator(("alice:0123456789", "bob:0123456789")).authenticate(sent(*headers))
 
 
 async def test_of_many_keys_some_are_looked_at() -> None:
     headers = [(b"x-api-key", b"wrong")] * 1000
     with pytest.raises(Unauthorized, match="invalid key"):
-        await Access(KEYS).identify(sent(*headers, (b"x-api-key", ALICE)))
-    assert await Access(KEYS).identify(sent(*headers[:7], (b"x-api-key", ALICE))) == "alice"
+        await Authenticator(KEYS).authenticate(sent(*headers, (b"x-api-key", ALICE)))
+    assert await Authenticator(KEYS).authenticate(sent(*headers[:7], (b"x-api-key", ALICE))) == "alice"
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257, 7, object(), "half \ud800"])
@@ -115,11 +115,11 @@ async def test_what_is_no_name_is_the_services_mistake(name: object) -> None:
         return name  # type: ignore[return-value]
 
     with pytest.raises(TypeError, match="authenticate returned"):
-        await Access((), authenticate).identify(sent())
+        await Authenticator((), authenticate).authenticate(sent())
 
 
 def test_nobody_is_asked_where_there_is_nothing_to_ask_by() -> None:
-    assert not Access().is_asked
+    assert not Authenticator().required
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_nobody_is_asked_where_there_is_nothing_to_ask_by() -> None:
 def test_no_text_that_stands_for_an_address_is_taken_for_an_identity(text: object, address: str) -> None:
     scope = {**sent(), "client": (text, 50000)}
     assert client_of(None, scope) == address
-    assert not client_of(None, scope).startswith(OWNED)
+    assert not client_of(None, scope).startswith(IDENTITY_PREFIX)
     assert client_of("alice", scope) == "id:alice"
 
 
@@ -177,5 +177,5 @@ async def test_where_there_are_no_keys_none_is_asked_for(headers: tuple[tuple[by
         return None
 
     with pytest.raises(Unauthorized, match="this service does not know the sender") as refusal:
-        await Access((), authenticate).identify(sent(*headers))
+        await Authenticator((), authenticate).authenticate(sent(*headers))
     assert "key" not in refusal.value.detail.lower()

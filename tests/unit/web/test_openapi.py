@@ -12,10 +12,10 @@ import pytest
 from queue_middleware import errors
 from queue_middleware.jobs.failures import STATUS, error_type, failure_body
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
-from queue_middleware.jobs.models import ErrorType, Failure, Job, JobState, Progress, Result
+from queue_middleware.jobs.models import ErrorType, Failure, Job, JobResult, JobState, Progress
 from queue_middleware.tasks import representation
 from queue_middleware.tasks.models import TaskPage, TaskStatus
-from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS, providers_body
 from queue_middleware.web.asyncqueue import schema as taskrequests
 from queue_middleware.web.asyncqueue.routes import TaskOperation, find_task_route
@@ -182,9 +182,9 @@ BODIES = [
     ("CancelRequested", responses.CANCEL_REQUESTED),
     ("AlreadyCompleted", responses.ALREADY_COMPLETED),
     ("Keys", json.dumps(jwks((KeyPair(bytes(32)),))).encode()),
-    ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer()))),
-    ("Webhook", webhook_body(Result(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
-    ("Webhook", webhook_body(Result(job(JobState.FAILED, failure=FAILED), None))),
+    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), an_answer()))),
+    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
+    ("Webhook", webhook_body(JobResult(job(JobState.FAILED, failure=FAILED), None))),
     (
         "CreatedTask",
         representation.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
@@ -197,7 +197,10 @@ BODIES = [
     ("TaskCompletion", representation.completion_body(a_record(), "too large")),
     ("TaskError", representation.error_body("no")),
     ("Providers", providers_body()),
-    ("NewTask", json.dumps({"targetUrl": "/x", "pollConfig": shown_poll_config(next(iter(PROVIDERS.values())).poll)}).encode()),
+    (
+        "NewTask",
+        json.dumps({"targetUrl": "/x", "pollConfig": render_poll_config(next(iter(PROVIDERS.values())).poll)}).encode(),
+    ),
 ]
 
 

@@ -31,18 +31,18 @@ from queue_middleware.jobs.models import (
     WebhookKind,
 )
 from queue_middleware.jobs.store import Topic
-from queue_middleware.outbound.client import Answer, Outbound
+from queue_middleware.outbound.client import HTTPClient, Response
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks import dispatcher as module
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
-from queue_middleware.webhooks.circuit import THRESHOLD, patience
+from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, give_up_after
 from queue_middleware.webhooks.dispatcher import Dispatcher
-from queue_middleware.webhooks.fairness import AT_ONCE
+from queue_middleware.webhooks.fairness import FLOW_LIMITS
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, Standing
+from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, HostHealth
 from queue_middleware.webhooks.retry import MAX_REFUSALS
 from queue_middleware.webhooks.signing import keys
 from queue_middleware.webhooks.signing.keyring import KeyRing
@@ -55,14 +55,14 @@ from tests.support.leases import lease_passes
 
 URL = "https://receiver.example/hook"
 JSON = ((b"content-type", b"application/json"),)
-OK = Answer(200, (), b"thanks")
+OK = Response(200, (), b"thanks")
 SCHEDULE = (5.0, 300.0)
 
 
-class Receiver(Wire[Answer]):
+class Receiver(Wire[Response]):
     """Stands for `Outbound`."""
 
-    def __init__(self, *answers: Answer | Exception) -> None:
+    def __init__(self, *answers: Response | Exception) -> None:
         super().__init__(*(answers or (OK,)))
         self.posts: list[tuple[str, dict[bytes, bytes], bytes]] = []
 
@@ -81,10 +81,10 @@ class Bench:
 
     def engine(self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options) -> Dispatcher:
         store = store or self.store
-        formats = {REQUEST_FORMAT: RequestFormat(store.output, Settings())}
+        formats = {REQUEST_FORMAT: RequestFormat(store.response_chunk, Settings())}
         messages = MessageBuilder(self.signer, formats, self.clock.seconds)
         emit = make_emitter([self.ear])
-        return Dispatcher(store, store.outbox, receiver, messages, schedule, emit, clock=self.clock.seconds, **options)
+        return Dispatcher(store, store.webhooks, receiver, messages, schedule, emit, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
@@ -188,7 +188,7 @@ async def test_over_a_real_connection(bench):
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/hook"
-    async with server, Outbound(Guard(["127.0.0.1"])) as outbound:
+    async with server, HTTPClient(Guard(["127.0.0.1"])) as outbound:
         engine = bench.engine(outbound)
         task = asyncio.create_task(engine.run())
         await bench.finish(url=url)
@@ -228,7 +228,7 @@ async def test_failed_and_cancelled_requests_are_announced(bench):
 
 
 async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
-    receiver = Receiver(Answer(500, (), b"oops"), OutboundError("no connection: Connection refused"), OK)
+    receiver = Receiver(Response(500, (), b"oops"), OutboundError("no connection: Connection refused"), OK)
     async with bench.running(receiver):
         await bench.finish()
         first = await bench.ear.next()
@@ -246,7 +246,7 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
 
 
 async def test_each_attempt_is_signed_anew_under_the_same_id(bench):
-    receiver = Receiver(Answer(500, (), b""), OK)
+    receiver = Receiver(Response(500, (), b""), OK)
     async with bench.running(receiver):
         await bench.finish()
         await bench.ear.next()
@@ -260,7 +260,7 @@ async def test_each_attempt_is_signed_anew_under_the_same_id(bench):
 
 
 async def test_after_the_last_attempt_it_is_dead(bench):
-    receiver = Receiver(Answer(500, (), b""))
+    receiver = Receiver(Response(500, (), b""))
     async with bench.running(receiver):
         await bench.finish()
         for _ in SCHEDULE:
@@ -273,7 +273,7 @@ async def test_after_the_last_attempt_it_is_dead(bench):
 
 @pytest.mark.parametrize(("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "status 410")])
 async def test_some_responses_are_final(bench, status, error):
-    async with bench.running(Receiver(Answer(status, (), b""))):
+    async with bench.running(Receiver(Response(status, (), b""))):
         await bench.finish()
         event = await bench.ear.next()
     assert error in event.error
@@ -501,32 +501,32 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
 
 async def test_a_circuit_opens_is_probed_and_closes(bench):
     down = OutboundError("no connection: Connection refused")
-    receiver = Receiver(*[down] * THRESHOLD, OK)
-    for _ in range(THRESHOLD):
+    receiver = Receiver(*[down] * FAILURE_THRESHOLD, OK)
+    for _ in range(FAILURE_THRESHOLD):
         await bench.finish()
     async with bench.running(receiver):
-        failed = [await bench.ear.next() for _ in range(THRESHOLD)]
+        failed = [await bench.ear.next() for _ in range(FAILURE_THRESHOLD)]
         assert {type(event) for event in failed} == {DeliveryFailed}
         opened = await bench.ear.next()
         assert (type(opened), opened.host) == (CircuitOpened, "receiver.example")
         await bench.finish()
         bench.pass_time(4)
-        assert len(receiver.posts) == THRESHOLD, "what was submitted meanwhile waits"
+        assert len(receiver.posts) == FAILURE_THRESHOLD, "what was submitted meanwhile waits"
         bench.pass_time(opened.probe_in)
         assert [type(await bench.ear.next()) for _ in range(2)] == [Delivered, CircuitClosed]
-        for _ in range(THRESHOLD):
+        for _ in range(FAILURE_THRESHOLD):
             assert isinstance(await bench.ear.next(), Delivered)
-    assert await bench.states() == {DeliveryState.DELIVERED: THRESHOLD + 1}
+    assert await bench.states() == {DeliveryState.DELIVERED: FAILURE_THRESHOLD + 1}
 
 
 @pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
 async def test_local_errors_do_not_change_the_health_of_a_host(bench, answer):
     async with bench.running(Receiver(answer)):
-        for _ in range(THRESHOLD + 1):
+        for _ in range(FAILURE_THRESHOLD + 1):
             await bench.finish()
             while not isinstance(await bench.ear.next(), DeliveryFailed):
                 pass
-    (found,) = await bench.store.outbox.receivers([Standing.NEW])
+    (found,) = await bench.store.outbox.receivers([HostHealth.NEW])
     assert found.failures == 0
 
 
@@ -542,8 +542,8 @@ async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, la
             bench.pass_time(30)
         event = await bench.ear.next()
     assert (type(event), event.attempt) == (Delivered, 1)
-    (found,) = await bench.store.outbox.receivers(list(Standing))
-    assert (found.standing, found.failures) == (Standing.GOOD, 0)
+    (found,) = await bench.store.outbox.receivers(list(HostHealth))
+    assert (found.standing, found.failures) == (HostHealth.HEALTHY, 0)
 
 
 async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
@@ -581,20 +581,20 @@ async def test_a_healthy_host_gets_many_attempts_at_once(bench):
         await bench.finish()
         await bench.ear.next()
         receiver.gate.clear()
-        for _ in range(AT_ONCE[Standing.GOOD] + 5):
+        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
             await bench.finish()
-        for _ in range(AT_ONCE[Standing.GOOD] + 1):
+        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 1):
             await receiver.arrived.acquire()
         receiver.gate.set()
-        for _ in range(AT_ONCE[Standing.GOOD] + 5):
+        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
             assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == AT_ONCE[Standing.GOOD]
+    assert receiver.most_busy == FLOW_LIMITS[HostHealth.HEALTHY]
 
 
 async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
     """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
-    many = AT_ONCE[Standing.GOOD]
+    many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
         """A store whose claims return late."""
@@ -625,7 +625,7 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
 async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
     """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
     receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
-    many = AT_ONCE[Standing.GOOD]
+    many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
         """A store whose `next_due` is slow."""
@@ -718,12 +718,12 @@ async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench)
     receiver = Receiver(OutboundError("no connection: Connection refused"))
     schedule = Settings().webhook_schedule
     async with bench.running(receiver, schedule=schedule) as engine:
-        for _ in range(THRESHOLD):
+        for _ in range(FAILURE_THRESHOLD):
             await bench.finish()
         await idle(bench, engine)
         sent = len(receiver.posts)
         late = [await bench.finish() for _ in range(3)]
-        bench.pass_time(patience(schedule) + 1)
+        bench.pass_time(give_up_after(schedule) + 1)
         dead = []
         while len(dead) < len(late) - 1:
             event = await bench.ear.next()
@@ -771,7 +771,7 @@ async def test_events_before_the_end_are_signed_and_have_fals_envelope(bench):
 
 
 async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_one(bench):
-    receiver = Receiver(Answer(500, (), b""), OK)
+    receiver = Receiver(Response(500, (), b""), OK)
     receiver.gate.clear()
     async with bench.running(receiver):
         await bench.submit(events=(WebhookKind.PROGRESS,))
@@ -788,7 +788,7 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
 
 
 async def test_a_failed_event_is_retried_if_there_is_no_newer_one(bench):
-    async with bench.running(Receiver(Answer(500, (), b""))):
+    async with bench.running(Receiver(Response(500, (), b""))):
         await bench.submit(events=(WebhookKind.PROGRESS,))
         (claim,) = await bench.store.claim(1)
         await bench.store.log(claim, [], Progress(0.5))

@@ -7,8 +7,8 @@ import pytest
 from nacl.signing import VerifyKey
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import PART, ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
-from queue_middleware.outbound.http11 import Stream
+from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, JobResult, JobState, StoredResponse, WebhookKind
+from queue_middleware.outbound.http11 import StreamBody
 from queue_middleware.settings import Settings
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.webhooks.formats.fal import signed_message
@@ -46,9 +46,9 @@ def builder(store: Parts | None = None, **options: object) -> MessageBuilder:
     return MessageBuilder(SIGNER, formats, lambda: NOW)
 
 
-def result_of(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> Result:
+def result_of(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> JobResult:
     job = a_view(key=7, request_id=ID, status=status)
-    return Result(job, StoredResponse(status, headers, body, parts))
+    return JobResult(job, StoredResponse(status, headers, body, parts))
 
 
 def assert_signed(headers: tuple[tuple[bytes, bytes], ...], body: bytes, webhook_id: str = ID) -> None:
@@ -63,8 +63,8 @@ def assert_signed(headers: tuple[tuple[bytes, bytes], ...], body: bytes, webhook
     assert timestamp == found[b"webhook-timestamp"].decode() == "1700000000"
 
 
-async def read_all(body: bytes | Stream) -> bytes:
-    assert isinstance(body, Stream)
+async def read_all(body: bytes | StreamBody) -> bytes:
+    assert isinstance(body, StreamBody)
     whole = b"".join([chunk async for chunk in body.chunks()])
     assert len(whole) == body.length
     return whole
@@ -76,17 +76,17 @@ async def test_a_small_result_is_one_signed_body():
     assert_signed(headers, body)
 
 
-@pytest.mark.parametrize("size", [PART + 1, 3 * PART, 3 * PART + 17])
+@pytest.mark.parametrize("size", [CHUNK_SIZE + 1, 3 * CHUNK_SIZE, 3 * CHUNK_SIZE + 17])
 async def test_a_long_result_is_signed_as_a_whole_and_sent_in_chunks(size):
     payload = b'"' + b"x" * (size - 2) + b'"'
-    pieces = [payload[start : start + PART] for start in range(0, size, PART)]
+    pieces = [payload[start : start + CHUNK_SIZE] for start in range(0, size, CHUNK_SIZE)]
     store = Parts(*pieces[:-1])
     headers, body = await builder(store).build(DELIVERY, result_of(pieces[-1], len(pieces) - 1))
     for _ in range(2):  # a retry on a new connection reads it again
         whole = await read_all(body)
         assert json.loads(whole)["payload"] == json.loads(payload)
         assert_signed(headers, whole)
-    assert max(len(chunk) for chunk in [chunk async for chunk in body.chunks()]) <= PART
+    assert max(len(chunk) for chunk in [chunk async for chunk in body.chunks()]) <= CHUNK_SIZE
 
 
 async def test_long_results_are_prepared_one_at_a_time():
@@ -100,14 +100,14 @@ async def test_long_results_are_prepared_one_at_a_time():
             self.busy -= 1
             return await super().output(key, number)
 
-    store = Watched(b'"' + b"x" * (PART - 1))
+    store = Watched(b'"' + b"x" * (CHUNK_SIZE - 1))
     messages = builder(store)
     await asyncio.gather(*(messages.build(DELIVERY, result_of(b'"', 1)) for _ in range(5)))
     assert (len(store.read), store.most) == (5 * 3, 1)  # once to see whether it is JSON, and twice to sign it
 
 
 async def test_a_long_result_that_is_not_json_is_not_included():
-    headers, body = await builder(Parts(b"<" * PART)).build(DELIVERY, result_of(b">", 1))
+    headers, body = await builder(Parts(b"<" * CHUNK_SIZE)).build(DELIVERY, result_of(b">", 1))
     assert isinstance(body, bytes)
     assert json.loads(body)["payload"] is None
     assert_signed(headers, body)
@@ -116,14 +116,14 @@ async def test_a_long_result_that_is_not_json_is_not_included():
 async def test_a_chunk_that_is_deleted_while_it_is_signed_or_sent():
     with pytest.raises(ResultExpired):
         await builder(Parts()).build(DELIVERY, result_of(b"1]", 1))
-    store = Parts(b"[" + b" " * (PART - 1))
+    store = Parts(b"[" + b" " * (CHUNK_SIZE - 1))
     _, body = await builder(store).build(DELIVERY, result_of(b"1]", 1))
     store.parts = ()
     with pytest.raises(ResultExpired):
         await read_all(body)
 
 
-@pytest.mark.parametrize("result", [None, Result(result_of(b"").job, None)])
+@pytest.mark.parametrize("result", [None, JobResult(result_of(b"").job, None)])
 async def test_a_result_that_is_deleted(result):
     with pytest.raises(ResultExpired):
         await builder().build(DELIVERY, result)
@@ -131,7 +131,7 @@ async def test_a_result_that_is_deleted(result):
 
 async def test_a_failure_is_reported():
     job = a_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
-    headers, body = await builder(webhook_max_payload=0).build(DELIVERY, Result(job, None))
+    headers, body = await builder(webhook_max_payload=0).build(DELIVERY, JobResult(job, None))
     assert json.loads(body)["payload"]["detail"] == "too slow"
     assert_signed(headers, body)
 
@@ -145,10 +145,12 @@ async def test_a_failure_is_reported():
 )
 async def test_above_the_limit_a_result_is_not_read_and_its_url_is_sent(options, where):
     store = Parts()
-    headers, body = await builder(store, webhook_max_payload=PART, **options).build(DELIVERY, result_of(b"]", 1))
+    headers, body = await builder(store, webhook_max_payload=CHUNK_SIZE, **options).build(DELIVERY, result_of(b"]", 1))
     sent = json.loads(body)
     assert (sent["payload"], sent["status"]) == (None, "OK")
-    assert sent["payload_error"] == f"Response payload has {PART + 1} bytes, more than {PART}. Fetch it from {where}"
+    assert (
+        sent["payload_error"] == f"Response payload has {CHUNK_SIZE + 1} bytes, more than {CHUNK_SIZE}. Fetch it from {where}"
+    )
     assert store.read == []
     assert_signed(headers, body)
 

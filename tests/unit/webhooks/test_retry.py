@@ -1,7 +1,7 @@
 import pytest
 
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
-from queue_middleware.webhooks.circuit import Outcome
+from queue_middleware.webhooks.circuit import AttemptOutcome
 from queue_middleware.webhooks.retry import (
     MAX_REFUSALS,
     AttemptDecision,
@@ -21,9 +21,9 @@ NOT_FOLLOWED = "response status 301; redirects are not followed"
         (OutboundRefused("private address"), 1, False, None),
         (OutboundRefused("private address"), MAX_REFUSALS, True, None),
         (OutboundRefused("private address", is_final=True), 1, True, None),
-        (OutboundUnreached("connection refused"), 1, False, Outcome.UNREACHED),
-        (OutboundError("no response"), 1, False, Outcome.FAILED),
-        (OutboundError("no response"), 8, True, Outcome.FAILED),
+        (OutboundUnreached("connection refused"), 1, False, AttemptOutcome.UNREACHED),
+        (OutboundError("no response"), 1, False, AttemptOutcome.FAILED),
+        (OutboundError("no response"), 8, True, AttemptOutcome.FAILED),
     ],
 )
 def test_the_decision_after_an_outbound_error(error, tries, is_last, outcome):
@@ -39,9 +39,9 @@ def test_an_unexpected_error_is_recorded_by_its_class_and_shows_nothing_about_th
 
 def test_the_decision_after_a_response():
     arguments = {"url": "https://a.example/", "tries": 1, "schedule": (5.0,), "now": NOW}
-    assert decide_response(200, (), 0.1, **arguments) == AttemptDecision(outcome=Outcome.PROMPT)
+    assert decide_response(200, (), 0.1, **arguments) == AttemptDecision(outcome=AttemptOutcome.PROMPT)
     decision = decide_response(500, (), 0.1, **arguments)
-    assert (decision.error, decision.outcome) == ("response status 500", Outcome.FAILED)
+    assert (decision.error, decision.outcome) == ("response status 500", AttemptOutcome.FAILED)
     assert 4 <= decision.retry_in <= 6
 
 

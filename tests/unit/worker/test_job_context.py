@@ -5,7 +5,7 @@ import contextvars
 import pytest
 
 from queue_middleware import current_job
-from queue_middleware.jobs.log_lines import LABEL, LogLevel, LogLine
+from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLevel, LogLine
 from queue_middleware.jobs.models import Progress
 from queue_middleware.worker.job_context import ActiveJob, activate, active_job
 
@@ -56,11 +56,11 @@ def test_a_line_has_a_level_and_labels(execution: FakeExecution) -> None:
 
 
 def test_the_name_of_a_stage_is_short_and_can_be_stored(execution: FakeExecution) -> None:
-    during(execution, current_job.report_progress, 1, "x" * 10 * LABEL)
+    during(execution, current_job.report_progress, 1, "x" * 10 * MAX_LABEL_LENGTH)
     during(execution, current_job.report_progress, 0.5, "\udce9")
     during(execution, current_job.report_progress, 0)
     assert [report.fraction for report in execution.reports] == [1.0, 0.5, 0.0]
-    assert len(execution.reports[0].stage or "") < LABEL + 50
+    assert len(execution.reports[0].stage or "") < MAX_LABEL_LENGTH + 50
     assert [report.stage for report in execution.reports[1:]] == ["\\udce9", None]
 
 

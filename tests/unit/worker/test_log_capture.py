@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from queue_middleware.jobs.log_lines import MESSAGE, LogLevel
+from queue_middleware.jobs.log_lines import MAX_MESSAGE_LENGTH, LogLevel
 from queue_middleware.worker import log_capture
 from queue_middleware.worker.job_context import activate
 from queue_middleware.worker.log_capture import LogCapture, line_of
@@ -323,7 +323,7 @@ async def test_of_a_long_traceback_the_end_is_kept(capturing: LogCapture, execut
         except ValueError:
             log.exception("deep")
         try:
-            raise ValueError("x" * 10 * MESSAGE)
+            raise ValueError("x" * 10 * MAX_MESSAGE_LENGTH)
         except ValueError:
             log.exception("long")
 
@@ -332,4 +332,4 @@ async def test_of_a_long_traceback_the_end_is_kept(capturing: LogCapture, execut
     assert deep.startswith("deep\n")
     assert deep.endswith("ValueError: at the bottom")
     assert long.endswith("xxx")
-    assert max(len(deep), len(long)) < MESSAGE + 50
+    assert max(len(deep), len(long)) < MAX_MESSAGE_LENGTH + 50

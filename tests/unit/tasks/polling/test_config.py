@@ -7,7 +7,7 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.tasks.polling.config import read_poll_config, shown_poll_config, status_key, status_keys
+from queue_middleware.tasks.polling.config import parse_poll_config, render_poll_config, status_key, status_keys
 
 GIVEN = {
     "urlTemplate": "{startResult.body.status_url}",
@@ -18,7 +18,7 @@ GIVEN = {
 
 
 def test_required_fields_suffice():
-    assert read_poll_config(GIVEN) == PollConfig("{startResult.body.status_url}", "status", ("done", 2, True), ("broken",))
+    assert parse_poll_config(GIVEN) == PollConfig("{startResult.body.status_url}", "status", ("done", 2, True), ("broken",))
 
 
 def test_every_field_survives_being_stored():
@@ -34,14 +34,14 @@ def test_every_field_survives_being_stored():
         "headers": {"Accept": "application/json"},
         "forwardAuth": False,
     }
-    config = read_poll_config(given)
+    config = parse_poll_config(given)
     assert config.interval == 7.0
-    assert json.loads(json.dumps(shown_poll_config(config))) == given
+    assert json.loads(json.dumps(render_poll_config(config))) == given
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(config), type=PollConfig) == config
 
 
 def test_it_is_rendered_as_asyncqueue_renders_it():
-    assert json.loads(json.dumps(shown_poll_config(read_poll_config(GIVEN)))) == {
+    assert json.loads(json.dumps(render_poll_config(parse_poll_config(GIVEN)))) == {
         **GIVEN,
         "interval": 5.0,
         "maxDuration": 600.0,
@@ -54,7 +54,7 @@ def test_it_is_rendered_as_asyncqueue_renders_it():
 @pytest.mark.parametrize("name", GIVEN)
 def test_missing_fields_are_named(name):
     with pytest.raises(BadRequest, match=f"pollConfig: .*missing required field `{name}`"):
-        read_poll_config({key: value for key, value in GIVEN.items() if key != name})
+        parse_poll_config({key: value for key, value in GIVEN.items() if key != name})
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_missing_fields_are_named(name):
 )
 def test_invalid_values_are_refused(change, text):
     with pytest.raises(BadRequest, match=text):
-        read_poll_config({**GIVEN, **change})
+        parse_poll_config({**GIVEN, **change})
 
 
 @pytest.mark.parametrize("given", [None, "fal", 3, []])
 def test_a_value_that_is_not_an_object_is_refused(given):
     with pytest.raises(BadRequest, match="pollConfig: Expected `object`"):
-        read_poll_config(given)
+        parse_poll_config(given)
 
 
 def test_statuses_are_compared_without_regard_to_case():

@@ -15,16 +15,16 @@ from queue_middleware.events import Finished, Polled, PollFailed, Recovered, Ser
 from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks.callback_tokens import CallbackIds
-from queue_middleware.tasks.models import Channel
+from queue_middleware.tasks.callback_tokens import CallbackTokens
+from queue_middleware.tasks.models import CompletionSource
 from queue_middleware.tasks.polling.config import LOCATION_POLLING
 from queue_middleware.tasks.polling.poller import Poller
 from queue_middleware.tasks.polling.providers import PROVIDERS
-from queue_middleware.tasks.polling.request import Inquiry
+from queue_middleware.tasks.polling.request import PollClient
 from queue_middleware.tasks.polling.schedule import first_poll_delay
 from tests.support.clock import ManualClock
 from tests.support.database_template import lay_blank
@@ -69,17 +69,17 @@ class Bench:
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.ear = store, clock, Ear()
-        self.tokens = CallbackIds([b"a secret of this service"])
+        self.tokens = CallbackTokens([b"a secret of this service"])
         self.client = loopback_client(5)
 
     @asynccontextmanager
     async def polling(self, client: Any = None, largest: int = 2**20, **options: Any):
         settings = Settings(task_targets=("127.0.0.1",), max_response_body=largest)
-        async with Outbound(Guard(["127.0.0.1"])) as outbound:
+        async with HTTPClient(Guard(["127.0.0.1"])) as outbound:
             given = {
                 "jobs": self.store,
-                "tasks": self.store.waiting,
-                "client": client or Inquiry(outbound, settings),
+                "tasks": self.store.tasks,
+                "client": client or PollClient(outbound, settings),
                 "tokens": self.tokens,
                 "emit": make_emitter([self.ear]),
                 "clock": self.clock.seconds,
@@ -102,7 +102,7 @@ class Bench:
         now = self.clock.now / 1000
         poll_in = first_poll_delay(config.interval, left, response.headers, now, expects_call=given["callback"])
         wait = a_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
-        assert await self.store.waiting.conclude(claim, claim.task, response, wait)
+        assert await self.store.tasks.complete_attempt(claim, claim.task, response, wait)
         return claim
 
     async def post(self, url: str, headers: dict[str, str], order: bytes) -> StoredResponse:
@@ -124,7 +124,7 @@ class Bench:
     async def until_over(self, claim: Claim) -> tuple[list[Any], float]:
         """Advance the time from poll to poll. Returns the events on the way, and the seconds that passed."""
         began, events = self.clock.now, []
-        while (await self.store.job(claim.request_id)).state is JobState.WAITING:
+        while (await self.store.job(claim.request_id)).state is JobState.AWAITING:
             due = await self.store.next_due(Topic.POLL)
             if due is not None:  # else all of them are running
                 self.pass_time(due)
@@ -432,7 +432,7 @@ async def test_a_callback_during_a_poll_takes_precedence(bench):
     async with bench.polling(wire):
         bench.pass_time(300)
         await wire.arrived.acquire()
-        await bench.store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"called"'))
+        await bench.store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
         wire.gate.set()
     assert await bench.result(claim) == b'"called"'
     assert bench.ear.heard.empty()
@@ -583,7 +583,7 @@ async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
         poller.stop()
         poller.stop()  # repeatable
     assert wire.busy == 0
-    assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
+    assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
     wire.gate.set()
     await lease_passes(bench.store, bench.clock)
     await bench.store.rescue()
@@ -593,7 +593,7 @@ async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
 
 
 async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
-    monkeypatch.setattr("queue_middleware.tasks.polling.poller.LONGEST", 0.02)
+    monkeypatch.setattr("queue_middleware.tasks.polling.poller.POLL_TIMEOUT", 0.02)
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     wire = Scripted(an_answer(b'{"status": "done"}'))
     wire.gate.clear()
@@ -638,8 +638,8 @@ async def test_a_provider_that_cannot_be_polled_may_still_call_back(bench, heade
     async with bench.polling():
         bench.pass_time(300)
         assert isinstance(await bench.ear.next(), PollFailed)
-        assert (await bench.store.job(claim.request_id)).state is JobState.WAITING
-        await bench.store.waiting.resolve(claim.key, Channel.CALLBACK, a_word(b'"called"'))
+        assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
+        await bench.store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
     assert await bench.result(claim) == b'"called"'
 
 

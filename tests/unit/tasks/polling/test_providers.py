@@ -5,8 +5,8 @@ import json
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.tasks.polling.config import LOCATION_POLLING, read_poll_config, shown_poll_config
-from queue_middleware.tasks.polling.providers import PROVIDERS, find_provider, provider_of, providers_body, recognise
+from queue_middleware.tasks.polling.config import LOCATION_POLLING, parse_poll_config, render_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS, detect_provider, find_provider, provider_of, providers_body
 
 
 def test_they_are_rendered_with_their_whole_poll_config():
@@ -38,7 +38,7 @@ def test_they_are_rendered_with_their_whole_poll_config():
 
 @pytest.mark.parametrize("config", [*(provider.poll for provider in PROVIDERS.values()), LOCATION_POLLING])
 def test_each_is_a_valid_poll_config(config):
-    assert read_poll_config(json.loads(json.dumps(shown_poll_config(config)))) == config
+    assert parse_poll_config(json.loads(json.dumps(render_poll_config(config)))) == config
 
 
 def test_the_error_for_an_unknown_name_lists_the_known_ones():
@@ -93,5 +93,5 @@ REPLICATE = {"id": "x", "input": {}, "created_at": "2025", "output": None}
     ],
 )
 def test_providers_are_detected_by_their_payloads(payload, name):
-    provider = recognise(payload)
+    provider = detect_provider(payload)
     assert (provider and provider.id) == name

@@ -12,12 +12,12 @@ import pytest
 from queue_middleware.errors import OutboundError, OutboundRefused
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.outbound.client import Opened, Outbound
+from queue_middleware.outbound.client import HTTPClient, StreamingResponse
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import Origin, origin_of
 from queue_middleware.tasks.polling import request as module
-from queue_middleware.tasks.polling.request import Inquiry, poll_headers
+from queue_middleware.tasks.polling.request import PollClient, poll_headers
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 from tests.support.providers import Accepted, Provider, Reply, providing
 
@@ -47,10 +47,10 @@ class Scripted(Accepted):
 
 
 @asynccontextmanager
-async def polling(provider: Provider, **options: Any) -> AsyncIterator[Inquiry]:
+async def polling(provider: Provider, **options: Any) -> AsyncIterator[PollClient]:
     settings = Settings(**{"task_targets": ("127.0.0.1",), **options})
-    async with providing(provider), Outbound(Guard(["127.0.0.1"])) as outbound:
-        yield Inquiry(outbound, settings)
+    async with providing(provider), HTTPClient(Guard(["127.0.0.1"])) as outbound:
+        yield PollClient(outbound, settings)
 
 
 async def test_a_response_is_read_whole_whatever_its_status():
@@ -83,9 +83,9 @@ async def test_hosts_that_are_not_allowed_are_refused(url: str, reason: str):
 
 
 async def test_the_guard_refuses_private_addresses_too():
-    async with Outbound(Guard()) as outbound:
+    async with HTTPClient(Guard()) as outbound:
         with pytest.raises(OutboundRefused, match="not a public address"):
-            await Inquiry(outbound, Settings(task_targets=("127.0.0.1",))).get("https://127.0.0.1/", ())
+            await PollClient(outbound, Settings(task_targets=("127.0.0.1",))).get("https://127.0.0.1/", ())
 
 
 async def test_a_response_above_the_limit_is_refused():
@@ -112,8 +112,8 @@ class TrickleOutbound:
         self.released, self.requested = asyncio.Event(), asyncio.Semaphore(0)
 
     @asynccontextmanager
-    async def open(self, method: str, url: str, *_: Any) -> AsyncIterator[Opened]:
-        yield Opened(200, (), self._chunks(slow="slow" in url))
+    async def open(self, method: str, url: str, *_: Any) -> AsyncIterator[StreamingResponse]:
+        yield StreamingResponse(200, (), self._chunks(slow="slow" in url))
 
     async def _chunks(self, slow: bool) -> AsyncIterator[bytes]:
         yield b"x" * (module._LARGE + 1)
@@ -126,7 +126,7 @@ class TrickleOutbound:
 async def test_large_responses_of_one_provider_leave_a_place_to_others(monkeypatch):
     monkeypatch.setattr(module, "_STEP_WITHIN", 60.0)
     wire = TrickleOutbound()
-    client = Inquiry(wire, Settings(task_targets=("slow.example", "quick.example")))  # type: ignore[arg-type]
+    client = PollClient(wire, Settings(task_targets=("slow.example", "quick.example")))  # type: ignore[arg-type]
     slow = [asyncio.create_task(client.get(f"https://slow.example/{number}", ())) for number in range(5)]
     await wire.requested.acquire()
     async with asyncio.timeout(5):
@@ -139,7 +139,7 @@ async def test_large_responses_of_one_provider_leave_a_place_to_others(monkeypat
 
 async def test_a_slow_large_response_loses_its_place(monkeypatch):
     monkeypatch.setattr(module, "_STEP_WITHIN", 0.01)
-    client = Inquiry(TrickleOutbound(), Settings(task_targets=("slow.example",)))  # type: ignore[arg-type]
+    client = PollClient(TrickleOutbound(), Settings(task_targets=("slow.example",)))  # type: ignore[arg-type]
     for _ in range(3):
         with pytest.raises(OutboundError, match="slower than"):
             await client.get("https://slow.example/", ())

@@ -4,9 +4,9 @@ import math
 
 import pytest
 
-from queue_middleware.tasks.models import Places
-from queue_middleware.tasks.polling.schedule import Choice, PollLimiter, first_poll_delay, next_poll_delay
-from queue_middleware.webhooks.circuit import PROMPT
+from queue_middleware.tasks.models import PollCapacity
+from queue_middleware.tasks.polling.schedule import HostSelector, PollLimiter, first_poll_delay, next_poll_delay
+from queue_middleware.webhooks.circuit import PROMPT_SECONDS
 
 NOW = 1_700_000_000.0
 
@@ -81,21 +81,21 @@ def test_capacity_is_free_until_the_limit():
 def test_half_for_one_host_and_three_quarters_for_unproven_hosts(limit, each, strangers):
     capacity = PollLimiter(limit).capacity()
     assert capacity is not None
-    assert (capacity.each, capacity.strangers) == (each, strangers)
+    assert (capacity.per_host, capacity.unproven) == (each, strangers)
 
 
 def test_a_host_is_proven_after_a_prompt_response_until_a_slow_one():
     limiter = PollLimiter(8)
     limiter.begin(1, "a")
-    limiter.record_duration("a", PROMPT)
+    limiter.record_duration("a", PROMPT_SECONDS)
     limiter.begin(2, "a")
-    limiter.record_duration("b", PROMPT + 0.1)
+    limiter.record_duration("b", PROMPT_SECONDS + 0.1)
     limiter.begin(3, "b")
     capacity = limiter.capacity()
     assert capacity is not None
     assert capacity.prompt == {"a"}
-    assert capacity.strangers == 6 - 2, "a poll counts as it was classified when it began"
-    limiter.record_duration("a", PROMPT + 0.1)
+    assert capacity.unproven == 6 - 2, "a poll counts as it was classified when it began"
+    limiter.record_duration("a", PROMPT_SECONDS + 0.1)
     capacity = limiter.capacity()
     assert capacity is not None
     assert capacity.prompt == set()
@@ -112,6 +112,6 @@ def test_the_number_of_remembered_hosts_is_bounded():
 
 
 def test_capacity_is_given_in_the_order_of_requests():
-    selector = Choice(Places(4, strangers=2, each=2, busy={"c": 1}, prompt=frozenset({"c", "d"})))
+    selector = HostSelector(PollCapacity(4, unproven=2, per_host=2, busy={"c": 1}, prompt=frozenset({"c", "d"})))
     assert [selector.take(host) for host in "aabcccddd"] == [True, True, False, True, False, False, True, False, False]
     assert selector.left == 0

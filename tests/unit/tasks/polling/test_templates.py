@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.syntax.json_text import LARGE, MISSING, read_json
+from queue_middleware.syntax.json_text import LARGE_BYTES, MISSING, read_json
 from queue_middleware.tasks.polling.templates import StartResponse, TemplateError, check_path, check_template, read_path, render
 
 BODY = {
@@ -145,7 +145,7 @@ def test_paths_that_are_accepted():
         check_path("resultPath", path)
 
 
-LARGE_TEXT = "x" * (2 * LARGE)
+LARGE_TEXT = "x" * (2 * LARGE_BYTES)
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def test_a_large_text_that_is_not_json(end: bytes) -> None:
 
 
 def test_deep_nesting_is_not_json() -> None:
-    half = LARGE // 2
+    half = LARGE_BYTES // 2
     assert read_path(read_json(b'{"status": "OK", "deep": ' + b"[" * half + b"]" * half + b"}"), "status") == "OK"
-    assert read_json(b"[" * LARGE + b"]" * (LARGE - 1)) is MISSING
+    assert read_json(b"[" * LARGE_BYTES + b"]" * (LARGE_BYTES - 1)) is MISSING
 
 
 def test_megabytes_are_read_quickly() -> None:

@@ -10,7 +10,7 @@ from queue_middleware.errors import BadRequest, MethodNotAllowed, UnknownRoute
 from queue_middleware.jobs.models import ErrorType, Failure, JobState, StoredResponse
 from queue_middleware.jobs.task_spec import Backoff, TaskSpec
 from queue_middleware.tasks import representation as wire
-from queue_middleware.tasks.models import Channel, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.tasks.models import CompletionSource, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.web.asyncqueue.routes import PUBLIC, TaskOperation, find_task_route
 from queue_middleware.web.asyncqueue.schema import check_due, read_task
 from tests.support.factories import a_view
@@ -84,9 +84,10 @@ def test_a_task_as_it_is_read() -> None:
 
 
 @pytest.mark.parametrize(
-    ("channel", "duration"), [(Channel.CALLBACK, 0), (Channel.SIGNAL, 0), (Channel.POLL, 2345), (None, 2345)]
+    ("channel", "duration"),
+    [(CompletionSource.CALLBACK, 0), (CompletionSource.SIGNAL, 0), (CompletionSource.POLL, 2345), (None, 2345)],
 )
-def test_a_word_from_outside_took_no_time_of_ours(channel: Channel | None, duration: int) -> None:
+def test_a_word_from_outside_took_no_time_of_ours(channel: CompletionSource | None, duration: int) -> None:
     result = wire.result_of(a_record(resolved_by=channel))
     assert result is not None
     assert result["duration"] == duration

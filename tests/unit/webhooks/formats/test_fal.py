@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from queue_middleware.jobs.models import ErrorType, Failure, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.models import ErrorType, Failure, JobResult, JobState, StoredResponse, WebhookKind
 from queue_middleware.webhooks.formats.fal import (
     NOT_JSON,
     event_body,
@@ -21,11 +21,11 @@ JSON = ((b"content-type", b"application/json"),)
 
 
 def answered(body, status=200, headers=JSON):
-    return Result(job(JobState.COMPLETED, status=status), StoredResponse(status, headers, body))
+    return JobResult(job(JobState.COMPLETED, status=status), StoredResponse(status, headers, body))
 
 
 def failed(failure, state=JobState.FAILED):
-    return Result(job(state, failure=failure), None)
+    return JobResult(job(state, failure=failure), None)
 
 
 def job(state, status=None, failure=None):
