@@ -20,14 +20,14 @@ import uvloop
 
 from queue_middleware.events import Delivered, Event, make_emitter
 from queue_middleware.jobs.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.webhooks.dispatcher import Dispatcher
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import Room
+from queue_middleware.webhooks.models import Capacity
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
@@ -69,15 +69,15 @@ async def fill(store: SQLiteStore, url: str, count: int) -> None:
 
 
 def builder(store: SQLiteStore, settings: Settings, signer: Signer) -> MessageBuilder:
-    return MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.output, settings)}, time.time)
+    return MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.response_chunk, settings)}, time.time)
 
 
 async def engine(store: SQLiteStore, settings: Settings, signer: Signer, count: int) -> float:
     """Deliveries per second, of what is due."""
     goal = Goal(count)
-    async with Outbound(Guard(settings.outbound_allow)) as outbound:
+    async with HTTPClient(Guard(settings.outbound_allow)) as outbound:
         messages = builder(store, settings, signer)
-        sender = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, make_emitter([goal]))
+        sender = Dispatcher(store, store.webhooks, outbound, messages, settings.webhook_schedule, make_emitter([goal]))
         began = time.perf_counter()
         running = asyncio.create_task(sender.run())
         async with asyncio.timeout(300):
@@ -107,10 +107,10 @@ async def bare(url: str, headers: list[tuple[bytes, bytes]], body: bytes, count:
 
 async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tuple[list[tuple[bytes, bytes]], bytes]:
     """What the engine would send."""
-    claimed = await store.outbox.claim(Room(1, 1))
+    claimed = await store.webhooks.claim(Capacity(1, 1))
     (delivery,) = claimed.deliveries
     headers, body = await builder(store, settings, signer).build(delivery, claimed.results[delivery.key])
-    await store.outbox.release([delivery.token])
+    await store.webhooks.release([delivery.token])
     assert isinstance(body, bytes)
     return list(headers), body
 

@@ -13,12 +13,12 @@ from .errors import QueueError, UnknownRequest
 
 T = TypeVar("T")
 
-SMALL = 16 * 1024
+INLINE_BYTES = 16 * 1024
 """Bytes of JSON that are parsed in the event loop: less than a millisecond."""
-GRACE = 3.0
+DRAIN_TIMEOUT = 3.0
 """Seconds that running work gets when a claim loop stops."""
 SHORTEST_WAIT = 0.01
-LOOK_AGAIN = 5.0
+LONGEST_WAIT = 5.0
 """Longest wait in seconds for something due at a wall-clock time. The clock may be set meanwhile; a check without work is one
 read."""
 _LONGEST_PAUSE = 30.0
@@ -30,7 +30,7 @@ OUTAGE_PAUSE = 1.0
 # --- threads
 
 
-async def aside(work: Callable[..., T], *arguments: object) -> T:
+async def run_in_thread(work: Callable[..., T], *arguments: object) -> T:
     """Call `work` in a daemon thread of its own and wait for it. A cancelled caller stops waiting; the thread finishes.
 
     `asyncio.to_thread` shares a few threads with all handlers of the application. Where those are slow, the queue's own work
@@ -49,7 +49,7 @@ async def aside(work: Callable[..., T], *arguments: object) -> T:
     return await asyncio.wrap_future(outcome)
 
 
-class Lane:
+class ThreadLimiter:
     """Runs work on untrusted input in threads: at most `limit` at once, the rest waits.
 
     A thread does not help against C code that never releases the interpreter lock: such work has to bound itself.
@@ -60,10 +60,10 @@ class Lane:
 
     async def run(self, size: int, work: Callable[..., T], *arguments: object) -> T:
         """Call `work` in a thread; directly where `size`, in bytes, is so small that a thread would cost more."""
-        if size <= SMALL:
+        if size <= INLINE_BYTES:
             return work(*arguments)
         async with self._free:
-            return await aside(work, *arguments)
+            return await run_in_thread(work, *arguments)
 
 
 # --- waiting and retrying
@@ -83,7 +83,7 @@ class ErrorReporter(Protocol):
         """Report a success."""
 
 
-async def rest(until: asyncio.Event, seconds: float) -> None:
+async def wait_for(until: asyncio.Event, seconds: float) -> None:
     """Wait for the event, at most `seconds`."""
     try:
         async with asyncio.timeout(seconds):
@@ -114,7 +114,7 @@ async def retry_on_outage(
             return result
 
 
-class Rounds:
+class ClaimLoop:
     """Polling loop: claims due work, runs it concurrently, survives store outages, drains on shutdown.
 
     `claim` starts what is due with `begin`, and returns the seconds until more is due; None where that is unknown, or nothing
@@ -128,7 +128,7 @@ class Rounds:
         claim: Callable[[], Awaitable[float | None]],
         reporter: Callable[[], ErrorReporter],
         *,
-        grace: float = GRACE,
+        grace: float = DRAIN_TIMEOUT,
     ) -> None:
         self._claim = claim
         self._reporter = reporter
@@ -150,7 +150,7 @@ class Rounds:
                     await self._pause(reporter, error)
                 else:
                     reporter.over()
-                    await rest(self._wake, LOOK_AGAIN if due is None else min(due, LOOK_AGAIN))
+                    await wait_for(self._wake, LONGEST_WAIT if due is None else min(due, LONGEST_WAIT))
             await self._drain()
 
     def stop(self) -> None:
@@ -169,7 +169,7 @@ class Rounds:
         """Claim again: something may be due, or a slot has become free."""
         self._wake.set()
 
-    def begin(self, work: Coroutine[None, None, None], name: str, token: int, ended: Callable[[], None]) -> None:
+    def spawn(self, work: Coroutine[None, None, None], name: str, token: int, ended: Callable[[], None]) -> None:
         """Run `work`, which must not raise, as a task. `ended` is called at its end, even if cancelled before it began."""
         task = self._group.create_task(work, name=name)
         self._running[task] = token
@@ -184,7 +184,7 @@ class Rounds:
         """The tokens of running work. May be called from another thread."""
         return list(self._running.copy().values())
 
-    async def insist(self, call: Callable[[], Awaitable[T]]) -> T | None:
+    async def retry_on_outage(self, call: Callable[[], Awaitable[T]]) -> T | None:
         """Call until the store accepts it. None where it keeps this no longer, or is still unreachable after `stop`."""
         reporter = self._reporter()
         while True:
@@ -203,7 +203,7 @@ class Rounds:
     async def _pause(self, reporter: ErrorReporter, error: Exception) -> None:
         seconds = exponential(reporter.failures + 1, longest=_LONGEST_PAUSE)
         reporter.met(error, seconds)
-        await rest(self._stopping, seconds)
+        await wait_for(self._stopping, seconds)
 
     async def _drain(self) -> None:
         if self._running:

@@ -194,7 +194,7 @@ class TooManyQueued(_TryLater):
     status = 429
 
 
-class TooManyGuesses(_TryLater):
+class RateLimited(_TryLater):
     """Too many lookups of unknown ids from one client address."""
 
     status = 429

@@ -12,7 +12,7 @@ from typing import ClassVar, Protocol, Self, get_args
 
 from .jobs.models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
 from .jobs.outcomes import Outcome, outcome_of
-from .jobs.struct import Value
+from .jobs.struct import Struct
 
 _log = logging.getLogger("queue_middleware")
 
@@ -20,7 +20,7 @@ _log = logging.getLogger("queue_middleware")
 # --- the service
 
 
-class Started(Value, frozen=True):
+class Started(Struct, frozen=True):
     """The queue runs in this process. `database` is the real path of its file, or the name of its database."""
 
     database: str
@@ -28,7 +28,7 @@ class Started(Value, frozen=True):
     application: str | None = None
 
 
-class Stopping(Value, frozen=True):
+class Stopping(Struct, frozen=True):
     """The queue is stopping: it waits at most `timeout` seconds for running `requests` and for `webhooks` being sent.
 
     `can_hurry`: a further interrupt (SIGINT, Ctrl-C) ends the wait at once.
@@ -40,13 +40,13 @@ class Stopping(Value, frozen=True):
     can_hurry: bool
 
 
-class Stopped(Value, frozen=True):
+class Stopped(Struct, frozen=True):
     """The queue has stopped in this process. `handed_back` running requests continue elsewhere or after the restart."""
 
     handed_back: int
 
 
-class ServiceError(Value, frozen=True, gc=True):
+class ServiceError(Struct, frozen=True, gc=True):
     """A service of the queue met an unexpected error; it continues after `retry_in` seconds. `where` names the service."""
 
     where: str
@@ -54,7 +54,7 @@ class ServiceError(Value, frozen=True, gc=True):
     retry_in: float
 
 
-class Recovered(Value, frozen=True):
+class Recovered(Struct, frozen=True):
     """A service works again after `failures` events `ServiceError` with the same `where`, the first `duration` seconds ago."""
 
     where: str
@@ -62,13 +62,13 @@ class Recovered(Value, frozen=True):
     duration: float
 
 
-class KeysChanged(Value, frozen=True):
+class KeysChanged(Struct, frozen=True):
     """The file with the signing keys was changed and reloaded; `kid` is the key that signs now."""
 
     kid: str
 
 
-class OperatorWarning(Value, frozen=True):
+class OperatorWarning(Struct, frozen=True):
     """Something that the operator should know. Emitted once for each cause."""
 
     public: ClassVar[frozenset[str]] = frozenset({"message"})
@@ -76,7 +76,7 @@ class OperatorWarning(Value, frozen=True):
     message: str
 
 
-class OperatorNotice(Value, frozen=True):
+class OperatorNotice(Struct, frozen=True):
     """Something that the operator may want to know and that needs no action."""
 
     message: str
@@ -85,21 +85,21 @@ class OperatorNotice(Value, frozen=True):
 # --- requests
 
 
-class Submitted(Value, frozen=True):
+class Submitted(Struct, frozen=True):
     """A request was stored. `path` is its percent-encoded path without the query."""
 
     request_id: str
     path: str
 
 
-class AttemptStarted(Value, frozen=True):
+class AttemptStarted(Struct, frozen=True):
     """An attempt begins; `attempt` is 1 for the first."""
 
     request_id: str
     attempt: int
 
 
-class AttemptFailed(Value, frozen=True):
+class AttemptFailed(Struct, frozen=True):
     """An attempt failed and is repeated in `retry_in` seconds."""
 
     request_id: str
@@ -108,21 +108,21 @@ class AttemptFailed(Value, frozen=True):
     retry_in: float
 
 
-class JobAwaiting(Value, frozen=True):
+class JobAwaiting(Struct, frozen=True):
     """The call of a task has been answered; the task now waits for a callback, a signal or a poll."""
 
     request_id: str
     attempt: int
 
 
-class TaskProgress(Value, frozen=True):
+class TaskProgress(Struct, frozen=True):
     """An external service reported progress of a task. `status` is its own word for the state."""
 
     request_id: str
     status: str | None
 
 
-class Finished(Value, frozen=True):
+class Finished(Struct, frozen=True):
     """A request reached its final state, `duration` seconds after the attempt began.
 
     `attempt` is 0 where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is the HTTP status of
@@ -148,35 +148,35 @@ class Finished(Value, frozen=True):
         return outcome_of(self.status, self.error)
 
 
-class ClaimLost(Value, frozen=True):
+class ClaimLost(Struct, frozen=True):
     """The result of an attempt was discarded: its lease had expired and another worker owns the request."""
 
     request_id: str
     attempt: int
 
 
-class Rescued(Value, frozen=True):
+class Rescued(Struct, frozen=True):
     """The worker of a request was lost; `state` is the state of the request from now on."""
 
     request_id: str
     state: JobState
 
 
-class ApplicationError(Value, frozen=True, gc=True):
+class ApplicationError(Struct, frozen=True, gc=True):
     """The application raised an exception during a replay. Clients never see its text or traceback."""
 
     request_id: str
     error: BaseException
 
 
-class SlotStuck(Value, frozen=True):
+class SlotStuck(Struct, frozen=True):
     """Code that was asked to stop still occupies a slot after `duration` seconds, e.g. a thread, which cannot be killed."""
 
     request_id: str
     duration: float
 
 
-class Polled(Value, frozen=True):
+class Polled(Struct, frozen=True):
     """A provider was polled and has not finished; `status` is its own word for the state. The next poll is in `next_in` s."""
 
     request_id: str
@@ -185,7 +185,7 @@ class Polled(Value, frozen=True):
     next_in: float
 
 
-class PollFailed(Value, frozen=True):
+class PollFailed(Struct, frozen=True):
     """Poll `number` of a provider returned nothing that can be used; it is repeated in `retry_in` seconds."""
 
     request_id: str
@@ -197,7 +197,7 @@ class PollFailed(Value, frozen=True):
 # --- webhooks
 
 
-class Delivered(Value, frozen=True):
+class Delivered(Struct, frozen=True):
     """A receiver accepted a webhook. `duration` is the time that the delivery attempt took."""
 
     delivery_id: int
@@ -209,7 +209,7 @@ class Delivered(Value, frozen=True):
     duration: float
 
 
-class DeliveryFailed(Value, frozen=True):
+class DeliveryFailed(Struct, frozen=True):
     """A delivery attempt failed. `status` is None without a response, `retry_in` where there is no further attempt."""
 
     delivery_id: int
@@ -223,7 +223,7 @@ class DeliveryFailed(Value, frozen=True):
     retry_in: float | None
 
 
-class DeliveryDead(Value, frozen=True):
+class DeliveryDead(Struct, frozen=True):
     """A webhook was given up after the last `error`. It is kept and can be redelivered."""
 
     delivery_id: int
@@ -234,7 +234,7 @@ class DeliveryDead(Value, frozen=True):
     error: str
 
 
-class CircuitOpened(Value, frozen=True):
+class CircuitOpened(Struct, frozen=True):
     """Webhooks to a host failed so often in a row that only a probe is sent, the first in `probe_in` seconds.
 
     Where `submitter` is not None, this concerns only webhooks of that submitter (`models.NewJob.client`).
@@ -245,14 +245,14 @@ class CircuitOpened(Value, frozen=True):
     submitter: str | None = None
 
 
-class CircuitClosed(Value, frozen=True):
+class CircuitClosed(Struct, frozen=True):
     """A host accepts webhooks again, and those that waited are sent. `submitter` as in `CircuitOpened`."""
 
     host: str
     submitter: str | None = None
 
 
-class Redelivered(Value, frozen=True):
+class Redelivered(Struct, frozen=True):
     """The operator requested `count` webhooks to be delivered again."""
 
     count: int

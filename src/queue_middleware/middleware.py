@@ -17,18 +17,18 @@ from .asgi.lifespan import run_lifespan
 from .asgi.replay import App
 from .asgi.wrapping import check_application, check_authenticate, check_nesting
 from .events import Observer
-from .jobs.counts import Counts
+from .jobs.counts import QueueCounts
 from .jobs.mount import process_objects
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
 from .testing.isolation import isolation
-from .web.auth import Access, Authenticate
-from .web.cors import CrossOrigin
+from .web.auth import Authenticate, Authenticator
+from .web.cors import CORSMiddleware
 from .web.router import Router
 from .web.urls import declared_root, is_at_host, is_ours
 from .webhooks.admin import UNHEALTHY, make_filter
-from .webhooks.models import Attempt, DeliveryRecord, Receiver, Standing
+from .webhooks.models import DeliveryAttempt, DeliveryRecord, HostHealth, Receiver
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.
@@ -119,9 +119,9 @@ class QueueMiddleware(Generic[AppT]):
         self._runtime = Runtime(
             dispatch.replay, self.settings, observers, wrapped=app, exclusive=settings.name is None, clock=_clock
         )
-        self._queue = Router(self._runtime, Access(self.settings.api_keys, authenticate))
+        self._queue = Router(self._runtime, Authenticator(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
-        dispatch.queue = CrossOrigin(self._queue, origins) if origins else self._queue
+        dispatch.queue = CORSMiddleware(self._queue, origins) if origins else self._queue
         self._replaced: dict[str, Any] = {}
         self.app = app
 
@@ -195,7 +195,7 @@ class QueueMiddleware(Generic[AppT]):
 
     # --- for operators; they raise `NotRunning` if the queue is not running
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> QueueCounts:
         """How many requests, webhooks and receivers are in each state; empty states are left out."""
         return await self._runtime.counts()
 
@@ -218,15 +218,15 @@ class QueueMiddleware(Generic[AppT]):
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.ledger.deliveries(criteria, after=after, limit=limit)
+        return await self._runtime.webhook_admin.deliveries(criteria, after=after, limit=limit)
 
-    async def delivery_attempts(self, delivery_id: int) -> list[Attempt]:
+    async def delivery_attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
         """Each attempt to deliver a webhook, with the beginning of the response. Do not show it to the submitter."""
-        return await self._runtime.ledger.attempts(delivery_id)
+        return await self._runtime.webhook_admin.attempts(delivery_id)
 
-    async def receivers(self, standings: Collection[Standing] = UNHEALTHY) -> list[Receiver]:
+    async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
         """The hosts that webhooks go to and that are not well, or those of other standings; at most 1,000."""
-        return await self._runtime.ledger.receivers(standings)
+        return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(
         self,
@@ -246,7 +246,7 @@ class QueueMiddleware(Generic[AppT]):
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
         )
-        return await self._runtime.ledger.redeliver(criteria)
+        return await self._runtime.webhook_admin.redeliver(criteria)
 
     def running(
         self, state: Mapping[str, Any] | None = None, *, parent: App | None = None

@@ -14,8 +14,8 @@ import anyio
 import httpx
 
 from queue_middleware.verify import WebhookVerifier
-from tests.queueing import eventually
-from tests.receiver import Receiver
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Receiver
 
 from .servers import Server
 

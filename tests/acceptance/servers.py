@@ -17,7 +17,7 @@ import anyio
 import anyio.to_thread
 import httpx
 
-from tests.queueing import Queue, eventually
+from tests.support.queue_client import Queue, eventually
 
 ROOT = Path(__file__).parents[2]
 APP = "tests.acceptance.service:app"

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.queueing import eventually
+from tests.support.queue_client import eventually
 
 from .servers import Command, gunicorn, hypercorn, serving, uvicorn
 from .test_servers import ASGI_WORKER, UVICORN_WORKER, needs_asgi_worker

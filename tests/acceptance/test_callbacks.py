@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_providers import Fal, Replicate, providing
-from tests.fake_providers.loopback import KEY, Call, Provider, Reply
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.providers import Fal, Replicate, providing
+from tests.support.providers.loopback import KEY, Call, Provider, Reply
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import receiving
 
 from .servers import Command, Server, gunicorn, hypercorn, serving, uvicorn, uvicorn_worker
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 from queue_middleware.verify import WebhookVerifier
-from tests.queueing import Queue, eventually
-from tests.receiver import receiving
+from tests.support.queue_client import Queue, eventually
+from tests.support.webhook_receiver import receiving
 
 from .servers import Command, gunicorn, has_gunicorn_asgi, serving, uvicorn, uvicorn_worker
 

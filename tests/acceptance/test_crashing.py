@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.queueing import Queue, eventually
+from tests.support.queue_client import Queue, eventually
 
 from .servers import Server, serving, uvicorn
 

@@ -19,7 +19,7 @@ from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from queue_middleware.events import CircuitOpened, Event, make_emitter
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
@@ -27,13 +27,13 @@ from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.webhooks.dispatcher import Dispatcher
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import Standing
+from queue_middleware.webhooks.models import HostHealth
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
-from tests.nouns import a_job, an_answer
-from tests.queueing import eventually
-from tests.receiver import Webhook, receiving
+from tests.support.factories import a_job, an_answer
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Webhook, receiving
 
 from .load import count_rows
 from .servers import serving, uvicorn
@@ -139,11 +139,11 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
         async def resolve(host: str, port: int) -> list[str]:
             return ["127.0.0.1"]
 
-        async with Outbound(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
+        async with HTTPClient(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
-            messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.output, settings)}, time.time)
+            messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.response_chunk, settings)}, time.time)
             emit = make_emitter([ear] if ear else [])
-            engine = Dispatcher(store, store.outbox, outbound, messages, settings.webhook_schedule, emit, grace=0.0)
+            engine = Dispatcher(store, store.webhooks, outbound, messages, settings.webhook_schedule, emit, grace=0.0)
             gc.collect()
             began = time.perf_counter()
             task = asyncio.create_task(engine.run())
@@ -153,7 +153,7 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
             if ear is not None:
                 # By then the others have failed as often as it takes: each is tried one at a time.
                 await eventually(lambda: sum(ear.opened.values()) >= 1, PATIENCE)
-                assert len(await store.outbox.receivers([Standing.GOOD])) == len(GOOD)
+                assert len(await store.webhooks.receivers([HostHealth.HEALTHY])) == len(GOOD)
             engine.stop()
             await task
     finally:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.queueing import eventually
+from tests.support.queue_client import eventually
 
 from .servers import ROOT, Server, free_port, hypercorn, serving, uvicorn, uvicorn_worker
 

@@ -19,8 +19,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.queueing import eventually
-from tests.receiver import Receiver, receiving
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Receiver, receiving
 
 from .load import PATIENCE, Load, judge, repeated, repeated_without_death
 from .servers import Server, serving, uvicorn

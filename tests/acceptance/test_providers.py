@@ -7,17 +7,17 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
-from tests.fake_providers import KEY, Replicate, providing
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.providers import KEY, Replicate, providing
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import receiving
 
 from .servers import Server, serving, uvicorn
 
 pytestmark = pytest.mark.slow
 
-CONFIG = {**shown_poll_config(PROVIDERS["replicate"].poll), "interval": 0.2}
+CONFIG = {**render_poll_config(PROVIDERS["replicate"].poll), "interval": 0.2}
 
 
 async def create(server: Server, target: str, receiver: str, **task: Any) -> str:

@@ -18,8 +18,8 @@ import anyio.to_thread
 import pytest
 
 from tests.acceptance.servers import Command, serving
-from tests.provider import Asked, Told, providing
-from tests.queueing import stored_jobs
+from tests.support.provider_server import Asked, Told, providing
+from tests.support.queue_client import stored_jobs
 
 REQUIRED = "QUEUE_TESTS_REQUIRE_BROWSER"
 """Set to 1, a missing browser is a failure; otherwise its tests are skipped, and say why."""

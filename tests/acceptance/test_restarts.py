@@ -9,8 +9,8 @@ from pathlib import Path
 import anyio
 import pytest
 
-from tests.queueing import eventually
-from tests.receiver import Webhook, receiving
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Webhook, receiving
 
 from .load import Load, judge, repeated
 from .servers import Command, Server, gunicorn, has_gunicorn_asgi, serving, uvicorn

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.verify import WebhookVerifier
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import receiving
 
 from .servers import Command, Server, gunicorn, has_gunicorn_asgi, hypercorn, serving, uvicorn, uvicorn_worker
 

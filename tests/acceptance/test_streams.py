@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.queueing import eventually
+from tests.support.queue_client import eventually
 
 from .servers import Command, Server, gunicorn, has_gunicorn_asgi, hypercorn, serving, uvicorn, uvicorn_worker
 

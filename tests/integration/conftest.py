@@ -9,7 +9,7 @@ import pytest
 
 from queue_middleware.runtime import maintenance
 from queue_middleware.tasks.polling.schedule import next_poll_delay
-from tests.blank import lay_blank
+from tests.support.database_template import lay_blank
 
 
 @pytest.fixture(autouse=True)
@@ -22,7 +22,7 @@ def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """There is no pause between two attempts at a request."""
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
-    monkeypatch.setattr("queue_middleware.worker.completer.grown", lambda kind, attempt: 0.0)
+    monkeypatch.setattr("queue_middleware.worker.completer.task_backoff", lambda kind, attempt: 0.0)
 
 
 @pytest.fixture

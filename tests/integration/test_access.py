@@ -14,9 +14,9 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
-from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import Queue, connected, eventually, serving
-from tests.receiver import receiving
+from tests.support.queue_client import Queue, connected, eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.webhook_receiver import receiving
 
 KEYS = "alice:0123456789,bob:0123456789"
 ALICE, BOB = {"authorization": "Key alice:0123456789"}, {"x-api-key": "bob:0123456789"}

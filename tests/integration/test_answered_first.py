@@ -16,8 +16,8 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import starts
 from queue_middleware.worker.early_end import AbortReason
-from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import connected, eventually, stored_jobs
+from tests.support.queue_client import connected, eventually, stored_jobs
+from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
 
 pytestmark = pytest.mark.usefixtures("brisk")
 

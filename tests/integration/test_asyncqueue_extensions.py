@@ -13,12 +13,12 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.fake_providers import KEY, Fal, Replicate
-from tests.fake_providers import providing as faking
 from tests.integration.test_tasks import tasking
-from tests.provider import Asked, Told, providing
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.provider_server import Asked, Told, providing
+from tests.support.providers import KEY, Fal, Replicate
+from tests.support.providers import providing as faking
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import receiving
 
 HOOK = "{asyncqueue_callback_url}"
 REPLICATE = {"headers": {"Authorization": f"Bearer {KEY}"}, "maxWaitTime": 60}

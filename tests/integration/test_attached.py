@@ -18,7 +18,7 @@ from starlette.routing import Mount, Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import SettingsError
 from queue_middleware.jobs.models import JobState
-from tests.queueing import connected
+from tests.support.queue_client import connected
 
 OPTIONS: dict[str, Any] = {"min_free_disk": 0, "shutdown_timeout": 2}
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import eventually, serving
+from tests.support.queue_client import eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
 
 
 @pytest.mark.slow

@@ -20,8 +20,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
-from tests.asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import Queue, connected, eventually, serving, stored_jobs
+from tests.support.queue_client import Queue, connected, eventually, serving, stored_jobs
+from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
 
 UNKNOWN = "0192d3b5-7a4c-7def-8123-456789abcdef"
 

@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tests.queueing import Queue, serving
+from tests.support.queue_client import Queue, serving
 
 PAGE = "https://app.example.com"
 STRANGER = "https://evil.example.net"

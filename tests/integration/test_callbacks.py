@@ -19,9 +19,9 @@ import pytest
 from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.common.task_store import CommonTaskStore
-from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.queueing import Queue, client_of, eventually, serving, stored_jobs
-from tests.receiver import receiving
+from tests.support.queue_client import Queue, client_of, eventually, serving, stored_jobs
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.webhook_receiver import receiving
 
 URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
 
@@ -282,7 +282,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.05)
     urls: list[str] = []
     refusals = [StoreBusy("busy", 1)]
-    expect = CommonTaskStore.expect
+    expect = CommonTaskStore.register_callback
 
     async def refused(error: StoreBusy) -> bool:
         raise error

@@ -14,9 +14,9 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
-from tests.clock import ManualClock
-from tests.queueing import Queue, connected, eventually, stored_jobs
-from tests.receiver import receiving
+from tests.support.clock import ManualClock
+from tests.support.queue_client import Queue, connected, eventually, stored_jobs
+from tests.support.webhook_receiver import receiving
 
 HOUR = 3600.0
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.asgi import Message, Receive, Send, answer, call, http_only, http_scope
-from tests.provider import Asked, Provider, Told, providing
-from tests.queueing import Queue, eventually, serving, stored_jobs
+from tests.support.provider_server import Asked, Provider, Told, providing
+from tests.support.queue_client import Queue, eventually, serving, stored_jobs
+from tests.support.raw_asgi import Message, Receive, Send, answer, call, http_only, http_scope
 
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 FORM = {**LINK, "origin": "https://evil.example.net", "content-type": "text/plain"}

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.queueing import Queue, serving
+from tests.support.queue_client import Queue, serving
 
 from .apps import SERVICES, load
 

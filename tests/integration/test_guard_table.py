@@ -17,9 +17,9 @@ import pytest
 import trustme
 
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
-from tests.guard_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
+from tests.support.ssrf_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in table()])
@@ -32,7 +32,7 @@ async def test_the_guard(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         guard.check_url(case.url)
     async with network(case, monkeypatch) as seen:
         options: dict[str, Any] = {"resolver": seen.resolve, "ssl_context": trusting()}
-        async with Outbound(guard, 0.05 if case.ends == TIME else 10.0, **options) as outbound:
+        async with HTTPClient(guard, 0.05 if case.ends == TIME else 10.0, **options) as outbound:
             for _ in range(case.posts - 1):
                 assert (await outbound.post(case.url, (), b"")).status == 200
             before = len(seen.connected)

@@ -24,8 +24,8 @@ from starlette.websockets import WebSocket
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import NotRunning, StoreError
 from queue_middleware.stores.sqlite import files
-from tests.asgi import Lifespan, Message, Receive, Send, answer, http_only
-from tests.queueing import DEADLINE, Queue, client_of, connected, eventually, serving, stored_jobs
+from tests.support.queue_client import DEADLINE, Queue, client_of, connected, eventually, serving, stored_jobs
+from tests.support.raw_asgi import Lifespan, Message, Receive, Send, answer, http_only
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would rather have a successor of httpx

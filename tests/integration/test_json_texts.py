@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_tasks import Tasks, tasking
-from tests.provider import Asked, Told, providing
+from tests.support.provider_server import Asked, Told, providing
 
 MARK = b"\xef\xbb\xbf"
 TEXTS = [b"1e400", b"1" * 5000, b'"\\ud800"', b"[" * 20_000 + b"]" * 20_000, b'{"a": 1, "a": 2}', b'["\\u0000"]']

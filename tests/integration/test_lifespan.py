@@ -22,10 +22,10 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreError
-from tests.asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import Queue, client_of, connected, eventually, mounting, serving
-from tests.receiver import receiving
-from tests.threads import all_threads_kept
+from tests.support.queue_client import Queue, client_of, connected, eventually, mounting, serving
+from tests.support.raw_asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.threads import all_threads_kept
+from tests.support.webhook_receiver import receiving
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.clocks import system_clock
 from queue_middleware.web import router
-from tests.queueing import client_of, connected, eventually, serving
+from tests.support.queue_client import client_of, connected, eventually, serving
 
 
 def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
@@ -121,7 +121,7 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.response(request_id)
-        output = app._runtime.output
+        output = app._runtime.response_chunk
 
         async def pruned(key: int, number: int) -> bytes:
             if number > 1:

@@ -31,7 +31,7 @@ from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker.job_context import active_job
 from queue_middleware.worker.log_buffer import LogBuffer
-from tests.queueing import Queue, eventually, serving
+from tests.support.queue_client import Queue, eventually, serving
 
 from .apps import load
 

@@ -14,23 +14,23 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.jobs.models import PART
-from tests.asgi import Message, Receive, Send, http_only
-from tests.queueing import Queue, eventually, serving
-from tests.receiver import receiving
+from queue_middleware.jobs.models import CHUNK_SIZE
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, http_only
+from tests.support.webhook_receiver import receiving
 
-SIZE = 24 * PART
+SIZE = 24 * CHUNK_SIZE
 """Bytes of the answer; as JSON they are six times as many."""
 READERS = 8
-EACH = 6 * PART
+EACH = 6 * CHUNK_SIZE
 """Bytes that one reader, or one webhook, may hold: a piece as it is stored, and a part of it as it is spelled."""
 
 
 @http_only
 async def app(scope: Message, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
-    for _ in range(3 if scope["path"] == "/short" else SIZE // PART):
-        await send({"type": "http.response.body", "body": b"\0" * PART, "more_body": True})
+    for _ in range(3 if scope["path"] == "/short" else SIZE // CHUNK_SIZE):
+        await send({"type": "http.response.body", "body": b"\0" * CHUNK_SIZE, "more_body": True})
     await send({"type": "http.response.body", "body": b"the end"})
 
 
@@ -116,7 +116,7 @@ async def test_a_response_is_sent_part_by_part(queue: Queue) -> None:
 
 
 async def test_what_a_provider_has_sent_is_kept_and_read_in_parts(tmp_path: Path) -> None:
-    word = json.dumps({"status": "OK", "text": "x" * (3 * PART)}).encode()
+    word = json.dumps({"status": "OK", "text": "x" * (3 * CHUNK_SIZE)}).encode()
     async with serving(app, tmp_path / "queue.sqlite3") as queue:
         made = (
             await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?u={callback_url}", "maxWaitTime": 60})
@@ -143,7 +143,7 @@ async def test_webhooks_with_long_results_are_signed_and_sent_piece_by_piece(tmp
         made = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/short", "onCompleteUrl": receiver.url})
         task_id = made.json()["task"]["id"]
         (webhook,) = await eventually(lambda: receiver.of(task_id))
-    assert webhook.content["task"]["result"]["body"] == "\0" * (3 * PART) + "the end"
+    assert webhook.content["task"]["result"]["body"] == "\0" * (3 * CHUNK_SIZE) + "the end"
     time, code = webhook.headers["x-asyncqueue-signature"].split(",")
     message = time.removeprefix("t=").encode() + b"." + webhook.body
     assert code == "v1=" + hmac.new(secret.encode(), message, hashlib.sha256).hexdigest()

@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Host, Mount, Route
 
 from queue_middleware import QueueMiddleware
-from tests.queueing import Queue, connected, eventually
+from tests.support.queue_client import Queue, connected, eventually
 
 OPTIONS: dict[str, Any] = {"min_free_disk": 0, "shutdown_timeout": 2}
 TENANT = "5f0c1c1e-8d0f-4b0e-9a55-0b8f2f0e0a11"

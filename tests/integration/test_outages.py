@@ -20,9 +20,9 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.events import ClaimLost, Recovered, Rescued, ServiceError
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore, clocks
-from tests.descriptors import no_files_left
-from tests.queueing import Queue, connected, eventually, stored_jobs
-from tests.standins import Memory
+from tests.support.descriptors import no_files_left
+from tests.support.doubles import Memory
+from tests.support.queue_client import Queue, connected, eventually, stored_jobs
 
 LEASE = 0.5
 OUTAGE = 1.5
@@ -189,7 +189,7 @@ async def test_a_process_of_an_older_release_leaves_the_work_to_the_newer(databa
 
 async def test_a_clock_that_was_back_for_a_moment_delays_no_repetition(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is waited for is looked at again, also when no one says that the clock is right."""
-    monkeypatch.setattr("queue_middleware.worker.worker.LOOK_AGAIN", 0.05)
+    monkeypatch.setattr("queue_middleware.worker.worker.LONGEST_WAIT", 0.05)
     offset = 0
     monkeypatch.setattr(clocks, "system_clock", lambda: time.time_ns() // 1_000_000 + offset)
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 3.0)

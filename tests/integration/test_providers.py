@@ -10,10 +10,9 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.tasks.polling.config import shown_poll_config
+from queue_middleware.tasks.polling.config import render_poll_config
 from queue_middleware.tasks.polling.providers import PROVIDERS
-from tests.asgi import answer, http_only
-from tests.fake_providers import (
+from tests.support.providers import (
     HANG_UP,
     KEY,
     Accepted,
@@ -27,7 +26,8 @@ from tests.fake_providers import (
     Stability,
     providing,
 )
-from tests.queueing import Queue, eventually, serving
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.raw_asgi import answer, http_only
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 OF_FAL = {"Authorization": f"Key {KEY}"}
@@ -79,7 +79,7 @@ async def tasks(database: Path, *providers: Provider, **options: Any) -> AsyncIt
 
 def quickly(provider: str, **changes: Any) -> dict[str, Any]:
     """A provider's template as `GET /v1/providers` shows it, with a shorter interval."""
-    return {**shown_poll_config(PROVIDERS[provider].poll), "interval": 0.1, **changes}
+    return {**render_poll_config(PROVIDERS[provider].poll), "interval": 0.1, **changes}
 
 
 # --- polls
@@ -112,7 +112,7 @@ async def test_a_named_provider_is_polled_by_its_template(database: Path) -> Non
             targetUrl=f"{provider.url}/dream-machine/v1/generations", headers=BEARER, body="{}", provider="luma"
         )
         assert created["task"]["provider"] == "luma"
-        assert created["task"]["pollConfig"] == json.loads(json.dumps(shown_poll_config(PROVIDERS["luma"].poll)))
+        assert created["task"]["pollConfig"] == json.loads(json.dumps(render_poll_config(PROVIDERS["luma"].poll)))
         assert created["task"]["maxWaitTime"] == 600
         await service.reaches(created, "polling")
         listed = (await service.client.get("/fal/queue/v1/providers")).json()["providers"]

@@ -27,9 +27,9 @@ from starlette.routing import Mount, Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.events import Event, Finished
 from queue_middleware.worker import early_end
-from tests.asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import DEADLINE, Queue, connected, eventually, mounting, serving
-from tests.receiver import receiving
+from tests.support.queue_client import DEADLINE, Queue, connected, eventually, mounting, serving
+from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.webhook_receiver import receiving
 
 from .apps import ALPHABET, hang_here, load
 

@@ -13,8 +13,8 @@ from starlette.middleware import Middleware
 from starlette.routing import Mount
 
 from queue_middleware import QueueMiddleware
-from tests.asgi import Answer, call, http_scope
-from tests.queueing import connected, eventually, mounting
+from tests.support.queue_client import connected, eventually, mounting
+from tests.support.raw_asgi import Answer, call, http_scope
 
 LIKE_UVICORN, NOT_DOUBLED, LEFT_OUT = "like-uvicorn", "not-doubled", "left-out"
 

@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 
 from queue_middleware import current_job
-from tests.asgi import Message, Receive, Send, answer
 from tests.integration.test_tasks import ENDED, TOMORROW, Tasks, tasking
-from tests.provider import Asked, Told, providing
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.provider_server import Asked, Told, providing
+from tests.support.queue_client import eventually
+from tests.support.raw_asgi import Message, Receive, Send, answer
+from tests.support.webhook_receiver import receiving
 
 KEY, POLL_KEY = "canary-of-headers", "canary-of-polls"
 CANARIES = [

@@ -23,8 +23,8 @@ from queue_middleware.webhooks.signing import reloader
 from queue_middleware.webhooks.signing.keyfile import KeyFile
 from queue_middleware.webhooks.signing.keyring import KeyRing, format_time
 from queue_middleware.webhooks.signing.keys import KeyPair
-from tests.queueing import Queue, eventually, serving
-from tests.receiver import Receiver, Webhook, receiving
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
 JWKS = "/fal/queue/.well-known/jwks.json"
 FIRST = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"

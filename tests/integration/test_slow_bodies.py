@@ -9,8 +9,8 @@ from typing import Any
 import anyio
 import pytest
 
-from tests.asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.queueing import DEADLINE, Queue, serving, stored_jobs
+from tests.support.queue_client import DEADLINE, Queue, serving, stored_jobs
+from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
 
 MIB = 2**20
 

@@ -23,9 +23,9 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.web.fal import status_stream
-from tests.asgi import call, http_scope
-from tests.listening import Listener, data_of, listening
-from tests.queueing import Queue, client_of, connected, eventually
+from tests.support.queue_client import Queue, client_of, connected, eventually
+from tests.support.raw_asgi import call, http_scope
+from tests.support.sse_client import Listener, data_of, listening
 
 
 class Stage:

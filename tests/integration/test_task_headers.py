@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from queue_middleware import QueueMiddleware
-from tests.asgi import http_only
 from tests.integration.test_tasks import Tasks, _echo, tasking
-from tests.provider import Asked, Told, providing
-from tests.queueing import connected
+from tests.support.provider_server import Asked, Told, providing
+from tests.support.queue_client import connected
+from tests.support.raw_asgi import http_only
 
 FORGED = {"X-Remote-User": "admin", "X-Forwarded-For": "10.0.0.1"}
 

@@ -16,10 +16,10 @@ import httpx
 import pytest
 
 from queue_middleware import QueueMiddleware, current_job
-from tests.asgi import Message, Receive, Send, answer, http_only
-from tests.provider import Asked, Told, providing
-from tests.queueing import Queue, client_of, connected, eventually, serving
-from tests.receiver import receiving
+from tests.support.provider_server import Asked, Told, providing
+from tests.support.queue_client import Queue, client_of, connected, eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.webhook_receiver import receiving
 
 ENDED = {"completed", "failed", "timeout", "cancelled"}
 TOMORROW = (datetime.now(UTC) + timedelta(days=1)).isoformat()

@@ -8,10 +8,10 @@ import httpx
 import pytest
 
 from queue_middleware import current_job
-from tests.asgi import Message, Receive, Send, answer, http_only
 from tests.integration.test_tasks import TOMORROW, tasking
-from tests.provider import Told, providing
-from tests.queueing import Queue, eventually, serving
+from tests.support.provider_server import Told, providing
+from tests.support.queue_client import Queue, eventually, serving
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
 
 YEAR_9999 = "9999-12-31T00:00:00Z"
 

@@ -19,10 +19,10 @@ from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
-from queue_middleware.webhooks.models import DeliveryState, Standing
-from tests.queueing import connected, eventually
-from tests.receiver import Receiver, Webhook, receiving
-from tests.standins import Memory
+from queue_middleware.webhooks.models import DeliveryState, HostHealth
+from tests.support.doubles import Memory
+from tests.support.queue_client import connected, eventually
+from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
 
 async def work(request: Request) -> Response:
@@ -95,10 +95,10 @@ async def test_a_receiver_that_refuses_the_news_is_told_of_the_end_all_the_same(
     [
         (
             "fal_webhook=https://a.example/&fal_webhook_events=finished",
-            "holds 'finished'; it takes started, progress, completed",
+            "holds 'finished'; expected a comma-separated list of started, progress, completed",
         ),
         ("fal_webhook=https://a.example/&fal_webhook_events=", "holds ''"),
-        ("fal_webhook_events=started", "there is no fal_webhook"),
+        ("fal_webhook_events=started", "needs fal_webhook, which is missing"),
     ],
 )
 async def test_a_wish_that_is_not_understood_is_refused(database: Path, query: str, sentence: str) -> None:
@@ -154,7 +154,7 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
         (attempt,) = await app.delivery_attempts(records[0].id)
         assert (attempt.status, attempt.error) == (500, "response status 500")
         (found,) = await app.receivers()
-        assert (found.host, found.standing, found.failures) == (records[0].host, Standing.FAILING, 3)
+        assert (found.host, found.health, found.failures) == (records[0].host, HostHealth.FAILING, 3)
 
         well = True
         assert await app.redeliver(request_id=ids[0]) == 1
@@ -201,7 +201,7 @@ async def test_one_submitter_whose_endpoint_refuses_holds_up_no_other_at_the_sam
         await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/ann"}, headers=ann)
 
         async def ann_is_left_alone() -> bool:
-            return [one.submitter for one in await app.receivers([Standing.OPEN])] == ["id:ann"]
+            return [one.submitter for one in await app.receivers([HostHealth.OPEN])] == ["id:ann"]
 
         await eventually(ann_is_left_alone)
         request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/bob"}, headers=bob)

@@ -8,9 +8,9 @@ from starlette.requests import Request
 from queue_middleware import QueueMiddleware, Settings, current_job
 from queue_middleware.errors import BadRequest, NotRunning, QueueError, SettingsError, UnknownRequest
 from queue_middleware.events import Event, Finished, Observer
-from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from queue_middleware.webhooks.models import Attempt, DeliveryRecord, Receiver
+from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, Receiver
 
 queue = QueueMiddleware(FastAPI())
 
@@ -30,10 +30,10 @@ assert_type(settings.min_free_disk, int | None)
 
 
 async def operate() -> None:
-    assert_type(await queue.counts(), Counts)
+    assert_type(await queue.counts(), QueueCounts)
     deliveries = await queue.deliveries(after=0, limit=10, host="example.com", dead_only=True)
     assert_type(deliveries, list[DeliveryRecord])
-    assert_type(await queue.delivery_attempts(deliveries[0].id), list[Attempt])
+    assert_type(await queue.delivery_attempts(deliveries[0].id), list[DeliveryAttempt])
     assert_type(await queue.receivers(), list[Receiver])
     assert_type(await queue.redeliver(request_id="0192d3b5-0000-7000-8000-000000000000"), int)
     async with queue.running():

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.requests import HTTPConnection
 
 from queue_middleware import QueueMiddleware, Settings
-from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.counts import QueueCounts
 
 # The queue in the application's object: its decorators keep their types.
 app = FastAPI()
@@ -36,7 +36,7 @@ assert_type(asgi.settings, Settings)
 class Service(QueueMiddleware[Starlette]):
     """A subclass names its application."""
 
-    async def waiting(self) -> Counts:
+    async def waiting(self) -> QueueCounts:
         return await self.counts()
 
 

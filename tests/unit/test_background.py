@@ -6,12 +6,20 @@ from functools import partial
 
 import pytest
 
-from queue_middleware.background import LOOK_AGAIN, SMALL, Lane, Rounds, aside, rest, retry_on_outage
+from queue_middleware.background import (
+    INLINE_BYTES,
+    LONGEST_WAIT,
+    ClaimLoop,
+    ThreadLimiter,
+    retry_on_outage,
+    run_in_thread,
+    wait_for,
+)
 from queue_middleware.errors import StoreBusy, UnknownRequest
 from queue_middleware.events import ErrorStreak, Recovered, ServiceError
-from tests.queueing import eventually
-from tests.standins import looping
-from tests.threads import all_threads_kept
+from tests.support.doubles import looping
+from tests.support.queue_client import eventually
+from tests.support.threads import all_threads_kept
 
 # --- threads
 
@@ -21,14 +29,14 @@ def divided(number: int, by: int) -> float:
 
 
 async def test_it_gives_what_the_call_gives_and_raises_what_it_raises() -> None:
-    assert await aside(divided, 6, 3) == 2
+    assert await run_in_thread(divided, 6, 3) == 2
     with pytest.raises(ZeroDivisionError):
-        await aside(divided, 6, 0)
+        await run_in_thread(divided, 6, 0)
 
 
 async def test_threads_of_the_application_are_not_waited_for() -> None:
     with all_threads_kept():
-        assert await asyncio.wait_for(aside(divided, 6, 3), 5) == 2
+        assert await asyncio.wait_for(run_in_thread(divided, 6, 3), 5) == 2
 
 
 async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
@@ -40,8 +48,8 @@ async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
         begun.set()
         gate.wait(10)
 
-    task = asyncio.create_task(aside(work))
-    assert await aside(begun.wait, 10)
+    task = asyncio.create_task(run_in_thread(work))
+    assert await run_in_thread(begun.wait, 10)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
@@ -50,8 +58,8 @@ async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
 
 
 async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() -> None:
-    lane = Lane(2)
-    assert await lane.run(SMALL, threading.current_thread) is threading.main_thread()
+    lane = ThreadLimiter(2)
+    assert await lane.run(INLINE_BYTES, threading.current_thread) is threading.main_thread()
     gate, lock = threading.Event(), threading.Lock()
     begun: list[threading.Thread] = []
 
@@ -61,7 +69,7 @@ async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() ->
         assert gate.wait(10)
 
     with all_threads_kept():
-        running = [asyncio.ensure_future(lane.run(SMALL + 1, work)) for _ in range(5)]
+        running = [asyncio.ensure_future(lane.run(INLINE_BYTES + 1, work)) for _ in range(5)]
         await eventually(lambda: len(begun) == 2)
         assert await lane.run(0, divided, 6, 3) == 2
         assert len(begun) == 2
@@ -104,7 +112,7 @@ def no_pause(monkeypatch):
 
 
 async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         claims.due = 0.0
@@ -120,7 +128,7 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
             rounds.wake()
         return await claims()
 
-    rounds = Rounds(claim, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claim, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
         await claims.made.acquire()
@@ -130,7 +138,7 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
     numbers = []
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
     async with asyncio.timeout(10), looping(rounds):
         for _ in range(3):
             await claims.made.acquire()
@@ -146,32 +154,32 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
 
 
 async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
     rounds.stop()
     await rounds.run()
     assert claims.made.locked()
 
 
 async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
-    rounds, gate, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event(), asyncio.Event()
+    rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event(), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
-        rounds.begin(wait_for(gate), "work", 7, ended.set)
+        rounds.spawn(opened(gate), "work", 7, ended.set)
         assert rounds.tokens() == [7]
         gate.set()
         await ended.wait()
         assert rounds.tokens() == []
 
 
-async def wait_for(gate):
+async def opened(gate):
     await gate.wait()
 
 
 async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
-    rounds, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event()
+    rounds, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event()
     async with asyncio.timeout(10), looping(rounds):
         await claims.made.acquire()
-        rounds.begin(wait_for(asyncio.Event()), "work", 7, ended.set)
+        rounds.spawn(opened(asyncio.Event()), "work", 7, ended.set)
         (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "work")
         task.cancel()
         await ended.wait()
@@ -179,23 +187,23 @@ async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its
 
 
 async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
-    rounds, gate, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append), grace=0.01), asyncio.Event(), []
+    rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append), grace=0.01), asyncio.Event(), []
     async with looping(rounds):
         await claims.made.acquire()
-        rounds.begin(wait_for(gate), "late", 1, lambda: ended.append("late"))
+        rounds.spawn(opened(gate), "late", 1, lambda: ended.append("late"))
     assert ended == ["late"]
 
 
 async def test_after_a_defect_it_can_be_run_again(claims, heard):
-    rounds, ended = Rounds(claims, partial(ErrorStreak, "test", heard.append)), []
+    rounds, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), []
 
     async def defect():
         raise RuntimeError("a defect")
 
     task = asyncio.create_task(rounds.run())
     await claims.made.acquire()
-    rounds.begin(defect(), "defect", 1, lambda: ended.append(1))
-    rounds.begin(wait_for(asyncio.Event()), "other", 2, lambda: ended.append(2))
+    rounds.spawn(defect(), "defect", 1, lambda: ended.append(1))
+    rounds.spawn(opened(asyncio.Event()), "other", 2, lambda: ended.append(2))
     with pytest.raises(ExceptionGroup):
         await task
     assert (sorted(ended), rounds.tokens()) == ([1, 2], [])
@@ -205,7 +213,7 @@ async def test_after_a_defect_it_can_be_run_again(claims, heard):
 
 async def test_the_store_is_told_over_outages(claims, heard, no_pause):
     rounds, answers = (
-        Rounds(claims, partial(ErrorStreak, "test", heard.append)),
+        ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)),
         [StoreBusy("busy", 1), RuntimeError("odd"), 42],
     )
 
@@ -215,29 +223,29 @@ async def test_the_store_is_told_over_outages(claims, heard, no_pause):
             raise answer
         return answer
 
-    assert await rounds.insist(verb) == 42
+    assert await rounds.retry_on_outage(verb) == 42
     assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]
 
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])
 async def test_but_not_of_what_it_keeps_no_longer_nor_after_the_stop(claims, heard, error):
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
     if isinstance(error, StoreBusy):
         rounds.stop()
 
     async def verb():
         raise error
 
-    assert await rounds.insist(verb) is None
+    assert await rounds.retry_on_outage(verb) is None
     assert heard == []
 
 
 async def test_a_rest_ends_with_its_event_or_its_time():
     event = asyncio.Event()
-    await rest(event, 0.0)
+    await wait_for(event, 0.0)
     event.set()
     async with asyncio.timeout(10):
-        await rest(event, 3600.0)
+        await wait_for(event, 3600.0)
 
 
 @pytest.mark.parametrize("due", [None, 3600.0, 1e9])
@@ -249,22 +257,22 @@ async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkey
         waits.append(seconds)
         rounds.stop()
 
-    monkeypatch.setattr("queue_middleware.background.rest", note)
+    monkeypatch.setattr("queue_middleware.background.wait_for", note)
     claims.due = due
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append))
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
     await rounds.run()
-    assert waits == [LOOK_AGAIN]
-    assert LOOK_AGAIN <= 5
+    assert waits == [LONGEST_WAIT]
+    assert LONGEST_WAIT <= 5
 
 
 @pytest.mark.parametrize("hurried_first", [False, True])
 async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first):
-    rounds = Rounds(claims, partial(ErrorStreak, "test", heard.append), grace=600)
+    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append), grace=600)
     ended = asyncio.Event()
     running = asyncio.create_task(rounds.run())
     async with asyncio.timeout(10):
         await claims.made.acquire()
-        rounds.begin(asyncio.Event().wait(), "endless", 1, ended.set)
+        rounds.spawn(asyncio.Event().wait(), "endless", 1, ended.set)
         if hurried_first:
             rounds.hurry()
         rounds.stop()

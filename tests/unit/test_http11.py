@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from queue_middleware.outbound.http11 import MAX_KEPT, MAX_READ, Broken, Connection, Stream
+from queue_middleware.outbound.http11 import MAX_BODY_PREFIX, MAX_READ, Connection, ConnectionClosed, StreamBody
 
 REQUEST = h11.Request(method=b"POST", target=b"/hook", headers=[(b"host", b"example.com"), (b"content-length", b"4")])
 SENT = b"POST /hook HTTP/1.1\r\nHost: example.com\r\nContent-Length: 4\r\n\r\nbody"
@@ -55,7 +55,7 @@ def connect() -> tuple[Connection, ManualTransport]:
     return connection, transport
 
 
-async def begin(connection: Connection, body: bytes | Stream = b"body") -> asyncio.Task[Any]:
+async def begin(connection: Connection, body: bytes | StreamBody = b"body") -> asyncio.Task[Any]:
     """Start an exchange, up to the point at which it waits for the other side."""
     sending = asyncio.create_task(connection.send(REQUEST, body))
     await asyncio.sleep(0)
@@ -130,9 +130,9 @@ def test_a_response_is_the_same_however_it_is_cut(response: Framed, places: list
         if response.ends_with_connection:
             connection.eof_received()
         status, _ = await sending
-        await connection.over()
-        assert (status, bytes(connection.kept)) == (response.status, response.body[:MAX_KEPT])
-        assert connection.recycle() is not response.ends_with_connection
+        await connection.wait_complete()
+        assert (status, bytes(connection.body_prefix)) == (response.status, response.body[:MAX_BODY_PREFIX])
+        assert connection.reset() is not response.ends_with_connection
 
     run(exchange)
 
@@ -141,7 +141,7 @@ def test_a_response_is_the_same_however_it_is_cut(response: Framed, places: list
 def test_a_streamed_body_is_whole_however_it_is_cut(response: Framed, places: list[int]) -> None:
     async def exchange() -> None:
         connection, _ = connect()
-        body = connection.fetch_all()
+        body = connection.stream_response()
         sending = await begin(connection)
         for piece in cut(response.wire, places):
             connection.data_received(piece)
@@ -149,7 +149,7 @@ def test_a_streamed_body_is_whole_however_it_is_cut(response: Framed, places: li
             connection.eof_received()
         status, _ = await sending
         received = b"".join([chunk async for chunk in body.chunks()])
-        assert (status, received, body.is_whole) == (response.status, response.body, True)
+        assert (status, received, body.is_complete) == (response.status, response.body, True)
 
     run(exchange)
 
@@ -162,21 +162,21 @@ def test_a_response_that_ends_early_is_never_taken_for_a_whole_one(response: Fra
 
     async def exchange() -> None:
         connection, _ = connect()
-        body = connection.fetch_all()
+        body = connection.stream_response()
         sending = await begin(connection)
         for piece in cut(response.wire[:end], places):
             connection.data_received(piece)
         connection.connection_lost(None)
         if end < head:
-            with pytest.raises(Broken) as caught:
+            with pytest.raises(ConnectionClosed) as caught:
                 await sending
             assert caught.value.untouched is (end == 0)
         else:
             assert (await sending)[0] == response.status
-            with pytest.raises(Broken):
+            with pytest.raises(ConnectionClosed):
                 [chunk async for chunk in body.chunks()]
-        assert not body.is_whole
-        assert not connection.recycle()
+        assert not body.is_complete
+        assert not connection.reset()
 
     run(exchange)
 
@@ -195,9 +195,9 @@ def test_arbitrary_bytes_end_the_exchange_and_raise_nothing_else(received: bytes
         connection.connection_lost(None)
         await asyncio.gather(sending, return_exceptions=True)
         error = sending.exception()
-        assert error is None or isinstance(error, Broken)
-        assert connection.is_over
-        assert not connection.recycle()
+        assert error is None or isinstance(error, ConnectionClosed)
+        assert connection.is_complete
+        assert not connection.reset()
 
     run(exchange)
 
@@ -223,7 +223,7 @@ async def test_a_head_that_is_not_http_breaks_the_connection(received: bytes) ->
     connection, transport = connect()
     sending = await begin(connection)
     connection.data_received(received)
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ConnectionClosed) as caught:
         await sending
     assert not caught.value.untouched
     assert transport.aborts
@@ -233,11 +233,11 @@ async def test_a_head_that_is_not_http_breaks_the_connection(received: bytes) ->
 @pytest.mark.parametrize("chunk", [b"zz\r\n", b"-1\r\n", b"5\r\nhello!!\r\n"])
 async def test_a_bad_chunk_ends_the_body_early(chunk: bytes) -> None:
     connection, transport = connect()
-    body = connection.fetch_all()
+    body = connection.stream_response()
     sending = await begin(connection)
     connection.data_received(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n" + chunk)
     assert (await sending)[0] == 200
-    with pytest.raises(Broken):
+    with pytest.raises(ConnectionClosed):
         [piece async for piece in body.chunks()]
     assert transport.aborts
 
@@ -247,7 +247,7 @@ async def test_bytes_after_a_response_forbid_another_exchange() -> None:
     sending = await begin(connection)
     connection.data_received(GOOD + b"HTTP/1.1 200 OK\r\n")
     await sending
-    assert not connection.recycle()
+    assert not connection.reset()
 
 
 async def test_bytes_between_two_exchanges_close_the_connection() -> None:
@@ -255,7 +255,7 @@ async def test_bytes_between_two_exchanges_close_the_connection() -> None:
     sending = await begin(connection)
     connection.data_received(GOOD)
     await sending
-    assert connection.recycle()
+    assert connection.reset()
     connection.data_received(b"H")
     assert transport.aborts
     assert not connection.is_open
@@ -265,7 +265,7 @@ async def test_a_response_before_the_request_closes_the_connection() -> None:
     connection, transport = connect()
     connection.data_received(GOOD)
     assert transport.aborts
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ConnectionClosed) as caught:
         await connection.send(REQUEST, b"body")
     assert caught.value.untouched
 
@@ -273,7 +273,7 @@ async def test_a_response_before_the_request_closes_the_connection() -> None:
 # --- early responses
 
 
-def counted(total: int, taken: list[int], on_chunk: Callable[[int], None]) -> Stream:
+def counted(total: int, taken: list[int], on_chunk: Callable[[int], None]) -> StreamBody:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(total):
             taken.append(number)
@@ -281,7 +281,7 @@ def counted(total: int, taken: list[int], on_chunk: Callable[[int], None]) -> St
             yield b"x"
             await asyncio.sleep(0)
 
-    return Stream(total, chunks)
+    return StreamBody(total, chunks)
 
 
 @given(st.integers(0, 3))
@@ -295,9 +295,9 @@ def test_a_response_that_arrives_while_the_body_is_sent_ends_the_sending(at: int
                 connection.data_received(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
 
         status, _ = await connection.send(REQUEST, counted(4, taken, respond))
-        await connection.over()
+        await connection.wait_complete()
         assert (status, taken) == (413, list(range(at + 1)))
-        assert not connection.recycle(), "half a request was sent"
+        assert not connection.reset(), "half a request was sent"
 
     run(exchange)
 
@@ -315,7 +315,7 @@ async def test_a_connection_that_is_lost_wakes_a_sender_whose_peer_reads_no_furt
     connection, _ = connect()
     sending = await begin(connection, counted(4, [], lambda number: connection.pause_writing()))
     connection.connection_lost(None)
-    with pytest.raises(Broken) as caught:
+    with pytest.raises(ConnectionClosed) as caught:
         await sending
     assert caught.value.untouched
 
@@ -328,8 +328,8 @@ async def test_a_stream_is_sent_as_it_is_produced() -> None:
     assert transport.written.endswith(b"\r\n\r\nxxxx")
     connection.data_received(GOOD)
     assert (await sending)[0] == 200
-    await connection.over()
-    assert connection.recycle()
+    await connection.wait_complete()
+    assert connection.reset()
 
 
 # --- bounds
@@ -340,16 +340,16 @@ async def test_no_more_than_the_limit_of_a_long_body_is_read() -> None:
     sending = await begin(connection)
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: 10000000\r\n\r\n" + b"a" * (MAX_READ - 1))
     await sending
-    assert not connection.is_over
+    assert not connection.is_complete
     connection.data_received(b"a")
-    assert connection.is_over
-    assert bytes(connection.kept) == b"a" * MAX_KEPT
-    assert not connection.recycle()
+    assert connection.is_complete
+    assert bytes(connection.body_prefix) == b"a" * MAX_BODY_PREFIX
+    assert not connection.reset()
 
 
 async def test_reading_pauses_while_a_streamed_body_is_not_consumed() -> None:
     connection, transport = connect()
-    body = connection.fetch_all()
+    body = connection.stream_response()
     sending = await begin(connection)
     size = 2 * MAX_READ
     connection.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size + b"a" * MAX_READ)
@@ -364,7 +364,7 @@ async def test_reading_pauses_while_a_streamed_body_is_not_consumed() -> None:
     assert received + len(await consuming) == size
     with pytest.raises(StopAsyncIteration):
         await anext(chunks)
-    assert connection.recycle()
+    assert connection.reset()
     assert transport.is_reading
 
 
@@ -374,7 +374,7 @@ async def test_exchanges_follow_each_other_on_one_connection() -> None:
         sending = await begin(connection)
         connection.data_received(GOOD)
         assert (await sending)[0] == 200
-        await connection.over()
-        assert (connection.used, bytes(connection.kept)) == (number, b"hello")
-        assert connection.recycle()
+        await connection.wait_complete()
+        assert (connection.exchanges, bytes(connection.body_prefix)) == (number, b"hello")
+        assert connection.reset()
     assert transport.written.lower() == SENT.lower() * 3

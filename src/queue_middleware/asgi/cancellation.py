@@ -13,7 +13,7 @@ from types import FrameType
 from typing import Any
 
 from .replay import App, Replay
-from .scope import MARK
+from .scope import SCOPE_KEY
 
 _BRIDGES = ("a2wsgi.",)
 _THREADS = frozenset({"anyio.to_thread", "asyncio.threads", "asgiref.sync"})
@@ -89,7 +89,7 @@ def in_wsgi_bridge(request_id: str) -> bool:
 
 def _belongs(frame: FrameType, request_id: str) -> bool:
     scope = frame.f_locals.get("scope")
-    return isinstance(scope, dict) and scope.get(MARK) == request_id
+    return isinstance(scope, dict) and scope.get(SCOPE_KEY) == request_id
 
 
 def _frames(awaitable: Any) -> Iterator[FrameType]:

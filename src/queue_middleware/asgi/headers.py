@@ -8,7 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from queue_middleware.jobs.models import Headers
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 from .proxy_headers import is_set_by_proxies
 
@@ -29,7 +29,7 @@ _NOT_REPLAYED = (
 """What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
 _NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
 
-LARGEST_BLOCK = 32 * 1024
+MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task gives to its call."""
 
 _REPLAYED, _SAID, _CONNECTION = 1, 2, 4
@@ -42,14 +42,14 @@ _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
-class RequestHeaders(Value, frozen=True):
+class RequestHeaders(Struct, frozen=True):
     """What the headers of a submission come to, read once."""
 
     replayed: Headers
     """Those that the application will see."""
     values: bytes
     """All values of those in one text to search in."""
-    said: Mapping[bytes, bytes]
+    fal_headers: Mapping[bytes, bytes]
     """`x-fal-*`: what is said to us. Of one that is repeated the last counts."""
     size: int
     """Bytes of all of them, with what stands between them on the wire."""

@@ -61,7 +61,7 @@ class ProxyHeaders:
         """Whether a task may not set this header. `name` in lower case."""
         return (self._is_of_client(name) or _is_of_target(name)) and not self._is_allowed(name)
 
-    def sets(self, name: bytes) -> bool:
+    def is_set_by_proxies(self, name: bytes) -> bool:
         """Whether a proxy sets this header, allowed to tasks or not. `name` in lower case."""
         return self._is_of_client(name) or _is_of_target(name)
 
@@ -93,4 +93,4 @@ def _is_of_target(name: bytes) -> bool:
 @lru_cache(maxsize=512)
 def is_set_by_proxies(name: bytes) -> bool:
     """Whether the table has this name, in lower case."""
-    return _STANDARD.sets(name)
+    return _STANDARD.is_set_by_proxies(name)

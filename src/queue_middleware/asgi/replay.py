@@ -12,24 +12,24 @@ from typing import Any, Protocol
 
 from starlette.types import Message
 
-from queue_middleware.jobs.models import PART, ErrorType, Failure, Headers, StoredRequest, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, Headers, StoredRequest, StoredResponse
 
 from .headers import declared_length, kept_headers
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
 """Any ASGI application, whatever names its author gives to the three types."""
 
-FLUSH = PART
+FLUSH_SIZE = CHUNK_SIZE
 """Bytes of a streamed answer that are kept in memory before they are stored."""
 
 _WITHOUT_BODY = frozenset({204, 304})
 
 
-class AnswerTooLarge(Exception):
+class ResponseTooLarge(Exception):
     """Raised out of `send` when the answer outgrows its limit; the application is meant to unwind."""
 
 
-class NoAnswer(Exception):
+class NoResponse(Exception):
     """Raised by what is called in the application's place: there is no answer, and this is why."""
 
     def __init__(self, failure: Failure) -> None:
@@ -54,8 +54,8 @@ class Replay:
     """
 
     # What most calls never change lies in the class: one is made for every request.
-    complete = False
-    silenced = False
+    is_complete = False
+    is_disconnected = False
     _ended: asyncio.Event | None = None
     _storing: asyncio.Lock | None = None
     _status: int | None = None
@@ -72,7 +72,7 @@ class Replay:
         self._owner = owner
         self._pieces: list[bytes] = []
 
-    def hide(self, secret: str) -> None:
+    def redact(self, secret: str) -> None:
         """Of an ASCII text that is a secret nothing is kept of the answer but as many asterisks, wherever it stands."""
         self._secret = secret.encode("ascii")
 
@@ -81,7 +81,7 @@ class Replay:
 
     def disconnect(self) -> None:
         """Tell the application that its client has gone, and listen to it no longer."""
-        self.silenced = True
+        self.is_disconnected = True
         self._over()
 
     async def receive(self) -> Message:
@@ -89,7 +89,7 @@ class Replay:
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
-        if not (self.complete or self.silenced):
+        if not (self.is_complete or self.is_disconnected):
             # Made here and not at the start: most applications never ask a second time.
             self._ended = self._ended or asyncio.Event()
             await self._ended.wait()
@@ -97,7 +97,7 @@ class Replay:
 
     async def send(self, message: Message) -> None:
         """Take one message. Like a server's, it does not wait for the last one to arrive."""
-        if self.complete or self.silenced:
+        if self.is_complete or self.is_disconnected:
             return  # drained: a thread that still produces must never block on us
         kind = message["type"]
         if kind == "http.response.start":
@@ -107,16 +107,16 @@ class Replay:
         elif kind == "http.response.body":
             outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
             more = message.get("more_body", False)
-            if outcome is None and self._held >= (FLUSH if more else FLUSH + 1):
+            if outcome is None and self._held >= (FLUSH_SIZE if more else FLUSH_SIZE + 1):
                 await self._store_parts()
             if outcome is None and not more:
                 outcome = self._answer()
             if outcome is not None:
-                self.complete = True
+                self.is_complete = True
                 self._notify_owner(outcome)
                 self._over()
                 if more:
-                    raise AnswerTooLarge
+                    raise ResponseTooLarge
 
     def _notify_owner(self, outcome: StoredResponse | Failure) -> None:
         # Not in `send`: the traceback of what is raised there would keep the owner.
@@ -153,23 +153,23 @@ class Replay:
         async with self._storing:
             data, taken = self._hidden(b"".join(self._pieces)), len(self._pieces)
             # Of a secret that ends in the next piece the beginning is not to be stored.
-            least = FLUSH if self._secret is None else FLUSH + len(self._secret)
-            while len(data) > least and not self.complete:
+            least = FLUSH_SIZE if self._secret is None else FLUSH_SIZE + len(self._secret)
+            while len(data) > least and not self.is_complete:
                 if (owner := self._owner()) is not None:
-                    await owner.store_part(self._parts, data[:FLUSH])
+                    await owner.store_part(self._parts, data[:FLUSH_SIZE])
                 self._parts += 1
-                data = data[FLUSH:]
+                data = data[FLUSH_SIZE:]
                 # At once: the application's own time limit may end the next wait.
                 self._pieces[:taken], taken = [data], 1
-                self._held -= FLUSH
+                self._held -= FLUSH_SIZE
 
     def _over(self) -> None:
         if self._ended is not None:
             self._ended.set()
 
-    def unfinished(self, error: BaseException | None) -> Failure:
+    def failure_of_unfinished_call(self, error: BaseException | None) -> Failure:
         """What an attempt is worth whose call ended before its answer was complete."""
-        if isinstance(error, NoAnswer):
+        if isinstance(error, NoResponse):
             return error.failure
         if error is not None and self._status is None:
             return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the application raised {type(error).__name__}")

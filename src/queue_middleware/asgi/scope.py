@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote_to_bytes
 
 from queue_middleware.jobs.models import StoredRequest
 
-MARK = "queue_middleware.request_id"
+SCOPE_KEY = "queue_middleware.request_id"
 """Key in the scope of a replay. A header could be forged."""
 
 
@@ -33,7 +33,7 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
         "headers": headers,
         "client": request.client,
         "server": request.server,
-        MARK: request_id,
+        SCOPE_KEY: request_id,
     }
     if request.mount is not None:
         request.mount.restore(scope)

@@ -6,15 +6,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from .models import StoredResponse
 
-ReadPart = Callable[[int, int], Awaitable[bytes]]
+ReadChunk = Callable[[int, int], Awaitable[bytes]]
 """Reads chunk number (from 0) of the response to the job with this key, as `Store.output` does."""
 
 
-async def pieces_of(read: ReadPart, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
+async def iter_chunks(read: ReadChunk, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
     """The body of a response, at most `models.PART` bytes and the length of a callback id at a time.
 
     Raises `UnknownRequest` when retention has deleted it meanwhile.
     """
-    for number in range(response.parts):
+    for number in range(response.chunks):
         yield await read(key, number)
     yield response.body

@@ -8,10 +8,10 @@ import msgspec
 
 from .models import JobState
 from .outcomes import Outcome
-from .struct import Value
+from .struct import Struct
 
 
-class Counts(Value, frozen=True):
+class QueueCounts(Struct, frozen=True):
     """How many jobs, deliveries and receivers are in each state; states without any are left out."""
 
     jobs: Mapping[JobState, int]

@@ -15,13 +15,13 @@ SEQUENCE_BITS = 15
 _UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}", re.IGNORECASE)
 
 
-def format_request_id(key: int, tail: bytes) -> str:
-    """The public id of the job with this key. `tail` is what `make_tail` returned when the job was created."""
-    text = f"{key >> SEQUENCE_BITS:012x}{tail.hex()}"
+def format_request_id(key: int, random_part: bytes) -> str:
+    """The public id of the job with this key. `random_part` is what `make_random_part` returned when the job was created."""
+    text = f"{key >> SEQUENCE_BITS:012x}{random_part.hex()}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def make_tail(random: bytes) -> bytes:
+def make_random_part(random: bytes) -> bytes:
     """The part of an id after the time: ten random bytes with version and variant set, so that 74 bits stay random."""
     return bytes((0x70 | random[0] & 0x0F, random[1], 0x80 | random[2] & 0x3F)) + random[3:10]
 

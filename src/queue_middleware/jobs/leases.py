@@ -12,7 +12,7 @@ class Holder(StrEnum):
 
     ITSELF = "itself"
     """The checking process itself, which still works on the claim."""
-    DEAD = "dead"
+    EXITED = "dead"
     """A process that has certainly exited: the kernel released its liveness lock, or it belongs to an earlier boot."""
     OTHER = "other"
     """Another process, or the checking process if it no longer knows the claim."""
@@ -21,7 +21,7 @@ class Holder(StrEnum):
 IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
     # (holder, is the lease over?, has the database been available long enough?)
     **{(Holder.ITSELF, over, calm): False for over in (False, True) for calm in (False, True)},
-    **{(Holder.DEAD, over, calm): True for over in (False, True) for calm in (False, True)},
+    **{(Holder.EXITED, over, calm): True for over in (False, True) for calm in (False, True)},
     (Holder.OTHER, False, False): False,
     (Holder.OTHER, False, True): False,
     (Holder.OTHER, True, False): False,
@@ -39,7 +39,7 @@ IS_LOST: dict[tuple[Holder, bool, bool], bool] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Pulse:
+class DatabaseUptime:
     """Since when the database has been available to a process without a gap. Milliseconds on the boot clock.
 
     A process commits every quarter of a lease, even if it has nothing to renew. A longer gap means that the database was not
@@ -49,20 +49,20 @@ class Pulse:
 
     at: int
     """The time of the last commit."""
-    calm_from: int
+    stable_from: int
 
     @classmethod
     def begin(cls, now: int, lease: int) -> Self:
         """The value at the start of a process."""
         return cls(now, now + lease)
 
-    def beat(self, now: int, lease: int) -> Self:
+    def after_commit(self, now: int, lease: int) -> Self:
         """The value after a commit."""
-        return replace(self, at=now, calm_from=now + lease if self._is_late(now, lease) else self.calm_from)
+        return replace(self, at=now, stable_from=now + lease if self._is_late(now, lease) else self.stable_from)
 
-    def is_calm(self, now: int, lease: int) -> bool:
+    def is_stable(self, now: int, lease: int) -> bool:
         """Whether leases may be checked."""
-        return now >= self.calm_from and not self._is_late(now, lease)
+        return now >= self.stable_from and not self._is_late(now, lease)
 
     def _is_late(self, now: int, lease: int) -> bool:
         # Half a lease: a process that renewed a quarter of a lease before the gap has a quarter left to renew after it.

@@ -9,13 +9,13 @@ from enum import StrEnum
 import msgspec
 
 from .models import Progress
-from .outcomes import Loss
-from .struct import Value
+from .outcomes import LossReason
+from .struct import Struct
 
-MESSAGE = 8 * 1024
+MAX_MESSAGE_LENGTH = 8 * 1024
 """Characters of one line, traceback included; the middle of a longer one is left out."""
-LABELS = 16
-LABEL = 256
+MAX_LABELS = 16
+MAX_LABEL_LENGTH = 256
 """Characters of one label, and of the name of a stage."""
 
 
@@ -30,7 +30,7 @@ class LogLevel(StrEnum):
     DEBUG = "DEBUG"
 
 
-class LogLine(Value, frozen=True):
+class LogLine(Struct, frozen=True):
     """One thing that was said while a request was worked on."""
 
     at: int
@@ -44,7 +44,7 @@ class LogLine(Value, frozen=True):
     """1 for the first line of the request, and rising over all its attempts; given by the store."""
 
 
-LEVELS: dict[str, LogLevel] = {
+LEVELS_BY_NAME: dict[str, LogLevel] = {
     **{level.value: level for level in LogLevel},
     "WARNING": LogLevel.WARN,
     "CRITICAL": LogLevel.ERROR,
@@ -61,14 +61,14 @@ def now() -> int:
 def read_level(level: str | int) -> LogLevel:
     """The level for a name of `LEVELS`, in any case, or for a number of `logging`. Raises `ValueError`."""
     if isinstance(level, int):
-        return level_of(level)
-    known = LEVELS.get(level.upper()) if isinstance(level, str) else None
+        return level_for_number(level)
+    known = LEVELS_BY_NAME.get(level.upper()) if isinstance(level, str) else None
     if known is None:
-        raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS)}")
+        raise ValueError(f"level is {level!r}; it must be one of {', '.join(LEVELS_BY_NAME)}")
     return known
 
 
-def level_of(number: int) -> LogLevel:
+def level_for_number(number: int) -> LogLevel:
     """Return fal's level for a number of `logging`, where 20 is INFO."""
     if number >= 30:
         return LogLevel.ERROR if number >= 40 else LogLevel.WARN
@@ -77,8 +77,12 @@ def level_of(number: int) -> LogLevel:
 
 def make_line(at: int, level: LogLevel, message: object, labels: Mapping[str, object]) -> LogLine:
     """A line that can be stored. Never raises, whatever the texts of the objects do."""
-    few = {clean(name, LABEL): clean(value, LABEL) for name, value in list(labels.items())[:LABELS]} if labels else {}
-    return LogLine(at, level, clean(message, MESSAGE), few)
+    few = (
+        {to_text(name, MAX_LABEL_LENGTH): to_text(value, MAX_LABEL_LENGTH) for name, value in list(labels.items())[:MAX_LABELS]}
+        if labels
+        else {}
+    )
+    return LogLine(at, level, to_text(message, MAX_MESSAGE_LENGTH), few)
 
 
 def progress_line(at: int, progress: Progress) -> LogLine:
@@ -93,21 +97,21 @@ def dropped_line(at: int, dropped: int, lines: int, size: int) -> LogLine:
     return LogLine(at, LogLevel.WARN, message)
 
 
-LOSSES: dict[Loss, str] = {
-    Loss.PROCESS_DIED: "was lost: the process that ran it died",
-    Loss.LEASE_EXPIRED: "was lost: the process that ran it did not answer",
-    Loss.EXIT: "ended the process that ran it",
+LOSSES: dict[LossReason, str] = {
+    LossReason.PROCESS_DIED: "was lost: the process that ran it died",
+    LossReason.LEASE_EXPIRED: "was lost: the process that ran it did not answer",
+    LossReason.EXIT: "ended the process that ran it",
 }
 
 
-def loss_line(at: int, attempt: int, most: int, loss: Loss, delay: float) -> LogLine:
+def loss_line(at: int, attempt: int, most: int, loss: LossReason, delay: float) -> LogLine:
     """The line for a request that lost its process and is retried; `at` in milliseconds, `delay` in seconds."""
     return _again_line(at, attempt, f"attempt {attempt} of {most} {LOSSES[loss]}; next attempt in {_seconds(delay)} or later")
 
 
 def retry_line(at: int, attempt: int, most: int, reason: str, delay: float) -> LogLine:
     """The line for a failed attempt that is retried; `at` in milliseconds, `delay` in seconds."""
-    reason = clean(reason, LABEL)
+    reason = to_text(reason, MAX_LABEL_LENGTH)
     return _again_line(at, attempt, f"attempt {attempt} of {most} {reason}; next attempt in {_seconds(delay)}")
 
 
@@ -127,12 +131,12 @@ def _seconds(delay: float) -> str:
     return f"{delay:.0f} s" if delay >= 10 else f"{delay:.1f}".removesuffix(".0") + " s"
 
 
-def size_of(line: LogLine) -> int:
+def line_size(line: LogLine) -> int:
     """Bytes of the message and of all labels."""
     return _bytes(line.message) + sum([_bytes(name) + _bytes(value) for name, value in line.labels.items()])
 
 
-def clean(value: object, most: int) -> str:
+def to_text(value: object, most: int) -> str:
     """The text of `value` as valid Unicode: at most `most` characters, and a remark about those that are left out."""
     try:
         # Plain: the text of a subclass of str may be itself (Django's SafeString), which cannot be stored.

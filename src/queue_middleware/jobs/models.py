@@ -8,7 +8,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from .mount import Mount
-from .struct import Value
+from .struct import Struct
 from .task_spec import Backoff, Task
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -21,7 +21,7 @@ class JobState(StrEnum):
     QUEUED = "queued"
     DELAYED = "delayed"
     RUNNING = "running"
-    WAITING = "awaiting"
+    AWAITING = "awaiting"
     """The call was answered and an external service is at work: a callback, a signal or a poll ends the job."""
     COMPLETED = "completed"
     FAILED = "failed"
@@ -68,7 +68,7 @@ class ErrorType(StrEnum):
     """The external service reported a failure."""
 
 
-class StoredRequest(Value, frozen=True):
+class StoredRequest(Struct, frozen=True):
     """An HTTP request as it is replayed: only what the application may see."""
 
     method: str
@@ -85,7 +85,7 @@ class StoredRequest(Value, frozen=True):
     mount: Mount | None = None
 
 
-class RetryPolicy(Value, frozen=True):
+class RetryPolicy(Struct, frozen=True):
     """How many attempts a request may have."""
 
     max_attempts: int
@@ -96,16 +96,16 @@ class RetryPolicy(Value, frozen=True):
     """If set, AsyncQueue's rules decide what is repeated; otherwise fal's."""
 
 
-OWNED = "id:"
+IDENTITY_PREFIX = "id:"
 """Prefix of a submitter identity in `NewJob.client`, which distinguishes it from a network address."""
 
 
 def identity_of(client: str) -> str | None:
     """The submitter identity in `NewJob.client`; None if the value is a network address."""
-    return client[len(OWNED) :] if client.startswith(OWNED) else None
+    return client[len(IDENTITY_PREFIX) :] if client.startswith(IDENTITY_PREFIX) else None
 
 
-class NewJob(Value, frozen=True):
+class NewJob(Struct, frozen=True):
     """A validated submission, ready to be stored."""
 
     request: StoredRequest
@@ -127,7 +127,7 @@ class NewJob(Value, frozen=True):
     """What the webhook reports besides the final state."""
 
 
-class Claim(Value, frozen=True):
+class Claim(Struct, frozen=True):
     """The right to run one attempt of a job. Every write of the attempt names the token."""
 
     key: int
@@ -142,7 +142,7 @@ class Claim(Value, frozen=True):
     task: Task | None = None
 
 
-class Receipt(Value, frozen=True):
+class SubmitResult(Struct, frozen=True):
     """What the store returns for a submission."""
 
     request_id: str
@@ -152,32 +152,32 @@ class Receipt(Value, frozen=True):
     """Set if the job was started in the same transaction."""
 
 
-PART = 256 * 1024
+CHUNK_SIZE = 256 * 1024
 """Bytes of each chunk of a stored response except the last."""
 
 
-class StoredResponse(Value, frozen=True):
+class StoredResponse(Struct, frozen=True):
     """A response of the application. `chunks` counts the chunks stored before `body`, which is the last one."""
 
     status: int
     headers: Headers
     body: bytes
-    parts: int = 0
+    chunks: int = 0
 
     @property
     def size(self) -> int:
         """Bytes of the whole body."""
-        return self.parts * PART + len(self.body)
+        return self.chunks * CHUNK_SIZE + len(self.body)
 
 
-class Failure(Value, frozen=True):
+class Failure(Struct, frozen=True):
     """The outcome of a request that ended without a response of the application."""
 
     error_type: ErrorType
     detail: str
 
 
-class Progress(Value, frozen=True):
+class Progress(Struct, frozen=True):
     """Progress as the handler reports it."""
 
     fraction: float
@@ -185,7 +185,7 @@ class Progress(Value, frozen=True):
     stage: str | None = None
 
 
-class Job(Value, frozen=True):
+class Job(Struct, frozen=True):
     """A job as its submitter may see it."""
 
     key: int
@@ -212,16 +212,16 @@ class Job(Value, frozen=True):
         return identity_of(self.client)
 
 
-class Glance(Value, frozen=True):
+class JobSnapshot(Struct, frozen=True):
     """The state of a job for a status stream."""
 
     job: Job
     """Without a position unless one was requested."""
-    lines: int
+    last_line: int
     """The number of its last log line; 0 without log lines."""
 
 
-class Result(Value, frozen=True):
+class JobResult(Struct, frozen=True):
     """A finished job with its response, which is None if the job ended in `job.failure`."""
 
     job: Job
@@ -230,15 +230,15 @@ class Result(Value, frozen=True):
     """Whether the response came from an external service. Set only when a single result is requested."""
 
 
-class Cancelled(StrEnum):
+class CancelOutcome(StrEnum):
     """What a cancellation found: a job that it ended at once, one that is running, or one that had finished."""
 
-    WAITING = "waiting"
+    CANCELLED = "waiting"
     RUNNING = "running"
     FINISHED = "finished"
 
 
-class Rescue(Value, frozen=True):
+class RescuedJob(Struct, frozen=True):
     """The new state of a job whose worker was lost or whose time limit passed."""
 
     request_id: str

@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 from uuid import UUID
 
-from .struct import Value
+from .struct import Struct
 
 PROCESS_KEYS = ("app", "router", "endpoint")
 """`Request.app`, `Request.url_for`. The queue's own application sets them again where it is a framework's."""
 
 
-class Mount(Value, frozen=True):
+class Mount(Struct, frozen=True):
     """What a mount added to the scope of one request."""
 
     app_root_path: str | None

@@ -22,7 +22,7 @@ class Outcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Loss(StrEnum):
+class LossReason(StrEnum):
     """How a job lost the process that ran it."""
 
     PROCESS_DIED = "process_died"
@@ -33,18 +33,18 @@ class Loss(StrEnum):
 
 CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "worker lost: the process that ran this request died or hung")
-STOPPED_TOO_OFTEN = Failure(
+RELEASED_TOO_OFTEN = Failure(
     ErrorType.RUNNER_DISCONNECTED, "the process that ran this request was ended again and again soon after its start"
 )
 OVERDUE = Failure(ErrorType.START_TIMEOUT, "the request did not start before its deadline")
-UNANSWERED = Failure(ErrorType.WAIT_TIMEOUT, "the external service sent no result in time")
+WAIT_TIMED_OUT = Failure(ErrorType.WAIT_TIMEOUT, "the external service sent no result in time")
 UNREADABLE = Failure(ErrorType.RUNNER_SERVER_ERROR, "the stored request cannot be read by this release")
 
-LARGE = 10_000
+LARGE_RESPONSE_BYTES = 10_000
 """Bytes from which a response counts as large."""
-SHORT = 3_600_000
+UNSTORED_RESPONSE_TTL_MS = 3_600_000
 """Milliseconds for which a response that is not to be stored can be fetched (docs/reference/protocols/fal.md, section 5)."""
-SHORT_IF_LARGE = 360_000
+LARGE_UNSTORED_RESPONSE_TTL_MS = 360_000
 """The same for a large response, in milliseconds."""
 
 

@@ -18,11 +18,11 @@ class JobEvent(StrEnum):
     FAIL = "fail"
     RETRY = "retry"
     RELEASE = "release"
-    LOSE = "lose"
+    RESCUE = "lose"
     DUE = "due"
     EXPIRE = "expire"
     CANCEL = "cancel"
-    WAIT = "wait"
+    AWAIT = "wait"
     """The call was answered, and an external service continues the work."""
     RESOLVE = "resolve"
     """The external service has finished."""
@@ -32,7 +32,7 @@ class JobEvent(StrEnum):
     """No callback, signal or poll ended the wait in time."""
 
 
-JOB: dict[tuple[JobState, JobEvent], JobState] = {
+JOB_TRANSITIONS: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.QUEUED, JobEvent.CLAIM): JobState.RUNNING,
     (JobState.QUEUED, JobEvent.EXPIRE): JobState.FAILED,
     (JobState.QUEUED, JobEvent.CANCEL): JobState.CANCELLED,
@@ -43,14 +43,14 @@ JOB: dict[tuple[JobState, JobEvent], JobState] = {
     (JobState.RUNNING, JobEvent.FAIL): JobState.FAILED,
     (JobState.RUNNING, JobEvent.RETRY): JobState.DELAYED,
     (JobState.RUNNING, JobEvent.RELEASE): JobState.QUEUED,
-    (JobState.RUNNING, JobEvent.LOSE): JobState.DELAYED,
+    (JobState.RUNNING, JobEvent.RESCUE): JobState.DELAYED,
     # Cancelling a running job only sets a flag; the attempt ends itself, and then the job is cancelled.
     (JobState.RUNNING, JobEvent.CANCEL): JobState.CANCELLED,
-    (JobState.RUNNING, JobEvent.WAIT): JobState.WAITING,
-    (JobState.WAITING, JobEvent.RESOLVE): JobState.COMPLETED,
-    (JobState.WAITING, JobEvent.REJECT): JobState.FAILED,
-    (JobState.WAITING, JobEvent.TIME_OUT): JobState.FAILED,
-    (JobState.WAITING, JobEvent.CANCEL): JobState.CANCELLED,
+    (JobState.RUNNING, JobEvent.AWAIT): JobState.AWAITING,
+    (JobState.AWAITING, JobEvent.RESOLVE): JobState.COMPLETED,
+    (JobState.AWAITING, JobEvent.REJECT): JobState.FAILED,
+    (JobState.AWAITING, JobEvent.TIME_OUT): JobState.FAILED,
+    (JobState.AWAITING, JobEvent.CANCEL): JobState.CANCELLED,
     # The response to the call was lost and the call is to be repeated, but the external service already reports the result.
     # While an attempt runs, such a result is only stored; it takes effect when the attempt has ended.
     (JobState.QUEUED, JobEvent.RESOLVE): JobState.COMPLETED,

@@ -12,12 +12,24 @@ from typing import Protocol
 
 from queue_middleware.errors import QueueError
 
-from .counts import Counts
+from .counts import QueueCounts
 from .log_lines import LogLine
-from .models import Cancelled, Claim, Failure, Glance, Job, NewJob, Progress, Receipt, Rescue, Result, StoredResponse
-from .outcomes import Loss
+from .models import (
+    CancelOutcome,
+    Claim,
+    Failure,
+    Job,
+    JobResult,
+    JobSnapshot,
+    NewJob,
+    Progress,
+    RescuedJob,
+    StoredResponse,
+    SubmitResult,
+)
+from .outcomes import LossReason
 
-Told = Callable[[bool | QueueError], None]
+OnStored = Callable[[bool | QueueError], None]
 """Called in the event loop with the result of a method, or with the error that prevented it."""
 
 
@@ -36,7 +48,7 @@ class Topic(StrEnum):
     """Something of a job that its submitter can read may have changed."""
 
 
-class Store(Protocol):
+class JobStore(Protocol):
     """One process's view of the shared queue, under an owner name that is random for each start."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
@@ -49,7 +61,7 @@ class Store(Protocol):
 
     def submit(
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
+    ) -> Awaitable[SubmitResult]:
         """Store a job. With `start`, and with no job waiting, it is claimed in the same transaction, as `Receipt.claim`.
 
         `begin` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
@@ -62,16 +74,16 @@ class Store(Protocol):
     async def job(self, request_id: str) -> Job:
         """The current state of a job. Raises `UnknownRequest`, or `BadRequest` for a malformed id."""
 
-    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+    async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """The current state of the jobs with these keys, in any order, without those that retention has deleted.
 
         It never returns an earlier state than a previous call of any reading method did.
         """
 
-    async def result(self, request_id: str) -> Result:
+    async def result(self, request_id: str) -> JobResult:
         """An ended job with its response. Raises `StillInProgress` before the end, `UnknownRequest`, `BadRequest`."""
 
-    async def output(self, key: int, number: int) -> bytes:
+    async def response_chunk(self, key: int, number: int) -> bytes:
         """Chunk `number` (from 0) of a streamed response. Raises `UnknownRequest` when retention has deleted it."""
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
@@ -80,7 +92,7 @@ class Store(Protocol):
         Once the job was read as ended they are complete, unless the database failed while the last ones were being stored.
         """
 
-    async def cancel(self, request_id: str) -> Cancelled:
+    async def cancel(self, request_id: str) -> CancelOutcome:
         """End a waiting job at once; mark a running one to be cancelled. Raises `UnknownRequest`, `BadRequest`."""
 
     # --- for the worker
@@ -91,14 +103,14 @@ class Store(Protocol):
     def append(self, claim: Claim, number: int, data: bytes) -> Awaitable[bool]:
         """Store chunk `number` of the response while it is being produced."""
 
-    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """Store the application's response, end the job, and make its webhook due, in one transaction.
 
         Repeated by the same claim it returns True again and changes nothing; the same holds for `fail`. `told` is called in
         the event loop with the result or the error, whether or not the returned awaitable is awaited.
         """
 
-    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End the job without a response; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
@@ -114,7 +126,7 @@ class Store(Protocol):
         charged, and after the last one the job fails. A log line records the hand-back.
         """
 
-    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+    def lose(self, claim: Claim, loss: LossReason) -> Awaitable[RescuedJob | None]:
         """The attempt ends this process: treat it as `rescue` would. None when the claim is no longer held."""
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
@@ -123,7 +135,7 @@ class Store(Protocol):
         Lines are numbered after the stored ones. The claim that ended the job may still add its last lines.
         """
 
-    async def held(self) -> Mapping[tuple[int, int], bool]:
+    async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """All jobs that this owner runs: key and token → whether the job is to be cancelled."""
 
     def renew(self, tokens: Collection[int]) -> int:
@@ -136,7 +148,7 @@ class Store(Protocol):
 
     # --- for maintenance
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
         """Take over the jobs of lost workers, and their deliveries and polls.
 
         `running` are the tokens that this process works on; they are renewed first, in the same transaction.
@@ -148,7 +160,7 @@ class Store(Protocol):
         each suspect gives the reason for its wait.
         """
 
-    async def expire(self) -> list[Rescue]:
+    async def expire(self) -> list[RescuedJob]:
         """Fail waiting jobs whose start deadline has passed, some hundreds per call; an empty list when none are left."""
 
     async def prune(self, limit: int) -> int:
@@ -162,7 +174,7 @@ class Store(Protocol):
         deleted too.
         """
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> QueueCounts:
         """How many jobs, deliveries and receivers are in each state, and how the stored jobs ended. Reads no ended job."""
 
     # --- for loops

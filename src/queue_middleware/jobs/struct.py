@@ -11,15 +11,14 @@ import msgspec
 
 _PRIVATE = frozenset(
     {
-        "answer", "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query",
-        "response_body", "result_url", "result_url_template", "said", "salt", "secret", "stage", "target", "url",
-        "url_template", "values", "webhook",
+        "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query",
+        "response_body", "result_url_template", "salt", "stage", "target", "url", "url_template", "values", "webhook",
     }
 )  # fmt: skip
 """Fields with data that a client, a provider or an application has sent, and URLs, whose query may contain a key."""
 
 
-class Value(msgspec.Struct, frozen=True, gc=False):
+class Struct(msgspec.Struct, frozen=True, gc=False):
     """A frozen value. `replace` makes a changed copy. Values cannot be part of a cycle, so the garbage collector skips them.
 
     The repr hides private fields, because reprs end up in logs: of observers, of asyncio in debug mode, of errors.

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from .struct import Value
+from .struct import Struct
 
 
 class Backoff(StrEnum):
@@ -16,11 +16,11 @@ class Backoff(StrEnum):
     LINEAR = "linear"
 
 
-Word = str | bool | int | float
+StatusValue = str | bool | int | float
 """A status as it may appear in JSON."""
 
 
-class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True):
+class PollConfig(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """How an external service is polled, and how its responses are read (docs/reference/protocols/asyncqueue.md).
 
     Statuses are compared case-insensitively.
@@ -30,9 +30,9 @@ class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True)
     """The URL to poll; may contain `{startResult.body.<path>}`, and may be relative to the `targetUrl`."""
     status_path: str
     """Dotted path of the status in the response; if empty, the HTTP status is the status."""
-    done_values: tuple[Word, ...]
-    fail_values: tuple[Word, ...]
-    running_values: tuple[Word, ...] = ()
+    done_values: tuple[StatusValue, ...]
+    fail_values: tuple[StatusValue, ...]
+    running_values: tuple[StatusValue, ...] = ()
     """If not empty, any other status, or none, means done; if empty, it means not yet done."""
     interval: float = 5.0
     """Seconds between two polls; `Retry-After` of a response takes precedence."""
@@ -52,12 +52,12 @@ class PollConfig(Value, frozen=True, rename="camel", forbid_unknown_fields=True)
     """Whether the headers of the task, except those about its body, are sent to the host of the `targetUrl`."""
 
 
-class TaskSpec(Value, frozen=True):
+class TaskSpec(Struct, frozen=True):
     """What was requested beyond a plain submission (docs/reference/protocols/asyncqueue.md, "Tasks"). It never changes."""
 
-    base: str
+    base_url: str
     """URL of the queue's prefix as the submitter reached it; callback URLs begin with it."""
-    wait: float
+    wait_timeout: float
     """Seconds for which the job waits for the external service."""
     callback: bool = False
     """The request contains the placeholder of the callback URL."""
@@ -65,7 +65,7 @@ class TaskSpec(Value, frozen=True):
     target: str = ""
     """As the submitter wrote it, `https://…` or `/…`; empty for a plain submission that awaits a callback."""
     method: str = ""
-    outside: bool = False
+    is_external: bool = False
     """The target is another host and not the wrapped application."""
     timeout: float | None = None
     """Seconds for one attempt; None for the queue's `request_timeout`."""
@@ -74,15 +74,15 @@ class TaskSpec(Value, frozen=True):
     poll: PollConfig | None = None
 
 
-class Task(Value, frozen=True):
+class Task(Struct, frozen=True):
     """What is stored beside a job that may await an external service. It contains only hashes of its two secret ids."""
 
     spec: TaskSpec
     salt: bytes
     """16 random bytes from which the ids are derived."""
-    callback: bytes
+    callback_hash: bytes
     """SHA-256 of the callback id."""
-    signal: bytes | None = None
+    signal_hash: bytes | None = None
     """SHA-256 of the signal token, if there is one."""
-    listed: bool = False
+    is_listed: bool = False
     """Whether the job was created as a task, so that the routes of tasks show it."""

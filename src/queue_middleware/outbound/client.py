@@ -21,11 +21,11 @@ from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefus
 from queue_middleware.jobs.models import Headers
 from queue_middleware.syntax.urls import encode_url, request_target
 
-from .connector import Connect, Dialler, Origin, Resolver, connect
+from .connector import Connect, Connector, Origin, Resolver, connect
 from .guard import WEBHOOK, Guard, parse_url
-from .http11 import Arrivals, Broken, Connection, Stream
+from .http11 import Connection, ConnectionClosed, ResponseBody, StreamBody
 from .pool import ConnectionPool
-from .resolver import Names
+from .resolver import ThreadedResolver
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ OnShortage = Callable[[OutboundShortage, float], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A response.
 
     `body` is its first KiB, for the operator only: shown to a submitter, it would disclose what this network can reach.
@@ -51,7 +51,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class StreamingResponse:
     """A response that is still arriving. `chunks` raises `OutboundError` if the body ends early."""
 
     status: int
@@ -59,7 +59,7 @@ class Opened:
     chunks: AsyncIterator[bytes]
 
 
-class Outbound:
+class HTTPClient:
     """`async with Outbound(guard, timeout) as client:`, then `post` or `open`.
 
     `timeout` is in seconds and covers a whole call, at most `CONNECT_TIMEOUT` of it resolving and connecting. Connections to
@@ -91,8 +91,8 @@ class Outbound:
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         self._pool = ConnectionPool()
-        resolver = self._resolver or Names().resolve
-        self._connector = Dialler(self._guard, resolver, self._connect_to, self._ssl_context, self._timeout)
+        resolver = self._resolver or ThreadedResolver().resolve
+        self._connector = Connector(self._guard, resolver, self._connect_to, self._ssl_context, self._timeout)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -100,7 +100,7 @@ class Outbound:
         if pool is not None:
             pool.close()
 
-    async def post(self, url: str, headers: Headers, body: bytes | Stream) -> Answer:
+    async def post(self, url: str, headers: Headers, body: bytes | StreamBody) -> Response:
         """Send a POST and return the response whatever its status is, a redirect included.
 
         Raises `OutboundRefused` if the guard refuses the URL, `OutboundUnreached` if no connection was made, `OutboundBusy` if
@@ -114,9 +114,9 @@ class Outbound:
         with _translate_errors(self._timeout):
             async with asyncio.timeout(self._timeout) as limit:
                 connection, (status, received) = await self._exchange(pool, origin, lambda over: over.send(request, body))
-        if not connection.is_over:
+        if not connection.is_complete:
             await self._wait_for_rest(connection, limit.when() or 0.0)
-        response = Answer(status, received, bytes(connection.kept))
+        response = Response(status, received, bytes(connection.body_prefix))
         pool.give_back(connection, origin)
         return response
 
@@ -128,7 +128,7 @@ class Outbound:
     async def _wait_for_rest(self, connection: Connection, deadline: float) -> None:
         try:
             async with asyncio.timeout_at(min(deadline, self._loop.time() + _REST_TIMEOUT)):
-                await connection.over()
+                await connection.wait_complete()
         except TimeoutError:
             return  # the status is what counts
         except BaseException:
@@ -136,32 +136,32 @@ class Outbound:
             raise
 
     @asynccontextmanager
-    async def open(
-        self, method: str, url: str, headers: Headers, body: bytes, timeout: float, noun: str = "the URL"
-    ) -> AsyncIterator[Opened]:
+    async def stream(
+        self, method: str, url: str, headers: Headers, body: bytes, timeout: float, field: str = "the URL"
+    ) -> AsyncIterator[StreamingResponse]:
         """Send a request and yield the response while it arrives. The caller limits how much it reads, and for how long.
 
         `timeout` is in seconds until the headers have arrived. Raises `OutboundRefused` and `OutboundError` as `post` does;
         their messages name the URL by `noun`.
         """
         pool = self._open_pool()
-        origin, host, target = self._target(url, noun)
+        origin, host, target = self._target(url, field)
         has_body = bool(body) or method in ("POST", "PUT", "PATCH")
         own = (b"host", host), *([(b"content-length", b"%d" % len(body))] if has_body else ())
         request = h11.Request(method=method, target=target, headers=[*own, *headers])
 
-        async def send(over: Connection) -> tuple[Arrivals, int, Headers]:
-            return over.fetch_all(), *await over.send(request, body)
+        async def send(over: Connection) -> tuple[ResponseBody, int, Headers]:
+            return over.stream_response(), *await over.send(request, body)
 
         with _translate_errors(timeout):
             async with asyncio.timeout(timeout):
                 connection, (received, status, response_headers) = await self._exchange(pool, origin, send)
         try:
-            yield Opened(status, response_headers, _chunks(received))
+            yield StreamingResponse(status, response_headers, _chunks(received))
         except BaseException:
             connection.abort()
             raise
-        if received.is_whole:
+        if received.is_complete:
             pool.give_back(connection, origin)
         else:
             connection.abort()
@@ -185,9 +185,9 @@ class Outbound:
             connection = pool.take(origin) or await self._connect(origin)
             try:
                 return connection, await send(connection)
-            except Broken as broken:
+            except ConnectionClosed as broken:
                 connection.abort()
-                if connection.used == 1 or not broken.untouched:
+                if connection.exchanges == 1 or not broken.untouched:
                     raise
             except BaseException:
                 connection.abort()
@@ -195,7 +195,7 @@ class Outbound:
 
     async def _connect(self, origin: Origin) -> Connection:
         try:
-            return await self._connector.dial(origin)
+            return await self._connector.connect(origin)
         except OutboundShortage as shortage:
             now = self._loop.time()
             if now >= self._next_report:
@@ -204,11 +204,11 @@ class Outbound:
             raise
 
 
-async def _chunks(body: Arrivals) -> AsyncIterator[bytes]:
+async def _chunks(body: ResponseBody) -> AsyncIterator[bytes]:
     try:
         async for chunk in body.chunks():
             yield chunk
-    except Broken:
+    except ConnectionClosed:
         raise OutboundError("the connection ended in the middle of the response") from None
 
 
@@ -219,5 +219,5 @@ def _translate_errors(timeout: float) -> Iterator[None]:
         yield
     except TimeoutError:
         raise OutboundError(f"no response within {timeout:g} s") from None
-    except Broken as broken:
+    except ConnectionClosed as broken:
         raise OutboundError(str(broken)) from broken

@@ -14,9 +14,9 @@ from functools import cache
 
 import httpx
 
-from queue_middleware.background import aside
+from queue_middleware.background import run_in_thread
 from queue_middleware.errors import OutboundShortage, OutboundUnreached
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 from .guard import Guard
 from .http11 import Connection
@@ -30,7 +30,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 """Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
 
 
-class Origin(Value, frozen=True):
+class Origin(Struct, frozen=True):
     """Where a connection leads. With `tls` it is encrypted, and the certificate is that of `host`."""
 
     tls: bool
@@ -57,13 +57,13 @@ def _public_trust() -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=False)
 
 
-def public_trust() -> ssl.SSLContext:
+def default_ssl_context() -> ssl.SSLContext:
     """Whom we trust without a context of one's own. Blocking the first time, for the tenth of a second that reading takes."""
     with _READING:  # several may be the first, and one reading is enough
         return _public_trust()
 
 
-class Dialler:
+class Connector:
     """`timeout` is seconds for finding and reaching a host, where that is less than `CONNECT_TIMEOUT`.
 
     Without a `context`, `public_trust` is asked when the first connection needs it: a queue that calls nobody starts without.
@@ -79,7 +79,7 @@ class Dialler:
         self._timeout = min(CONNECT_TIMEOUT, timeout)
         self._loop = asyncio.get_running_loop()
 
-    async def dial(self, origin: Origin) -> Connection:
+    async def connect(self, origin: Origin) -> Connection:
         """Resolve once, check every address, connect to a checked one.
 
         Raises `OutboundUnreached`, `OutboundRefused`, and `OutboundBusy` where it is not for the other side to do better.
@@ -116,7 +116,7 @@ class Dialler:
     async def _trust(self) -> ssl.SSLContext:
         if self._context is None:
             try:
-                self._context = await aside(public_trust)
+                self._context = await run_in_thread(default_ssl_context)
             except RuntimeError:
                 raise OutboundShortage("there is no thread to read the certificate authorities") from None
         return self._context

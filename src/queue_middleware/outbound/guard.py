@@ -74,19 +74,19 @@ class Guard:
         for entry in allow:
             self._open(canonical_pattern(entry.strip()))
 
-    def check_url(self, url: str, noun: str = WEBHOOK) -> None:
+    def check_url(self, url: str, field: str = WEBHOOK) -> None:
         """Look at the text alone: no name is resolved. Raises `InvalidWebhook`, whose reason calls it `noun`."""
-        parsed = parse_url(url, noun)
+        parsed = parse_url(url, field)
         host = canonical_host(parsed.raw_host.decode("ascii"))
         literal = _literal(host)
         if self._allows(host, literal):
             return
         if literal is not None and _is_denied(literal):
-            raise InvalidWebhook(f"{noun} names {host}, which is not a public address; {_allow(host)}")
+            raise InvalidWebhook(f"{field} names {host}, which is not a public address; {_allow(host)}")
         if literal is None and _is_local(host):
-            raise InvalidWebhook(f"{noun} names {host}, a host of the local network; {_allow(host)}")
+            raise InvalidWebhook(f"{field} names {host}, a host of the local network; {_allow(host)}")
         if parsed.scheme != "https":
-            raise InvalidWebhook(f"{noun} must begin with https://; for plain http {_allow(host)}")
+            raise InvalidWebhook(f"{field} must begin with https://; for plain http {_allow(host)}")
 
     def check_address(self, host: str, address: str) -> None:
         """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
@@ -94,7 +94,7 @@ class Guard:
         if _is_denied(found) and not self._allows(host, found):
             raise OutboundRefused(f"{host} has an address that is not public; {_allow(host)}")
 
-    def is_opened(self, host: str) -> bool:
+    def is_allowed_by_operator(self, host: str) -> bool:
         """Whether `outbound_allow` may be what lets us reach `host`: it is then part of its operator's own network, perhaps."""
         host = canonical_host(host)
         literal = _literal(host)
@@ -123,22 +123,22 @@ class Guard:
         return address is not None and any(address in network for network in self._networks)
 
 
-def parse_url(url: str, noun: str = WEBHOOK) -> httpx.URL:
+def parse_url(url: str, field: str = WEBHOOK) -> httpx.URL:
     """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
-    encoded = encode_url(url, noun)
+    encoded = encode_url(url, field)
     authority = _AUTHORITY.match(encoded)
     try:
         parsed = httpx.URL(encoded)
     except httpx.InvalidURL as error:
-        raise InvalidWebhook(f"{noun} cannot be read: {error}") from None
+        raise InvalidWebhook(f"{field} cannot be read: {error}") from None
     port = _PORT.search(authority[1]) if authority else None
     if (port is not None and not port[1].isascii()) or (parsed.port is not None and not 0 < parsed.port < 65536):
-        raise InvalidWebhook(f"{noun} has a port that does not exist")
-    _check_host(parsed.raw_host.decode("ascii"), noun)
+        raise InvalidWebhook(f"{field} has a port that does not exist")
+    _check_host(parsed.raw_host.decode("ascii"), field)
     try:
         parsed.host  # noqa: B018  # those that read it later need not know that it can fail
     except UnicodeError:
-        raise InvalidWebhook(f"{noun} has no valid host name") from None
+        raise InvalidWebhook(f"{field} has no valid host name") from None
     return parsed
 
 

@@ -14,20 +14,20 @@ from queue_middleware.jobs.models import Headers
 
 MAX_READ = 64 * 1024
 """Bytes of a response body after which `post` reads no further, and which are buffered of a streamed one."""
-MAX_KEPT = 1024
+MAX_BODY_PREFIX = 1024
 """Bytes of a response body that are kept for the operator."""
 _MAX_HEAD = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Stream:
+class StreamBody:
     """A request body that is not in memory: its length, and a function that yields it from the start each time."""
 
     length: int
     chunks: Callable[[], AsyncIterator[bytes]]
 
 
-class Broken(Exception):
+class ConnectionClosed(Exception):
     """The connection ended, or the bytes received are not HTTP. `untouched`: no byte of a response had arrived."""
 
     def __init__(self, *, untouched: bool) -> None:
@@ -35,7 +35,7 @@ class Broken(Exception):
         self.untouched = untouched
 
 
-class Arrivals:
+class ResponseBody:
     """A response body that is read as a whole. Reading pauses while more than `MAX_READ` bytes wait to be consumed."""
 
     def __init__(self, connection: Connection) -> None:
@@ -43,7 +43,7 @@ class Arrivals:
         self._chunks: deque[bytes] = deque()
         self._size = 0
         self._changed = asyncio.Event()
-        self.is_whole = False
+        self.is_complete = False
         """Whether the end of the body has arrived."""
 
     def put(self, data: bytes) -> None:
@@ -54,9 +54,9 @@ class Arrivals:
         if self._size >= MAX_READ:
             self._connection.read(on=False)
 
-    def end(self, *, is_whole: bool) -> None:
+    def end(self, *, is_complete: bool) -> None:
         """Nothing more arrives."""
-        self.is_whole = self.is_whole or is_whole
+        self.is_complete = self.is_complete or is_complete
         self._changed.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
@@ -66,13 +66,13 @@ class Arrivals:
                 chunk = self._chunks.popleft()
                 self._size -= len(chunk)
                 yield chunk
-            if self._connection.is_over:
+            if self._connection.is_complete:
                 break
             self._changed.clear()
             self._connection.read(on=True)
             await self._changed.wait()
-        if not self.is_whole:
-            raise Broken(untouched=False)
+        if not self.is_complete:
+            raise ConnectionClosed(untouched=False)
 
 
 class Connection(asyncio.Protocol):
@@ -88,11 +88,11 @@ class Connection(asyncio.Protocol):
         """Pending while the transport's write buffer is full."""
         self._untouched = True
         self._body_size = 0
-        self.used = 0
+        self.exchanges = 0
         """Exchanges so far."""
-        self.kept = bytearray()
+        self.body_prefix = bytearray()
         """The first bytes of the response body."""
-        self._arrivals: Arrivals | None = None
+        self._arrivals: ResponseBody | None = None
 
     # --- callbacks of the transport
 
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse received bytes. Bytes outside an exchange close the connection: they belong to no request."""
         self._untouched = False
-        if self.is_over:
+        if self.is_complete:
             self.abort()
             return
         self._parse(data)
@@ -137,9 +137,9 @@ class Connection(asyncio.Protocol):
         """Whether another exchange can begin."""
         return self._transport is not None and not self._transport.is_closing()
 
-    def fetch_all(self) -> Arrivals:
+    def stream_response(self) -> ResponseBody:
         """Read the whole body of the next response, into the returned object."""
-        self._arrivals = Arrivals(self)
+        self._arrivals = ResponseBody(self)
         return self._arrivals
 
     def read(self, *, on: bool) -> None:
@@ -150,17 +150,17 @@ class Connection(asyncio.Protocol):
             else:
                 self._transport.pause_reading()
 
-    async def send(self, request: h11.Request, body: bytes | Stream) -> tuple[int, Headers]:
+    async def send(self, request: h11.Request, body: bytes | StreamBody) -> tuple[int, Headers]:
         """Send the request; return status and headers of the response, which may arrive before the body was sent.
 
         Raises `Broken`.
         """
         self._head, self._end = self._loop.create_future(), self._loop.create_future()
         self._untouched, self._body_size = True, 0
-        self.used += 1
-        self.kept.clear()
+        self.exchanges += 1
+        self.body_prefix.clear()
         if not self.is_open:
-            raise Broken(untouched=True)  # TLS can end together with its handshake; h11 sends nothing after that
+            raise ConnectionClosed(untouched=True)  # TLS can end together with its handshake; h11 sends nothing after that
         head = self._http.send(request) or b""
         if isinstance(body, bytes):
             # In one piece: h11 passes the body through, and two writes may become two packets.
@@ -172,7 +172,7 @@ class Connection(asyncio.Protocol):
         response = await self._head
         return response.status_code, _headers(response.headers)
 
-    async def _send_stream(self, body: Stream) -> None:
+    async def _send_stream(self, body: StreamBody) -> None:
         async for chunk in body.chunks():
             if self._head is None or self._head.done():
                 return  # the response has arrived; the rest of the request changes nothing
@@ -182,16 +182,16 @@ class Connection(asyncio.Protocol):
         self._http.send(h11.EndOfMessage())
 
     @property
-    def is_over(self) -> bool:
+    def is_complete(self) -> bool:
         """Whether the response has ended, or `MAX_READ` bytes of it were read."""
         return self._end is None or self._end.done()
 
-    async def over(self) -> None:
+    async def wait_complete(self) -> None:
         """Wait until `is_over`."""
         if self._end is not None:
             await self._end
 
-    def recycle(self) -> bool:
+    def reset(self) -> bool:
         """Prepare for another exchange; False if that is not possible."""
         if not self.is_open or self._http.our_state is not h11.DONE or self._http.their_state is not h11.DONE:
             return False
@@ -209,7 +209,7 @@ class Connection(asyncio.Protocol):
 
     def _write(self, data: bytes) -> None:
         if self._transport is None:
-            raise Broken(untouched=self._untouched)
+            raise ConnectionClosed(untouched=self._untouched)
         self._transport.write(data)
 
     # --- parsing
@@ -232,7 +232,7 @@ class Connection(asyncio.Protocol):
         elif isinstance(event, h11.Data) and self._arrivals is not None:
             self._arrivals.put(bytes(event.data))
         elif isinstance(event, h11.Data):
-            self.kept += event.data[: MAX_KEPT - len(self.kept)]
+            self.body_prefix += event.data[: MAX_BODY_PREFIX - len(self.body_prefix)]
             self._body_size += len(event.data)
             if self._body_size >= MAX_READ:
                 self._finish()
@@ -247,12 +247,12 @@ class Connection(asyncio.Protocol):
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
         if self._arrivals is not None:
-            self._arrivals.end(is_whole=is_whole)
+            self._arrivals.end(is_complete=is_whole)
 
     def _fail(self) -> None:
         """No response will arrive. A response whose body ends early counts as a response."""
         if self._head is not None and not self._head.done():
-            self._head.set_exception(Broken(untouched=self._untouched))
+            self._head.set_exception(ConnectionClosed(untouched=self._untouched))
             self._head.exception()  # marks it as retrieved: the caller may no longer wait
         self._finish()
 

@@ -37,7 +37,7 @@ class ConnectionPool:
 
     def give_back(self, connection: Connection, origin: Origin) -> None:
         """Keep a connection after its exchange if it can be used again, otherwise close it."""
-        if not connection.recycle() or self._is_closed or self._count >= _MAX_IDLE:
+        if not connection.reset() or self._is_closed or self._count >= _MAX_IDLE:
             connection.abort()
             return
         if not self._count:

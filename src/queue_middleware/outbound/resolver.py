@@ -19,13 +19,13 @@ from typing import TypeVar
 
 from queue_middleware.errors import OutboundBusy, OutboundShortage
 
-MOST = 256
+MAX_LOOKUPS = 256
 """Look-ups at once."""
-UNKNOWN = 0.75
+UNKNOWN_SHARE = 0.75
 """Share of them for names that were not resolved before."""
-EACH = 0.0625
+DOMAIN_SHARE = 0.0625
 """Share of them for names below one domain."""
-NOT_FOUND_FOR = 3.0
+NEGATIVE_TTL = 3.0
 """Seconds for which a name that was not found is not asked for again: less than the first wait of a schedule."""
 _MOST_KEPT = 4096
 _SECOND_LEVEL = frozenset({"ac", "co", "com", "edu", "go", "gov", "ne", "net", "or", "org"})
@@ -35,17 +35,17 @@ T = TypeVar("T")
 _Error = OSError | UnicodeError
 
 
-class Names:
+class ThreadedResolver:
     """Asks the system's resolver. Belongs to one event loop.
 
     A caller with a time limit waits no longer than that, and the thread goes on without it; another that asks for the same name
     meanwhile waits for the same answer. `clock` gives seconds that only grow.
     """
 
-    def __init__(self, most: int = MOST, clock: Callable[[], float] | None = None) -> None:
+    def __init__(self, most: int = MAX_LOOKUPS, clock: Callable[[], float] | None = None) -> None:
         self._most = most
-        self._unknown = max(1, int(most * UNKNOWN))
-        self._each = max(1, int(most * EACH))
+        self._unknown = max(1, int(most * UNKNOWN_SHARE))
+        self._each = max(1, int(most * DOMAIN_SHARE))
         self._clock = clock or asyncio.get_running_loop().time
         self._asked: dict[tuple[str, int], asyncio.Future[Sequence[str]]] = {}
         self._groups: Counter[tuple[str, bool]] = Counter()
@@ -109,7 +109,7 @@ class Names:
             _remember(self._known, host, None)
         elif isinstance(error, UnicodeError | socket.gaierror):
             self._known.pop(host, None)
-            _remember(self._not_found, host, (self._clock() + NOT_FOUND_FOR, error))
+            _remember(self._not_found, host, (self._clock() + NEGATIVE_TTL, error))
 
 
 def domain_of(host: str) -> str:

@@ -8,12 +8,12 @@ import threading
 import time
 from collections.abc import Callable, Collection
 
-from queue_middleware.background import aside, rest
+from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import QueueError
 from queue_middleware.events import Emit, ErrorStreak, Event, Finished, OperatorWarning, Rescued
-from queue_middleware.jobs.outcomes import OVERDUE, UNANSWERED
-from queue_middleware.jobs.store import Store
-from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.jobs.outcomes import OVERDUE, WAIT_TIMED_OUT
+from queue_middleware.jobs.store import JobStore
+from queue_middleware.tasks.store import TaskStore
 
 TICK = 1.0
 """Seconds between two checks for lost workers and passed deadlines; a check that finds nothing only reads."""
@@ -39,8 +39,8 @@ class Maintenance:
 
     def __init__(
         self,
-        store: Store,
-        tasks: WaitingRoom,
+        store: JobStore,
+        tasks: TaskStore,
         emit: Emit,
         warnings: Callable[[], Collection[str]] = lambda: (),
         running: Callable[[], Collection[int]] = lambda: (),
@@ -71,7 +71,7 @@ class Maintenance:
             else:
                 errors.over()
             if not self._stopping.is_set():
-                await rest(self._wake, TICK)
+                await wait_for(self._wake, TICK)
 
     def stop(self) -> None:
         """End. Repeatable."""
@@ -107,7 +107,7 @@ class Maintenance:
 
     async def warn(self) -> None:
         """Report each warning once for as long as it applies. Repeatable."""
-        warnings = await aside(self._warnings)
+        warnings = await run_in_thread(self._warnings)
         for message in warnings:
             if message not in self._reported_warnings:
                 self._emit(OperatorWarning(message))
@@ -130,7 +130,7 @@ class Maintenance:
         """Fail the jobs that have waited too long for an external service, in batches as well."""
         while not self._stopping.is_set() and (late := await self._tasks.time_out()):
             for rescue in late:
-                self._emit(Finished.of(rescue.request_id, 0, UNANSWERED, 0.0))
+                self._emit(Finished.of(rescue.request_id, 0, WAIT_TIMED_OUT, 0.0))
 
     async def prune(self) -> None:
         """Delete what is past its retention, step by step, using at most half of the time."""
@@ -138,7 +138,7 @@ class Maintenance:
             began = time.monotonic()
             if not await self._store.prune(_PRUNE_BATCH):
                 return
-            await rest(self._stopping, time.monotonic() - began)
+            await wait_for(self._stopping, time.monotonic() - began)
 
 
 class LeaseRenewer:
@@ -149,7 +149,7 @@ class LeaseRenewer:
     The thread also runs when there is nothing to renew; `leases.Pulse` explains why.
     """
 
-    def __init__(self, store: Store, lease: float, emit: Emit, held: Callable[[], Collection[int]]) -> None:
+    def __init__(self, store: JobStore, lease: float, emit: Emit, held: Callable[[], Collection[int]]) -> None:
         """`lease` in seconds."""
         self._store = store
         self._lease = lease
@@ -166,7 +166,7 @@ class LeaseRenewer:
     async def stop(self) -> None:
         """End, and wait a bounded time for a renewal in progress."""
         self._quit.set()
-        await aside(self._thread.join, _JOIN_TIMEOUT)
+        await run_in_thread(self._thread.join, _JOIN_TIMEOUT)
 
     def _run(self) -> None:
         pause, errors = self._lease / _RENEWALS_PER_LEASE, ErrorStreak("leases", self._emit_from_thread)

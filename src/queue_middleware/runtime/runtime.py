@@ -13,24 +13,24 @@ from typing import Any
 from queue_middleware.asgi.replay import App
 from queue_middleware.errors import NotRunning
 from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
-from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
-from queue_middleware.jobs.models import Cancelled, Job, NewJob, Result
+from queue_middleware.jobs.models import CancelOutcome, Job, JobResult, NewJob
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.observability.event_log import LoggingObserver
 from queue_middleware.outbound.guard import WEBHOOK, Guard
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.urls import encode_url
-from queue_middleware.tasks.callback_auth import Provenance
-from queue_middleware.tasks.callbacks import Reception
-from queue_middleware.tasks.models import SecretId, TaskPage, TaskRecord, TaskStatus
+from queue_middleware.tasks.callback_auth import CallbackVerifier
+from queue_middleware.tasks.callbacks import CallbackHandler
+from queue_middleware.tasks.models import TaskPage, TaskRecord, TaskStatus, TokenKind
 from queue_middleware.webhooks.admin import WebhookAdmin
 from queue_middleware.webhooks.signing.keyfile import keys_of_option
 from queue_middleware.worker.starts import Submission
 
 from .process import ELSEWHERE, FORKED, NEEDS_ASYNCIO, NOT_STARTED, STOPPING, asyncio_loop, register
-from .status_feed import Follower
+from .status_feed import Subscription
 from .supervisor import Supervisor
 
 
@@ -53,7 +53,7 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
-        self._provenance = Provenance(settings.callback_keys)
+        self._provenance = CallbackVerifier(settings.callback_keys)
         keys_of_option(settings.signing_key)  # so that a malformed key is reported at construction, not at startup
         self._app = app
         self._wrapped = app if wrapped is None else wrapped
@@ -131,7 +131,7 @@ class Runtime:
         # Also while it stops: until the end it holds files that a child must not keep open when its parent dies.
         if self._main is not None and not self._main.done() and self._running is not None:
             self._not_running_reason = FORKED
-            self._running.stores.database.disown()
+            self._running.stores.database.detach_after_fork()
 
     async def stop(self) -> None:
         """Drain, hand back, close. Repeatable."""
@@ -194,10 +194,10 @@ class Runtime:
 
     # --- requests
 
-    def check_webhook(self, url: str, noun: str = WEBHOOK) -> str:
+    def check_webhook(self, url: str, field: str = WEBHOOK) -> str:
         """The URL as it is stored, encoded. Raises `InvalidWebhook`, which names it `noun`, if it could never be called."""
-        self.guard.check_url(url, noun)
-        return encode_url(url, noun)
+        self.guard.check_url(url, field)
+        return encode_url(url, field)
 
     async def submit(self, new: NewJob) -> Submission:
         """Store a job, and claim it in the same transaction if a slot is free and no job is queued. Raises as the store does.
@@ -228,7 +228,7 @@ class Runtime:
         return await self.services.stores.jobs.job(request_id)
 
     @asynccontextmanager
-    async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Follower]:
+    async def follow(self, request_id: str, send: object, *, lines: bool = False) -> AsyncIterator[Subscription]:
         """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`.
 
         The subscription ends at the first sign of shutdown, also one that is found through `send`, that of the connection.
@@ -240,22 +240,22 @@ class Runtime:
         async with feed.follow(request_id, lines=lines) as subscription:
             yield subscription
 
-    async def result(self, request_id: str) -> Result:
+    async def result(self, request_id: str) -> JobResult:
         """The result of a request. Raises `UnknownRequest`, `StillInProgress`."""
         return await self.services.stores.jobs.result(request_id)
 
-    async def output(self, key: int, number: int) -> bytes:
+    async def response_chunk(self, key: int, number: int) -> bytes:
         """One chunk of a stored response."""
-        return await self.services.stores.jobs.output(key, number)
+        return await self.services.stores.jobs.response_chunk(key, number)
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """The log lines of a job after the line number `after`."""
         return await self.services.stores.jobs.logs(key, after)
 
-    async def cancel(self, request_id: str) -> Cancelled:
+    async def cancel(self, request_id: str) -> CancelOutcome:
         """Cancel a request, or ask its worker to. Raises `UnknownRequest`."""
         cancelled = await self.services.stores.jobs.cancel(request_id)
-        if cancelled is Cancelled.WAITING:
+        if cancelled is CancelOutcome.CANCELLED:
             self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
 
@@ -265,10 +265,10 @@ class Runtime:
         """The task to submit with a job that may wait for an external service."""
         return self.services.callback_tokens.new_task(spec, listed=listed)
 
-    def secrets_of(self, task: Task) -> tuple[str, str]:
+    def tokens_of(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a new task."""
         tokens = self.services.callback_tokens
-        return tokens.make(SecretId.CALLBACK, task.salt), tokens.make(SecretId.SIGNAL, task.salt)
+        return tokens.make(TokenKind.CALLBACK, task.salt), tokens.make(TokenKind.SIGNAL, task.salt)
 
     async def task(self, request_id: str) -> TaskRecord:
         """A task with its job. Raises `UnknownRequest`."""
@@ -279,17 +279,17 @@ class Runtime:
         return await self.services.stores.tasks.page(client, status, limit=limit, offset=offset)
 
     @property
-    def reception(self) -> Reception:
+    def callbacks(self) -> CallbackHandler:
         """Accepts callbacks and signals."""
         return self.services.callbacks
 
     @property
-    def ledger(self) -> WebhookAdmin:
+    def webhook_admin(self) -> WebhookAdmin:
         """Webhooks as the operator sees and redelivers them. Raises `NotRunning`."""
         self.check_running()
         return self.services.webhook_admin
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> QueueCounts:
         """How many requests, webhooks and receivers are in each state. Raises `NotRunning`."""
         self.check_running()
         return await self.services.stores.jobs.counts()

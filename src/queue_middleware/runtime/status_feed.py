@@ -10,9 +10,9 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from queue_middleware.events import Emit, ErrorStreak
-from queue_middleware.jobs.models import Glance
+from queue_middleware.jobs.models import JobSnapshot
 from queue_middleware.jobs.states import FINAL, IN_QUEUE
-from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.store import JobStore, Topic
 
 _PAUSE = 0.02
 """Seconds between two reads, however much is committed meanwhile."""
@@ -31,26 +31,26 @@ _OUTAGE_PAUSE = 1.0
 class _Followed:
     """A followed request and its subscriptions."""
 
-    __slots__ = ("glance", "subscriptions")
+    __slots__ = ("snapshot", "subscriptions")
 
     def __init__(self) -> None:
-        self.glance: Glance | None = None
-        self.subscriptions: set[Follower] = set()
+        self.snapshot: JobSnapshot | None = None
+        self.subscriptions: set[Subscription] = set()
 
-    def update(self, glance: Glance) -> None:
+    def update(self, glance: JobSnapshot) -> None:
         """Keep the new state, and wake the subscriptions for which it is a change."""
-        known = self.glance
+        known = self.snapshot
         if known is not None and glance.job.position is None and glance.job.state in IN_QUEUE:
             glance = glance.replace(job=glance.job.replace(position=known.job.position))
-        self.glance = glance
+        self.snapshot = glance
         changed = known is None or known.job != glance.job
-        has_new_lines = known is None or known.lines != glance.lines
+        has_new_lines = known is None or known.last_line != glance.last_line
         for subscription in self.subscriptions:
             if changed or (has_new_lines and subscription.lines):
                 subscription.wake()
 
 
-class Follower:
+class Subscription:
     """One subscription to a request. `lines`: whether new log lines count as a change."""
 
     __slots__ = ("_changed", "_followed", "ended", "lines")
@@ -63,12 +63,12 @@ class Follower:
         self._changed = asyncio.Event()
 
     @property
-    def glance(self) -> Glance:
+    def snapshot(self) -> JobSnapshot:
         """The latest known state of the request."""
-        assert self._followed.glance is not None, "followed before the request was found"  # noqa: S101
-        return self._followed.glance
+        assert self._followed.snapshot is not None, "followed before the request was found"  # noqa: S101
+        return self._followed.snapshot
 
-    async def news(self, timeout: float) -> bool:
+    async def wait(self, timeout: float) -> bool:
         """Wait for a change, at most `timeout` seconds. Returns whether there was one; the end counts as a change."""
         try:
             async with asyncio.timeout(timeout):
@@ -78,7 +78,7 @@ class Follower:
         self._changed.clear()
         return True
 
-    def catch_up(self) -> None:
+    def mark_seen(self) -> None:
         """Mark the current `glance` as seen."""
         self._changed.clear()
 
@@ -95,7 +95,7 @@ class Follower:
 class StatusFeed:
     """Keeps subscriptions up to date while `run` runs. `stop` ends every subscription at once. Idle without subscriptions."""
 
-    def __init__(self, store: Store, emit: Emit) -> None:
+    def __init__(self, store: JobStore, emit: Emit) -> None:
         self._store = store
         self._emit = emit
         self._loop = asyncio.get_running_loop()
@@ -136,11 +136,11 @@ class StatusFeed:
                 subscription.end()
 
     @asynccontextmanager
-    async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Follower]:
+    async def follow(self, request_id: str, *, lines: bool = False) -> AsyncIterator[Subscription]:
         """Subscribe to a request, and with `lines` to its log lines. Raises `UnknownRequest`, `BadRequest`."""
         name = request_id.lower()
         followed = self._followed.setdefault(name, _Followed())
-        subscription = Follower(followed, lines=lines)
+        subscription = Subscription(followed, lines=lines)
         followed.subscriptions.add(subscription)
         # Subscribed before reading, so that no commit after the read is missed.
         if self._unsubscribe is None:
@@ -148,8 +148,8 @@ class StatusFeed:
         changes = self._changes
         try:
             job = await self._store.job(request_id)
-            followed.update(Glance(job, followed.glance.lines if followed.glance else 0))
-            subscription.catch_up()
+            followed.update(JobSnapshot(job, followed.snapshot.last_line if followed.snapshot else 0))
+            subscription.mark_seen()
             if changes != self._changes:
                 self._changed.set()
             if self.stopped:
@@ -173,8 +173,8 @@ class StatusFeed:
         queued: list[_Followed] = []
         others: list[_Followed] = []
         for followed in self._followed.values():
-            if followed.glance is not None and followed.glance.job.state not in FINAL:
-                (queued if followed.glance.job.state in IN_QUEUE else others).append(followed)
+            if followed.snapshot is not None and followed.snapshot.job.state not in FINAL:
+                (queued if followed.snapshot.job.state in IN_QUEUE else others).append(followed)
         # A request that has just been queued again has no known position; there are few of those.
         await self._read(others, positions=True)
         await self._read(queued, positions=self._positions_are_due(len(queued)))
@@ -195,9 +195,9 @@ class StatusFeed:
     async def _read(self, requests: Sequence[_Followed], *, positions: bool) -> None:
         for start in range(0, len(requests), _READ_BATCH):
             by_key = {
-                followed.glance.job.key: followed for followed in requests[start : start + _READ_BATCH] if followed.glance
+                followed.snapshot.job.key: followed for followed in requests[start : start + _READ_BATCH] if followed.snapshot
             }
-            for glance in await self._store.glance(list(by_key), positions=positions):
+            for glance in await self._store.snapshots(list(by_key), positions=positions):
                 by_key.pop(glance.job.key).update(glance)
             for gone in by_key.values():
                 for subscription in gone.subscriptions:

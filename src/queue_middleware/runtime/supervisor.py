@@ -11,20 +11,20 @@ from functools import partial
 from typing import Any, Protocol
 
 from queue_middleware.asgi.replay import App
-from queue_middleware.background import GRACE, aside
+from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings, stray_variables
 from queue_middleware.stores import Stores, open_stores
-from queue_middleware.tasks.callback_auth import Provenance
-from queue_middleware.tasks.callback_tokens import CallbackIds, callback_secrets
-from queue_middleware.tasks.callbacks import Reception
+from queue_middleware.tasks.callback_auth import CallbackVerifier
+from queue_middleware.tasks.callback_tokens import CallbackTokens, callback_secrets
+from queue_middleware.tasks.callbacks import CallbackHandler
 from queue_middleware.tasks.completion_format import CompletionFormat
 from queue_middleware.tasks.polling.poller import Poller
-from queue_middleware.tasks.polling.request import Inquiry
-from queue_middleware.tasks.target import Targets
+from queue_middleware.tasks.polling.request import PollClient
+from queue_middleware.tasks.target import TargetResolver
 from queue_middleware.webhooks.admin import WebhookAdmin
 from queue_middleware.webhooks.body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, RequestFormat
 from queue_middleware.webhooks.dispatcher import Dispatcher
@@ -61,7 +61,7 @@ class Supervisor:
         app: App,
         settings: Settings,
         guard: Guard,
-        provenance: Provenance,
+        provenance: CallbackVerifier,
         emit: Emit,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
@@ -72,9 +72,9 @@ class Supervisor:
         seconds = clock or time.time
         keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
         await keywatch.open()
-        client = Outbound(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
+        client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
-        ids = CallbackIds(await aside(callback_secrets, settings.callback_secret, stores.location.secrets))
+        ids = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
         self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
@@ -89,9 +89,9 @@ class Supervisor:
         settings: Settings,
         stores: Stores,
         key_reloader: KeyReloader,
-        outbound: Outbound,
-        callback_tokens: CallbackIds,
-        provenance: Provenance,
+        outbound: HTTPClient,
+        callback_tokens: CallbackTokens,
+        provenance: CallbackVerifier,
         emit: Emit,
         clock: Callable[[], float],
     ) -> None:
@@ -101,17 +101,17 @@ class Supervisor:
         self.key_reloader = key_reloader
         self.callback_tokens = callback_tokens
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
-        targets = Targets(app, outbound, callback_tokens, settings)
+        targets = TargetResolver(app, outbound, callback_tokens, settings)
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
-        self.callbacks = Reception(tasks, provenance, emit)
+        self.callbacks = CallbackHandler(tasks, provenance, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)
         messages = MessageBuilder(key_reloader.signer, _formats(stores, settings), clock)
         self._dispatcher = Dispatcher(jobs, webhooks, outbound, messages, settings.webhook_schedule, emit, clock=clock)
-        self._poller = Poller(jobs, tasks, Inquiry(outbound, settings), callback_tokens, emit, clock=clock)
+        self._poller = Poller(jobs, tasks, PollClient(outbound, settings), callback_tokens, emit, clock=clock)
         database = stores.database
-        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.complaint)
+        self._maintenance = Maintenance(jobs, tasks, emit, database.warnings, self._tokens, database.storage_error)
 
     def _report_once(self) -> None:
         """Report what is the same for all processes on the database."""
@@ -138,7 +138,7 @@ class Supervisor:
 
         `started` is called when everything can be used, before observers learn about it.
         """
-        self.worker.adopt(state, context)
+        self.worker.set_app_context(state, context)
         loops: tuple[_Loop, ...] = (self._dispatcher, self._poller, self._maintenance, self.status_feed, self.key_reloader)
         async with asyncio.TaskGroup() as group:
             working = group.create_task(self._restart_on_error(self.worker.run), name="queue-worker")
@@ -166,7 +166,7 @@ class Supervisor:
         can_hurry = self.shutdown_signal.listen_for_interrupt(self.hurry)
         requests, webhooks = len(self.worker.tokens()), len(self._dispatcher.tokens())
         if requests or webhooks:
-            seconds = (self._settings.shutdown_timeout if requests else 0.0) + (GRACE if webhooks else 0.0)
+            seconds = (self._settings.shutdown_timeout if requests else 0.0) + (DRAIN_TIMEOUT if webhooks else 0.0)
             self._emit(Stopping(requests, webhooks, seconds, can_hurry))
 
     def hurry(self) -> None:
@@ -188,8 +188,8 @@ class Supervisor:
 def _formats(stores: Stores, settings: Settings) -> dict[str, BodyFormat]:
     """The bodies of webhooks, by the kind of job."""
     return {
-        REQUEST_FORMAT: RequestFormat(stores.jobs.output, settings),
-        TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.output, settings),
+        REQUEST_FORMAT: RequestFormat(stores.jobs.response_chunk, settings),
+        TASK_FORMAT: CompletionFormat(stores.tasks.record, stores.jobs.response_chunk, settings),
     }
 
 

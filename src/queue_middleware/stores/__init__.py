@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Protocol
 
 from queue_middleware.errors import QueueError, SettingsError
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
-from queue_middleware.tasks.store import WaitingRoom
-from queue_middleware.webhooks.store import Outbox
+from queue_middleware.tasks.store import TaskStore
+from queue_middleware.webhooks.store import WebhookStore
 
 from .sqlite import SQLiteStore, database_path
 
@@ -45,7 +45,7 @@ class Database(Protocol):
     async def close(self) -> None:
         """Finish pending writes, hand back what this owner still runs or sends, then release everything. Repeatable."""
 
-    def disown(self) -> None:
+    def detach_after_fork(self) -> None:
         """In a forked child: release what belongs to the parent without affecting the parent."""
 
     def warnings(self) -> list[str]:
@@ -54,7 +54,7 @@ class Database(Protocol):
     def notes(self) -> list[str]:
         """Facts about this database that need no action, as sentences."""
 
-    def complaint(self) -> QueueError | None:
+    def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as of the last check; None while storing works. Does no I/O."""
 
 
@@ -62,9 +62,9 @@ class Database(Protocol):
 class Stores:
     """The three ports on one database, so that each service gets only the one that it uses."""
 
-    jobs: Store
-    webhooks: Outbox
-    tasks: WaitingRoom
+    jobs: JobStore
+    webhooks: WebhookStore
+    tasks: TaskStore
     database: Database
     location: Location
 
@@ -79,7 +79,7 @@ def open_stores(
     """
     location = locate(settings.database)
     store = SQLiteStore(settings, clock, lease_clock)
-    return Stores(store, store.outbox, store.waiting, store, location)
+    return Stores(store, store.webhooks, store.tasks, store, location)
 
 
 def locate(database: str) -> Location:

@@ -86,7 +86,7 @@ def canonical_authority(text: str) -> str:
     return (f"[{host}]" if ":" in host and "/" not in host else host) + port
 
 
-def is_among(host: str, allowed: Iterable[str]) -> bool:
+def matches_any(host: str, allowed: Iterable[str]) -> bool:
     """Whether a host is one of these, or ends with one that is written `*.suffix`. `allowed` are canonical."""
     host = canonical_host(host)
     return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in allowed)

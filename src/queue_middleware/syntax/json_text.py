@@ -15,10 +15,10 @@ from typing import Any, Final
 
 import msgspec
 
-LARGE = 128 * 1024
+LARGE_BYTES = 128 * 1024
 """Bytes of JSON that are decoded at once: some milliseconds, in which nothing else in the event loop has a turn."""
 
-SCANNED = 256 * 1024
+MAX_SCANNED_BYTES = 256 * 1024
 """Bytes of the largest text that is scanned token by token, which takes some tenths of a second. What is larger and nested too
 deeply for the quick parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
 
@@ -39,7 +39,7 @@ _NAME = re.compile(rb"(" + _STRING + rb")[ \t\n\r]*+:[ \t\n\r]*+")
 _SCALAR = re.compile(_STRING + rb"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]?[0-9]++)?|true|false|null")
 
 
-class Unreadable(bytes):
+class Unparsable(bytes):
     """The text of a value that Python has none for, e.g. `1e400`."""
 
     def __str__(self) -> str:
@@ -48,7 +48,7 @@ class Unreadable(bytes):
 
 def is_json(text: bytes) -> bool:
     """Whether a text is JSON by the definition of this module."""
-    return _is_json(without_mark(text))
+    return _is_json(strip_bom(text))
 
 
 def _is_json(text: bytes) -> bool:
@@ -75,7 +75,7 @@ def embeddable(text: bytes) -> bytes | None:
 
     None for what is no JSON, and for what is nested so deeply (some hundred levels) that common parsers give up on the whole.
     """
-    text = without_mark(text)
+    text = strip_bom(text)
     try:
         _is_simple(text)
         return text if text.isascii() or text.decode("utf-8") else None
@@ -93,7 +93,7 @@ def _parses(text: bytes) -> bool:
     return True
 
 
-def without_mark(text: bytes) -> bytes:
+def strip_bom(text: bytes) -> bytes:
     """The text without its byte order mark, if it has one."""
     return text.removeprefix(codecs.BOM_UTF8)
 
@@ -104,8 +104,8 @@ def read_json(text: bytes) -> Any:
     A large object or list stays folded, as `msgspec.Raw`: see `folded`. What holds what Python has no value for is opened one
     level at a time: its parts are `msgspec.Raw`, which `unfolded` reads.
     """
-    text = without_mark(text)
-    if len(text) <= LARGE and (value := _decoded(text)) is not MISSING:
+    text = strip_bom(text)
+    if len(text) <= LARGE_BYTES and (value := _decoded(text)) is not MISSING:
         return value
     try:
         text.decode()  # what stays folded is not looked at so closely
@@ -114,19 +114,19 @@ def read_json(text: bytes) -> Any:
     return _opened(text)
 
 
-def unfolded(value: Any) -> Any:
+def parse_part(value: Any) -> Any:
     """A part of what `read_json` has read, as a value; parts of it may still be folded."""
     if not isinstance(value, msgspec.Raw):
         return value
     text = bytes(value)
-    if len(text) <= LARGE and (found := _decoded(text)) is not MISSING:
+    if len(text) <= LARGE_BYTES and (found := _decoded(text)) is not MISSING:
         return found
     return _opened(text)
 
 
 def encode(value: Any) -> bytes:
     """JSON of what was read; folded parts as they came."""
-    if isinstance(value, Unreadable):
+    if isinstance(value, Unparsable):
         return bytes(value)
     return msgspec.json.encode(value)
 
@@ -144,12 +144,12 @@ def _opened(text: bytes) -> Any:
     if first not in (b"{", b"["):
         return _scalar(text.strip(b" \t\n\r"))
     parts: Any = dict[str, msgspec.Raw] if first == b"{" else list[msgspec.Raw]
-    quick = _decoded(text, msgspec.Raw if len(text) > LARGE else parts)
+    quick = _decoded(text, msgspec.Raw if len(text) > LARGE_BYTES else parts)
     if quick is not MISSING:
         return quick
     members = _split(text)
     if members is None:
-        paired = _paired(text) if len(text) > SCANNED and _HALF.search(text) else text
+        paired = _paired(text) if len(text) > MAX_SCANNED_BYTES and _HALF.search(text) else text
         return MISSING if paired == text else _opened(paired)
     if first == b"[":
         return [msgspec.Raw(value) for _, value in members]
@@ -162,7 +162,7 @@ def _scalar(text: bytes) -> Any:
         return value
     if not _is_json(text):
         return MISSING
-    return _string(text) if text.startswith(b'"') else Unreadable(text)
+    return _string(text) if text.startswith(b'"') else Unparsable(text)
 
 
 def _string(text: bytes) -> str:
@@ -175,7 +175,7 @@ def _split(text: bytes) -> list[tuple[bytes, bytes]] | None:
 
     Without recursion, so that no nesting is too deep. A scalar has no parts. None also above `SCANNED` bytes.
     """
-    if len(text) > SCANNED:
+    if len(text) > MAX_SCANNED_BYTES:
         return None
     scan = _Scan(text)
     return scan.members if scan.run() else None

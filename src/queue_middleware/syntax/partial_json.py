@@ -19,7 +19,7 @@ _COMMAS = 10**6
 _SPACE = b" \t\r\n"
 
 
-def is_folded(text: msgspec.Raw) -> bool:
+def is_container(text: msgspec.Raw) -> bool:
     """Whether this JSON is an object or a list."""
     return _first(text) in (b"{", b"[")
 
@@ -37,14 +37,14 @@ def _first(text: msgspec.Raw) -> bytes:
     return bytes(view[start : start + 1])
 
 
-def folded_members(text: msgspec.Raw, names: tuple[str, ...]) -> Mapping[str, msgspec.Raw]:
+def read_members(text: msgspec.Raw, names: tuple[str, ...]) -> Mapping[str, msgspec.Raw]:
     """The members of this object that have these names; of two that share one, the last."""
     found = _decoder_of_members(names).decode(text)
     fields = ((name, getattr(found, f"f{number}")) for number, name in enumerate(names))
     return {name: value for name, value in fields if value is not None}
 
 
-def folded_element(text: msgspec.Raw, position: int) -> msgspec.Raw | None:
+def read_element(text: msgspec.Raw, position: int) -> msgspec.Raw | None:
     """What stands at this position of a list, from 0."""
     if position < _FEW:
         elements = [value for value in msgspec.structs.astuple(_BEGINNING.decode(text)) if value is not None]

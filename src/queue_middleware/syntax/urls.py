@@ -28,19 +28,19 @@ _HERE = frozenset({".", "%2e"})
 _UP = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
 
 
-def encode_url(url: str, noun: str) -> str:
+def encode_url(url: str, field: str) -> str:
     """An `http` or `https` URL, encoded. Raises `InvalidWebhook`, whose reason calls it `noun`."""
     if _UNCLEAN.search(url):
-        raise InvalidWebhook(f"{noun} contains a backslash or a control character")
+        raise InvalidWebhook(f"{field} contains a backslash or a control character")
     if url != url.strip():
-        raise InvalidWebhook(f"{noun} begins or ends with a space")
+        raise InvalidWebhook(f"{field} begins or ends with a space")
     parts = _PARTS.match(url)
     if parts is None:
-        raise InvalidWebhook(f"{noun} must begin with https://")
+        raise InvalidWebhook(f"{field} must begin with https://")
     scheme, authority, path, query = parts.groups(default="")
-    encoded = f"{scheme}://{_encoded_authority(authority, noun)}{_encoded_path(path)}{_encoded(_IN_QUERY, query)}"
+    encoded = f"{scheme}://{_encoded_authority(authority, field)}{_encoded_path(path)}{_encoded(_IN_QUERY, query)}"
     if len(encoded) > MAX_URL:
-        raise InvalidWebhook(f"{noun} is longer than {MAX_URL} characters")
+        raise InvalidWebhook(f"{field} is longer than {MAX_URL} characters")
     return encoded
 
 

@@ -18,7 +18,7 @@ from queue_middleware.receivers.verifier import WebhookVerifier
 from queue_middleware.syntax.hosts import canonical_host, host_of
 
 
-class Provenance:
+class CallbackVerifier:
     """Holds the verifiers of each host.
 
     `sources` are pairs of the host of a `targetUrl` and the URL of a JWKS (as fal has one) or a secret `whsec_…` (as Replicate
@@ -44,7 +44,7 @@ class Provenance:
                 raise SettingsError(f"callback_keys: {host}: {error.detail}") from None
             self._verifiers.setdefault(canonical_host(host), []).append(verifier)
 
-    async def check(self, target: str, headers: Headers, body: bytes) -> None:
+    async def verify(self, target: str, headers: Headers, body: bytes) -> None:
         """Raise `VerificationError` for a callback that has to be signed and is not.
 
         Raises `KeysUnavailable`, a `VerificationError`, if the keys cannot be fetched. `target` is the URL that the task has

@@ -19,7 +19,7 @@ from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.option_parsers import parse_secrets
 from queue_middleware.secret_file import read_or_create
 
-from .models import SecretId
+from .models import TokenKind
 
 _TOKEN = re.compile(r"[0-9a-f]{64}")
 
@@ -29,7 +29,7 @@ def is_token(text: str) -> bool:
     return _TOKEN.fullmatch(text) is not None
 
 
-def digest(token: str) -> bytes:
+def token_hash(token: str) -> bytes:
     """The hash of an id, which is what is stored."""
     return hashlib.sha256(token.encode()).digest()
 
@@ -49,30 +49,30 @@ def callback_secrets(option: tuple[bytes, ...], database: Path) -> tuple[bytes, 
         raise SettingsError(f"{path}: {error.detail}") from None
 
 
-class CallbackIds:
+class CallbackTokens:
     """Derives ids. The first secret is used for new tasks; tasks that were made with another secret keep their ids."""
 
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(secrets)
 
-    def make(self, kind: SecretId, salt: bytes) -> str:
+    def make(self, kind: TokenKind, salt: bytes) -> str:
         """The id of a new task."""
         return _derive(self._secrets[0], kind, salt)
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """Return a task with ids of its own."""
         salt = os.urandom(16)
-        signal = digest(self.make(SecretId.SIGNAL, salt)) if spec.signal else None
-        return Task(spec, salt, digest(self.make(SecretId.CALLBACK, salt)), signal, listed)
+        signal = token_hash(self.make(TokenKind.SIGNAL, salt)) if spec.signal else None
+        return Task(spec, salt, token_hash(self.make(TokenKind.CALLBACK, salt)), signal, listed)
 
-    def callback_of(self, task: Task) -> str | None:
+    def callback_id_of(self, task: Task) -> str | None:
         """The callback id of a stored task; None if the secret that it was derived from is not configured any more."""
         for secret in self._secrets:
-            token = _derive(secret, SecretId.CALLBACK, task.salt)
-            if hmac.compare_digest(digest(token), task.callback):
+            token = _derive(secret, TokenKind.CALLBACK, task.salt)
+            if hmac.compare_digest(token_hash(token), task.callback_hash):
                 return token
         return None
 
 
-def _derive(secret: bytes, kind: SecretId, salt: bytes) -> str:
+def _derive(secret: bytes, kind: TokenKind, salt: bytes) -> str:
     return hmac.new(secret, f"{kind}:".encode() + salt, hashlib.sha256).hexdigest()

@@ -10,19 +10,19 @@ import asyncio
 import hmac
 from typing import Any
 
-from queue_middleware.background import Lane
+from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import AlreadyEnded, BadRequest, UnknownRequest
 from queue_middleware.events import Emit, Finished, TaskProgress
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
-from queue_middleware.syntax.json_text import MISSING, read_json, without_mark
+from queue_middleware.syntax.json_text import MISSING, read_json, strip_bom
 
-from .callback_auth import Provenance
-from .callback_tokens import digest, is_token
-from .models import Channel, Resolution, Resolved, SecretId, Waiter
+from .callback_auth import CallbackVerifier
+from .callback_tokens import is_token, token_hash
+from .models import CompletionSource, ExternalResult, PendingJob, ResolveOutcome, TokenKind
 from .polling.response import Failed, Running, error_text, read_callback
 from .polling.templates import read_path
-from .store import WaitingRoom
+from .store import TaskStore
 
 _SECOND_LOOKUP_DELAY = 0.25
 """Seconds before an unknown id is looked up again. If the handler has asked for it a moment ago, it may not be stored yet."""
@@ -32,21 +32,21 @@ _UNKNOWN_ID = "unknown or expired id"
 _ALREADY_ENDED = "the task has already ended in another way"
 
 
-class Reception:
+class CallbackHandler:
     """Receives callbacks and signals. Its methods raise `UnknownRequest` for an id that is unknown or expired."""
 
-    def __init__(self, store: WaitingRoom, verifier: Provenance, emit: Emit) -> None:
+    def __init__(self, store: TaskStore, verifier: CallbackVerifier, emit: Emit) -> None:
         self._store = store
         self._verifier = verifier
         self._emit = emit
-        self._lane = Lane()
+        self._lane = ThreadLimiter()
 
-    async def callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
+    async def receive_callback(self, callback_id: str, headers: Headers, body: bytes) -> None:
         """Receive a callback. Raises `VerificationError`, `BadRequest` for a body that is not JSON, and `AlreadyEnded`."""
-        job = await self.find(SecretId.CALLBACK, callback_id)
+        job = await self.find_job(TokenKind.CALLBACK, callback_id)
         spec = job.task.spec
-        await self._verifier.check(spec.target, headers, body)
-        if _has_ended(job, Channel.CALLBACK):
+        await self._verifier.verify(spec.target, headers, body)
+        if _has_ended(job, CompletionSource.CALLBACK):
             return
 
         def read() -> tuple[bytes, Running | Failed | None]:
@@ -56,44 +56,44 @@ class Reception:
         body, state = await self._lane.run(len(body), read)
         if isinstance(state, Running):
             status = (state.status or "")[:_MAX_STATUS_LENGTH]
-            await self._store.note(job.key, status)
+            await self._store.record_event(job.key, status)
             self._emit(TaskProgress(job.request_id, status))
         else:
-            await self._resolve(job, Channel.CALLBACK, body, _as_failure(state))
+            await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))
 
-    async def signal(self, token: str, body: bytes) -> Waiter:
+    async def receive_signal(self, token: str, body: bytes) -> PendingJob:
         """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
-        job = await self.find(SecretId.SIGNAL, token)
-        if not _has_ended(job, Channel.SIGNAL):
+        job = await self.find_job(TokenKind.SIGNAL, token)
+        if not _has_ended(job, CompletionSource.SIGNAL):
             body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))
-            await self._resolve(job, Channel.SIGNAL, body, _as_failure(failed))
+            await self._resolve(job, CompletionSource.SIGNAL, body, _as_failure(failed))
         return job
 
-    async def find(self, kind: SecretId, token: str) -> Waiter:
+    async def find_job(self, kind: TokenKind, token: str) -> PendingJob:
         """Return the job that this secret id belongs to."""
         if not is_token(token):
             raise UnknownRequest(_UNKNOWN_ID)
-        token_hash = digest(token)
+        hashed = token_hash(token)
         try:
-            job = await self._store.find(kind, token_hash)
+            job = await self._store.find(kind, hashed)
         except UnknownRequest:
             await asyncio.sleep(_SECOND_LOOKUP_DELAY)
-            job = await self._store.find(kind, token_hash)
-        stored = job.task.callback if kind is SecretId.CALLBACK else job.task.signal
-        if stored is None or not hmac.compare_digest(stored, token_hash):
+            job = await self._store.find(kind, hashed)
+        stored = job.task.callback_hash if kind is TokenKind.CALLBACK else job.task.signal_hash
+        if stored is None or not hmac.compare_digest(stored, hashed):
             raise UnknownRequest(_UNKNOWN_ID)
         return job
 
-    async def _resolve(self, job: Waiter, source: Channel, body: bytes, failure: Failure | None) -> None:
+    async def _resolve(self, job: PendingJob, source: CompletionSource, body: bytes, failure: Failure | None) -> None:
         response = StoredResponse(200, _JSON, body)
-        outcome = await self._store.resolve(job.key, source, Resolution(response, failure))
-        if outcome is Resolved.TOO_LATE:
+        outcome = await self._store.resolve(job.key, source, ExternalResult(response, failure))
+        if outcome is ResolveOutcome.TOO_LATE:
             raise AlreadyEnded(_ALREADY_ENDED)
-        if outcome is Resolved.ENDED:
+        if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(job.request_id, 0, failure or response, 0.0))
 
 
-def _has_ended(job: Waiter, source: Channel) -> bool:
+def _has_ended(job: PendingJob, source: CompletionSource) -> bool:
     """Whether a result from this source has ended the job. Raises `AlreadyEnded` if it ended in another way."""
     if job.state not in FINAL:
         return False
@@ -104,7 +104,7 @@ def _has_ended(job: Waiter, source: Channel) -> bool:
 
 def _redact(token: str, body: bytes) -> bytes:
     """Replace the id in the body: providers often echo the URL that they call, and an id must not be stored."""
-    return without_mark(body).replace(token.encode(), b"*" * len(token))
+    return strip_bom(body).replace(token.encode(), b"*" * len(token))
 
 
 def _read_signal(body: bytes) -> tuple[bytes, Failed | None]:

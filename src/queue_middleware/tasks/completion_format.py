@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable
 from functools import partial
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.chunks import ReadPart
-from queue_middleware.jobs.models import Headers, Result, StoredResponse
+from queue_middleware.jobs.chunks import ReadChunk
+from queue_middleware.jobs.models import Headers, JobResult, StoredResponse
 from queue_middleware.settings import Settings
 from queue_middleware.webhooks.body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
 
@@ -19,14 +19,14 @@ from .results import measure, serialize
 class CompletionFormat:
     """What is sent to `onCompleteUrl`. `find` reads a task, `read_chunk` one stored chunk of its result."""
 
-    def __init__(self, find: Callable[[str], Awaitable[TaskRecord]], read_chunk: ReadPart, settings: Settings) -> None:
+    def __init__(self, find: Callable[[str], Awaitable[TaskRecord]], read_chunk: ReadChunk, settings: Settings) -> None:
         self._find = find
         self._read_chunk = read_chunk
         self._secrets = settings.webhook_secret
         self._max_payload = settings.webhook_max_payload
         self._base_url = f"{settings.public_url or ''}{settings.prefix}"
 
-    async def body(self, result: Result) -> bytes | DeferredBody:
+    async def body(self, result: JobResult) -> bytes | DeferredBody:
         """The task with its result, or with the URL of a long one that is larger than `webhook_max_payload`."""
         try:
             record = await self._find(result.job.request_id)
@@ -44,7 +44,7 @@ class CompletionFormat:
         """The result is a JSON string within the body, so its serialized length is measured first."""
         chunks = partial(read_chunks, self._read_chunk, record.job.key, response)
         encoding = await measure(chunks(), response.size)
-        before, after = representation.completion_frame(record, encoding)
+        before, after = representation.split_completion_body(record, encoding)
         return FramedBody(before, lambda: serialize(chunks(), encoding), after, encoding.length)
 
     def signature(self, timestamp: str) -> CompletionSignature:
@@ -57,7 +57,7 @@ class CompletionSignature:
 
     def __init__(self, secrets: Iterable[str], timestamp: str) -> None:
         self._timestamp = timestamp
-        self._macs = representation.signature_codes(secrets, timestamp)
+        self._macs = representation.signature_macs(secrets, timestamp)
 
     def update(self, chunk: bytes) -> None:
         """Add the next chunk of the body."""
@@ -66,4 +66,4 @@ class CompletionSignature:
 
     def headers(self) -> Headers:
         """The header, or nothing without secrets."""
-        return representation.spelled_codes(self._macs, self._timestamp)
+        return representation.signature_header(self._macs, self._timestamp)

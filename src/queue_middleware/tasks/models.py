@@ -8,7 +8,7 @@ from enum import StrEnum
 import msgspec
 
 from queue_middleware.jobs.models import Failure, Headers, Job, JobState, StoredResponse
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import PollConfig, Task, TaskSpec
 
 
@@ -26,7 +26,7 @@ class TaskStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Channel(StrEnum):
+class CompletionSource(StrEnum):
     """How the result of an external service arrived."""
 
     CALLBACK = "callback"
@@ -34,14 +34,14 @@ class Channel(StrEnum):
     POLL = "poll"
 
 
-class SecretId(StrEnum):
+class TokenKind(StrEnum):
     """Which of a task's two secret ids is meant."""
 
     CALLBACK = "callback"
     SIGNAL = "signal"
 
 
-class Wait(Value, frozen=True):
+class Wait(Struct, frozen=True):
     """What a job waits for after the response to its call."""
 
     seconds: float
@@ -54,38 +54,38 @@ class Wait(Value, frozen=True):
     """Headers of the call that the polls repeat. Erased when the job ends."""
 
 
-class Waiter(Value, frozen=True):
+class PendingJob(Struct, frozen=True):
     """A job that was found by one of its secret ids."""
 
     key: int
     request_id: str
     state: JobState
     task: Task
-    resolved_by: Channel | None
+    resolved_by: CompletionSource | None
     """None until an external result has ended the job, and if it ended in another way."""
 
 
-class Resolution(Value, frozen=True):
+class ExternalResult(Struct, frozen=True):
     """The final result of an external service. With `failure` the job fails, and `response` holds what the service sent."""
 
     response: StoredResponse
     failure: Failure | None = None
 
 
-class Resolved(StrEnum):
+class ResolveOutcome(StrEnum):
     """What the store did with an external result."""
 
     ENDED = "ended"
     """The result ended the job."""
-    KEPT = "kept"
+    DEFERRED = "kept"
     """The result is stored and ends the job as soon as the running attempt has ended."""
-    REPEATED = "repeated"
+    DUPLICATE = "repeated"
     """An earlier result from the same source ended the job; the earlier one stays."""
     TOO_LATE = "too_late"
     """The job had ended in another way."""
 
 
-class Poll(Value, frozen=True):
+class Poll(Struct, frozen=True):
     """The right to poll a provider once."""
 
     key: int
@@ -93,26 +93,26 @@ class Poll(Value, frozen=True):
     token: int
     number: int
     """1 for the first."""
-    troubles: int
+    failures: int
     """Failed polls in a row before this one."""
     task: Task
     config: PollConfig
-    start: StoredResponse
+    start_response: StoredResponse
     """The target's response. If it is stored in chunks, `body` holds the last chunk only."""
-    waits_until: int
+    deadline: int
     """When the job times out; a poll at that time or later is the last."""
     credentials: Headers
     host: str
     """Origin of the first URL that is polled, as far as the templates and the target name it."""
 
 
-class Places(Value, frozen=True):
+class PollCapacity(Struct, frozen=True):
     """How many polls this process may begin now. `PollLimiter` computes it, `HostSelector` applies it."""
 
     limit: int
-    strangers: int
+    unproven: int
     """How many of them may go to hosts that are not in `prompt`."""
-    each: int
+    per_host: int
     """How many polls one host may have at once, the running ones included."""
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Running polls, by host."""
@@ -120,7 +120,7 @@ class Places(Value, frozen=True):
     """Hosts that are known to respond promptly."""
 
 
-class ClaimedPolls(Value, frozen=True):
+class ClaimedPolls(Struct, frozen=True):
     """The polls that were claimed, and when the next claim is worthwhile unless capacity becomes free earlier."""
 
     polls: list[Poll]
@@ -128,7 +128,7 @@ class ClaimedPolls(Value, frozen=True):
     """Seconds; None if nothing is due later."""
 
 
-class TaskRecord(Value, frozen=True):
+class TaskRecord(Struct, frozen=True):
     """A task as its submitter may see it."""
 
     job: Job
@@ -139,14 +139,14 @@ class TaskRecord(Value, frozen=True):
     max_attempts: int
     due_at: int | None
     webhook: str | None
-    resolved_by: Channel | None = None
-    event: str | None = None
+    resolved_by: CompletionSource | None = None
+    last_event: str | None = None
     """The last status from an external service that was not final."""
     response: StoredResponse | None = None
     """The target's response or the external result; only if the task is finished and the response was requested."""
 
 
-class TaskPage(Value, frozen=True):
+class TaskPage(Struct, frozen=True):
     """A page of one submitter's tasks, newest first, without their responses."""
 
     tasks: list[TaskRecord]

@@ -12,10 +12,10 @@ from urllib.parse import quote
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import Headers, StoredRequest
 
-HINT = b"callback_url"
+TOKEN = b"callback_url"
 """Part of every placeholder. Nearly all requests are without it and need no closer look."""
 
-MOST = 100
+MAX_PLACEHOLDERS = 100
 """Placeholders in one request. At each attempt each of them grows to a URL of about 150 bytes."""
 
 _NAMES = (b"callback_url", b"asyncqueue_callback_url")
@@ -26,22 +26,22 @@ _PERCENT_ENCODED = tuple(
 """Clients percent-encode braces in a URL, and so do forms. Strings are faster than a pattern in a body of megabytes."""
 
 
-def holds_place(request: StoredRequest) -> bool:
+def has_placeholder(request: StoredRequest) -> bool:
     """Whether the request has a placeholder anywhere. Raises `BadRequest` if it has too many."""
     count = _count(_body_placeholders(request.headers), request.body)
     count += _count(_PERCENT_ENCODED, request.raw_path) + _count(_PERCENT_ENCODED, request.query)
     count += sum(_count(_PLAIN, value) for _, value in request.headers)
-    if count > MOST:
-        raise BadRequest(f"the request has {count} placeholders of the callback URL; at most {MOST} are allowed")
+    if count > MAX_PLACEHOLDERS:
+        raise BadRequest(f"the request has {count} placeholders of the callback URL; at most {MAX_PLACEHOLDERS} are allowed")
     return count > 0
 
 
-def holds_place_in(url: str) -> bool:
+def has_placeholder_in_url(url: str) -> bool:
     """Whether a URL has a placeholder."""
     return _count(_PERCENT_ENCODED, url.encode()) > 0
 
 
-def fill(request: StoredRequest, callback_url: str) -> StoredRequest:
+def substitute(request: StoredRequest, callback_url: str) -> StoredRequest:
     """The request with the callback URL in place of every placeholder."""
     encoded = _percent_encode(callback_url)
     return request.replace(
@@ -52,7 +52,7 @@ def fill(request: StoredRequest, callback_url: str) -> StoredRequest:
     )
 
 
-def fill_address(url: str, callback_url: str) -> str:
+def substitute_in_url(url: str, callback_url: str) -> str:
     """A URL with the callback URL in place of every placeholder."""
     return _replace(_PERCENT_ENCODED, url.encode(), _percent_encode(callback_url)).decode()
 
@@ -77,11 +77,11 @@ def _percent_encode(url: str) -> bytes:
 
 
 def _count(placeholders: tuple[bytes, ...], text: bytes) -> int:
-    return sum([text.count(placeholder) for placeholder in placeholders]) if HINT in text else 0
+    return sum([text.count(placeholder) for placeholder in placeholders]) if TOKEN in text else 0
 
 
 def _replace(placeholders: tuple[bytes, ...], text: bytes, encoded: bytes) -> bytes:
-    if HINT in text:
+    if TOKEN in text:
         for placeholder in placeholders:
             text = text.replace(placeholder, encoded)
     return text

@@ -12,8 +12,8 @@ from typing import Any
 from queue_middleware.jobs.models import Headers
 
 from .models import TaskPage, TaskRecord, TaskStatus
-from .polling.config import shown_poll_config, without_secrets
-from .results import BodyEncoding, result_frame, result_of
+from .polling.config import render_poll_config, without_secrets
+from .results import BodyEncoding, result_of, split_result
 
 PRIORITIES = 10
 """Priorities of tasks: 10 runs first, 1 last. Jobs count the other way: 0 runs first."""
@@ -28,17 +28,17 @@ def task_value(record: TaskRecord) -> dict[str, Any]:
         "targetUrl": spec.target,
         "method": spec.method,
         "timeout": spec.timeout,
-        "maxWaitTime": spec.wait,
+        "maxWaitTime": spec.wait_timeout,
         "maxRetries": record.max_attempts - 1,
         "retryBackoff": spec.backoff,
         "priority": PRIORITIES - record.priority,
         "waitForSignal": spec.signal,
         "provider": spec.provider,
-        "pollConfig": None if spec.poll is None else shown_poll_config(without_secrets(spec.poll)),
+        "pollConfig": None if spec.poll is None else render_poll_config(without_secrets(spec.poll)),
         "onCompleteUrl": record.webhook,
         "delayUntil": iso_time(record.due_at) if record.status is TaskStatus.DELAYED else None,
         "retryCount": max(job.attempt - 1, 0),
-        "lastEvent": record.event,
+        "lastEvent": record.last_event,
         "error": error_of(record),
         "createdAt": iso_time(job.created_at),
         "startedAt": iso_time(job.started_at),
@@ -59,7 +59,7 @@ def task_body(record: TaskRecord) -> bytes:
     return _json({"task": {**task_value(record), "result": result_of(record)}})
 
 
-def task_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+def split_task_body(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
     """`task_body` without the body of the result: the bytes before and after it."""
     return _framed(b'{"task": ' + _json(task_value(record))[:-1] + b', "result": ', record, encoding, b"}}")
 
@@ -77,7 +77,7 @@ def completion_body(record: TaskRecord, result_error: str | None = None) -> byte
     return _json({"event": f"task.{record.status}", "task": task})
 
 
-def completion_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+def split_completion_body(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
     """`completion_body` without the body of the result: the bytes before and after it."""
     before = _json({"event": f"task.{record.status}"})[:-1] + b', "task": {"result": '
     return _framed(before, record, encoding, b", " + _json(_end_of(record))[1:] + b"}")
@@ -89,7 +89,7 @@ def _end_of(record: TaskRecord) -> dict[str, Any]:
 
 
 def _framed(before: bytes, record: TaskRecord, encoding: BodyEncoding, after: bytes) -> tuple[bytes, bytes]:
-    begin, end = result_frame(record, encoding)
+    begin, end = split_result(record, encoding)
     return before + begin, end + after
 
 
@@ -105,7 +105,7 @@ def error_of(record: TaskRecord) -> str | None:
     return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
 
 
-def signature_codes(secrets: Iterable[str], timestamp: str) -> list[hmac.HMAC]:
+def signature_macs(secrets: Iterable[str], timestamp: str) -> list[hmac.HMAC]:
     """What computes the codes of `X-AsyncQueue-Signature`, HMAC-SHA256 over `t.body`: one for each secret, the body to follow.
 
     The key is the secret as a text, as its receivers have it, and not what Standard Webhooks reads from it.
@@ -115,13 +115,13 @@ def signature_codes(secrets: Iterable[str], timestamp: str) -> list[hmac.HMAC]:
 
 def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
     """`X-AsyncQueue-Signature: t=…,v1=…`, one `v1` for each secret; nothing where there is none."""
-    codes = signature_codes(secrets, timestamp)
+    codes = signature_macs(secrets, timestamp)
     for code in codes:
         code.update(body)
-    return spelled_codes(codes, timestamp)
+    return signature_header(codes, timestamp)
 
 
-def spelled_codes(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
+def signature_header(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
     """The header of codes that the whole body has passed through."""
     spelled = ",".join([f"t={timestamp}", *(f"v1={code.hexdigest()}" for code in codes)])
     return ((b"x-asyncqueue-signature", spelled.encode("ascii")),) if "," in spelled else ()

@@ -14,16 +14,16 @@ from typing import Any
 
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.outcomes import run_time
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
-from .models import Channel, TaskRecord
+from .models import CompletionSource, TaskRecord
 
 _STEP = 64 * 1024
 """Bytes that are serialized at once: at most six times as many result, in less than a millisecond."""
 _utf8 = getincrementaldecoder("utf-8")
 
 
-class BodyEncoding(Value, frozen=True):
+class BodyEncoding(Struct, frozen=True):
     """How a body is encoded in JSON."""
 
     is_text: bool
@@ -84,7 +84,7 @@ def result_of(record: TaskRecord) -> dict[str, Any] | None:
     }
 
 
-def result_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
+def split_result(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, bytes]:
     """`result_of` as JSON without its body: the text before and after it, quotes included."""
     response = record.response
     assert response is not None  # noqa: S101
@@ -95,7 +95,7 @@ def result_frame(record: TaskRecord, encoding: BodyEncoding) -> tuple[bytes, byt
 
 
 def _duration(record: TaskRecord) -> int:
-    is_external = record.resolved_by in (Channel.CALLBACK, Channel.SIGNAL)
+    is_external = record.resolved_by in (CompletionSource.CALLBACK, CompletionSource.SIGNAL)
     return 0 if is_external else run_time(record.job) or 0
 
 

@@ -36,7 +36,7 @@ def task_status(
     if state is JobState.DELAYED:
         return TaskStatus.PENDING if attempt else TaskStatus.DELAYED
     has_secret, expects_nothing = spec.callback or spec.signal, not (spec.callback or spec.signal or spec.poll)
-    if state is JobState.WAITING:
+    if state is JobState.AWAITING:
         polling = (not has_secret and not expects_nothing) or (expects_nothing and is_polled)
         return TaskStatus.POLLING if polling else TaskStatus.WAITING
     if state is JobState.COMPLETED:

@@ -11,38 +11,38 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 
 from .models import (
-    Channel,
     ClaimedPolls,
-    Places,
+    CompletionSource,
+    ExternalResult,
+    PendingJob,
     Poll,
-    Resolution,
-    Resolved,
-    SecretId,
+    PollCapacity,
+    ResolveOutcome,
     TaskPage,
     TaskRecord,
     TaskStatus,
+    TokenKind,
     Wait,
-    Waiter,
 )
 
-Heard = Callable[[JobState | QueueError | None], None]
+OnResult = Callable[[JobState | QueueError | None], None]
 """Called in the event loop with the result of `conclude`, or with the error that prevented it."""
 
 
-class WaitingRoom(Protocol):
+class TaskStore(Protocol):
     """One process's view of all tasks."""
 
     # --- for attempts
 
-    def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
+    def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
         """Make a running plain submission a task, as its handler asked for the callback URL; False if the claim is lost."""
 
-    def conclude(
-        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
+    def complete_attempt(
+        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
         """End an attempt of a task, as `Store.complete` and `Store.fail` do for other jobs.
 
@@ -53,29 +53,29 @@ class WaitingRoom(Protocol):
 
     # --- for external services
 
-    async def find(self, secret: SecretId, digest: bytes) -> Waiter:
+    async def find(self, secret: TokenKind, digest: bytes) -> PendingJob:
         """The job whose secret id has this SHA-256. Raises `UnknownRequest`."""
 
-    async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
+    async def resolve(self, key: int, channel: CompletionSource, resolution: ExternalResult) -> ResolveOutcome:
         """Store the final result: end the job and make its webhook due in one transaction, or report that it has ended.
 
         A queued or delayed job is ended too: a call whose response was lost may have reached its target. While an attempt
         runs the result is kept until it ends. Raises `UnknownRequest` when retention has deleted the job.
         """
 
-    async def note(self, key: int, event: str) -> None:
+    async def record_event(self, key: int, event: str) -> None:
         """Store an intermediate event, replacing an earlier one. A job that has ended is not changed."""
 
     # --- for the poller
 
-    async def claim_polls(self, places: Places) -> ClaimedPolls:
+    async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
         """Start due polls, the longest due first, as far as `turns.Choice` has capacity for their hosts.
 
         A host at its limit delays no other, however much is due there; its polls may be put off for some seconds. Each poll
         starts a lease, as an attempt does; a poll whose lease is lost is due again.
         """
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result; the next one is due in `next_in` seconds, with None there is none.
 
         `troubles` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
@@ -83,7 +83,7 @@ class WaitingRoom(Protocol):
 
     # --- for maintenance
 
-    async def time_out(self) -> list[Rescue]:
+    async def time_out(self) -> list[RescuedJob]:
         """Fail tasks that have waited too long, some hundreds per call; an empty list when none are left.
 
         A task with a last poll still to come gets another minute for it.

@@ -12,23 +12,23 @@ from typing import Any
 from urllib.parse import urljoin
 
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
-from queue_middleware.asgi.replay import App, NoAnswer
+from queue_middleware.asgi.replay import App, NoResponse
 from queue_middleware.asgi.scope import request_origin
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import InvalidWebhook, OutboundBusy, OutboundError, OutboundRefused, QueueError
 from queue_middleware.jobs.models import ErrorType, Failure, Headers, StoredRequest
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Task, TaskSpec
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import parse_url
 from queue_middleware.settings import Settings
-from queue_middleware.syntax.hosts import is_among, origin_of
+from queue_middleware.syntax.hosts import matches_any, origin_of
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 
-from .callback_tokens import CallbackIds
-from .placeholders import fill, fill_address
+from .callback_tokens import CallbackTokens
+from .placeholders import substitute, substitute_in_url
 
-MOST_REDIRECTS = 10
+MAX_REDIRECTS = 10
 _URL_LABEL = "the target"
 """Names the URL in the texts of errors."""
 _HEAD_TIMEOUT = 86400.0
@@ -50,51 +50,51 @@ def callback_url(base: str, callback_id: str) -> str:
     return f"{base}/v1/callbacks/{callback_id}"
 
 
-class Aim(Value, frozen=True):
+class ResolvedTarget(Struct, frozen=True):
     """What an attempt calls, and with which request."""
 
     app: App
     request: StoredRequest
-    secret: str | None = None
+    callback_id: str | None = None
     """The callback id, if the request holds it; it has to be removed from the response before that is stored."""
 
 
-class Targets:
+class TargetResolver:
     """Resolves targets, and builds the callback URLs that their requests hold."""
 
-    def __init__(self, app: App, outbound: Outbound, tokens: CallbackIds, settings: Settings) -> None:
+    def __init__(self, app: App, outbound: HTTPClient, tokens: CallbackTokens, settings: Settings) -> None:
         self._app = app
         self._outbound = outbound
         self._tokens = tokens
         self._settings = settings
         self._proxy_headers = ProxyHeaders(settings.proxy_headers)
 
-    def aim(self, request: StoredRequest, task: Task) -> Aim:
+    def resolve(self, request: StoredRequest, task: Task) -> ResolvedTarget:
         """What an attempt of a task calls. Raises nothing: a target that cannot be called fails when it is called."""
         spec, callback_id, target = task.spec, None, task.spec.target
         if spec.callback:
-            callback_id = self._tokens.callback_of(task)
+            callback_id = self._tokens.callback_id_of(task)
             if callback_id is None:
-                return Aim(_failing_app(_SECRET_MISSING), request)
-            url = callback_url(spec.base, callback_id)
-            request, target = fill(request, url), fill_address(target, url)
-        if spec.outside:
+                return ResolvedTarget(_failing_app(_SECRET_MISSING), request)
+            url = callback_url(spec.base_url, callback_id)
+            request, target = substitute(request, url), substitute_in_url(target, url)
+        if spec.is_external:
             call = _ExternalTarget(self._outbound, self._settings.task_targets, request, target, self._proxy_headers)
-            return Aim(call, request, callback_id)
-        return Aim(self._app, request, callback_id)
+            return ResolvedTarget(call, request, callback_id)
+        return ResolvedTarget(self._app, request, callback_id)
 
-    def without_proxies(self, headers: Headers) -> Headers:
+    def without_proxy_headers(self, headers: Headers) -> Headers:
         """The headers without those that proxies set about the client: they are for the wrapped application only."""
-        return tuple(pair for pair in headers if not self._proxy_headers.sets(pair[0]))
+        return tuple(pair for pair in headers if not self._proxy_headers.is_set_by_proxies(pair[0]))
 
-    def expect(self, request: StoredRequest) -> Task:
+    def new_callback_task(self, request: StoredRequest) -> Task:
         """The task that is stored for a handler that asks for its callback URL."""
         base = self._settings.public_url or request_origin(request)
         return self._tokens.new_task(TaskSpec(f"{base}{self._settings.prefix}", self._settings.callback_timeout))
 
-    def secret_of(self, task: Task) -> str:
+    def callback_id_of(self, task: Task) -> str:
         """The callback id of a stored task. Raises `QueueError` if the secret that it was derived from is gone."""
-        callback_id = self._tokens.callback_of(task)
+        callback_id = self._tokens.callback_id_of(task)
         if callback_id is None:
             raise QueueError(_SECRET_MISSING.detail)
         return callback_id
@@ -104,7 +104,7 @@ class _ExternalTarget:
     """One call of an external host, in the form of an ASGI application."""
 
     def __init__(
-        self, outbound: Outbound, hosts: Sequence[str], request: StoredRequest, url: str, proxy_headers: ProxyHeaders
+        self, outbound: HTTPClient, hosts: Sequence[str], request: StoredRequest, url: str, proxy_headers: ProxyHeaders
     ) -> None:
         self._outbound = outbound
         self._hosts = hosts
@@ -117,14 +117,14 @@ class _ExternalTarget:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Call, follow redirects, and pass the response on. Raises `NoAnswer`."""
         try:
-            for _ in range(MOST_REDIRECTS + 1):
+            for _ in range(MAX_REDIRECTS + 1):
                 if await self._call_when_free(send):
                     return
         except (InvalidWebhook, OutboundRefused) as refused:
             raise _refusal(refused.detail) from None
         except OutboundError as failed:
-            raise NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
-        raise _refusal(f"more than {MOST_REDIRECTS} redirects")
+            raise NoResponse(Failure(ErrorType.RUNNER_CONNECTION_ERROR, f"the target: {failed.detail}")) from None
+        raise _refusal(f"more than {MAX_REDIRECTS} redirects")
 
     async def _call_when_free(self, send: Any) -> bool:
         """Make one hop once a connection is free, within the attempt's time limit. Returns whether it was the last."""
@@ -139,9 +139,9 @@ class _ExternalTarget:
     async def _call(self, send: Any) -> bool:
         """Make one hop. Returns whether it was the last."""
         parsed = parse_url(self._url, _URL_LABEL)
-        if not may_call(parsed.host, self._hosts):
+        if not is_allowed_target(parsed.host, self._hosts):
             raise _refusal(f"{parsed.host} is not in task_targets")
-        async with self._outbound.open(
+        async with self._outbound.stream(
             self._method, self._url, self._headers, self._body, _HEAD_TIMEOUT, _URL_LABEL
         ) as response:
             location = dict(response.headers).get(b"location")
@@ -162,7 +162,9 @@ class _ExternalTarget:
         parse_url(url, _URL_LABEL)
         dropped: set[bytes] = set()
         if origin_of(self._url) != origin_of(url):
-            dropped = {name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy_headers.sets(name)}
+            dropped = {
+                name for name, _ in self._headers if _CREDENTIAL.search(name) or self._proxy_headers.is_set_by_proxies(name)
+            }
         if (status == 303 and self._method != "HEAD") or (status in (301, 302) and self._method == "POST"):
             self._method, self._body = "GET", b""
             dropped |= _BODY_HEADERS
@@ -170,9 +172,9 @@ class _ExternalTarget:
         self._url = url.partition("#")[0]
 
 
-def may_call(host: str, hosts: Sequence[str]) -> bool:
+def is_allowed_target(host: str, hosts: Sequence[str]) -> bool:
     """Whether tasks may call this host."""
-    return is_among(host, hosts)
+    return matches_any(host, hosts)
 
 
 def _join(url: str, location: str) -> str:
@@ -190,12 +192,12 @@ def _with_defaults(headers: Headers) -> Headers:
     return (*kept, *(pair for pair in defaults if pair[0] not in present))
 
 
-def _refusal(detail: str) -> NoAnswer:
-    return NoAnswer(Failure(ErrorType.RUNNER_CONNECTION_REFUSED, detail))
+def _refusal(detail: str) -> NoResponse:
+    return NoResponse(Failure(ErrorType.RUNNER_CONNECTION_REFUSED, detail))
 
 
 def _failing_app(failure: Failure) -> App:
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        raise NoAnswer(failure)
+        raise NoResponse(failure)
 
     return app

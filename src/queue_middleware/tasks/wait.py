@@ -12,8 +12,8 @@ from .polling.schedule import first_poll_delay
 _OF_ONE_CALL = frozenset({b"host", b"content-type", b"content-length", b"content-encoding", b"accept-encoding"})
 
 
-def wait_after(
-    outcome: StoredResponse | Failure, spec: TaskSpec, request: StoredRequest, now: float, *, asked: bool = False
+def decide_wait(
+    outcome: StoredResponse | Failure, spec: TaskSpec, request: StoredRequest, now: float, *, callback_requested: bool = False
 ) -> Wait | None:
     """What the job waits for after this outcome of its call; None if the outcome ends the job.
 
@@ -23,25 +23,25 @@ def wait_after(
     """
     if isinstance(outcome, Failure) or not 200 <= outcome.status < 300:
         return None
-    expects_call = spec.callback or spec.signal or asked
-    follows = spec.poll is None and spec.outside and _names_location(outcome)
+    expects_call = spec.callback or spec.signal or callback_requested
+    follows = spec.poll is None and spec.is_external and _names_location(outcome)
     config = LOCATION_POLLING if follows else spec.poll
     if config is None:
-        return Wait(spec.wait) if expects_call else None
-    seconds = max(spec.wait, config.max_duration) if follows and not expects_call else spec.wait
+        return Wait(spec.wait_timeout) if expects_call else None
+    seconds = max(spec.wait_timeout, config.max_duration) if follows and not expects_call else spec.wait_timeout
     poll_in = first_poll_delay(config.interval, seconds, outcome.headers, now, expects_call=expects_call)
     credentials = _repeated_headers(request.headers) if config.forward_auth else ()
     return Wait(seconds, poll_in, config if follows else None, credentials)
 
 
-def shortened(wait: Wait, most: float) -> Wait:
+def limit_wait(wait: Wait, max_seconds: float) -> Wait:
     """The same wait, limited to `most` seconds, with its first poll within them."""
-    if wait.seconds <= most:
+    if wait.seconds <= max_seconds:
         return wait
-    return wait.replace(seconds=most, poll_in=None if wait.poll_in is None else min(wait.poll_in, most))
+    return wait.replace(seconds=max_seconds, poll_in=None if wait.poll_in is None else min(wait.poll_in, max_seconds))
 
 
-def end_of_call(outcome: StoredResponse | Failure, task: Task) -> StoredResponse | Failure:
+def final_outcome(outcome: StoredResponse | Failure, task: Task) -> StoredResponse | Failure:
     """The final outcome of a job whose call leaves nothing to wait for.
 
     If the task was to wait, a 3xx that is not followed becomes a failure, because no work was started. A 4xx stays a response:
@@ -50,7 +50,7 @@ def end_of_call(outcome: StoredResponse | Failure, task: Task) -> StoredResponse
     spec = task.spec
     if isinstance(outcome, Failure) or not 300 <= outcome.status < 400:
         return outcome
-    if not task.listed or not (spec.callback or spec.signal or spec.poll):
+    if not task.is_listed or not (spec.callback or spec.signal or spec.poll):
         return outcome
     return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the target responded with {outcome.status}, so no work was started")
 

@@ -13,7 +13,7 @@ from starlette.requests import HTTPConnection
 from starlette.types import Scope
 
 from queue_middleware.errors import BadRequest, Unauthorized
-from queue_middleware.jobs.models import OWNED
+from queue_middleware.jobs.models import IDENTITY_PREFIX
 
 Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
 """Returns the submitter identity of a request, or None if it is unknown."""
@@ -29,17 +29,17 @@ _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]*)?|([0-9.]+):[0-9]*")
 
 
-class Access:
+class Authenticator:
     """Authenticates clients, if it is configured. `api_keys` and `authenticate` may be combined."""
 
     def __init__(self, api_keys: Iterable[str] = (), authenticate: Authenticate | None = None) -> None:
         self._known = [(_digest(key), name_of(key)) for key in api_keys]
         self._authenticate = authenticate
-        self.takes_keys = bool(self._known)
-        self.is_asked = self.takes_keys or authenticate is not None
+        self.accepts_keys = bool(self._known)
+        self.required = self.accepts_keys or authenticate is not None
         """If False, knowing a request's id is enough to read it."""
 
-    async def identify(self, scope: Scope) -> str:
+    async def authenticate(self, scope: Scope) -> str:
         """The identity of the client: of any key that is known, in whichever header, or else what `authenticate` says.
 
         Raises `Unauthorized`, and `BadRequest` for known keys of two identities.
@@ -69,7 +69,7 @@ class Access:
 
 def client_of(identity: str | None, scope: Scope) -> str:
     """What the limits of one client count, and what a job belongs to: see `models.NewJob.client`."""
-    return address_of(scope) if identity is None else OWNED + identity
+    return address_of(scope) if identity is None else IDENTITY_PREFIX + identity
 
 
 def address_of(scope: Scope) -> str:

@@ -23,7 +23,7 @@ _JSON = (b"content-type", b"application/json")
 _VARY = (b"vary", b"origin")
 
 
-class CrossOrigin:
+class CORSMiddleware:
     """Around the queue: preflights are answered here, and every answer says who may read it. Cookies are not asked for.
 
     An answer of the application that is read back may carry the application's own rules; ours take their place, but what

@@ -7,9 +7,9 @@ import math
 from collections import deque
 from collections.abc import Callable
 
-from queue_middleware.errors import TooManyGuesses
+from queue_middleware.errors import RateLimited
 
-MOST = 30
+MAX_FAILURES = 30
 WINDOW = 60.0
 _ADDRESSES = 10_000
 """Of more than so many the ones that were seen first are forgotten; an id has 256 bits, so this is not what keeps it."""
@@ -25,12 +25,12 @@ class LookupLimiter:
     def count(self, address: str) -> None:
         """One more. Raises `TooManyGuesses` above `MOST` in `WINDOW` seconds."""
         now = self._clock()
-        times = self._failed.setdefault(address, deque(maxlen=MOST + 1))
+        times = self._failed.setdefault(address, deque(maxlen=MAX_FAILURES + 1))
         while times and times[0] <= now - WINDOW:
             times.popleft()
         times.append(now)
         if len(self._failed) > _ADDRESSES:
             del self._failed[next(iter(self._failed))]
-        if len(times) > MOST:
+        if len(times) > MAX_FAILURES:
             # The next one counts as well, so the second oldest has to be over by then.
-            raise TooManyGuesses("Rate limit exceeded", max(1, math.ceil(times[1] + WINDOW - now)))
+            raise RateLimited("Rate limit exceeded", max(1, math.ceil(times[1] + WINDOW - now)))

@@ -18,7 +18,7 @@ from queue_middleware.runtime.runtime import Runtime
 
 from . import openapi
 from .asyncqueue.endpoints import PREFIX, TaskEndpoints
-from .auth import Access
+from .auth import Authenticator
 from .cross_site import CrossSiteCheck
 from .fal.endpoints import FalEndpoints
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
@@ -47,7 +47,7 @@ class Mount(NamedTuple):
 class Router:
     """Everything below the prefix, and all paths of the hosts that belong to the queue."""
 
-    def __init__(self, runtime: Runtime, access: Access) -> None:
+    def __init__(self, runtime: Runtime, access: Authenticator) -> None:
         settings = runtime.settings
         self._runtime = runtime
         self._access = access
@@ -55,7 +55,7 @@ class Router:
         self._prefix = settings.prefix
         bodies = BodyReader(settings.max_request_body, MAX_SUBMISSION_BYTES, settings.body_timeout)
         document = partial(
-            openapi.document, needs_authentication=access.is_asked, accepts_keys=access.takes_keys, max_wait=settings.max_wait
+            openapi.document, needs_authentication=access.required, accepts_keys=access.accepts_keys, max_wait=settings.max_wait
         )
         self._fal = FalEndpoints(runtime, bodies, document)
         """Serves what no row of the table accepts."""
@@ -71,8 +71,8 @@ class Router:
             if endpoint.changes:
                 self._cross_site.check(scope)
             self._runtime.check_running()
-            if self._access.is_asked and not endpoint.is_public:
-                request.identity = await self._access.identify(scope)
+            if self._access.required and not endpoint.is_public:
+                request.identity = await self._access.authenticate(scope)
             await endpoint.serve(request)
         except ClientDisconnected:
             return

@@ -12,7 +12,7 @@ from starlette.types import Scope
 
 from queue_middleware.asgi.scope import origin
 from queue_middleware.errors import BadRequest
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import canonical_authority
 
@@ -27,7 +27,7 @@ _LONGEST_HOST = 300
 """Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
 
-class Address(Value, frozen=True):
+class Address(Struct, frozen=True):
     """A request to the queue. Both parts are percent-encoded, as they came."""
 
     root: str

@@ -10,10 +10,10 @@ from queue_middleware.events import Emit, Redelivered
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
 
-from .models import Attempt, DeliveryFilter, DeliveryRecord, Receiver, Standing
-from .store import Outbox
+from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, HostHealth, Receiver
+from .store import WebhookStore
 
-UNHEALTHY = (Standing.OPEN, Standing.FAILING, Standing.SLOW)
+UNHEALTHY = (HostHealth.OPEN, HostHealth.FAILING, HostHealth.SLOW)
 _BATCH = 500
 """Deliveries in one transaction."""
 
@@ -41,7 +41,7 @@ def make_filter(
 class WebhookAdmin:
     """The operations behind `queue.deliveries`, `queue.redeliver` and the like."""
 
-    def __init__(self, outbox: Outbox, emit: Emit) -> None:
+    def __init__(self, outbox: WebhookStore, emit: Emit) -> None:
         self._outbox = outbox
         self._emit = emit
 
@@ -49,11 +49,11 @@ class WebhookAdmin:
         """The oldest `limit` matching deliveries with an id larger than `after`. Raises `UnknownRequest`."""
         return await self._outbox.records(criteria, after=after, limit=limit)
 
-    async def attempts(self, delivery_id: int) -> list[Attempt]:
+    async def attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
         """The recorded attempts of a delivery."""
         return await self._outbox.attempts(delivery_id)
 
-    async def receivers(self, healths: Collection[Standing] = UNHEALTHY, limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, healths: Collection[HostHealth] = UNHEALTHY, limit: int = 1000) -> list[Receiver]:
         """Receivers in these states of health."""
         return await self._outbox.receivers(healths, limit)
 

@@ -6,10 +6,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Protocol
 
-from queue_middleware.background import aside
+from queue_middleware.background import run_in_thread
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.chunks import ReadPart, pieces_of
-from queue_middleware.jobs.models import PART, Headers, Result, StoredResponse
+from queue_middleware.jobs.chunks import ReadChunk, iter_chunks
+from queue_middleware.jobs.models import CHUNK_SIZE, Headers, JobResult, StoredResponse
 from queue_middleware.settings import Settings
 
 from .formats import fal
@@ -56,7 +56,7 @@ class BodySignature(Protocol):
 class BodyFormat(Protocol):
     """How a finished request is represented in the body of a webhook."""
 
-    async def body(self, result: Result) -> bytes | DeferredBody:
+    async def body(self, result: JobResult) -> bytes | DeferredBody:
         """The body, or for a long one what prepares it. Raises `ResultExpired`."""
 
     def signature(self, timestamp: str) -> BodySignature | None:
@@ -66,12 +66,12 @@ class BodyFormat(Protocol):
 class RequestFormat:
     """fal's envelope around the application's response. `read_chunk` reads one stored chunk of it."""
 
-    def __init__(self, read_chunk: ReadPart, settings: Settings) -> None:
+    def __init__(self, read_chunk: ReadChunk, settings: Settings) -> None:
         self._read_chunk = read_chunk
         self._max_payload = settings.webhook_max_payload
         self._base_url = f"{settings.public_url or ''}{settings.prefix}"
 
-    async def body(self, result: Result) -> bytes | DeferredBody:
+    async def body(self, result: JobResult) -> bytes | DeferredBody:
         """The envelope with the response, or with the URL of one that is larger than `webhook_max_payload`."""
         response = result.response
         if response is not None and self._max_payload is not None and response.size > self._max_payload:
@@ -81,10 +81,12 @@ class RequestFormat:
             return fal.webhook_body(result)
         return partial(self._long_body, result, response)
 
-    async def _long_body(self, result: Result, response: StoredResponse) -> bytes | FramedBody:
+    async def _long_body(self, result: JobResult, response: StoredResponse) -> bytes | FramedBody:
         chunks = partial(read_chunks, self._read_chunk, result.job.key, response)
         body = b"".join([chunk async for chunk in chunks()])
-        before, payload, after = await aside(fal.split_body, result.replace(response=response.replace(body=body, parts=0)))
+        before, payload, after = await run_in_thread(
+            fal.split_body, result.replace(response=response.replace(body=body, parts=0))
+        )
         if payload is not body:  # not JSON, so it is not included, or included without its byte order mark
             return b"".join((before, payload, after))
         return FramedBody(before, chunks, after, response.size)
@@ -95,13 +97,13 @@ class RequestFormat:
 
 def is_long(response: StoredResponse) -> bool:
     """Whether a response is read in chunks instead of being held in memory."""
-    return response.parts > 0 or len(response.body) > PART
+    return response.chunks > 0 or len(response.body) > CHUNK_SIZE
 
 
-async def read_chunks(read_chunk: ReadPart, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
+async def read_chunks(read_chunk: ReadChunk, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
     """The chunks of a stored response. Raises `ResultExpired` when it is deleted meanwhile."""
     try:
-        async for chunk in pieces_of(read_chunk, key, response):
+        async for chunk in iter_chunks(read_chunk, key, response):
             yield chunk
     except UnknownRequest:
         raise ResultExpired from None

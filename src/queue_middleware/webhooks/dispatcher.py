@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 
-from queue_middleware.background import GRACE, SHORTEST_WAIT, Rounds
+from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage
 from queue_middleware.events import (
@@ -20,16 +20,16 @@ from queue_middleware.events import (
     ErrorStreak,
     ServiceError,
 )
-from queue_middleware.jobs.models import Result
-from queue_middleware.jobs.store import Store, Topic
-from queue_middleware.outbound.client import Answer, Outbound
+from queue_middleware.jobs.models import JobResult
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.outbound.client import HTTPClient, Response
 
 from .body import ResultExpired
 from .fairness import DispatchSlots, submitter_of_flow
 from .message import MessageBuilder
-from .models import Attempt, Delivery, Settled, Standing
+from .models import Delivery, DeliveryAttempt, HostHealth, Settled
 from .retry import AttemptDecision, decide_error, decide_response
-from .store import Outbox
+from .store import WebhookStore
 
 LIMIT = 256
 """Attempts at once in this process; each holds a connection and at most about 256 KiB."""
@@ -48,16 +48,16 @@ class Dispatcher:
 
     def __init__(
         self,
-        store: Store,
-        outbox: Outbox,
-        outbound: Outbound,
+        store: JobStore,
+        outbox: WebhookStore,
+        outbound: HTTPClient,
         messages: MessageBuilder,
         schedule: tuple[float, ...],
         emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
         limit: int | None = None,
-        grace: float = GRACE,
+        grace: float = DRAIN_TIMEOUT,
     ) -> None:
         self._store = store
         self._outbox = outbox
@@ -67,7 +67,7 @@ class Dispatcher:
         self._emit = emit
         self._clock = clock
         self._slots = DispatchSlots(limit or _default_limit())
-        self._rounds = Rounds(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
+        self._rounds = ClaimLoop(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False
@@ -112,18 +112,18 @@ class Dispatcher:
         assert room is not None  # noqa: S101 - only this method takes slots
         self._freed_hosts.clear()
         claimed = await self._outbox.claim(room)
-        self._full, self._held_back = claimed.full, claimed.held_back
+        self._full, self._held_back = claimed.full, claimed.limited_hosts
         if (self._full and self._freed_hosts) or not self._held_back.isdisjoint(self._freed_hosts):
             self._rounds.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
             self._start(delivery, claimed.results.get(delivery.key))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _start(self, delivery: Delivery, result: Result | None) -> None:
+    def _start(self, delivery: Delivery, result: JobResult | None) -> None:
         self._slots.take(delivery)
         work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
         # The slot is given back here too: a task that is cancelled before its first step cannot do it.
-        self._rounds.begin(work, name, delivery.token, lambda: self._free_slot(delivery))
+        self._rounds.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
 
     def _free_slot(self, delivery: Delivery) -> None:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
@@ -135,7 +135,7 @@ class Dispatcher:
 
     # --- one attempt
 
-    async def _deliver(self, delivery: Delivery, result: Result | None) -> None:
+    async def _deliver(self, delivery: Delivery, result: JobResult | None) -> None:
         """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
         at, started = self._clock(), time.monotonic()
         try:
@@ -147,16 +147,16 @@ class Dispatcher:
             self._free_slot(delivery)
         self._shortages = 0
         del result
-        attempt = Attempt(
+        attempt = DeliveryAttempt(
             at=int(at * 1000),
             duration=time.monotonic() - started,
             status=response.status if response else None,
             error=decision.error,
-            answer=response.body if response else b"",
+            response_body=response.body if response else b"",
         )
         await self._settle(delivery, attempt, decision)
 
-    async def _send(self, delivery: Delivery, result: Result | None) -> tuple[Answer | None, AttemptDecision]:
+    async def _send(self, delivery: Delivery, result: JobResult | None) -> tuple[Response | None, AttemptDecision]:
         """Raises `OutboundBusy` if no attempt could be made."""
         started = time.monotonic()
         try:
@@ -188,11 +188,11 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._rounds.insist(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._rounds.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
 
-    async def _settle(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision) -> None:
+    async def _settle(self, delivery: Delivery, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
-        settled = await self._rounds.insist(
+        settled = await self._rounds.retry_on_outage(
             lambda: self._outbox.settle(
                 delivery, attempt, delivered=decision.error is None, retry_in=decision.retry_in, outcome=decision.outcome
             )
@@ -203,7 +203,7 @@ class Dispatcher:
 
     # --- events
 
-    def _emit_attempt(self, delivery: Delivery, attempt: Attempt, decision: AttemptDecision, settled: Settled) -> None:
+    def _emit_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled) -> None:
         ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
         if attempt.error is None:
             self._emit(Delivered(*ids, attempt.status, attempt.duration))
@@ -219,9 +219,9 @@ class Dispatcher:
 
     def _emit_circuits(self, delivery: Delivery, settled: Settled) -> None:
         """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
-        for change, submitter in ((settled.of_host, None), (settled.change, submitter_of_flow(delivery.flow))):
-            if change is not None and Standing.OPEN in change:
-                if change[1] is Standing.OPEN:
+        for change, submitter in ((settled.host_change, None), (settled.flow_change, submitter_of_flow(delivery.flow))):
+            if change is not None and HostHealth.OPEN in change:
+                if change[1] is HostHealth.OPEN:
                     self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
                 else:
                     self._emit(CircuitClosed(delivery.host, submitter))

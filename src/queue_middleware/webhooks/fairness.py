@@ -9,56 +9,56 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
-from .models import Delivery, Room, Standing
+from .models import Capacity, Delivery, HostHealth
 
 UNPROVEN_SHARE = 0.75
 """Share of the slots that receivers not known to be healthy may take, so that healthy ones never wait for them."""
-AT_ONCE: dict[Standing, int] = {
-    Standing.NEW: 1,
-    Standing.GOOD: 16,
-    Standing.SLOW: 4,
-    Standing.FAILING: 1,
-    Standing.OPEN: 1,
+FLOW_LIMITS: dict[HostHealth, int] = {
+    HostHealth.NEW: 1,
+    HostHealth.HEALTHY: 16,
+    HostHealth.SLOW: 4,
+    HostHealth.FAILING: 1,
+    HostHealth.OPEN: 1,
 }
 """Attempts of one flow at once, in one process. A probe is the only attempt over all processes."""
-MOST_AT_ONCE = max(AT_ONCE.values())
-HOST_AT_ONCE: dict[Standing, int] = {
-    Standing.NEW: 8,
-    Standing.GOOD: 32,
-    Standing.SLOW: 8,
-    Standing.FAILING: 1,
-    Standing.OPEN: 1,
+MAX_FLOW_LIMIT = max(FLOW_LIMITS.values())
+HOST_LIMITS: dict[HostHealth, int] = {
+    HostHealth.NEW: 8,
+    HostHealth.HEALTHY: 32,
+    HostHealth.SLOW: 8,
+    HostHealth.FAILING: 1,
+    HostHealth.OPEN: 1,
 }
 """Attempts to one host at once, in one process: twice those of one flow, so one that hangs leaves slots to the others."""
 
 
-class Waiting(Value, frozen=True):
+class FlowBacklog(Struct, frozen=True):
     """A flow with due deliveries."""
 
     flow: str
-    standing: Standing
+    health: HostHealth
     due: int
     """How many; counted only up to `MOST_AT_ONCE + 1`."""
     host: str = ""
-    of_host: Standing = Standing.GOOD
+    host_health: HostHealth = HostHealth.HEALTHY
     """The health of its host as a whole."""
 
 
-class Shares(Value, frozen=True):
+class Allocation(Struct, frozen=True):
     """How many deliveries each flow may start."""
 
-    of_flow: dict[str, int]
+    by_flow: dict[str, int]
     full: bool
     """Whether the slots were too few for what was due."""
-    held_back: frozenset[str]
+    limited_hosts: frozenset[str]
     """Hosts with more due than one host may have at once."""
 
 
-def share(capacity: Room, backlogs: Iterable[Waiting]) -> Shares:
+def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
     """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
-    left, unproven = capacity.limit, capacity.strangers
+    left, unproven = capacity.limit, capacity.unproven
     shares: dict[str, int] = {}
     held_back: set[str] = set()
     full = False
@@ -66,19 +66,21 @@ def share(capacity: Room, backlogs: Iterable[Waiting]) -> Shares:
     for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += count
     for one in backlogs:
-        healthy = one.standing is Standing.GOOD
-        allowed = min(AT_ONCE[one.standing] - capacity.busy.get(one.flow, 0), HOST_AT_ONCE[one.of_host] - at_host[one.host])
+        healthy = one.health is HostHealth.HEALTHY
+        allowed = min(
+            FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]
+        )
         fits = left if healthy else min(left, unproven)
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)
-        if allowed < one.due and Standing.OPEN not in (one.standing, one.of_host):
+        if allowed < one.due and HostHealth.OPEN not in (one.health, one.host_health):
             held_back.add(one.host)
         if count:
             shares[one.flow] = count
             at_host[one.host] += count
             left -= count
             unproven -= 0 if healthy else count
-    return Shares(shares, full, frozenset(held_back))
+    return Allocation(shares, full, frozenset(held_back))
 
 
 def host_of_flow(flow: str) -> str:
@@ -101,17 +103,17 @@ class DispatchSlots:
         self._taken: set[int] = set()
         self._unproven = 0
 
-    def free(self) -> Room | None:
+    def free(self) -> Capacity | None:
         """What may be started now; None if nothing."""
         if len(self._taken) >= self._limit:
             return None
-        return Room(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
+        return Capacity(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
 
     def take(self, delivery: Delivery) -> None:
         """An attempt starts."""
         self._taken.add(delivery.token)
         self._busy[delivery.flow] += 1
-        self._unproven += delivery.standing is not Standing.GOOD
+        self._unproven += delivery.health is not HostHealth.HEALTHY
 
     def give_back(self, delivery: Delivery) -> bool:
         """An attempt has its response, or will not get one. False if its slot was given back before."""
@@ -121,5 +123,5 @@ class DispatchSlots:
         self._busy[delivery.flow] -= 1
         if not self._busy[delivery.flow]:
             del self._busy[delivery.flow]
-        self._unproven -= delivery.standing is not Standing.GOOD
+        self._unproven -= delivery.health is not HostHealth.HEALTHY
         return True

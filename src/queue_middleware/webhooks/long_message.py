@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Callable
 
-from queue_middleware.background import aside
+from queue_middleware.background import run_in_thread
 
 from .body import BodySignature
 from .formats import standard
@@ -29,12 +29,12 @@ class LongMessageSigner:
         for mac in self._macs:
             mac.update(self._prefix)
         async for chunk in read_body():
-            await aside(self._update_first, chunk)
+            await run_in_thread(self._update_first, chunk)
         for signature in self._signatures:
             signature.end_first()
             signature.update_second(self._prefix)
         async for chunk in read_body():
-            await aside(self._update_second, chunk)
+            await run_in_thread(self._update_second, chunk)
 
     def _update_first(self, chunk: bytes) -> None:
         self._body_hash.update(chunk)

@@ -7,8 +7,8 @@ import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 
-from queue_middleware.jobs.models import Headers, JobState, Result, WebhookKind, identity_of
-from queue_middleware.outbound.http11 import Stream
+from queue_middleware.jobs.models import Headers, JobResult, JobState, WebhookKind, identity_of
+from queue_middleware.outbound.http11 import StreamBody
 
 from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, FramedBody, ResultExpired
 from .formats import fal, standard
@@ -34,7 +34,7 @@ class MessageBuilder:
         self._clock = clock
         self._long_bodies = asyncio.Semaphore(1)
 
-    async def build(self, delivery: Delivery, result: Result | None) -> tuple[Headers, bytes | Stream]:
+    async def build(self, delivery: Delivery, result: JobResult | None) -> tuple[Headers, bytes | StreamBody]:
         """Headers and body. Raises `ResultExpired`."""
         if delivery.kind is not WebhookKind.COMPLETED:
             return self._event(delivery)
@@ -71,13 +71,13 @@ class MessageBuilder:
 
     async def _sign_stream(
         self, delivery: Delivery, body: FramedBody, identity: str | None, body_format: BodyFormat
-    ) -> tuple[Headers, Stream]:
+    ) -> tuple[Headers, StreamBody]:
         timestamp = str(int(self._clock()))
         own = body_format.signature(timestamp)
         signer = LongMessageSigner(self._signer, delivery.webhook_id, timestamp, own)
         await signer.read(body.chunks)
         headers = self._headers(delivery, identity, timestamp, signer.digest, signer.signatures(), signer.macs())
-        return (*headers, *(own.headers() if own else ())), Stream(body.length, body.chunks)
+        return (*headers, *(own.headers() if own else ())), StreamBody(body.length, body.chunks)
 
     def _headers(
         self,

@@ -7,15 +7,15 @@ from enum import StrEnum
 
 import msgspec
 
-from queue_middleware.jobs.models import Result, WebhookKind
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.models import JobResult, WebhookKind
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.syntax.hosts import origin_of
 
 
 class DeliveryState(StrEnum):
     """State of a delivery. The last three are final, unless it is redelivered."""
 
-    WAITING = "blocked"
+    BLOCKED = "blocked"
     """Blocked by an earlier webhook of the same request."""
     PENDING = "pending"
     SENDING = "sending"
@@ -25,11 +25,11 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-class Standing(StrEnum):
+class HostHealth(StrEnum):
     """Health of a receiver, by the rules in `circuit`."""
 
     NEW = "new"
-    GOOD = "healthy"
+    HEALTHY = "healthy"
     SLOW = "slow"
     FAILING = "failing"
     OPEN = "open"
@@ -45,7 +45,7 @@ class DeliveryEvent(StrEnum):
     EXHAUST = "exhaust"
     RELEASE = "release"
     LOSE = "lose"
-    FOLLOW = "follow"
+    UNBLOCK = "follow"
     """The webhook that blocked it has ended."""
     SUPERSEDE = "supersede"
     """An attempt has failed, and there is a newer webhook of the same request."""
@@ -54,8 +54,8 @@ class DeliveryEvent(StrEnum):
     REDELIVER = "redeliver"
 
 
-DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
-    (DeliveryState.WAITING, DeliveryEvent.FOLLOW): DeliveryState.PENDING,
+DELIVERY_TRANSITIONS: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
+    (DeliveryState.BLOCKED, DeliveryEvent.UNBLOCK): DeliveryState.PENDING,
     (DeliveryState.PENDING, DeliveryEvent.CLAIM): DeliveryState.SENDING,
     (DeliveryState.PENDING, DeliveryEvent.SUPERSEDE): DeliveryState.SUPERSEDED,
     (DeliveryState.PENDING, DeliveryEvent.GIVE_UP): DeliveryState.DEAD,
@@ -72,7 +72,7 @@ DELIVERY: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] = {
 """All transitions; no other combination happens. Stores execute them in SQL, which the store suite compares with this."""
 
 
-class Delivery(Value, frozen=True):
+class Delivery(Struct, frozen=True):
     """The right to make one attempt to deliver a webhook."""
 
     id: int
@@ -83,14 +83,14 @@ class Delivery(Value, frozen=True):
     """1 for the first."""
     key: int
     request_id: str
-    spent: int = 0
+    attempts_before_redelivery: int = 0
     """Attempts before it was redelivered, which do not count in the schedule."""
     kind: WebhookKind = WebhookKind.COMPLETED
     number: int = 0
     """From 1 for events before the end of a request; 0 for the end."""
     data: str | None = None
     """The event as JSON; None for the end, which is reported from the `Result`."""
-    standing: Standing = Standing.NEW
+    health: HostHealth = HostHealth.NEW
     """Health of the flow when the attempt was claimed. The attempt is a probe if it, or the health of the host, was `OPEN`."""
     flow: str = ""
     """The webhooks of one submitter to one host, which share attempts with other flows."""
@@ -103,34 +103,34 @@ class Delivery(Value, frozen=True):
     @property
     def tries(self) -> int:
         """The number of this attempt in the schedule, 1 for the first."""
-        return self.attempt - self.spent
+        return self.attempt - self.attempts_before_redelivery
 
 
-class Room(Value, frozen=True):
+class Capacity(Struct, frozen=True):
     """How many attempts this process may start now."""
 
     limit: int
-    strangers: int
+    unproven: int
     """How many of them for flows that are not known to be healthy."""
     busy: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Running attempts by flow."""
 
 
-class Claimed(Value, frozen=True):
+class Claimed(Struct, frozen=True):
     """Claimed deliveries, and when to claim again."""
 
     deliveries: list[Delivery]
-    results: Mapping[int, Result] = msgspec.field(default_factory=dict)
+    results: Mapping[int, JobResult] = msgspec.field(default_factory=dict)
     """By job key, for webhooks about the end; without the stored chunks of long responses. Deleted results are missing."""
     next_in: float | None = None
     """Seconds until more is due for other hosts; None if nothing is."""
     full: bool = False
     """Whether more is due than the free slots of the process."""
-    held_back: frozenset[str] = frozenset()
+    limited_hosts: frozenset[str] = frozenset()
     """Hosts with more due than one host may have at once."""
 
 
-class Attempt(Value, frozen=True):
+class DeliveryAttempt(Struct, frozen=True):
     """One attempt to deliver a webhook."""
 
     at: int
@@ -139,11 +139,11 @@ class Attempt(Value, frozen=True):
     status: int | None
     """HTTP status of the response; None without a response."""
     error: str | None
-    answer: bytes = b""
+    response_body: bytes = b""
     """The start of the response body, at most 1 KiB, for the operator only."""
 
 
-class DeliveryRecord(Value, frozen=True):
+class DeliveryRecord(Struct, frozen=True):
     """A delivery as the operator sees it."""
 
     id: int
@@ -160,7 +160,7 @@ class DeliveryRecord(Value, frozen=True):
     """When the next attempt is due; in a final state, when it ended."""
 
 
-class DeliveryFilter(Value, frozen=True):
+class DeliveryFilter(Struct, frozen=True):
     """Selects the deliveries that match all fields which are not None."""
 
     request_id: str | None = None
@@ -173,15 +173,15 @@ class DeliveryFilter(Value, frozen=True):
     """Only those that were given up."""
 
 
-class Settled(Value, frozen=True):
+class Settled(Struct, frozen=True):
     """What followed from an attempt. False if another process had taken over the delivery; then nothing was changed."""
 
     held: bool
     superseded: bool = False
     """The attempt failed and is the last, because there is a newer webhook of the same request."""
-    change: tuple[Standing, Standing] | None = None
+    flow_change: tuple[HostHealth, HostHealth] | None = None
     """Health of the flow before and after, if this attempt changed it."""
-    of_host: tuple[Standing, Standing] | None = None
+    host_change: tuple[HostHealth, HostHealth] | None = None
     """Health of the host as a whole before and after, if this attempt changed it."""
     pause: float = 0.0
     """Seconds until the next probe, if one of the two is `OPEN`."""
@@ -192,15 +192,15 @@ class Settled(Value, frozen=True):
         return self.held
 
 
-class Receiver(Value, frozen=True):
+class Receiver(Struct, frozen=True):
     """A host that webhooks of one submitter go to, as the operator sees it."""
 
     host: str
-    standing: Standing
+    health: HostHealth
     failures: int
     """In a row."""
     failing_since: int | None
-    held_until: int | None
+    open_until: int | None
     """When the next probe may be sent; only if `OPEN`."""
     pending: int
     """Deliveries of the submitter that are not sent yet; counted up to 1,000."""

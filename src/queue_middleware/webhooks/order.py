@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 from .models import DeliveryState
 
-UNSENT = frozenset({DeliveryState.WAITING, DeliveryState.PENDING, DeliveryState.SENDING})
+UNSENT = frozenset({DeliveryState.BLOCKED, DeliveryState.PENDING, DeliveryState.SENDING})
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ def add(deliveries: Sequence[OrderedDelivery], is_event: bool, due_at: int) -> t
     if not any(one.state in UNSENT for one in deliveries):
         return (*deliveries, OrderedDelivery(is_event, DeliveryState.PENDING, due_at))
     earlier = [
-        replace(one, due_at=min(one.due_at, due_at)) if one.state in (DeliveryState.WAITING, DeliveryState.PENDING) else one
+        replace(one, due_at=min(one.due_at, due_at)) if one.state in (DeliveryState.BLOCKED, DeliveryState.PENDING) else one
         for one in deliveries
     ]
     earlier = [
         replace(one, state=DeliveryState.SUPERSEDED) if one.state is DeliveryState.PENDING and one.has_failed else one
         for one in earlier
     ]
-    return _unblocked((*earlier, OrderedDelivery(is_event, DeliveryState.WAITING, due_at)))
+    return _unblocked((*earlier, OrderedDelivery(is_event, DeliveryState.BLOCKED, due_at)))
 
 
 def end_attempt(
@@ -50,7 +50,7 @@ def end_attempt(
 ) -> tuple[OrderedDelivery, ...]:
     """The webhooks of a request after an attempt at one of them: delivered, dead, or pending again until `due_at`."""
     one = deliveries[number]
-    is_followed = any(other.state is DeliveryState.WAITING for other in deliveries)
+    is_followed = any(other.state is DeliveryState.BLOCKED for other in deliveries)
     if state is DeliveryState.PENDING and one.is_event and is_followed:
         state = DeliveryState.SUPERSEDED
     ended = replace(one, state=state, due_at=due_at, has_failed=True)
@@ -62,7 +62,7 @@ def _unblocked(deliveries: tuple[OrderedDelivery, ...]) -> tuple[OrderedDelivery
     for number, one in enumerate(deliveries):
         if one.state in (DeliveryState.PENDING, DeliveryState.SENDING):
             break
-        if one.state is DeliveryState.WAITING:
+        if one.state is DeliveryState.BLOCKED:
             return (*deliveries[:number], replace(one, state=DeliveryState.PENDING), *deliveries[number + 1 :])
     return deliveries
 

@@ -7,9 +7,9 @@ from urllib.parse import urljoin, urlsplit
 from queue_middleware.backoff import retry_after, scheduled
 from queue_middleware.errors import OutboundError, OutboundRefused, OutboundUnreached
 from queue_middleware.jobs.models import Headers
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
-from .circuit import Outcome, outcome_of
+from .circuit import AttemptOutcome, attempt_outcome
 
 MAX_REFUSALS = 3
 """Attempts that the outbound guard may refuse. A name may resolve to a private address for a moment, but not for hours."""
@@ -17,14 +17,14 @@ MAX_REFUSALS = 3
 _MAX_LOCATION = 300
 
 
-class AttemptDecision(Value, frozen=True):
+class AttemptDecision(Struct, frozen=True):
     """How an attempt ended, and when the next one is."""
 
     error: str | None = None
     """For the operator; None if the webhook was delivered."""
     retry_in: float | None = None
     """Seconds until the next attempt; None if there is none."""
-    outcome: Outcome | None = None
+    outcome: AttemptOutcome | None = None
     """What the attempt shows about the receiver; None if it shows nothing."""
 
 
@@ -35,7 +35,7 @@ def decide_response(
     return AttemptDecision(
         error=error_for_status(status, headers, url),
         retry_in=retry_delay(status, headers, tries, schedule, now),
-        outcome=outcome_of(status, seconds),
+        outcome=attempt_outcome(status, seconds),
     )
 
 
@@ -47,9 +47,9 @@ def decide_error(error: Exception, tries: int, schedule: tuple[float, ...]) -> A
             is_last = error.is_final or tries >= MAX_REFUSALS
             return AttemptDecision(error.detail, None if is_last else wait)
         case OutboundUnreached():
-            return AttemptDecision(error.detail, wait, Outcome.UNREACHED)
+            return AttemptDecision(error.detail, wait, AttemptOutcome.UNREACHED)
         case OutboundError():
-            return AttemptDecision(error.detail, wait, Outcome.FAILED)
+            return AttemptDecision(error.detail, wait, AttemptOutcome.FAILED)
         case _:
             return AttemptDecision(f"not sent: {type(error).__name__}", wait)
 

@@ -9,16 +9,16 @@ from __future__ import annotations
 from collections.abc import Awaitable, Collection
 from typing import Protocol
 
-from .circuit import Outcome
-from .models import Attempt, Claimed, Delivery, DeliveryFilter, DeliveryRecord, Receiver, Room, Settled, Standing
+from .circuit import AttemptOutcome
+from .models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryRecord, HostHealth, Receiver, Settled
 
 
-class Outbox(Protocol):
+class WebhookStore(Protocol):
     """One process's view of the webhooks of a shared queue."""
 
     # --- for the dispatcher
 
-    async def claim(self, room: Room) -> Claimed:
+    async def claim(self, capacity: Capacity) -> Claimed:
         """Start due deliveries, as many as `circuit.share` gives to each flow; within one flow the longest due first.
 
         Each starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host whose
@@ -27,7 +27,13 @@ class Outbox(Protocol):
         """
 
     def settle(
-        self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None, outcome: Outcome | None = None
+        self,
+        delivery: Delivery,
+        attempt: DeliveryAttempt,
+        *,
+        delivered: bool,
+        retry_in: float | None,
+        outcome: AttemptOutcome | None = None,
     ) -> Awaitable[Settled]:
         """Record an attempt and its consequence: delivered, due again in `retry_in` seconds, or dead.
 
@@ -40,13 +46,13 @@ class Outbox(Protocol):
 
     # --- for operators
 
-    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+    async def records(self, delivery_filter: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """The selected webhooks in the order of their creation, starting after the id `after`.
 
         Raises `UnknownRequest` for a request or delivery that does not exist.
         """
 
-    async def attempts(self, delivery_id: int) -> list[Attempt]:
+    async def attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
         """All recorded attempts of a delivery, in order."""
 
     async def redeliver(self, ids: Collection[int]) -> int:
@@ -55,5 +61,5 @@ class Outbox(Protocol):
         Hosts whose circuit is open are probed at once.
         """
 
-    async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, standings: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
         """Flows with these states of health, by host and submitter; those of a host with an open circuit count as `OPEN`."""

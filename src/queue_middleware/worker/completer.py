@@ -9,7 +9,7 @@ from queue_middleware.errors import QueueError
 from queue_middleware.events import AttemptFailed
 from queue_middleware.jobs.log_lines import now, retry_line
 from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
-from queue_middleware.jobs.retry import Again, attempts_allowed, grown
+from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_backoff
 
 from .context import WorkerContext
 from .log_buffer import LogBuffer
@@ -63,7 +63,7 @@ class JobCompleter:
         self,
         claim: Claim,
         outcome: StoredResponse | Failure,
-        decision: Again,
+        decision: RetryDecision,
         session: TaskSession | None,
         log: LogBuffer | None,
     ) -> bool:
@@ -103,4 +103,4 @@ class JobCompleter:
 
 def _backoff(claim: Claim) -> float:
     kind = claim.retry.backoff
-    return exponential(claim.attempt) if kind is None else grown(kind, claim.attempt)
+    return exponential(claim.attempt) if kind is None else task_backoff(kind, claim.attempt)

@@ -12,10 +12,10 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import retry_on_outage
 from queue_middleware.errors import QueueError
 from queue_middleware.events import Emit, ErrorStreak
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
-from queue_middleware.tasks.store import WaitingRoom
-from queue_middleware.tasks.target import Targets
+from queue_middleware.tasks.store import TaskStore
+from queue_middleware.tasks.target import TargetResolver
 
 from .log_buffer import LogBufferContext
 
@@ -27,14 +27,14 @@ class WorkerContext:
     """What all attempts of a process share."""
 
     app: App
-    store: Store
-    tasks: WaitingRoom
+    store: JobStore
+    tasks: TaskStore
     settings: Settings
     emit: Emit
     loop: asyncio.AbstractEventLoop
     """Kept here because asking for it costs a system call in Python 3.11."""
     logs: LogBufferContext
-    targets: Targets
+    targets: TargetResolver
     state: Mapping[str, Any] | None = None
     """The lifespan's state; each replay gets a shallow copy."""
     worker_task: asyncio.Task[Any] | None = None

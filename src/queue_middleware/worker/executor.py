@@ -9,13 +9,13 @@ import weakref
 from contextvars import Context
 
 from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
-from queue_middleware.asgi.replay import AnswerTooLarge, App, NoAnswer, Replay
+from queue_middleware.asgi.replay import App, NoResponse, Replay, ResponseTooLarge
 from queue_middleware.asgi.scope import build_scope
 from queue_middleware.errors import QueueError
 from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
 from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
-from queue_middleware.jobs.outcomes import CANCELLED, Loss
-from queue_middleware.jobs.retry import Again, judge
+from queue_middleware.jobs.outcomes import CANCELLED, LossReason
+from queue_middleware.jobs.retry import RetryDecision, decide_retry
 
 from .completer import Held, JobCompleter
 from .context import WorkerContext
@@ -89,8 +89,8 @@ class JobExecutor:
                     self._check_error(error)
             if self.abort_reason is not None:
                 self.settle_aborted()
-            elif not self._replay.complete:
-                self._settle(self._replay.unfinished(error))
+            elif not self._replay.is_complete:
+                self._settle(self._replay.failure_of_unfinished_call(error))
         except Exception as unforeseen:
             context.emit(ServiceError("attempt", unforeseen, 0))
             self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))
@@ -102,12 +102,12 @@ class JobExecutor:
         if self._session is None:
             return self._context.app
         if self._session.secret is not None:
-            self._replay.hide(self._session.secret)
+            self._replay.redact(self._session.secret)
         return self._session.app
 
     def _check_error(self, error: BaseException) -> None:
         """Emit what the application raised. Raises it again if it ends the process or the event loop."""
-        if isinstance(error, AnswerTooLarge | NoAnswer):
+        if isinstance(error, ResponseTooLarge | NoResponse):
             return
         if ends_process(error):
             self._lose()
@@ -142,7 +142,7 @@ class JobExecutor:
         """Commit the outcome, once. Nothing awaits it: a time limit of the application must not interrupt the commit."""
         if self.is_settled:
             return
-        decision = judge(outcome, self.claim.attempt, self.claim.retry)
+        decision = decide_retry(outcome, self.claim.attempt, self.claim.retry)
         self.is_settled = self._is_committing = True
         self._outcome = outcome
         if decision is not None:
@@ -168,7 +168,7 @@ class JobExecutor:
 
     def _on_final(self, held: Held) -> None:
         claim, context = self.claim, self._context
-        if held is JobState.WAITING:
+        if held is JobState.AWAITING:
             context.emit(JobAwaiting(claim.request_id, claim.attempt))
         elif held:
             context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
@@ -176,7 +176,7 @@ class JobExecutor:
             self._on_lost()
         self._on_committed()
 
-    async def _retry(self, decision: Again) -> None:
+    async def _retry(self, decision: RetryDecision) -> None:
         if not await self._completer.retry(self.claim, self._outcome, decision, self._session, self._log):
             self._on_lost()
         self._on_committed()
@@ -198,7 +198,7 @@ class JobExecutor:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
         if not self.is_settled:
             self.forget()
-            self._context.store.lose(self.claim, Loss.EXIT)
+            self._context.store.lose(self.claim, LossReason.EXIT)
 
     def forget(self) -> None:
         """Commit nothing more of this attempt."""
@@ -214,7 +214,7 @@ class JobExecutor:
         if os.getpid() != logs.process:
             return None
         if self._log is None and not self.is_settled:
-            with logs.opening:
+            with logs.creation_lock:
                 self._log = self._log or LogBuffer(self.claim, logs)
                 if self._session is not None:
                     self._log.redact(self._session.secret)
@@ -225,7 +225,7 @@ class JobExecutor:
         logs = self._context.logs
         if os.getpid() != logs.process:
             raise RuntimeError("this process was forked from the one that handles the request; read callback_url there")
-        with logs.opening:
+        with logs.creation_lock:
             if self.is_settled:
                 raise RuntimeError(TOO_LATE)
             if self._session is None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from queue_middleware.jobs.log_lines import LABEL, LogLine, clean, make_line, now, read_level
+from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLine, make_line, now, read_level, to_text
 from queue_middleware.jobs.models import Progress
 
 
@@ -129,7 +129,7 @@ class CurrentJob:
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; it must be from 0 to 1")
         if buffer := _log_buffer():
-            buffer.report(Progress(float(fraction), None if stage is None else clean(stage, LABEL)))
+            buffer.report(Progress(float(fraction), None if stage is None else to_text(stage, MAX_LABEL_LENGTH)))
 
     def log(self, message: object, /, level: str | int = "INFO", **labels: object) -> None:
         """Add a line to the request's log, which its submitter may read with `?logs=1`. Returns at once.

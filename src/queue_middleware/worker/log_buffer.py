@@ -12,15 +12,15 @@ from typing import TypeVar
 
 from queue_middleware.errors import StoreBusy, Unavailable
 from queue_middleware.events import Emit, ErrorStreak, ServiceError
-from queue_middleware.jobs.log_lines import LogLine, dropped_line, now, progress_line, size_of
+from queue_middleware.jobs.log_lines import LogLine, dropped_line, line_size, now, progress_line
 from queue_middleware.jobs.models import Claim, Progress
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 
 T = TypeVar("T")
 
-GATHER = 0.1
+FLUSH_INTERVAL = 0.1
 """Seconds for which lines are gathered before they are written."""
-LINES = 10_000
+MAX_LINES = 10_000
 """Lines that are kept of one attempt."""
 _PAUSE = 1.0
 """Seconds between two tries to reach a store that is not available."""
@@ -30,15 +30,15 @@ _PAUSE = 1.0
 class LogBufferContext:
     """What all log buffers of a process share. Created in the thread of the event loop."""
 
-    store: Store
+    store: JobStore
     emit: Emit
     loop: asyncio.AbstractEventLoop
-    size: int
+    max_bytes: int
     """Bytes that are kept of one attempt."""
     thread: int = field(default_factory=threading.get_ident)
     process: int = field(default_factory=os.getpid)
     """In a forked process, the locks here and in the buffers may be held forever by a thread that does not exist there."""
-    opening: threading.RLock = field(default_factory=threading.RLock)
+    creation_lock: threading.RLock = field(default_factory=threading.RLock)
     """Held while a log buffer is created: two threads of one attempt may need it at once."""
 
 
@@ -64,8 +64,8 @@ class LogBuffer:
     def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
         self._context = context
-        self._room = context.size
-        self._places = LINES if context.size else 0
+        self._room = context.max_bytes
+        self._places = MAX_LINES if context.max_bytes else 0
         self._lines: list[LogLine] = []
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
 
@@ -107,7 +107,7 @@ class LogBuffer:
             self._wake()
 
     def _admit(self, line: LogLine) -> bool:
-        size = size_of(line)
+        size = line_size(line)
         if self._dropped or not self._places or size > self._room:
             self._dropped += 1
             return False
@@ -118,9 +118,9 @@ class LogBuffer:
     def _wake(self) -> None:
         with contextlib.suppress(RuntimeError):  # the loop was closed under a thread that goes on
             if threading.get_ident() == self._context.thread:
-                self._schedule(GATHER)
+                self._schedule(FLUSH_INTERVAL)
             else:
-                self._context.loop.call_soon_threadsafe(self._schedule, GATHER)
+                self._context.loop.call_soon_threadsafe(self._schedule, FLUSH_INTERVAL)
 
     # --- periodic writes
 
@@ -133,7 +133,7 @@ class LogBuffer:
     def _write(self) -> None:
         self._timer = None
         if self._writing is not None:
-            self._schedule(GATHER)
+            self._schedule(FLUSH_INTERVAL)
         elif not self._closed:
             self._submit(*self._take())
 
@@ -224,8 +224,8 @@ class LogBuffer:
 
     def _close(self) -> None:
         with self._lock:
-            if not self._closed and self._dropped and self._context.size:
-                self._lines.append(dropped_line(now(), self._dropped, LINES, self._context.size))
+            if not self._closed and self._dropped and self._context.max_bytes:
+                self._lines.append(dropped_line(now(), self._dropped, MAX_LINES, self._context.max_bytes))
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()

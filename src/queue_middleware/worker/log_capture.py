@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Self
 
-from queue_middleware.jobs.log_lines import LogLine, clean, level_of, make_line, now
+from queue_middleware.jobs.log_lines import LogLine, level_for_number, make_line, now, to_text
 
 from .job_context import active_job
 
@@ -122,20 +122,20 @@ def line_of(record: logging.LogRecord) -> LogLine:
     more = getattr(record, "labels", None)
     if isinstance(more, Mapping):
         labels.update(more)
-    return make_line(now(), level_of(record.levelno), _text(record), labels)
+    return make_line(now(), level_for_number(record.levelno), _text(record), labels)
 
 
 def _text(record: logging.LogRecord) -> str:
     try:
         message = record.getMessage()
     except Exception:
-        message = f"{clean(record.msg, 1000)} (its arguments do not fit: {_shown(record.args)})"
+        message = f"{to_text(record.msg, 1000)} (its arguments do not fit: {_shown(record.args)})"
     return "\n".join([message, *_traceback(record)])
 
 
 def _shown(value: object) -> str:
     try:
-        return clean(repr(value), 1000)
+        return to_text(repr(value), 1000)
     except Exception as error:
         return f"they cannot be shown either: {type(error).__name__}"
 

@@ -12,9 +12,9 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
-from queue_middleware.jobs.models import Claim, Receipt
+from queue_middleware.jobs.models import Claim, SubmitResult
 
-TURNS = 4
+START_DELAY_TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
 
 One is enough for a server's own `send`: uvloop writes at the end of a turn, and all responses of one commit are sent in the
@@ -35,7 +35,7 @@ class Startable(Protocol):
         """Start its task."""
 
 
-class Starts:
+class StartQueue:
     """Begins attempts in the order in which they are released, all of a turn in one callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
@@ -57,16 +57,16 @@ class Starts:
         """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
         if attempt in self._held:
             del self._held[attempt]
-            self.soon(attempt)
+            self.enqueue(attempt)
 
     def release_late(self, now: float) -> None:
         """Called periodically: release attempts whose clients do not read their responses."""
         while self._held and now - (attempt := next(iter(self._held))).since >= MAX_HOLD:
             self.release(attempt)
 
-    def soon(self, attempt: Startable) -> None:
+    def enqueue(self, attempt: Startable) -> None:
         """Begin the attempt in `TURNS` turns of the event loop."""
-        self._due.append((self._turn + TURNS, attempt))
+        self._due.append((self._turn + START_DELAY_TURNS, attempt))
         if not self._is_turning:
             self._is_turning = True
             self._loop.call_soon(self._next_turn, context=self._own_context)
@@ -101,7 +101,7 @@ class Submission:
 
     __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
 
-    receipt: Receipt
+    receipt: SubmitResult
     """Set when it is stored."""
 
     def __init__(self, starter: Starter) -> None:
@@ -121,7 +121,7 @@ class Submission:
         if self._attempt is not None:
             self._starter.release(self._attempt)
 
-    def __enter__(self) -> Receipt:
+    def __enter__(self) -> SubmitResult:
         return self.receipt
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

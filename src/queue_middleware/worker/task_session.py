@@ -11,9 +11,9 @@ from typing import Self
 from queue_middleware.asgi.replay import Replay
 from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks.store import Heard
+from queue_middleware.tasks.store import OnResult
 from queue_middleware.tasks.target import callback_url
-from queue_middleware.tasks.wait import end_of_call, shortened, wait_after
+from queue_middleware.tasks.wait import decide_wait, final_outcome, limit_wait
 
 from .context import WorkerContext
 
@@ -22,13 +22,13 @@ class TaskSession:
     """Belongs to an attempt at a task. `on_demand` creates it for a plain request whose handler asks for its callback URL."""
 
     def __init__(self, claim: Claim, task: Task, context: WorkerContext) -> None:
-        resolved = context.targets.aim(claim.request, task)
+        resolved = context.targets.resolve(claim.request, task)
         self.task = task
         self.claim = claim.replace(request=resolved.request)
         """The claim, with the callback URL in place of its placeholders."""
         self.app = resolved.app
         """What the attempt calls: the wrapped application, or the external target in the form of one."""
-        self.secret = resolved.secret
+        self.secret = resolved.callback_id
         """The callback token, once this process has computed it; it must not be stored anywhere."""
         self._is_url_requested = False
         self._original_request = claim.request
@@ -39,23 +39,23 @@ class TaskSession:
     @classmethod
     def on_demand(cls, claim: Claim, context: WorkerContext) -> Self:
         """Create it for a job that has no task yet; `commit` stores one."""
-        return cls(claim, context.targets.expect(claim.request), context)
+        return cls(claim, context.targets.new_callback_task(claim.request), context)
 
     def callback_url(self, replay: Replay) -> str:
         """The callback URL, for the handler; from any thread. Raises `QueueError` if its secret is no longer configured."""
-        secret = self.secret = self.secret or self._context.targets.secret_of(self.task)
-        replay.hide(secret)
+        secret = self.secret = self.secret or self._context.targets.callback_id_of(self.task)
+        replay.redact(secret)
         if not self._is_url_requested:
             self._is_url_requested = True
             if threading.get_ident() == self._context.logs.thread:
                 self._register()
             else:
                 self._context.loop.call_soon_threadsafe(self._register)
-        return callback_url(self.task.spec.base, secret)
+        return callback_url(self.task.spec.base_url, secret)
 
     def _register(self) -> None:
         """Store the callback token, so that a callback finds the job from now on."""
-        register = partial(self._tasks.expect, self.claim, self.task)
+        register = partial(self._tasks.register_callback, self.claim, self.task)
         self._registering = self._context.loop.create_task(self._context.retry_on_outage(register))
 
     async def registered(self) -> None:
@@ -63,14 +63,16 @@ class TaskSession:
         if self._registering is not None:
             await asyncio.wait((self._registering,))
 
-    def commit(self, outcome: StoredResponse | Failure, on_result: Heard | None) -> Awaitable[JobState | None]:
+    def commit(self, outcome: StoredResponse | Failure, on_result: OnResult | None) -> Awaitable[JobState | None]:
         """Complete the job, or let it wait for the external service."""
         spec = self.task.spec
-        wait = wait_after(outcome, spec, self._original_request, self._context.clock(), asked=self._is_url_requested)
+        wait = decide_wait(
+            outcome, spec, self._original_request, self._context.clock(), callback_requested=self._is_url_requested
+        )
         if wait is None:
-            outcome = end_of_call(outcome, self.task)
+            outcome = final_outcome(outcome, self.task)
         else:
             # A response may ask for a longer wait than a submission is allowed to.
-            wait = shortened(wait, max(self._context.settings.max_wait, spec.wait))
-            wait = wait.replace(credentials=self._context.targets.without_proxies(wait.credentials))
-        return self._tasks.conclude(self.claim, self.task, outcome, wait, on_result)
+            wait = limit_wait(wait, max(self._context.settings.max_wait, spec.wait_timeout))
+            wait = wait.replace(credentials=self._context.targets.without_proxy_headers(wait.credentials))
+        return self._tasks.complete_attempt(self.claim, self.task, outcome, wait, on_result)

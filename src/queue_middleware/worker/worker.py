@@ -9,13 +9,13 @@ from contextvars import Context, copy_context
 from typing import Any
 
 from queue_middleware.asgi.replay import App
-from queue_middleware.background import LOOK_AGAIN, OUTAGE_PAUSE
+from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
 from queue_middleware.events import Emit, ErrorStreak
 from queue_middleware.jobs.models import Claim, NewJob
-from queue_middleware.jobs.store import Store, Topic
+from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.settings import Settings
-from queue_middleware.tasks.store import WaitingRoom
-from queue_middleware.tasks.target import Targets
+from queue_middleware.tasks.store import TaskStore
+from queue_middleware.tasks.target import TargetResolver
 
 from .completer import JobCompleter
 from .context import WorkerContext
@@ -23,7 +23,7 @@ from .early_end import CANCEL_GRACE, DISCONNECT_GRACE, AbortReason
 from .executor import JobExecutor
 from .log_buffer import LogBufferContext
 from .slots import JobSlots
-from .starts import Startable, Starts
+from .starts import Startable, StartQueue
 
 
 class Worker:
@@ -36,9 +36,9 @@ class Worker:
     def __init__(
         self,
         app: App,
-        store: Store,
-        tasks: WaitingRoom,
-        targets: Targets,
+        store: JobStore,
+        tasks: TaskStore,
+        targets: TargetResolver,
         settings: Settings,
         emit: Emit,
         *,
@@ -49,7 +49,7 @@ class Worker:
         self._context = WorkerContext(app, store, tasks, settings, emit, self._loop, logs, targets, clock=clock)
         self._completer = JobCompleter(self._context)
         self._slots: JobSlots[JobExecutor] = JobSlots(settings.concurrency, self._on_free_slot)
-        self._starts = Starts(self._loop, copy_context())
+        self._starts = StartQueue(self._loop, copy_context())
         self._store = store
         self._settings = settings
         self._emit = emit
@@ -64,7 +64,7 @@ class Worker:
         store.subscribe(Topic.WORK, self._on_work)
         store.subscribe(Topic.CANCEL, self._revoked.set)
 
-    def adopt(self, state: Mapping[str, Any] | None, variables: Context) -> None:
+    def set_app_context(self, state: Mapping[str, Any] | None, variables: Context) -> None:
         """Take over what the application prepared at its start: the lifespan's state and its context variables."""
         self._context.state = state
         self._starts.variables = variables
@@ -157,8 +157,8 @@ class Worker:
 
     def _timer(self, due: float) -> asyncio.TimerHandle:
         """Claim when a delayed job is due. A long wait is divided, because the clock may be set meanwhile."""
-        if due > LOOK_AGAIN:
-            return self._loop.call_later(LOOK_AGAIN, self._wake.set)
+        if due > LONGEST_WAIT:
+            return self._loop.call_later(LONGEST_WAIT, self._wake.set)
         return self._loop.call_later(due, self._on_work)
 
     async def _claim(self) -> float | None:
@@ -178,7 +178,7 @@ class Worker:
             self._may_have_work |= len(claims) == reserved
             for claim in claims:
                 # Started like a claim of a submission, because it may be the claim of a job that was committed a moment ago.
-                self._starts.soon(self._take(claim))
+                self._starts.enqueue(self._take(claim))
         return await self._store.next_due(Topic.WORK)
 
     # --- revocations and deadlines
@@ -201,7 +201,7 @@ class Worker:
     async def _abort_revoked(self) -> None:
         """Abort the attempts that are to be cancelled, and those whose claim is no longer held."""
         before = list(self._slots.running.values())
-        held = await self._store.held() if before else {}
+        held = await self._store.running_claims() if before else {}
         for attempt in before:
             cancelling = held.get((attempt.claim.key, attempt.claim.token))
             if cancelling is None:

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from tests.acceptance.servers import Server
-from tests.queueing import eventually
-from tests.receiver import receiving
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import receiving
 
 from .children import Client
 from .edge import Edge

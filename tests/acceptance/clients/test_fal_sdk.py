@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from tests.acceptance.servers import Server
-from tests.queueing import eventually
+from tests.support.queue_client import eventually
 
 from .children import Client
 from .edge import Edge

@@ -20,8 +20,8 @@ import standardwebhooks
 from anyio.streams.text import TextReceiveStream
 
 from tests.acceptance.servers import Server, serving, uvicorn
-from tests.queueing import eventually
-from tests.receiver import Receiver, Webhook, receiving
+from tests.support.queue_client import eventually
+from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
 from .children import Client
 from .environments import SCRIPTS, Environment

@@ -11,7 +11,7 @@ from starlette.routing import Route
 
 from queue_middleware.receivers.fastapi import verified_webhook
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from tests.sender import BODY, JWKS_URL, NOW, Sender
+from tests.support.webhook_sender import BODY, JWKS_URL, NOW, Sender
 
 
 @pytest.fixture

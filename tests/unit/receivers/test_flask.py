@@ -5,7 +5,7 @@ from flask.testing import FlaskClient
 
 from queue_middleware.receivers.flask import verified_webhook
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from tests.sender import BODY, JWKS_URL, NOW, Sender
+from tests.support.webhook_sender import BODY, JWKS_URL, NOW, Sender
 
 
 @pytest.fixture

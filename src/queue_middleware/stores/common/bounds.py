@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from queue_middleware.jobs.models import PART
+from queue_middleware.jobs.models import CHUNK_SIZE
 
 ROW = 4096
 WEIGHT = 4 * 2**20
@@ -41,7 +41,7 @@ def within_bounds(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     kept: list[tuple[Any, ...]] = []
     left = WEIGHT
     for *row, parts in rows:
-        left -= ROW + (parts or 0) * (ROW + PART)
+        left -= ROW + (parts or 0) * (ROW + CHUNK_SIZE)
         if kept and left < 0:
             break
         kept.append(tuple(row))

@@ -10,77 +10,77 @@ from typing import Any
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks.fairness import HOST_AT_ONCE, MOST_AT_ONCE, Shares, Waiting, share
-from queue_middleware.webhooks.models import Attempt, Claimed, Delivery, DeliveryState, Room, Settled, Standing
+from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, FlowBacklog, allocate
+from queue_middleware.webhooks.models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryState, HostHealth, Settled
 
 from .receiver_health import Settlement, attempt_row, judge_all, look_again
 from .transaction import NotBatchable, Transaction
 
 _LOOKED_AT = 2048
 """Flows that one claim looks at."""
-_MOST_FLOWS = 2 * max(HOST_AT_ONCE.values()) + 1
+_MOST_FLOWS = 2 * max(HOST_LIMITS.values()) + 1
 """Of one host: as many as it may have, and as many that are busy."""
 _FEWEST_FLOWS = 4
 
 # --- claiming
 
 
-def claim(transaction: Transaction, batch: Sequence[Room]) -> list[Claimed]:
+def claim(transaction: Transaction, batch: Sequence[Capacity]) -> list[Claimed]:
     """Start due deliveries, shared out between their hosts."""
     return [_claim(transaction, room) for room in batch]
 
 
-def _claim(transaction: Transaction, room: Room) -> Claimed:
+def _claim(transaction: Transaction, room: Capacity) -> Claimed:
     now = transaction.now
     hosts = _due_hosts(transaction, room)
     waiting = _due_flows(transaction, hosts) if hosts else []
-    shares = share(room, waiting)
+    shares = allocate(room, waiting)
     flows = {one.flow: one for one in waiting}
     claimed: list[Delivery] = []
-    for count, several in _by_count(shares.of_flow):
+    for count, several in _by_count(shares.by_flow):
         claimed += _start(transaction, several, count, flows)
     if hosts:
-        _hold_for_probes(transaction, [flows[flow] for flow in shares.of_flow])
+        _hold_for_probes(transaction, [flows[flow] for flow in shares.by_flow])
         # Those too that got nothing: what was due there may have been taken back.
         nothing = [one.flow for one in waiting if one.due == 0]
-        look_again(transaction, list(shares.of_flow), nothing, _unless_held_back(hosts, waiting, shares))
+        look_again(transaction, list(shares.by_flow), nothing, _unless_held_back(hosts, waiting, shares))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
         next_in=None if next_at is None or next_at[0] is None else (next_at[0] - now) / 1000,
         full=shares.full,
-        held_back=shares.held_back,
+        limited_hosts=shares.limited_hosts,
     )
 
 
-def _due_hosts(transaction: Transaction, room: Room) -> dict[str, Standing]:
+def _due_hosts(transaction: Transaction, room: Capacity) -> dict[str, HostHealth]:
     """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
     asked = {"now": transaction.now, "limit": room.limit + len(room.busy)}
     rows = [*transaction.all("due_good", asked), *transaction.all("due_others", asked)]
     rows.sort(key=lambda row: (row[2], row[0]))
-    return {host: Standing(standing) for host, standing, _ in rows}
+    return {host: HostHealth(standing) for host, standing, _ in rows}
 
 
-def _due_flows(transaction: Transaction, hosts: dict[str, Standing]) -> list[Waiting]:
+def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[FlowBacklog]:
     """Their flows, those first whose turn has come first."""
     each = max(_FEWEST_FLOWS, min(_MOST_FLOWS, _LOOKED_AT // len(hosts)))
-    asked = {"now": transaction.now, "most": MOST_AT_ONCE + 1, "hosts": json.dumps(list(hosts)), "each": each}
+    asked = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": json.dumps(list(hosts)), "each": each}
     rows = transaction.all("due_flows", asked)
     rows.sort(key=lambda row: (row[3], row[0]))
-    return [Waiting(flow, Standing(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
+    return [FlowBacklog(flow, HostHealth(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
 
 
-def _unless_held_back(hosts: Collection[str], waiting: Collection[Waiting], shares: Shares) -> list[str]:
+def _unless_held_back(hosts: Collection[str], waiting: Collection[FlowBacklog], shares: Allocation) -> list[str]:
     """Hosts that were given something, or have nothing due; the others keep their place."""
-    given = {one.host for one in waiting if one.flow in shares.of_flow or one.due == 0}
+    given = {one.host for one in waiting if one.flow in shares.by_flow or one.due == 0}
     return [host for host in hosts if host in given or all(one.host != host for one in waiting)]
 
 
-def _hold_for_probes(transaction: Transaction, given: Collection[Waiting]) -> None:
+def _hold_for_probes(transaction: Transaction, given: Collection[FlowBacklog]) -> None:
     """A receiver with an open circuit gets one probe at a time, over all processes."""
     until = transaction.now + transaction.lease
-    flows = [one.flow for one in given if one.standing is Standing.OPEN]
-    hosts = [one.host for one in given if one.of_host is Standing.OPEN]
+    flows = [one.flow for one in given if one.health is HostHealth.OPEN]
+    hosts = [one.host for one in given if one.host_health is HostHealth.OPEN]
     if flows:
         transaction.change("hold_flows_for_probe", {"until": until, "flows": json.dumps(flows)})
     if hosts:
@@ -95,7 +95,7 @@ def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
     return groups.items()
 
 
-def _start(transaction: Transaction, several: list[str], count: int, flows: dict[str, Waiting]) -> list[Delivery]:
+def _start(transaction: Transaction, several: list[str], count: int, flows: dict[str, FlowBacklog]) -> list[Delivery]:
     rows = transaction.all(
         "claim_deliveries",
         {
@@ -116,8 +116,8 @@ def _start(transaction: Transaction, several: list[str], count: int, flows: dict
     ]  # fmt: skip
 
 
-def _standing(one: Waiting) -> Standing:
-    return Standing.OPEN if one.of_host is Standing.OPEN else one.standing
+def _standing(one: FlowBacklog) -> HostHealth:
+    return HostHealth.OPEN if one.host_health is HostHealth.OPEN else one.health
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
@@ -161,7 +161,7 @@ def _with_overtaken(
 
 
 def _settlement_row(
-    transaction: Transaction, delivery: Delivery, _: Attempt, delivered: bool, retry_in: int | None, *__: Any
+    transaction: Transaction, delivery: Delivery, _: DeliveryAttempt, delivered: bool, retry_in: int | None, *__: Any
 ) -> tuple[Any, ...]:
     state = DeliveryState.DELIVERED if delivered else DeliveryState.DEAD if retry_in is None else DeliveryState.PENDING
     return delivery.id, delivery.token, state, transaction.now + (retry_in or 0)

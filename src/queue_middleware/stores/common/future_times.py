@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_middleware.jobs.store import Topic
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 from .receiver_health import look_again
 from .transaction import Queries, Transaction
@@ -21,7 +21,7 @@ _FAR = 30 * 86_400_000
 _AT_ONCE = 500
 
 
-class Ahead(Value, frozen=True):
+class Ahead(Struct, frozen=True):
     """What waits for a time that is too far ahead, but for jobs whose submitters have named that time."""
 
     far: int

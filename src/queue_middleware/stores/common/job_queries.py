@@ -7,13 +7,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from queue_middleware.errors import StillInProgress, UnknownRequest
-from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
-from queue_middleware.jobs.models import Glance, Job, JobState, Result, StoredResponse
+from queue_middleware.jobs.models import Job, JobResult, JobSnapshot, JobState, StoredResponse
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks.models import DeliveryState, Standing
+from queue_middleware.webhooks.models import DeliveryState, HostHealth
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
@@ -29,13 +29,13 @@ def job(queries: Queries, request_id: str) -> Job:
     return job_of(*row)
 
 
-def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[Glance]:
+def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
     """Several jobs as they stand, those that there are."""
     rows = queries.all("glance", {"keys": json.dumps(keys), "positions": positions})
-    return [Glance(job_of(*row[:-1]), row[-1] or 0) for row in rows]
+    return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
-def result(queries: Queries, request_id: str) -> Result:
+def result(queries: Queries, request_id: str) -> JobResult:
     """A finished job with its answer, from one snapshot."""
     with queries.snapshot():
         found = job(queries, request_id)
@@ -43,22 +43,22 @@ def result(queries: Queries, request_id: str) -> Result:
     if found.state not in FINAL:
         raise StillInProgress("Request is still in progress")
     if row is None:
-        return Result(found, None)
+        return JobResult(found, None)
     *answer, resolved_by, spec = row
-    external = resolved_by is not None or (spec is not None and decode_spec(spec).outside)
+    external = resolved_by is not None or (spec is not None and decode_spec(spec).is_external)
     return _result(found, tuple(answer), external)
 
 
-def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> Result:
+def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> JobResult:
     if answer is None or found.status is None:
-        return Result(found, None)
+        return JobResult(found, None)
     head, body, parts = answer
-    return Result(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
+    return JobResult(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
 
 
-def results(queries: Queries, keys: Collection[int]) -> dict[int, Result]:
+def results(queries: Queries, keys: Collection[int]) -> dict[int, JobResult]:
     """Finished jobs with their answers, by key; without those that are gone."""
-    found: dict[int, Result] = {}
+    found: dict[int, JobResult] = {}
     for head, body, parts, *row in queries.all("results", (json.dumps(list(keys)),)):
         finished = job_of(*row)
         if finished.state in FINAL:
@@ -105,7 +105,7 @@ def next_due(queries: Queries, topic: Topic) -> int | None:
     return None if row is None or row[0] is None else int(row[0])
 
 
-def counts(queries: Queries) -> Counts:
+def counts(queries: Queries) -> QueueCounts:
     """How many are in each state, and how many ended how; from one snapshot."""
     with queries.snapshot():
         jobs, outcomes, deliveries, receivers = (
@@ -116,10 +116,10 @@ def counts(queries: Queries) -> Counts:
     for outcome, count in ended.items():
         state = _WITHOUT_ANSWER.get(outcome, JobState.COMPLETED)
         states[state] = states.get(state, 0) + count
-    return Counts(
+    return QueueCounts(
         states,
         {DeliveryState(state): count for state, count in deliveries.items()},
-        {Standing(standing): count for standing, count in receivers.items()},
+        {HostHealth(standing): count for standing, count in receivers.items()},
         ended,
     )
 

@@ -6,24 +6,24 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.counts import Counts
+from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import (
-    Cancelled,
+    CancelOutcome,
     Claim,
     Failure,
-    Glance,
     Job,
+    JobResult,
+    JobSnapshot,
     NewJob,
     Progress,
-    Receipt,
-    Rescue,
-    Result,
+    RescuedJob,
     StoredResponse,
+    SubmitResult,
 )
-from queue_middleware.jobs.outcomes import Loss
-from queue_middleware.jobs.store import Told, Topic
+from queue_middleware.jobs.outcomes import LossReason
+from queue_middleware.jobs.store import OnStored, Topic
 from queue_middleware.settings import Settings
 
 from . import job_queries, jobs, logs, returns, submissions
@@ -63,7 +63,7 @@ class CommonJobStore(ABC):
 
     def submit(
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
+    ) -> Awaitable[SubmitResult]:
         """Store a job, and claim it with `start` if nothing waits."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
@@ -74,15 +74,15 @@ class CommonJobStore(ABC):
         """Read one job."""
         return await self._read(lambda queries: job_queries.job(queries, request_id))
 
-    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[Glance]:
+    async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
         return await self._read(lambda queries: job_queries.glance(queries, keys, positions))
 
-    async def result(self, request_id: str) -> Result:
+    async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""
         return await self._read(lambda queries: job_queries.result(queries, request_id))
 
-    async def output(self, key: int, number: int) -> bytes:
+    async def response_chunk(self, key: int, number: int) -> bytes:
         """Read one chunk of a response."""
         return await self._read(lambda queries: job_queries.output(queries, key, number))
 
@@ -90,7 +90,7 @@ class CommonJobStore(ABC):
         """Read the log lines of a job behind number `after`."""
         return await self._read(lambda queries: logs.logs(queries, key, after))
 
-    async def cancel(self, request_id: str) -> Cancelled:
+    async def cancel(self, request_id: str) -> CancelOutcome:
         """End a job, or request that its worker ends it."""
         parse_request_id(request_id)
         return await self._writer.submit(jobs.cancel, request_id)
@@ -105,13 +105,13 @@ class CommonJobStore(ABC):
         """Store one chunk of a response."""
         return self._writer.submit(jobs.append, (claim, number, data), len(data))
 
-    def complete(self, claim: Claim, response: StoredResponse, told: Told | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job with a response."""
-        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), told)
+        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), on_stored)
 
-    def fail(self, claim: Claim, failure: Failure, told: Told | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), told)
+        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), on_stored)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
         """Put a job back for another attempt."""
@@ -121,7 +121,7 @@ class CommonJobStore(ABC):
         """Hand a job back to the queue."""
         return await self._writer.submit(returns.release, claim)
 
-    def lose(self, claim: Claim, loss: Loss) -> Awaitable[Rescue | None]:
+    def lose(self, claim: Claim, loss: LossReason) -> Awaitable[RescuedJob | None]:
         """Treat an attempt as lost with its process."""
         return self._writer.submit(returns.lose, (claim, loss))
 
@@ -130,13 +130,13 @@ class CommonJobStore(ABC):
         data = encode_lines(lines)
         return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
 
-    async def held(self) -> Mapping[tuple[int, int], bool]:
+    async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """Read the jobs that this owner runs."""
         return await self._read(lambda queries: job_queries.held(queries, self.owner))
 
     # --- for operators and loops
 
-    async def counts(self) -> Counts:
+    async def counts(self) -> QueueCounts:
         """Count jobs, deliveries and receivers by state."""
         return await self._read_many(job_queries.counts)
 

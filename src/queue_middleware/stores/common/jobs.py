@@ -11,12 +11,12 @@ import msgspec
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import (
-    Cancelled,
+    CancelOutcome,
     Claim,
     ErrorType,
     Failure,
     JobState,
-    Rescue,
+    RescuedJob,
     RetryCause,
     RetryPolicy,
     StoredResponse,
@@ -188,34 +188,34 @@ def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) 
 # --- ending from outside
 
 
-def cancel(transaction: Transaction, batch: Sequence[str]) -> list[Cancelled | QueueError]:
+def cancel(transaction: Transaction, batch: Sequence[str]) -> list[CancelOutcome | QueueError]:
     """End waiting jobs, mark running ones to be cancelled."""
     return [_cancel(transaction, request_id) for request_id in batch]
 
 
-def _cancel(transaction: Transaction, request_id: str) -> Cancelled | QueueError:
+def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueError:
     first, tail = parse_request_id(request_id)
     row = transaction.one("find", {"first": first, "tail": tail})
     if row is None:
         return UnknownRequest(f"there is no request {request_id}")
     key, state = row
     if state in FINAL:
-        return Cancelled.FINISHED
+        return CancelOutcome.FINISHED
     if state == JobState.RUNNING:
         transaction.change("want_cancelled", (key,))
         transaction.topics.add(Topic.CANCEL)
-        return Cancelled.RUNNING
+        return CancelOutcome.RUNNING
     end_waiting(transaction, [key], CANCELLED)
-    if state == JobState.WAITING:
+    if state == JobState.AWAITING:
         task_rows.wait_no_longer(transaction, key)
-    return Cancelled.WAITING
+    return CancelOutcome.CANCELLED
 
 
-def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
+def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail the waiting jobs whose start deadline has passed."""
     overdue = within_bounds(transaction.all("overdue", (transaction.now,)))
     end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
-    return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
+    return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
 def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:

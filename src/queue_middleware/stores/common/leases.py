@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection
 from typing import Protocol
 
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 from .transaction import Transaction
 
@@ -20,7 +20,7 @@ class LeaseClock(Protocol):
         """Leases that ended at this moment or before it are over. `now` is on the clock that measures leases."""
 
 
-class Lost(Value, frozen=True, gc=True):
+class Lost(Struct, frozen=True, gc=True):
     """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
 
     dead: list[str]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from queue_middleware.jobs.models import PART, Claim, Failure, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Failure, StoredResponse
 
 from . import deliveries, jobs, returns, tasks
 from .writer import Operation
@@ -20,10 +20,10 @@ ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
 
 def ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
     """The end of a claim's attempt."""
-    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > PART
+    return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > CHUNK_SIZE
 
 
 def size_of(claim: Claim) -> int:
     """Bytes of a long request, which are deleted with its end."""
     size = len(claim.request.body)
-    return size if size > PART else 0
+    return size if size > CHUNK_SIZE else 0

@@ -9,9 +9,9 @@ from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig, Task
-from queue_middleware.tasks.models import ClaimedPolls, Places, Poll
+from queue_middleware.tasks.models import ClaimedPolls, Poll, PollCapacity
 from queue_middleware.tasks.polling.config import poll_host
-from queue_middleware.tasks.polling.schedule import Choice
+from queue_middleware.tasks.polling.schedule import HostSelector
 
 from . import task_rows
 from .codec import decode_headers, decode_poll, decode_secrets, decode_spec
@@ -23,12 +23,12 @@ _PUT_OFF = 15_000
 """Milliseconds for which those are put off whose hosts have more due than that: others are to be seen behind them."""
 
 
-def claim(transaction: Transaction, batch: Sequence[Places]) -> list[ClaimedPolls]:
+def claim(transaction: Transaction, batch: Sequence[PollCapacity]) -> list[ClaimedPolls]:
     """Start due polls, shared out between their hosts."""
     return [_claim(transaction, places) for places in batch]
 
 
-def _claim(transaction: Transaction, places: Places) -> ClaimedPolls:
+def _claim(transaction: Transaction, places: PollCapacity) -> ClaimedPolls:
     chosen, more = _choose(transaction, places)
     tasks = task_rows.tasks(transaction, [key for key, *_ in chosen])
     polls = [_start(transaction, key, tasks[key], config, host) for key, config, host in chosen]
@@ -38,9 +38,9 @@ def _claim(transaction: Transaction, places: Places) -> ClaimedPolls:
     return ClaimedPolls(polls, None if row is None or row[0] is None else (row[0] - transaction.now) / 1000)
 
 
-def _choose(transaction: Transaction, places: Places) -> tuple[list[tuple[int, PollConfig, str]], bool]:
+def _choose(transaction: Transaction, places: PollCapacity) -> tuple[list[tuple[int, PollConfig, str]], bool]:
     """Key, how and whom to ask, of those that are asked now; and whether others may stand behind those that were looked at."""
-    choice = Choice(places)
+    choice = HostSelector(places)
     chosen: list[tuple[int, PollConfig, str]] = []
     held_back: list[int] = []
     # Row by row: with places for all, no more are read than are begun.
@@ -53,7 +53,7 @@ def _choose(transaction: Transaction, places: Places) -> tuple[list[tuple[int, P
             else:
                 held_back.append(key)
     # But for as many as could be asked when a place becomes free.
-    put_off = held_back[places.each :]
+    put_off = held_back[places.per_host :]
     if not choice.left or not put_off or len(chosen) + len(held_back) < _LOOKED_AT:
         return chosen, False
     transaction.change("put_off_polls", (transaction.now + _PUT_OFF, json.dumps(put_off)))
@@ -80,11 +80,11 @@ def _start(transaction: Transaction, key: int, task: Task, config: PollConfig, h
         request_id=format_request_id(key, tail),
         token=token,
         number=number,
-        troubles=troubles,
+        failures=troubles,
         task=task,
         config=config,
-        start=StoredResponse(status, decode_headers(answer[0]), answer[1], answer[2]),
-        waits_until=waits_until,
+        start_response=StoredResponse(status, decode_headers(answer[0]), answer[1], answer[2]),
+        deadline=waits_until,
         credentials=decode_headers(credentials) if credentials else (),
         host=host,
     )

@@ -8,9 +8,9 @@ from typing import Any
 
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.store import Topic
-from queue_middleware.jobs.struct import Value
-from queue_middleware.webhooks.circuit import Health, Outcome, judge, judge_host
-from queue_middleware.webhooks.models import Attempt, Delivery, Settled, Standing
+from queue_middleware.jobs.struct import Struct
+from queue_middleware.webhooks.circuit import AttemptOutcome, HealthRecord, next_health, next_host_health
+from queue_middleware.webhooks.models import Delivery, DeliveryAttempt, HostHealth, Settled
 
 from .transaction import Transaction
 
@@ -18,15 +18,15 @@ NEVER_SENT = "given up without another attempt: the host has been failing for as
 _BURIED_TOGETHER = 500
 """Rows that are given up in one transaction; the next probe takes the next."""
 
-Settlement = tuple[Delivery, Attempt, bool, int | None, Outcome | None, int]
+Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
 """Delivery, attempt, delivered, milliseconds to the next, what it says of the receiver, milliseconds of the whole schedule."""
 
 
-class _Known(Value, frozen=True):
+class _Known(Struct, frozen=True):
     """Of a flow and its host."""
 
-    flow: Health
-    host: Health
+    flow: HealthRecord
+    host: HealthRecord
     suspects: frozenset[str]
 
 
@@ -47,7 +47,7 @@ def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Set
     changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
     changed_hosts = {host: known for host, known in hosts.items() if known != before[1][host]}
     again = [
-        host for host, known in changed_hosts.items() if before[1][host][0].standing is Standing.OPEN is not known[0].standing
+        host for host, known in changed_hosts.items() if before[1][host][0].health is HostHealth.OPEN is not known[0].health
     ]
     _write(transaction, changed_flows, changed_hosts, again)
     if changed_flows or changed_hosts:
@@ -59,21 +59,21 @@ def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Set
 
 def _read(
     transaction: Transaction, batch: Sequence[Settlement]
-) -> tuple[dict[str, Health], dict[str, tuple[Health, frozenset[str]]]]:
+) -> tuple[dict[str, HealthRecord], dict[str, tuple[HealthRecord, frozenset[str]]]]:
     """Of the flows of a batch, and of their hosts."""
-    flows: dict[str, Health] = {}
-    hosts: dict[str, tuple[Health, frozenset[str]]] = {}
+    flows: dict[str, HealthRecord] = {}
+    hosts: dict[str, tuple[HealthRecord, frozenset[str]]] = {}
     for row in transaction.all("healths_of", (json.dumps(list({one[0].flow for one in batch})),)):
         flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
-        flows[flow] = Health(Standing(standing), failures, since, until)
-        hosts[host] = Health(Standing(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
+        flows[flow] = HealthRecord(HostHealth(standing), failures, since, until)
+        hosts[host] = HealthRecord(HostHealth(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
     return flows, hosts
 
 
-def _judged(old: _Known, delivery: Delivery, outcome: Outcome | None, now: int) -> _Known:
-    probe = delivery.standing is Standing.OPEN
-    flow = judge(old.flow, outcome, now, probe=probe)
-    host, suspects = judge_host(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
+def _judged(old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+    probe = delivery.health is HostHealth.OPEN
+    flow = next_health(old.flow, outcome, now, probe=probe)
+    host, suspects = next_host_health(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
     return _Known(flow, host, suspects)
 
 
@@ -84,23 +84,23 @@ def _consequence(transaction: Transaction, delivery: Delivery, old: _Known, new:
         given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
     elif _has_failed_for(new.flow, old.flow, now - patience):
         given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
-    until = max(new.flow.held_until or now, new.host.held_until or now)
+    until = max(new.flow.open_until or now, new.host.open_until or now)
     return Settled(
         held=True,
-        change=_change(old.flow, new.flow),
-        of_host=_change(old.host, new.host),
+        flow_change=_change(old.flow, new.flow),
+        host_change=_change(old.host, new.host),
         pause=(until - now) / 1000,
         given_up=given_up,
     )
 
 
-def _change(old: Health, new: Health) -> tuple[Standing, Standing] | None:
-    return None if new.standing is old.standing else (old.standing, new.standing)
+def _change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
+    return None if new.health is old.health else (old.health, new.health)
 
 
-def _has_failed_for(new: Health, old: Health, since: int) -> bool:
+def _has_failed_for(new: HealthRecord, old: HealthRecord, since: int) -> bool:
     """Whether it has failed once more, and has been failing since then."""
-    return new.standing is Standing.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
+    return new.health is HostHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 
 
 def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
@@ -110,20 +110,20 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
         Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
         for number, url, attempt, its, key, tail in transaction.all("give_up", limits)
     )
-    nothing = Attempt(transaction.now, 0.0, None, NEVER_SENT)
+    nothing = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
     transaction.rows("insert_attempts", [attempt_row(one, nothing) for one in given_up])
     return given_up
 
 
-def attempt_row(delivery: Delivery, attempt: Attempt) -> tuple[Any, ...]:
+def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
     """For `insert_attempts`."""
-    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.answer
+    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.response_body
 
 
 def _write(
     transaction: Transaction,
-    flows: dict[str, Health],
-    hosts: dict[str, tuple[Health, frozenset[str]]],
+    flows: dict[str, HealthRecord],
+    hosts: dict[str, tuple[HealthRecord, frozenset[str]]],
     recovered: Collection[str],
 ) -> None:
     for flow, health in flows.items():
@@ -134,12 +134,12 @@ def _write(
         transaction.change("probe_flows_of", {"now": transaction.now, "hosts": json.dumps(list(recovered))})
 
 
-def _columns(health: Health) -> dict[str, Any]:
+def _columns(health: HealthRecord) -> dict[str, Any]:
     return {
-        "standing": health.standing,
+        "standing": health.health,
         "failures": health.failures,
         "failing_since": health.failing_since,
-        "held_until": health.held_until,
+        "held_until": health.open_until,
     }
 
 

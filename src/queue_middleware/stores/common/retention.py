@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.jobs.models import PART
-from queue_middleware.jobs.outcomes import LARGE, SHORT, SHORT_IF_LARGE
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.models import CHUNK_SIZE
+from queue_middleware.jobs.outcomes import LARGE_RESPONSE_BYTES, LARGE_UNSTORED_RESPONSE_TTL_MS, UNSTORED_RESPONSE_TTL_MS
+from queue_middleware.jobs.struct import Struct
 
 from .bounds import ROW, WEIGHT, Budget
 from .transaction import Queries, Transaction
@@ -19,13 +19,17 @@ _TOGETHER = 64
 """Small jobs that are deleted with one statement; then the clock is looked at."""
 _LIGHT = 2**20
 """A job that is heavier is deleted in bites."""
-_BITES = (("drop_some_response_parts", 4, PART), ("drop_some_request_parts", 4, PART), ("drop_some_logs", 4, PART))
+_BITES = (
+    ("drop_some_response_parts", 4, CHUNK_SIZE),
+    ("drop_some_request_parts", 4, CHUNK_SIZE),
+    ("drop_some_logs", 4, CHUNK_SIZE),
+)
 """Statement, rows that it deletes at most, and how heavy one of them may be."""
 _NEWS = 64
 """Deliveries about what was before the end of a request, which are deleted with one statement."""
 
 
-class ExpiredRows(Value, frozen=True):
+class ExpiredRows(Struct, frozen=True):
     """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and receivers."""
 
     jobs: list[tuple[int, int]]
@@ -49,7 +53,7 @@ class ExpiredRows(Value, frozen=True):
         return bool(self.jobs or self.answers or self.hosts or self.flows or self.ahead)
 
 
-class Pruned(Value, frozen=True):
+class Pruned(Struct, frozen=True):
     """What one transaction has done."""
 
     count: int
@@ -63,7 +67,12 @@ def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int
     before = now - retention
     ahead = {"ahead": now + AHEAD << SEQUENCE_BITS, "latest": now + AHEAD, "before": before, "limit": limit}
     jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
-    answers = {"before": now - SHORT, "before_if_large": now - SHORT_IF_LARGE, "large": LARGE, "limit": limit}
+    answers = {
+        "before": now - UNSTORED_RESPONSE_TTL_MS,
+        "before_if_large": now - LARGE_UNSTORED_RESPONSE_TTL_MS,
+        "large": LARGE_RESPONSE_BYTES,
+        "limit": limit,
+    }
     hosts = {"before": before, "latest": now + AHEAD, "limit": limit}
     found = _found(queries, "outlived", jobs)
     # The others are looked for when all of the usual ones are gone: then few rows are in the way.
@@ -86,7 +95,7 @@ def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
     weighed: list[tuple[int, int]] = []
     room = WEIGHT
     for key in keys:
-        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + PART})
+        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + CHUNK_SIZE})
         weight = row[0]
         weighed.append((key, weight))
         room -= weight

@@ -8,9 +8,9 @@ from typing import NamedTuple
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
-from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, RetryCause, RetryPolicy, StoredResponse
-from queue_middleware.jobs.outcomes import CANCELLED, LOST, STOPPED_TOO_OFTEN, Loss
-from queue_middleware.jobs.retry import FREE_HAND_BACKS, LONG_ATTEMPT, attempts_allowed, attempts_left
+from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, LossReason
+from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
 from queue_middleware.jobs.store import Topic
 
 from .bounds import within_bounds
@@ -50,8 +50,8 @@ class _Running(NamedTuple):
         """Whether no attempt is left after a lost process."""
         return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
 
-    def became(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> Rescue:
-        return Rescue(format_request_id(self.key, self.tail), state, self.attempt, outcome)
+    def became(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
+        return RescuedJob(format_request_id(self.key, self.tail), state, self.attempt, outcome)
 
 
 def _running(transaction: Transaction, claim: Claim) -> _Running | None:
@@ -103,7 +103,7 @@ def _hand_back(transaction: Transaction, job: _Running) -> bool:
         return True
     charged = _ends_its_process(transaction, job)
     if charged and job.is_last:
-        _finish(transaction, job, STOPPED_TOO_OFTEN)
+        _finish(transaction, job, RELEASED_TOO_OFTEN)
         return True
     _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return True
@@ -111,23 +111,23 @@ def _hand_back(transaction: Transaction, job: _Running) -> bool:
 
 def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
     """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
-    if transaction.now - job.started_at >= LONG_ATTEMPT:
+    if transaction.now - job.started_at >= LONG_ATTEMPT_MS:
         transaction.change("forget_hand_backs", (job.key,))
         return False
     row = transaction.one("count_hand_back", (job.key,))
-    return row is not None and int(row[0]) > FREE_HAND_BACKS
+    return row is not None and int(row[0]) > MAX_FREE_RELEASES
 
 
 # --- with their process
 
 
-def lose(transaction: Transaction, batch: Sequence[tuple[Claim, Loss]]) -> list[Rescue | None]:
+def lose(transaction: Transaction, batch: Sequence[tuple[Claim, LossReason]]) -> list[RescuedJob | None]:
     """Attempts that end this process: the same becomes of them as of those of a process that died."""
     found = [(_running(transaction, claim), loss) for claim, loss in batch]
     return [None if job is None else _lost(transaction, job, loss) for job, loss in found]
 
 
-def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[Rescue]]:
+def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[RescuedJob]]:
     """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
 
     Each comes with the number of the attempt at a delivery after whose loss there is no other.
@@ -135,10 +135,13 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[
     return [_rescue(transaction, judged, most) for judged, most in batch]
 
 
-def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[Rescue]:
+def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[RescuedJob]:
     lost = judge_leases(transaction, judged)
     jobs = [_Running(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
-    rescued = [_lost(transaction, job, Loss.PROCESS_DIED if job.owner in judged.dead else Loss.LEASE_EXPIRED) for job in jobs]
+    rescued = [
+        _lost(transaction, job, LossReason.PROCESS_DIED if job.owner in judged.dead else LossReason.LEASE_EXPIRED)
+        for job in jobs
+    ]
     if rescued:
         transaction.topics.add(Topic.CANCEL)
         # What has just ended one process may be about to end the next; a suspect does not run into it.
@@ -153,7 +156,7 @@ def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[Rescue]:
     return rescued
 
 
-def _lost(transaction: Transaction, job: _Running, loss: Loss) -> Rescue:
+def _lost(transaction: Transaction, job: _Running, loss: LossReason) -> RescuedJob:
     outcome = _ended(transaction, job)
     if outcome is None and (job.fails_on_crash or job.is_last):
         outcome = LOST

@@ -10,8 +10,8 @@ from typing import Any, Self
 import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
-from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_tail
-from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_random_part
+from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
@@ -48,13 +48,13 @@ Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
 """Job, its request's head, whether it may start at once, limits."""
 
 
-def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]:
+def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueError]:
     """Store new jobs; those that may start, with no job in front, are claimed at once."""
     promote(transaction)
     backlog = transaction.backlog
     key = _next_key(transaction)
     random = os.urandom(18 * len(batch))
-    results: list[Receipt | QueueError] = []
+    results: list[SubmitResult | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     parts: list[tuple[int, int, bytes]] = []
@@ -63,7 +63,7 @@ def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]
         if refusal := _refusal(transaction, new, limits, (batch, results)):
             results.append(refusal)
             continue
-        tail = make_tail(random[18 * number : 18 * number + 10])
+        tail = make_random_part(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
         request_id = format_request_id(key, tail)
         starts = start and not backlog.queued.total() and new.due_at is None
@@ -77,9 +77,9 @@ def submit(transaction: Transaction, batch: Batch) -> list[Receipt | QueueError]
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
-            results.append(Receipt(request_id, 0, claim))
+            results.append(SubmitResult(request_id, 0, claim))
         else:
-            results.append(Receipt(request_id, _enter(transaction, new)))
+            results.append(SubmitResult(request_id, _enter(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_parts", parts)
@@ -115,9 +115,9 @@ def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) 
             put_task(transaction, key, new)
 
 
-def _tell_starts(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
+def _tell_starts(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
     for result in results:
-        if isinstance(result, Receipt) and result.claim is not None:
+        if isinstance(result, SubmitResult) and result.claim is not None:
             tell_start(transaction, result.claim)
 
 
@@ -171,14 +171,14 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: 
     return None
 
 
-_Taken = tuple[Batch, Sequence[Receipt | QueueError]]
+_Taken = tuple[Batch, Sequence[SubmitResult | QueueError]]
 """A group, and what has become of those of it that were looked at."""
 
 
 def _count(taken: _Taken, client: str, wanted: Callable[[NewJob, Claim | None], bool]) -> int:
     """How many of a client were taken in this group; their rows are not written yet."""
     return sum(
-        isinstance(result, Receipt) and entry[0].client == client and wanted(entry[0], result.claim)
+        isinstance(result, SubmitResult) and entry[0].client == client and wanted(entry[0], result.claim)
         for entry, result in zip(*taken, strict=False)
     )
 

@@ -8,24 +8,24 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import JobState, StoredResponse
 from queue_middleware.jobs.states import FINAL
-from queue_middleware.tasks.models import Channel, SecretId, TaskPage, TaskRecord, TaskStatus, Waiter
+from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage, TaskRecord, TaskStatus, TokenKind
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .task_rows import task
 from .transaction import Queries
 
-_BY = {SecretId.CALLBACK: "task_by_callback", SecretId.SIGNAL: "task_by_signal"}
+_BY = {TokenKind.CALLBACK: "task_by_callback", TokenKind.SIGNAL: "task_by_signal"}
 
 
-def find(queries: Queries, secret: SecretId, digest: bytes) -> Waiter:
+def find(queries: Queries, secret: TokenKind, digest: bytes) -> PendingJob:
     """The job whose secret id has this hash."""
     row = queries.one(_BY[secret], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
-    channel = None if resolved_by is None else Channel(resolved_by)
-    return Waiter(key, format_request_id(key, tail), JobState(state), task(columns), channel)
+    channel = None if resolved_by is None else CompletionSource(resolved_by)
+    return PendingJob(key, format_request_id(key, tail), JobState(state), task(columns), channel)
 
 
 def record(queries: Queries, request_id: str) -> TaskRecord:
@@ -67,6 +67,6 @@ def _record(row: tuple[Any, ...]) -> TaskRecord:
         max_attempts=max_attempts,
         due_at=due_at,
         webhook=webhook,
-        resolved_by=None if resolved_by is None else Channel(resolved_by),
-        event=event,
+        resolved_by=None if resolved_by is None else CompletionSource(resolved_by),
+        last_event=event,
     )

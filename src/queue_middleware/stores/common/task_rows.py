@@ -8,7 +8,7 @@ from typing import Any
 
 from queue_middleware.jobs.models import ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks.models import Channel, Resolution
+from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
 from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
@@ -35,12 +35,14 @@ def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
     """Insert the row of a task if the job has none; returns whether it was inserted."""
     spec = task.spec
     awaits = "callback" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
-    lister = client if task.listed else None
+    lister = client if task.is_listed else None
     secrets = encode_secrets(spec.poll.headers) if spec.poll is not None and spec.poll.headers else None
     if secrets is not None and spec.poll is not None:
         spec = spec.replace(poll=without_secrets(spec.poll))
-    if transaction.change("insert_task", (key, encode(spec), task.salt, task.callback, task.signal, lister, awaits, secrets)):
-        transaction.change("mark_task", (LISTED if task.listed else 1, key))
+    if transaction.change(
+        "insert_task", (key, encode(spec), task.salt, task.callback_hash, task.signal_hash, lister, awaits, secrets)
+    ):
+        transaction.change("mark_task", (LISTED if task.is_listed else 1, key))
         return True
     return False
 
@@ -74,7 +76,7 @@ def state(transaction: Transaction, key: int) -> JobState:
 # --- last words
 
 
-def keep_early(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> None:
+def keep_early(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
     """Until the attempt has ended."""
     response, failure = resolution.response, resolution.failure
     transaction.change(
@@ -91,25 +93,25 @@ def keep_early(transaction: Transaction, key: int, channel: Channel, resolution:
     )
 
 
-def early_channel(transaction: Transaction, key: int) -> Channel | None:
+def early_channel(transaction: Transaction, key: int) -> CompletionSource | None:
     """By which way a last word came early, if one did."""
     row = transaction.one("early_channel", (key,))
-    return Channel(row[0]) if row else None
+    return CompletionSource(row[0]) if row else None
 
 
-def early(transaction: Transaction, key: int) -> tuple[Channel, Resolution] | None:
+def early(transaction: Transaction, key: int) -> tuple[CompletionSource, ExternalResult] | None:
     """The last word that came early, if one did."""
     row = transaction.one("early", (key,))
     if row is None:
         return None
     channel, status, head, body, error_type, error = row
     failure = Failure(ErrorType(error_type), error) if error_type else None
-    return Channel(channel), Resolution(StoredResponse(status, decode_headers(head), body), failure)
+    return CompletionSource(channel), ExternalResult(StoredResponse(status, decode_headers(head), body), failure)
 
 
 def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> None:
     """Store an answer; one that came as a whole and is long is cut, so that it never has to be read as a whole."""
-    rest, count = response.body, response.parts
+    rest, count = response.body, response.chunks
     if len(rest) > PART and not count:
         *parts, rest = cut(rest)
         count = len(parts)
@@ -119,7 +121,7 @@ def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> 
     transaction.payloads.append((key, encode_headers(response.headers), rest, count))
 
 
-def put_word(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> None:
+def put_word(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
     """Note what ended a job; of one that failed what was said is kept too."""
     if resolution.failure is not None:
         put_answer(transaction, key, resolution.response)

@@ -5,23 +5,23 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
+from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import (
-    Channel,
     ClaimedPolls,
-    Places,
+    CompletionSource,
+    ExternalResult,
+    PendingJob,
     Poll,
-    Resolution,
-    Resolved,
-    SecretId,
+    PollCapacity,
+    ResolveOutcome,
     TaskPage,
     TaskRecord,
     TaskStatus,
+    TokenKind,
     Wait,
-    Waiter,
 )
-from queue_middleware.tasks.store import Heard
+from queue_middleware.tasks.store import OnResult
 
 from . import polls, task_queries, tasks
 from .transaction import Queries
@@ -49,45 +49,45 @@ class CommonTaskStore:
 
     # --- for attempts
 
-    def expect(self, claim: Claim, task: Task) -> Awaitable[bool]:
+    def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
         """Make a running plain submission a task."""
         return self._submit(tasks.expect, (claim, task))
 
-    def conclude(
-        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, heard: Heard | None = None
+    def complete_attempt(
+        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
-        return self._submit(tasks.conclude, (claim, task, outcome, wait), size, heard)
+        return self._submit(tasks.conclude, (claim, task, outcome, wait), size, on_result)
 
     # --- for external services
 
-    async def find(self, secret: SecretId, digest: bytes) -> Waiter:
+    async def find(self, secret: TokenKind, digest: bytes) -> PendingJob:
         """Find the job of a secret id."""
-        waiter: Waiter = await self._read(lambda queries: task_queries.find(queries, secret, digest))
+        waiter: PendingJob = await self._read(lambda queries: task_queries.find(queries, secret, digest))
         return waiter
 
-    async def resolve(self, key: int, channel: Channel, resolution: Resolution) -> Resolved:
+    async def resolve(self, key: int, channel: CompletionSource, resolution: ExternalResult) -> ResolveOutcome:
         """Store the final result."""
         return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
 
-    async def note(self, key: int, event: str) -> None:
+    async def record_event(self, key: int, event: str) -> None:
         """Store an intermediate event."""
         await self._write(tasks.note, (key, event))
 
     # --- for the poller
 
-    async def claim_polls(self, places: Places) -> ClaimedPolls:
+    async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
         """Start due polls."""
         return await self._write(polls.claim, places)
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, troubles: int = 0) -> bool:
+    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result."""
-        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, troubles))
+        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, failures))
 
     # --- for maintenance
 
-    async def time_out(self) -> list[Rescue]:
+    async def time_out(self) -> list[RescuedJob]:
         """Fail tasks that have waited too long."""
         if not await self._read(lambda queries: task_queries.anybody_late(queries, self._clock())):
             return []

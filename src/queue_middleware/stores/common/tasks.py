@@ -7,12 +7,12 @@ from typing import Any
 
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id
-from queue_middleware.jobs.models import Claim, Failure, JobState, Rescue, StoredResponse
-from queue_middleware.jobs.outcomes import CANCELLED, UNANSWERED
+from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
+from queue_middleware.jobs.outcomes import CANCELLED, WAIT_TIMED_OUT
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import Task
-from queue_middleware.tasks.models import Channel, Resolution, Resolved, Wait
+from queue_middleware.tasks.models import CompletionSource, ExternalResult, ResolveOutcome, Wait
 
 from . import task_rows
 from .bounds import within_bounds
@@ -65,7 +65,7 @@ def _conclude(
         return task_rows.state(transaction, key)
     if wait is not None and isinstance(outcome, StoredResponse) and not cancelling:
         _begin_wait(transaction, key, outcome, wait)
-        return JobState.WAITING
+        return JobState.AWAITING
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
     transaction.backlog.end_task()
@@ -76,7 +76,7 @@ def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait
     now = transaction.now
     let_suspects_go_on(transaction)
     transaction.change("begin_wait", (key,))
-    transaction.payloads.append((key, encode_headers(answer.headers), answer.body, answer.parts))
+    transaction.payloads.append((key, encode_headers(answer.headers), answer.body, answer.chunks))
     transaction.change("drop_request_parts", (key,))
     poll_at = None if wait.poll_in is None else now + round(wait.poll_in * 1000)
     poll = None if wait.poll is None else encode(wait.poll)
@@ -90,12 +90,16 @@ def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait
 # --- for external services
 
 
-def resolve(transaction: Transaction, batch: Sequence[tuple[int, Channel, Resolution]]) -> list[Resolved | QueueError]:
+def resolve(
+    transaction: Transaction, batch: Sequence[tuple[int, CompletionSource, ExternalResult]]
+) -> list[ResolveOutcome | QueueError]:
     """Store final results; the first one counts."""
     return [_resolve(transaction, *word) for word in batch]
 
 
-def _resolve(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> Resolved | QueueError:
+def _resolve(
+    transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult
+) -> ResolveOutcome | QueueError:
     row = transaction.one("outcome_so_far", (key,))
     if row is None:
         return UnknownRequest("the request is no longer kept")
@@ -104,14 +108,14 @@ def _resolve(transaction: Transaction, key: int, channel: Channel, resolution: R
         said_by = task_rows.early_channel(transaction, key)
         if said_by is None:
             task_rows.keep_early(transaction, key, channel, resolution)
-            return Resolved.KEPT
+            return ResolveOutcome.DEFERRED
     if said_by is not None or state in FINAL:
-        return Resolved.REPEATED if said_by == channel else Resolved.TOO_LATE
+        return ResolveOutcome.DUPLICATE if said_by == channel else ResolveOutcome.TOO_LATE
     _end(transaction, key, channel, resolution)
-    return Resolved.ENDED
+    return ResolveOutcome.ENDED
 
 
-def _end(transaction: Transaction, key: int, channel: Channel, resolution: Resolution) -> None:
+def _end(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
     response, failure = resolution.response, resolution.failure
     end: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
@@ -134,10 +138,10 @@ def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[Non
     return [None] * len(batch)
 
 
-def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescue]]:
+def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail what has waited for too long."""
     late = within_bounds(transaction.all("waited_too_long", {"now": transaction.now}))
-    end_waiting(transaction, [key for key, _ in late], UNANSWERED)
+    end_waiting(transaction, [key for key, _ in late], WAIT_TIMED_OUT)
     for key, _ in late:
         task_rows.wait_no_longer(transaction, key)
-    return [[Rescue(format_request_id(key, tail), JobState.FAILED) for key, tail in late] for _ in batch]
+    return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in late] for _ in batch]

@@ -9,7 +9,14 @@ from typing import Any
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import WebhookKind
-from queue_middleware.webhooks.models import Attempt, DeliveryFilter, DeliveryRecord, DeliveryState, Receiver, Standing
+from queue_middleware.webhooks.models import (
+    DeliveryAttempt,
+    DeliveryFilter,
+    DeliveryRecord,
+    DeliveryState,
+    HostHealth,
+    Receiver,
+)
 
 from .transaction import Queries
 
@@ -64,13 +71,13 @@ def _record(number: int, key: int, tail: bytes, kind: str, host: str, url: str, 
     return DeliveryRecord(number, format_request_id(key, tail), WebhookKind(kind), host, url, DeliveryState(state), *rest)
 
 
-def attempts(queries: Queries, delivery_id: int) -> list[Attempt]:
+def attempts(queries: Queries, delivery_id: int) -> list[DeliveryAttempt]:
     """All attempts that were recorded."""
     rows = queries.all("attempts", (delivery_id,))
-    return [Attempt(*row) for row in rows]
+    return [DeliveryAttempt(*row) for row in rows]
 
 
-def receivers(queries: Queries, standings: Collection[Standing], limit: int) -> list[Receiver]:
+def receivers(queries: Queries, standings: Collection[HostHealth], limit: int) -> list[Receiver]:
     """Flows of these standings."""
     asked = {"standings": json.dumps(list(standings)), "limit": limit, "most": _MOST_PENDING}
-    return [Receiver(host, Standing(standing), *rest) for host, standing, *rest in queries.all("receivers", asked)]
+    return [Receiver(host, HostHealth(standing), *rest) for host, standing, *rest in queries.all("receivers", asked)]

@@ -8,17 +8,17 @@ from typing import Protocol
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.settings import Settings
-from queue_middleware.webhooks.circuit import Outcome, patience
+from queue_middleware.webhooks.circuit import AttemptOutcome, give_up_after
 from queue_middleware.webhooks.models import (
-    Attempt,
+    Capacity,
     Claimed,
     Delivery,
+    DeliveryAttempt,
     DeliveryFilter,
     DeliveryRecord,
+    HostHealth,
     Receiver,
-    Room,
     Settled,
-    Standing,
 )
 
 from . import deliveries, job_queries, webhook_queries
@@ -44,16 +44,16 @@ class CommonWebhookStore:
     """`outbox.Outbox` on the writer and the reads of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
-        self._patience = round(patience(settings.webhook_schedule) * 1000)
+        self._patience = round(give_up_after(settings.webhook_schedule) * 1000)
         self._write = write
         self._read = read
         self._read_many = read_many
 
     # --- for the dispatcher
 
-    async def claim(self, room: Room) -> Claimed:
+    async def claim(self, capacity: Capacity) -> Claimed:
         """Start due deliveries, then read the results that they report."""
-        claimed = await self._write(deliveries.claim, room)
+        claimed = await self._write(deliveries.claim, capacity)
         keys = [delivery.key for delivery in claimed.deliveries if delivery.kind is WebhookKind.COMPLETED]
         if not keys:
             return claimed
@@ -64,7 +64,13 @@ class CommonWebhookStore:
             raise
 
     def settle(
-        self, delivery: Delivery, attempt: Attempt, *, delivered: bool, retry_in: float | None, outcome: Outcome | None = None
+        self,
+        delivery: Delivery,
+        attempt: DeliveryAttempt,
+        *,
+        delivered: bool,
+        retry_in: float | None,
+        outcome: AttemptOutcome | None = None,
     ) -> Awaitable[Settled]:
         """Record an attempt and its consequence."""
         wait = None if retry_in is None else round(retry_in * 1000)
@@ -76,11 +82,11 @@ class CommonWebhookStore:
 
     # --- for operators
 
-    async def records(self, which: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
+    async def records(self, delivery_filter: DeliveryFilter, *, after: int = 0, limit: int = 100) -> list[DeliveryRecord]:
         """Read the selected webhooks."""
-        return await self._read_many(lambda queries: webhook_queries.deliveries(queries, which, after, limit))
+        return await self._read_many(lambda queries: webhook_queries.deliveries(queries, delivery_filter, after, limit))
 
-    async def attempts(self, delivery_id: int) -> list[Attempt]:
+    async def attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
         """Read the attempts of a delivery."""
         return await self._read_many(lambda queries: webhook_queries.attempts(queries, delivery_id))
 
@@ -88,6 +94,6 @@ class CommonWebhookStore:
         """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
-    async def receivers(self, standings: Collection[Standing], limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, standings: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
         """Read the health of receivers."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, standings, limit))

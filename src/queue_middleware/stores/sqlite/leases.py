@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from queue_middleware.jobs.leases import Pulse
+from queue_middleware.jobs.leases import DatabaseUptime
 from queue_middleware.stores.common.leases import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 
@@ -37,12 +37,12 @@ class Leases:
     def begin(self, path: Path, owner: str, turn: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
         """Open the connection. `check` raises within a transaction when nothing may be written."""
         self._path, self._owner, self._turn, self._check = path, owner, turn, check
-        self._pulse = Pulse.begin(self._clock(), self._lease)
+        self._pulse = DatabaseUptime.begin(self._clock(), self._lease)
         self._connection = open_connection(path, create=False)
 
     def ended_by(self, now: int) -> int:
         """Leases that ended at this moment or before it are over; none is when the pulse is not calm."""
-        return now if self._pulse.is_calm(now, self._lease) else _NEVER
+        return now if self._pulse.is_stable(now, self._lease) else _NEVER
 
     def renew(self, tokens: Collection[int]) -> int:
         """Extend these leases; how many there were. Without any it writes all the same: see `leases.Pulse`."""
@@ -56,7 +56,7 @@ class Leases:
                     raise
                 self._reopen()
                 renewed = self._write(self._connection, tokens)
-            self._pulse = self._pulse.beat(self._clock(), self._lease)
+            self._pulse = self._pulse.after_commit(self._clock(), self._lease)
         return renewed
 
     def _write(self, connection: sqlite3.Connection, tokens: Collection[int]) -> int:

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from queue_middleware.background import aside
-from queue_middleware.jobs.models import Rescue
+from queue_middleware.background import run_in_thread
+from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, returns
 from queue_middleware.stores.common.leases import Lost
@@ -48,21 +48,21 @@ class Maintenance:
         self._pruning = Pruning(write, read, clocks.believed, round(settings.retention * 1000))
         self.reserve = DiskReserve(path, wanted=settings.min_free_disk != 0)
 
-    async def rescue(self, owner: str, running: Collection[int]) -> list[Rescue]:
+    async def rescue(self, owner: str, running: Collection[int]) -> list[RescuedJob]:
         """Take over the jobs of lost workers, in the name of `owner`."""
         dead = await self._read(lambda queries: dead_owners(self._path, owner, job_queries.owners(queries)))
         ended_by = self._leases.ended_by(self._clocks.boot())
         if not dead and not await self._read(lambda queries: job_queries.leases_ran_out(queries, ended_by)):
             return []
         most = len(self._schedule) + 1 + _LOST_BESIDES
-        rescued: list[Rescue] = await self._write(returns.rescue, (Lost(dead, running, self._leases), most))
+        rescued: list[RescuedJob] = await self._write(returns.rescue, (Lost(dead, running, self._leases), most))
         return rescued
 
-    async def expire(self) -> list[Rescue]:
+    async def expire(self) -> list[RescuedJob]:
         """Fail jobs whose start deadline has passed."""
         if not await self._read(lambda queries: job_queries.anything_overdue(queries, self._clocks.wall())):
             return []
-        expired: list[Rescue] = await self._write(jobs.expire, None)
+        expired: list[RescuedJob] = await self._write(jobs.expire, None)
         return expired
 
     async def prune(self, limit: int) -> int:
@@ -75,5 +75,5 @@ class Maintenance:
             await self._write(future_times.bring_back, put_off)
         if not count:
             self._watched.spare = await self._read(free_bytes)
-            await aside(self.reserve.keep)
+            await run_in_thread(self.reserve.keep)
         return count

@@ -7,7 +7,7 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable
 
-from queue_middleware.background import aside
+from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.store import Topic
 
@@ -54,9 +54,9 @@ class Notifier:
         while self.status_is_wanted is not self._pipes.is_open:
             if self._pipes.is_open:
                 self._pipes.stop_listening()
-                await aside(self._pipes.remove)
+                await run_in_thread(self._pipes.remove)
             else:
-                await aside(self._pipes.create)
+                await run_in_thread(self._pipes.create)
                 if not self._pipes.is_open:
                     return
                 self._pipes.listen(lambda: self.publish((Topic.STATUS,)))

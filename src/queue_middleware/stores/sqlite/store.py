@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable, Collection
 from contextlib import AsyncExitStack
 from functools import partial
 
-from queue_middleware.background import aside
+from queue_middleware.background import run_in_thread
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.models import Rescue
+from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import returns
@@ -20,7 +20,7 @@ from queue_middleware.stores.common.operations import ONE_BY_ONE
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
-from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.tasks.store import TaskStore
 
 from . import clocks
 from .clocks import Clocks
@@ -55,8 +55,8 @@ class SQLiteStore(CommonJobStore):
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
         self._leases = Leases(self._clocks.boot, self._lease)
-        self.outbox = CommonWebhookStore(settings, self._write, self._read, self._read_many)
-        self.waiting: WaitingRoom = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
+        self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
+        self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
         self._backlog = BacklogCounters()
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
@@ -69,12 +69,12 @@ class SQLiteStore(CommonJobStore):
 
     async def open(self) -> None:
         """Create or migrate the file, and start. Raises `StoreError` with the reason when it cannot be used."""
-        await aside(check_place, self.path, self._settings)
-        self.owner = make_owner(await aside(clocks.boot_id))
+        await run_in_thread(check_place, self.path, self._settings)
+        self.owner = make_owner(await run_in_thread(clocks.boot_id))
         async with AsyncExitStack() as stack:
-            await aside(self._maintenance.reserve.give_up_if_scarce)
-            self._files = await aside(Files, self.path, self.owner, self._settings.name)
-            stack.push_async_callback(aside, self._files.close)
+            await run_in_thread(self._maintenance.reserve.give_up_if_scarce)
+            self._files = await run_in_thread(Files, self.path, self.owner, self._settings.name)
+            stack.push_async_callback(run_in_thread, self._files.close)
             self._connection = await Connection(self.path, self._files.write_lock, self._files.wakeup.notify).open()
             stack.push_async_callback(self._connection.close)
             self._reader = await Connection(self.path, None).open()
@@ -84,8 +84,8 @@ class SQLiteStore(CommonJobStore):
             self._loop = asyncio.get_running_loop()
             self._write_guard = WriteGuard(self._file_watch, self._leave)
             stack.push_async_callback(self._write_guard.close)
-            await aside(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
-            stack.push_async_callback(aside, self._leases.close)
+            await run_in_thread(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
+            stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
             publish, undone, check = self._notifier.publish, self._backlog.forget, self._file_watch.check
@@ -110,7 +110,7 @@ class SQLiteStore(CommonJobStore):
         except TimeoutError:
             # Another process keeps its turn: we are as good as dead, and look it.
             self._files.wakeup.stop_listening()
-            await aside(lambda: self._files.close(leave_liveness_lock=True))
+            await run_in_thread(lambda: self._files.close(leave_liveness_lock=True))
 
     async def _hand_back(self) -> None:
         try:
@@ -120,12 +120,12 @@ class SQLiteStore(CommonJobStore):
             # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
             self._files.liveness.disown()
 
-    def disown(self) -> None:
+    def detach_after_fork(self) -> None:
         """In a forked child: close what belongs to the parent."""
         if self._opened is not None:
             self._files.disown()
 
-    def complaint(self) -> QueueError | None:
+    def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
         return self._write_guard.complaint
 
@@ -201,11 +201,11 @@ class SQLiteStore(CommonJobStore):
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
-    async def rescue(self, *, running: Collection[int] = ()) -> list[Rescue]:
+    async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
         """Take over the jobs of lost workers."""
         return await self._maintenance.rescue(self.owner, running)
 
-    async def expire(self) -> list[Rescue]:
+    async def expire(self) -> list[RescuedJob]:
         """Fail jobs whose start deadline has passed."""
         return await self._maintenance.expire()
 

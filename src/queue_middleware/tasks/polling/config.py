@@ -8,16 +8,16 @@ from typing import Any
 
 import msgspec
 
-from queue_middleware.asgi.headers import LARGEST_BLOCK
+from queue_middleware.asgi.headers import MAX_HEADER_BYTES
 from queue_middleware.errors import BadRequest
-from queue_middleware.jobs.task_spec import PollConfig, Word
+from queue_middleware.jobs.task_spec import PollConfig, StatusValue
 from queue_middleware.syntax.hosts import origin_of
 
 from .templates import check_path, check_template
 
-LEAST_INTERVAL = 0.1
-LONGEST_INTERVAL = 3600.0
-LONGEST_DURATION = 7 * 86400.0
+MIN_INTERVAL = 0.1
+MAX_INTERVAL = 3600.0
+MAX_DURATION = 7 * 86400.0
 HIDDEN = "***"
 """Shown in place of the value of a header, which may be an API key."""
 COMMON_FAIL_VALUES = ("failed", "failure", "error", "errored", "canceled", "cancelled", "aborted")
@@ -55,12 +55,12 @@ def status_key(value: Any) -> str | None:
     return None
 
 
-def status_keys(values: tuple[Word, ...]) -> frozenset[str | None]:
+def status_keys(values: tuple[StatusValue, ...]) -> frozenset[str | None]:
     """The statuses in the form in which they are compared."""
     return frozenset(map(status_key, values))
 
 
-def read_poll_config(given: Any) -> PollConfig:
+def parse_poll_config(given: Any) -> PollConfig:
     """Read the `pollConfig` of a task. Raises `BadRequest` that names the field, what is wrong with it and what is allowed."""
     try:
         config = msgspec.convert(given, PollConfig)
@@ -75,8 +75,8 @@ def read_poll_config(given: Any) -> PollConfig:
     check_path("pollConfig.progressPath", config.progress_path or "")
     _check_values(config)
     _check_headers(config.headers)
-    _check_seconds("interval", config.interval, LEAST_INTERVAL, LONGEST_INTERVAL)
-    _check_seconds("maxDuration", config.max_duration, LEAST_INTERVAL, LONGEST_DURATION)
+    _check_seconds("interval", config.interval, MIN_INTERVAL, MAX_INTERVAL)
+    _check_seconds("maxDuration", config.max_duration, MIN_INTERVAL, MAX_DURATION)
     return config
 
 
@@ -112,8 +112,8 @@ def _check_headers(headers: Mapping[str, str]) -> None:
         if not value.isprintable() or not value.isascii() or len(value) > 2048:
             raise BadRequest(f"pollConfig.headers: the value of {name} must be at most 2048 printable ASCII characters")
     size = sum(len(name) + len(value) + 4 for name, value in headers.items())
-    if size > LARGEST_BLOCK:
-        raise BadRequest(f"pollConfig.headers has {size} bytes; at most {LARGEST_BLOCK} are allowed")
+    if size > MAX_HEADER_BYTES:
+        raise BadRequest(f"pollConfig.headers has {size} bytes; at most {MAX_HEADER_BYTES} are allowed")
 
 
 def is_relative(config: PollConfig) -> bool:
@@ -132,7 +132,7 @@ def without_secrets(config: PollConfig) -> PollConfig:
     return config.replace(headers=dict.fromkeys(config.headers, HIDDEN)) if config.headers else config
 
 
-def shown_poll_config(config: PollConfig) -> dict[str, Any]:
+def render_poll_config(config: PollConfig) -> dict[str, Any]:
     """The configuration as JSON: AsyncQueue's fields always, the fields that this project adds only if they are set."""
     fields: dict[str, Any] = msgspec.to_builtins(config)
     return {name: value for name, value in fields.items() if name not in _OPTIONAL or value}

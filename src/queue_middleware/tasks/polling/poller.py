@@ -10,19 +10,19 @@ from functools import partial
 
 from queue_middleware import events
 from queue_middleware.asgi.headers import kept_headers
-from queue_middleware.background import GRACE, SHORTEST_WAIT, Lane, Rounds
+from queue_middleware.background import DRAIN_TIMEOUT, SHORTEST_WAIT, ClaimLoop, ThreadLimiter
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundRefused
 from queue_middleware.events import Emit, Finished, Polled, PollFailed, ServiceError
 from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
-from queue_middleware.jobs.store import Store, Topic
-from queue_middleware.jobs.struct import Value
-from queue_middleware.tasks.callback_tokens import CallbackIds
-from queue_middleware.tasks.models import Channel, Poll, Resolution, Resolved
-from queue_middleware.tasks.store import WaitingRoom
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.jobs.struct import Struct
+from queue_middleware.tasks.callback_tokens import CallbackTokens
+from queue_middleware.tasks.models import CompletionSource, ExternalResult, Poll, ResolveOutcome
+from queue_middleware.tasks.store import TaskStore
 
-from .request import Inquiry, poll_headers
+from .request import PollClient, poll_headers
 from .response import (
-    MOST_REDIRECTS,
+    MAX_REDIRECTS,
     Failed,
     FetchResult,
     PollError,
@@ -37,15 +37,15 @@ from .response import (
 from .schedule import PollLimiter, next_poll_delay
 from .templates import StartResponse, TemplateError
 
-LIMIT = 8
+MAX_CONCURRENT_POLLS = 8
 """Polls at once in this process; a response may be as large as the largest result."""
-LONGEST = 45.0
+POLL_TIMEOUT = 45.0
 """Seconds for one poll with all its redirects and its result: less than the lease of a poll."""
 _BUSY_DELAY = 5.0
 """Seconds until a poll that could not be sent is tried again."""
 
 
-class _PollResult(Value, frozen=True):
+class _PollResult(Struct, frozen=True):
     """The outcome of a poll, and the response that it was read from, if there was one."""
 
     outcome: PollOutcome
@@ -61,15 +61,15 @@ class Poller:
 
     def __init__(
         self,
-        jobs: Store,
-        tasks: WaitingRoom,
-        client: Inquiry,
-        tokens: CallbackIds,
+        jobs: JobStore,
+        tasks: TaskStore,
+        client: PollClient,
+        tokens: CallbackTokens,
         emit: Emit,
         *,
         clock: Callable[[], float] = time.time,
-        limit: int = LIMIT,
-        grace: float = GRACE,
+        limit: int = MAX_CONCURRENT_POLLS,
+        grace: float = DRAIN_TIMEOUT,
     ) -> None:
         self._jobs = jobs
         self._tasks = tasks
@@ -78,8 +78,8 @@ class Poller:
         self._emit = emit
         self._clock = clock
         self._limiter = PollLimiter(limit)
-        self._lane = Lane()
-        self._loop = Rounds(self._claim, partial(events.ErrorStreak, "poller", emit), grace=grace)
+        self._lane = ThreadLimiter()
+        self._loop = ClaimLoop(self._claim, partial(events.ErrorStreak, "poller", emit), grace=grace)
         jobs.subscribe(Topic.POLL, self._loop.wake)
 
     async def run(self) -> None:
@@ -115,7 +115,7 @@ class Poller:
         claimed = await self._tasks.claim_polls(capacity)
         for poll in claimed.polls:
             self._limiter.begin(poll.token, poll.host)
-            self._loop.begin(self._run_poll(poll), f"poll {poll.request_id}", poll.token, partial(self._end, poll.token))
+            self._loop.spawn(self._run_poll(poll), f"poll {poll.request_id}", poll.token, partial(self._end, poll.token))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
     def _end(self, token: int) -> None:
@@ -128,10 +128,10 @@ class Poller:
         """Send one poll and settle it. Raises nothing: other polls must not end because this one failed."""
         began = time.monotonic()
         try:
-            async with asyncio.timeout(LONGEST):
+            async with asyncio.timeout(POLL_TIMEOUT):
                 polled = await self._send(poll)
         except TemplateError as error:
-            polled = _PollResult(_cannot_poll(poll, str(error)), poll.start)
+            polled = _PollResult(_cannot_poll(poll, str(error)), poll.start_response)
         except OutboundRefused as error:
             polled = _PollResult(_cannot_poll(poll, f"the provider cannot be polled: {error.detail}"))
         except OutboundBusy as error:
@@ -141,7 +141,7 @@ class Poller:
         except OutboundError as error:
             polled = _PollResult(PollError(error.detail))
         except TimeoutError:
-            polled = _PollResult(PollError(f"no complete response within {LONGEST:g} s"))
+            polled = _PollResult(PollError(f"no complete response within {POLL_TIMEOUT:g} s"))
         except Exception as error:
             self._emit(ServiceError("poller", error, 0.0))
             polled = _PollResult(PollError(f"not sent: {type(error).__name__}"))
@@ -154,23 +154,23 @@ class Poller:
         start = await self._start_response(poll)
         urls = await self._lane.run(len(start.body), poll_urls, poll.config, start)
         url, is_result = urls.status, False
-        for _ in range(MOST_REDIRECTS + 1):
+        for _ in range(MAX_REDIRECTS + 1):
             response = await self._get(poll, url)
             size = len(response.body)
             if is_result:
-                outcome = await self._lane.run(size, read_result, url, response, poll.troubles)
+                outcome = await self._lane.run(size, read_result, url, response, poll.failures)
             else:
-                outcome = await self._lane.run(size, read_status, poll.config, urls, url, response, poll.troubles)
+                outcome = await self._lane.run(size, read_status, poll.config, urls, url, response, poll.failures)
             if not isinstance(outcome, FetchResult | Redirected):
                 return _PollResult(outcome, response)
             url, is_result = outcome.url, is_result or isinstance(outcome, FetchResult)
-        return _PollResult(PollError(f"more than {MOST_REDIRECTS} redirects"))
+        return _PollResult(PollError(f"more than {MAX_REDIRECTS} redirects"))
 
     async def _start_response(self, poll: Poll) -> StartResponse:
         """The target's response with its whole body."""
-        chunks = [await self._jobs.output(poll.key, number) for number in range(poll.start.parts)]
-        body = b"".join((*chunks, poll.start.body))
-        return StartResponse(poll.task.spec.target, poll.start.status, poll.start.headers, body)
+        chunks = [await self._jobs.response_chunk(poll.key, number) for number in range(poll.start_response.chunks)]
+        body = b"".join((*chunks, poll.start_response.body))
+        return StartResponse(poll.task.spec.target, poll.start_response.status, poll.start_response.headers, body)
 
     async def _get(self, poll: Poll, url: str) -> StoredResponse:
         headers = poll_headers(poll.config, poll.task.spec.target, poll.credentials, url)
@@ -179,10 +179,10 @@ class Poller:
 
     def _redact(self, poll: Poll, data: bytes) -> bytes:
         """Replace the callback id: providers often echo the URL that they were given, and the id must not be stored."""
-        callback_id = self._tokens.callback_of(poll.task)
+        callback_id = self._tokens.callback_id_of(poll.task)
         return data if callback_id is None else data.replace(callback_id.encode(), b"*" * len(callback_id))
 
-    def _redact_headers(self, poll: Poll, result: Resolution) -> Resolution:
+    def _redact_headers(self, poll: Poll, result: ExternalResult) -> ExternalResult:
         """Only in the final result: a `Location` that holds the id has to be followed as it is."""
         headers = tuple((name, self._redact(poll, value)) for name, value in result.response.headers)
         return result.replace(response=result.response.replace(headers=headers))
@@ -191,15 +191,17 @@ class Poller:
 
     async def _postpone(self, poll: Poll) -> bool:
         """Poll later, without counting a failure, because nothing was sent. False if no time is left for that."""
-        delay = next_poll_delay(_BUSY_DELAY, poll.waits_until / 1000 - self._clock(), 0, (), 0.0)
+        delay = next_poll_delay(_BUSY_DELAY, poll.deadline / 1000 - self._clock(), 0, (), 0.0)
         if delay is None:
             return False
-        await self._loop.insist(lambda: self._tasks.settle_poll(poll, next_in=delay, event=None, troubles=poll.troubles))
+        await self._loop.retry_on_outage(
+            lambda: self._tasks.settle_poll(poll, next_in=delay, event=None, failures=poll.failures)
+        )
         return True
 
     async def _settle(self, poll: Poll, polled: _PollResult, duration: float) -> None:
         """End the task, or schedule its next poll."""
-        failures = poll.troubles + 1 if isinstance(polled.outcome, PollError) else 0
+        failures = poll.failures + 1 if isinstance(polled.outcome, PollError) else 0
         delay = self._next_delay(poll, polled.response, failures)
         result = _final_result(polled, is_last=delay is None)
         if result is None:
@@ -213,16 +215,18 @@ class Poller:
         if _expects_call(poll) and not failures:
             # A provider that is expected to call back is polled only once more, at the deadline.
             interval, headers = math.inf, ()
-        return next_poll_delay(interval, poll.waits_until / 1000 - now, failures, headers, now)
+        return next_poll_delay(interval, poll.deadline / 1000 - now, failures, headers, now)
 
-    async def _resolve(self, poll: Poll, result: Resolution, duration: float) -> None:
-        outcome = await self._loop.insist(lambda: self._tasks.resolve(poll.key, Channel.POLL, result))
-        if outcome is Resolved.ENDED:
+    async def _resolve(self, poll: Poll, result: ExternalResult, duration: float) -> None:
+        outcome = await self._loop.retry_on_outage(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
+        if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
     async def _schedule(self, poll: Poll, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None
-        held = await self._loop.insist(lambda: self._tasks.settle_poll(poll, next_in=delay, event=status, troubles=failures))
+        held = await self._loop.retry_on_outage(
+            lambda: self._tasks.settle_poll(poll, next_in=delay, event=status, failures=failures)
+        )
         if held and isinstance(outcome, PollError):
             self._emit(PollFailed(poll.request_id, poll.number, outcome.error, delay or 0.0))
         elif held:
@@ -238,14 +242,14 @@ def _cannot_poll(poll: Poll, error: str) -> PollOutcome:
     return PollError(error) if _expects_call(poll) else Failed(error)
 
 
-def _final_result(polled: _PollResult, *, is_last: bool) -> Resolution | None:
+def _final_result(polled: _PollResult, *, is_last: bool) -> ExternalResult | None:
     """How the task ends; None if it does not end yet. The last poll ends it as timed out."""
     outcome, response = polled.outcome, polled.response or StoredResponse(504, (), b"")
     if isinstance(outcome, Succeeded):
-        return Resolution(outcome.response)
+        return ExternalResult(outcome.response)
     if isinstance(outcome, Failed):
-        return Resolution(response, Failure(ErrorType.PROVIDER_FAILED, outcome.error))
-    return Resolution(response, Failure(ErrorType.WAIT_TIMEOUT, _timeout_text(outcome))) if is_last else None
+        return ExternalResult(response, Failure(ErrorType.PROVIDER_FAILED, outcome.error))
+    return ExternalResult(response, Failure(ErrorType.WAIT_TIMEOUT, _timeout_text(outcome))) if is_last else None
 
 
 def _timeout_text(outcome: PollOutcome) -> str:

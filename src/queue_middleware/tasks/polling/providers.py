@@ -13,15 +13,15 @@ from typing import Any
 import msgspec
 
 from queue_middleware.errors import BadRequest
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.hosts import host_of
 
-from .config import shown_poll_config, status_key, status_keys
+from .config import render_poll_config, status_key, status_keys
 from .templates import members, read_path
 
 
-class Provider(Value, frozen=True):
+class Provider(Struct, frozen=True):
     """A known service that accepts work first and finishes it later."""
 
     id: str
@@ -152,7 +152,7 @@ def provider_of(url: str) -> Provider | None:
     return next((provider for provider in _TABLE if host in provider.hosts), None)
 
 
-def recognise(payload: Any) -> Provider | None:
+def detect_provider(payload: Any) -> Provider | None:
     """The provider that sends such payloads, identified by its keys and its statuses; None if there is none."""
     found = members(payload, _SIGNATURE_KEYS)
     if found is None:
@@ -169,7 +169,7 @@ def recognise(payload: Any) -> Provider | None:
 def providers_body() -> bytes:
     """The body of the response to `GET /v1/providers`: `{"providers": [{"id", "name", "description", "pollConfig"}]}`."""
     shown = [
-        {"id": each.id, "name": each.name, "description": each.description, "pollConfig": shown_poll_config(each.poll)}
+        {"id": each.id, "name": each.name, "description": each.description, "pollConfig": render_poll_config(each.poll)}
         for each in _TABLE
     ]
     return msgspec.json.encode({"providers": shown})

@@ -10,11 +10,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
 from queue_middleware.jobs.models import Headers, StoredResponse
 from queue_middleware.jobs.task_spec import PollConfig
-from queue_middleware.outbound.client import Outbound
+from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import parse_url
 from queue_middleware.settings import Settings
 from queue_middleware.syntax.hosts import Origin, origin_of
-from queue_middleware.tasks.target import may_call
+from queue_middleware.tasks.target import is_allowed_target
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 
 _URL_LABEL = "its address"
@@ -74,10 +74,10 @@ def _is_forwarded(name: bytes, value: bytes) -> bool:
     return name not in _NOT_FORWARDED and not name.startswith((b"content-", b"if-")) and _PLACEHOLDER not in value
 
 
-class Inquiry:
+class PollClient:
     """Sends polls to the hosts that the operator allows."""
 
-    def __init__(self, outbound: Outbound, settings: Settings) -> None:
+    def __init__(self, outbound: HTTPClient, settings: Settings) -> None:
         self._outbound = outbound
         self._hosts = settings.task_targets
         self._max_body = settings.max_response_body
@@ -93,10 +93,10 @@ class Inquiry:
             parsed = parse_url(url, _URL_LABEL)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail) from None
-        if not may_call(parsed.host, self._hosts):
+        if not is_allowed_target(parsed.host, self._hosts):
             raise OutboundRefused(f"{parsed.host} is not in task_targets")
         async with AsyncExitStack() as stack:
-            opened = self._outbound.open("GET", url, headers, b"", _HEAD_TIMEOUT, _URL_LABEL)
+            opened = self._outbound.stream("GET", url, headers, b"", _HEAD_TIMEOUT, _URL_LABEL)
             response = await stack.enter_async_context(opened)
             body = await self._read_body(response.chunks, parsed.netloc, stack)
             return StoredResponse(response.status, response.headers, body)

@@ -9,15 +9,15 @@ from typing import Any
 from urllib.parse import urljoin
 
 from queue_middleware.jobs.models import StoredResponse
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.syntax.json_text import MISSING, encode, read_json
 
 from .config import COMMON_FAIL_VALUES, status_key, status_keys
-from .providers import provider_of, recognise
+from .providers import detect_provider, provider_of
 from .templates import StartResponse, header, read_path, render
 
-MOST_REDIRECTS = 5
+MAX_REDIRECTS = 5
 _RETRIES_OF_FINAL = 2
 """How often a poll is repeated after a response that is probably final: a 404 soon after the start, a 5xx for the result."""
 _TEMPORARY = frozenset({408, 425, 429})
@@ -40,7 +40,7 @@ _JSON = (b"content-type", b"application/json")
 _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 
 
-class PollUrls(Value, frozen=True):
+class PollUrls(Struct, frozen=True):
     """The URLs of a task's polls, rendered from the target's response."""
 
     status: str
@@ -48,7 +48,7 @@ class PollUrls(Value, frozen=True):
     """Where the result is fetched from, if it is not part of the status."""
 
 
-class Running(Value, frozen=True):
+class Running(Struct, frozen=True):
     """The work is not finished."""
 
     status: str | None = None
@@ -57,31 +57,31 @@ class Running(Value, frozen=True):
     """Progress from 0 to 1, if the provider reports it."""
 
 
-class Succeeded(Value, frozen=True):
+class Succeeded(Struct, frozen=True):
     """The work succeeded, and this is its result."""
 
     response: StoredResponse
 
 
-class FetchResult(Value, frozen=True):
+class FetchResult(Struct, frozen=True):
     """The work succeeded; the result has to be fetched from `url`."""
 
     url: str
 
 
-class Redirected(Value, frozen=True):
+class Redirected(Struct, frozen=True):
     """The same request has to be sent to `url`."""
 
     url: str
 
 
-class Failed(Value, frozen=True):
+class Failed(Struct, frozen=True):
     """The work failed."""
 
     error: str
 
 
-class PollError(Value, frozen=True):
+class PollError(Struct, frozen=True):
     """The poll itself failed and has to be repeated; the state of the work is unknown."""
 
     error: str
@@ -232,5 +232,5 @@ def _common_failure(content: Any) -> Failed | None:
 
 
 def _known_config(target: str | None, content: Any) -> PollConfig | None:
-    provider = (provider_of(target) if target else None) or recognise(content)
+    provider = (provider_of(target) if target else None) or detect_provider(content)
     return provider.poll if provider else None

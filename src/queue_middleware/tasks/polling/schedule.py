@@ -11,15 +11,15 @@ from collections import Counter
 
 from queue_middleware.backoff import retry_after
 from queue_middleware.jobs.models import Headers
-from queue_middleware.tasks.models import Places
-from queue_middleware.webhooks.circuit import PROMPT
+from queue_middleware.tasks.models import PollCapacity
+from queue_middleware.webhooks.circuit import PROMPT_SECONDS
 from queue_middleware.webhooks.fairness import UNPROVEN_SHARE
 
-SHORTEST = 1.0
+MIN_RETRY_AFTER = 1.0
 """Seconds: the shortest wait that `Retry-After` can ask for."""
-LONGEST_WISH = 3600.0
+MAX_RETRY_AFTER = 3600.0
 """Seconds: the longest wait that `Retry-After` can ask for."""
-EACH = 0.5
+HOST_SHARE = 0.5
 """Share of the capacity that one host may take."""
 _MAX_RETRY_DELAY = 60.0
 _FIRST_RETRY_DELAY = 5.0
@@ -37,7 +37,7 @@ def next_poll_delay(interval: float, time_left: float, failures: int, headers: H
         return None
     requested = retry_after(headers, now)
     if requested > 0:
-        delay = min(max(requested, SHORTEST), LONGEST_WISH)
+        delay = min(max(requested, MIN_RETRY_AFTER), MAX_RETRY_AFTER)
     elif failures:
         delay = min(min(interval, _FIRST_RETRY_DELAY) * 2.0 ** min(failures - 1, 10), _MAX_RETRY_DELAY)
     else:
@@ -63,15 +63,15 @@ class PollLimiter:
         """By token: the host, and whether it was unproven when its poll began."""
         self._prompt: set[str] = set()
 
-    def capacity(self) -> Places | None:
+    def capacity(self) -> PollCapacity | None:
         """The capacity that is free; None if there is none."""
         if len(self._running) >= self._limit:
             return None
         unproven = sum(was_unproven for _, was_unproven in self._running.values())
-        return Places(
+        return PollCapacity(
             limit=self._limit - len(self._running),
-            strangers=max(0, math.ceil(self._limit * UNPROVEN_SHARE) - unproven),
-            each=math.ceil(self._limit * EACH),
+            unproven=max(0, math.ceil(self._limit * UNPROVEN_SHARE) - unproven),
+            per_host=math.ceil(self._limit * HOST_SHARE),
             busy=Counter(host for host, _ in self._running.values()),
             prompt=frozenset(self._prompt),
         )
@@ -86,7 +86,7 @@ class PollLimiter:
 
     def record_duration(self, host: str, seconds: float) -> None:
         """Record how long a poll took, whatever its outcome."""
-        if seconds > PROMPT:
+        if seconds > PROMPT_SECONDS:
             self._prompt.discard(host)
             return
         if len(self._prompt) >= _MAX_REMEMBERED_HOSTS:
@@ -94,19 +94,19 @@ class PollLimiter:
         self._prompt.add(host)
 
 
-class Choice:
+class HostSelector:
     """Chooses the due polls that begin now, in the order in which they are offered."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: PollCapacity) -> None:
         self._capacity = places
         self._busy = Counter(places.busy)
-        self._unproven_left = places.strangers
+        self._unproven_left = places.unproven
         self.left = places.limit
 
     def take(self, host: str) -> bool:
         """Reserve capacity for one poll of this host; False if the host has to wait."""
         unproven = host not in self._capacity.prompt
-        if not self.left or self._busy[host] >= self._capacity.each or (unproven and not self._unproven_left):
+        if not self.left or self._busy[host] >= self._capacity.per_host or (unproven and not self._unproven_left):
             return False
         self.left -= 1
         self._busy[host] += 1

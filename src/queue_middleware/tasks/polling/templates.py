@@ -15,9 +15,9 @@ import msgspec
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import Headers
-from queue_middleware.jobs.struct import Value
-from queue_middleware.syntax.json_text import MISSING, read_json, unfolded
-from queue_middleware.syntax.partial_json import folded_element, folded_members, is_object
+from queue_middleware.jobs.struct import Struct
+from queue_middleware.syntax.json_text import MISSING, parse_part, read_json
+from queue_middleware.syntax.partial_json import is_object, read_element, read_members
 
 MAX_LENGTH = 2048
 """Characters of a template, and of a rendered URL."""
@@ -30,7 +30,7 @@ _FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _HINT = "write {startResult.body.<path>}, {startResult.headers.<name>} or {startResult.statusCode}"
 
 
-class StartResponse(Value, frozen=True):
+class StartResponse(Struct, frozen=True):
     """The response to the call that started the work."""
 
     url: str
@@ -56,9 +56,9 @@ def read_path(value: Any, path: str) -> Any:
         if isinstance(value, msgspec.Raw):
             value = member(value, part)
         elif isinstance(value, dict) and part in value:
-            value = unfolded(value[part])
+            value = parse_part(value[part])
         elif isinstance(value, list) and _is_position(part) and int(part[:9]) < len(value):
-            value = unfolded(value[int(part[:9])])
+            value = parse_part(value[int(part[:9])])
         else:
             return MISSING
     return value
@@ -71,19 +71,19 @@ def _is_position(part: str) -> bool:
 def members(value: Any, names: tuple[str, ...]) -> dict[str, Any] | None:
     """The members of an object that have one of these names; None if the value is not an object."""
     if isinstance(value, dict):
-        return {name: unfolded(value[name]) for name in names if name in value}
+        return {name: parse_part(value[name]) for name in names if name in value}
     if not is_object(value):
         return None
-    return {name: unfolded(found) for name, found in folded_members(value, names).items()}
+    return {name: parse_part(found) for name, found in read_members(value, names).items()}
 
 
 def member(value: msgspec.Raw, part: str) -> Any:
     """A member of an undecoded object, an element of an undecoded list, or `MISSING`."""
     if is_object(value):
-        found = folded_members(value, (part,)).get(part)
+        found = read_members(value, (part,)).get(part)
     else:
-        found = folded_element(value, int(part[:9])) if _is_position(part) else None
-    return MISSING if found is None else unfolded(found)
+        found = read_element(value, int(part[:9])) if _is_position(part) else None
+    return MISSING if found is None else parse_part(found)
 
 
 def header(headers: Headers, name: bytes) -> str | None:

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from queue_middleware.asgi.headers import LARGEST_BLOCK, read_headers
+from queue_middleware.asgi.headers import MAX_HEADER_BYTES, read_headers
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
-from queue_middleware.background import Lane
+from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
@@ -19,9 +19,9 @@ from queue_middleware.outbound.guard import parse_url
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
-from queue_middleware.tasks.placeholders import fill_address, holds_place, holds_place_in
+from queue_middleware.tasks.placeholders import has_placeholder, has_placeholder_in_url, substitute_in_url
 from queue_middleware.tasks.representation import PRIORITIES
-from queue_middleware.tasks.target import callback_url, may_call
+from queue_middleware.tasks.target import callback_url, is_allowed_target
 from queue_middleware.web.path_rules import PathRules, check_length
 from queue_middleware.web.request import QueueRequest
 from queue_middleware.web.urls import base_url, client_address, host_of, server_address
@@ -50,7 +50,7 @@ class TaskCreator:
         self._settings = runtime.settings
         self._paths = PathRules(runtime.settings)
         self._proxy = ProxyHeaders(runtime.settings.proxy_headers, runtime.settings.task_headers_allow)
-        self._lane = Lane()
+        self._lane = ThreadLimiter()
 
     async def create(self, request: QueueRequest[Any], body: bytes) -> tuple[Submission, Created]:
         """Store a task. Raises a `QueueError` if it is not accepted.
@@ -70,13 +70,13 @@ class TaskCreator:
                 asked = asked.replace(target=encode_url(asked.target, _FIELD))
         stored = self._external(request, asked) if external else self._internal(request, asked)
         spec = TaskSpec(
-            base=base_url(request.scope, self._settings),
-            wait=asked.wait,
-            callback=holds_place(stored) or (external and holds_place_in(asked.target)),
+            base_url=base_url(request.scope, self._settings),
+            wait_timeout=asked.wait,
+            callback=has_placeholder(stored) or (external and has_placeholder_in_url(asked.target)),
             signal=asked.signal,
             target=asked.target,
             method=asked.method,
-            outside=external,
+            is_external=external,
             timeout=asked.timeout,
             backoff=asked.backoff,
             provider=asked.provider,
@@ -106,12 +106,12 @@ class TaskCreator:
     def _external(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
         """A call of an external host, which has to be allowed by the operator and by the outbound guard."""
         with _as_bad_request():
-            filled = fill_address(asked.target, _SAMPLE)
+            filled = substitute_in_url(asked.target, _SAMPLE)
             parsed = parse_url(filled, _FIELD)
-            if not may_call(parsed.host, self._settings.task_targets):
+            if not is_allowed_target(parsed.host, self._settings.task_targets):
                 raise NotAllowed(f"tasks may not call {parsed.host}; the option 'task_targets' lists the allowed hosts")
             self._runtime.guard.check_url(filled, _FIELD)
-        if self._runtime.guard.is_opened(parsed.host):
+        if self._runtime.guard.is_allowed_by_operator(parsed.host):
             # Hosts in the operator's own network trust this service as they trust a proxy.
             self._refuse_reserved("headers", (name for name, _ in asked.headers))
         # The full URL is in the task spec; only what may be logged is stored here.
@@ -120,9 +120,9 @@ class TaskCreator:
     def _request(
         self, request: QueueRequest[Any], asked: TaskRequest, headers: Headers, raw_path: bytes, query: bytes
     ) -> StoredRequest:
-        read = read_headers(headers, self._proxy.sets)
-        if read.size > LARGEST_BLOCK:
-            raise BadRequest(f"headers: the call would have {read.size} bytes of headers; the maximum is {LARGEST_BLOCK}")
+        read = read_headers(headers, self._proxy.is_set_by_proxies)
+        if read.size > MAX_HEADER_BYTES:
+            raise BadRequest(f"headers: the call would have {read.size} bytes of headers; the maximum is {MAX_HEADER_BYTES}")
         return StoredRequest(
             method=asked.method,
             root_path=request.scope.get("root_path", ""),
@@ -157,10 +157,10 @@ class TaskCreator:
         )
 
     def _secrets_of(self, task: Task) -> dict[str, str]:
-        callback_id, token = self._runtime.secrets_of(task)
+        callback_id, token = self._runtime.tokens_of(task)
         secrets: dict[str, str] = {}
         if task.spec.callback:
-            secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base, callback_id)}
+            secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base_url, callback_id)}
         if task.spec.signal:
             secrets["signalToken"] = token
         return secrets

@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl
 from starlette.types import Scope
 
 from queue_middleware.errors import AlreadyEnded, BadRequest, Forbidden, NotAllowed, QueueError, UnknownRequest
-from queue_middleware.jobs.chunks import pieces_of
-from queue_middleware.jobs.models import PART, Cancelled, Headers, StoredResponse
+from queue_middleware.jobs.chunks import iter_chunks
+from queue_middleware.jobs.models import CHUNK_SIZE, CancelOutcome, Headers, StoredResponse
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.models import SecretId, TaskRecord, TaskStatus
+from queue_middleware.tasks.models import TaskRecord, TaskStatus, TokenKind
 from queue_middleware.tasks.polling.providers import providers_body
-from queue_middleware.tasks.representation import created_body, error_body, page_body, task_body, task_frame
+from queue_middleware.tasks.representation import created_body, error_body, page_body, split_task_body, task_body
 from queue_middleware.tasks.results import measure, serialize
 from queue_middleware.web.auth import address_of
 from queue_middleware.web.path_rules import check_query
@@ -114,7 +114,7 @@ class TaskEndpoints:
             async with asyncio.timeout(seconds), self._runtime.follow(task_id, request.send) as follower:
                 began = record = await self._runtime.task(task_id)
                 while record.status is began.status and record.job.state not in FINAL:
-                    await follower.news(seconds)
+                    await follower.wait(seconds)
                     if follower.ended:
                         break
                     record = await self._runtime.task(task_id)
@@ -124,7 +124,7 @@ class TaskEndpoints:
 
     async def _cancel(self, request: Request) -> None:
         record = await self._own_task(request)
-        if await self._runtime.cancel(record.job.request_id) is Cancelled.FINISHED:
+        if await self._runtime.cancel(record.job.request_id) is CancelOutcome.FINISHED:
             raise AlreadyEnded(f"the task has already ended: {record.status}")
         await self._respond_with(request, await self._runtime.task(record.job.request_id))
 
@@ -141,16 +141,16 @@ class TaskEndpoints:
 
     async def _respond_with(self, request: Request, record: TaskRecord) -> None:
         response = record.response
-        if response is None or (response.parts == 0 and len(response.body) <= PART):
+        if response is None or (response.chunks == 0 and len(response.body) <= CHUNK_SIZE):
             await request.respond(200, task_body(record))
         else:
             await self._respond_in_chunks(request, record, response)
 
     async def _respond_in_chunks(self, request: Request, record: TaskRecord, response: StoredResponse) -> None:
         """Read a long result twice instead of holding it in memory: the length of its JSON is sent before the JSON."""
-        chunks = partial(pieces_of, self._runtime.output, record.job.key, response)
+        chunks = partial(iter_chunks, self._runtime.response_chunk, record.job.key, response)
         encoding = await measure(chunks(), response.size)
-        before, after = task_frame(record, encoding)
+        before, after = split_task_body(record, encoding)
         await request.start_json(200, len(before) + encoding.length + len(after))
         await request.send({"type": "http.response.body", "body": before, "more_body": True})
         async for chunk in serialize(chunks(), encoding):
@@ -160,12 +160,12 @@ class TaskEndpoints:
     # --- callbacks and signals
 
     async def _callback(self, request: Request) -> None:
-        reception = self._runtime.reception
+        reception = self._runtime.callbacks
         try:
             # Looked up before the body is read: a body for an unknown id takes no memory.
-            await reception.find(SecretId.CALLBACK, request.route.id)
+            await reception.find_job(TokenKind.CALLBACK, request.route.id)
             body = await self._callback_bodies.read(request, request.headers)
-            await reception.callback(request.route.id, request.headers, body)
+            await reception.receive_callback(request.route.id, request.headers, body)
         except UnknownRequest:
             self._count_failed_lookup(request)
             raise UnknownRequest(_NO_CALLBACK) from None
@@ -174,11 +174,11 @@ class TaskEndpoints:
         await request.respond(200, b'{"ok": true}')
 
     async def _signal(self, request: Request) -> None:
-        reception = self._runtime.reception
+        reception = self._runtime.callbacks
         try:
-            await reception.find(SecretId.SIGNAL, request.route.id)
+            await reception.find_job(TokenKind.SIGNAL, request.route.id)
             body = await self._callback_bodies.read(request, request.headers)
-            waiter = await reception.signal(request.route.id, body)
+            waiter = await reception.receive_signal(request.route.id, body)
         except UnknownRequest:
             self._count_failed_lookup(request)
             raise UnknownRequest(_NO_SIGNAL) from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import StrEnum
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 
 class TaskOperation(StrEnum):
@@ -38,7 +38,7 @@ CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.
 """What changes something for the visitor of a page. A callback does so for nobody but who knows its id."""
 
 
-class TaskRoute(Value, frozen=True):
+class TaskRoute(Struct, frozen=True):
     """Where a path leads."""
 
     operation: TaskOperation

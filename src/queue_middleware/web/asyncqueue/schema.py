@@ -10,23 +10,23 @@ from typing import Any
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import Headers
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Backoff, PollConfig
 from queue_middleware.syntax.json_text import read_json
-from queue_middleware.tasks.polling.config import is_relative, read_poll_config
+from queue_middleware.tasks.polling.config import is_relative, parse_poll_config
 from queue_middleware.tasks.polling.providers import find_provider
 from queue_middleware.tasks.polling.templates import members
 from queue_middleware.tasks.representation import PRIORITIES, iso_time
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
-MOST_RETRIES = 10
-LONGEST_TIMEOUT = 86_400.0
+MAX_RETRIES = 10
+MAX_TIMEOUT = 86_400.0
 
 _NAME = re.compile(r"[!#$%&'*+.^`|~0-9A-Za-z-]+")
 _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
-class TaskRequest(Value, frozen=True):
+class TaskRequest(Struct, frozen=True):
     """A task as it is asked for. Seconds, and defaults, as the contract has them."""
 
     target: str
@@ -73,10 +73,10 @@ def read_task(body: bytes, max_wait: float = math.inf) -> TaskRequest:
         method=method,
         headers=_headers(fields.get("headers"), has_body=bool(sent)),
         body=sent,
-        timeout=_number(fields, "timeout", 30.0, LONGEST_TIMEOUT),
+        timeout=_number(fields, "timeout", 30.0, MAX_TIMEOUT),
         wait=_wait(fields, poll, max_wait),
         due_at=_time(fields, "delayUntil"),
-        retries=_integer(fields, "maxRetries", 3, 0, MOST_RETRIES),
+        retries=_integer(fields, "maxRetries", 3, 0, MAX_RETRIES),
         backoff=_backoff(fields),
         priority=_integer(fields, "priority", 5, 1, PRIORITIES),
         on_complete=_text(fields, "onCompleteUrl") or None,
@@ -91,7 +91,7 @@ def _poll(fields: Mapping[str, Any], target: str) -> PollConfig | None:
     provider = find_provider(name) if name else None
     if given is None and provider is None:
         return None
-    config = provider.poll if given is None and provider is not None else read_poll_config(given)
+    config = provider.poll if given is None and provider is not None else parse_poll_config(given)
     if target.startswith("/") and is_relative(config):
         raise BadRequest("targetUrl is a path of this application, so the templates of pollConfig have to be whole addresses")
     return config

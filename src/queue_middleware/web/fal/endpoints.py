@@ -7,10 +7,10 @@ from collections.abc import Awaitable, Callable
 
 from queue_middleware.asgi.scope import origin
 from queue_middleware.errors import QueueError, UnknownRequest, UnknownRoute
-from queue_middleware.jobs.chunks import pieces_of
+from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.failures import STATUS, failure_body, failure_headers
 from queue_middleware.jobs.ids import is_request_id
-from queue_middleware.jobs.models import Cancelled, Headers, Job, Result
+from queue_middleware.jobs.models import CancelOutcome, Headers, Job, JobResult
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.web.request import BodyReader, Endpoint, QueueRequest
 from queue_middleware.web.result_headers import served_headers
@@ -90,7 +90,7 @@ class FalEndpoints:
         links = self._links(request)
         lines = responses.wants_logs(request.scope["query_string"])
         async with self._runtime.follow(request_id, request.send, lines=lines) as follower:
-            job = follower.glance.job
+            job = follower.snapshot.job
             _check_submitter(request, job)
             request.request_id = job.request_id
             resume = read_resume_point(request.scope["headers"])
@@ -112,26 +112,26 @@ class FalEndpoints:
         else:
             await self._send_stored_response(request, result)
 
-    async def _result(self, request: Request) -> Result:
+    async def _result(self, request: Request) -> JobResult:
         request_id = _request_id(request)
         if request.identity is not None:  # also before there is a result: its existence is not for other submitters to learn
             _check_submitter(request, await self._runtime.job(request_id))
         return await self._runtime.result(request_id)
 
-    async def _send_stored_response(self, request: Request, result: Result) -> None:
+    async def _send_stored_response(self, request: Request, result: JobResult) -> None:
         """Send status, headers and body as the application returned them. A chunked body is sent while it is read."""
         response = result.response
         if response is None:
             raise UnknownRequest("the result is no longer stored")
         # The first chunk is read before anything is sent: if retention has deleted the result, the response is 404. If a later
         # chunk is missing, the connection breaks off, so that no client takes a prefix for the whole.
-        chunks = pieces_of(self._runtime.output, result.job.key, response)
+        chunks = iter_chunks(self._runtime.response_chunk, result.job.key, response)
         chunk = await anext(chunks)
         kept = served_headers(response.headers, request.scope["headers"], external=result.external)
         headers = [pair for pair in kept if pair[0] != b"x-fal-request-id"]
         headers.append((b"x-fal-request-id", result.job.request_id.encode()))
         await request.start(response.status, headers)
-        for _ in range(response.parts):
+        for _ in range(response.chunks):
             await request.send({"type": "http.response.body", "body": chunk, "more_body": True})
             chunk = await anext(chunks)
         await request.send({"type": "http.response.body", "body": chunk})
@@ -142,7 +142,7 @@ class FalEndpoints:
             _check_submitter(request, await self._runtime.job(request_id))
         outcome = await self._runtime.cancel(request_id)
         request.request_id = request_id.lower()
-        if outcome is Cancelled.FINISHED:
+        if outcome is CancelOutcome.FINISHED:
             await request.respond(400, responses.ALREADY_COMPLETED)
         else:
             await request.respond(202, responses.CANCEL_REQUESTED)

@@ -9,12 +9,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 _ID = re.compile(rb"([0-9]{1,15})(\.end)?")
 
 
-class ResumePoint(Value, frozen=True):
+class ResumePoint(Struct, frozen=True):
     """Where a client resumes a stream that it received before."""
 
     line: int = 0

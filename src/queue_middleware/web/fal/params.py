@@ -11,9 +11,9 @@ from typing import Any
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import Priority, RetryCause, RetryPolicy, WebhookKind
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
-MOST_ATTEMPTS = 10
+MAX_ATTEMPTS = 10
 """The maximum in total, whatever a submission asks for (docs/reference/protocols/fal.md, section 8)."""
 
 PARAMETERS = frozenset({"fal_webhook", "fal_webhook_events", "fal_max_queue_length", "fal_callback_timeout", "fal_jwt_token"})
@@ -24,7 +24,7 @@ _SECONDS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,30})?")
 """Clients send what their language prints for a float, which may be long."""
 
 
-class SubmitOptions(Value, frozen=True):
+class SubmitOptions(Struct, frozen=True):
     """How a submission is to be run."""
 
     retry: RetryPolicy
@@ -70,7 +70,7 @@ def _check_names(parameters: Mapping[str, str]) -> None:
 
 @lru_cache(maxsize=16)
 def _default_policy(max_attempts: int) -> RetryPolicy:
-    return RetryPolicy(min(max_attempts, MOST_ATTEMPTS))
+    return RetryPolicy(min(max_attempts, MAX_ATTEMPTS))
 
 
 def _text(headers: Mapping[bytes, bytes], name: bytes) -> str:
@@ -139,4 +139,4 @@ def _count(entry: Any) -> int:
     count = entry.get("retries") if isinstance(entry, dict) else None
     if not isinstance(count, int) or isinstance(count, bool) or count < 0:
         raise BadRequest("x-fal-retry-config: retries is not a whole number from 0")
-    return min(count, MOST_ATTEMPTS - 1)
+    return min(count, MAX_ATTEMPTS - 1)

@@ -11,7 +11,7 @@ from queue_middleware.errors import QueueError, StillInProgress
 from queue_middleware.jobs.failures import error_type
 from queue_middleware.jobs.models import Headers, Job, JobState
 from queue_middleware.jobs.outcomes import run_time
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 _MAX_CACHED_BASE = 512
 """Characters. The parts of shorter URLs are cached, because clients poll the same ones."""
@@ -20,7 +20,7 @@ _STATUS = {
     JobState.QUEUED: "IN_QUEUE",
     JobState.DELAYED: "IN_QUEUE",
     JobState.RUNNING: "IN_PROGRESS",
-    JobState.WAITING: "IN_PROGRESS",
+    JobState.AWAITING: "IN_PROGRESS",
 }
 
 CANCEL_REQUESTED = b'{"status": "CANCELLATION_REQUESTED"}'
@@ -33,7 +33,7 @@ def wants_logs(query: bytes) -> bool:
     return any(part in (b"logs=1", b"logs=true") for part in query.lower().split(b"&"))
 
 
-class Links(Value, frozen=True):
+class Links(Struct, frozen=True):
     """The URLs under which one client finds its requests."""
 
     base: str
@@ -95,7 +95,7 @@ def _metrics(job: Job) -> dict[str, float]:
 def _extras(job: Job) -> Iterable[tuple[str, Any]]:
     if job.position is not None:
         yield "queue_position", job.position
-    if job.state in (JobState.RUNNING, JobState.WAITING) and job.progress is not None:
+    if job.state in (JobState.RUNNING, JobState.AWAITING) and job.progress is not None:
         yield "progress", {"fraction": job.progress.fraction, "stage": job.progress.stage}
     if job.failure is not None:
         yield "error", job.failure.detail

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from queue_middleware.errors import MethodNotAllowed, UnknownRoute
 from queue_middleware.jobs.ids import is_request_id
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 NAMESPACES = ("workflows", "comfy")
 """What may stand in front of an owner in the queue form."""
@@ -75,7 +75,7 @@ APP_SUFFIXES: dict[str, Operation] = {"": Operation.RESPONSE, **REQUEST_SUFFIXES
 _MOST_WORDS = max(word.count("/") + 1 for word in APP_SUFFIXES)
 
 
-class Route(Value, frozen=True):
+class Route(Struct, frozen=True):
     """Where a path of ours leads."""
 
     operation: Operation

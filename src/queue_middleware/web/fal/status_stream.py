@@ -10,7 +10,7 @@ from starlette.types import Receive
 
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Job
-from queue_middleware.runtime.status_feed import Follower
+from queue_middleware.runtime.status_feed import Subscription
 from queue_middleware.web.request import QueueRequest
 
 from .event_ids import ResumePoint, id_field
@@ -30,7 +30,12 @@ class StatusStream:
     """Sends one event per change, the first at once, until the request completes, the client leaves or the process ends."""
 
     def __init__(
-        self, request: QueueRequest[Any], follower: Follower, resume: ResumePoint, render_status: Render, read_lines: ReadLines
+        self,
+        request: QueueRequest[Any],
+        follower: Subscription,
+        resume: ResumePoint,
+        render_status: Render,
+        read_lines: ReadLines,
     ) -> None:
         self._request = request
         self._follower = follower
@@ -75,12 +80,12 @@ class StatusStream:
     async def _send_until_end(self) -> None:
         follower = self._follower
         while not follower.ended:
-            job = follower.glance.job
+            job = follower.snapshot.job
             await self._send_event(job)
             if is_over(job):
-                await follower.news(_CLOSE_DELAY)
+                await follower.wait(_CLOSE_DELAY)
                 return
-            if not await follower.news(PING):
+            if not await follower.wait(PING):
                 await self._write(b": ping\n\n")
 
     async def _send_event(self, job: Job) -> None:
@@ -98,7 +103,7 @@ class StatusStream:
         """New log lines. Read after the job: a job that had ended by then has all its lines."""
         if not self._follower.lines:
             return None
-        if self._last_status and self._follower.glance.lines <= self._last_line and not is_over(job):
+        if self._last_status and self._follower.snapshot.last_line <= self._last_line and not is_over(job):
             return []
         lines = await self._read_lines(job.key, self._last_line)
         if lines:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
-from queue_middleware.asgi.headers import LARGEST_BLOCK, RequestHeaders, read_headers
+from queue_middleware.asgi.headers import MAX_HEADER_BYTES, RequestHeaders, read_headers
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import BadRequest, HeadersTooLarge
 from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.placeholders import HINT, holds_place
+from queue_middleware.tasks.placeholders import TOKEN, has_placeholder
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
@@ -40,12 +40,12 @@ class SubmissionReader:
         headers: Headers = tuple(request.scope["headers"])
         query, parameters = split_query(request.scope["query_string"])
         request.body_unread = True
-        read = read_headers(headers, self._proxy.sets)
-        if read.size > LARGEST_BLOCK:
-            raise HeadersTooLarge(f"the headers take {read.size} bytes; the maximum is {LARGEST_BLOCK}")
+        read = read_headers(headers, self._proxy.is_set_by_proxies)
+        if read.size > MAX_HEADER_BYTES:
+            raise HeadersTooLarge(f"the headers take {read.size} bytes; the maximum is {MAX_HEADER_BYTES}")
         check_length(request.route.target, query)
         self._paths.check(request.route.target)
-        options = read_options(read.said, parameters, self._settings.max_attempts)
+        options = read_options(read.fal_headers, parameters, self._settings.max_attempts)
         if options.callback_timeout is not None and options.callback_timeout > self._settings.max_wait:
             most = self._settings.max_wait
             raise BadRequest(
@@ -88,14 +88,14 @@ class SubmissionReader:
             short_lived=not options.store_io,
             events=options.events,
         )
-        wanted = HINT in body or HINT in headers.values or HINT in query or HINT in stored.raw_path
+        wanted = TOKEN in body or TOKEN in headers.values or TOKEN in query or TOKEN in stored.raw_path
         if wanted or options.callback_timeout is not None:
             return self._with_task(request, new, options)
         return new
 
     def _with_task(self, request: QueueRequest[Route], new: NewJob, options: SubmitOptions) -> NewJob:
         """Add a task if the request contains the callback placeholder, or if its handler may ask for a callback URL."""
-        is_wanted = holds_place(new.request)
+        is_wanted = has_placeholder(new.request)
         if not is_wanted and options.callback_timeout is None:
             return new
         wait = self._settings.callback_timeout if options.callback_timeout is None else options.callback_timeout

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from queue_middleware.jobs.failures import STATUS, failure_body
-from queue_middleware.jobs.models import Headers, JobState, Result, StoredResponse, WebhookKind
+from queue_middleware.jobs.models import Headers, JobResult, JobState, StoredResponse, WebhookKind
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.syntax.json_text import embeddable
 
@@ -31,7 +31,7 @@ TIMESTAMP = b"x-fal-webhook-timestamp"
 SIGNATURE = b"x-fal-webhook-signature"
 
 
-def webhook_body(result: Result) -> bytes:
+def webhook_body(result: JobResult) -> bytes:
     """The JSON about a finished request: sorted keys, `", "` and `": "` as separators, the application's JSON byte for byte.
 
     `result.response.body` must hold the whole response body, without chunks that are stored apart. Raises `ValueError` if the
@@ -40,7 +40,7 @@ def webhook_body(result: Result) -> bytes:
     return b"".join(split_body(result))
 
 
-def split_body(result: Result) -> tuple[bytes, bytes, bytes]:
+def split_body(result: JobResult) -> tuple[bytes, bytes, bytes]:
     """`webhook_body` in three pieces. The second is the payload: the same bytes object as the response body if that is JSON."""
     if result.response is not None:
         return _response_body(result.job.request_id, result.response)
@@ -57,7 +57,7 @@ def user_id(identity: str | None) -> str:
     return quote(identity, safe=_UNQUOTED) if identity else ANONYMOUS
 
 
-def oversized_body(result: Result, max_payload: int, url: str) -> bytes:
+def oversized_body(result: JobResult, max_payload: int, url: str) -> bytes:
     """For a response that is larger than `max_payload` bytes: the envelope without it, with the URL to fetch it from."""
     response = result.response
     if response is None:

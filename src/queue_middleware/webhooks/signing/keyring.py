@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Self
 
 from queue_middleware.errors import RotationRefused, SettingsError
-from queue_middleware.jobs.struct import Value
+from queue_middleware.jobs.struct import Struct
 
 from .keys import KeyPair
 
@@ -39,7 +39,7 @@ class KeyStatus(StrEnum):
     SPARE = "spare"
 
 
-class KeyUse(Value, frozen=True):
+class KeyUse(Struct, frozen=True):
     """What a key is used for. `signs` is about the signatures of Standard Webhooks; fal's only one is the active key's."""
 
     published: bool

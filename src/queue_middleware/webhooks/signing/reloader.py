@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from queue_middleware.background import aside, rest
+from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import SettingsError
 from queue_middleware.events import Emit, KeysChanged, OperatorWarning
 from queue_middleware.settings import Settings
@@ -47,7 +47,7 @@ class KeyReloader:
 
     async def open(self) -> Signer:
         """Load the keys; the first one is created if the option `signing_key` is not set. Raises `SettingsError`."""
-        ring = await aside(self._load) if self._option_keys is None else self._option_keys
+        ring = await run_in_thread(self._load) if self._option_keys is None else self._option_keys
         self._signer = Signer(ring, parse_shared_secrets(self._settings.webhook_secret), clock=self._clock)
         self._emit_warnings()
         return self._signer
@@ -56,7 +56,7 @@ class KeyReloader:
         """Check the file every `CHECK_INTERVAL`, until `stop`."""
         while not self._stopping.is_set():
             await self.check()
-            await rest(self._stopping, CHECK_INTERVAL)
+            await wait_for(self._stopping, CHECK_INTERVAL)
 
     def stop(self) -> None:
         """End `run`. May be called repeatedly."""
@@ -66,7 +66,7 @@ class KeyReloader:
         """Check the file now. Called before the key set is served, so that it is not outdated."""
         if self._option_keys is not None:
             return
-        changed = await aside(self._check)
+        changed = await run_in_thread(self._check)
         self._emit_warnings()
         if changed:
             self._emit(KeysChanged(self._signer.active.kid))

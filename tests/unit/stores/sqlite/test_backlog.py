@@ -13,12 +13,12 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, SubmitResult
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks.models import Channel
-from tests.clock import ManualClock
-from tests.nouns import a_job, a_task, a_wait, a_word, an_answer
+from queue_middleware.tasks.models import CompletionSource
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
 
 LIMITS = {"max_queued": 30, "max_queued_per_client": 20, "max_tasks": 25, "max_tasks_per_client": 15}
 CLIENTS = ("one", "other")
@@ -56,7 +56,7 @@ class _Life:
             case 6:
                 self.clock.advance(choose.choice((0.01, 6, 25, 70)))
                 await store.expire()
-                await store.waiting.time_out()
+                await store.tasks.time_out()
                 await asyncio.to_thread(store.renew, ())
                 await store.rescue()
                 await store.prune(5)
@@ -66,12 +66,12 @@ class _Life:
             self.store.submit(self._new(), start=self.random.random() < 0.3) for _ in range(self.random.randrange(1, 8))
         ]
         for receipt in await asyncio.gather(*submissions, return_exceptions=True):
-            if isinstance(receipt, Receipt):
+            if isinstance(receipt, SubmitResult):
                 self.ids.append(((await self.store.job(receipt.request_id)).key, receipt.request_id))
                 self.claims += [receipt.claim] if receipt.claim else []
 
     async def _resolve(self, key: int) -> None:
-        await self.store.waiting.resolve(key, Channel.CALLBACK, a_word())
+        await self.store.tasks.resolve(key, CompletionSource.CALLBACK, a_word())
 
     async def _settle(self, claim: Claim) -> None:
         store, task = self.store, claim.task
@@ -84,12 +84,12 @@ class _Life:
                 await store.complete(claim, an_answer())
             case 3 if task is None:
                 asked = a_task(listed=False)
-                await store.waiting.expect(claim, asked)
-                await store.waiting.conclude(claim, asked, an_answer(), self.random.choice((None, a_wait())))
+                await store.tasks.register_callback(claim, asked)
+                await store.tasks.complete_attempt(claim, asked, an_answer(), self.random.choice((None, a_wait())))
             case _:
                 assert task is not None
                 outcome = self.random.choice((an_answer(), Failure(ErrorType.RUNNER_SERVER_ERROR, "no")))
-                await store.waiting.conclude(claim, task, outcome, self.random.choice((None, a_wait())))
+                await store.tasks.complete_attempt(claim, task, outcome, self.random.choice((None, a_wait())))
 
 
 def _counted(connection: sqlite3.Connection) -> dict[str, Counter[str]]:

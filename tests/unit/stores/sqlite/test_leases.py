@@ -15,11 +15,11 @@ from queue_middleware.errors import DatabaseGone
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore, clocks, leases
 from queue_middleware.stores.sqlite.locks import dead_owners, make_owner
-from tests.blank import lay_blank
-from tests.clock import ManualClock
-from tests.descriptors import no_files_left
-from tests.leases import lease_passes
-from tests.nouns import a_job
+from tests.support.clock import ManualClock
+from tests.support.database_template import lay_blank
+from tests.support.descriptors import no_files_left
+from tests.support.factories import a_job
+from tests.support.leases import lease_passes
 
 
 @pytest.fixture

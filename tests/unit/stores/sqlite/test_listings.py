@@ -17,7 +17,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import SQL
 from queue_middleware.stores.sqlite.sql.schema import migrate
 from queue_middleware.webhooks.models import DeliveryFilter
-from tests.nouns import a_job
+from tests.support.factories import a_job
 
 
 @pytest.fixture
@@ -77,9 +77,9 @@ async def test_a_status_does_not_wait_for_a_listing(tmp_path: Path) -> None:
             asyncio.ensure_future(verb)
             for verb in (
                 store.counts(),
-                store.waiting.page("c", None, limit=1, offset=0),
-                store.outbox.records(DeliveryFilter()),
-                store.outbox.receivers([]),
+                store.tasks.page("c", None, limit=1, offset=0),
+                store.webhooks.records(DeliveryFilter()),
+                store.webhooks.receivers([]),
             )
         ]
         assert (await asyncio.wait_for(store.job(receipt.request_id), 10)).request_id == receipt.request_id

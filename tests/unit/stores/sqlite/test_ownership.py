@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.files import Files
-from tests.blank import lay_blank
+from tests.support.database_template import lay_blank
 
 
 def opened(path: Path, name: str | None, owner: str = "one") -> None:

@@ -1,4 +1,4 @@
-"""What is SQLite's own about polls; what every store owes is in tests/store_suite."""
+"""What is SQLite's own about polls; what every store owes is in tests/conformance."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from queue_middleware.jobs.store import Store
+from queue_middleware.jobs.store import JobStore
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import polls
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks.models import Places
-from tests.clock import ManualClock
-from tests.nouns import a_job, a_task, a_wait, an_answer
+from queue_middleware.tasks.models import PollCapacity
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, a_task, a_wait, an_answer
 
 
-async def waiting(store: Store, host: str) -> int:
+async def waiting(store: JobStore, host: str) -> int:
     poll = PollConfig(f"https://{host}/x", "status", ("done",), ())
     receipt = await store.submit(a_job(task=a_task(poll=poll)), start=True)
     assert receipt.claim is not None
@@ -35,16 +35,16 @@ async def test_one_host_with_more_due_than_a_claim_looks_at_hides_nobody(
     slow = [await waiting(store, "slow.test") for _ in range(10)]
     other = await waiting(store, "other.test")
     clock.advance(5)
-    places = Places(3, strangers=3, each=2, busy={"https://slow.test:443": 2})
+    places = PollCapacity(3, unproven=3, per_host=2, busy={"https://slow.test:443": 2})
     for _ in range(10):
-        claimed = await store.waiting.claim_polls(places)
+        claimed = await store.tasks.claim_polls(places)
         if claimed.polls:
             break
         assert claimed.next_in == 0.0, "others stand behind those that were looked at"
     assert [poll.key for poll in claimed.polls] == [other]
-    claimed = await store.waiting.claim_polls(Places(2, strangers=2, each=2))
+    claimed = await store.tasks.claim_polls(PollCapacity(2, unproven=2, per_host=2))
     assert {poll.key for poll in claimed.polls} < set(slow), "some stayed, for places that become free"
     clock.advance(15)
-    claimed = await store.waiting.claim_polls(Places(20, strangers=20, each=20))
+    claimed = await store.tasks.claim_polls(PollCapacity(20, unproven=20, per_host=20))
     assert len(claimed.polls) == 4, "those that were put off are due again"
     await store.close()

@@ -11,7 +11,7 @@ import pytest
 
 from queue_middleware.errors import DiskFull, UnknownRequest
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
-from queue_middleware.jobs.models import PART, Claim, Progress, WebhookKind
+from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import bounds, retention
 from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
@@ -19,8 +19,8 @@ from queue_middleware.stores.common.pruning import Pruning
 from queue_middleware.stores.common.retention import ExpiredRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.models import DeliveryFilter
-from tests.clock import ManualClock
-from tests.nouns import a_job, an_answer, an_attempt, claimed
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, an_answer, an_attempt, claimed
 
 FULL = DiskFull("the disk of the queue's database is full", 30)
 
@@ -50,7 +50,7 @@ async def stream(store: SQLiteStore, parts: int, **job: Any) -> Claim:
     """A request with an answer of so many parts."""
     claim = await begin(store, **job)
     for number in range(parts):
-        await store.append(claim, number, b"x" * PART)
+        await store.append(claim, number, b"x" * CHUNK_SIZE)
     await store.complete(claim, an_answer(parts=parts))
     return claim
 
@@ -76,7 +76,7 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
         steps += 1
         deleted, left = left - counted(store, "response_chunk"), counted(store, "response_chunk")
         # A byte that is deleted is not written once more, as it is where SQLite cleans each page.
-        assert deleted * PART <= WEIGHT
+        assert deleted * CHUNK_SIZE <= WEIGHT
         assert log.stat().st_size - written <= 2**20
         written = log.stat().st_size
     assert (steps, left, counted(store, "job")) == (6, 0, 0)
@@ -84,12 +84,12 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
 
 async def test_small_jobs_go_together_but_not_all_at_once(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(12):
-        await store.complete(await begin(store), an_answer(b"x" * (PART * 2)))
+        await store.complete(await begin(store), an_answer(b"x" * (CHUNK_SIZE * 2)))
     clock.advance(61)
     left = 12
     while await store.prune(500):
         deleted, left = left - counted(store, "job"), counted(store, "job")
-        assert deleted * PART * 2 <= WEIGHT
+        assert deleted * CHUNK_SIZE * 2 <= WEIGHT
     assert left == 0
 
 
@@ -107,20 +107,20 @@ async def test_the_time_of_a_step_is_bounded_too(
 async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await begin(store, webhook="https://a.example/", events=(WebhookKind.PROGRESS,))
     for number in range(20):
-        line = LogLine(0, LogLevel.INFO, "x" * PART, {}, "run", number + 1)
+        line = LogLine(0, LogLevel.INFO, "x" * CHUNK_SIZE, {}, "run", number + 1)
         await store.log(claim, [line], Progress(number / 20, None))
         clock.advance(1)
         for delivery in await claimed(store):
-            await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+            await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     await store.complete(claim, an_answer())
     for delivery in await claimed(store):
-        await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+        await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     clock.advance(61)
     steps = 0
     before = counted(store, "log")
     while await store.prune(10):
         now = counted(store, "log")
-        assert (before - now) * PART <= WEIGHT
+        assert (before - now) * CHUNK_SIZE <= WEIGHT
         before, steps = now, steps + 1
     assert steps > 1
     assert [counted(store, name) for name in ("job", "log", "delivery", "delivery_attempt", "payload")] == [0] * 5
@@ -132,7 +132,7 @@ async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, cl
 async def failed_delivery(store: SQLiteStore, parts: int = 0) -> tuple[Claim, int]:
     claim = await stream(store, parts, webhook="https://a.example/")
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=None)
+    await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=None)
     return claim, delivery.id
 
 
@@ -145,7 +145,7 @@ async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept
     clock.advance(61)
     found = await store._read(lambda connection: retention.outlived(connection, clock(), 60_000, 0, 10))
     assert [key for key, _ in found.jobs] == ([claim.key, other.key] if not parts else [claim.key])
-    assert await store.outbox.redeliver([delivery]) == 1
+    assert await store.webhooks.redeliver([delivery]) == 1
     pruned = await store._writer.submit(retention.prune, found)
     assert pruned.count == (0 if parts else 1)
     assert (await store.result(claim.request_id)).response == an_answer(parts=parts)
@@ -158,8 +158,8 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
     assert await store.prune(10) == 1
     assert 0 < counted(store, "response_chunk") < 40
     assert (await store.result(claim.request_id)).response is None
-    assert await store.outbox.redeliver([delivery]) == 0
-    assert await store.outbox.records(DeliveryFilter(request_id=claim.request_id)) == []
+    assert await store.webhooks.redeliver([delivery]) == 0
+    assert await store.webhooks.records(DeliveryFilter(request_id=claim.request_id)) == []
     while await store.prune(10):
         pass
     with pytest.raises(UnknownRequest):
@@ -235,12 +235,12 @@ def test_rows_are_taken_until_their_payloads_are_heavy() -> None:
 
 async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(6):
-        await store.submit(a_job(b"x" * (8 * PART), start_timeout=1.0))
+        await store.submit(a_job(b"x" * (8 * CHUNK_SIZE), start_timeout=1.0))
     clock.advance(2)
     counts = []
     while expired := await store.expire():
         counts.append(len(expired))
-    assert (max(counts) * 7 * PART <= WEIGHT + PART, sum(counts)) == (True, 6)
+    assert (max(counts) * 7 * CHUNK_SIZE <= WEIGHT + CHUNK_SIZE, sum(counts)) == (True, 6)
     assert counted(store, "request_chunk") == 0
 
 
@@ -248,7 +248,7 @@ async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_p
     for _ in range(3):
         claim = await begin(store)
         for number in range(10):
-            await store.append(claim, number, b"x" * PART)
+            await store.append(claim, number, b"x" * CHUNK_SIZE)
     store._files.liveness.disown()  # as if its process had died
     other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}))
     await other.open()
@@ -262,7 +262,7 @@ async def test_all_is_handed_back_at_the_end_however_much_it_is(store: SQLiteSto
     for _ in range(3):
         claim = await begin(store)
         for number in range(10):
-            await store.append(claim, number, b"x" * PART)
+            await store.append(claim, number, b"x" * CHUNK_SIZE)
     await store.close()
     assert counted(store, "response_chunk") == 0
     assert counted(store, "job WHERE state = 'queued'") == 3
@@ -273,4 +273,4 @@ async def test_what_was_freed_within_the_file_counts_as_room(store: SQLiteStore,
     clock.advance(61)
     while await store.prune(10):
         pass
-    assert store._file_watch.spare >= 40 * PART
+    assert store._file_watch.spare >= 40 * CHUNK_SIZE

@@ -1,4 +1,4 @@
-"""What is SQLite's own about the store; what every store owes is in tests/store_suite."""
+"""What is SQLite's own about the store; what every store owes is in tests/conformance."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQL, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
-from tests.nouns import a_job, an_answer, claimed
-from tests.queueing import eventually
+from tests.support.factories import a_job, an_answer, claimed
+from tests.support.queue_client import eventually
 
 
 def make(folder: Path, **options: Any) -> SQLiteStore:
@@ -301,7 +301,7 @@ async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from tests.nouns import a_job
+from tests.support.factories import a_job
 from tests.unit.stores.sqlite.test_store import make
 async def main():
     store = make(Path({str(tmp_path)!r}))
@@ -408,7 +408,7 @@ async def test_a_forked_child_does_not_keep_the_locks_of_a_dead_parent(tmp_path:
 import asyncio, os, sys, time
 from pathlib import Path
 from tests.unit.stores.sqlite.test_store import make
-from tests.nouns import a_job
+from tests.support.factories import a_job
 async def main():
     store = make(Path({str(tmp_path)!r}))
     await store.open()

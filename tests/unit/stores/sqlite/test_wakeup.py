@@ -15,7 +15,7 @@ import pytest
 
 from queue_middleware.stores.sqlite import wakeup as module
 from queue_middleware.stores.sqlite.wakeup import WakeupPipes
-from tests.queueing import eventually
+from tests.support.queue_client import eventually
 
 
 class Ear:

@@ -1,0 +1,248 @@
+"""Webhooks of several submitters to one host: what one endpoint does is not laid to the charge of the others."""
+
+from __future__ import annotations
+
+import pytest
+
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, MIN_FAILING_FLOWS, AttemptOutcome
+from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt, DeliveryFilter, HostHealth, Settled
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, an_answer, an_attempt
+
+from .conftest import Stores
+
+RELAY = "https://relay.example"
+TOO_MANY = an_attempt(429, "answered 429")
+
+
+async def finish(store: JobStore, client: str, count: int = 1, host: str = RELAY) -> None:
+    """Requests of this submitter that are done; their webhooks are due."""
+    for _ in range(count):
+        receipt = await store.submit(a_job(webhook=f"{host}/{client}", client=client), start=True)
+        assert receipt.claim
+        await store.complete(receipt.claim, an_answer())
+
+
+async def claimed(
+    store: JobStore, limit: int = 100, strangers: int = 100, busy: dict[str, int] | None = None
+) -> list[Delivery]:
+    return (await store.outbox.claim(Capacity(limit, strangers, busy or {}))).deliveries
+
+
+async def fail(
+    store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED, attempt: DeliveryAttempt = TOO_MANY
+) -> Settled:
+    return await store.outbox.settle(delivery, attempt, delivered=False, retry_in=0.0, outcome=outcome)
+
+
+async def succeed(store: JobStore, delivery: Delivery) -> Settled:
+    return await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
+
+
+async def standings(store: JobStore) -> dict[str, HostHealth]:
+    return {one.submitter: one.standing for one in await store.outbox.receivers(list(HostHealth))}
+
+
+def clients(deliveries: list[Delivery]) -> list[str]:
+    return [delivery.url.rpartition("/")[2] for delivery in deliveries]
+
+
+async def make_open(store: JobStore, client: str, outcome: AttemptOutcome = AttemptOutcome.FAILED) -> Settled:
+    await finish(store, client)
+    for _ in range(FAILURE_THRESHOLD):
+        (delivery,) = await claimed(store)
+        settled = await fail(store, delivery, outcome)
+    return settled
+
+
+async def test_one_submitter_who_is_refused_holds_up_no_other(store: JobStore) -> None:
+    settled = await make_open(store, "ann")
+    assert (settled.flow_change, settled.host_change) == ((HostHealth.FAILING, HostHealth.OPEN), None)
+    await finish(store, "ann", 3)
+    await finish(store, "bob", 2)
+    for _ in range(2):
+        (delivery,) = await claimed(store)
+        assert clients([delivery]) == ["bob"]
+        await succeed(store, delivery)
+    assert await claimed(store) == []
+    assert await standings(store) == {"ann": HostHealth.OPEN, "bob": HostHealth.HEALTHY}
+
+
+async def test_a_success_of_another_does_not_end_the_pause(store: JobStore, clock: ManualClock) -> None:
+    settled = await make_open(store, "ann")
+    await finish(store, "bob")
+    await succeed(store, (await claimed(store))[0])
+    clock.advance(settled.pause - 0.1)
+    assert await claimed(store) == []
+    clock.advance(0.1)
+    (probe,) = await claimed(store)
+    assert (clients([probe]), probe.health) == (["ann"], HostHealth.OPEN)
+
+
+async def test_submitters_take_turns_at_a_host_however_much_one_has(store: JobStore, clock: ManualClock) -> None:
+    for client in ("ann", "bob"):
+        await finish(store, client)
+    for delivery in await claimed(store):
+        await succeed(store, delivery)
+    await finish(store, "ann", 30)
+    clock.advance(3600)
+    await finish(store, "bob", 2)
+    given = []
+    for _ in range(4):  # one place becomes free after the other
+        clock.advance(0.001)
+        given += clients(await claimed(store, 1))
+    assert given == ["ann", "bob", "ann", "bob"]
+
+
+async def test_one_that_fills_its_places_leaves_places_of_the_host_to_others(store: JobStore) -> None:
+    for client in ("ann", "bob"):
+        await finish(store, client)
+    for delivery in await claimed(store):
+        await succeed(store, delivery)
+    await finish(store, "ann", 50)
+    first = await claimed(store)
+    assert len(first) == 16
+    await finish(store, "bob", 2)
+    assert clients(await claimed(store, busy={first[0].flow: 16})) == ["bob", "bob"]
+
+
+async def test_all_submitters_together_do_not_flood_a_host(store: JobStore) -> None:
+    names = [f"client{number}" for number in range(60)]
+    for name in names:
+        await finish(store, name)
+    given = await claimed(store)
+    assert len(given) == 8, "nothing is known of the host yet"
+    for delivery in given:
+        await succeed(store, delivery)
+    assert len(await claimed(store)) == 32
+
+
+async def test_a_host_with_very_many_submitters_does_not_hide_the_others(store: JobStore, clock: ManualClock) -> None:
+    for number in range(150):
+        await finish(store, f"client{number}")
+    clock.advance(1)
+    await finish(store, "dan", host="https://own.example")
+    given = await store.outbox.claim(Capacity(20, 20))
+    assert "own.example" in [delivery.host for delivery in given.deliveries]
+    assert given.held_back == {"relay.example"}
+
+
+async def test_a_host_that_is_not_reached_is_left_alone_as_a_whole(store: JobStore, clock: ManualClock) -> None:
+    settled = await make_open(store, "ann", AttemptOutcome.UNREACHED)
+    assert settled.host_change == (HostHealth.FAILING, HostHealth.OPEN)
+    await finish(store, "bob", 2)
+    await finish(store, "cid")
+    assert await claimed(store) == []
+    assert set((await standings(store)).values()) == {HostHealth.OPEN}
+    clock.advance(settled.pause)
+    (probe,) = await claimed(store)
+    assert (probe.health, await claimed(store)) == (HostHealth.OPEN, [])
+    # It has answered: all may go, and what is left alone for itself is probed at once.
+    assert (await succeed(store, probe)).host_change == (HostHealth.OPEN, HostHealth.HEALTHY)
+    rest = await claimed(store)
+    assert {"ann", "bob", "cid"} - {*clients([probe])} <= {*clients(rest)}
+
+
+async def test_probes_of_a_host_take_turns_between_submitters(store: JobStore, clock: ManualClock) -> None:
+    pause = (await make_open(store, "ann", AttemptOutcome.UNREACHED)).pause
+    clock.advance(0.001)
+    await finish(store, "bob")
+    probed = set()
+    for _ in range(4):
+        clock.advance(pause)
+        (probe,) = await claimed(store)
+        probed |= {*clients([probe])}
+        pause = (await fail(store, probe, AttemptOutcome.UNREACHED)).pause
+    assert probed == {"ann", "bob"}
+
+
+async def test_an_error_of_one_endpoint_ends_a_pause_that_was_for_the_connection(store: JobStore, clock: ManualClock) -> None:
+    pause = (await make_open(store, "ann", AttemptOutcome.UNREACHED)).pause
+    await finish(store, "bob")
+    clock.advance(pause)
+    (probe,) = await claimed(store)
+    assert (await fail(store, probe)).host_change == (HostHealth.OPEN, HostHealth.NEW)
+    assert "bob" in clients(await claimed(store))
+
+
+async def test_a_host_at_which_several_submitters_fail_is_left_alone_as_a_whole(store: JobStore) -> None:
+    names = [f"client{number}" for number in range(MIN_FAILING_FLOWS)]
+    for name in names:
+        await finish(store, name)
+    attempts = 0
+    while deliveries := await claimed(store):
+        for delivery in deliveries:
+            attempts += 1
+            await fail(store, delivery)
+    assert attempts < MIN_FAILING_FLOWS * FAILURE_THRESHOLD, "sooner than each of them would be left alone"
+    await finish(store, "new")
+    assert await claimed(store) == []
+    assert (await standings(store))["new"] is HostHealth.OPEN
+
+
+async def test_successes_between_the_failures_of_several_keep_a_host_open(store: JobStore) -> None:
+    await finish(store, "well")
+    await succeed(store, (await claimed(store))[0])
+    for number in range(MIN_FAILING_FLOWS + 3):
+        await make_open(store, f"client{number}")
+        await finish(store, "well")
+        (delivery,) = await claimed(store)
+        settled = await succeed(store, delivery)
+        assert settled.host_change is None
+        assert clients([delivery]) == ["well"]
+
+
+async def test_what_waits_for_a_host_as_a_whole_is_given_up_in_time(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(webhook_schedule="5s, 50s")  # so an hour
+    await make_open(store, "ann", AttemptOutcome.UNREACHED)
+    await finish(store, "bob", 3)
+    clock.advance(3601)
+    (probe,) = await claimed(store)
+    settled = await store.outbox.settle(probe, TOO_MANY, delivered=False, retry_in=5.0, outcome=AttemptOutcome.UNREACHED)
+    assert len(settled.given_up) == 3, "of both submitters, but for what was sent just now"
+
+
+async def test_what_is_handed_back_for_later_is_due_then_and_its_probe_is_anothers(store: JobStore, clock: ManualClock) -> None:
+    pause = (await make_open(store, "ann")).pause
+    clock.advance(pause)
+    (probe,) = await claimed(store)
+    await store.outbox.release([probe.token], due_in=7.0)
+    assert await claimed(store) == []
+    assert await store.next_due(Topic.DELIVERY) == 7.0
+    clock.advance(7.0)
+    (again,) = await claimed(store)
+    assert (again.id, again.attempt, again.health) == (probe.id, probe.attempt, HostHealth.OPEN)
+
+
+async def test_flows_survive_a_restart_and_are_forgotten_in_time(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(retention=100.0)
+    await make_open(store, "ann")
+    await finish(store, "bob")
+    await succeed(store, (await claimed(store))[0])
+    await store.close()
+    heir = await stores.open(retention=100.0)
+    assert await standings(heir) == {"ann": HostHealth.OPEN, "bob": HostHealth.HEALTHY}
+    clock.advance(101)
+    await heir.prune(10)
+    assert await standings(heir) == {"ann": HostHealth.OPEN}
+
+
+async def test_delivering_again_probes_the_host_as_a_whole(store: JobStore) -> None:
+    await make_open(store, "ann", AttemptOutcome.UNREACHED)
+    (record,) = await store.outbox.records(DeliveryFilter())
+    assert await claimed(store) == []
+    assert await store.outbox.redeliver([record.id]) == 1
+    (probe,) = await claimed(store)
+    assert probe.health is HostHealth.OPEN
+
+
+@pytest.mark.parametrize("outcome", [AttemptOutcome.FAILED, AttemptOutcome.UNREACHED])
+async def test_one_that_says_nothing_leaves_the_host_as_it_was(store: JobStore, outcome: AttemptOutcome) -> None:
+    await finish(store, "ann")
+    (delivery,) = await claimed(store)
+    await fail(store, delivery, outcome)
+    before = await standings(store)
+    (delivery,) = await claimed(store)
+    await store.outbox.settle(delivery, TOO_MANY, delivered=False, retry_in=0.0)
+    assert await standings(store) == before

@@ -1,0 +1,230 @@
+"""What lost its process may be what ended it: it comes back later, and is run while no other such job is."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from queue_middleware.jobs.models import Claim, JobState, RetryPolicy
+from queue_middleware.jobs.outcomes import LossReason
+from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES
+from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.webhooks.models import DeliveryState
+from tests.conformance.conftest import Stores
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, an_answer, claimed
+from tests.support.leases import lease_passes
+
+BACKOFF = 4
+"""Seconds after which a job that was lost once or twice is due again."""
+
+
+async def begun(store: JobStore, count: int) -> list[Claim]:
+    claims = [(await store.submit(a_job(), start=True)).claim for _ in range(count)]
+    return [claim for claim in claims if claim]
+
+
+async def lost(store: JobStore, clock: ManualClock) -> None:
+    """Every process that runs something."""
+    await lease_passes(store, clock)
+    await store.rescue()
+
+
+async def test_they_wait_and_then_run_one_at_a_time(stores: Stores, clock: ManualClock) -> None:
+    one, other = await stores.open(), await stores.open()
+    await begun(one, 3)
+    await lost(other, clock)
+    assert await one.claim(8) == []
+    assert 0.5 <= await other.next_due(Topic.WORK) <= 1
+    clock.advance(BACKOFF)
+    for _ in range(3):
+        (claim,) = await one.claim(8)
+        assert await other.claim(8) == []
+        assert await other.next_due(Topic.WORK) is None  # whose turn it is is told by the end of the one that runs
+        await one.complete(claim, an_answer())
+    assert await one.claim(8) == []
+
+
+async def test_others_go_on_beside_them(stores: Stores, clock: ManualClock) -> None:
+    one, other = await stores.open(), await stores.open()
+    await begun(one, 2)
+    await lost(other, clock)
+    clock.advance(BACKOFF)
+    (suspect,) = await one.claim(8)
+    assert suspect.attempt == 2
+    assert len(await begun(other, 2)) == 2
+    await other.submit(a_job())
+    assert [claim.attempt for claim in await one.claim(8)] == [1]
+
+
+@pytest.mark.parametrize("end", ["complete", "cancel", "retry", "release", "lose"])
+async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: ManualClock, end: str) -> None:
+    await begun(store, 2)
+    await lost(store, clock)
+    clock.advance(BACKOFF)
+    (first,) = await store.claim(8)
+    told: list[str] = []
+    store.subscribe(Topic.WORK, lambda: told.append("work"))
+    match end:
+        case "complete":
+            await store.complete(first, an_answer())
+        case "cancel":
+            await store.release(first)
+            await store.cancel(first.request_id)
+        case "retry":
+            await store.retry(first, 30.0)
+        case "release":  # in its old place, and still a suspect
+            await store.release(first)
+            (again,) = await store.claim(8)
+            assert again.request_id == first.request_id
+            return
+        case "lose":
+            await store.lose(first, LossReason.EXIT)
+    assert told
+    (second,) = await store.claim(8)
+    assert second.request_id != first.request_id
+
+
+async def test_what_is_retried_for_another_reason_is_none_any_more(store: JobStore, clock: ManualClock) -> None:
+    await begun(store, 2)
+    await lost(store, clock)
+    clock.advance(BACKOFF)
+    (first,) = await store.claim(8)
+    await store.retry(first, 1.0)
+    (second,) = await store.claim(8)
+    clock.advance(1)
+    assert [claim.request_id for claim in await store.claim(8)] == [first.request_id]
+    await store.complete(second, an_answer())
+
+
+async def test_a_new_loss_puts_off_those_that_wait(store: JobStore, clock: ManualClock) -> None:
+    await begun(store, 2)
+    await lost(store, clock)
+    clock.advance(BACKOFF)
+    (suspect,) = await store.claim(8)
+    await begun(store, 1)
+    await lost(store, clock)
+    assert await store.claim(8) == []
+    assert suspect.attempt == 2
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualClock, seed: int) -> None:
+    """Several crash at the same time, in one process or in several; each loss takes all that the process runs."""
+    chance = random.Random(seed)
+    workers = [await stores.open() for _ in range(chance.choice((1, 2, 3)))]
+    bad, good = chance.randint(1, 4), chance.randint(1, 8)
+    guilty = chance.sample(range(bad + good), bad)
+    crashing: set[str] = set()
+    innocent: set[str] = set()
+    for number in range(bad + good):
+        (crashing if number in guilty else innocent).add((await workers[0].submit(a_job())).request_id)
+    for store in chance.sample(workers, len(workers)):
+        await store.claim(8)  # whatever a process runs is lost with it
+    for _ in range(100):
+        await lost(workers[0], clock)
+        clock.advance(BACKOFF)
+        if not (claims := [claim for store in workers for claim in await store.claim(8)]):
+            break
+        for claim in claims:
+            if claim.request_id in innocent and not any(other.request_id in crashing for other in claims):
+                await workers[0].complete(claim, an_answer()) or await workers[-1].complete(claim, an_answer())
+    states = {request_id: (await workers[0].job(request_id)).state for request_id in innocent | crashing}
+    assert {states[request_id] for request_id in innocent} == {JobState.COMPLETED}
+    assert {states[request_id] for request_id in crashing} == {JobState.FAILED}
+
+
+async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_given_up(
+    stores: Stores, clock: ManualClock
+) -> None:
+    store = await stores.open(webhook_schedule="1s")
+    claim = (await store.submit(a_job(webhook="https://example.com/"), start=True)).claim
+    assert claim
+    await store.complete(claim, an_answer())
+    for wait in (1, 2, 4, 8, 16):  # two attempts by the schedule, three more are lost
+        (delivery,) = await claimed(store)
+        await lost(store, clock)
+        clock.advance(wait - 0.001)
+        assert await claimed(store) == []
+        clock.advance(0.001)
+    assert await claimed(store) == []
+    assert (await store.counts()).deliveries == {DeliveryState.DEAD: 1}
+    recorded = await store.outbox.attempts(delivery.id)
+    assert len(recorded) == 5
+    assert all(attempt.error and attempt.error.startswith("lost: the process that sent it died") for attempt in recorded)
+
+
+# --- exits
+
+
+async def test_an_exit_that_an_attempt_causes_is_charged(store: JobStore, clock: ManualClock) -> None:
+    (claim,) = await begun(store, 1)
+    rescue = await store.lose(claim, LossReason.EXIT)
+    assert rescue
+    assert rescue.state is JobState.DELAYED
+    assert await store.lose(claim, LossReason.EXIT) is None
+    clock.advance(BACKOFF)
+    (again,) = await store.claim(1)
+    assert again.attempt == 2
+
+
+async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
+    """Which attempt was handed back after so long; None where there is none any more."""
+    claims = await store.claim(1)
+    clock.advance(milliseconds / 1000)
+    for claim in claims:
+        await store.release(claim)
+        return claim.attempt
+    return None
+
+
+async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: JobStore, clock: ManualClock) -> None:
+    receipt = await store.submit(a_job())
+    assert MAX_FREE_RELEASES == 2
+    assert [await handed_back(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
+    job = await store.job(receipt.request_id)
+    assert job.failure is not None
+    assert "again and again" in job.failure.detail
+
+
+async def test_a_deployment_now_and_then_ends_no_long_request(store: JobStore, clock: ManualClock) -> None:
+    await store.submit(a_job(retry=RetryPolicy(1)))
+    assert [await handed_back(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
+    for _ in range(5):  # and short ones in between are not in a row
+        assert [await handed_back(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
+        assert await handed_back(store, clock, LONG_ATTEMPT_MS) == 1
+
+
+async def test_the_end_of_the_process_counts_as_handing_back(stores: Stores) -> None:
+    attempts = []
+    for _ in range(4):
+        store = await stores.open()
+        attempts += [claim.attempt for claim in await store.claim(1)] or [(await begun(store, 1))[0].attempt]
+        await store.close()
+    assert attempts == [1, 1, 1, 2]
+
+
+async def test_the_log_says_why_it_waits(store: JobStore, clock: ManualClock) -> None:
+    (claim,) = await begun(store, 1)
+    await lost(store, clock)
+    clock.advance(BACKOFF)
+    for _ in range(3):
+        await handed_back(store, clock)
+    (claim,) = await store.claim(1)
+    await store.lose(claim, LossReason.EXIT)
+    said = [line.message for line in await store.logs(claim.key)]
+    assert "attempt 1 of 3 was lost: the process that ran it did not answer; next attempt in" in said[0]
+    assert said[1] == "attempt 2 was stopped by the end of its process; it does not count, and the request is run again"
+    assert said[3] == (
+        "attempt 2 was stopped by the end of its process; it counts, because this has happened too often, "
+        "and the request is run again"
+    )
+    assert len(said) == 4
+
+
+async def test_where_no_lines_are_kept_there_are_none(stores: Stores, clock: ManualClock) -> None:
+    store = await stores.open(max_logs=0)
+    (claim,) = await begun(store, 1)
+    await lost(store, clock)
+    assert await store.logs(claim.key) == []

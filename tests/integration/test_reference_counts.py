@@ -1,0 +1,128 @@
+"""What belongs to one attempt is freed when it is over, without the garbage collector, whose pauses all requests would feel."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+from queue_middleware import current_job
+from queue_middleware.asgi.cancellation import CancellableCall
+from queue_middleware.asgi.replay import Replay
+from queue_middleware.worker.executor import JobExecutor
+from queue_middleware.worker.job_context import ActiveJob
+from queue_middleware.worker.log_buffer import LogBuffer
+from queue_middleware.worker.task_session import TaskSession
+from tests.support.queue_client import eventually, serving
+
+
+async def plain(request: Request) -> Response:
+    return PlainTextResponse(await request.body())
+
+
+def in_a_thread(request: Request) -> Response:
+    return PlainTextResponse("from a thread")
+
+
+async def raising(request: Request) -> Response:
+    raise LookupError("nothing here")
+
+
+async def refusing(request: Request) -> Response:
+    return PlainTextResponse("no", 422)
+
+
+async def streaming(request: Request) -> Response:
+    async def pieces() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 300_000
+
+    return StreamingResponse(pieces())
+
+
+async def talking(request: Request) -> Response:
+    current_job.log("at work")
+    current_job.report_progress(0.5, "halfway")
+    return PlainTextResponse("done")
+
+
+async def with_a_tail(request: Request) -> Response:
+    return PlainTextResponse("done", background=BackgroundTask(asyncio.sleep, 0))
+
+
+async def bare(scope: Any, receive: Any, send: Any) -> None:
+    while (await receive()).get("more_body"):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b"done"})
+
+
+TRACEBACKS = pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="there a traceback keeps its callers' frames, and an exception in a cycle so keeps ours"
+)
+HANDLERS = [
+    plain,
+    in_a_thread,
+    pytest.param(raising, marks=TRACEBACKS),
+    refusing,
+    pytest.param(streaming, marks=TRACEBACKS),
+    talking,
+    with_a_tail,
+]
+
+
+def left(*kinds: type) -> list[str]:
+    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+
+
+@pytest.fixture
+def without_collector() -> Iterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+async def test_nothing_is_left_to_the_garbage_collector(database: Path, without_collector: None) -> None:
+    async with serving(bare, database) as queue:
+        for _ in range(3):
+            await queue.run("POST", "/", content=b"x" * 1000)
+        await eventually(lambda: left(JobExecutor, ActiveJob, CancellableCall, LogBuffer, Replay, TaskSession) == [])
+
+
+@pytest.mark.parametrize("handler", HANDLERS)
+async def test_what_a_framework_leaves_holds_nothing_of_ours(
+    database: Path, without_collector: None, handler: Callable[[Request], Any]
+) -> None:
+    app = Starlette(routes=[Route("/", handler, methods=["POST"])])
+    async with serving(app, database) as queue:
+        for _ in range(3):
+            await queue.run("POST", "/", content=b"x" * 1000)
+        await eventually(lambda: left(JobExecutor) == [])
+
+
+@TRACEBACKS
+async def test_nothing_is_left_of_one_that_was_cancelled(database: Path, without_collector: None) -> None:
+    began = asyncio.Event()
+
+    async def waiting(request: Request) -> Response:
+        began.set()
+        await asyncio.Event().wait()
+        raise AssertionError("it is cancelled")
+
+    async with serving(Starlette(routes=[Route("/", waiting, methods=["POST"])]), database) as queue:
+        request_id = await queue.submit("POST", "/")
+        await began.wait()
+        assert left(JobExecutor) == ["JobExecutor"]
+        await queue.cancel(request_id)
+        await eventually(lambda: left(JobExecutor) == [])

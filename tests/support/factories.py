@@ -1,0 +1,82 @@
+"""Values to test with: the plainest of their kind, with what a test cares about as arguments."""
+
+from __future__ import annotations
+
+import hashlib
+from itertools import count
+from typing import Any
+
+from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.jobs.store import JobStore
+from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, Wait
+from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
+
+
+def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
+    request = StoredRequest(
+        method="POST",
+        root_path="",
+        raw_path=b"/work",
+        query=b"",
+        headers=((b"host", b"testserver"), (b"content-type", b"application/json")),
+        client=("192.0.2.7", 4711),
+        server=("testserver", 80),
+        scheme="http",
+        http_version="1.1",
+        body=body,
+    )
+    return request.replace(**changes)
+
+
+def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
+    return NewJob(a_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
+
+
+def a_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
+    """A job as its submitter sees it."""
+    unknown = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
+    given = {"key": 1, "request_id": "018f3b1e-0000-7000-8000-000000000001", "attempt": 1, "created_at": 0}
+    return Job(state=state, **{**given, **unknown, **changes})
+
+
+def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
+    return StoredResponse(status, ((b"content-type", b"application/json"),), body).replace(**changes)
+
+
+_numbers = count()
+
+
+def a_task(listed: bool = True, **spec: Any) -> Task:
+    """Each with ids of its own."""
+    seed = b"%d" % next(_numbers)
+    given = {"base": "https://service.test/fal/queue", "wait": 30.0, "callback": True, "target": "/work", "method": "POST"}
+    return Task(
+        spec=TaskSpec(**{**given, **spec}),
+        salt=hashlib.sha256(b"salt" + seed).digest()[:16],
+        callback_hash=hashlib.sha256(b"callback" + seed).digest(),
+        signal_hash=hashlib.sha256(b"signal" + seed).digest(),
+        is_listed=listed,
+    )
+
+
+def a_wait(seconds: float = 30.0, **changes: Any) -> Wait:
+    return Wait(seconds, **changes)
+
+
+def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> ExternalResult:
+    return ExternalResult(an_answer(body), failure)
+
+
+def an_attempt(status: int | None = 200, error: str | None = None) -> DeliveryAttempt:
+    return DeliveryAttempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
+
+
+async def claimed(store: JobStore, limit: int = 100) -> list[Delivery]:
+    """Deliveries that are given out where there is room for so many, whoever they are for."""
+    return (await store.outbox.claim(Capacity(limit, limit))).deliveries
+
+
+async def claimed_polls(store: JobStore, limit: int = 100) -> list[Poll]:
+    """Polls that are given out where there is room for so many, whoever is asked."""
+    return (await store.waiting.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -1,0 +1,74 @@
+"""A receiver of webhooks on a free loopback port. It keeps what came, byte for byte, to be judged later."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import h11
+
+from tests.support.http_request import hear
+
+
+@dataclass
+class Webhook:
+    """One delivery attempt as it arrived."""
+
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def request_id(self) -> str:
+        return self.headers["x-fal-webhook-request-id"]
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """fal's envelope: `request_id`, `status`, `payload`, `error`."""
+        return json.loads(self.body)
+
+
+@dataclass
+class Receiver:
+    """What arrived so far, by request, in order. `answer` says with which status an attempt is met, `pause` seconds later."""
+
+    url: str
+    answer: Callable[[Webhook], int]
+    pause: float = 0.0
+    arrived: dict[str, list[Webhook]] = field(default_factory=dict)
+
+    def of(self, request_id: str) -> list[Webhook]:
+        """The attempts for one request."""
+        return self.arrived.get(request_id, [])
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One connection, one request."""
+        connection = h11.Connection(h11.SERVER)
+        try:
+            if (heard := await hear(connection, reader)) is not None:
+                webhook = Webhook(heard.target, heard.headers, heard.body)
+                self.arrived.setdefault(webhook.request_id, []).append(webhook)
+                await asyncio.sleep(self.pause)
+                headers = [("content-length", "0"), ("connection", "close")]
+                response = h11.Response(status_code=self.answer(webhook), headers=headers)
+                writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+                await writer.drain()
+        except (ConnectionError, h11.RemoteProtocolError):
+            pass  # the sender was killed in the middle: that is what some tests do
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def receiving(answer: Callable[[Webhook], int] = lambda webhook: 200, pause: float = 0.0) -> AsyncIterator[Receiver]:
+    """A receiver for as long as the block lasts."""
+    receiver = Receiver("", answer, pause)
+    server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, backlog=1024)
+    async with server:
+        receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        yield receiver

@@ -1,0 +1,86 @@
+"""What the maintenance tells the operator, and that it ends when it is to end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any
+
+from queue_middleware.errors import DiskFull
+from queue_middleware.events import Event, Finished, OperatorWarning, Rescued, ServiceError
+from queue_middleware.jobs.models import JobState, RescuedJob
+from queue_middleware.jobs.outcomes import LOST
+from queue_middleware.runtime.maintenance import Maintenance
+
+
+def make_maintenance(store: Any = None, **options: Any) -> tuple[Maintenance, list[Event]]:
+    heard: list[Event] = []
+    return Maintenance(store, getattr(store, "waiting", None), heard.append, **options), heard
+
+
+async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:
+    now: list[str] = ["one"]
+    maintenance, heard = make_maintenance(warnings=lambda: now)
+    for true in (["one"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
+        now[:] = true
+        await maintenance.warn()
+    assert heard == [OperatorWarning("one"), OperatorWarning("two"), OperatorWarning("one")]
+
+
+async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
+    async def nothing(*_: Any, **__: Any) -> Any:
+        return []
+
+    async def prune(limit: int) -> int:
+        maintenance.stop()
+        return 0
+
+    store = SimpleNamespace(rescue=nothing, expire=nothing, waiting=SimpleNamespace(time_out=nothing), prune=prune)
+    maintenance, heard = make_maintenance(store, warnings=lambda: ["the disk is on fire"])
+    await maintenance.run()
+    assert heard == [OperatorWarning("the disk is on fire")]
+
+
+async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
+    async def rescue(*, running: Collection[int]) -> list[RescuedJob]:
+        return [RescuedJob("one", JobState.DELAYED, 1), RescuedJob("other", JobState.FAILED, 3, LOST)]
+
+    maintenance, heard = make_maintenance(SimpleNamespace(rescue=rescue))
+    await maintenance.rescue()
+    assert heard == [
+        Rescued("one", JobState.DELAYED),
+        Rescued("other", JobState.FAILED),
+        Finished.of("other", 3, LOST, 0.0),
+    ]
+
+
+async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
+    async def always(*_: Any) -> list[RescuedJob]:
+        maintenance.stop()
+        return [RescuedJob("id", JobState.FAILED)]
+
+    maintenance, heard = make_maintenance(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
+    await maintenance.expire()
+    assert [type(event) for event in heard] == [Finished]
+    maintenance, heard = make_maintenance(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
+    await maintenance.time_out()
+    assert [type(event) for event in heard] == [Finished]
+
+
+async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() -> None:
+    async def full(*_: Any, **__: Any) -> Any:
+        raise DiskFull("no room", 60)
+
+    async def prune(limit: int) -> int:
+        pruned.append(limit)
+        maintenance.stop()
+        return 0
+
+    pruned: list[int] = []
+    store = SimpleNamespace(rescue=full, expire=full, waiting=SimpleNamespace(time_out=full), prune=prune)
+    maintenance, heard = make_maintenance(store)
+    async with asyncio.timeout(5):
+        await maintenance.run()
+    assert pruned
+    assert [type(event) for event in heard] == [ServiceError]

@@ -1,0 +1,95 @@
+from queue_middleware.webhooks.fairness import (
+    FLOW_LIMITS,
+    DispatchSlots,
+    FlowBacklog,
+    allocate,
+    host_of_flow,
+    submitter_of_flow,
+)
+from queue_middleware.webhooks.models import Capacity, Delivery, HostHealth
+
+
+def test_every_health_has_a_limit():
+    assert set(FLOW_LIMITS) == set(HostHealth)
+
+
+def good(host, due=1):
+    return FlowBacklog(host, HostHealth.HEALTHY, due, host)
+
+
+def new(host, due=1):
+    return FlowBacklog(host, HostHealth.NEW, due, host)
+
+
+def test_each_flow_gets_the_limit_of_its_health():
+    waiting = [
+        good("g", 40),
+        new("n", 5),
+        FlowBacklog("s", HostHealth.SLOW, 9, "s"),
+        FlowBacklog("f", HostHealth.FAILING, 9, "f"),
+        FlowBacklog("o", HostHealth.OPEN, 9, "o"),
+    ]
+    shares = allocate(Capacity(100, 100), waiting)
+    assert shares.by_flow == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
+    assert (shares.full, shares.limited_hosts) == (False, {"g", "n", "s", "f"})
+
+
+def test_running_attempts_count():
+    shares = allocate(Capacity(100, 100, {"g": 15, "n": 1}), [good("g", 3), new("n")])
+    assert shares.by_flow == {"g": 1}
+    assert shares.limited_hosts == {"g", "n"}
+
+
+def test_no_flow_gets_more_than_is_due():
+    assert allocate(Capacity(100, 100), [good("g", 3)]).by_flow == {"g": 3}
+    assert allocate(Capacity(100, 100), [good("g", 0)]).by_flow == {}
+
+
+def test_flows_are_served_in_order_until_the_capacity_is_used_up():
+    shares = allocate(Capacity(5, 5), [good("a", 4), good("b", 4), good("c", 4)])
+    assert shares.by_flow == {"a": 4, "b": 1}
+    assert shares.full
+
+
+def test_unproven_flows_get_their_share_and_no_more():
+    shares = allocate(Capacity(5, 2), [new("a"), new("b"), new("c"), good("g", 4)])
+    assert shares.by_flow == {"a": 1, "b": 1, "g": 3}
+    assert shares.full
+
+
+def test_more_attempts_may_be_running_than_are_allowed_now():
+    """A healthy flow had sixteen, and then failed."""
+    assert allocate(Capacity(5, 5, {"f": 16}), [FlowBacklog("f", HostHealth.FAILING, 9, "f")]).by_flow == {}
+
+
+def delivery(token: int, flow: str, health: HostHealth = HostHealth.HEALTHY) -> Delivery:
+    return Delivery(token, token, "https://a.example/", host_of_flow(flow), 1, token, "id", health=health, flow=flow)
+
+
+def test_the_name_of_a_flow_has_host_and_submitter():
+    assert (host_of_flow("a.example:8443 id:me"), submitter_of_flow("a.example:8443 id:me")) == ("a.example:8443", "id:me")
+
+
+def test_slots_are_taken_and_given_back_once():
+    slots, first, second = DispatchSlots(4), delivery(1, "a.example me"), delivery(2, "b.example me", HostHealth.NEW)
+    slots.take(first)
+    slots.take(second)
+    assert slots.free() == Capacity(2, 2, {"a.example me": 1, "b.example me": 1})
+    assert slots.give_back(second)
+    assert not slots.give_back(second)
+    assert slots.free() == Capacity(3, 3, {"a.example me": 1})
+
+
+def test_unproven_receivers_leave_slots_to_healthy_ones():
+    slots = DispatchSlots(4)
+    for token in range(3):
+        slots.take(delivery(token, f"host{token} me", HostHealth.NEW))
+    free = slots.free()
+    assert free is not None
+    assert (free.limit, free.unproven) == (1, 0)
+
+
+def test_there_is_no_capacity_when_all_slots_are_taken():
+    slots = DispatchSlots(1)
+    slots.take(delivery(1, "a.example me"))
+    assert slots.free() is None
