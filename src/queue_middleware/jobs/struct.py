@@ -12,7 +12,8 @@ import msgspec
 _PRIVATE = frozenset(
     {
         "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query",
-        "response_body", "result_url_template", "salt", "stage", "target", "url", "url_template", "values", "webhook",
+        "response_body", "result_url", "result_url_template", "salt", "stage", "target", "url", "url_template",
+        "values", "webhook",
     }
 )  # fmt: skip
 """Fields with data that a client, a provider or an application has sent, and URLs, whose query may contain a key."""

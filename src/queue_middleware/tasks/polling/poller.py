@@ -153,7 +153,7 @@ class Poller:
         """Request the status, follow redirects, and fetch the result if it has a URL of its own."""
         start = await self._start_response(poll)
         urls = await self._lane.run(len(start.body), poll_urls, poll.config, start)
-        url, is_result = urls.status, False
+        url, is_result = urls.url, False
         for _ in range(MAX_REDIRECTS + 1):
             response = await self._get(poll, url)
             size = len(response.body)
@@ -255,7 +255,7 @@ def _final_result(polled: _PollResult, *, is_last: bool) -> ExternalResult | Non
 def _timeout_text(outcome: PollOutcome) -> str:
     text = "the provider did not finish in time"
     if isinstance(outcome, PollError):
-        return f"{text}; the last poll failed: {outcome.error}" + (f": {outcome.detail}" if outcome.detail else "")
+        return f"{text}; the last poll failed: {outcome.error}" + (f": {outcome.message}" if outcome.message else "")
     if isinstance(outcome, Running) and outcome.status is not None:
         return f"{text}; the last status was {outcome.status}"
     return text

@@ -43,8 +43,9 @@ _TEXT = (b"content-type", b"text/plain; charset=utf-8")
 class PollUrls(Struct, frozen=True):
     """The URLs of a task's polls, rendered from the target's response."""
 
-    status: str
-    result: str | None
+    url: str
+    """Where the status is fetched from."""
+    result_url: str | None
     """Where the result is fetched from, if it is not part of the status."""
 
 
@@ -85,7 +86,7 @@ class PollError(Struct, frozen=True):
     """The poll itself failed and has to be repeated; the state of the work is unknown."""
 
     error: str
-    detail: str = ""
+    message: str = ""
     """The reason in the provider's response. Not for logs."""
 
 
@@ -113,7 +114,7 @@ def read_status(config: PollConfig, urls: PollUrls, url: str, response: StoredRe
     if key in status_keys(config.fail_values):
         return Failed(_configured_error(content, config, status))
     if key in status_keys(config.done_values) or (response.status != _ACCEPTED and _has_finished(config, key)):
-        return FetchResult(urls.result) if urls.result is not None else Succeeded(_result(config, response, content))
+        return FetchResult(urls.result_url) if urls.result_url is not None else Succeeded(_result(config, response, content))
     return _running(config, content, status)
 
 
