@@ -1,4 +1,4 @@
-"""From the number of an attempt to the wait before the next."""
+"""Waits before the next attempt, and the parsing of durations."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from .errors import SettingsError
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_MOST_DOUBLED = 64
+_MAX_EXPONENT = 64
 _LONGEST_RETRY_AFTER = 86400.0
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)?")
 
@@ -25,12 +25,12 @@ def parse_duration(text: str) -> float:
 
 
 def parse_schedule(text: str) -> tuple[float, ...]:
-    """Waits in seconds of `"5s, 5m, 30m"`. An empty text means: one attempt only. Raises `SettingsError`."""
+    """Waits in seconds of `"5s, 5m, 30m"`. An empty text means a single attempt. Raises `SettingsError`."""
     return tuple(parse_duration(part) for part in text.split(",") if part.strip())
 
 
 def scheduled(schedule: tuple[float, ...], attempt: int, jitter: float = 0.2) -> float | None:
-    """Seconds from attempt number `attempt` (1 is the first) to the next, ± `jitter`; None when there is no next."""
+    """Seconds from attempt number `attempt` (1 is the first) to the next, ± `jitter`; None if there is no next."""
     if attempt > len(schedule):
         return None
     return schedule[attempt - 1] * random.uniform(1 - jitter, 1 + jitter)  # noqa: S311 - spreads load, keeps no secret
@@ -38,8 +38,8 @@ def scheduled(schedule: tuple[float, ...], attempt: int, jitter: float = 0.2) ->
 
 def exponential(attempt: int, first: float = 1.0, longest: float = 60.0) -> float:
     """Seconds after attempt number `attempt`: 1, 2, 4, … up to `longest`, each between half and whole of that."""
-    # Beyond that it is the longest anyhow, and a number that has no end would end in an OverflowError.
-    doubled = 2.0 ** min(attempt - 1, _MOST_DOUBLED)
+    # From there on the wait is `longest` anyway, and an unlimited exponent would raise OverflowError.
+    doubled = 2.0 ** min(attempt - 1, _MAX_EXPONENT)
     return min(first * doubled, longest) * random.uniform(0.5, 1.0)  # noqa: S311
 
 

@@ -59,7 +59,7 @@ async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
         (503, [], "attempt 1 of 3 ended with status 503; next attempt in "),
         (503, [(b"retry-after", b"7")], "attempt 1 of 3 ended with status 503; next attempt in 7 s"),
         (429, [(b"retry-after", b"40")], "attempt 1 of 3 ended with status 429; next attempt in 40 s"),
-        (0, [], "attempt 1 of 3 failed: the application returned without an answer; next attempt in "),
+        (0, [], "attempt 1 of 3 failed: the application returned without a response; next attempt in "),
         (-1, [], "attempt 1 of 3 failed: the attempt took longer than 0.1 s; next attempt in "),
     ],
 )

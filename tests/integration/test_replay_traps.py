@@ -582,7 +582,7 @@ async def test_no_answer_at_all_is_told_apart(database: Path) -> None:
     async with serving(app, database, max_attempts=1) as queue:
         answered = await queue.run("GET", "/")
         assert answered.status_code == 502
-        assert "without an answer" in answered.json()["detail"]
+        assert "without a response" in answered.json()["detail"]
 
 
 async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(database: Path) -> None:

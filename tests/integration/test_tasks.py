@@ -471,7 +471,7 @@ async def test_a_response_above_the_limit(database: Path) -> None:
         providing(lambda call: Told(body=b"x" * 2000)) as provider,
     ):
         task = await tasks.run(provider.url, maxRetries=0)
-    assert (task["status"], task["error"]) == ("failed", "the answer is larger than 1000 bytes")
+    assert (task["status"], task["error"]) == ("failed", "the response is larger than 1000 bytes")
 
 
 # --- long polls

@@ -1,4 +1,4 @@
-"""Which headers of a submission are replayed, and which of an answer are kept (RFC 9110 §5, §7.6.1)."""
+"""Selects the headers of a submission that are replayed, and those of a response that are kept (RFC 9110 §5, §7.6.1)."""
 
 from __future__ import annotations
 
@@ -16,47 +16,47 @@ _HOP_BY_HOP = frozenset(
     {b"connection", b"keep-alive", b"proxy-authenticate", b"proxy-authorization", b"te", b"trailer", b"transfer-encoding",
      b"upgrade", b"proxy-connection"}
 )  # fmt: skip
-_TO_RUNNER = frozenset({b"x-fal-stop-runner"})
-"""With which an application asks fal for something. There is nothing here to stop, and fal does not pass it on either."""
-_OF_ANSWERS = _TO_RUNNER | {
+_FOR_RUNNER = frozenset({b"x-fal-stop-runner"})
+"""Requests of an application to fal's runner. There is no runner here, and fal does not pass them on either."""
+_RESPONSE_ONLY = _FOR_RUNNER | {
     b"x-fal-needs-retry", b"x-fal-error-type", b"x-fal-request-timeout-type", b"x-fal-billable-units", b"x-fal-served-from",
     b"x-fal-runner-hints",
 }  # fmt: skip
-"""What only an answer says. An application that repeats what it was sent would say it in the client's words."""
+"""Headers that only responses have. An application that echoes its request headers would repeat the client's values."""
 _NOT_REPLAYED = (
-    _HOP_BY_HOP | _OF_ANSWERS | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
+    _HOP_BY_HOP | _RESPONSE_ONLY | {b"expect", b"content-length", b"accept-encoding", b"x-fal-request-id", b"x-fal-attempt"}
 )
-"""What belongs to the submission's own connection, or is ours to say. Range and If-* stay: they are part of the question."""
-_NOT_KEPT = _HOP_BY_HOP | _TO_RUNNER | {b"date", b"server"}
+"""Headers of the submission's own connection, and those that the queue sets. Range and If-* are replayed."""
+_NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
 
 MAX_HEADER_BYTES = 32 * 1024
-"""Bytes of all headers of a submission, and of those that a task gives to its call."""
+"""Bytes of all headers of a submission, and of those that a task sets for its call."""
 
-_REPLAYED, _SAID, _CONNECTION = 1, 2, 4
-"""What may become of a request header, as bits."""
+_REPLAYED, _FAL, _CONNECTION = 1, 2, 4
+"""How a request header is treated, as bits."""
 
-_REMEMBERED = 64
-"""Bytes of a name. What becomes of shorter ones is remembered; some servers take names of megabytes."""
+_MAX_CACHED_NAME = 64
+"""Bytes. The treatment of shorter names is cached; some servers accept names of megabytes."""
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 
 
 class RequestHeaders(Struct, frozen=True):
-    """What the headers of a submission come to, read once."""
+    """The headers of a submission, parsed once."""
 
     replayed: Headers
-    """Those that the application will see."""
+    """The headers that the application sees."""
     values: bytes
-    """All values of those in one text to search in."""
+    """All values of the replayed headers in one text, for searching."""
     fal_headers: Mapping[bytes, bytes]
-    """`x-fal-*`: what is said to us. Of one that is repeated the last counts."""
+    """`x-fal-*` headers, which address the queue. If one is repeated, the last value counts."""
     size: int
-    """Bytes of all of them, with what stands between them on the wire."""
+    """Bytes of all headers, separators included."""
 
 
 def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
-    """Read the headers of a submission, names in lower case. Those that `is_set_by_proxies` stay whatever `Connection` says."""
+    """Parse the headers of a submission, names in lower case. `Connection` cannot remove those that `is_set_by_proxies`."""
     kept: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
     said: dict[bytes, bytes] = {}
@@ -65,19 +65,19 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     for pair in headers:
         name, value = pair
         size += len(name) + len(value)
-        fate = _fate(name) if len(name) < _REMEMBERED else _fate.__wrapped__(name)
-        if fate & _REPLAYED:
+        treatment = _treatment(name) if len(name) < _MAX_CACHED_NAME else _treatment.__wrapped__(name)
+        if treatment & _REPLAYED:
             kept.append(pair)
             values.append(value)
-        if fate & _SAID:
+        if treatment & _FAL:
             said[name] = value
-        elif fate & _CONNECTION:
+        elif treatment & _CONNECTION:
             connection = True
     if connection:
         named = _named_by_connection(headers)
-        # A client that names what a proxy has said of it would have it removed behind the proxy's back.
+        # Otherwise a client could remove headers that the proxy sets, by naming them in `Connection`.
         kept = [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
-    # One search over all of them: nearly always there is nothing to find.
+    # One search over all values, because it nearly always finds nothing.
     text = b" ".join(values)
     if _BAD_VALUE.search(text):
         kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
@@ -85,9 +85,9 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
-    """The application's headers as they are given to whoever fetches the result.
+    """The application's headers as clients that fetch the result receive them.
 
-    Raises `TypeError` for what is not bytes and `ValueError` for what is no header, as servers do: it could not be sent later.
+    Raises `TypeError` for values that are not bytes and `ValueError` for invalid headers, as servers do.
     """
     kept: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
@@ -95,7 +95,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
     for given_name, given_value in headers:
         value = given_value if type(given_value) is bytes else bytes(memoryview(given_value))
         name = given_name if type(given_name) is bytes else bytes(memoryview(given_name))
-        name = _lower_token(name) if len(name) < _REMEMBERED else _lower_token.__wrapped__(name)
+        name = _lower_token(name) if len(name) < _MAX_CACHED_NAME else _lower_token.__wrapped__(name)
         values.append(value)
         if name not in _NOT_KEPT:
             kept.append((name, value))
@@ -110,7 +110,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
 
 
 def declared_length(headers: Headers) -> int | None:
-    """The value of `content-length`; -1 where it is no number, None where there is none."""
+    """The value of `content-length`; -1 if it is not a number, None if it is missing."""
     for name, value in headers:
         if name == b"content-length":
             return int(value) if value.isdigit() and len(value) < 20 else -1
@@ -118,17 +118,17 @@ def declared_length(headers: Headers) -> int | None:
 
 
 @lru_cache(maxsize=512)
-def _fate(name: bytes) -> int:
-    """What becomes of a request header. Names with `_` are not replayed: servers and gateways mistake it for `-`."""
+def _treatment(name: bytes) -> int:
+    """How a request header is treated. Names with `_` are not replayed: servers and gateways mistake it for `-`."""
     replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
-    return _REPLAYED * replayed | _SAID * name.startswith(b"x-fal-") | _CONNECTION * (name == b"connection")
+    return _REPLAYED * replayed | _FAL * name.startswith(b"x-fal-") | _CONNECTION * (name == b"connection")
 
 
 @lru_cache(maxsize=512)
 def _lower_token(name: bytes) -> bytes:
     lower = name.lower()
     if not _TOKEN.fullmatch(lower):
-        raise ValueError(f"{name!r} is no name of a header")
+        raise ValueError(f"{name!r} is not a valid header name")
     return lower
 
 
@@ -137,5 +137,5 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
 
 
 def _names(connection: Iterable[bytes]) -> frozenset[bytes]:
-    """`Connection: close, x-private` makes `x-private` a hop-by-hop header too."""
+    """The names in `Connection`: `close, x-private` makes `x-private` a hop-by-hop header too."""
     return frozenset(part.strip().lower() for value in connection for part in value.split(b","))

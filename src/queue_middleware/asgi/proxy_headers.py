@@ -1,7 +1,7 @@
-"""Headers that an application believes because the proxy in front of it sets them: where a client is, and which one it is.
+"""Headers that applications trust because the proxy in front of them sets them: the client's address, certificate or user.
 
-A proxy sets or removes these headers of each request that passes through it. Headers that arrive inside a request's body, as
-those of a task do, pass through no proxy, so they must not be among these.
+A proxy sets or removes these headers of each request that passes through it. Headers inside a request's body, such as those
+of a task, pass through no proxy, so they must not contain any of these.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 Pairs = tuple[tuple[bytes, bytes], ...]
 
 _CLIENT = (
-    # Address, scheme and host of the client's own connection.
+    # Address, scheme and host of the client's connection.
     "forwarded",  # RFC 7239
     "x-forwarded", "x-forwarded-*", "forwarded-for",  # nginx, Apache, HAProxy, Traefik, Caddy; oauth2-proxy's -User, -Email
     "x-original-forwarded-for", "x-original-host",  # ingress-nginx; Azure Application Gateway
@@ -25,12 +25,12 @@ _CLIENT = (
     "x-azure-clientip", "x-azure-socketip", "x-azure-fdid", "x-arr-ssl",  # Azure Front Door, App Service
     "cloudfront-*", "x-amz-cf-*", "x-amzn-*",  # AWS: CloudFront; load balancers' X-Amzn-Oidc-* and X-Amzn-Mtls-*
     "x-envoy-*",  # X-Envoy-Internal, X-Envoy-External-Address
-    # That a call comes from the platform itself.
+    # Calls from the platform itself.
     "x-appengine-*", "x-cloudtasks-*", "x-cloudscheduler*",  # Google Cloud
-    # The certificate that a proxy has checked.
+    # The client certificate that a proxy has verified.
     "client-cert", "client-cert-chain",  # RFC 9440
     "x-client-cert*", "x-client-verify", "x-client-dn", "ssl-client-*", "x-ssl-*", "x-arr-clientcert",
-    # The user whom a proxy has authenticated.
+    # The user that a proxy has authenticated.
     "remote-*", "x-remote-*",  # Apache, Authelia; Kubernetes: X-Remote-User, -Group, -Extra-*
     "x-webauth-*",  # Grafana's auth proxy
     "x-auth-request-*",  # oauth2-proxy
@@ -39,18 +39,18 @@ _CLIENT = (
     "x-goog-authenticated-user-*", "x-goog-iap-jwt-assertion",  # Google Identity-Aware Proxy
     "x-ms-client-principal*", "x-ms-token-*",  # Azure App Service authentication
 )  # fmt: skip
-"""Who calls, from where. `*` at the end stands for anything."""
+"""Headers about the client. A `*` at the end matches any rest."""
 
 _TARGET = (
     "x-original-*", "x-rewrite-*", "x-forwarded-uri", "x-forwarded-method", "x-forwarded-path", "x-envoy-original-*",
 )  # fmt: skip
-"""What was called, as the proxy saw it."""
+"""Headers about the requested URL, as the proxy received it."""
 
 
 class ProxyHeaders:
-    """The headers of the table and `further` ones; `allowed` are those that tasks may set all the same.
+    """The headers of the table and `further` ones; tasks may set those that are `allowed`.
 
-    Both are names in lower case; a `*` at the end of one stands for anything.
+    Both are names in lower case; a `*` at the end of a name matches any rest.
     """
 
     def __init__(self, further: Iterable[str] = (), allowed: Iterable[str] = ()) -> None:
@@ -66,7 +66,7 @@ class ProxyHeaders:
         return self._is_of_client(name) or _is_of_target(name)
 
     def about_client(self, headers: Iterable[tuple[bytes, bytes]]) -> Pairs:
-        """What the proxies have said about the client of a call. The target that they name is only that call's own."""
+        """The headers that proxies set about the client of a request. Those about its URL apply to that request only."""
         return tuple(pair for pair in headers if self._is_of_client(pair[0]) and not _is_of_target(pair[0]))
 
 
@@ -86,11 +86,11 @@ _STANDARD = ProxyHeaders()
 
 
 def _is_of_target(name: bytes) -> bool:
-    # Two that begin like the others speak of the client's connection.
+    # Two names with these prefixes describe the client's connection instead.
     return _is_of_target_listed(name) and name not in (b"x-original-forwarded-for", b"x-original-host")
 
 
 @lru_cache(maxsize=512)
 def is_set_by_proxies(name: bytes) -> bool:
-    """Whether the table has this name, in lower case."""
+    """Whether the table contains this name, in lower case."""
     return _STANDARD.is_set_by_proxies(name)

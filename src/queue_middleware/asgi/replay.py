@@ -1,7 +1,7 @@
-"""One stored request into the wrapped application, its response out as it is produced (ASGI HTTP specification 2.x).
+"""Replays a stored request into the wrapped application and stores the response as it is produced (ASGI HTTP 2.x).
 
-The application sees what a server would show it: one body, then silence until its response is complete, then
-`http.disconnect`. It gets no extensions, so it never sends anything but plain response messages.
+The application sees what a server would show it: one body, then nothing until its response is complete, then
+`http.disconnect`. Its scope has no extensions, so it sends only plain response messages.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, Headers
 from .headers import declared_length, kept_headers
 
 App = Callable[[Any, Any, Any], Awaitable[Any]]
-"""Any ASGI application, whatever names its author gives to the three types."""
+"""Any ASGI application; the parameters are untyped because applications name the three types differently."""
 
 FLUSH_SIZE = CHUNK_SIZE
-"""Bytes of a streamed answer that are kept in memory before they are stored."""
+"""Bytes of a streamed response that are kept in memory before they are stored."""
 
 _WITHOUT_BODY = frozenset({204, 304})
 
 
 class ResponseTooLarge(Exception):
-    """Raised out of `send` when the answer outgrows its limit; the application is meant to unwind."""
+    """Raised by `send` when the response exceeds its limit, so that the application stops."""
 
 
 class NoResponse(Exception):
-    """Raised by what is called in the application's place: there is no answer, and this is why."""
+    """Raised by what is called in place of the application if there is no response; `failure` is the reason."""
 
     def __init__(self, failure: Failure) -> None:
         super().__init__(failure.detail)
@@ -48,12 +48,12 @@ class ReplayOwner(Protocol):
 
 
 class Replay:
-    """The two channels of one call.
+    """The `receive` and `send` of one call.
 
     `owner` is a weak reference: the application may keep the channels for longer than the attempt lasts.
     """
 
-    # What most calls never change lies in the class: one is made for every request.
+    # Values that most calls never change are class attributes: one object is made for every request.
     is_complete = False
     is_disconnected = False
     _ended: asyncio.Event | None = None
@@ -61,7 +61,7 @@ class Replay:
     _status: int | None = None
     _declared: int | None = None
     _headers: Headers = ()
-    _held = 0
+    _buffered = 0
     _size = 0
     _parts = 0
     _secret: bytes | None = None
@@ -73,116 +73,116 @@ class Replay:
         self._pieces: list[bytes] = []
 
     def redact(self, secret: str) -> None:
-        """Of an ASCII text that is a secret nothing is kept of the answer but as many asterisks, wherever it stands."""
+        """Replace a secret, an ASCII text, by asterisks of the same length wherever it appears in the response."""
         self._secret = secret.encode("ascii")
 
-    def _hidden(self, data: bytes) -> bytes:
+    def _redact(self, data: bytes) -> bytes:
         return data if self._secret is None else data.replace(self._secret, b"*" * len(self._secret))
 
     def disconnect(self) -> None:
-        """Tell the application that its client has gone, and listen to it no longer."""
+        """Report to the application that its client has disconnected, and ignore what it sends from now on."""
         self.is_disconnected = True
-        self._over()
+        self._end()
 
     async def receive(self) -> Message:
-        """The body, once; then nothing until the answer is complete or nobody wants it any more."""
+        """The request body, once; then `http.disconnect` when the response is complete or no longer wanted."""
         if self._body is not None:
             body, self._body = self._body, None
             return {"type": "http.request", "body": body, "more_body": False}
         if not (self.is_complete or self.is_disconnected):
-            # Made here and not at the start: most applications never ask a second time.
+            # Created here and not at the start: most applications never call a second time.
             self._ended = self._ended or asyncio.Event()
             await self._ended.wait()
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Take one message. Like a server's, it does not wait for the last one to arrive."""
+        """Accept one message. As in a server, this does not wait until earlier messages have been stored."""
         if self.is_complete or self.is_disconnected:
-            return  # drained: a thread that still produces must never block on us
+            return  # discarded: a thread that still produces must never block here
         kind = message["type"]
         if kind == "http.response.start":
             self._headers = kept_headers(message.get("headers", ()))
             self._declared = declared_length(self._headers)
             self._status = _checked_status(message["status"])
         elif kind == "http.response.body":
-            outcome: StoredResponse | Failure | None = self._keep(message.get("body", b""))
+            outcome: StoredResponse | Failure | None = self._buffer(message.get("body", b""))
             more = message.get("more_body", False)
-            if outcome is None and self._held >= (FLUSH_SIZE if more else FLUSH_SIZE + 1):
+            if outcome is None and self._buffered >= (FLUSH_SIZE if more else FLUSH_SIZE + 1):
                 await self._store_parts()
             if outcome is None and not more:
-                outcome = self._answer()
+                outcome = self._complete_response()
             if outcome is not None:
                 self.is_complete = True
                 self._notify_owner(outcome)
-                self._over()
+                self._end()
                 if more:
                     raise ResponseTooLarge
 
     def _notify_owner(self, outcome: StoredResponse | Failure) -> None:
-        # Not in `send`: the traceback of what is raised there would keep the owner.
+        # Not in `send`: the traceback of an exception raised there would keep the owner alive.
         if (owner := self._owner()) is not None:
             owner.on_response(outcome)
 
-    def _answer(self) -> StoredResponse | Failure:
-        """The whole answer; a failure where it is not as long as it says, because then no server could send it on."""
+    def _complete_response(self) -> StoredResponse | Failure:
+        """The complete response; a failure if its length differs from `content-length`, because no server could send it."""
         if self._status not in _WITHOUT_BODY and self._declared is not None and self._declared != self._size:
-            detail = f"the application announced {self._declared} bytes and sent {self._size}"
+            detail = f"the application declared {self._declared} bytes and sent {self._size}"
             return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
         headers, body = self._headers, b"".join(self._pieces)
         if self._secret is not None:
-            headers, body = tuple((name, self._hidden(value)) for name, value in headers), self._hidden(body)
+            headers, body = tuple((name, self._redact(value)) for name, value in headers), self._redact(body)
         return StoredResponse(self._status or 0, headers, body, self._parts)
 
-    def _keep(self, body: bytes) -> Failure | None:
-        """Hold a piece of the answer; a failure where the answer has become too large."""
+    def _buffer(self, body: bytes) -> Failure | None:
+        """Keep a piece of the response; return a failure if the response has become too large."""
         if self._status is None:
             raise RuntimeError("the response body was sent before the response start")
         if self._status in _WITHOUT_BODY:
             return None
         self._size += len(body)
         if self._size > self._limit:
-            return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the answer is larger than {self._limit} bytes")
+            return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the response is larger than {self._limit} bytes")
         if body:
             self._pieces.append(bytes(body))
-            self._held += len(body)
+            self._buffered += len(body)
         return None
 
     async def _store_parts(self) -> None:
-        """Store what is held but for its end, in parts of one size. Others may send meanwhile; each waits for its turn."""
+        """Store what is kept, except its end, in chunks of equal size. Concurrent senders wait for each other."""
         self._storing = self._storing or asyncio.Lock()
         async with self._storing:
-            data, taken = self._hidden(b"".join(self._pieces)), len(self._pieces)
-            # Of a secret that ends in the next piece the beginning is not to be stored.
+            data, taken = self._redact(b"".join(self._pieces)), len(self._pieces)
+            # If a secret ends in the next piece, its beginning must not be stored yet.
             least = FLUSH_SIZE if self._secret is None else FLUSH_SIZE + len(self._secret)
             while len(data) > least and not self.is_complete:
                 if (owner := self._owner()) is not None:
                     await owner.store_part(self._parts, data[:FLUSH_SIZE])
                 self._parts += 1
                 data = data[FLUSH_SIZE:]
-                # At once: the application's own time limit may end the next wait.
+                # Updated at once: a time limit of the application may cancel the next wait.
                 self._pieces[:taken], taken = [data], 1
-                self._held -= FLUSH_SIZE
+                self._buffered -= FLUSH_SIZE
 
-    def _over(self) -> None:
+    def _end(self) -> None:
         if self._ended is not None:
             self._ended.set()
 
     def failure_of_unfinished_call(self, error: BaseException | None) -> Failure:
-        """What an attempt is worth whose call ended before its answer was complete."""
+        """The failure of an attempt whose call ended before its response was complete."""
         if isinstance(error, NoResponse):
             return error.failure
         if error is not None and self._status is None:
             return Failure(ErrorType.RUNNER_SERVER_ERROR, f"the application raised {type(error).__name__}")
         if error is not None:
-            detail = f"the application raised {type(error).__name__} in the middle of its answer"
+            detail = f"the application raised {type(error).__name__} in the middle of its response"
         elif self._status is None:
-            detail = "the application returned without an answer"
+            detail = "the application returned without a response"
         else:
-            detail = "the application returned in the middle of its answer"
+            detail = "the application returned in the middle of its response"
         return Failure(ErrorType.RUNNER_INCOMPLETE_RESPONSE, detail)
 
 
 def _checked_status(status: Any) -> int:
     if isinstance(status, int) and 200 <= status <= 999:
         return int(status)  # it may be an http.HTTPStatus
-    raise ValueError(f"the response status is {status!r}; a final one is a whole number from 200 to 999")
+    raise ValueError(f"the response status is {status!r}; a final status is an integer from 200 to 999")

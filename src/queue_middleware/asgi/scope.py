@@ -10,11 +10,11 @@ from urllib.parse import quote, unquote_to_bytes
 from queue_middleware.jobs.models import StoredRequest
 
 SCOPE_KEY = "queue_middleware.request_id"
-"""Key in the scope of a replay. A header could be forged."""
+"""Key in the scope of a replay. It is not a header, because a header could be forged."""
 
 
 def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The ASGI scope of a replay. `state` is the lifespan's, of which each replay gets a shallow copy."""
+    """The ASGI scope of a replay. `state` is that of the lifespan; each replay gets a shallow copy."""
     headers = [*request.headers, (b"accept-encoding", b"identity"), (b"x-fal-request-id", request_id.encode())]
     if attempt > 1:
         headers.append((b"x-fal-attempt", b"%d" % attempt))
@@ -44,7 +44,7 @@ def build_scope(request: StoredRequest, request_id: str, attempt: int, state: Ma
 
 @lru_cache(maxsize=256)
 def decode_path(raw_path: bytes) -> str:
-    """What a server makes of a percent-encoded path."""
+    """Decode a percent-encoded path as servers do."""
     return unquote_to_bytes(raw_path).decode("utf-8", "replace")
 
 

@@ -60,7 +60,7 @@ class StreamingResponse:
 
 
 class HTTPClient:
-    """`async with Outbound(guard, timeout) as client:`, then `post` or `open`.
+    """`async with HTTPClient(guard, timeout) as client:`, then `post` or `stream`.
 
     `timeout` is in seconds and covers a whole call, at most `CONNECT_TIMEOUT` of it resolving and connecting. Connections to
     the same scheme, host and port are used again for a few seconds. The caller limits how many calls run at once. `resolver`
@@ -142,7 +142,7 @@ class HTTPClient:
         """Send a request and yield the response while it arrives. The caller limits how much it reads, and for how long.
 
         `timeout` is in seconds until the headers have arrived. Raises `OutboundRefused` and `OutboundError` as `post` does;
-        their messages name the URL by `noun`.
+        their messages name the URL by `field`.
         """
         pool = self._open_pool()
         origin, host, target = self._target(url, field)
@@ -166,16 +166,16 @@ class HTTPClient:
         else:
             connection.abort()
 
-    def _parse_target(self, url: str, noun: str) -> tuple[Origin, bytes, bytes]:
+    def _parse_target(self, url: str, field: str) -> tuple[Origin, bytes, bytes]:
         """The origin to connect to, the `Host` header and the request target. Raises `OutboundRefused`."""
         try:
-            self._guard.check_url(url, noun)
-            parsed = parse_url(url, noun)
+            self._guard.check_url(url, field)
+            parsed = parse_url(url, field)
         except InvalidWebhook as error:
             raise OutboundRefused(error.detail, is_final=True) from None
         tls = parsed.scheme == "https"
         origin = Origin(tls, parsed.raw_host.decode("ascii"), parsed.port or (443 if tls else 80))
-        return origin, parsed.netloc, request_target(encode_url(url, noun))
+        return origin, parsed.netloc, request_target(encode_url(url, field))
 
     async def _exchange(
         self, pool: ConnectionPool, origin: Origin, send: Callable[[Connection], Awaitable[T]]

@@ -1,4 +1,4 @@
-"""Makes connections to those whom we call: a name is looked up once, and only addresses that the guard allows are used."""
+"""Connects to hosts: resolves a name once and uses only addresses that the guard allows."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from .guard import Guard
 from .http11 import Connection
 
 CONNECT_TIMEOUT = 5.0
-_READING = threading.Lock()
-_OURS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN})
-"""What a connection fails with for want of something here, whatever the other side is like."""
+_LOADING = threading.Lock()
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.ENETDOWN})
+"""Errors that show a shortage in this process or on this machine, whatever the other side is like."""
 
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
-"""Host and port → all its addresses, in the order in which they are to be tried. Raises `OSError`."""
+"""Host and port → all addresses of the host, in the order in which they are tried. Raises `OSError`."""
 
 
 class Origin(Struct, frozen=True):
-    """Where a connection leads. With `tls` it is encrypted, and the certificate is that of `host`."""
+    """Where a connection leads. With `tls` it is encrypted, and the certificate must be that of `host`."""
 
     tls: bool
     host: str
@@ -39,11 +39,11 @@ class Origin(Struct, frozen=True):
 
 
 Connect = Callable[[str, Origin, ssl.SSLContext | None], Awaitable[Connection]]
-"""A connection to an address that was found good. Raises `OSError`."""
+"""Address, origin and TLS context → a connection to an address that the guard has allowed. Raises `OSError`."""
 
 
 async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) -> Connection:
-    """By the event loop, over TCP."""
+    """Connect over TCP with the running event loop."""
     name = origin.host if context is not None else None
     _, connection = await asyncio.get_running_loop().create_connection(
         Connection, address, origin.port, ssl=context, server_hostname=name
@@ -52,21 +52,22 @@ async def connect(address: str, origin: Origin, context: ssl.SSLContext | None) 
 
 
 @cache
-def _public_trust() -> ssl.SSLContext:
-    """The public authorities, and nothing of the environment."""
+def _public_authorities() -> ssl.SSLContext:
+    """The public certificate authorities, without settings from the environment."""
     return httpx.create_ssl_context(trust_env=False)
 
 
 def default_ssl_context() -> ssl.SSLContext:
-    """Whom we trust without a context of one's own. Blocking the first time, for the tenth of a second that reading takes."""
-    with _READING:  # several may be the first, and one reading is enough
-        return _public_trust()
+    """The TLS context with the public certificate authorities. The first call blocks for a tenth of a second to read them."""
+    with _LOADING:  # several threads may call first, and reading once is enough
+        return _public_authorities()
 
 
 class Connector:
-    """`timeout` is seconds for finding and reaching a host, where that is less than `CONNECT_TIMEOUT`.
+    """Makes connections. `timeout` is in seconds and covers resolving and connecting; at most `CONNECT_TIMEOUT`.
 
-    Without a `context`, `public_trust` is asked when the first connection needs it: a queue that calls nobody starts without.
+    Without a `context`, `default_ssl_context` is loaded when the first connection needs it, so that a queue that calls no host
+    starts without it.
     """
 
     def __init__(
@@ -82,50 +83,50 @@ class Connector:
     async def connect(self, origin: Origin) -> Connection:
         """Resolve once, check every address, connect to a checked one.
 
-        Raises `OutboundUnreached`, `OutboundRefused`, and `OutboundBusy` where it is not for the other side to do better.
+        Raises `OutboundUnreached`, `OutboundRefused`, and `OutboundBusy` if this process is the reason.
         """
-        trouble = f"the name {origin.host} was not resolved in time"
+        failure = f"the name {origin.host} was not resolved in time"
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                addresses = await self._checked(origin.host, origin.port)
-                trouble = "no connection was made in time"
+                addresses = await self._resolve_checked(origin.host, origin.port)
+                failure = "no connection was made in time"
                 return await self._connect_to_one(addresses, origin, limit.when() or 0.0)
         except TimeoutError:
-            raise OutboundUnreached(trouble) from None
+            raise OutboundUnreached(failure) from None
         except OSError as error:
-            if _is_ours(error):
+            if _is_shortage(error):
                 raise OutboundShortage(f"no connection can be made from here: {_reason(error)}") from error
             raise OutboundUnreached(f"no connection: {_reason(error)}") from error
 
     async def _connect_to_one(self, addresses: Sequence[str], origin: Origin, deadline: float) -> Connection:
-        context = await self._trust() if origin.tls else None
+        context = await self._load_context() if origin.tls else None
         for left in range(len(addresses), 0, -1):
             now = self._loop.time()
             try:
-                # Each gets its share of what is left, so one that never answers does not use it all up.
+                # Each address gets its share of the remaining time, so one that never responds does not use up all of it.
                 async with asyncio.timeout_at(now + max(deadline - now, 0.0) / left):
                     return await self._connect_to(addresses[-left], origin, context)
             except OSError as error:
-                if _has_no_port(error, addresses[-left]):
+                if _is_out_of_ports(error, addresses[-left]):
                     raise OutboundShortage(f"no connection can be made from here: {_reason(error)}") from error
-                # An address that speaks TLS was the right one; and what is lacking here is lacking for the next, too.
-                if left == 1 or isinstance(error, ssl.SSLError) or _is_ours(error):
+                # A TLS error means that the address was reached; and a shortage here would affect the next address, too.
+                if left == 1 or isinstance(error, ssl.SSLError) or _is_shortage(error):
                     raise
         raise OutboundUnreached(f"the name {origin.host} cannot be resolved")
 
-    async def _trust(self) -> ssl.SSLContext:
+    async def _load_context(self) -> ssl.SSLContext:
         if self._context is None:
             try:
                 self._context = await run_in_thread(default_ssl_context)
             except RuntimeError:
-                raise OutboundShortage("there is no thread to read the certificate authorities") from None
+                raise OutboundShortage("no thread can be started to read the certificate authorities") from None
         return self._context
 
-    async def _checked(self, host: str, port: int) -> Sequence[str]:
+    async def _resolve_checked(self, host: str, port: int) -> Sequence[str]:
         try:
             addresses = [host] if _is_literal(host) else await self._resolve(host, port)
         except (OSError, UnicodeError) as error:
-            if isinstance(error, OSError) and _is_ours(error):
+            if isinstance(error, OSError) and _is_shortage(error):
                 raise
             raise OutboundUnreached(f"the name {host} cannot be resolved") from None
         for address in addresses:
@@ -141,19 +142,19 @@ def _is_literal(host: str) -> bool:
     return True
 
 
-def _is_ours(error: OSError) -> bool:
-    return error.errno in _OURS and not isinstance(error, ssl.SSLError | socket.gaierror)
+def _is_shortage(error: OSError) -> bool:
+    return error.errno in _SHORTAGES and not isinstance(error, ssl.SSLError | socket.gaierror)
 
 
-def _has_no_port(error: OSError, address: str) -> bool:
-    """Whether all ports are taken. Of IPv6 the same error says that this machine does not have it, and that does not pass."""
+def _is_out_of_ports(error: OSError, address: str) -> bool:
+    """Whether all local ports are in use. For IPv6 the same error means that this machine has no IPv6, which is permanent."""
     return error.errno == errno.EADDRNOTAVAIL and ":" not in address
 
 
 def _reason(error: OSError) -> str:
-    """The system's words for it, or TLS's; asyncio's own repeat the address."""
+    """The text of the operating system or of TLS; asyncio's own texts repeat the address."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"the certificate is not good: {error.verify_message}; attempts go on, because certificates are renewed"
+        return f"the certificate is not valid: {error.verify_message}; attempts continue, because certificates are renewed"
     if isinstance(error, ssl.SSLError):
         return "TLS failed"
     return os.strerror(error.errno) if error.errno else "the other side cannot be reached"

@@ -1,6 +1,6 @@
-"""Where webhooks may go: no request of ours reaches a private address, however it is spelled.
+"""Decides which hosts the client may call, so that no request reaches a private address, however it is written.
 
-Pure: the text of a URL is judged here, and an address that a name was resolved to. Whoever connects asks for both.
+Pure: checks the text of a URL, and each address that a name resolves to. The caller must check both before it connects.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ WEBHOOK = "the webhook URL"
 _Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-# `ipaddress.is_global` is not asked: it lets multicast, NAT64, 6to4 and IPv4 inside IPv6 through, and changes between Pythons.
+# `ipaddress.is_global` is not used: it lets multicast, NAT64, 6to4 and IPv4 inside IPv6 through, and changes between Pythons.
 _DENIED = tuple(
     map(
         ipaddress.ip_network,
@@ -48,13 +48,13 @@ _DENIED = tuple(
         ),
     )
 )
-# All else in IPv6 is special, unassigned or private: loopback, IPv4 inside IPv6, NAT64, unique local, site-local, multicast.
+# The rest of IPv6 is special, unassigned or private: loopback, IPv4 inside IPv6, NAT64, unique local, site-local, multicast.
 _PUBLIC_V6 = ipaddress.IPv6Network("2000::/3")
 
 _AUTHORITY = re.compile(r"[^:]*://([^/?#]*)")
 _NUMBER = re.compile(r"\d+|0x[0-9a-f]*", re.IGNORECASE)
 _LABEL = re.compile(r"[a-z0-9_-]+", re.IGNORECASE)
-_LONGEST_LABEL, _LONGEST_NAME = 63, 253
+_MAX_LABEL, _MAX_NAME = 63, 253
 """RFC 1035 §2.3.4, in ASCII, without the dot at the end."""
 _PORT = re.compile(r"(?:\]|[^:\]]):([^:\]]*)$")
 _ALLOWED_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*", re.IGNORECASE)
@@ -62,9 +62,9 @@ _LOCAL_SUFFIXES = (".localhost", ".localdomain", ".local", ".internal", ".intran
 
 
 class Guard:
-    """Where we connect and where we do not. `allow` opens hosts, `*.suffix` and networks, private and plain http included.
+    """The addresses that may be called. `allow` opens hosts, `*.suffix` and networks, including private ones and plain http.
 
-    Raises `SettingsError` for an entry that is none of these.
+    Raises `SettingsError` for any other entry.
     """
 
     def __init__(self, allow: Iterable[str] = ()) -> None:
@@ -75,7 +75,7 @@ class Guard:
             self._open(canonical_pattern(entry.strip()))
 
     def check_url(self, url: str, field: str = WEBHOOK) -> None:
-        """Look at the text alone: no name is resolved. Raises `InvalidWebhook`, whose reason calls it `noun`."""
+        """Check the text of a URL without resolving its name. Raises `InvalidWebhook`, whose message names it by `field`."""
         parsed = parse_url(url, field)
         host = canonical_host(parsed.raw_host.decode("ascii"))
         literal = _literal(host)
@@ -89,16 +89,16 @@ class Guard:
             raise InvalidWebhook(f"{field} must begin with https://; for plain http {_allow(host)}")
 
     def check_address(self, host: str, address: str) -> None:
-        """Look at one address that `host` was resolved to. Raises `OutboundRefused`, which does not repeat the address."""
+        """Check one address that `host` resolves to. Raises `OutboundRefused`, which does not repeat the address."""
         found, host = ipaddress.ip_address(address), canonical_host(host)
         if _is_denied(found) and not self._allows(host, found):
             raise OutboundRefused(f"{host} has an address that is not public; {_allow(host)}")
 
     def is_allowed_by_operator(self, host: str) -> bool:
-        """Whether `outbound_allow` may be what lets us reach `host`: it is then part of its operator's own network, perhaps."""
+        """Whether `host` may be reachable only because of `outbound_allow`, and so be part of the operator's own network."""
         host = canonical_host(host)
         literal = _literal(host)
-        # Where a name leads is known when it is resolved; with networks it may be into one of them.
+        # Which address a name has is known only when it is resolved; it may lie in one of the allowed networks.
         return self._allows(host, literal) or (literal is None and bool(self._networks))
 
     def _open(self, entry: str) -> None:
@@ -107,7 +107,7 @@ class Guard:
                 self._networks.append(ipaddress.ip_network(entry))
             except ValueError as error:
                 raise SettingsError(
-                    f"outbound_allow: {entry!r} is not a network ({error}); of a host write the name alone, e.g. 'localhost', "
+                    f"outbound_allow: {entry!r} is not a network ({error}); for a host write only the name, e.g. 'localhost', "
                     "without scheme and port"
                 ) from None
         elif not _ALLOWED_NAME.fullmatch(entry):
@@ -124,7 +124,7 @@ class Guard:
 
 
 def parse_url(url: str, field: str = WEBHOOK) -> httpx.URL:
-    """The one reading of a URL that is both checked and called. Raises `InvalidWebhook`."""
+    """Parse a URL; the same result is checked and called. Raises `InvalidWebhook`, whose message names the URL by `field`."""
     encoded = encode_url(url, field)
     authority = _AUTHORITY.match(encoded)
     try:
@@ -136,27 +136,27 @@ def parse_url(url: str, field: str = WEBHOOK) -> httpx.URL:
         raise InvalidWebhook(f"{field} has a port that does not exist")
     _check_host(parsed.raw_host.decode("ascii"), field)
     try:
-        parsed.host  # noqa: B018  # those that read it later need not know that it can fail
+        parsed.host  # noqa: B018  # later readers need not handle the error
     except UnicodeError:
         raise InvalidWebhook(f"{field} has no valid host name") from None
     return parsed
 
 
-def _check_host(host: str, noun: str) -> None:
+def _check_host(host: str, field: str) -> None:
     literal, name = _literal(host), host.removesuffix(".")
     if "%" in host or (literal is None and not all(map(_LABEL.fullmatch, name.split(".")))):
-        raise InvalidWebhook(f"{noun} has no valid host name")
-    if literal is None and (len(name) > _LONGEST_NAME or max(map(len, name.split("."))) > _LONGEST_LABEL):
+        raise InvalidWebhook(f"{field} has no valid host name")
+    if literal is None and (len(name) > _MAX_NAME or max(map(len, name.split("."))) > _MAX_LABEL):
         raise InvalidWebhook(
-            f"{noun} has a host name that cannot exist: it takes {_LONGEST_NAME} characters, {_LONGEST_LABEL} between dots"
+            f"{field} has a host name that is too long; at most {_MAX_NAME} characters, and {_MAX_LABEL} between dots"
         )
     if literal is None and _NUMBER.fullmatch(host.removesuffix(".").rpartition(".")[2]):
-        # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; nobody else writes them.
-        raise InvalidWebhook(f"{noun} spells an address in an unusual way; write four decimal numbers")
+        # Resolvers read 2130706433, 0x7f000001, 0177.0.0.1 and 127.1 as addresses; they are not written like this otherwise.
+        raise InvalidWebhook(f"{field} writes an address in an unusual way; write four decimal numbers")
 
 
 def _allow(host: str) -> str:
-    """What an operator has to set. The submitter reads it too: it says nothing that the URL does not."""
+    """The option that allows the host. The submitter reads it too: it contains nothing that the URL does not."""
     return f'the operator allows it with outbound_allow="{host}" (QUEUE_OUTBOUND_ALLOW={host})'
 
 

@@ -1,8 +1,8 @@
-"""One canonical form of hosts, so that a host is the same one however it is written.
+"""Converts hosts to one canonical form, so that a host is recognised however it is written.
 
-Lower case, no dot at the end, labels of other alphabets in ASCII (IDNA 2008, as the HTTP client has it), IPv6 addresses without
+Lower case, no trailing dot, labels of other alphabets in ASCII (IDNA 2008, as in the HTTP client), IPv6 addresses without
 brackets in the form of RFC 5952. Everything that compares hosts compares these: allow-lists, keys of callbacks, receivers,
-origins. Pure; whether a host may be connected to is for `guard` to say.
+origins. Pure; `outbound.guard` decides whether a host may be called.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PORTS = {"http": 80, "https": 443}
 
 
 class Origin(NamedTuple):
-    """Scheme, canonical host and port of an address; the port is always there (RFC 6454 §4)."""
+    """Scheme, canonical host and port of a URL; the port is always set (RFC 6454 §4)."""
 
     scheme: str
     host: str
@@ -29,23 +29,23 @@ class Origin(NamedTuple):
 
     @property
     def netloc(self) -> str:
-        """Host and port as they stand in a URL; the port where it is not the scheme's, an IPv6 address in brackets."""
+        """Host and port as in a URL: without the default port of the scheme, IPv6 addresses in brackets."""
         full = self.netloc_with_port
         return full.rpartition(":")[0] if self.port == _PORTS[self.scheme] else full
 
     @property
     def netloc_with_port(self) -> str:
-        """The same, always with the port."""
+        """Host and port as in a URL, always with the port."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     def __str__(self) -> str:
-        """As browsers write it."""
+        """The origin as browsers write it."""
         return f"{self.scheme}://{self.netloc}"
 
 
 @lru_cache(maxsize=512)
 def canonical_host(host: str) -> str:
-    """The canonical form of a host without a port; what cannot be one is only put in lower case."""
+    """The canonical form of a host without a port; an invalid host is only converted to lower case."""
     host = host.strip("[]").lower()
     if not host.isascii():
         try:
@@ -61,7 +61,7 @@ def canonical_host(host: str) -> str:
 
 @lru_cache(maxsize=512)
 def origin_of(url: str) -> Origin | None:
-    """Origin of a URL; None for what is no address of the web."""
+    """The origin of an http or https URL; None for any other text."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -74,20 +74,20 @@ def origin_of(url: str) -> Origin | None:
 
 
 def host_of(url: str) -> str:
-    """The canonical host of a URL; empty for what is no address of the web."""
+    """The canonical host of an http or https URL; empty for any other text."""
     origin = origin_of(url)
     return origin.host if origin else ""
 
 
 def canonical_authority(text: str) -> str:
-    """The same of a host that may be followed by a port, which stays as it is; IPv6 addresses in brackets."""
+    """The canonical form of a host with an optional port, which is not changed; IPv6 addresses in brackets."""
     name, port = _AUTHORITY.fullmatch(text).groups()  # type: ignore[union-attr]  # it matches everything
     host = canonical_host(name)
     return (f"[{host}]" if ":" in host and "/" not in host else host) + port
 
 
 def matches_any(host: str, allowed: Iterable[str]) -> bool:
-    """Whether a host is one of these, or ends with one that is written `*.suffix`. `allowed` are canonical."""
+    """Whether a host equals an entry or ends with an entry `*.suffix`. `allowed` are canonical."""
     host = canonical_host(host)
     return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in allowed)
 

@@ -1,9 +1,9 @@
-"""What JSON is here: one definition for results, callbacks, signals, tasks and the answers of providers.
+"""One definition of JSON for results, callbacks, signals, tasks and the responses of providers.
 
-A text of RFC 8259: UTF-8, with a byte order mark in front or without (§8.1 lets a parser ignore it). Numbers of any size,
-escaped halves of surrogate pairs, names that stand twice in an object (the last counts) and deep nesting are JSON; NaN,
-Infinity, comments and trailing commas are not. What Python has no value for keeps its text: where a part of such a text is
-stored or passed on, its bytes are. Pure and synchronous; a large text takes time, so callers read it in a thread.
+JSON is a text of RFC 8259: UTF-8, with or without a byte order mark (§8.1 lets a parser ignore it). Numbers of any size,
+escaped halves of surrogate pairs, repeated names in an object (the last counts) and deep nesting are JSON; NaN, Infinity,
+comments and trailing commas are not. A value that Python cannot represent keeps its text: where a part of such a text is stored
+or passed on, its bytes are. Pure and synchronous; a large text takes time, so callers parse it in a thread.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any, Final
 import msgspec
 
 LARGE_BYTES = 128 * 1024
-"""Bytes of JSON that are decoded at once: some milliseconds, in which nothing else in the event loop has a turn."""
+"""Bytes of JSON that are decoded in one call: some milliseconds, during which the event loop is blocked."""
 
 MAX_SCANNED_BYTES = 256 * 1024
-"""Bytes of the largest text that is scanned token by token, which takes some tenths of a second. What is larger and nested too
-deeply for the quick parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
+"""Bytes of the largest text that is scanned token by token, which takes some tenths of a second. A larger text that is nested
+too deeply for the fast parser (some hundred levels) is refused: RFC 8259 §9 lets a parser limit both."""
 
 MISSING: Final = object()
-"""What is read where there is no JSON, or nothing at a path; null is something."""
+"""The result of reading text that is not JSON, or a path without a value. Different from null."""
 
 _FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _HALF = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -40,7 +40,7 @@ _SCALAR = re.compile(_STRING + rb"|-?(?:0|[1-9][0-9]*+)(?:\.[0-9]++)?(?:[eE][+-]
 
 
 class Unparsable(bytes):
-    """The text of a value that Python has none for, e.g. `1e400`."""
+    """The text of a value that Python cannot represent, e.g. `1e400`."""
 
     def __str__(self) -> str:
         return self.decode("ascii", "replace")
@@ -59,9 +59,9 @@ def _is_json(text: bytes) -> bool:
     except RecursionError:
         return _split(text) is not None
     except msgspec.DecodeError:
-        # The quick parser takes no halves of surrogate pairs. All else that it refuses is no JSON.
+        # The fast parser refuses halves of surrogate pairs. Everything else that it refuses is not JSON.
         return _HALF.search(text) is not None and (
-            _split(text) is not None or _decoded(_paired(text), msgspec.Raw) is not MISSING
+            _split(text) is not None or _decoded(_replace_half_pairs(text), msgspec.Raw) is not MISSING
         )
 
 
@@ -71,9 +71,9 @@ def _is_simple(text: bytes) -> bool:
 
 
 def embeddable(text: bytes) -> bytes | None:
-    """The text as it can stand inside another one: without its mark, the same object where it has none.
+    """The text as it can be embedded in another JSON text: without byte order mark; the same object if it has none.
 
-    None for what is no JSON, and for what is nested so deeply (some hundred levels) that common parsers give up on the whole.
+    None if the text is not JSON, or nested so deeply (some hundred levels) that common parsers would refuse the whole.
     """
     text = strip_bom(text)
     try:
@@ -99,33 +99,33 @@ def strip_bom(text: bytes) -> bytes:
 
 
 def read_json(text: bytes) -> Any:
-    """The value, or `MISSING` where it is no JSON.
+    """The value of a JSON text; `MISSING` if the text is not JSON.
 
-    A large object or list stays folded, as `msgspec.Raw`: see `folded`. What holds what Python has no value for is opened one
-    level at a time: its parts are `msgspec.Raw`, which `unfolded` reads.
+    A large object or array stays unparsed, as `msgspec.Raw`; `partial_json` reads its members. A text with a value that Python
+    cannot represent is parsed one level at a time: its parts are `msgspec.Raw`, which `parse_part` parses.
     """
     text = strip_bom(text)
     if len(text) <= LARGE_BYTES and (value := _decoded(text)) is not MISSING:
         return value
     try:
-        text.decode()  # what stays folded is not looked at so closely
+        text.decode()  # unparsed text is not checked as closely
     except UnicodeDecodeError:
         return MISSING
-    return _opened(text)
+    return _parse_level(text)
 
 
 def parse_part(value: Any) -> Any:
-    """A part of what `read_json` has read, as a value; parts of it may still be folded."""
+    """The value of a part that `read_json` returned; parts of it may still be unparsed."""
     if not isinstance(value, msgspec.Raw):
         return value
     text = bytes(value)
     if len(text) <= LARGE_BYTES and (found := _decoded(text)) is not MISSING:
         return found
-    return _opened(text)
+    return _parse_level(text)
 
 
 def encode(value: Any) -> bytes:
-    """JSON of what was read; folded parts as they came."""
+    """The JSON text of a value that was read; unparsed parts are copied."""
     if isinstance(value, Unparsable):
         return bytes(value)
     return msgspec.json.encode(value)
@@ -138,8 +138,8 @@ def _decoded(text: bytes, kind: Any = Any) -> Any:
         return MISSING
 
 
-def _opened(text: bytes) -> Any:
-    """One level of it; all of it folded where it is large, because to make objects of megabytes stops all threads."""
+def _parse_level(text: bytes) -> Any:
+    """Parse one level; a large text stays unparsed as a whole, because creating objects for megabytes blocks all threads."""
     first = text[_SPACE.match(text).end() :][:1]  # type: ignore[union-attr]  # it matches everything
     if first not in (b"{", b"["):
         return _scalar(text.strip(b" \t\n\r"))
@@ -149,8 +149,8 @@ def _opened(text: bytes) -> Any:
         return quick
     members = _split(text)
     if members is None:
-        paired = _paired(text) if len(text) > MAX_SCANNED_BYTES and _HALF.search(text) else text
-        return MISSING if paired == text else _opened(paired)
+        paired = _replace_half_pairs(text) if len(text) > MAX_SCANNED_BYTES and _HALF.search(text) else text
+        return MISSING if paired == text else _parse_level(paired)
     if first == b"[":
         return [msgspec.Raw(value) for _, value in members]
     return {_string(name): msgspec.Raw(value) for name, value in members}
@@ -166,14 +166,14 @@ def _scalar(text: bytes) -> Any:
 
 
 def _string(text: bytes) -> str:
-    """Half of a surrogate pair is no character; it is read as what stands for one that is not known (U+FFFD)."""
+    """The value of a string; half of a surrogate pair is not a character and becomes U+FFFD, the replacement character."""
     return _HALVES.sub("\ufffd", json.loads(text))
 
 
 def _split(text: bytes) -> list[tuple[bytes, bytes]] | None:
-    """Names and values of the outermost object, values of the outermost list, with empty names; None for what is no JSON.
+    """Names and values of the outermost object, or values of the outermost array with empty names; None if not JSON.
 
-    Without recursion, so that no nesting is too deep. A scalar has no parts. None also above `SCANNED` bytes.
+    Works without recursion, so no nesting is too deep. A scalar has no parts. None also above `MAX_SCANNED_BYTES`.
     """
     if len(text) > MAX_SCANNED_BYTES:
         return None
@@ -181,8 +181,8 @@ def _split(text: bytes) -> list[tuple[bytes, bytes]] | None:
     return scan.members if scan.run() else None
 
 
-def _paired(text: bytes) -> bytes:
-    """The text with U+FFFD in the place of halves of surrogate pairs."""
+def _replace_half_pairs(text: bytes) -> bytes:
+    """The text with halves of surrogate pairs replaced by U+FFFD."""
     paired, start = bytearray(), 0
     while found := _UP_TO_HALF.match(text, start):
         paired += text[start : found.start(1)] + b"\\ufffd"
@@ -191,7 +191,7 @@ def _paired(text: bytes) -> bytes:
 
 
 class _Scan:
-    """One pass over a text: position, the containers that are open, and the parts of the outermost."""
+    """One pass over a text: the position, the open containers, and the parts of the outermost container."""
 
     def __init__(self, text: bytes) -> None:
         self.members: list[tuple[bytes, bytes]] = []
@@ -217,12 +217,12 @@ class _Scan:
         return False
 
     def _skip(self, more: int = 0) -> int:
-        """Pass by `more` bytes and the space behind them; the byte there, 0 at the end."""
+        """Skip `more` bytes and the whitespace after them; return the byte there, 0 at the end."""
         self._at = at = _SPACE.match(self._text, self._at + more).end()  # type: ignore[union-attr]  # it matches everything
         return self._text[at] if at < len(self._text) else 0
 
     def _begin_value(self) -> bool:
-        """Pass by a scalar, an empty container, or the beginning of containers up to the first of these."""
+        """Skip a scalar, an empty container, or the beginnings of containers up to the first of these."""
         while True:
             if len(self._open) == 1:
                 self._start = self._at
@@ -231,13 +231,13 @@ class _Scan:
                 found = _SCALAR.match(self._text, self._at)
                 self._at = found.end() if found else self._at
                 return found is not None
-            self._open.append(kind + 2)  # in ASCII the closing bracket stands two behind the opening one
+            self._open.append(kind + 2)  # in ASCII the closing bracket is two after the opening one
             if self._skip(1) == kind + 2:
                 return True
-            if kind == ord("{") and not self._pass_name():
+            if kind == ord("{") and not self._skip_name():
                 return False
 
-    def _pass_name(self) -> bool:
+    def _skip_name(self) -> bool:
         found = _NAME.match(self._text, self._at)
         if found is None:
             return False
@@ -247,7 +247,7 @@ class _Scan:
         return True
 
     def _end_value(self) -> bool | None:
-        """Behind a value: True where another one follows, False where a container was closed, None for anything else."""
+        """After a value: True if another one follows, False if a container was closed, None for anything else."""
         end = self._at
         following = self._skip()
         if len(self._open) == 1 and end > self._start and self._start:
@@ -260,6 +260,6 @@ class _Scan:
         if following != ord(","):
             return None
         self._skip(1)
-        if self._open[-1] == ord("}") and not self._pass_name():
+        if self._open[-1] == ord("}") and not self._skip_name():
             return None
         return True

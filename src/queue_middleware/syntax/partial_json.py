@@ -1,7 +1,7 @@
-"""Large JSON of which a few members are wanted: it stays text, and only what is asked for becomes objects.
+"""Reads a few members of a large JSON text: the text stays unparsed, and only requested parts become objects.
 
-Making objects of megabytes of JSON is one call that nothing can interrupt, half a second for 8 MiB, in whatever thread. To pass
-over what is not wanted takes a fiftieth of it.
+Creating objects for megabytes of JSON is one call that cannot be interrupted, half a second for 8 MiB, in whatever thread.
+Skipping the rest takes a fiftieth of that.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ from typing import Any
 
 import msgspec
 
-_FEW = 256
-"""Positions in a list that are found by passing over the rest."""
-_COMMAS = 10**6
-"""In a list with more of them no further positions are found; those up to there take a tenth of a second."""
+_DIRECT_POSITIONS = 256
+"""Positions in an array that are read by skipping the rest."""
+_MAX_COMMAS = 10**6
+"""In an array with more commas, further positions are not read; reading up to there takes a tenth of a second."""
 _SPACE = b" \t\r\n"
 
 
 def is_container(text: msgspec.Raw) -> bool:
-    """Whether this JSON is an object or a list."""
+    """Whether this JSON is an object or an array."""
     return _first(text) in (b"{", b"[")
 
 
 def is_object(text: Any) -> bool:
-    """Whether this is the text of an object."""
+    """Whether this is the unparsed text of an object."""
     return isinstance(text, msgspec.Raw) and _first(text) == b"{"
 
 
@@ -38,17 +38,17 @@ def _first(text: msgspec.Raw) -> bytes:
 
 
 def read_members(text: msgspec.Raw, names: tuple[str, ...]) -> Mapping[str, msgspec.Raw]:
-    """The members of this object that have these names; of two that share one, the last."""
+    """The members of this object with these names; if a name is repeated, the last one."""
     found = _decoder_of_members(names).decode(text)
     fields = ((name, getattr(found, f"f{number}")) for number, name in enumerate(names))
     return {name: value for name, value in fields if value is not None}
 
 
 def read_element(text: msgspec.Raw, position: int) -> msgspec.Raw | None:
-    """What stands at this position of a list, from 0."""
-    if position < _FEW:
+    """The element at this position of an array, from 0."""
+    if position < _DIRECT_POSITIONS:
         elements = [value for value in msgspec.structs.astuple(_BEGINNING.decode(text)) if value is not None]
-    elif bytes(text).count(b",") <= _COMMAS:
+    elif bytes(text).count(b",") <= _MAX_COMMAS:
         elements = msgspec.json.decode(text, type=list[msgspec.Raw])
     else:
         return None
@@ -63,5 +63,5 @@ def _decoder_of_members(names: tuple[str, ...]) -> msgspec.json.Decoder[Any]:
 
 
 _BEGINNING: msgspec.json.Decoder[Any] = msgspec.json.Decoder(
-    msgspec.defstruct("Beginning", [(f"f{number}", msgspec.Raw, None) for number in range(_FEW)], array_like=True)
+    msgspec.defstruct("Beginning", [(f"f{number}", msgspec.Raw, None) for number in range(_DIRECT_POSITIONS)], array_like=True)
 )

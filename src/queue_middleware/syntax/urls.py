@@ -1,9 +1,9 @@
-"""URLs as they are stored and called: encoded as the WHATWG URL standard does where a browser would encode them. Pure.
+"""Encodes URLs as browsers do (WHATWG URL standard), before they are stored and called. Pure.
 
-Only what has to be encoded changes: characters by the percent-encode sets of path and query, host names by UTS 46 (as IDNA 2008
-lets them), and `.` and `..` in the path; `%xx` stays as it is, and the fragment, which is never sent, is dropped. What a
-browser would silently remove or turn round (tabs, newlines, backslashes, spaces around it) is refused instead: it is a mistake,
-or a trick.
+Only characters that must be encoded change: by the percent-encode sets of path and query, host names by UTS 46 (within
+IDNA 2008), and `.` and `..` in the path. `%xx` is not changed, and the fragment, which is never sent, is dropped. Characters
+that a browser would silently remove or convert (tabs, newlines, backslashes, surrounding spaces) are refused instead: they are
+a mistake or an attack.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ import idna
 from queue_middleware.errors import InvalidWebhook
 
 MAX_URL = 2048
-"""Characters, encoded."""
+"""Characters of an encoded URL."""
 
-_UNCLEAN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
+_FORBIDDEN = re.compile(r"[\x00-\x1f\x7f-\x9f\\]")
 _PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(\?[^#]*)?", re.IGNORECASE)
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _IN_PATH = re.compile(r"""[^\x21-\x7e]|["#<>?^`{}]""")
-"""What is encoded in a path: its `percent-encode set`."""
+"""Characters that are encoded in a path: the `path percent-encode set`."""
 _IN_QUERY = re.compile(r"""[^\x21-\x7e]|["#<>']""")
-"""The same of a query: the `special-query percent-encode set`."""
-_HERE = frozenset({".", "%2e"})
-_UP = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
+"""Characters that are encoded in a query: the `special-query percent-encode set`."""
+_CURRENT = frozenset({".", "%2e"})
+_PARENT = frozenset({"..", ".%2e", "%2e.", "%2e%2e"})
 
 
 def encode_url(url: str, field: str) -> str:
-    """An `http` or `https` URL, encoded. Raises `InvalidWebhook`, whose reason calls it `noun`."""
-    if _UNCLEAN.search(url):
+    """Encode an `http` or `https` URL. Raises `InvalidWebhook`, whose message names it by `field`."""
+    if _FORBIDDEN.search(url):
         raise InvalidWebhook(f"{field} contains a backslash or a control character")
     if url != url.strip():
         raise InvalidWebhook(f"{field} begins or ends with a space")
@@ -45,40 +45,40 @@ def encode_url(url: str, field: str) -> str:
 
 
 def request_target(encoded: str) -> bytes:
-    """What is asked for of the host of a URL that is encoded: path and query."""
+    """The request target of an encoded URL: path and query."""
     parts = _PARTS.match(encoded)
     path, query = (parts[3] or "/", parts[4] or "") if parts else ("/", "")
     return f"{path}{query}".encode("ascii")
 
 
-def _encoded_authority(authority: str, noun: str) -> str:
+def _encoded_authority(authority: str, field: str) -> str:
     if "@" in authority:
-        raise InvalidWebhook(f"{noun} must not contain a user name or password")
+        raise InvalidWebhook(f"{field} must not contain a user name or password")
     if " " in authority:
-        raise InvalidWebhook(f"{noun} has no valid host name: it contains a space")
+        raise InvalidWebhook(f"{field} has no valid host name: it contains a space")
     if authority.isascii():
         return authority
     host, colon, port = authority.partition(":")
     try:
         name = idna.encode(host, uts46=True, std3_rules=False).decode("ascii")
     except UnicodeError:
-        raise InvalidWebhook(f"{noun} has no valid host name") from None
+        raise InvalidWebhook(f"{field} has no valid host name") from None
     return f"{name}{colon}{port}"
 
 
 def _encoded_path(path: str) -> str:
     encoded = _encoded(_IN_PATH, path)
-    return _without_dots(encoded) if "/." in encoded or "/%2" in encoded else encoded
+    return _remove_dot_segments(encoded) if "/." in encoded or "/%2" in encoded else encoded
 
 
-def _without_dots(path: str) -> str:
+def _remove_dot_segments(path: str) -> str:
     kept: list[str] = []
     segments = path.split("/")[1:]
     for place, segment in enumerate(segments):
         dots = segment.lower()
-        if dots in _UP:
+        if dots in _PARENT:
             del kept[-1:]
-        elif dots not in _HERE:
+        elif dots not in _CURRENT:
             kept.append(segment)
             continue
         if place == len(segments) - 1:

@@ -316,7 +316,7 @@ async def test_tls_checks_the_name_not_the_address():
         HTTPClient(guard, resolver=Names(["127.0.0.1"]), ssl_context=trusting) as outbound,
     ):
         assert (await outbound.post(f"https://receiver.example:{port}/", (), b"")).status == 200
-        with pytest.raises(OutboundError, match=r"the certificate is not good: Hostname mismatch"):
+        with pytest.raises(OutboundError, match=r"the certificate is not valid: Hostname mismatch"):
             await outbound.post(f"https://other.example:{port}/", (), b"")
 
 
@@ -327,7 +327,7 @@ async def test_without_a_context_the_public_authorities_are_trusted():
         Receiver(OK).running(serving) as port,
         HTTPClient(Guard(["receiver.example"]), resolver=Names(["127.0.0.1"])) as outbound,
     ):
-        with pytest.raises(OutboundError, match=r"the certificate is not good: (self-signed|unable to get local issuer)"):
+        with pytest.raises(OutboundError, match=r"the certificate is not valid: (self-signed|unable to get local issuer)"):
             await outbound.post(f"https://receiver.example:{port}/", (), b"")
 
 
@@ -629,7 +629,7 @@ async def test_a_certificate_that_is_not_good_says_that_attempts_go_on():
         raise error
 
     async with HTTPClient(Guard(), resolver=Names(["1.1.1.1"]), connect=distrusts) as outbound:
-        with pytest.raises(OutboundUnreached, match="certificate has expired; attempts go on"):
+        with pytest.raises(OutboundUnreached, match="certificate has expired; attempts continue"):
             await outbound.post("https://example.com/", (), b"")
 
 
