@@ -59,7 +59,7 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     """Parse the headers of a submission, names in lower case. `Connection` cannot remove those that `is_set_by_proxies`."""
     kept: list[tuple[bytes, bytes]] = []
     values: list[bytes] = []
-    said: dict[bytes, bytes] = {}
+    fal_headers: dict[bytes, bytes] = {}
     size = 4 * len(headers)
     connection = False
     for pair in headers:
@@ -70,7 +70,7 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
             kept.append(pair)
             values.append(value)
         if treatment & _FAL:
-            said[name] = value
+            fal_headers[name] = value
         elif treatment & _CONNECTION:
             connection = True
     if connection:
@@ -81,7 +81,7 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
     text = b" ".join(values)
     if _BAD_VALUE.search(text):
         kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
-    return RequestHeaders(tuple(kept), text, said, size)
+    return RequestHeaders(tuple(kept), text, fal_headers, size)
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:

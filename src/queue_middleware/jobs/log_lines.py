@@ -31,7 +31,7 @@ class LogLevel(StrEnum):
 
 
 class LogLine(Struct, frozen=True):
-    """One thing that was said while a request was worked on."""
+    """One log line of a request."""
 
     at: int
     """Microseconds since 1970, UTC: a millisecond holds many lines."""
@@ -39,7 +39,7 @@ class LogLine(Struct, frozen=True):
     message: str
     labels: Mapping[str, str] = msgspec.field(default_factory=dict)
     source: str = "USER"
-    """Who said it; fal's clients know `USER` only."""
+    """The origin of the line; fal's clients know only `USER`."""
     number: int = 0
     """1 for the first line of the request, and rising over all its attempts; given by the store."""
 

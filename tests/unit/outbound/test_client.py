@@ -341,7 +341,7 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
 
     together = threading.Event()
     monkeypatch.setattr(connector.httpx, "create_ssl_context", read_slowly)
-    monkeypatch.setattr(connector, "_public_trust", cache(connector._public_trust.__wrapped__))
+    monkeypatch.setattr(connector, "_public_authorities", cache(connector._public_authorities.__wrapped__))
     async with HTTPClient(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
         await outbound.post("http://receiver.example/", (), b"")
         assert read == []

@@ -274,6 +274,6 @@ def test_what_is_checked_is_what_is_called():
 @pytest.mark.parametrize("entry", ["localhost:9000", "http://localhost:9000", "10.0.0.1:80"])
 def test_a_port_or_a_scheme_in_outbound_allow_is_explained(entry: str) -> None:
     with pytest.raises(
-        SettingsError, match=r"is not a network .* write the name alone, e\.g\. 'localhost', without scheme and port"
+        SettingsError, match=r"is not a network .* write only the name, e\.g\. 'localhost', without scheme and port"
     ):
         Guard((entry,))

@@ -44,7 +44,7 @@ def test_behind_the_end_there_is_nothing() -> None:
 
 
 def test_of_an_endless_list_no_far_positions_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_COMMAS", 500)
+    monkeypatch.setattr(module, "_MAX_COMMAS", 500)
     assert read_element(raw(list(range(1000))), 900) is None
     assert read_element(raw(list(range(1000))), 9) is not None
 
