@@ -61,12 +61,12 @@ async def _cancel(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 
 async def _wait(store: JobStore, clock: object, claim: Claim) -> None:
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
 
 
 async def _time_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(30)
-    await store.waiting.time_out()
+    await store.tasks.time_out()
 
 
 HAPPENS: dict[JobEvent, Callable[[JobStore, ManualClock, Claim], Awaitable[object]]] = {
@@ -80,8 +80,8 @@ HAPPENS: dict[JobEvent, Callable[[JobStore, ManualClock, Claim], Awaitable[objec
     JobEvent.EXPIRE: _expire,
     JobEvent.CANCEL: _cancel,
     JobEvent.AWAIT: _wait,
-    JobEvent.RESOLVE: lambda store, _, claim: store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()),
-    JobEvent.REJECT: lambda store, _, claim: store.waiting.resolve(claim.key, CompletionSource.POLL, a_word(failure=FAILED)),
+    JobEvent.RESOLVE: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()),
+    JobEvent.REJECT: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.POLL, a_word(failure=FAILED)),
     JobEvent.TIME_OUT: _time_out,
 }
 
@@ -100,7 +100,7 @@ async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int,
     assert receipt.claim
     if state is DeliveryState.PENDING:
         (delivery,) = await claimed(store)
-        await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=0.0)
+        await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=0.0)
         return delivery.id, delivery, receipt.claim
     (delivery,) = await claimed(store)
     match state:
@@ -108,12 +108,12 @@ async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int,
             await store.log(receipt.claim, [], Progress(0.5))
             return delivery.id + 1, delivery, receipt.claim
         case DeliveryState.DELIVERED:
-            await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+            await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
         case DeliveryState.DEAD:
-            await store.outbox.settle(delivery, an_attempt(410, "answered 410"), delivered=False, retry_in=None)
+            await store.webhooks.settle(delivery, an_attempt(410, "answered 410"), delivered=False, retry_in=None)
         case DeliveryState.SUPERSEDED:
             await store.log(receipt.claim, [], Progress(0.5))
-            await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=5.0)
+            await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=5.0)
     return delivery.id, delivery, receipt.claim
 
 
@@ -130,7 +130,7 @@ class Hands:
 
     async def settle(self, delivered: bool, retry_in: float | None) -> None:
         attempt = an_attempt() if delivered else an_attempt(500, "answered 500")
-        await self.store.outbox.settle(self.delivery, attempt, delivered=delivered, retry_in=retry_in)
+        await self.store.webhooks.settle(self.delivery, attempt, delivered=delivered, retry_in=retry_in)
 
     async def lose(self) -> None:
         await lease_passes(self.store, self.clock)
@@ -138,7 +138,7 @@ class Hands:
 
     async def follow(self) -> None:
         if self.attempted.id != self.number:
-            await self.store.outbox.settle(self.attempted, an_attempt(), delivered=True, retry_in=None)
+            await self.store.webhooks.settle(self.attempted, an_attempt(), delivered=True, retry_in=None)
 
     async def supersede(self) -> None:
         await self.store.log(self.claim, [], Progress(0.9))
@@ -150,11 +150,11 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
     DeliveryEvent.SUCCEED: lambda hands: hands.settle(delivered=True, retry_in=None),
     DeliveryEvent.RETRY: lambda hands: hands.settle(delivered=False, retry_in=5.0),
     DeliveryEvent.EXHAUST: lambda hands: hands.settle(delivered=False, retry_in=None),
-    DeliveryEvent.RELEASE: lambda hands: hands.store.outbox.release([hands.delivery.token]),
+    DeliveryEvent.RELEASE: lambda hands: hands.store.webhooks.release([hands.delivery.token]),
     DeliveryEvent.LOSE: Hands.lose,
     DeliveryEvent.UNBLOCK: Hands.follow,
     DeliveryEvent.SUPERSEDE: Hands.supersede,
-    DeliveryEvent.REDELIVER: lambda hands: hands.store.outbox.redeliver([hands.number]),
+    DeliveryEvent.REDELIVER: lambda hands: hands.store.webhooks.redeliver([hands.number]),
 }
 """But for `GIVE_UP`, which needs a host and a day: see `test_outbox`."""
 
@@ -169,5 +169,5 @@ async def test_delivery(store: JobStore, clock: ManualClock, state: DeliveryStat
 
 
 async def state_of(store: JobStore, number: int) -> DeliveryState:
-    (record,) = await store.outbox.records(DeliveryFilter(delivery_id=number))
+    (record,) = await store.webhooks.records(DeliveryFilter(delivery_id=number))
     return record.state

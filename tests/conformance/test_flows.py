@@ -27,21 +27,21 @@ async def finish(store: JobStore, client: str, count: int = 1, host: str = RELAY
 async def claimed(
     store: JobStore, limit: int = 100, strangers: int = 100, busy: dict[str, int] | None = None
 ) -> list[Delivery]:
-    return (await store.outbox.claim(Capacity(limit, strangers, busy or {}))).deliveries
+    return (await store.webhooks.claim(Capacity(limit, strangers, busy or {}))).deliveries
 
 
 async def fail(
     store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED, attempt: DeliveryAttempt = TOO_MANY
 ) -> Settled:
-    return await store.outbox.settle(delivery, attempt, delivered=False, retry_in=0.0, outcome=outcome)
+    return await store.webhooks.settle(delivery, attempt, delivered=False, retry_in=0.0, outcome=outcome)
 
 
 async def succeed(store: JobStore, delivery: Delivery) -> Settled:
-    return await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
+    return await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
 
 
 async def standings(store: JobStore) -> dict[str, HostHealth]:
-    return {one.submitter: one.standing for one in await store.outbox.receivers(list(HostHealth))}
+    return {one.submitter: one.health for one in await store.webhooks.receivers(list(HostHealth))}
 
 
 def clients(deliveries: list[Delivery]) -> list[str]:
@@ -123,9 +123,9 @@ async def test_a_host_with_very_many_submitters_does_not_hide_the_others(store: 
         await finish(store, f"client{number}")
     clock.advance(1)
     await finish(store, "dan", host="https://own.example")
-    given = await store.outbox.claim(Capacity(20, 20))
+    given = await store.webhooks.claim(Capacity(20, 20))
     assert "own.example" in [delivery.host for delivery in given.deliveries]
-    assert given.held_back == {"relay.example"}
+    assert given.limited_hosts == {"relay.example"}
 
 
 async def test_a_host_that_is_not_reached_is_left_alone_as_a_whole(store: JobStore, clock: ManualClock) -> None:
@@ -199,7 +199,7 @@ async def test_what_waits_for_a_host_as_a_whole_is_given_up_in_time(stores: Stor
     await finish(store, "bob", 3)
     clock.advance(3601)
     (probe,) = await claimed(store)
-    settled = await store.outbox.settle(probe, TOO_MANY, delivered=False, retry_in=5.0, outcome=AttemptOutcome.UNREACHED)
+    settled = await store.webhooks.settle(probe, TOO_MANY, delivered=False, retry_in=5.0, outcome=AttemptOutcome.UNREACHED)
     assert len(settled.given_up) == 3, "of both submitters, but for what was sent just now"
 
 
@@ -207,7 +207,7 @@ async def test_what_is_handed_back_for_later_is_due_then_and_its_probe_is_anothe
     pause = (await make_open(store, "ann")).pause
     clock.advance(pause)
     (probe,) = await claimed(store)
-    await store.outbox.release([probe.token], due_in=7.0)
+    await store.webhooks.release([probe.token], due_in=7.0)
     assert await claimed(store) == []
     assert await store.next_due(Topic.DELIVERY) == 7.0
     clock.advance(7.0)
@@ -230,9 +230,9 @@ async def test_flows_survive_a_restart_and_are_forgotten_in_time(stores: Stores,
 
 async def test_delivering_again_probes_the_host_as_a_whole(store: JobStore) -> None:
     await make_open(store, "ann", AttemptOutcome.UNREACHED)
-    (record,) = await store.outbox.records(DeliveryFilter())
+    (record,) = await store.webhooks.records(DeliveryFilter())
     assert await claimed(store) == []
-    assert await store.outbox.redeliver([record.id]) == 1
+    assert await store.webhooks.redeliver([record.id]) == 1
     (probe,) = await claimed(store)
     assert probe.health is HostHealth.OPEN
 
@@ -244,5 +244,5 @@ async def test_one_that_says_nothing_leaves_the_host_as_it_was(store: JobStore, 
     await fail(store, delivery, outcome)
     before = await standings(store)
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, TOO_MANY, delivered=False, retry_in=0.0)
+    await store.webhooks.settle(delivery, TOO_MANY, delivered=False, retry_in=0.0)
     assert await standings(store) == before

@@ -50,7 +50,7 @@ async def a_poll_of(store: JobStore) -> tuple[int, IsHeld]:
     claim = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
     assert claim
     assert claim.task
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait(90_000.0, poll_in=0.0))
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(90_000.0, poll_in=0.0))
     (poll,) = await claimed_polls(store)
 
     async def is_held() -> bool:
@@ -139,7 +139,7 @@ async def test_what_was_finished_counts_though_its_lease_is_over(store: JobStore
     assert await store.complete(claim, an_answer(b"kept"))
     (delivery,) = await claimed(store)
     clock.advance(1000)
-    assert await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    assert await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
 
 
 async def test_a_renewal_that_misses_something_says_so_at_once(stores: Stores, clock: ManualClock) -> None:

@@ -52,11 +52,11 @@ async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] =
 
 
 async def succeed(store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.PROMPT) -> Settled:
-    return await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=outcome)
+    return await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=outcome)
 
 
 async def fail(store: JobStore, delivery: Delivery, retry_in: float | None = 5.0) -> Settled:
-    return await store.outbox.settle(delivery, GONE, delivered=False, retry_in=retry_in, outcome=AttemptOutcome.FAILED)
+    return await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=retry_in, outcome=AttemptOutcome.FAILED)
 
 
 async def make_good(store: JobStore, url: str = A) -> None:
@@ -75,7 +75,7 @@ async def make_open(store: JobStore, url: str = A) -> Settled:
 
 
 async def receiver(store: JobStore, host: str = "a.example") -> Receiver:
-    (found,) = [one for one in await store.outbox.receivers(list(HostHealth)) if one.host == host]
+    (found,) = [one for one in await store.webhooks.receivers(list(HostHealth)) if one.host == host]
     return found
 
 
@@ -94,38 +94,38 @@ async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"[1, ")
-    await store.complete(receipt.claim, an_answer(b"2]", 201, parts=1))
-    given = await store.outbox.claim(Capacity(5, 5))
+    await store.complete(receipt.claim, an_answer(b"2]", 201, chunks=1))
+    given = await store.webhooks.claim(Capacity(5, 5))
     (delivery,) = given.deliveries
     result = given.results[delivery.key]
     assert (delivery.kind, delivery.number, delivery.webhook_id) == (WebhookKind.COMPLETED, 0, receipt.request_id)
     assert result == await store.result(receipt.request_id)
     assert result.response
-    assert (result.response.status, result.response.body, result.response.parts) == (201, b"2]", 1)
+    assert (result.response.status, result.response.body, result.response.chunks) == (201, b"2]", 1)
 
 
 async def test_a_request_that_ended_without_an_answer_has_a_result_too(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A))
     await store.cancel(receipt.request_id)
-    given = await store.outbox.claim(Capacity(5, 5))
+    given = await store.webhooks.claim(Capacity(5, 5))
     assert given.results[given.deliveries[0].key] == await store.result(receipt.request_id)
 
 
 async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: JobStore) -> None:
     await finish(store, A, 3)
-    given = await store.outbox.claim(Capacity(5, 5))
+    given = await store.webhooks.claim(Capacity(5, 5))
     assert hosts(given.deliveries) == ["a.example"]
-    assert given.held_back == {"a.example"}
-    assert (await store.outbox.claim(Capacity(5, 5, {FLOW: 1}))).deliveries == []
+    assert given.limited_hosts == {"a.example"}
+    assert (await store.webhooks.claim(Capacity(5, 5, {FLOW: 1}))).deliveries == []
 
 
 async def test_a_host_that_is_well_gets_many(store: JobStore) -> None:
     await make_good(store)
     ids = await finish(store, A, FLOW_LIMITS[HostHealth.HEALTHY] + 3)
-    given = await store.outbox.claim(Capacity(100, 0))
+    given = await store.webhooks.claim(Capacity(100, 0))
     assert [delivery.request_id for delivery in given.deliveries] == ids[: FLOW_LIMITS[HostHealth.HEALTHY]]
-    assert (given.full, given.held_back) == (False, {"a.example"})
-    again = await store.outbox.claim(Capacity(100, 0, {FLOW: FLOW_LIMITS[HostHealth.HEALTHY] - 2}))
+    assert (given.full, given.limited_hosts) == (False, {"a.example"})
+    again = await store.webhooks.claim(Capacity(100, 0, {FLOW: FLOW_LIMITS[HostHealth.HEALTHY] - 2}))
     assert [delivery.request_id for delivery in again.deliveries] == ids[16:18]
 
 
@@ -142,7 +142,7 @@ async def test_strangers_leave_room_for_those_that_are_well(store: JobStore, clo
         await finish(store, f"https://stranger{number}.example/")
     clock.advance(1)
     await finish(store, A)
-    given = await store.outbox.claim(Capacity(4, 2))
+    given = await store.webhooks.claim(Capacity(4, 2))
     assert hosts(given.deliveries) == ["stranger0.example", "stranger1.example", "a.example"]
     assert given.full
 
@@ -153,7 +153,7 @@ async def test_those_that_are_well_are_found_behind_any_number_of_others(store: 
         await finish(store, f"https://stranger{number}.example/")
     clock.advance(1)
     await finish(store, A)
-    assert hosts((await store.outbox.claim(Capacity(3, 0))).deliveries) == ["a.example"]
+    assert hosts((await store.webhooks.claim(Capacity(3, 0))).deliveries) == ["a.example"]
 
 
 async def test_ports_and_spellings_make_one_host_or_two(store: JobStore) -> None:
@@ -163,19 +163,19 @@ async def test_ports_and_spellings_make_one_host_or_two(store: JobStore) -> None
 
 
 async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: ManualClock) -> None:
-    assert (await store.outbox.claim(Capacity(5, 5))) == Claimed([])
+    assert (await store.webhooks.claim(Capacity(5, 5))) == Claimed([])
     await finish(store)
     (delivery,) = await claimed(store)
     await fail(store, delivery, retry_in=42.0)
-    given = await store.outbox.claim(Capacity(5, 5))
-    assert (given.deliveries, given.next_in, given.full, given.held_back) == ([], 42.0, False, frozenset())
+    given = await store.webhooks.claim(Capacity(5, 5))
+    assert (given.deliveries, given.next_in, given.full, given.limited_hosts) == ([], 42.0, False, frozenset())
     assert await store.next_due(Topic.DELIVERY) == 42.0
 
 
 async def test_what_is_handed_back_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
-    await store.outbox.release([delivery.token])
+    await store.webhooks.release([delivery.token])
     (again,) = await claimed(store)
     assert (again.attempt, again.token == delivery.token) == (1, False)
 
@@ -198,7 +198,7 @@ async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: Ma
     assert await store.complete(second, an_answer(b"2"))
     assert not await store.complete(receipt.claim, an_answer(b"1"))
     assert await store.complete(second, an_answer(b"2"))
-    given = await store.outbox.claim(Capacity(5, 5))
+    given = await store.webhooks.claim(Capacity(5, 5))
     assert [result.response.body for result in given.results.values() if result.response] == [b"2"]
     assert await states(store) == {DeliveryState.SENDING: 1}
 
@@ -219,7 +219,7 @@ async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None
 async def test_an_attempt_that_says_nothing_about_the_host_changes_nothing(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, GONE, delivered=False, retry_in=5.0)
+    await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
     assert (await receiver(store)).health is HostHealth.NEW
 
 
@@ -288,7 +288,7 @@ async def test_a_probe_that_says_nothing_makes_room_for_another(store: JobStore,
     await finish(store)
     clock.advance(10)
     (probe,) = await claimed(store)
-    await store.outbox.settle(probe, an_attempt(None, "the result is gone"), delivered=False, retry_in=None)
+    await store.webhooks.settle(probe, an_attempt(None, "the result is gone"), delivered=False, retry_in=None)
     (another,) = await claimed(store)
     assert (another.id, another.health) == (probe.id + 1, HostHealth.OPEN)
 
@@ -337,7 +337,7 @@ async def test_what_has_waited_for_a_whole_schedule_is_given_up(stores: Stores, 
     assert [dead.attempt for dead in settled.given_up] == [1, 1]
     assert settled.given_up[0].request_id == early
     assert await states(store) == {DeliveryState.DEAD: 2, DeliveryState.PENDING: 2}
-    (attempt,) = await store.outbox.attempts(settled.given_up[0].id)
+    (attempt,) = await store.webhooks.attempts(settled.given_up[0].id)
     assert (attempt.status, attempt.error is not None) == (None, True)
 
 
@@ -347,7 +347,7 @@ async def test_what_is_known_of_hosts_that_nobody_calls_is_forgotten(stores: Sto
     await make_open(store, B)
     clock.advance(101)
     await store.prune(10)
-    assert [one.host for one in await store.outbox.receivers(list(HostHealth))] == ["b.example"]
+    assert [one.host for one in await store.webhooks.receivers(list(HostHealth))] == ["b.example"]
 
 
 # --- news before the end
@@ -422,7 +422,7 @@ async def test_the_last_progress_does_not_wait_and_the_end_follows(store: JobSto
 async def test_news_that_have_failed_do_not_hold_up_the_end(store: JobStore, end: str) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
-    settled = await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)
+    settled = await store.webhooks.settle(started, GONE, delivered=False, retry_in=3600.0)
     assert not settled.superseded, "there is nothing newer yet"
     if end == "complete":
         await store.complete(claim, an_answer())
@@ -440,7 +440,7 @@ async def test_news_that_fail_on_their_way_give_way_to_newer(store: JobStore) ->
     (started,) = await claimed(store)
     await store.complete(claim, an_answer())
     assert await claimed(store) == []
-    assert (await store.outbox.settle(started, GONE, delivered=False, retry_in=3600.0)).superseded
+    assert (await store.webhooks.settle(started, GONE, delivered=False, retry_in=3600.0)).superseded
     assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
 
 
@@ -449,7 +449,7 @@ async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobSt
     await succeed(store, (await claimed(store))[0])
     await store.complete(claim, an_answer())
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, GONE, delivered=False, retry_in=5.0)
+    await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
     assert await states(store) == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
 
 
@@ -472,13 +472,13 @@ async def test_retention_keeps_what_news_still_wait_for(stores: Stores, clock: M
 async def test_records_and_attempts(store: JobStore, clock: ManualClock) -> None:
     (request_id,) = await finish(store)
     (delivery,) = await claimed(store)
-    attempt = an_attempt(500, "answered 500").replace(answer=b"oops")
-    await store.outbox.settle(delivery, attempt, delivered=False, retry_in=5.0)
-    (record,) = await store.outbox.records(DeliveryFilter(request_id=request_id))
+    attempt = an_attempt(500, "answered 500").replace(response_body=b"oops")
+    await store.webhooks.settle(delivery, attempt, delivered=False, retry_in=5.0)
+    (record,) = await store.webhooks.records(DeliveryFilter(request_id=request_id))
     assert (record.id, record.request_id, record.host, record.url) == (delivery.id, request_id, "a.example", A)
     assert (record.state, record.attempts) == (DeliveryState.PENDING, 1)
     assert (record.since, record.due_at) == (clock.now, clock.now + 5000)
-    assert await store.outbox.attempts(delivery.id) == [attempt]
+    assert await store.webhooks.attempts(delivery.id) == [attempt]
 
 
 async def test_records_are_selected_by_time_host_and_death(store: JobStore, clock: ManualClock) -> None:
@@ -489,11 +489,11 @@ async def test_records_are_selected_by_time_host_and_death(store: JobStore, cloc
         (delivery,) = await claimed(store)
         if url == B:
             dead.append(delivery.id)
-        await store.outbox.settle(delivery, an_attempt(), delivered=url == A, retry_in=None)
+        await store.webhooks.settle(delivery, an_attempt(), delivered=url == A, retry_in=None)
         clock.advance(10)
 
     async def found(**which: object) -> list[int]:
-        return [record.id for record in await store.outbox.records(DeliveryFilter(**which))]  # type: ignore[arg-type]
+        return [record.id for record in await store.webhooks.records(DeliveryFilter(**which))]  # type: ignore[arg-type]
 
     everything = await found()
     assert len(everything) == 4
@@ -503,41 +503,41 @@ async def test_records_are_selected_by_time_host_and_death(store: JobStore, cloc
     assert await found(dead_only=True, since=began + 10_001) == dead[1:]
     assert await found(dead_only=True, until=began + 30_000) == dead[:1]
     assert await found(delivery_id=everything[0], dead_only=True) == []
-    page = await store.outbox.records(DeliveryFilter(), after=everything[0], limit=2)
+    page = await store.webhooks.records(DeliveryFilter(), after=everything[0], limit=2)
     assert [record.id for record in page] == everything[1:3]
 
 
 async def test_an_unknown_one_is_named(store: JobStore) -> None:
     with pytest.raises(UnknownRequest, match="delivery 77"):
-        await store.outbox.records(DeliveryFilter(delivery_id=77))
+        await store.webhooks.records(DeliveryFilter(delivery_id=77))
     with pytest.raises(UnknownRequest, match="request"):
-        await store.outbox.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
+        await store.webhooks.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
 
 
 async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: JobStore) -> None:
     await finish(store)
     (first,) = await claimed(store)
-    await store.outbox.settle(first, GONE, delivered=False, retry_in=None)
-    assert await store.outbox.redeliver([first.id]) == 1
+    await store.webhooks.settle(first, GONE, delivered=False, retry_in=None)
+    assert await store.webhooks.redeliver([first.id]) == 1
     (again,) = await claimed(store)
     assert (again.webhook_id, again.attempt, again.tries) == (first.webhook_id, 2, 1)
     await succeed(store, again)
-    assert [attempt.status for attempt in await store.outbox.attempts(first.id)] == [None, 200]
+    assert [attempt.status for attempt in await store.webhooks.attempts(first.id)] == [None, 200]
 
 
 async def test_delivering_again_leaves_alone_what_is_on_its_way(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
-    assert await store.outbox.redeliver([delivery.id, 99]) == 0
+    assert await store.webhooks.redeliver([delivery.id, 99]) == 0
     assert await succeed(store, delivery)
 
 
 async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStore) -> None:
     await make_open(store)
     await finish(store)
-    (record, *_) = await store.outbox.records(DeliveryFilter())
+    (record, *_) = await store.webhooks.records(DeliveryFilter())
     assert await claimed(store) == []
-    assert await store.outbox.redeliver([record.id]) == 1
+    assert await store.webhooks.redeliver([record.id]) == 1
     (probe,) = await claimed(store)
     assert probe.health is HostHealth.OPEN
 
@@ -545,7 +545,7 @@ async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStor
 async def test_what_waits_for_its_next_attempt_can_be_delivered_at_once(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, GONE, delivered=False, retry_in=36000.0)
+    await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=36000.0)
     assert await claimed(store) == []
-    await store.outbox.redeliver([delivery.id])
+    await store.webhooks.redeliver([delivery.id])
     assert len(await claimed(store)) == 1

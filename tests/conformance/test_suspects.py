@@ -150,7 +150,7 @@ async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_g
         clock.advance(0.001)
     assert await claimed(store) == []
     assert (await store.counts()).deliveries == {DeliveryState.DEAD: 1}
-    recorded = await store.outbox.attempts(delivery.id)
+    recorded = await store.webhooks.attempts(delivery.id)
     assert len(recorded) == 5
     assert all(attempt.error and attempt.error.startswith("lost: the process that sent it died") for attempt in recorded)
 

@@ -32,7 +32,7 @@ async def _started(store: JobStore, **changes: Any) -> Claim:
 async def _waits(store: JobStore, **changes: Any) -> Claim:
     claim = await _started(store, **changes)
     assert claim.task is not None
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     return claim
 
 
@@ -108,7 +108,7 @@ async def test_a_handler_that_asks_for_its_callback_uses_its_clients_share(store
     store = await stores.open(max_tasks_per_client=1)
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim is not None
-    await store.waiting.expect(claim, a_task(listed=False))
+    await store.tasks.register_callback(claim, a_task(listed=False))
     with pytest.raises(TooManyQueued):
         await store.submit(a_job())
     await store.submit(a_job(client="192.0.2.8"))
@@ -116,12 +116,12 @@ async def test_a_handler_that_asks_for_its_callback_uses_its_clients_share(store
 
 async def _completed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     assert claim.task is not None
-    await store.waiting.conclude(claim, claim.task, an_answer(), None)
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), None)
 
 
 async def _failed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     assert claim.task is not None
-    await store.waiting.conclude(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "no"), None)
+    await store.tasks.complete_attempt(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "no"), None)
 
 
 async def _cancelled_running(store: JobStore, claim: Claim, clock: ManualClock) -> None:
@@ -142,7 +142,7 @@ async def _cancelled_queued(store: JobStore, claim: Claim, clock: ManualClock) -
 async def _timed_out(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
     clock.advance(31)
-    await store.waiting.time_out()
+    await store.tasks.time_out()
 
 
 async def _expired(store: JobStore, claim: Claim, clock: ManualClock) -> None:
@@ -153,17 +153,17 @@ async def _expired(store: JobStore, claim: Claim, clock: ManualClock) -> None:
 
 async def _called_back(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
 
 
 async def _called_back_early(store: JobStore, claim: Claim, clock: ManualClock) -> None:
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
     await _wait(store, claim)
 
 
 async def _called_back_before_a_retry(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.retry(claim, 3600.0)
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
 
 
 async def _lost(store: JobStore, claim: Claim, clock: ManualClock) -> None:
@@ -173,7 +173,7 @@ async def _lost(store: JobStore, claim: Claim, clock: ManualClock) -> None:
 
 async def _wait(store: JobStore, claim: Claim) -> None:
     assert claim.task is not None
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
 
 
 ENDS: list[Callable[[JobStore, Claim, ManualClock], Awaitable[None]]] = [

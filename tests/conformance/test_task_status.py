@@ -27,14 +27,14 @@ Way = Callable[[JobStore, ManualClock, Claim], Awaitable[None]]
 
 def _answered(status: int) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.waiting.conclude(claim, claim.task, an_answer(status=status), None)
+        await store.tasks.complete_attempt(claim, claim.task, an_answer(status=status), None)
 
     return way
 
 
 def _waits(poll_in: float | None, then: Way | None = None) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.waiting.conclude(claim, claim.task, an_answer(), a_wait(60.0, poll_in=poll_in, poll=_POLL))
+        await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(60.0, poll_in=poll_in, poll=_POLL))
         if then is not None:
             await then(store, clock, claim)
 
@@ -50,7 +50,7 @@ async def _retried(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 
 async def _failed(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-    await store.waiting.conclude(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
+    await store.tasks.complete_attempt(claim, claim.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
 
 
 async def _cancelled(store: JobStore, clock: ManualClock, claim: Claim) -> None:
@@ -59,12 +59,12 @@ async def _cancelled(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 async def _timed_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     clock.advance(200)
-    assert len(await store.waiting.time_out()) == 1
+    assert len(await store.tasks.time_out()) == 1
 
 
 def _resolved(failure: Failure | None) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(failure=failure))
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(failure=failure))
 
     return way
 
@@ -87,7 +87,7 @@ WAYS: dict[str, tuple[Way, bool]] = {
 
 
 async def check(store: JobStore, request_id: str, *, is_polled: bool = False) -> TaskStatus:
-    record = await store.waiting.record(request_id)
+    record = await store.tasks.record(request_id)
     job = record.job
     expected = task_status(
         record.spec,
@@ -100,7 +100,7 @@ async def check(store: JobStore, request_id: str, *, is_polled: bool = False) ->
     )
     assert record.status is expected
     for status in TaskStatus:
-        page = await store.waiting.page(job.client, status, limit=10, offset=0)
+        page = await store.tasks.page(job.client, status, limit=10, offset=0)
         assert page.total == (status is expected)
     return expected
 

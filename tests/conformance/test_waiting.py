@@ -29,7 +29,7 @@ async def running(store: JobStore, **changes: object) -> Claim:
 
 async def waiting(store: JobStore, seconds: float = 30.0, **changes: object) -> Claim:
     claim = await running(store)
-    assert await store.waiting.conclude(claim, claim.task, an_answer(b'{"id": 7}'), a_wait(seconds, **changes))
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(b'{"id": 7}'), a_wait(seconds, **changes))
     return claim
 
 
@@ -56,7 +56,7 @@ async def test_a_plain_submission_has_no_task(store: JobStore) -> None:
     (claim,) = await store.claim(1)
     assert claim.task is None
     with pytest.raises(UnknownRequest):
-        await store.waiting.record(claim.request_id)
+        await store.tasks.record(claim.request_id)
 
 
 async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> None:
@@ -69,23 +69,23 @@ async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> N
 
 async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: JobStore) -> None:
     claim = await waiting(store)
-    assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait(99.0))
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"first"'))
-    assert await store.waiting.conclude(claim, claim.task, an_answer(), None)
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(99.0))
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"first"'))
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), None)
     assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
 
 
 async def test_a_stale_claim_does_not_conclude(store: JobStore) -> None:
     claim = await running(store)
     await store.release(claim)
-    assert not await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
-    assert not await store.waiting.expect(claim, a_task())
+    assert not await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    assert not await store.tasks.register_callback(claim, a_task())
 
 
 async def test_without_a_wait_an_attempt_ends_as_others_do(store: JobStore) -> None:
     answered, failed = await running(store), await running(store, webhook="https://other.example/")
-    assert await store.waiting.conclude(answered, answered.task, an_answer(status=422), None)
-    assert await store.waiting.conclude(failed, failed.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
+    assert await store.tasks.complete_attempt(answered, answered.task, an_answer(status=422), None)
+    assert await store.tasks.complete_attempt(failed, failed.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
     assert (await store.result(answered.request_id)).response == an_answer(status=422)
     assert (await job_of(store, failed)).state is JobState.FAILED
     assert len(await claimed(store)) == 2
@@ -95,23 +95,23 @@ async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: JobStore)
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     task = a_task(listed=False)
-    assert await store.waiting.expect(receipt.claim, task)
-    found = await store.waiting.find(TokenKind.CALLBACK, task.callback_hash)
+    assert await store.tasks.register_callback(receipt.claim, task)
+    found = await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)
     assert (found.request_id, found.state, found.task) == (receipt.request_id, JobState.RUNNING, task)
     await store.release(receipt.claim)
     (claim,) = await store.claim(1)
     assert claim.task == task
     with pytest.raises(UnknownRequest):
-        await store.waiting.record(receipt.request_id)
+        await store.tasks.record(receipt.request_id)
 
 
 async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     task = a_task(listed=False)
-    assert await store.waiting.conclude(receipt.claim, task, an_answer(), a_wait())
-    assert await store.waiting.expect(receipt.claim, task) is False
-    assert (await store.waiting.find(TokenKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
+    assert await store.tasks.complete_attempt(receipt.claim, task, an_answer(), a_wait())
+    assert await store.tasks.register_callback(receipt.claim, task) is False
+    assert (await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
 
 
 # --- last words
@@ -120,7 +120,7 @@ async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(
 async def test_the_first_word_ends_it_with_its_webhook(store: JobStore) -> None:
     claim = await waiting(store)
     word = a_word(b'{"status": "OK", "payload": {"images": []}}')
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.ENDED
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.ENDED
     result = await store.result(claim.request_id)
     assert (result.job.state, result.job.status, result.response) == (JobState.COMPLETED, 200, word.response)
     assert [delivery.request_id for delivery in await claimed(store)] == [claim.request_id]
@@ -128,10 +128,10 @@ async def test_the_first_word_ends_it_with_its_webhook(store: JobStore) -> None:
 
 async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.waiting.resolve(claim.key, CompletionSource.POLL, a_word(b'{"status": "ERROR"}', FAILED))
+    await store.tasks.resolve(claim.key, CompletionSource.POLL, a_word(b'{"status": "ERROR"}', FAILED))
     result = await store.result(claim.request_id)
     assert (result.job.state, result.job.failure, result.response) == (JobState.FAILED, FAILED, None)
-    record = await store.waiting.record(claim.request_id)
+    record = await store.tasks.record(claim.request_id)
     assert (record.status, record.resolved_by) == (TaskStatus.FAILED, CompletionSource.POLL)
     assert record.response == an_answer(b'{"status": "ERROR"}')
     assert len(await claimed(store)) == 1
@@ -139,7 +139,7 @@ async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store:
 
 async def test_of_many_words_at_once_one_counts(store: JobStore) -> None:
     claim = await waiting(store)
-    words = [store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b"%d" % number)) for number in range(100)]
+    words = [store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b"%d" % number)) for number in range(100)]
     outcomes = await asyncio.gather(*words)
     assert sorted(outcomes) == [ResolveOutcome.ENDED] + [ResolveOutcome.DUPLICATE] * 99
     response = (await store.result(claim.request_id)).response
@@ -149,26 +149,26 @@ async def test_of_many_words_at_once_one_counts(store: JobStore) -> None:
 
 async def test_a_word_by_another_way_comes_too_late(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.waiting.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"first"'))
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
+    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"first"'))
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
     assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
 
 
 async def test_a_word_after_another_end_comes_too_late(store: JobStore) -> None:
     cancelled, answered = await waiting(store), await running(store)
     await store.cancel(cancelled.request_id)
-    await store.waiting.conclude(answered, answered.task, an_answer(status=400), None)
+    await store.tasks.complete_attempt(answered, answered.task, an_answer(status=400), None)
     for claim in (cancelled, answered):
-        assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
+        assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
 
 
 async def test_a_word_about_what_is_gone(store: JobStore) -> None:
     with pytest.raises(UnknownRequest):
-        await store.waiting.resolve(4711, CompletionSource.CALLBACK, a_word())
+        await store.tasks.resolve(4711, CompletionSource.CALLBACK, a_word())
     with pytest.raises(UnknownRequest):
-        await store.waiting.find(TokenKind.CALLBACK, b"\0" * 32)
+        await store.tasks.find(TokenKind.CALLBACK, b"\0" * 32)
     with pytest.raises(UnknownRequest):
-        await store.waiting.find(TokenKind.SIGNAL, b"\0" * 32)
+        await store.tasks.find(TokenKind.SIGNAL, b"\0" * 32)
 
 
 @pytest.mark.parametrize("how", ["wait", "answer", "fail", "retry", "release", "lose", "cancel"])
@@ -177,16 +177,16 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
 ) -> None:
     claim = await running(store, retry=RetryPolicy(1))
     word = a_word(b'"early"')
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.DEFERRED
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"again"')) is ResolveOutcome.DUPLICATE
-    assert await store.waiting.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"other"')) is ResolveOutcome.TOO_LATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.DEFERRED
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"again"')) is ResolveOutcome.DUPLICATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"other"')) is ResolveOutcome.TOO_LATE
     assert (await job_of(store, claim)).state is JobState.RUNNING
     if how == "wait":
-        assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     elif how == "answer":
-        assert await store.waiting.conclude(claim, claim.task, an_answer(status=500), None)
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(status=500), None)
     elif how == "fail":
-        assert await store.waiting.conclude(claim, claim.task, FAILED, None)
+        assert await store.tasks.complete_attempt(claim, claim.task, FAILED, None)
     elif how == "retry":
         assert await store.retry(claim, 5.0)
     elif how == "release":
@@ -196,17 +196,17 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
         assert [rescue.state for rescue in await store.rescue()] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
-        assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     assert (await store.result(claim.request_id)).response == word.response
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.DUPLICATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.DUPLICATE
     assert len(await claimed(store)) == 1
 
 
 async def test_an_early_failure_fails_it(store: JobStore) -> None:
     claim = await running(store)
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"no"', FAILED))
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
-    record = await store.waiting.record(claim.request_id)
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"no"', FAILED))
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    record = await store.tasks.record(claim.request_id)
     assert (record.job.failure, record.response) == (FAILED, an_answer(b'"no"'))
 
 
@@ -215,7 +215,7 @@ async def test_a_word_ends_what_waits_for_another_attempt(store: JobStore, delay
     """The call's answer was lost, but it had reached the provider: he is not called a second time."""
     claim = await running(store)
     await (store.release(claim) if delay is None else store.retry(claim, delay))
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
     assert await store.claim(5) == []
     assert await store.next_due(Topic.WORK) is None
     assert (await store.counts()).jobs == {JobState.COMPLETED: 1}
@@ -226,10 +226,10 @@ async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: JobStore, 
     claim = await running(store)
     await store.append(claim, 0, b"part")
     if is_early:
-        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
-    await store.waiting.conclude(claim, claim.task, an_answer(b"end", parts=1), a_wait())
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(b"end", chunks=1), a_wait())
     if not is_early:
-        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
     assert (await store.result(claim.request_id)).response == an_answer(b'"done"')
     with pytest.raises(UnknownRequest):
         await store.response_chunk(claim.key, 0)
@@ -237,12 +237,12 @@ async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: JobStore, 
 
 async def test_words_that_are_not_the_last_are_shown_until_the_end(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.waiting.note(claim.key, "starting")
-    await store.waiting.note(claim.key, "processing")
-    assert (await store.waiting.record(claim.request_id)).event == "processing"
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
-    await store.waiting.note(claim.key, "late")
-    assert (await store.waiting.record(claim.request_id)).event == "processing"
+    await store.tasks.record_event(claim.key, "starting")
+    await store.tasks.record_event(claim.key, "processing")
+    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.record_event(claim.key, "late")
+    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
 
 
 # --- the end of patience
@@ -251,15 +251,15 @@ async def test_words_that_are_not_the_last_are_shown_until_the_end(store: JobSto
 async def test_who_waits_too_long_has_timed_out(store: JobStore, clock: ManualClock) -> None:
     claim, patient = await waiting(store, 30.0), await waiting(store, 31.0)
     clock.advance(29.9)
-    assert await store.waiting.time_out() == []
+    assert await store.tasks.time_out() == []
     clock.advance(0.1)
-    assert [rescue.request_id for rescue in await store.waiting.time_out()] == [claim.request_id]
-    assert await store.waiting.time_out() == []
+    assert [rescue.request_id for rescue in await store.tasks.time_out()] == [claim.request_id]
+    assert await store.tasks.time_out() == []
     job = await job_of(store, claim)
     assert job.failure
     assert (job.state, job.failure.error_type) == (JobState.FAILED, ErrorType.WAIT_TIMEOUT)
-    assert (await store.waiting.record(claim.request_id)).status is TaskStatus.TIMEOUT
-    assert await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
+    assert (await store.tasks.record(claim.request_id)).status is TaskStatus.TIMEOUT
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
     assert (await job_of(store, patient)).state is JobState.AWAITING
     assert len(await claimed(store)) == 1
 
@@ -267,9 +267,9 @@ async def test_who_waits_too_long_has_timed_out(store: JobStore, clock: ManualCl
 async def test_its_time_begins_when_it_begins_to_wait(store: JobStore, clock: ManualClock) -> None:
     claim = await running(store)
     clock.advance(59)
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait(30.0))
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(30.0))
     clock.advance(29)
-    assert await store.waiting.time_out() == []
+    assert await store.tasks.time_out() == []
 
 
 async def test_cancelling_ends_what_waits_at_once(store: JobStore, clock: ManualClock) -> None:
@@ -278,14 +278,14 @@ async def test_cancelling_ends_what_waits_at_once(store: JobStore, clock: Manual
     assert (await job_of(store, claim)).state is JobState.CANCELLED
     assert len(await claimed(store)) == 1
     clock.advance(60)
-    assert await store.waiting.time_out() == []
+    assert await store.tasks.time_out() == []
     assert await claimed_polls(store, 5) == []
 
 
 async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: JobStore) -> None:
     claim = await running(store)
     await store.cancel(claim.request_id)
-    assert await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     assert (await job_of(store, claim)).state is JobState.CANCELLED
 
 
@@ -301,22 +301,22 @@ async def test_what_waits_outlives_its_process(stores: Stores) -> None:
     claim = await waiting(here)
     await here.close()
     there = await stores.open()
-    found = await there.waiting.find(TokenKind.CALLBACK, claim.task.callback_hash)
+    found = await there.tasks.find(TokenKind.CALLBACK, claim.task.callback_hash)
     assert (found.key, found.state) == (claim.key, JobState.AWAITING)
-    assert await there.waiting.resolve(found.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
+    assert await there.tasks.resolve(found.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
 
 
 async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     claim = await running(store, webhook=None)
-    await store.waiting.conclude(claim, claim.task, an_answer(), a_wait())
-    await store.waiting.resolve(claim.key, CompletionSource.SIGNAL, a_word())
-    found = await store.waiting.find(TokenKind.SIGNAL, claim.task.signal_hash)
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word())
+    found = await store.tasks.find(TokenKind.SIGNAL, claim.task.signal_hash)
     assert (found.state, found.resolved_by) == (JobState.COMPLETED, CompletionSource.SIGNAL)
     clock.advance(101)
     assert await store.prune(10) == 1
     with pytest.raises(UnknownRequest):
-        await store.waiting.find(TokenKind.SIGNAL, claim.task.signal_hash)
+        await store.tasks.find(TokenKind.SIGNAL, claim.task.signal_hash)
 
 
 # --- polls
@@ -335,10 +335,10 @@ async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: JobStor
     assert (poll.deadline, poll.host) == (waits_until, "https://provider.test:443")
     assert await claimed_polls(store, 5) == []
     assert poll.failures == 0
-    assert await store.waiting.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", troubles=4)
-    assert not await store.waiting.settle_poll(poll, next_in=3.0)
+    assert await store.tasks.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", failures=4)
+    assert not await store.tasks.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
-    assert (await store.waiting.record(claim.request_id)).event == "IN_PROGRESS"
+    assert (await store.tasks.record(claim.request_id)).last_event == "IN_PROGRESS"
     clock.advance(3)
     (poll,) = await claimed_polls(store, 5)
     assert (poll.number, poll.failures) == (2, 4)
@@ -360,11 +360,11 @@ async def test_a_host_that_has_all_it_may_have_makes_no_other_wait(store: JobSto
     clock.advance(6)
     other = (await waiting(store, 600.0, poll_in=1.0, poll=polls_of("other.test"))).key
     clock.advance(2)
-    claimed = await store.waiting.claim_polls(PollCapacity(4, unproven=4, per_host=2))
+    claimed = await store.tasks.claim_polls(PollCapacity(4, unproven=4, per_host=2))
     assert [poll.key for poll in claimed.polls] == [*slow[:2], other]
     assert claimed.next_in is None, "those that were given out are not due again before they are settled, or lost"
     busy = {"https://slow.test:443": 1}
-    claimed = await store.waiting.claim_polls(PollCapacity(3, unproven=3, per_host=2, busy=busy))
+    claimed = await store.tasks.claim_polls(PollCapacity(3, unproven=3, per_host=2, busy=busy))
     assert [poll.key for poll in claimed.polls] == slow[2:3]
 
 
@@ -374,11 +374,11 @@ async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_ar
     later = await waiting(store, 600.0, poll_in=17.0, poll=polls_of("prompt.test"))
     clock.advance(7)
     places = PollCapacity(4, unproven=1, per_host=4, prompt=frozenset({"https://prompt.test:443"}))
-    claimed = await store.waiting.claim_polls(places)
+    claimed = await store.tasks.claim_polls(places)
     assert [poll.key for poll in claimed.polls] == [strange[0], prompt]
     assert claimed.next_in == 10.0
     clock.advance(10)
-    claimed = await store.waiting.claim_polls(places.replace(strangers=0))
+    claimed = await store.tasks.claim_polls(places.replace(unproven=0))
     assert [poll.key for poll in claimed.polls] == [later.key]
 
 
@@ -392,7 +392,7 @@ async def test_a_lost_poll_is_made_again(store: JobStore, clock: ManualClock) ->
     await store.rescue()
     (poll,) = await claimed_polls(store, 5)
     assert poll.number == 2
-    assert not await store.waiting.settle_poll(lost, next_in=3.0)
+    assert not await store.tasks.settle_poll(lost, next_in=3.0)
 
 
 async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: JobStore, clock: ManualClock) -> None:
@@ -405,30 +405,30 @@ async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: JobStore, c
         clock.set(3600)
         assert await store.rescue(running=[poll.token]) == []
         assert await claimed_polls(store, 5) == []
-    assert await store.waiting.settle_poll(poll, next_in=3.0)
+    assert await store.tasks.settle_poll(poll, next_in=3.0)
 
 
 async def test_a_poll_of_what_has_ended_is_not_recorded(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, poll_in=5.0, poll=POLLS)
     clock.advance(5)
     (poll,) = await claimed_polls(store, 5)
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
-    assert not await store.waiting.settle_poll(poll, next_in=3.0)
-    assert await store.waiting.resolve(claim.key, CompletionSource.POLL, a_word()) is ResolveOutcome.TOO_LATE
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    assert not await store.tasks.settle_poll(poll, next_in=3.0)
+    assert await store.tasks.resolve(claim.key, CompletionSource.POLL, a_word()) is ResolveOutcome.TOO_LATE
     assert await store.next_due(Topic.POLL) is None
 
 
 async def test_a_last_poll_has_a_minute_more(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, 30.0, poll_in=30.0, poll=POLLS)
     clock.advance(31)
-    assert await store.waiting.time_out() == []
+    assert await store.tasks.time_out() == []
     (poll,) = await claimed_polls(store, 5)
-    assert await store.waiting.time_out() == []
-    await store.waiting.settle_poll(poll, next_in=None)
-    assert [rescue.request_id for rescue in await store.waiting.time_out()] == [claim.request_id]
+    assert await store.tasks.time_out() == []
+    await store.tasks.settle_poll(poll, next_in=None)
+    assert [rescue.request_id for rescue in await store.tasks.time_out()] == [claim.request_id]
     given_up = await waiting(store, 30.0, poll_in=30.0, poll=POLLS)
     clock.advance(90)
-    assert [rescue.request_id for rescue in await store.waiting.time_out()] == [given_up.request_id]
+    assert [rescue.request_id for rescue in await store.tasks.time_out()] == [given_up.request_id]
 
 
 # --- tasks that are put off
@@ -438,7 +438,7 @@ async def test_a_task_with_a_time_of_its_own(store: JobStore, clock: ManualClock
     receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 10_000), start=True)
     assert receipt.claim is None
     assert (await store.job(receipt.request_id)).state is JobState.DELAYED
-    assert (await store.waiting.record(receipt.request_id)).status is TaskStatus.DELAYED
+    assert (await store.tasks.record(receipt.request_id)).status is TaskStatus.DELAYED
     assert await store.next_due(Topic.WORK) == 10.0
     clock.advance(10)
     (claim,) = await store.claim(5)
@@ -455,7 +455,7 @@ async def test_a_time_that_has_passed_is_now(store: JobStore, clock: ManualClock
 
 async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualClock) -> None:
     async def status(claim: Claim) -> TaskStatus:
-        return (await store.waiting.record(claim.request_id)).status
+        return (await store.tasks.record(claim.request_id)).status
 
     plain = await running(store, task=a_task(callback=False))
     assert await status(plain) is TaskStatus.PROCESSING
@@ -463,19 +463,19 @@ async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualC
     assert await status(plain) is TaskStatus.PENDING
     clock.advance(5)
     (plain,) = await store.claim(1)
-    await store.waiting.conclude(plain, plain.task, an_answer(status=404), None)
+    await store.tasks.complete_attempt(plain, plain.task, an_answer(status=404), None)
     assert await status(plain) is TaskStatus.COMPLETED
     broken = await running(store, task=a_task(callback=False))
-    await store.waiting.conclude(broken, broken.task, an_answer(status=502), None)
+    await store.tasks.complete_attempt(broken, broken.task, an_answer(status=502), None)
     assert await status(broken) is TaskStatus.FAILED
     refused = await running(store)
-    await store.waiting.conclude(refused, refused.task, an_answer(status=422), None)
+    await store.tasks.complete_attempt(refused, refused.task, an_answer(status=422), None)
     assert await status(refused) is TaskStatus.FAILED
     polled = await running(store, task=a_task(callback=False, poll=POLLS))
-    await store.waiting.conclude(polled, polled.task, an_answer(), a_wait(poll_in=5.0))
+    await store.tasks.complete_attempt(polled, polled.task, an_answer(), a_wait(poll_in=5.0))
     assert await status(polled) is TaskStatus.POLLING
     both = await running(store, task=a_task(poll=POLLS))
-    await store.waiting.conclude(both, both.task, an_answer(), a_wait(poll_in=5.0))
+    await store.tasks.complete_attempt(both, both.task, an_answer(), a_wait(poll_in=5.0))
     assert await status(both) is TaskStatus.WAITING
     await store.cancel(both.request_id)
     assert await status(both) is TaskStatus.CANCELLED
@@ -483,10 +483,10 @@ async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualC
 
 async def test_a_record_shows_the_answer_at_the_end_only(store: JobStore) -> None:
     claim = await waiting(store)
-    record = await store.waiting.record(claim.request_id)
+    record = await store.tasks.record(claim.request_id)
     assert (record.response, record.webhook, record.spec) == (None, "https://example.com/", claim.task.spec)
-    await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word())
-    assert (await store.waiting.record(claim.request_id)).response == a_word().response
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    assert (await store.tasks.record(claim.request_id)).response == a_word().response
 
 
 async def test_a_page_shows_ones_own_tasks_newest_first(store: JobStore, clock: ManualClock) -> None:
@@ -494,12 +494,12 @@ async def test_a_page_shows_ones_own_tasks_newest_first(store: JobStore, clock: 
     await running(store, client="id:other")
     await store.submit(a_job(client="id:me"))
     await store.submit(a_job(client="id:me", task=a_task(listed=False)))
-    page = await store.waiting.page("id:me", None, limit=2, offset=0)
+    page = await store.tasks.page("id:me", None, limit=2, offset=0)
     assert [record.job.request_id for record in page.tasks] == [mine[2].request_id, mine[1].request_id]
     assert page.total == 3
-    page = await store.waiting.page("id:me", None, limit=2, offset=2)
+    page = await store.tasks.page("id:me", None, limit=2, offset=2)
     assert [record.job.request_id for record in page.tasks] == [mine[0].request_id]
-    await store.waiting.conclude(mine[1], mine[1].task, an_answer(), a_wait())
-    page = await store.waiting.page("id:me", TaskStatus.WAITING, limit=2, offset=0)
+    await store.tasks.complete_attempt(mine[1], mine[1].task, an_answer(), a_wait())
+    page = await store.tasks.page("id:me", TaskStatus.WAITING, limit=2, offset=0)
     assert ([record.job.request_id for record in page.tasks], page.total) == ([mine[1].request_id], 1)
-    assert (await store.waiting.page("id:nobody", None, limit=2, offset=0)).total == 0
+    assert (await store.tasks.page("id:nobody", None, limit=2, offset=0)).total == 0

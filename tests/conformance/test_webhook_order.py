@@ -64,7 +64,7 @@ class Model:
         state = self._random.choice((DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.PENDING, DeliveryState.PENDING))
         retry_in = self._random.choice((0.3, 5.0)) if state is DeliveryState.PENDING else None
         is_delivered = state is DeliveryState.DELIVERED
-        settled = await self._store.outbox.settle(self._sending, an_attempt(), delivered=is_delivered, retry_in=retry_in)
+        settled = await self._store.webhooks.settle(self._sending, an_attempt(), delivered=is_delivered, retry_in=retry_in)
         (number,) = (n for n, one in enumerate(self.expected) if one.state is DeliveryState.SENDING)
         self.expected = end_attempt(self.expected, number, state, self._clock.now + round((retry_in or 0.0) * 1000))
         assert settled.superseded == (self.expected[number].state is DeliveryState.SUPERSEDED)
@@ -83,7 +83,7 @@ class Model:
         self.expected = (*self.expected[:number], one, *self.expected[number + 1 :])
 
     async def check(self) -> None:
-        records = await self._store.outbox.records(DeliveryFilter(request_id=self._claim.request_id))
+        records = await self._store.webhooks.records(DeliveryFilter(request_id=self._claim.request_id))
         assert [record.state for record in records] == [one.state for one in self.expected]
         turn = next_at([one.due_at for one in self.expected if one.state is DeliveryState.PENDING], None)
         due = await self._store.next_due(Topic.DELIVERY)

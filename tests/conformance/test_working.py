@@ -54,7 +54,7 @@ async def test_the_result_comes_back_byte_for_byte(store: JobStore) -> None:
     assert result.response
     assert len(result.response.body) <= CHUNK_SIZE  # it is never read as a whole
     pieces = [piece async for piece in iter_chunks(store.response_chunk, result.job.key, result.response)]
-    assert result.response.replace(body=b"".join(pieces), parts=0) == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
+    assert result.response.replace(body=b"".join(pieces), chunks=0) == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
     assert (result.job.state, result.job.status) == (JobState.COMPLETED, 201)
 
 
@@ -63,7 +63,7 @@ async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
     assert receipt.claim
     for number, data in enumerate((b"one", b"two")):
         assert await store.append(receipt.claim, number, data)
-    assert await store.complete(receipt.claim, an_answer(b"three", parts=2))
+    assert await store.complete(receipt.claim, an_answer(b"three", chunks=2))
     result = await store.result(receipt.request_id)
     assert result.response
     parts = [await store.response_chunk(result.job.key, number) for number in range(result.response.chunks)]
@@ -301,8 +301,8 @@ async def test_a_failed_delivery_is_due_again_after_its_wait(store: JobStore, cl
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
     (delivery,) = await claimed(store, 1)
-    assert await store.outbox.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
-    assert not await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    assert await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
+    assert not await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     assert await store.next_due(Topic.DELIVERY) == 300.0
     clock.advance(299)
     assert await claimed(store, 1) == []
@@ -329,7 +329,7 @@ async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Sto
     assert old.claim
     assert pending.claim
     await store.append(old.claim, 0, b"part")
-    await store.complete(old.claim, an_answer(parts=1))
+    await store.complete(old.claim, an_answer(chunks=1))
     await store.complete(pending.claim, an_answer())
     waiting = await store.submit(a_job())
     clock.advance(99)
@@ -366,7 +366,7 @@ async def test_an_answer_that_is_not_to_be_stored(
         assert receipt.claim
         if parts:
             await store.append(receipt.claim, 0, b"part")
-        await store.complete(receipt.claim, an_answer(b"x" * size, parts=parts))
+        await store.complete(receipt.claim, an_answer(b"x" * size, chunks=parts))
     clock.advance(seconds - 1)
     assert await store.prune(10) == 0
     assert (await store.result(unstored.request_id)).response is not None
@@ -391,7 +391,7 @@ async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(sto
     (delivery,) = await claimed(store, 1)
     assert await store.prune(10) == 0
     assert (await store.result(receipt.request_id)).response is not None
-    await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
     assert await store.prune(10) == 1
     assert (await store.result(receipt.request_id)).response is None
 
@@ -457,15 +457,15 @@ async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualCloc
         claim = (await store.submit(a_job(task=a_task()), start=True)).claim
         assert claim
         assert claim.task
-        await store.waiting.conclude(claim, claim.task, an_answer(status=202), a_wait())
+        await store.tasks.complete_attempt(claim, claim.task, an_answer(status=202), a_wait())
         assert (await store.counts()).jobs[JobState.AWAITING] == 1
-        await store.waiting.resolve(claim.key, CompletionSource.CALLBACK, word)
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word)
     claim = (await store.submit(a_job(task=a_task()), start=True)).claim
     assert claim
     assert claim.task
-    await store.waiting.conclude(claim, claim.task, an_answer(status=202), a_wait(1.0))
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(status=202), a_wait(1.0))
     clock.advance(2)
-    await store.waiting.time_out()
+    await store.tasks.time_out()
     counts = await store.counts()
     assert counts.outcomes == {Outcome.CANCELLED: 1, Outcome.FAILED: 3, Outcome.SUCCESS: 1}
     assert counts.jobs == {JobState.CANCELLED: 1, JobState.FAILED: 3, JobState.COMPLETED: 1}
@@ -486,7 +486,7 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
         elif topic is Topic.CANCEL:
             await here.cancel(receipt.request_id)
         elif topic is Topic.POLL:
-            await here.waiting.conclude(receipt.claim, a_task(), an_answer(), a_wait(poll_in=5.0))
+            await here.tasks.complete_attempt(receipt.claim, a_task(), an_answer(), a_wait(poll_in=5.0))
         else:
             await here.complete(receipt.claim, an_answer())
         for event in told.values():

@@ -147,9 +147,9 @@ async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_righ
     first, second = await claimed(store)
     clock.set(10 * YEAR)
     await store.retry(repeated, 5.0)
-    await store.outbox.settle(first, an_attempt(500), delivered=False, retry_in=5.0)
-    await store.outbox.settle(second, an_attempt(500), delivered=False, retry_in=5.0, outcome=AttemptOutcome.FAILED)
-    await store.waiting.conclude(waits, waits.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    await store.webhooks.settle(first, an_attempt(500), delivered=False, retry_in=5.0)
+    await store.webhooks.settle(second, an_attempt(500), delivered=False, retry_in=5.0, outcome=AttemptOutcome.FAILED)
+    await store.tasks.complete_attempt(waits, waits.task, an_answer(), a_wait(600.0, poll_in=5.0))
     clock.set(-10 * YEAR)
     assert await store.claim(1) == await claimed(store) == await claimed_polls(store) == []
     await store.prune(10)
@@ -160,8 +160,8 @@ async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_righ
     assert poll.deadline == clock() - 6000 + 600_000
     await store.prune(10)
     clock.advance(700)
-    await store.waiting.settle_poll(poll, next_in=None)
-    assert [rescue.state for rescue in await store.waiting.time_out()] == [JobState.FAILED]
+    await store.tasks.settle_poll(poll, next_in=None)
+    assert [rescue.state for rescue in await store.tasks.time_out()] == [JobState.FAILED]
 
 
 async def test_what_its_submitter_put_off_for_years_is_left_alone(store: JobStore, clock: ManualClock) -> None:
@@ -187,8 +187,8 @@ async def test_submitters_whose_webhooks_were_sent_by_a_clock_that_was_ahead_are
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
     (delivery,) = await claimed(store)
-    await store.outbox.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
-    assert await store.outbox.receivers(tuple(HostHealth))
+    await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
+    assert await store.webhooks.receivers(tuple(HostHealth))
     clock.set(-10 * YEAR)
     await days_pass(store, clock, 9)
     assert isinstance(store, SQLiteStore)

@@ -294,7 +294,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
         urls.append(current_job.callback_url or "")
         await answer(send, b"", 503, [(b"retry-after", b"3600")])
 
-    monkeypatch.setattr(CommonTaskStore, "expect", busy)
+    monkeypatch.setattr(CommonTaskStore, "register_callback", busy)
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
         await eventually(lambda: _state(database) == "delayed")

@@ -50,7 +50,7 @@ _numbers = count()
 def a_task(listed: bool = True, **spec: Any) -> Task:
     """Each with ids of its own."""
     seed = b"%d" % next(_numbers)
-    given = {"base": "https://service.test/fal/queue", "wait": 30.0, "callback": True, "target": "/work", "method": "POST"}
+    given = {"base_url": "https://service.test/fal/queue", "wait_timeout": 30.0, "callback": True, "target": "/work", "method": "POST"}
     return Task(
         spec=TaskSpec(**{**given, **spec}),
         salt=hashlib.sha256(b"salt" + seed).digest()[:16],
@@ -74,9 +74,9 @@ def an_attempt(status: int | None = 200, error: str | None = None) -> DeliveryAt
 
 async def claimed(store: JobStore, limit: int = 100) -> list[Delivery]:
     """Deliveries that are given out where there is room for so many, whoever they are for."""
-    return (await store.outbox.claim(Capacity(limit, limit))).deliveries
+    return (await store.webhooks.claim(Capacity(limit, limit))).deliveries
 
 
 async def claimed_polls(store: JobStore, limit: int = 100) -> list[Poll]:
     """Polls that are given out where there is room for so many, whoever is asked."""
-    return (await store.waiting.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls
+    return (await store.tasks.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from .models import StoredResponse
 
 ReadChunk = Callable[[int, int], Awaitable[bytes]]
-"""Reads chunk number (from 0) of the response to the job with this key, as `Store.output` does."""
+"""Reads chunk number (from 0) of the response to the job with this key, as `JobStore.response_chunk` does."""
 
 
 async def iter_chunks(read: ReadChunk, key: int, response: StoredResponse) -> AsyncIterator[bytes]:

@@ -85,7 +85,7 @@ class RequestFormat:
         chunks = partial(read_chunks, self._read_chunk, result.job.key, response)
         body = b"".join([chunk async for chunk in chunks()])
         before, payload, after = await run_in_thread(
-            fal.split_body, result.replace(response=response.replace(body=body, parts=0))
+            fal.split_body, result.replace(response=response.replace(body=body, chunks=0))
         )
         if payload is not body:  # not JSON, so it is not included, or included without its byte order mark
             return b"".join((before, payload, after))

@@ -71,7 +71,7 @@ class HealthRecord(Struct, frozen=True):
 def next_health(health: HealthRecord, outcome: AttemptOutcome | None, now: int, *, probe: bool) -> HealthRecord:
     """The health after an attempt. A probe without an outcome allows the next probe at once."""
     if outcome is None:
-        return health.replace(held_until=now) if probe and health.health is HostHealth.OPEN else health
+        return health.replace(open_until=now) if probe and health.health is HostHealth.OPEN else health
     standing = HEALTH_TRANSITIONS[health.health, outcome]
     if outcome not in _FAILURES:
         return HealthRecord(standing)

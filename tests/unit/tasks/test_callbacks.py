@@ -30,7 +30,7 @@ class Tasks:
         self.lookups += 1
         if not self.known.is_set():
             raise UnknownRequest("there is no such id")
-        return SimpleNamespace(task=SimpleNamespace(callback=wanted, signal=None))
+        return SimpleNamespace(task=SimpleNamespace(callback_hash=wanted, signal_hash=None))
 
 
 def handler(tasks: Tasks) -> CallbackHandler:
@@ -63,7 +63,7 @@ async def test_text_that_cannot_be_an_id_is_not_looked_up() -> None:
 async def test_the_body_is_not_read_after_the_end(method: str) -> None:
     class Ended:
         async def find(self, secret: TokenKind, wanted: bytes) -> Any:
-            task = SimpleNamespace(callback=wanted, signal=wanted, spec=SimpleNamespace(target="/work", poll=None))
+            task = SimpleNamespace(callback_hash=wanted, signal_hash=wanted, spec=SimpleNamespace(target="/work", poll=None))
             return SimpleNamespace(
                 task=task, state=JobState.COMPLETED, resolved_by=CompletionSource(method), key=1, request_id="id"
             )

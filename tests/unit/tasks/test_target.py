@@ -42,7 +42,7 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
     resolver = TargetResolver(None, outbound, None, settings)  # type: ignore[arg-type]
-    task = a_task(callback=False, outside=True, target="https://service.example/start?a=b c")
+    task = a_task(callback=False, is_external=True, target="https://service.example/start?a=b c")
     sent = b""
 
     async def send(message: Any) -> None:

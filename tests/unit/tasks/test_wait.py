@@ -20,7 +20,7 @@ LOCATION = ((b"location", b"/jobs/1"),)
 
 
 def after(status: int = 200, headers: tuple = (), asked: bool = False, **spec: object) -> Wait | None:
-    given = {"callback": False, "outside": True, "wait": 100.0, **spec}
+    given = {"callback": False, "is_external": True, "wait_timeout": 100.0, **spec}
     return decide_wait(StoredResponse(status, headers, b""), a_task(**given).spec, REQUEST, NOW, callback_requested=asked)
 
 
@@ -60,8 +60,8 @@ def test_with_a_callback_the_first_poll_is_at_half_of_the_time():
 
 def test_the_location_of_a_202_is_polled():
     assert after(202, LOCATION) == Wait(600.0, 5.0, LOCATION_POLLING, CREDENTIALS)
-    assert after(202, LOCATION, wait=3600.0) == Wait(3600.0, 5.0, LOCATION_POLLING, CREDENTIALS)
+    assert after(202, LOCATION, wait_timeout=3600.0) == Wait(3600.0, 5.0, LOCATION_POLLING, CREDENTIALS)
     assert after(202, (*LOCATION, (b"retry-after", b"7"))) == Wait(600.0, 7.0, LOCATION_POLLING, CREDENTIALS)
     assert after(202, LOCATION, callback=True) == Wait(100.0, 50.0, LOCATION_POLLING, CREDENTIALS)
     assert after(202, LOCATION, poll=POLLS) == Wait(100.0, 5.0, None, CREDENTIALS)  # the task's own polling
-    assert after(202, LOCATION, outside=False) is None  # from the wrapped application it is an ordinary response
+    assert after(202, LOCATION, is_external=False) is None  # from the wrapped application it is an ordinary response

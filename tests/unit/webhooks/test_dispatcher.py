@@ -145,7 +145,7 @@ async def test_a_result_is_sent_signed_and_recorded(bench):
         request_id = await bench.finish()
         event = await bench.ear.next()
     assert isinstance(event, Delivered)
-    (attempt,) = await bench.store.outbox.attempts(event.delivery_id)
+    (attempt,) = await bench.store.webhooks.attempts(event.delivery_id)
     assert (event.status, event.request_id, event.host, event.attempt) == (200, request_id, "receiver.example", 1)
     assert (attempt.status, attempt.error, attempt.answer) == (200, None, b"thanks")
     assert attempt.at == bench.clock.now
@@ -233,7 +233,7 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
         await bench.finish()
         first = await bench.ear.next()
         assert isinstance(first, DeliveryFailed)
-        (attempt,) = await bench.store.outbox.attempts(first.delivery_id)
+        (attempt,) = await bench.store.webhooks.attempts(first.delivery_id)
         assert (first.status, first.error, attempt.answer) == (500, "response status 500", b"oops")
         assert 4 <= first.retry_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
@@ -380,10 +380,10 @@ async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot
         claimed = None
 
         def __getattr__(self, name):
-            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+            return getattr(bench.store.webhooks, name, None) or getattr(bench.store, name)
 
         async def claim(self, room):
-            claimed = await bench.store.outbox.claim(room)
+            claimed = await bench.store.webhooks.claim(room)
             if self.claimed is None:
                 loop.call_soon(cancel_tasks, "webhook ")  # before the first step of those that are made of this claim
             self.claimed = claimed
@@ -526,7 +526,7 @@ async def test_local_errors_do_not_change_the_health_of_a_host(bench, answer):
             await bench.finish()
             while not isinstance(await bench.ear.next(), DeliveryFailed):
                 pass
-    (found,) = await bench.store.outbox.receivers([HostHealth.NEW])
+    (found,) = await bench.store.webhooks.receivers([HostHealth.NEW])
     assert found.failures == 0
 
 
@@ -542,8 +542,8 @@ async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, la
             bench.pass_time(30)
         event = await bench.ear.next()
     assert (type(event), event.attempt) == (Delivered, 1)
-    (found,) = await bench.store.outbox.receivers(list(HostHealth))
-    assert (found.standing, found.failures) == (HostHealth.HEALTHY, 0)
+    (found,) = await bench.store.webhooks.receivers(list(HostHealth))
+    assert (found.health, found.failures) == (HostHealth.HEALTHY, 0)
 
 
 async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
@@ -602,10 +602,10 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
         outbox = property(lambda self: self)
 
         def __getattr__(self, name):
-            return getattr(bench.store.outbox, name, None) or getattr(bench.store, name)
+            return getattr(bench.store.webhooks, name, None) or getattr(bench.store, name)
 
         async def claim(self, room):
-            claimed = await bench.store.outbox.claim(room)
+            claimed = await bench.store.webhooks.claim(room)
             if room.busy.get("receiver.example 192.0.2.7") == many:
                 asked.set()
                 await gate.wait()
@@ -698,7 +698,7 @@ async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order
 
 
 async def records(bench):
-    return await bench.store.outbox.records(DeliveryFilter(), limit=1000)
+    return await bench.store.webhooks.records(DeliveryFilter(), limit=1000)
 
 
 async def idle(bench, engine):

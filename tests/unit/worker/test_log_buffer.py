@@ -65,7 +65,7 @@ class Desk:
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_buffer, "GATHER", 0.0)
+    monkeypatch.setattr(log_buffer, "FLUSH_INTERVAL", 0.0)
     monkeypatch.setattr(log_buffer, "_PAUSE", 0.0)
 
 
@@ -152,7 +152,7 @@ async def test_too_many_bytes_are_dropped_and_counted() -> None:
 
 
 async def test_too_many_lines_are_dropped_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_buffer, "LINES", 3)
+    monkeypatch.setattr(log_buffer, "MAX_LINES", 3)
     desk = Desk()
     desk.write("one", "two", "three", "four")
     await eventually(lambda: desk.store.calls)

@@ -21,7 +21,7 @@ async def waiting(store: JobStore, host: str) -> int:
     receipt = await store.submit(a_job(task=a_task(poll=poll)), start=True)
     assert receipt.claim is not None
     assert receipt.claim.task is not None
-    await store.waiting.conclude(receipt.claim, receipt.claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    await store.tasks.complete_attempt(receipt.claim, receipt.claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
     return receipt.claim.key
 
 

@@ -51,7 +51,7 @@ async def stream(store: SQLiteStore, parts: int, **job: Any) -> Claim:
     claim = await begin(store, **job)
     for number in range(parts):
         await store.append(claim, number, b"x" * CHUNK_SIZE)
-    await store.complete(claim, an_answer(parts=parts))
+    await store.complete(claim, an_answer(chunks=parts))
     return claim
 
 
@@ -148,7 +148,7 @@ async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept
     assert await store.webhooks.redeliver([delivery]) == 1
     pruned = await store._writer.submit(retention.prune, found)
     assert pruned.count == (0 if parts else 1)
-    assert (await store.result(claim.request_id)).response == an_answer(parts=parts)
+    assert (await store.result(claim.request_id)).response == an_answer(chunks=parts)
     assert [again.request_id for again in await claimed(store)] == [claim.request_id]
 
 

@@ -432,7 +432,7 @@ async def test_a_callback_during_a_poll_takes_precedence(bench):
     async with bench.polling(wire):
         bench.pass_time(300)
         await wire.arrived.acquire()
-        await bench.store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
+        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
         wire.gate.set()
     assert await bench.result(claim) == b'"called"'
     assert bench.ear.heard.empty()
@@ -512,10 +512,10 @@ async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(benc
         """A task store whose first polls are cancelled before their first step."""
 
         def __getattr__(self, name):
-            return getattr(bench.store.waiting, name)
+            return getattr(bench.store.tasks, name)
 
         async def claim_polls(self, capacity):
-            claimed = await bench.store.waiting.claim_polls(capacity)
+            claimed = await bench.store.tasks.claim_polls(capacity)
             if not cancelled:
                 loop.call_soon(lambda: cancelled.extend(cancel_tasks("poll ")))
             return claimed
@@ -536,7 +536,7 @@ async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.waiting, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
+    broken = Faulty(bench.store.tasks, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
     async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
         assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
@@ -547,7 +547,7 @@ async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.waiting, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
+    broken = Faulty(bench.store.tasks, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
     wire = Scripted(an_answer(b'{"status": "done"}' if method == "resolve" else b"{}"))
     async with bench.polling(wire, tasks=broken):
         last = Finished if method == "resolve" else Polled
@@ -558,7 +558,7 @@ async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method
 async def test_a_job_that_retention_has_deleted_is_ignored(bench):
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
-    gone = Faulty(bench.store.waiting, "resolve", UnknownRequest("the request is no longer kept"))
+    gone = Faulty(bench.store.tasks, "resolve", UnknownRequest("the request is no longer kept"))
     wire = Scripted(an_answer(b'{"status": "done"}'))
     async with bench.polling(wire, tasks=gone):
         await wire.arrived.acquire()
@@ -568,7 +568,7 @@ async def test_a_job_that_retention_has_deleted_is_ignored(bench):
 async def test_it_stops_during_an_outage_of_the_database(bench):
     await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.waiting, "resolve", *[StoreBusy("busy", 1)] * 99)
+    broken = Faulty(bench.store.tasks, "resolve", *[StoreBusy("busy", 1)] * 99)
     async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
         assert isinstance(await bench.ear.next(), ServiceError)
 
@@ -612,7 +612,7 @@ async def test_a_callback_id_in_a_response_is_not_stored(bench):
     async with bench.polling(Scripted(an_answer(body))):
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, f"no receiver at {'*' * 64}")
-    response = (await bench.store.waiting.record(claim.request_id)).response
+    response = (await bench.store.tasks.record(claim.request_id)).response
     assert response is not None
     assert secret.encode() not in response.body
 
@@ -627,7 +627,7 @@ async def test_a_callback_id_in_headers_is_not_stored_but_redirects_with_it_are_
     async with bench.polling(wire):
         await bench.until_over(claim)
     assert wire.calls[1][0] == elsewhere.decode()
-    response = (await bench.store.waiting.record(claim.request_id)).response
+    response = (await bench.store.tasks.record(claim.request_id)).response
     assert response.headers == ((b"link", b"<http://127.0.0.1:9/status?hook=%s>" % (b"*" * 64)),)
 
 
@@ -639,7 +639,7 @@ async def test_a_provider_that_cannot_be_polled_may_still_call_back(bench, heade
         bench.pass_time(300)
         assert isinstance(await bench.ear.next(), PollFailed)
         assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
-        await bench.store.waiting.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
+        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
     assert await bench.result(claim) == b'"called"'
 
 
@@ -653,7 +653,7 @@ async def test_a_start_response_in_chunks_is_read_whole(bench):
     assert await bench.store.append(claim, 0, b'{"padding": "')
     assert await bench.store.append(claim, 1, b'x", ')
     last = StoredResponse(200, (), b'"id": 7}', 2)
-    assert await bench.store.waiting.conclude(claim, claim.task, last, a_wait(60.0, poll_in=5.0))
+    assert await bench.store.tasks.complete_attempt(claim, claim.task, last, a_wait(60.0, poll_in=5.0))
     client = Scripted(an_answer(b'{"status": "done"}'))
     async with bench.polling(client):
         await bench.until_over(claim)
