@@ -46,7 +46,7 @@ class Faulty:
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
-        if name == "outbox":
+        if name == "webhooks":
             return Faulty(found, self._verb, *self._errors)
         return self._fail_or(found) if name == self._verb else found
 

@@ -23,7 +23,7 @@ class FakeOutbound:
         self.shortages, self.calls = list(shortages), []
 
     @asynccontextmanager
-    async def open(self, method: str, url: str, headers: Any, *_: Any) -> AsyncIterator[StreamingResponse]:
+    async def stream(self, method: str, url: str, headers: Any, *_: Any) -> AsyncIterator[StreamingResponse]:
         self.calls.append((method, url, dict(headers)))
         if self.shortages:
             raise self.shortages.pop(0)

@@ -147,7 +147,7 @@ async def test_a_result_is_sent_signed_and_recorded(bench):
     assert isinstance(event, Delivered)
     (attempt,) = await bench.store.webhooks.attempts(event.delivery_id)
     assert (event.status, event.request_id, event.host, event.attempt) == (200, request_id, "receiver.example", 1)
-    assert (attempt.status, attempt.error, attempt.answer) == (200, None, b"thanks")
+    assert (attempt.status, attempt.error, attempt.response_body) == (200, None, b"thanks")
     assert attempt.at == bench.clock.now
     assert await bench.states() == {DeliveryState.DELIVERED: 1}
 
@@ -234,7 +234,7 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
         first = await bench.ear.next()
         assert isinstance(first, DeliveryFailed)
         (attempt,) = await bench.store.webhooks.attempts(first.delivery_id)
-        assert (first.status, first.error, attempt.answer) == (500, "response status 500", b"oops")
+        assert (first.status, first.error, attempt.response_body) == (500, "response status 500", b"oops")
         assert 4 <= first.retry_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
         bench.pass_time(6)
@@ -376,7 +376,7 @@ async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot
     class Cancelling:
         """A store whose first claim has its attempts cancelled before their first step."""
 
-        outbox = property(lambda self: self)
+        webhooks = property(lambda self: self)
         claimed = None
 
         def __getattr__(self, name):
@@ -599,7 +599,7 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
     class Slow:
         """A store whose claims return late."""
 
-        outbox = property(lambda self: self)
+        webhooks = property(lambda self: self)
 
         def __getattr__(self, name):
             return getattr(bench.store.webhooks, name, None) or getattr(bench.store, name)

@@ -606,7 +606,7 @@ async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
 async def test_a_callback_id_in_a_response_is_not_stored(bench):
     claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
     assert claim.task is not None
-    secret = bench.tokens.callback_of(claim.task)
+    secret = bench.tokens.callback_id_of(claim.task)
     assert secret is not None
     body = b'{"status": "broken", "error": "no receiver at %s"}' % secret.encode()
     async with bench.polling(Scripted(an_answer(body))):
@@ -619,7 +619,7 @@ async def test_a_callback_id_in_a_response_is_not_stored(bench):
 
 async def test_a_callback_id_in_headers_is_not_stored_but_redirects_with_it_are_followed(bench):
     claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
-    secret = bench.tokens.callback_of(claim.task)
+    secret = bench.tokens.callback_id_of(claim.task)
     elsewhere = b"http://127.0.0.1:9/status?hook=" + secret.encode()
     moved = StoredResponse(302, ((b"location", elsewhere),), b"")
     done = StoredResponse(200, ((b"link", b"<%s>" % elsewhere),), b'{"status": "done"}')

@@ -112,7 +112,7 @@ class TrickleOutbound:
         self.released, self.requested = asyncio.Event(), asyncio.Semaphore(0)
 
     @asynccontextmanager
-    async def open(self, method: str, url: str, *_: Any) -> AsyncIterator[StreamingResponse]:
+    async def stream(self, method: str, url: str, *_: Any) -> AsyncIterator[StreamingResponse]:
         yield StreamingResponse(200, (), self._chunks(slow="slow" in url))
 
     async def _chunks(self, slow: bool) -> AsyncIterator[bytes]:
