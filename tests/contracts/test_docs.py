@@ -21,8 +21,9 @@ import msgspec
 import pytest
 from asgi_lifespan import LifespanManager
 
-from queue_middleware import Settings, cli, errors
+from queue_middleware import QueueMiddleware, Settings, cli, errors
 from queue_middleware.keyring import LAW
+from queue_middleware.ledger import Selection
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.taskspec import PollConfig
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
@@ -285,3 +286,27 @@ def test_every_attribute_of_a_verified_webhook_is_documented() -> None:
     text = (ROOT / "docs/reference/receivers.md").read_text()
     section = text.partition("## `VerifiedWebhook`\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [attribute.name for attribute in fields(VerifiedWebhook)]
+
+
+# --- operator methods
+
+
+def test_every_operator_method_is_documented_with_its_parameters() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| .+ \|$", text, re.MULTILINE)
+    documented = {method: re.findall(r"`\**(\w+)`", parameters) for method, parameters in rows}
+    public = {method: getattr(QueueMiddleware, method) for method in vars(QueueMiddleware) if not method.startswith("_")}
+    real = {method: [name for name in inspect.signature(of).parameters if name != "self"] for method, of in public.items()}
+    assert documented == real
+
+
+def test_every_argument_of_a_selection_is_documented() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## Selection\n")[2]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == list(Selection.__annotations__)
+
+
+async def test_the_observer_of_the_page_receives_its_events(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = run_block(blocks(ROOT / "docs/how-to/write-an-observer.md", "python")[0], monkeypatch)
+    assert all(hasattr(module.events, kind.__name__) for kind in module.recoveries.kinds)
+    module.recoveries.on_event(None)
+    assert module.recoveries.count == 1
