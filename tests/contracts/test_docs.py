@@ -210,7 +210,7 @@ def test_the_table_of_providers_is_the_real_one() -> None:
     for provider, interval, limit, url, result, ends in rows:
         config = PROVIDERS[provider].poll
         assert (float(interval), float(limit), url) == (config.interval, config.max_duration, config.url_template)
-        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole answer")
+        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole response")
         done, failed = (tuple(re.findall(r"`([^`]+)`", part)) for part in ends.split(";"))
         assert done == tuple(map(str, config.done_values))
         assert failed == config.fail_values
