@@ -130,7 +130,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/receive-webhooks.md", "and at most every 30 seconds", keyset._REFETCH_PAUSE, 30),
     ("SECURITY.md", "refused after 300 s", verify.TOLERANCE, 300),
     ("SECURITY.md", "the key set is fetched twice a minute at most", MINUTE / keyset._REFETCH_PAUSE, 2),
-    ("SECURITY.md", "what is unverified is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
+    ("SECURITY.md", "an unverified body is read up to 65 MiB", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/rotate-keys.md", "| after 25 hours | signs |", keyring.NOTICE, 25 * HOUR),
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
     ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.LOOK_EVERY, 2),
