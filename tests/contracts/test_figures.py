@@ -56,7 +56,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", dialler.CONNECT_TIMEOUT, 5),
     ("docs/explanation/deliveries.md", "at most 64 KiB of the response are read", http11.MAX_READ, 64 * KIB),
     ("docs/explanation/deliveries.md", "its first KiB is kept for the operator", http11.MAX_KEPT, KIB),
-    ("docs/explanation/deliveries.md", "and not before the time in `Retry-After` (a day at most)", verdict._LONGEST_RETRY_AFTER, DAY),
+    ("docs/explanation/deliveries.md", "the time in `Retry-After` (a day at most)", verdict._LONGEST_RETRY_AFTER, DAY),
     ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", circuit.AT_ONCE[Standing.NEW], 1),
     ("docs/explanation/deliveries.md", "a response within 2 s", circuit.PROMPT, 2),
     ("docs/explanation/deliveries.md", "with any status below 500 except 429 | 16 |", circuit.AT_ONCE[Standing.GOOD], 16),
@@ -66,7 +66,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "then after twice as long, up to five minutes", circuit._LONGEST_PAUSE, 5 * MINUTE),
     ("docs/explanation/deliveries.md", "as long as its whole schedule takes, an hour at least", circuit.LEAST_PATIENCE, HOUR),
     ("docs/explanation/deliveries.md", "There are 256 slots for deliveries in each process", delivery.LIMIT, 256),
-    ("docs/explanation/deliveries.md", "if the process may open fewer than 1,024 files)", delivery.LIMIT / delivery._FILES, 1024),
+    ("docs/explanation/deliveries.md", "the process may open fewer than 1,024 files)", delivery.LIMIT / delivery._FILES, 1024),
     ("docs/explanation/deliveries.md", "get at most three quarters of them", delivery._STRANGERS, 3 / 4),
     ("docs/explanation/deliveries.md", "A result of up to 256 KiB is in memory as a whole", PART, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all slots are in use", PART * delivery.LIMIT, 64 * MIB),
@@ -135,7 +135,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
     ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.LOOK_EVERY, 2),
     ("docs/reference/command.md", "time until the new key signs: `24h` at least", keyring.LEAST_NOTICE, DAY),
-    ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
+    ("docs/how-to/behind-nginx.md", "a status stream sends data every 15 s", streams.PING, 15),
 ]
 # fmt: on
 
