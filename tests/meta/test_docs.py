@@ -21,7 +21,7 @@ import msgspec
 import pytest
 from asgi_lifespan import LifespanManager
 
-from queue_middleware import Settings, cli, errors
+from queue_middleware import QueueMiddleware, Settings, cli, errors
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.receivers import fastapi, flask
 from queue_middleware.tasks.polling.config import render_poll_config
@@ -209,7 +209,7 @@ def test_the_table_of_providers_is_the_real_one() -> None:
     for provider, interval, limit, url, result, ends in rows:
         config = PROVIDERS[provider].poll
         assert (float(interval), float(limit), url) == (config.interval, config.max_duration, config.url_template)
-        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole answer")
+        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole response")
         done, failed = (tuple(re.findall(r"`([^`]+)`", part)) for part in ends.split(";"))
         assert done == tuple(map(str, config.done_values))
         assert failed == config.fail_values
@@ -285,3 +285,33 @@ def test_every_attribute_of_a_verified_webhook_is_documented() -> None:
     text = (ROOT / "docs/reference/receivers.md").read_text()
     section = text.partition("## `VerifiedWebhook`\n")[2].partition("\n## ")[0]
     assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [attribute.name for attribute in fields(VerifiedWebhook)]
+
+
+# --- operator methods
+
+
+def test_every_operator_method_is_documented_with_its_parameters() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| .+ \|$", text, re.MULTILINE)
+    documented = {method: re.findall(r"`\**(\w+)`", parameters) for method, parameters in rows}
+    public = {method: getattr(QueueMiddleware, method) for method in vars(QueueMiddleware) if not method.startswith("_")}
+    real = {method: [name for name in inspect.signature(of).parameters if name != "self"] for method, of in public.items()}
+    assert documented == real
+
+
+def test_every_argument_of_a_selection_is_documented() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## Selection\n")[2]
+    selecting = [
+        name for name in inspect.signature(QueueMiddleware.deliveries).parameters if name not in ("self", "after", "limit")
+    ]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == selecting
+
+
+async def test_the_observer_of_the_page_receives_its_events(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = run_block(blocks(ROOT / "docs/how-to/write-an-observer.md", "python")[0], monkeypatch)
+    async with LifespanManager(module.app) as manager:
+        transport = httpx.ASGITransport(manager.app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://service.example") as client:
+            submitted = await client.post("/fal/queue/submit/generate", json={})
+    assert submitted.status_code == 200
+    assert module.submissions.count == 1

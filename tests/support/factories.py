@@ -50,7 +50,13 @@ _numbers = count()
 def a_task(listed: bool = True, **spec: Any) -> Task:
     """Each with ids of its own."""
     seed = b"%d" % next(_numbers)
-    given = {"base_url": "https://service.test/fal/queue", "wait_timeout": 30.0, "callback": True, "target": "/work", "method": "POST"}
+    given = {
+        "base_url": "https://service.test/fal/queue",
+        "wait_timeout": 30.0,
+        "callback": True,
+        "target": "/work",
+        "method": "POST",
+    }
     return Task(
         spec=TaskSpec(**{**given, **spec}),
         salt=hashlib.sha256(b"salt" + seed).digest()[:16],

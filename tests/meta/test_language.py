@@ -1,0 +1,34 @@
+"""Documentation speaks of programs, clients and providers in plain technical English: the words of people are banned."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from .test_docs import PAGES, ROOT, name
+
+BANNED = re.compile(r"\b(?:he|him|his|whoever|somebody|nobody)\b", re.IGNORECASE)
+_QUOTED = re.compile(r"^```.*?^```$|`[^`\n]+`|^>[^\n]*$", re.MULTILINE | re.DOTALL)
+
+
+def prose(text: str) -> str:
+    """The text without code and quotations; its lines keep their numbers."""
+    return _QUOTED.sub(lambda quoted: re.sub(r"[^\n]", " ", quoted[0]), text)
+
+
+def banned_words(text: str) -> list[str]:
+    """Line number and word of each banned word."""
+    lines = enumerate(text.splitlines(), start=1)
+    return [f"line {number}: {found[0]}" for number, line in lines for found in BANNED.finditer(line)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
+def test_a_page_has_no_banned_words(page: Path) -> None:
+    assert banned_words(prose(page.read_text())) == []
+
+
+def test_code_and_quotations_may_say_what_they_say() -> None:
+    text = "He waits.\n```\nhis = 1\n```\n> nobody\n`him` and somebody\n"
+    assert banned_words(prose(text)) == ["line 1: He", "line 6: somebody"]
