@@ -2,7 +2,7 @@
 
 The method is iterative back-projection (Irani and Peleg, 1991): scale the enlargement down again, look where it differs
 from the photograph, and add the difference to the enlargement. Each round makes it
-measurably better, so progress is not invented here. It knows nothing of queues: whoever calls it may listen to `report`, and
+measurably better, so progress is not invented here. It knows nothing of queues: a caller may pass `report`, and
 what it logs is logged with Python's own `logging`.
 """
 
@@ -77,7 +77,7 @@ def save(picture: Image.Image, folder: Path) -> str:
     """Write a JPEG and return its name.
 
     The name is made from the pixels. A queued request runs at least once, so it may run twice: the second run then writes the
-    same file again, and nobody can tell. That is all the care which "at least once" asks of a handler.
+    same file again, with no visible difference. That is all the care which "at least once" asks of a handler.
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"

@@ -1,4 +1,4 @@
-"""Somebody's server that is told by webhook when a request is done. It trusts nothing that it has not verified.
+"""A server that receives a webhook when a request is done. It trusts nothing that it has not verified.
 
 JWKS_URL=http://127.0.0.1:8000/fal/queue/.well-known/jwks.json uvicorn examples.fastapi_app.receiver:app --port 8001
 """

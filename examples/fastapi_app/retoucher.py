@@ -1,4 +1,4 @@
-"""Somebody else's service: it takes a job, answers at once, and calls back when the work is done. A provider, without the bill.
+"""An external service: it accepts a job, responds at once, and calls back when the work is done.
 
     uvicorn examples.fastapi_app.retoucher:app --port 8002
 
@@ -22,7 +22,7 @@ app = FastAPI(title="Retoucher")
 
 
 class Job(BaseModel):
-    """What he wants to know."""
+    """The body of a job."""
 
     photograph: str
     webhook: HttpUrl
@@ -37,7 +37,7 @@ async def take(job: Job, later: BackgroundTasks) -> dict[str, str]:
 
 
 async def work(number: str, job: Job) -> None:
-    """Tell of every pass, as Replicate does; only the last word ends the request of him who waits."""
+    """Report every pass, as Replicate does; only the final result completes the request that waits."""
     async with httpx.AsyncClient(trust_env=False) as client:
         for name in PASSES:
             await client.post(str(job.webhook), json=_event(number, job, "processing", name))

@@ -2,7 +2,7 @@
 
     uvicorn examples.fastapi_app.service:app
 
-A handler does not know whether somebody waits for it (POST /enlarge) or has queued the call (POST /fal/queue/submit/enlarge).
+A handler does not know whether a client waits for it (POST /enlarge) or has queued the call (POST /fal/queue/submit/enlarge).
 """
 
 from __future__ import annotations
@@ -53,14 +53,14 @@ class ContactSheet(BaseModel):
 
 
 class Retouch(BaseModel):
-    """Work for somebody else."""
+    """Work for an external service."""
 
     photograph: str = Field("astronaut", pattern="^[a-z]+$")
 
 
 @api.post("/enlarge")
 def enlarge(order: Enlarge) -> dict[str, object]:
-    """A plain function: FastAPI runs it in a thread, and progress can be told from there. Called directly, it tells nobody."""
+    """A plain function: FastAPI runs it in a thread, and it reports progress from there. A direct call shows none."""
     log.info("%s, %d times as large", order.photograph, order.scale)
     result = darkroom.enlarge(_load(order.photograph), order.scale, order.rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
@@ -82,7 +82,7 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
         for number in range(order.frames):
             current_job.report_progress(number / order.frames, f"frame {number + 1}/{order.frames}")
             exposure = 0.5 + number / order.frames
-            # The CPU's work goes to a thread, so that the event loop stays free for everybody else.
+            # The CPU's work goes to a thread, so that the event loop stays free for other requests.
             frames.append(await to_thread.run_sync(darkroom.develop, photograph, exposure))
         name = await to_thread.run_sync(_save_sheet, frames)
         outcome = "finished"
@@ -94,9 +94,9 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
 
 @api.post("/retouch", status_code=202)
 async def retouch(order: Retouch) -> dict[str, str]:
-    """Somebody else does the work, and this handler ends at once. What he sends when he calls back is the request's answer."""
+    """An external service does the work; this handler returns at once. What the service sends back is the request's result."""
     if not current_job:
-        raise HTTPException(409, "queue this: directly, nobody would be there to wait for the retoucher")
+        raise HTTPException(409, "submit this call to the queue: a direct call cannot wait for the retoucher")
     current_job.report_progress(0.5, "waiting for the retoucher")
     job = {"photograph": order.photograph, "webhook": current_job.callback_url}
     async with httpx.AsyncClient(trust_env=False) as client:

@@ -35,7 +35,7 @@ def enlarge() -> Response:
     if scale not in (2, 3, 4) or rounds not in range(1, 201):
         abort(422, "scale is 2, 3 or 4, and rounds 1 to 200")
     counts["begun"] += 1
-    # a2wsgi runs the view in a thread with the caller's context, so the job is known here; called directly, nobody is told.
+    # a2wsgi runs the view in a thread with the caller's context, so the job is known here; in a direct call, it does nothing.
     result = darkroom.enlarge(darkroom.load("astronaut"), scale, rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
     counts["finished"] += 1

@@ -14,13 +14,13 @@ from .display import Display, Row
 _POLL = 0.1
 
 
-class Disappointed(Exception):
+class CheckFailed(Exception):
     """Something did not happen as it was promised; the text says what."""
 
 
 @dataclass
 class Watched:
-    """A request on its way. `expected` is the HTTP status that its answer ought to have."""
+    """A request on its way. `expected` is the HTTP status that its response must have."""
 
     row: Row
     submit_url: str
@@ -37,21 +37,21 @@ class Watched:
 
 
 @dataclass
-class Watcher:
-    """A client of the service, and a guest at the receiver."""
+class DemoClient:
+    """Calls the service, and reads what arrived at the receiver."""
 
     service: str
     receiver: str
-    client: httpx.AsyncClient
+    http: httpx.AsyncClient
     display: Display
     requests: list[Watched] = field(default_factory=list)
 
     async def submit(self, label: str, path: str, body: Any, *, expected: int = 200) -> Watched:
         """Queue a POST of `body` to `path`, with a webhook to the receiver."""
         url = f"{self.service}/fal/queue/submit{path}?fal_webhook={self.receiver}/webhook"
-        response = await self.client.post(url, json=body)
+        response = await self.http.post(url, json=body)
         if response.status_code != 200:
-            raise Disappointed(f"{label}: the submission was answered {response.status_code} {response.text}")
+            raise CheckFailed(f"{label}: the submission was answered {response.status_code} {response.text}")
         watched = Watched(Row(label), url, response.json(), expected)
         self.requests.append(watched)
         self.display.rows.append(watched.row)
@@ -60,9 +60,9 @@ class Watcher:
 
     async def cancel(self, watched: Watched) -> None:
         """Ask the queue to cancel it."""
-        response = await self.client.put(watched.urls["cancel_url"])
+        response = await self.http.put(watched.urls["cancel_url"])
         if response.status_code != 202:
-            raise Disappointed(f"{watched.row.label}: cancel was answered {response.status_code} {response.text}")
+            raise CheckFailed(f"{watched.row.label}: cancel was answered {response.status_code} {response.text}")
         watched.row.cancelling = True
         self.display.changed(watched.row)
 
@@ -72,7 +72,7 @@ class Watcher:
             if watched.row.status == "IN_PROGRESS" and (watched.row.fraction or 0.0) >= fraction:
                 return
             await asyncio.sleep(_POLL)
-        raise Disappointed(f"{watched.row.label} was over before it could be seen running")
+        raise CheckFailed(f"{watched.row.label} was over before it could be seen running")
 
     async def until_over(self, watched: Watched) -> None:
         """Wait for the end, fetch the answer, then wait for the webhook and compare the two."""
@@ -80,19 +80,19 @@ class Watcher:
             if await self._look(watched) == "COMPLETED":
                 break
             await asyncio.sleep(_POLL)
-        row, watched.answer = watched.row, await self.client.get(watched.urls["response_url"])
+        row, watched.answer = watched.row, await self.http.get(watched.urls["response_url"])
         row.fraction, row.stage = 1.0, ""
         reason = watched.answer.headers.get("x-fal-error-type", watched.answer.reason_phrase)
         row.result = f"{watched.answer.status_code} {reason}"
         self.display.changed(row)
         if watched.answer.status_code != watched.expected:
-            raise Disappointed(f"{row.label}: expected {watched.expected}, got {row.result}: {watched.answer.text}")
+            raise CheckFailed(f"{row.label}: expected {watched.expected}, got {row.result}: {watched.answer.text}")
         self._compare(watched, watched.answer, await self._webhook(watched))
 
     async def _look(self, watched: Watched) -> str:
-        response = await self.client.get(watched.urls["status_url"], params={"logs": 1})
+        response = await self.http.get(watched.urls["status_url"], params={"logs": 1})
         if response.status_code not in (200, 202):
-            raise Disappointed(f"{watched.row.label}: its status was answered {response.status_code} {response.text}")
+            raise CheckFailed(f"{watched.row.label}: its status was answered {response.status_code} {response.text}")
         status, row = response.json(), watched.row
         row.status, row.position = status["status"], status.get("queue_position")
         if row.status == "IN_PROGRESS" and (progress := status.get("progress")):
@@ -107,9 +107,9 @@ class Watcher:
 
     async def _webhook(self, watched: Watched) -> dict[str, Any]:
         while True:
-            arrived = (await self.client.get(f"{self.receiver}/webhooks")).json()
+            arrived = (await self.http.get(f"{self.receiver}/webhooks")).json()
             if arrived["refused"]:
-                raise Disappointed(f"the receiver refused a webhook: {arrived['refused'][0]}")
+                raise CheckFailed(f"the receiver refused a webhook: {arrived['refused'][0]}")
             for message in arrived["accepted"]:
                 if message["request_id"] == watched.request_id:
                     return dict(message)
@@ -119,8 +119,8 @@ class Watcher:
         told = (message["status"], message["error"])
         error = "Request was cancelled" if watched.expected == 499 else f"Invalid status code: {watched.expected}"
         if told != (("OK", None) if watched.expected == 200 else ("ERROR", error)):
-            raise Disappointed(f"{watched.row.label}: the webhook says {told}")
+            raise CheckFailed(f"{watched.row.label}: the webhook says {told}")
         if message["payload"] != answer.json():
-            raise Disappointed(f"{watched.row.label}: the webhook's payload is not the answer")
+            raise CheckFailed(f"{watched.row.label}: the webhook's payload is not the answer")
         watched.row.webhook = f"verified: {message['status']}" + (f", {message['error']}" if message["error"] else "")
         self.display.changed(watched.row)

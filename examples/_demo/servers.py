@@ -24,7 +24,7 @@ class ServerFailed(Exception):
 @contextmanager
 def serving(app: str, log: Path, environ: Mapping[str, str]) -> Iterator[str]:
     """The base URL of `app` ("package.module:name"), which runs while the block does. Its output goes to the file `log`."""
-    # Port 0 lets the kernel choose, and uvicorn says what it got: nobody can take the port in between.
+    # Port 0 lets the kernel choose, and uvicorn prints it: no other program can take the port in between.
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0", "--no-use-colors"]
     with log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 - our own arguments
@@ -42,7 +42,7 @@ def tail(log: Path, lines: int = 15) -> str:
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # A demonstration shows the same thing on every machine: options of the queue that lie around here do not count.
+    # A demo shows the same thing on every machine: options of the queue that lie around here do not count.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QUEUE_")}
     return {**inherited, "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **extra}
 

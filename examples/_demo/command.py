@@ -1,4 +1,4 @@
-"""The command line that both demonstrations share: servers up, the play, its verdict, then the stage is the visitor's."""
+"""The command line of both demos: start the servers, run the scenario, report the result, then let the user try."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from pathlib import Path
 
 import httpx
 
+from .client import CheckFailed, DemoClient
 from .display import Display
 from .servers import ServerFailed, serving, tail
-from .watch import Disappointed, Watcher
 
 JWKS = "/fal/queue/.well-known/jwks.json"
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
-    """What is shown: two applications, the play itself, and what a visitor may want to try afterwards.
+class Demo:
+    """What is shown: two applications, the scenario, and what a visitor may want to try afterwards.
 
     `neighbours` are applications that the service calls: name of the variable in which it finds the URL → application.
     """
@@ -32,8 +32,8 @@ class Demonstration:
     title: str
     service: str
     receiver: str
-    play: Callable[[Watcher], Awaitable[None]]
-    commands: Callable[[Watcher], Sequence[str]]
+    scenario: Callable[[DemoClient], Awaitable[None]]
+    commands: Callable[[DemoClient], Sequence[str]]
     neighbours: Mapping[str, str] = field(default_factory=dict)
 
     def main(self, arguments: Sequence[str] | None = None) -> int:
@@ -51,8 +51,8 @@ class Demonstration:
         return 130 if options.once else 0  # Ctrl-C is the ordinary end of a visit, and not of a check
 
 
-def _parse(demonstration: Demonstration, arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=demonstration.title)
+def _parse(demo: Demo, arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=demo.title)
     parser.add_argument("--once", action="store_true", help="end after the show: status 0 when every webhook was verified")
     parser.add_argument(
         "--database", type=Path, help="where the queue is kept (default: in a folder that is removed at the end)"
@@ -71,59 +71,57 @@ def _folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _run(demonstration: Demonstration, options: argparse.Namespace, folder: Path, display: Display, stack: ExitStack) -> int:
+def _run(demo: Demo, options: argparse.Namespace, folder: Path, display: Display, stack: ExitStack) -> int:
     database = (options.database or folder / "queue.sqlite3").resolve()
     queue = {
         "QUEUE_DATABASE": str(database),
         "QUEUE_OUTBOUND_ALLOW": "127.0.0.1",  # webhooks to private addresses are refused unless the owner says so
-        "QUEUE_SHUTDOWN_TIMEOUT": "2s",  # whoever leaves does not want to wait for the last picture
+        "QUEUE_SHUTDOWN_TIMEOUT": "2s",  # do not wait for the last picture on exit
         "DARKROOM_PICTURES": str(folder / "pictures"),
     }
-    for name, app in demonstration.neighbours.items():
+    for name, app in demo.neighbours.items():
         queue[name] = stack.enter_context(serving(app, folder / f"{name.lower()}.log", {}))
-    service = stack.enter_context(serving(demonstration.service, folder / "service.log", queue))
+    service = stack.enter_context(serving(demo.service, folder / "service.log", queue))
     keys = options.jwks_url or service + JWKS
-    receiver = stack.enter_context(serving(demonstration.receiver, folder / "receiver.log", {"JWKS_URL": keys}))
-    display.line(demonstration.title, "bold")
+    receiver = stack.enter_context(serving(demo.receiver, folder / "receiver.log", {"JWKS_URL": keys}))
+    display.line(demo.title, "bold")
     display.line(f"  service   {service}    its queue: {service}/fal/queue")
     display.line(f"  receiver  {receiver}    trusts the keys of {keys}")
-    for name in demonstration.neighbours:
-        display.line(f"  {name.lower():<9} {queue[name]}    somebody else's, who calls back")
+    for name in demo.neighbours:
+        display.line(f"  {name.lower():<9} {queue[name]}    an external service, which calls back")
     display.line(f"  database  {database}{'' if options.database else '    (removed at the end; --database keeps one)'}\n")
-    status = asyncio.run(_show(demonstration, options, service, receiver, display))
+    status = asyncio.run(_show(demo, options, service, receiver, display))
     if status:
         display.line(f"the end of the service's log:\n{tail(folder / 'service.log')}")
     return status
 
 
-async def _show(
-    demonstration: Demonstration, options: argparse.Namespace, service: str, receiver: str, display: Display
-) -> int:
+async def _show(demo: Demo, options: argparse.Namespace, service: str, receiver: str, display: Display) -> int:
     # No proxy from the environment: everything here is on this machine.
-    async with httpx.AsyncClient(trust_env=False, timeout=15) as client:
-        watcher = Watcher(service, receiver, client, display)
-        if reason := await _disappointment(demonstration, watcher, options.timeout):
+    async with httpx.AsyncClient(trust_env=False, timeout=15) as http:
+        client = DemoClient(service, receiver, http, display)
+        if reason := await _failure(demo, client, options.timeout):
             display.line(f"\nFAILED: {reason}", "bold red")
             return 1
-        display.line(f"\nOK: {len(watcher.requests)} requests, every webhook arrived and was verified", "bold green")
+        display.line(f"\nOK: {len(client.requests)} requests, every webhook arrived and was verified", "bold green")
         if not options.once:
             display.line("\nNow you. Copy a line into another terminal; Ctrl-C ends the servers here.\n", "bold")
-            for command in demonstration.commands(watcher):
+            for command in demo.commands(client):
                 display.line(f"  {command}")
-            await _tell_arrivals(watcher)
+            await _show_arrivals(client)
         return 0
 
 
-async def _disappointment(demonstration: Demonstration, watcher: Watcher, seconds: float) -> str | None:
+async def _failure(demo: Demo, client: DemoClient, seconds: float) -> str | None:
     reason = None
     try:
         async with asyncio.timeout(seconds):
-            with watcher.display.showing():
-                await demonstration.play(watcher)
-    except* (Disappointed, httpx.HTTPError) as group:  # the play may run things side by side, in a task group
+            with client.display.showing():
+                await demo.scenario(client)
+    except* (CheckFailed, httpx.HTTPError) as group:  # the scenario may run things side by side, in a task group
         reason = _first(group)
     except* TimeoutError:
-        waiting = ", ".join(watched.row.label for watched in watcher.requests if not watched.row.webhook)
+        waiting = ", ".join(watched.row.label for watched in client.requests if not watched.row.webhook)
         reason = f"not done after {seconds:g} s; without a verified webhook: {waiting or 'none'}"
     return reason
 
@@ -134,13 +132,13 @@ def _first(group: BaseException) -> str:
     return str(group) or repr(group)
 
 
-async def _tell_arrivals(watcher: Watcher) -> None:
+async def _show_arrivals(client: DemoClient) -> None:
     """Print every webhook that arrives from now on."""
-    told = {watched.request_id for watched in watcher.requests}
+    told = {watched.request_id for watched in client.requests}
     while True:
         await asyncio.sleep(0.5)
-        arrived = (await watcher.client.get(f"{watcher.receiver}/webhooks")).json()["accepted"]
+        arrived = (await client.http.get(f"{client.receiver}/webhooks")).json()["accepted"]
         for message in arrived:
             if message["request_id"] not in told:
                 told.add(message["request_id"])
-                watcher.display.line(f"verified webhook: {message['request_id']} {message['status']} {message['error'] or ''}")
+                client.display.line(f"verified webhook: {message['request_id']} {message['status']} {message['error'] or ''}")

@@ -1,0 +1,1 @@
+"""Shared by the demos: servers, a client that checks its requests, a display. Not part of any service."""
