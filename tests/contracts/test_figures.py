@@ -135,7 +135,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/rotate-keys.md", "| two days later | signs |", keyring.KEPT, 2 * DAY),
     ("docs/how-to/rotate-keys.md", "that uses the file notices within seconds", keywatch.LOOK_EVERY, 2),
     ("docs/reference/command.md", "until the new key signs: `24h` at least", keyring.LEAST_NOTICE, DAY),
-    ("docs/how-to/behind-nginx.md", "a status stream says something every 15 s", streams.PING, 15),
+    ("docs/how-to/behind-nginx.md", "a status stream sends something every 15 s", streams.PING, 15),
 ]
 # fmt: on
 
