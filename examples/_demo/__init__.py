@@ -1,1 +1,1 @@
-"""Shared by the demos: servers, a client that checks its requests, a display. Not part of any service."""
+"""Parts that the demos share: servers, a client that checks its requests, and a display. No service uses them."""

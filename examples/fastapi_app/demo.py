@@ -1,4 +1,4 @@
-"""See it work: `python -m examples.fastapi_app.demo`, or with `--once` to end after the show with a verdict."""
+"""The demo of the FastAPI service: `python -m examples.fastapi_app.demo`; with `--once` it exits after the scenario."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from examples._demo.command import JWKS, Demo
 
 
 async def scenario(client: DemoClient) -> None:
-    """Seven requests for two places: some wait, five succeed, one is refused by the service, one is cancelled in the middle.
+    """Submit seven requests for two slots: five succeed, the service rejects one, and one is cancelled while it runs.
 
-    One leaves its place at once: an external service does the work, and calls back.
+    One of the five holds its slot only briefly: an external service does the work and calls back.
     """
     sheet = await client.submit("contact sheet, 200", "/contact-sheet", {"frames": 200}, expected=499)
     await client.submit("enlarge x4", "/enlarge", {"scale": 4, "rounds": 30})
@@ -25,20 +25,20 @@ async def scenario(client: DemoClient) -> None:
     async with asyncio.TaskGroup() as group:
         for watched in client.requests:
             if watched is not sheet:
-                group.create_task(client.until_over(watched))
-        await client.until_running(sheet, fraction=0.02)
+                group.create_task(client.wait_until_completed(watched))
+        await client.wait_until_running(sheet, fraction=0.02)
         await client.cancel(sheet)
-        await client.until_over(sheet)
-    # The queue says that the sheet was cancelled. Ask the service itself whether it really stopped.
+        await client.wait_until_completed(sheet)
+    # The queue reports that the sheet was cancelled. Check with the service itself that the work stopped.
     sheets = (await client.http.get(f"{client.service}/sheets")).json()
     if not sheets["stopped"]:
         raise CheckFailed(f"expected the cancelled contact sheet to stop, but the service reports {sheets}")
 
 
 def commands(client: DemoClient) -> Sequence[str]:
-    """Lines to paste."""
-    queue, answer = f"{client.service}/fal/queue", client.requests[1].answer
-    picture = answer.json()["picture"] if answer else ""
+    """Commands to paste into a terminal."""
+    queue, response = f"{client.service}/fal/queue", client.requests[1].response
+    picture = response.json()["picture"] if response else ""
     request = client.requests[1].urls
     post = "curl -X POST -H 'content-type: application/json'"
     return (
@@ -60,7 +60,7 @@ DEMO = Demo(
     receiver="examples.fastapi_app.receiver:app",
     scenario=scenario,
     commands=commands,
-    neighbours={"RETOUCHER": "examples.fastapi_app.retoucher:app"},
+    external_services={"RETOUCHER": "examples.fastapi_app.retoucher:app"},
 )
 
 if __name__ == "__main__":
