@@ -173,7 +173,7 @@ def test_a_user_can_paste_the_commands_and_stop_the_demo(tmp_path: Path) -> None
 
 
 def accept_ctrl_c() -> None:
-    """React to Ctrl-C as in a terminal: the background jobs of a shell ignore SIGINT, and their child processes inherit that."""
+    """React to Ctrl-C as in a terminal: background jobs of a shell ignore SIGINT, and their child processes inherit this."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
