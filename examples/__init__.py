@@ -1,1 +1,1 @@
-"""Services that somebody could have written, each with a demonstration that runs in one command."""
+"""Example services, each with a demo that runs in one command."""

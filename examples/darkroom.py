@@ -1,9 +1,8 @@
-"""The slow, honest work of the examples: enlarge a photograph and make the enlargement agree with it.
+"""The work of the examples: enlarge a photograph and refine the enlargement in rounds, which takes seconds.
 
-The method is iterative back-projection (Irani and Peleg, 1991): scale the enlargement down again, look where it differs
-from the photograph, and add the difference to the enlargement. Each round makes it
-measurably better, so progress is not invented here. It knows nothing of queues: whoever calls it may listen to `report`, and
-what it logs is logged with Python's own `logging`.
+The method is iterative back-projection (Irani and Peleg, 1991): scale the enlargement down again, compute its difference
+from the photograph, and add the difference to the enlargement. Each round reduces the error measurably, so the reported
+progress is real. This module does not depend on the queue: a caller passes `report`, and log lines go to `logging`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ _log = logging.getLogger(__name__)
 PHOTOGRAPHS = Path(__file__).parent / "photographs"
 
 Report = Callable[[float, str], None]
-"""Told how far the work is: 0 to 1, and the name of the stage."""
+"""Called with the progress, from 0 to 1, and the name of the stage."""
 
 
 @dataclass(frozen=True, slots=True)
 class Enlargement:
-    """A picture, and how far it was from the photograph before and after the rounds (root mean square, 0 to 255)."""
+    """A picture and its error against the photograph before and after the rounds (root mean square, 0 to 255)."""
 
     picture: Image.Image
     error_before: float
@@ -34,13 +33,13 @@ class Enlargement:
 
 
 def load(name: str) -> Image.Image:
-    """The photograph of this name. Raises `FileNotFoundError`."""
+    """Load the photograph with this name. Raises `FileNotFoundError` if there is none."""
     with Image.open(PHOTOGRAPHS / f"{name}.jpg") as photograph:
         return photograph.convert("RGB")
 
 
 def enlarge(photograph: Image.Image, scale: int, rounds: int, report: Report) -> Enlargement:
-    """Denoise, enlarge, refine in rounds, sharpen."""
+    """Denoise, enlarge, refine in `rounds` rounds, and sharpen; call `report` before each step."""
     report(0.0, "denoise")
     clean = photograph.filter(ImageFilter.MedianFilter(3))
     report(0.1, "enlarge")
@@ -57,7 +56,7 @@ def enlarge(photograph: Image.Image, scale: int, rounds: int, report: Report) ->
 
 
 def develop(photograph: Image.Image, exposure: float) -> Image.Image:
-    """One frame of an exposure series, twice as large and then reduced to a thumbnail."""
+    """Make one frame of an exposure series: enlarge it to twice its size, then reduce it to a thumbnail."""
     bright = ImageEnhance.Brightness(photograph).enhance(exposure)
     frame = enlarge(bright, scale=2, rounds=6, report=lambda fraction, stage: None).picture
     frame.thumbnail((160, 160), Image.Resampling.LANCZOS)
@@ -65,7 +64,7 @@ def develop(photograph: Image.Image, exposure: float) -> Image.Image:
 
 
 def paste_up(frames: list[Image.Image], columns: int = 6) -> Image.Image:
-    """A contact sheet of thumbnails."""
+    """Arrange thumbnails on a contact sheet."""
     rows = -(-len(frames) // columns)
     sheet = Image.new("RGB", (columns * 160, rows * 160), "black")
     for number, frame in enumerate(frames):
@@ -76,8 +75,8 @@ def paste_up(frames: list[Image.Image], columns: int = 6) -> Image.Image:
 def save(picture: Image.Image, folder: Path) -> str:
     """Write a JPEG and return its name.
 
-    The name is made from the pixels. A queued request runs at least once, so it may run twice: the second run then writes the
-    same file again, and nobody can tell. That is all the care which "at least once" asks of a handler.
+    The name is a hash of the pixels. A queued request runs at least once, so it may run twice: the second run then writes the
+    same file again. A handler needs no other precaution for "at least once".
     """
     folder.mkdir(parents=True, exist_ok=True)
     name = f"{hashlib.sha256(picture.tobytes()).hexdigest()[:16]}.jpg"

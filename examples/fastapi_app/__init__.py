@@ -1,1 +1,1 @@
-"""A FastAPI service with a queue, a receiver for its webhooks, and a demonstration of both."""
+"""A FastAPI service with a queue, a receiver for its webhooks, and a demo of both."""

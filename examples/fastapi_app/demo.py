@@ -1,4 +1,4 @@
-"""See it work: `python -m examples.fastapi_app.demo`, or with `--once` to end after the show with a verdict."""
+"""The demo of the FastAPI service: `python -m examples.fastapi_app.demo`; with `--once` it exits after the scenario."""
 
 from __future__ import annotations
 
@@ -6,62 +6,62 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from examples.stage.command import JWKS, Demonstration
-from examples.stage.watch import Disappointed, Watcher
+from examples._demo.client import CheckFailed, DemoClient
+from examples._demo.command import JWKS, Demo
 
 
-async def play(watcher: Watcher) -> None:
-    """Seven requests for two places: some wait, five succeed, one is refused by the service, one is cancelled in the middle.
+async def scenario(client: DemoClient) -> None:
+    """Submit seven requests for two slots: five succeed, the service rejects one, and one is cancelled while it runs.
 
-    One leaves its place at once: somebody else does the work, and calls back.
+    One of the five holds its slot only briefly: an external service does the work and calls back.
     """
-    sheet = await watcher.submit("contact sheet, 200", "/contact-sheet", {"frames": 200}, expected=499)
-    await watcher.submit("enlarge x4", "/enlarge", {"scale": 4, "rounds": 30})
-    await watcher.submit("enlarge x3", "/enlarge", {"scale": 3, "rounds": 30})
-    await watcher.submit("enlarge x40 (mistake)", "/enlarge", {"scale": 40}, expected=422)
-    await watcher.submit("enlarge x2", "/enlarge", {"scale": 2, "rounds": 30})
-    await watcher.submit("retouch", "/retouch", {})
-    await watcher.submit("contact sheet, 6", "/contact-sheet", {"frames": 6})
+    sheet = await client.submit("contact sheet, 200", "/contact-sheet", {"frames": 200}, expected=499)
+    await client.submit("enlarge x4", "/enlarge", {"scale": 4, "rounds": 30})
+    await client.submit("enlarge x3", "/enlarge", {"scale": 3, "rounds": 30})
+    await client.submit("enlarge x40 (mistake)", "/enlarge", {"scale": 40}, expected=422)
+    await client.submit("enlarge x2", "/enlarge", {"scale": 2, "rounds": 30})
+    await client.submit("retouch", "/retouch", {})
+    await client.submit("contact sheet, 6", "/contact-sheet", {"frames": 6})
     async with asyncio.TaskGroup() as group:
-        for watched in watcher.requests:
+        for watched in client.requests:
             if watched is not sheet:
-                group.create_task(watcher.until_over(watched))
-        await watcher.until_running(sheet, fraction=0.02)
-        await watcher.cancel(sheet)
-        await watcher.until_over(sheet)
-    # The queue says that the sheet was cancelled. Ask the service itself whether it really stopped.
-    sheets = (await watcher.client.get(f"{watcher.service}/sheets")).json()
+                group.create_task(client.wait_until_completed(watched))
+        await client.wait_until_running(sheet, fraction=0.02)
+        await client.cancel(sheet)
+        await client.wait_until_completed(sheet)
+    # The queue reports that the sheet was cancelled. Check with the service itself that the work stopped.
+    sheets = (await client.http.get(f"{client.service}/sheets")).json()
     if not sheets["stopped"]:
-        raise Disappointed(f"the cancelled contact sheet ought to have stopped, but the service says {sheets}")
+        raise CheckFailed(f"expected the cancelled contact sheet to stop, but the service reports {sheets}")
 
 
-def commands(watcher: Watcher) -> Sequence[str]:
-    """Lines to paste."""
-    queue, answer = f"{watcher.service}/fal/queue", watcher.requests[1].answer
-    picture = answer.json()["picture"] if answer else ""
-    request = watcher.requests[1].urls
+def commands(client: DemoClient) -> Sequence[str]:
+    """Commands to paste into a terminal."""
+    queue, response = f"{client.service}/fal/queue", client.requests[1].response
+    picture = response.json()["picture"] if response else ""
+    request = client.requests[1].urls
     post = "curl -X POST -H 'content-type: application/json'"
     return (
-        f"{post} -d '{{\"scale\": 4, \"rounds\": 100}}' '{queue}/submit/enlarge?fal_webhook={watcher.receiver}/webhook'",
+        f"{post} -d '{{\"scale\": 4, \"rounds\": 100}}' '{queue}/submit/enlarge?fal_webhook={client.receiver}/webhook'",
         f"curl '{request['status_url']}'",
         f"curl '{request['response_url']}'",
         f"curl -X PUT '{request['cancel_url']}'",
-        f"curl -o enlarged.jpg '{watcher.service}{picture}'",
-        f"{post} -d '{{\"scale\": 2}}' '{watcher.service}/enlarge'    # the same endpoint without the queue",
-        f"{post} -d '{{}}' '{queue}/submit/retouch?fal_webhook={watcher.receiver}/webhook'    # waits for the retoucher",
-        f"curl '{watcher.receiver}/webhooks'",
-        f"curl '{watcher.service}{JWKS}'",
+        f"curl -o enlarged.jpg '{client.service}{picture}'",
+        f"{post} -d '{{\"scale\": 2}}' '{client.service}/enlarge'    # the same endpoint without the queue",
+        f"{post} -d '{{}}' '{queue}/submit/retouch?fal_webhook={client.receiver}/webhook'    # waits for the retoucher",
+        f"curl '{client.receiver}/webhooks'",
+        f"curl '{client.service}{JWKS}'",
     )
 
 
-DEMONSTRATION = Demonstration(
+DEMO = Demo(
     title="queue_middleware: a FastAPI service with a queue",
     service="examples.fastapi_app.service:app",
     receiver="examples.fastapi_app.receiver:app",
-    play=play,
+    scenario=scenario,
     commands=commands,
-    neighbours={"RETOUCHER": "examples.fastapi_app.retoucher:app"},
+    external_services={"RETOUCHER": "examples.fastapi_app.retoucher:app"},
 )
 
 if __name__ == "__main__":
-    sys.exit(DEMONSTRATION.main())
+    sys.exit(DEMO.main())

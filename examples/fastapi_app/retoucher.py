@@ -1,8 +1,8 @@
-"""Somebody else's service: it takes a job, answers at once, and calls back when the work is done. A provider, without the bill.
+"""An external service: it accepts a job, responds at once, and calls back when the work is done.
 
     uvicorn examples.fastapi_app.retoucher:app --port 8002
 
-The real ones (fal, Replicate, …) do the same with better models.
+Real services (fal, Replicate, …) work in the same way.
 """
 
 from __future__ import annotations
@@ -15,42 +15,42 @@ from fastapi import BackgroundTasks, FastAPI
 from pydantic import BaseModel, HttpUrl
 
 PASSES = ("dust", "scratches", "contrast")
-PACE = 0.5
-"""Seconds for one pass."""
+PASS_SECONDS = 0.5
+"""Time for one pass."""
 
 app = FastAPI(title="Retoucher")
 
 
 class Job(BaseModel):
-    """What he wants to know."""
+    """The body of a POST to /jobs."""
 
     photograph: str
     webhook: HttpUrl
 
 
 @app.post("/jobs", status_code=202)
-async def take(job: Job, later: BackgroundTasks) -> dict[str, str]:
-    """Say yes; the work begins afterwards."""
+async def accept(job: Job, background: BackgroundTasks) -> dict[str, str]:
+    """Accept the job; the work begins after the response."""
     number = secrets.token_hex(4)
-    later.add_task(work, number, job)
+    background.add_task(work, number, job)
     return {"job": number, "status": "accepted"}
 
 
 async def work(number: str, job: Job) -> None:
-    """Tell of every pass, as Replicate does; only the last word ends the request of him who waits."""
+    """Report every pass, as Replicate does; only the final result completes the awaiting request."""
     async with httpx.AsyncClient(trust_env=False) as client:
         for name in PASSES:
             await client.post(str(job.webhook), json=_event(number, job, "processing", name))
-            await asyncio.sleep(PACE)
+            await asyncio.sleep(PASS_SECONDS)
         await client.post(str(job.webhook), json=_event(number, job, "succeeded", None))
 
 
-def _event(number: str, job: Job, status: str, doing: str | None) -> dict[str, object]:
+def _event(number: str, job: Job, status: str, current_pass: str | None) -> dict[str, object]:
     return {
         "id": number,
         "created_at": "2025-06-01T10:00:00Z",
         "input": {"photograph": job.photograph},
         "status": status,
-        "logs": doing,
+        "logs": current_pass,
         "output": {"photograph": job.photograph, "removed": PASSES[:2]} if status == "succeeded" else None,
     }

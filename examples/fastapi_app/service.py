@@ -1,12 +1,13 @@
-"""A darkroom: a FastAPI service whose work takes seconds. One line, the last, gives it a queue.
+"""A FastAPI service with a queue: first the service of the README, then endpoints whose work takes seconds.
 
     uvicorn examples.fastapi_app.service:app
 
-A handler does not know whether somebody waits for it (POST /enlarge) or has queued the call (POST /fal/queue/submit/enlarge).
+An endpoint runs in the same way for a direct call (`POST /enlarge`) and for a queued one (`POST /fal/queue/submit/enlarge`).
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import tempfile
@@ -23,22 +24,39 @@ from pydantic import BaseModel, Field
 from examples import darkroom
 from queue_middleware import QueueMiddleware, current_job
 
+api = FastAPI(title="Darkroom")
+
+
+@api.post("/generate")
+async def generate(order: dict[str, str]) -> dict[str, str]:
+    """The endpoint of the README."""
+    current_job.report_progress(0.5, "painting")  # shown in the status; does nothing when called directly
+    await asyncio.sleep(1)
+    return {"picture": f"a picture of {order['prompt']}"}
+
+
+# Two queued requests run at once: one for each core of a small machine.
+# All other options come from the environment (QUEUE_DATABASE, …).
+app = QueueMiddleware(api, concurrency=2)
+
+
+# --- The rest is the demo: endpoints with real work. They are added to `api`, so the queue runs them too.
+
 PICTURES = Path(os.environ.get("DARKROOM_PICTURES", Path(tempfile.gettempdir()) / "darkroom-pictures"))
 PICTURES.mkdir(parents=True, exist_ok=True)
 
-# Nothing else is needed to see, in a request's status, what was logged while it ran; by default Python keeps INFO back.
+RETOUCHER = os.environ.get("RETOUCHER", "http://127.0.0.1:8002")
+
+# The status of a request contains what was logged while it ran. Python's default level suppresses INFO, so it is lowered here.
 log = logging.getLogger("examples")
 log.setLevel(logging.INFO)
 
-RETOUCHER = os.environ.get("RETOUCHER", "http://127.0.0.1:8002")
-
-api = FastAPI(title="Darkroom")
 api.mount("/pictures", StaticFiles(directory=PICTURES))
 sheets = Counter[str](finished=0, stopped=0)
 
 
 class Enlarge(BaseModel):
-    """What FastAPI validates: a body outside these bounds is its 422, by webhook too."""
+    """An enlargement. FastAPI validates it: a body outside these bounds gets a 422, which the webhook reports too."""
 
     photograph: str = Field("astronaut", pattern="^[a-z]+$")
     scale: int = Field(2, ge=2, le=4)
@@ -53,14 +71,14 @@ class ContactSheet(BaseModel):
 
 
 class Retouch(BaseModel):
-    """Work for somebody else."""
+    """Work for an external service."""
 
     photograph: str = Field("astronaut", pattern="^[a-z]+$")
 
 
 @api.post("/enlarge")
 def enlarge(order: Enlarge) -> dict[str, object]:
-    """A plain function: FastAPI runs it in a thread, and progress can be told from there. Called directly, it tells nobody."""
+    """A sync endpoint: FastAPI runs it in a thread, where progress reports work too. In a direct call they do nothing."""
     log.info("%s, %d times as large", order.photograph, order.scale)
     result = darkroom.enlarge(_load(order.photograph), order.scale, order.rounds, current_job.report_progress)
     name = darkroom.save(result.picture, PICTURES)
@@ -74,7 +92,7 @@ def enlarge(order: Enlarge) -> dict[str, object]:
 
 @api.post("/contact-sheet")
 async def contact_sheet(order: ContactSheet) -> dict[str, object]:
-    """An async function can really be cancelled: between two frames it stops, and the frames that are left are never made."""
+    """An async endpoint: cancelling its request stops it between two frames, and the remaining frames are not made."""
     photograph = _load(order.photograph)
     frames: list[Image.Image] = []
     outcome = "stopped"
@@ -82,11 +100,11 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
         for number in range(order.frames):
             current_job.report_progress(number / order.frames, f"frame {number + 1}/{order.frames}")
             exposure = 0.5 + number / order.frames
-            # The CPU's work goes to a thread, so that the event loop stays free for everybody else.
+            # The computation runs in a thread, so that the event loop stays free for other requests.
             frames.append(await to_thread.run_sync(darkroom.develop, photograph, exposure))
         name = await to_thread.run_sync(_save_sheet, frames)
         outcome = "finished"
-    finally:  # runs when the request is cancelled, too: the place to give back what was taken
+    finally:  # also runs when the request is cancelled: release resources here
         sheets[outcome] += 1
         log.info("sheet %s after %d frames", outcome, len(frames))
     return {"picture": f"/pictures/{name}", "frames": len(frames)}
@@ -94,20 +112,20 @@ async def contact_sheet(order: ContactSheet) -> dict[str, object]:
 
 @api.post("/retouch", status_code=202)
 async def retouch(order: Retouch) -> dict[str, str]:
-    """Somebody else does the work, and this handler ends at once. What he sends when he calls back is the request's answer."""
+    """Hand the work to an external service and return at once. The body of its callback becomes the request's result."""
     if not current_job:
-        raise HTTPException(409, "queue this: directly, nobody would be there to wait for the retoucher")
+        raise HTTPException(409, "submit this call to the queue: a direct call cannot wait for the retoucher")
     current_job.report_progress(0.5, "waiting for the retoucher")
     job = {"photograph": order.photograph, "webhook": current_job.callback_url}
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.post(f"{RETOUCHER}/jobs", json=job)
-    answer.raise_for_status()
-    return dict(answer.json())
+        response = await client.post(f"{RETOUCHER}/jobs", json=job)
+    response.raise_for_status()
+    return dict(response.json())
 
 
 @api.get("/sheets")
 async def count_sheets() -> dict[str, int]:
-    """How many contact sheets were finished, and how many were stopped on the way."""
+    """The numbers of contact sheets that were finished and that were stopped."""
     return dict(sheets)
 
 
@@ -115,12 +133,8 @@ def _load(name: str) -> Image.Image:
     try:
         return darkroom.load(name)
     except FileNotFoundError:
-        raise HTTPException(404, f"no photograph is called {name!r}") from None
+        raise HTTPException(404, f"there is no photograph {name!r}") from None
 
 
 def _save_sheet(frames: list[Image.Image]) -> str:
     return darkroom.save(darkroom.paste_up(frames), PICTURES)
-
-
-# Two at once: one per core of a small machine. The database and all else come from the environment (QUEUE_DATABASE, …).
-app = QueueMiddleware(api, concurrency=2)

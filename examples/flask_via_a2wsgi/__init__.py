@@ -1,1 +1,1 @@
-"""The same darkroom in Flask: a WSGI application behind a2wsgi, with a queue."""
+"""The same service in Flask: a WSGI application behind a2wsgi, with a queue, a receiver and a demo."""

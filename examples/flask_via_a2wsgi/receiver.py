@@ -1,4 +1,4 @@
-"""A receiver without a line of async: a decorator verifies what the view is told."""
+"""A Flask receiver without async code: a decorator verifies webhooks before the view is called."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ refused: list[str] = []
 @site.post("/webhook")
 @verified_webhook(verifier)
 def webhook(verified: VerifiedWebhook) -> Response:
-    """Called for what was verified: the service that we know has signed these bytes, just now."""
+    """Called only for verified webhooks: the trusted service has signed these bytes a short time ago."""
     accepted[verified.webhook_id] = verified.json()
     return jsonify(received=verified.request_id)
 
 
 @site.errorhandler(HTTPException)
-def note(error: HTTPException) -> HTTPException:
-    """Strangers get their 401 (or 503 when the keys could not be fetched), and the owner hears of it."""
+def record_refusal(error: HTTPException) -> HTTPException:
+    """Record a refusal: 401 for an unverified webhook, or 503 when the keys could not be fetched."""
     if request.path == "/webhook":
         refused.append(str(error.description))
     return error
@@ -37,9 +37,9 @@ def note(error: HTTPException) -> HTTPException:
 
 @site.get("/webhooks")
 def webhooks() -> Response:
-    """What arrived so far."""
+    """The webhooks received so far, and the reasons of refusals."""
     return jsonify(accepted=list(accepted.values()), refused=refused)
 
 
-# Any WSGI server would do; the demonstration has uvicorn at hand.
+# Any WSGI server works; the demo uses uvicorn, which needs an ASGI application.
 app = WSGIMiddleware(site)  # type: ignore[arg-type]  # a2wsgi's environ is a TypedDict, Flask's a dict

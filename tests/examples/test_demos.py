@@ -1,4 +1,4 @@
-"""The demonstrations as a visitor runs them: one command, in a process of its own."""
+"""The demos as a user runs them: one command, in a separate process."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(module: str, *options: str) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    # As in a CI log: neither colours nor a terminal, whatever the machine that runs the tests asks for.
+    # As in a CI log: no colours and no terminal, whatever the environment of the tests requests.
     return {name: value for name, value in os.environ.items() if name not in ("FORCE_COLOR", "TTY_COMPATIBLE", "COLUMNS")}
 
 
@@ -45,13 +45,13 @@ def run(module: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 
 def webhooks(output: str, label: str) -> list[str]:
-    """What the display says about the webhook of one request."""
+    """The lines of the display about the webhook of one request."""
     return re.findall(rf"^ +[\d.]+ s  {re.escape(label)} +webhook (.*)$", output, re.MULTILINE)
 
 
 @contextmanager
-def foreign_keys() -> Iterator[str]:
-    """A key set that is perfectly good, and of somebody else."""
+def unrelated_keys() -> Iterator[str]:
+    """Serve a valid key set that does not belong to the service."""
     x = urlsafe_b64encode(bytes(SigningKey.generate().verify_key)).decode().rstrip("=")
     body = json.dumps({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}).encode()
 
@@ -87,7 +87,7 @@ def test_the_fastapi_demo_shows_results_a_422_and_a_cancellation(tmp_path: Path)
     assert webhooks(done.stdout, "contact sheet, 200") == ["verified: ERROR, Request was cancelled"]
     assert re.search(r"retouch +IN_PROGRESS +50% waiting for the retoucher", done.stdout), done.stdout
     assert webhooks(done.stdout, "retouch") == ["verified: OK"]
-    assert "OK: 7 requests, every webhook arrived and was verified" in done.stdout
+    assert "OK: 7 requests, every webhook was received and verified" in done.stdout
     assert str(database) in done.stdout
     assert database.exists()
 
@@ -108,12 +108,12 @@ def test_the_flask_demo_states_its_limit() -> None:
     assert webhooks(done.stdout, "enlarge x3") == webhooks(done.stdout, "enlarge x2") == ["verified: OK"]
     assert webhooks(done.stdout, "enlarge x40 (mistake)") == ["verified: ERROR, Invalid status code: 422"]
     assert webhooks(done.stdout, "enlarge x4, 60 rounds") == ["verified: ERROR, Request was cancelled"]
-    assert "finished all the same by its thread" in done.stdout
+    assert "A thread finished the cancelled enlargement anyway" in done.stdout
 
 
 @pytest.mark.parametrize("module", [FASTAPI, FLASK])
 def test_once_fails_with_a_reason_when_the_webhooks_cannot_be_verified(module: str) -> None:
-    with foreign_keys() as url:
+    with unrelated_keys() as url:
         done = run(module, "--once", "--jwks-url", url)
     assert done.returncode == 1, done.stdout + done.stderr
     assert "FAILED: the receiver refused a webhook: the signature is by none of the keys" in done.stdout
@@ -123,14 +123,14 @@ def test_once_fails_with_a_reason_when_the_webhooks_cannot_be_verified(module: s
 def test_once_fails_with_a_reason_when_the_time_is_up() -> None:
     done = run(FASTAPI, "--once", "--timeout", "0.5")
     assert done.returncode == 1
-    assert "FAILED: not done after 0.5 s; without a verified webhook: " in done.stdout
+    assert "FAILED: not done after 0.5 s; no verified webhook for: " in done.stdout
 
 
 EXPECTED = (
     '"request_id"', '"COMPLETED"', '"picture"', "ALREADY_COMPLETED", "", '"width":640', '"request_id"',
     "Invalid status code: 422", '"keys"',
 )  # fmt: skip
-"""Something of the answer to each command, in their order."""
+"""A part of the response to each command, in their order."""
 
 
 def paste(line: str, folder: Path) -> str:
@@ -138,7 +138,7 @@ def paste(line: str, folder: Path) -> str:
     return subprocess.run(["bash", "-c", quiet], cwd=folder, capture_output=True, text=True, check=True, timeout=60).stdout
 
 
-def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
+def test_a_user_can_paste_the_commands_and_stop_the_demo(tmp_path: Path) -> None:
     log = tmp_path / "output"
     with log.open("wb") as output:
         demo = subprocess.Popen(
@@ -148,16 +148,16 @@ def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
-            preexec_fn=hear_ctrl_c,
+            preexec_fn=accept_ctrl_c,
         )
     try:
         text = wait_for(log, "jwks.json'", demo)
         pasted = [line.strip() for line in text.splitlines() if line.strip().startswith("curl")]
         assert len(pasted) == len(EXPECTED)
         if shutil.which("curl"):
-            answers = [paste(line, tmp_path) for line in pasted]
-            for answer, expected in zip(answers, EXPECTED, strict=True):
-                assert expected in answer
+            responses = [paste(line, tmp_path) for line in pasted]
+            for response, expected in zip(responses, EXPECTED, strict=True):
+                assert expected in response
             assert (tmp_path / "enlarged.jpg").read_bytes().startswith(b"\xff\xd8")
             wait_for(log, "verified webhook: ", demo)
         (service,) = re.findall(r"service +(http://\S+)", text)
@@ -165,15 +165,15 @@ def test_a_visitor_can_paste_the_commands_and_leave(tmp_path: Path) -> None:
         demo.send_signal(signal.SIGINT)
         assert demo.wait(60) == 0
     finally:
-        demo.terminate()  # killed, it would leave its servers behind
+        demo.terminate()  # SIGKILL would leave its servers running
         demo.wait(60)
     assert "Traceback" not in log.read_text()
-    with pytest.raises(httpx.ConnectError):  # its servers went with it
+    with pytest.raises(httpx.ConnectError):  # its servers ended with it
         httpx.get(f"{service}/sheets", trust_env=False)
 
 
-def hear_ctrl_c() -> None:
-    """As in a terminal. Tests that run in the background of a shell are deaf to it, and so would be what they start."""
+def accept_ctrl_c() -> None:
+    """React to Ctrl-C as in a terminal: background jobs of a shell ignore SIGINT, and their child processes inherit this."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

@@ -44,7 +44,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", executor.BACKGROUND_LIMIT, 5 * MINUTE),
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
     ("docs/explanation/guarantees.md", "The processes wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
-    ("docs/explanation/guarantees.md", "After a host has failed five times in a row, only probes", circuit.FAILURE_THRESHOLD, 5),
+    ("docs/explanation/guarantees.md", "After a host has failed five times in a row, only probes", circuit.FAILURE_THRESHOLD, 5),  # noqa: E501
     ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two days after another key has succeeded it", keyring.KEPT, 2 * DAY),
     ("docs/explanation/deliveries.md", "Five seconds to find and reach the host", connector.CONNECT_TIMEOUT, 5),
@@ -53,14 +53,14 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "the time in `Retry-After` (a day at most)", backoff._LONGEST_RETRY_AFTER, DAY),
     ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", fairness.FLOW_LIMITS[HostHealth.NEW], 1),
     ("docs/explanation/deliveries.md", "a response within 2 s", circuit.PROMPT_SECONDS, 2),
-    ("docs/explanation/deliveries.md", "with any status below 500 except 429 | 16 |", fairness.FLOW_LIMITS[HostHealth.HEALTHY], 16),
+    ("docs/explanation/deliveries.md", "with any status below 500 except 429 | 16 |", fairness.FLOW_LIMITS[HostHealth.HEALTHY], 16),  # noqa: E501
     ("docs/explanation/deliveries.md", "| `slow` | slower than that | 4 |", fairness.FLOW_LIMITS[HostHealth.SLOW], 4),
     ("docs/explanation/deliveries.md", "up to four times in a row | 1 |", fairness.FLOW_LIMITS[HostHealth.FAILING], 1),
     ("docs/explanation/deliveries.md", "after 5 to 10 s", circuit._FIRST_PAUSE, 10),
     ("docs/explanation/deliveries.md", "then after twice as long, up to five minutes", circuit._LONGEST_PAUSE, 5 * MINUTE),
     ("docs/explanation/deliveries.md", "as long as its whole schedule takes, an hour at least", circuit.MIN_GIVE_UP_AFTER, HOUR),  # noqa: E501
     ("docs/explanation/deliveries.md", "There are 256 slots for deliveries in each process", dispatcher.LIMIT, 256),
-    ("docs/explanation/deliveries.md", "the process may open fewer than 1,024 files)", dispatcher.LIMIT / dispatcher._FILES_SHARE, 1024),
+    ("docs/explanation/deliveries.md", "the process may open fewer than 1,024 files)", dispatcher.LIMIT / dispatcher._FILES_SHARE, 1024),  # noqa: E501
     ("docs/explanation/deliveries.md", "get at most three quarters of them", fairness.UNPROVEN_SHARE, 3 / 4),
     ("docs/explanation/deliveries.md", "A result of up to 256 KiB is in memory as a whole", CHUNK_SIZE, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all slots are in use", CHUNK_SIZE * dispatcher.LIMIT, 64 * MIB),

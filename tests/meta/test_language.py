@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
@@ -32,3 +33,13 @@ def test_a_page_has_no_banned_words(page: Path) -> None:
 def test_code_and_quotations_may_say_what_they_say() -> None:
     text = "He waits.\n```\nhis = 1\n```\n> nobody\n`him` and somebody\n"
     assert banned_words(prose(text)) == ["line 1: He", "line 6: somebody"]
+
+
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_docstrings_and_texts_have_no_banned_words(source: Path) -> None:
+    texts = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)]
+    found = [(text.lineno, banned_words(prose(text.value))) for text in texts if isinstance(text.value, str)]
+    assert [place for place in found if place[1]] == []

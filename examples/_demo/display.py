@@ -1,4 +1,4 @@
-"""What a person sees: a table that moves in a terminal; plain lines, one per change, everywhere else (CI, a file, a pipe)."""
+"""Shows the requests: as a live table in a terminal, or as one line for each change elsewhere (CI, a file, a pipe)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rich.text import Text
 
 @dataclass
 class Row:
-    """One request as the display knows it."""
+    """What the display shows of one request."""
 
     label: str
     status: str = "submitted"
@@ -30,7 +30,7 @@ class Row:
 
     @property
     def state(self) -> str:
-        """Status with the position, as a person says it."""
+        """The status, with the position or a cancellation in progress."""
         if self.status == "IN_QUEUE" and self.position is not None:
             return f"IN_QUEUE, {self.position} in front"
         if self.status == "IN_PROGRESS" and self.cancelling:
@@ -39,58 +39,58 @@ class Row:
 
     @property
     def phase(self) -> tuple[str, str, str, str]:
-        """What deserves a line of its own. Of "refine 7/30" only "refine": thirty lines would say no more."""
+        """A new value gets a line. Of the stage "refine 7/30" only "refine" counts, because thirty lines would add nothing."""
         return self.state, self.stage.split(" ")[0], self.result, self.webhook
 
 
 @dataclass
 class Display:
-    """Where rows are shown. `changed` is called after every change of a row."""
+    """Shows rows. Call `changed` after every change of a row."""
 
     console: Console = field(default_factory=Console)
     rows: list[Row] = field(default_factory=list)
-    _seen: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
-    _began: float | None = None
+    _last_phase: dict[int, tuple[str, str, str, str]] = field(default_factory=dict)
+    _started: float | None = None
 
     @property
-    def moves(self) -> bool:
-        """Whether the cursor can be moved. FORCE_COLOR makes rich believe in a terminal where there is none, hence both."""
+    def is_live(self) -> bool:
+        """Whether the table can be redrawn. FORCE_COLOR makes rich assume a terminal, so stdout is checked too."""
         return sys.stdout.isatty() and self.console.is_terminal and not self.console.is_dumb_terminal
 
     @contextmanager
     def showing(self) -> Iterator[None]:
-        """Show the rows while the block runs."""
-        if not self.moves:
+        """Show the table while the block runs, if the output is a terminal."""
+        if not self.is_live:
             yield
             return
         with Live(console=self.console, get_renderable=lambda: table(self.rows), refresh_per_second=12):
             yield
 
     def changed(self, row: Row) -> None:
-        """Print a line for a new phase, where there is no table that shows it."""
-        if self.moves or self._seen.get(id(row)) == row.phase:
+        """Print a line for a new phase, unless the table shows it."""
+        if self.is_live or self._last_phase.get(id(row)) == row.phase:
             return
-        self._seen[id(row)] = row.phase
-        self._timed(row, _words(row))
+        self._last_phase[id(row)] = row.phase
+        self._print_timed(row, _text(row))
 
-    def said(self, row: Row, message: str) -> None:
-        """A line for what the service logged while it worked on the request; above the table, where there is one."""
-        self._timed(row, f"| {message}")
+    def logged(self, row: Row, message: str) -> None:
+        """Print what the service logged while it worked on the request, above the table if there is one."""
+        self._print_timed(row, f"| {message}")
 
-    def _timed(self, row: Row, words: str) -> None:
-        self._began = self._began or time.monotonic()
-        self.line(f"{time.monotonic() - self._began:6.2f} s  {row.label:<24} {words}")
+    def _print_timed(self, row: Row, text: str) -> None:
+        self._started = self._started or time.monotonic()
+        self.line(f"{time.monotonic() - self._started:6.2f} s  {row.label:<24} {text}")
 
     def line(self, text: str = "", style: str = "") -> None:
-        """One line, as it is: not wrapped, so that a URL or a command can be copied; nothing in it is read as markup."""
+        """Print one line unchanged: not wrapped, so that a URL or a command can be copied, and without markup."""
         self.console.print(Text(text, style=style), soft_wrap=True)
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """All rows as they stand, narrow enough for 80 columns: what belongs to the way gives place to what belongs to the end."""
+    """A table of all rows in 80 columns. The result replaces the status, and the webhook replaces the stage."""
     shown = Table(box=None, pad_edge=False)
     shown.add_column("request", no_wrap=True)
-    shown.add_column("status, answer", no_wrap=True, min_width=24)
+    shown.add_column("status, response", no_wrap=True, min_width=24)
     shown.add_column("progress", width=8)
     shown.add_column("stage, webhook", no_wrap=True, min_width=15)
     for row in rows:
@@ -99,7 +99,7 @@ def table(rows: Sequence[Row]) -> Table:
     return shown
 
 
-def _words(row: Row) -> str:
+def _text(row: Row) -> str:
     if row.webhook:
         return f"webhook {row.webhook}"
     if row.result:

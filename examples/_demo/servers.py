@@ -1,4 +1,4 @@
-"""Start a server under uvicorn on a free loopback port, in a process of its own, and end that very process afterwards."""
+"""Starts a server under uvicorn on a free loopback port, in a separate process, and stops that process afterwards."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _STOP_TIMEOUT = 30.0
 
 
 class ServerFailed(Exception):
-    """A server did not start, or ended by itself."""
+    """A server did not start, or ended before its URL was known."""
 
 
 @contextmanager
 def serving(app: str, log: Path, environ: Mapping[str, str]) -> Iterator[str]:
-    """The base URL of `app` ("package.module:name"), which runs while the block does. Its output goes to the file `log`."""
-    # Port 0 lets the kernel choose, and uvicorn says what it got: nobody can take the port in between.
+    """Run `app` ("package.module:name") while the block runs, and yield its base URL. Its output goes to the file `log`."""
+    # With port 0 the kernel chooses a port and uvicorn prints it, so no other program can take the port first.
     command = [sys.executable, "-m", "uvicorn", app, "--host", "127.0.0.1", "--port", "0", "--no-use-colors"]
     with log.open("wb") as output:
-        process = subprocess.Popen(  # noqa: S603 - our own arguments
+        process = subprocess.Popen(  # noqa: S603 - the arguments are constants of the demos
             command, cwd=ROOT, env=_environment(environ), stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
     try:
@@ -37,12 +37,12 @@ def serving(app: str, log: Path, environ: Mapping[str, str]) -> Iterator[str]:
 
 
 def tail(log: Path, lines: int = 15) -> str:
-    """The last lines of a file."""
+    """Return the last lines of a file."""
     return "\n".join(log.read_text(errors="replace").splitlines()[-lines:])
 
 
 def _environment(extra: Mapping[str, str]) -> dict[str, str]:
-    # A demonstration shows the same thing on every machine: options of the queue that lie around here do not count.
+    # A demo behaves the same on every machine: it ignores options of the queue in this environment.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("QUEUE_")}
     return {**inherited, "PYTHONUNBUFFERED": "1", "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", **extra}
 
@@ -53,11 +53,11 @@ def _url(process: subprocess.Popen[bytes], log: Path) -> str:
         if found := _RUNNING.search(log.read_text(errors="replace")):
             return found[1]
         time.sleep(0.02)
-    raise ServerFailed(f"the server did not start; the end of {log}:\n{tail(log)}")
+    raise ServerFailed(f"the server did not start; last lines of {log}:\n{tail(log)}")
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()  # does nothing to a process that has ended, e.g. by the same Ctrl-C as ours
+    process.terminate()  # has no effect on a process that has ended, e.g. by the Ctrl-C that ends the demo
     try:
         process.wait(_STOP_TIMEOUT)
     except subprocess.TimeoutExpired:
