@@ -18,7 +18,7 @@ QueueError
 ├── UriTooLong              414
 ├── InvalidWebhook          422      a webhook URL that can never be called
 ├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
-├── TooManyGuesses          429      too many lookups of unknown ids from one address; with `Retry-After`
+├── RateLimited             429      too many lookups of unknown ids from one address; with `Retry-After`
 ├── HeadersTooLarge         431
 ├── StoreError              500      the database failed unexpectedly
 ├── Unavailable             503      with `Retry-After`

@@ -57,12 +57,6 @@ def a_task(listed: bool = True, **spec: Any) -> Task:
         "target": "/work",
         "method": "POST",
     }
-        "base_url": "https://service.test/fal/queue",
-        "wait_timeout": 30.0,
-        "callback": True,
-        "target": "/work",
-        "method": "POST",
-    }
     return Task(
         spec=TaskSpec(**{**given, **spec}),
         salt=hashlib.sha256(b"salt" + seed).digest()[:16],

@@ -23,7 +23,7 @@ class LookupLimiter:
         self._failed: dict[str, deque[float]] = {}
 
     def count(self, address: str) -> None:
-        """One more. Raises `TooManyGuesses` above `MOST` in `WINDOW` seconds."""
+        """Count one failed lookup. Raises `RateLimited` above `MAX_FAILURES` in `WINDOW` seconds."""
         now = self._clock()
         times = self._failed.setdefault(address, deque(maxlen=MAX_FAILURES + 1))
         while times and times[0] <= now - WINDOW:

@@ -52,7 +52,7 @@ class Shelf:
         await asyncio.sleep(0)
         return job
 
-    async def glance(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
+    async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         if self.broken:
             raise StoreError("broken")
         self.looks.append((len(keys), positions))

@@ -31,11 +31,11 @@ ROUTES: dict[tuple[str, ...], dict[str, TaskOperation]] = {
 """The words of a path behind `/v1`; a star stands for an id."""
 
 PUBLIC = frozenset({TaskOperation.CALLBACK, TaskOperation.SIGNAL, TaskOperation.PROVIDERS})
-"""What needs no key: an id that is secret, or nothing that is."""
+"""Operations without authentication: their id is a secret, or they reveal nothing."""
 
 
 CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.SIGNAL})
-"""What changes something for the visitor of a page. A callback does so for nobody but who knows its id."""
+"""Operations that a page of another site must not make a browser send. A callback needs its secret id, so it is not one."""
 
 
 class TaskRoute(Struct, frozen=True):

@@ -414,7 +414,7 @@ async def main():
     await store.open()
     await store.submit(a_job(), start=True)
     if os.fork() == 0:
-        store.disown()
+        store.detach_after_fork()
         print("child", os.getpid(), flush=True)
         time.sleep(60)
         os._exit(0)

@@ -180,7 +180,7 @@ def test_the_http_status_may_be_the_status():
 
 def test_the_url_of_a_location():
     assert (
-        poll_urls(LOCATION_POLLING, StartResponse(URL, 202, ((b"location", b"../jobs/1"),), b"")).status
+        poll_urls(LOCATION_POLLING, StartResponse(URL, 202, ((b"location", b"../jobs/1"),), b"")).url
         == "https://api.example/jobs/1"
     )
 
