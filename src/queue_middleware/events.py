@@ -17,9 +17,6 @@ from .jobs.struct import Struct
 _log = logging.getLogger("queue_middleware")
 
 
-# --- the service
-
-
 class Started(Struct, frozen=True):
     """The queue runs in this process. `database` is the real path of its file, or the name of its database."""
 
@@ -29,10 +26,7 @@ class Started(Struct, frozen=True):
 
 
 class Stopping(Struct, frozen=True):
-    """The queue is stopping: it waits at most `timeout` seconds for running `requests` and for `webhooks` being sent.
-
-    `can_hurry`: a further interrupt (SIGINT, Ctrl-C) ends the wait at once.
-    """
+    """The queue stops: it waits at most `timeout` s for running requests and webhooks; `can_hurry`: SIGINT ends the wait."""
 
     requests: int
     webhooks: int
@@ -82,9 +76,6 @@ class OperatorNotice(Struct, frozen=True):
     message: str
 
 
-# --- requests
-
-
 class Submitted(Struct, frozen=True):
     """A request was stored. `path` is its percent-encoded path without the query."""
 
@@ -92,27 +83,26 @@ class Submitted(Struct, frozen=True):
     path: str
 
 
-class AttemptStarted(Struct, frozen=True):
+class _AttemptEvent(Struct, frozen=True):
+    """Attempt number `attempt`, 1 for the first, at a request."""
+
+    request_id: str
+    attempt: int
+
+
+class AttemptStarted(_AttemptEvent, frozen=True):
     """An attempt begins; `attempt` is 1 for the first."""
 
-    request_id: str
-    attempt: int
 
-
-class AttemptFailed(Struct, frozen=True):
+class AttemptFailed(_AttemptEvent, frozen=True):
     """An attempt failed and is repeated in `retry_in` seconds."""
 
-    request_id: str
-    attempt: int
     error: str
     retry_in: float
 
 
-class JobAwaiting(Struct, frozen=True):
+class JobAwaiting(_AttemptEvent, frozen=True):
     """The call of a task has been answered; the task now waits for a callback, a signal or a poll."""
-
-    request_id: str
-    attempt: int
 
 
 class TaskProgress(Struct, frozen=True):
@@ -122,15 +112,13 @@ class TaskProgress(Struct, frozen=True):
     status: str | None
 
 
-class Finished(Struct, frozen=True):
+class Finished(_AttemptEvent, frozen=True):
     """A request reached its final state, `duration` seconds after the attempt began.
 
     `attempt` is 0 where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is the HTTP status of
     the response, `error` the reason where there is no response.
     """
 
-    request_id: str
-    attempt: int
     status: int | None
     error: ErrorType | None
     duration: float
@@ -148,11 +136,8 @@ class Finished(Struct, frozen=True):
         return outcome_of(self.status, self.error)
 
 
-class ClaimLost(Struct, frozen=True):
+class ClaimLost(_AttemptEvent, frozen=True):
     """The result of an attempt was discarded: its lease had expired and another worker owns the request."""
-
-    request_id: str
-    attempt: int
 
 
 class Rescued(Struct, frozen=True):
@@ -194,51 +179,40 @@ class PollFailed(Struct, frozen=True):
     retry_in: float
 
 
-# --- webhooks
-
-
-class Delivered(Struct, frozen=True):
-    """A receiver accepted a webhook. `duration` is the time that the delivery attempt took."""
+class _DeliveryEvent(Struct, frozen=True):
+    """Attempt number `attempt` to deliver a webhook."""
 
     delivery_id: int
     request_id: str
     kind: WebhookKind
     host: str
     attempt: int
+
+
+class Delivered(_DeliveryEvent, frozen=True):
+    """A receiver accepted a webhook. `duration` is the time that the delivery attempt took."""
+
     status: int | None
     duration: float
 
 
-class DeliveryFailed(Struct, frozen=True):
+class DeliveryFailed(_DeliveryEvent, frozen=True):
     """A delivery attempt failed. `status` is None without a response, `retry_in` where there is no further attempt."""
 
-    delivery_id: int
-    request_id: str
-    kind: WebhookKind
-    host: str
-    attempt: int
     status: int | None
     error: str
     duration: float
     retry_in: float | None
 
 
-class DeliveryDead(Struct, frozen=True):
+class DeliveryDead(_DeliveryEvent, frozen=True):
     """A webhook was given up after the last `error`. It is kept and can be redelivered."""
 
-    delivery_id: int
-    request_id: str
-    kind: WebhookKind
-    host: str
-    attempt: int
     error: str
 
 
 class CircuitOpened(Struct, frozen=True):
-    """Webhooks to a host failed so often in a row that only a probe is sent, the first in `probe_in` seconds.
-
-    Where `submitter` is not None, this concerns only webhooks of that submitter (`models.NewJob.client`).
-    """
+    """A host fails, for `submitter` only if that is not None: only probes are sent, the first in `probe_in` seconds."""
 
     host: str
     probe_in: float
@@ -266,9 +240,6 @@ Event = (
 )  # fmt: skip
 
 
-# --- observers
-
-
 class Observer(Protocol):
     """Receives events. It is called in the event loop, so it must be quick; an exception is logged and ignored.
 
@@ -279,19 +250,12 @@ class Observer(Protocol):
         """Handle one event."""
 
 
-def _wants(observer: Observer, kind: type) -> bool:
-    kinds: frozenset[type] | None = getattr(observer, "kinds", None)
-    return kinds is None or kind in kinds
-
-
 Emit = Callable[[Event], None]
 """Passes an event to all observers."""
 
 
 class ErrorStreak:
     """Consecutive errors of one service: emits each as `ServiceError`, and the first success after them as `Recovered`."""
-
-    __slots__ = ("_emit", "_since", "_where", "failures")
 
     def __init__(self, where: str, emit: Emit) -> None:
         self._where = where
@@ -316,7 +280,10 @@ class ErrorStreak:
 def make_emitter(observers: Iterable[Observer]) -> Emit:
     """A function that passes every event to every observer that wants its kind, in order."""
     observers = tuple(observers)
-    by_kind = {kind: tuple(observer.on_event for observer in observers if _wants(observer, kind)) for kind in get_args(Event)}
+    by_kind = {
+        kind: tuple(observer.on_event for observer in observers if kind in getattr(observer, "kinds", (kind,)))
+        for kind in get_args(Event)
+    }
 
     def emit(event: Event) -> None:
         for on_event in by_kind[type(event)]:

@@ -128,7 +128,7 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
                 raise UnknownRequest("gone")
             return await output(key, number)
 
-        monkeypatch.setattr(app._runtime, "output", pruned)
+        monkeypatch.setattr(app._runtime, "response_chunk", pruned)
         sent: list[Any] = []
 
         async def send(message: Any) -> None:

@@ -1,7 +1,7 @@
 """The command `queue-middleware` for operators. Each command group is one module here and one row in `_GROUPS`.
 
-It may import everything below `middleware`; begin reading at `main`. Options of the service come from the same environment
-(`QUEUE_DATABASE`, `QUEUE_SIGNING_KEY`).
+May import: everything below `middleware`.
+Begin with `main`. Options of the service come from the same environment (`QUEUE_DATABASE`, `QUEUE_SIGNING_KEY`).
 """
 
 from __future__ import annotations

@@ -259,16 +259,14 @@ class Runtime:
             self._emit(Finished.of(request_id.lower(), 0, CANCELLED, 0.0))
         return cancelled
 
-    # --- tasks
-
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """The task to submit with a job that may wait for an external service."""
         return self.services.callback_tokens.new_task(spec, listed=listed)
 
     def tokens_of(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a new task."""
-        tokens = self.services.callback_tokens
-        return tokens.make(TokenKind.CALLBACK, task.salt), tokens.make(TokenKind.SIGNAL, task.salt)
+        make = self.services.callback_tokens.make
+        return make(TokenKind.CALLBACK, task.salt), make(TokenKind.SIGNAL, task.salt)
 
     async def task(self, request_id: str) -> TaskRecord:
         """A task with its job. Raises `UnknownRequest`."""

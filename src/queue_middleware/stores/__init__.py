@@ -1,4 +1,8 @@
-"""Implementations of the three storage ports, one package each; `open_stores` picks one by the scheme of `database`."""
+"""Implementations of the three storage ports, one package each; `open_stores` picks one by the scheme of `database`.
+
+May import: `tasks`, `webhooks`, `events`, `jobs` and what lies below them; never `worker`, its sibling.
+Begin with `open_stores`, then `common.job_store` and `sqlite.store`.
+"""
 
 from __future__ import annotations
 

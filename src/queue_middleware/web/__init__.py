@@ -1,1 +1,5 @@
-"""The HTTP faces: thin endpoints between ASGI and the runtime's verbs."""
+"""The HTTP interface: thin endpoints between ASGI and the runtime.
+
+May import: `runtime` and everything below it.
+Begin with `router`, which decides which group of endpoints answers a request.
+"""

@@ -235,8 +235,6 @@ class JobExecutor:
                 self._log.redact(self._session.secret)
             return url
 
-    # --- ending early
-
     def check_deadline(self, now: float) -> None:
         """Called periodically: end a call that takes too long, and free the slot of background work that does not end."""
         if now < self._deadline:

@@ -70,15 +70,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     promote(transaction)
     if not transaction.backlog.queued.total():
         return []
-    rows = transaction.all(
-        "claim",
-        {
-            "owner": transaction.owner,
-            "now": transaction.now,
-            "lease_until": transaction.lease_until,
-            "limit": limit,
-        },
-    )
+    asked = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
+    rows = transaction.all("claim", asked)
     rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []

@@ -51,8 +51,7 @@ Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
 def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueError]:
     """Store new jobs; those that may start, with no job in front, are claimed at once."""
     promote(transaction)
-    backlog = transaction.backlog
-    key = _next_key(transaction)
+    backlog, key = transaction.backlog, _next_key(transaction)
     random = os.urandom(18 * len(batch))
     results: list[SubmitResult | QueueError] = []
     jobs: list[tuple[Any, ...]] = []

@@ -1,4 +1,8 @@
-"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows."""
+"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows.
+
+May import: what `stores.sqlite` may import.
+Begin with the two `.sql` files; `schema` applies `migrations/`.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""The shape of the source, as `docs/explanation/architecture.md` describes it: where modules lie, and how large they are."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from statistics import median
+
+import pytest
+
+import queue_middleware
+
+PACKAGE = Path(queue_middleware.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FOLDERS = sorted({path.parent for path in MODULES} - {PACKAGE})
+TOP = {
+    "__init__",
+    "__main__",
+    "middleware",
+    "errors",
+    "events",
+    "verify",
+    "settings",
+    "option_parsers",
+    "backoff",
+    "background",
+    "secret_file",
+}
+PACKAGES = {
+    "jobs",
+    "asgi",
+    "outbound",
+    "webhooks",
+    "receivers",
+    "tasks",
+    "worker",
+    "stores",
+    "observability",
+    "runtime",
+    "web",
+    "testing",
+    "cli",
+    "syntax",
+}
+LONGEST_FILE = 300
+LONGEST_FUNCTION = 40
+VAGUE = {"utils", "helpers", "base", "core", "misc"}
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(PACKAGE))
+
+
+def test_only_these_modules_lie_at_the_top() -> None:
+    assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
+    assert {path.name for path in FOLDERS if path.parent == PACKAGE} == PACKAGES
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_file_holds_one_concept(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= LONGEST_FILE
+    assert path.stem not in VAGUE
+
+
+def test_most_files_are_short() -> None:
+    assert median(len(path.read_text().splitlines()) for path in MODULES if path.name != "__init__.py") <= 120
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_function_can_be_read_at_once(path: Path) -> None:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
+
+
+@pytest.mark.parametrize("folder", [folder for folder in FOLDERS if list(folder.glob("[!_]*.py"))], ids=name_of)
+def test_a_package_says_what_it_is_for(folder: Path) -> None:
+    text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+    assert "May import:" in text, "what it may import"
+    assert "Begin with" in text, "where to begin reading"
+    assert len(text.splitlines()[0]) > 20, "what it is for"
