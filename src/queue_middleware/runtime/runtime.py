@@ -195,7 +195,7 @@ class Runtime:
     # --- requests
 
     def check_webhook(self, url: str, field: str = WEBHOOK) -> str:
-        """The URL as it is stored, encoded. Raises `InvalidWebhook`, which names it `noun`, if it could never be called."""
+        """The URL as it is stored, encoded. Raises `InvalidWebhook`, which calls it `field`, if it could never be called."""
         self.guard.check_url(url, field)
         return encode_url(url, field)
 

@@ -40,7 +40,7 @@ class Authenticator:
         """If False, knowing a request's id is enough to read it."""
 
     async def authenticate(self, scope: Scope) -> str:
-        """The identity of the client: of any key that is known, in whichever header, or else what `authenticate` says.
+        """The identity of the client: of any key that is known, in whichever header, or else the result of `authenticate`.
 
         Raises `Unauthorized`, and `BadRequest` for known keys of two identities.
         """

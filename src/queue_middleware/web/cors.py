@@ -24,7 +24,7 @@ _VARY = (b"vary", b"origin")
 
 
 class CORSMiddleware:
-    """Around the queue: preflights are answered here, and every answer says who may read it. Cookies are not asked for.
+    """Wraps the queue: answers preflights, and names in every response the origin that may read it. Cookies are not allowed.
 
     An answer of the application that is read back may carry the application's own rules; ours take their place, but what
     it exposes stays exposed.
@@ -58,7 +58,7 @@ class CORSMiddleware:
         if self._open:
             return [(b"access-control-allow-origin", b"*"), exposed]
         if origin is None or origin.lower() not in self._origins:
-            return [_VARY]  # caches must not hand it to those who are allowed
+            return [_VARY]  # caches must not serve it to allowed origins
         return [(b"access-control-allow-origin", origin), exposed, _VARY]
 
     async def _preflight(self, origin: bytes, grant: list[tuple[bytes, bytes]], wanted: bytes, send: Send) -> None:

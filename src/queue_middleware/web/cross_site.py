@@ -24,7 +24,7 @@ def is_cross_site(site: bytes | None, origin: bytes | None, allowed: Collection[
     """Whether a page of another site made a browser send this.
 
     `site` and `origin`: `Sec-Fetch-Site` and `Origin`, None where they are missing. `allowed`: origins, or `*`. `own`: names of
-    the service's hosts. Ports and schemes do not count: cookies do not tell them apart, and proxies that end TLS change them.
+    the service's hosts. Ports and schemes do not count: cookies do not distinguish them, and proxies that end TLS change them.
     """
     if b"*" in allowed:
         return False
@@ -64,8 +64,8 @@ class CrossSiteCheck:
 
 def _hosts_of(scope: Scope) -> set[bytes]:
     """The names that the request itself was sent to."""
-    said = [value for name, value in scope["headers"] if name in (b"host", b"x-forwarded-host")]
-    return {_host_name(host) for value in said for host in value.split(b",")}
+    named = [value for name, value in scope["headers"] if name in (b"host", b"x-forwarded-host")]
+    return {_host_name(host) for value in named for host in value.split(b",")}
 
 
 def _host_of_origin(origin: bytes) -> bytes | None:

@@ -46,10 +46,10 @@ def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, ex
         kept = _whole(pair for pair in headers if pair[0] in _FROM_OUTSIDE or pair[0].startswith(_FROM_OUTSIDE_STARTS))
         return [*kept, *_guards(kept)]
     kept = list(headers)
-    said = {name: value for name, value in asked if name in _ASKED}
-    if said and not _is_own_script(said):
+    fetch_metadata = {name: value for name, value in asked if name in _ASKED}
+    if fetch_metadata and not _is_own_script(fetch_metadata):
         kept = _whole(pair for pair in kept if pair[0] not in _STATE)
-        if not _is_script(said):
+        if not _is_script(fetch_metadata):
             kept += _guards(kept)
     if _may_be_cached(headers) and _acts(headers):
         kept.append(_VARY)  # what a cache keeps of one answer must not become the other
@@ -78,11 +78,11 @@ def _guards(headers: Iterable[tuple[bytes, bytes]]) -> tuple[tuple[bytes, bytes]
     return (_NO_SNIFFING,) if kinds == [_NOT_SANDBOXED] else (_NO_SNIFFING, _SANDBOX)
 
 
-def _is_script(said: Mapping[bytes, bytes]) -> bool:
+def _is_script(fetch_metadata: Mapping[bytes, bytes]) -> bool:
     """Whether a script of a page reads the response (`fetch` and its like), which is all that becomes of it there."""
-    return said.get(b"sec-fetch-dest") == b"empty" and said.get(b"sec-fetch-mode") != b"navigate"
+    return fetch_metadata.get(b"sec-fetch-dest") == b"empty" and fetch_metadata.get(b"sec-fetch-mode") != b"navigate"
 
 
-def _is_own_script(said: Mapping[bytes, bytes]) -> bool:
+def _is_own_script(fetch_metadata: Mapping[bytes, bytes]) -> bool:
     """The same, of a page of this service. A browser keeps cookies also of responses that a script may not read."""
-    return _is_script(said) and said.get(b"sec-fetch-site") in (b"same-origin", b"none", None)
+    return _is_script(fetch_metadata) and fetch_metadata.get(b"sec-fetch-site") in (b"same-origin", b"none", None)

@@ -44,7 +44,7 @@ def is_ours(scope: Scope, prefix: str, root: str = "") -> bool:
 
 
 def declared_root(app: object) -> str:
-    """What `FastAPI(root_path=…)` says, also behind middlewares around it; FastAPI puts it into the scope by itself.
+    """The `root_path` of `FastAPI(root_path=…)`, also behind middlewares; FastAPI adds it to the scope by itself.
 
     Only FastAPI is asked: of Flask and Quart `root_path` is a folder.
     """

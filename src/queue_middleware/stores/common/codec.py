@@ -124,7 +124,7 @@ def decode_secrets(data: bytes) -> dict[str, str]:
 
 
 def encode_events(events: tuple[WebhookKind, ...]) -> str:
-    """What a webhook is to be told besides the end."""
+    """The events besides the end for which a webhook is sent."""
     return ",".join(events)
 
 

@@ -142,21 +142,21 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
             raise NotBatchable
         return [Settled(held=False)]
     transaction.rows("insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
-    # The end of one that told of something earlier makes the next of its request due.
+    # The end of an earlier webhook of a request makes the next one due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
     settled = judge_all(transaction, batch)
-    news = [
+    earlier = [
         row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
     ]
-    return _with_overtaken(transaction, batch, settled, news) if news else settled
+    return _with_overtaken(transaction, batch, settled, earlier) if earlier else settled
 
 
 def _with_overtaken(
-    transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], news: Sequence[int]
+    transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], earlier: Sequence[int]
 ) -> list[Settled]:
-    """Of news that are to be tried again only the database knows whether there are newer ones."""
-    overtaken = {row[0] for row in transaction.all("superseded", (json.dumps(news),))}
+    """Mark the earlier webhooks that are not repeated, because the database has a later one of the same request."""
+    overtaken = {row[0] for row in transaction.all("superseded", (json.dumps(earlier),))}
     return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
 
 

@@ -61,10 +61,10 @@ def _choose(transaction: Transaction, places: PollCapacity) -> tuple[list[tuple[
 
 
 def _addressee(key: int, spec: bytes, poll: bytes | None) -> tuple[int, PollConfig, str]:
-    told = decode_spec(spec)
-    config = decode_poll(poll) if poll else told.poll
-    assert config is not None, "nothing says how it is polled"  # noqa: S101
-    return key, config, told.target
+    task_spec = decode_spec(spec)
+    config = decode_poll(poll) if poll else task_spec.poll
+    assert config is not None, "a task with poll_at has a poll configuration"  # noqa: S101
+    return key, config, task_spec.target
 
 
 def _start(transaction: Transaction, key: int, task: Task, config: PollConfig, host: str) -> Poll:

@@ -19,7 +19,7 @@ _BURIED_TOGETHER = 500
 """Rows that are given up in one transaction; the next probe takes the next."""
 
 Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
-"""Delivery, attempt, delivered, milliseconds to the next, what it says of the receiver, milliseconds of the whole schedule."""
+"""Delivery, attempt, delivered, milliseconds to the next, the outcome for the receiver, milliseconds of the whole schedule."""
 
 
 class _Known(Struct, frozen=True):

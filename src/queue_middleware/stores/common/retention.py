@@ -184,7 +184,7 @@ def _prune_answers(transaction: Transaction, found: list[tuple[int, int]], budge
     count = 0
     for key in _not_needed(transaction, [key for key, _ in found]):
         count += 1
-        # Its row in `payload` last: that says that the answer is a large one, and when it is due.
+        # The row in `payload` is deleted last: it shows that the response is large, and so when it is due.
         if not _drop_parts(transaction, key, budget):
             break
         transaction.change("drop_answers", (json.dumps([key]),))

@@ -122,7 +122,7 @@ def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> 
 
 
 def put_word(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
-    """Note what ended a job; of one that failed what was said is kept too."""
+    """Store what completed a job; for a failure, the message of the external service is stored as well."""
     if resolution.failure is not None:
         put_answer(transaction, key, resolution.response)
     transaction.change("resolved_by", (channel, key))

@@ -13,7 +13,7 @@ from queue_middleware.jobs.store import Topic
 class CommitFailed(Exception):
     """COMMIT itself failed, with the driver's error as the cause: whether anything is committed is not known.
 
-    Nothing of the group may be tried again; its callers get an error that says that the outcome is unknown.
+    Nothing of the group may be repeated; its callers get an error that the outcome is unknown.
     """
 
 

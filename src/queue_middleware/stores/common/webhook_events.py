@@ -22,7 +22,7 @@ def tell_start(transaction: Transaction, claim: Claim) -> None:
 
 
 def tell_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
-    """A webhook that was not sent yet says the latest; otherwise there is another, half a second after the last."""
+    """Update the progress webhook that was not sent yet, or add one, due half a second after the last."""
     if claim.webhook is None or WebhookKind.PROGRESS not in claim.events:
         return
     data = {"at": transaction.now, "fraction": progress.fraction, "stage": progress.stage}

@@ -68,7 +68,7 @@ class Writer:
     """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
 
     The connection's thread takes whatever waits at the moment when its turn has come; what is submitted while it writes forms
-    the next transaction. No clock is waited for. `undone` is told of every transaction that was rolled back; `check` raises,
+    the next transaction. There is no delay. `undone` is called after every transaction that was rolled back; `check` raises,
     before COMMIT, what stands in the way of it.
 
     A group is bounded in number, bytes and time, because all others wait for its end. Operations of `one_by_one` may each take
@@ -160,7 +160,7 @@ class Writer:
                 # A callback has a defect; all others still have to be called, and the next group to be written.
                 self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
             except BaseException as error:
-                interrupt = error  # it is for the event loop, and comes to it when all have been told
+                interrupt = error  # it is for the event loop, and is raised when all callers have their results
         if self._waiting:
             self._start()
         else:
@@ -210,9 +210,9 @@ class Writer:
         results: _Results = []
         topics: set[Topic] = set()
         for waiting in group:
-            alone, told = self._write(connection, [waiting])
+            alone, changed = self._write(connection, [waiting])
             results += alone
-            topics |= told
+            topics |= changed
         return results, topics
 
     def _execute(self, connection: Any, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:

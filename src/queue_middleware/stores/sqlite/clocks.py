@@ -25,7 +25,7 @@ def boot_clock() -> int:
 
 
 def boot_id() -> str:
-    """Eight characters that are another after each boot, `""` where the system does not tell. Blocking."""
+    """Eight characters that differ after each boot; `""` if the system does not provide them. Blocking."""
     try:
         return _BOOT_ID.read_text(encoding="ascii")[:8]
     except OSError:

@@ -97,7 +97,7 @@ class Connection(aiosqlite.Connection):
                 self._committed()
             except Exception:
                 # The commit stands, whatever happens to its notification.
-                _log.exception("other processes could not be told of a commit at once; they notice within moments")
+                _log.exception("other processes could not be notified of a commit at once; they notice it within moments")
         return result
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:

@@ -55,7 +55,7 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
 
 
 def filesystem_of(path: Path, mounts: str) -> str:
-    """The type of the file system that `path` lies on, `""` when the table does not tell."""
+    """The type of the file system that `path` lies on, `""` if the table does not list it."""
     return _mount_of(path, mounts)[1]
 
 
@@ -83,10 +83,11 @@ def mount_table() -> str:
 def low_space_reason(database: Path, least: int | None, spare: int = 0) -> str | None:
     """A sentence when there is too little room to accept more work, else None. `spare`: bytes that are free in the file."""
     usage = shutil.disk_usage(database.parent)
-    floor = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)
-    if usage.free + spare >= floor and usage.free >= min(floor, _LOG):
+    required = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)
+    if usage.free + spare >= required and usage.free >= min(required, _LOG):
         return None
-    return f"only {usage.free // 2**20} MiB of disk are free and {floor // 2**20} MiB are kept for the work already accepted"
+    free, reserved = usage.free // 2**20, required // 2**20
+    return f"only {free} MiB of disk are free and {reserved} MiB are reserved for work that is already accepted"
 
 
 def free_bytes(queries: SQLiteQueries) -> int:

@@ -47,7 +47,7 @@ class FileWatch:
 
     def look(self) -> None:
         """Look at all of them, and at how full the disk is."""
-        trouble = next((said for path in self._marks if (said := self._trouble(path))), None)
+        trouble = next((error for path in self._marks if (error := self._trouble(path))), None)
         self.complaint = None if trouble is None else DatabaseGone(trouble, _RETRY_AFTER)
         self._full = low_space_reason(self._path, self._min_free_disk, self.spare)
 
@@ -61,7 +61,7 @@ class FileWatch:
     def check(self) -> None:
         """Raise `DatabaseGone` when nothing may be committed: one call of `stat` before each COMMIT, 3 µs."""
         if self.complaint is not None:
-            # Whether it is back only a look at all of them can tell.
+            # Only a check of all of them shows whether the file is back.
             raise DatabaseGone(self.complaint.detail, _RETRY_AFTER)
         trouble = self._trouble(self._path) if self._marks else None
         if trouble is not None:

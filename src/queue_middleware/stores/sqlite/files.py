@@ -119,7 +119,7 @@ class Files:
         return lock
 
     def close(self, *, leave_liveness_lock: bool = False) -> None:
-        """Let go of everything. A life sign that is left, without its lock, tells others to take over. Repeatable."""
+        """Release everything. A liveness file that is left without its lock makes other processes take over. Repeatable."""
         if leave_liveness_lock:
             self.liveness.disown()
         for held in reversed(self._held):

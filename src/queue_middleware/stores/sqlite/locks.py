@@ -108,7 +108,7 @@ class LivenessLock:
 
 
 def make_owner(boot: str) -> str:
-    """A name for one start of a process, which tells in which boot that was."""
+    """A name for one start of a process; it contains the id of the boot."""
     return f"{boot}-{os.urandom(8).hex()}"
 
 
@@ -160,7 +160,7 @@ def _age(path: Path) -> tuple[float, str]:
 
 
 def _is_free(path: Path) -> bool:
-    # Whatever else keeps us from seeing it, for instance that there are no descriptors left, says nothing about its owner.
+    # Any other error, for instance that no file descriptors are left, shows nothing about its owner.
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:

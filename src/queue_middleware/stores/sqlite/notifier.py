@@ -19,7 +19,7 @@ _log = logging.getLogger("queue_middleware")
 _POLL_INTERVAL = 0.05
 """Seconds between two looks for the commits of other processes."""
 _LINGER = 5.0
-"""Seconds for which our bell goes on hanging when the last listener to `Topic.STATUS` has gone: the next one soon comes."""
+"""Seconds for which the wakeup pipe stays open after the last listener to `Topic.STATUS` has left: others often follow."""
 
 
 class Notifier:
@@ -43,7 +43,7 @@ class Notifier:
         if topic is Topic.STATUS:
             asyncio.get_running_loop().call_later(_LINGER, self._update_pipe)
 
-    # The bell's files are made and removed in a thread. Until it hangs, `watch` notices what others commit.
+    # The pipe is created and removed in a thread. Until it is open, `poll` notices what other processes commit.
 
     def _update_pipe(self) -> None:
         if not self._closed and (self._tending is None or self._tending.done()):
@@ -62,7 +62,7 @@ class Notifier:
                 self._pipes.listen(lambda: self.publish((Topic.STATUS,)))
 
     async def close(self) -> None:
-        """Listen no longer; the bell is left to `WakeupPipes.close`. Repeatable."""
+        """Stop polling. The pipe is closed by `WakeupPipes.close`. May be called repeatedly."""
         self._closed = True
         if self._tending is not None:
             await asyncio.wait((self._tending,))

@@ -131,7 +131,7 @@ class SQLiteStore(CommonJobStore):
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process had the file open when we opened it: what is said at the start it says for all."""
+        """Whether no other process had the file open at the start: this process reports what concerns all of them."""
         return self._files.is_first
 
     def warnings(self) -> list[str]:
@@ -164,7 +164,7 @@ class SQLiteStore(CommonJobStore):
         self._maintenance.reserve.give_up()
         self._connection.checkpoint(connection)
 
-    # --- news
+    # --- notifications
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         """Call `listener` after every change of this kind by any process."""

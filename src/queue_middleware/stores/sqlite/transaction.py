@@ -32,7 +32,7 @@ class BacklogCounters:
     tasks: int = 0
     """Tasks that have not ended, and requests that may wait for an external service, wherever they are."""
     last_key: int = 0
-    """The largest there is; the next is larger, whatever the clock says."""
+    """The largest key in use; the next one is larger, whatever the clock shows."""
     clients: dict[str, int] = field(default_factory=dict)
     """Waiting jobs, for the clients that were asked about."""
     task_clients: dict[str, int] = field(default_factory=dict)
@@ -70,7 +70,7 @@ class BacklogCounters:
         return self.queued.total() + self.delayed
 
     def of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
-        """Waiting jobs of one client; `unwritten` says how many were taken in this group and have no row yet."""
+        """Queued and delayed jobs of one client; `unwritten` is how many of this group have no row yet."""
         count = self.clients.get(client)
         if count is None:
             row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
@@ -125,7 +125,7 @@ class SQLiteTransaction:
     keeps_logs: bool = True
     """Whether jobs have log lines here."""
     topics: set[Topic] = field(default_factory=set)
-    """What listeners are told once it is committed."""
+    """Topics whose listeners are notified after the commit."""
     payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)
     """Requests and answers of several operations, to be written with one statement: `flush`."""
 

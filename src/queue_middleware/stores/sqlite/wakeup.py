@@ -56,7 +56,7 @@ class WakeupPipes:
 
     def _find(self) -> bool:
         """Open those that are new; False where that could not be done, for instance without a free descriptor."""
-        prefix = f"{self._database.name}.bell-"
+        prefix = f"{self._database.name}.wakeup-"
         try:
             paths = {path for path in self._database.parent.iterdir() if path.name.startswith(prefix) and path.suffix != ".new"}
         except OSError:
@@ -160,7 +160,7 @@ class WakeupPipes:
             self._announce_change()
 
     def _path(self) -> Path:
-        return self._database.with_name(f"{self._database.name}.bell-{self._owner}")
+        return self._database.with_name(f"{self._database.name}.wakeup-{self._owner}")
 
     def _announce_change(self) -> None:
         """Any new number will do; a counter would need its turn."""

@@ -98,7 +98,7 @@ def _poll(fields: Mapping[str, Any], target: str) -> PollConfig | None:
 
 
 def _wait(fields: Mapping[str, Any], poll: PollConfig | None, most: float) -> float:
-    """A polled task that says nothing waits for as long as it may be polled."""
+    """By default a polled task waits for as long as it may be polled."""
     default = min(30.0 if poll is None else poll.max_duration, most)
     return _number(fields, "maxWaitTime", default, most)
 
@@ -159,7 +159,7 @@ def _time(fields: Mapping[str, Any], name: str) -> int | None:
     try:
         time = datetime.fromisoformat(text)
         milliseconds = round((time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp() * 1000)
-        iso_time(milliseconds)  # what cannot be told again is not taken
+        iso_time(milliseconds)  # a time that cannot be rendered is not accepted
         return milliseconds
     except (ValueError, OverflowError):
         raise BadRequest(f"{name} is {text[:64]!r}; it takes a time in ISO 8601, e.g. '2026-01-31T08:00:00Z'") from None

@@ -47,7 +47,7 @@ METHODS: dict[Operation, tuple[str, ...]] = {
 """The seeds disagree about status and cancel; both spellings are served."""
 
 PUBLIC = frozenset({Operation.KEYS, Operation.DOCUMENT})
-"""What everybody may see, also where keys are asked for."""
+"""Operations without authentication."""
 
 CHANGING = frozenset({Operation.SUBMIT, Operation.CANCEL})
 """What changes something, and is done only for pages of this site and of those that are allowed."""

@@ -51,7 +51,7 @@ async def tower(tmp_path: Path) -> AsyncIterator[Any]:
 
 
 def hanging(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if "bell" in path.name)
+    return sorted(path.name for path in folder.iterdir() if "wakeup" in path.name)
 
 
 async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
     one.open(ears["one"])
     other.open(ears["other"])
     other.open(ears["other"])
-    assert hanging(tmp_path) == ["db.bell-one", "db.bell-other"]
+    assert hanging(tmp_path) == ["db.wakeup-one", "db.wakeup-other"]
     await asyncio.to_thread(one.notify)
     assert await ears["other"].hears()
     await asyncio.to_thread(third.notify)
@@ -139,13 +139,13 @@ asyncio.run(main())
 """
     victim = await asyncio.to_thread(subprocess.run, [sys.executable, "-c", script], timeout=30, check=False)
     assert victim.returncode == -9
-    assert hanging(tmp_path) == ["db.bell-victim"]
+    assert hanging(tmp_path) == ["db.wakeup-victim"]
     one, other = tower("one"), tower("other")
     ear = Ear()
     one.open(ear)
     other.notify()
     assert await ear.hears()
-    assert hanging(tmp_path) == ["db.bell-one"]
+    assert hanging(tmp_path) == ["db.wakeup-one"]
 
 
 async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Path) -> None:
@@ -218,23 +218,23 @@ async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
             opened = 0
             bells.open(lambda: None)
     assert _open_files() == before
-    assert not list(tmp_path.glob("*.bell-*"))
+    assert not list(tmp_path.glob("*.wakeup-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
     bells.open(lambda: None)
-    assert [path.name for path in tmp_path.glob("*.bell-*")] == ["queue.sqlite3.bell-me"]
+    assert [path.name for path in tmp_path.glob("*.wakeup-*")] == ["queue.sqlite3.wakeup-me"]
     bells.close()
 
 
 async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     os.mkfifo(other)
-    (tmp_path / "queue.sqlite3.bell-me.new").symlink_to(other)
-    (tmp_path / "queue.sqlite3.bell-linked").symlink_to(other)
+    (tmp_path / "queue.sqlite3.wakeup-me.new").symlink_to(other)
+    (tmp_path / "queue.sqlite3.wakeup-linked").symlink_to(other)
     bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before = _open_files()
     bells.open(lambda: None)
-    assert (tmp_path / "queue.sqlite3.bell-me").is_fifo()
-    assert not (tmp_path / "queue.sqlite3.bell-me").is_symlink()
+    assert (tmp_path / "queue.sqlite3.wakeup-me").is_fifo()
+    assert not (tmp_path / "queue.sqlite3.wakeup-me").is_symlink()
     bells.notify()
     bells.close()
     assert _open_files() <= before

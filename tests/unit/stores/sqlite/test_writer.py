@@ -243,7 +243,7 @@ async def test_what_fails_behind_a_commit_changes_no_result(
     assert await asyncio.gather(*waiting) == list(range(many))
     assert told == bench.rows() == list(range(many))
     assert len(bench.groups) == 1
-    assert "could not be told of a commit" in caplog.text
+    assert "could not be notified of a commit" in caplog.text
 
 
 async def test_a_turn_that_cannot_be_given_back_changes_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:

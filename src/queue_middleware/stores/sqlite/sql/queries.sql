@@ -1,6 +1,6 @@
--- Named blocks. `{rows}` in front of a tuple repeats it for the rows of a batch, so that many rows are one statement: for each
--- statement, and each row that one returns, the interpreter's lock is given up and taken back, and the event loop wants it too.
--- Batches are filled up with rows of NULL; WHERE skips them.
+-- Named blocks. `{rows}` before a tuple repeats it for the rows of a batch, so that a batch is one statement: the interpreter's lock is
+-- released and taken again for each statement and for each returned row, and the event loop needs that lock as well.
+-- Batches are padded with rows of NULL, which WHERE skips.
 
 -- name: last_id
 SELECT max(id) FROM job;
@@ -17,7 +17,7 @@ INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, 
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: put_payloads
--- New requests, and answers that take the place of theirs.
+-- Inserts new requests, and replaces requests by their responses.
 INSERT OR REPLACE INTO payload (job_id, head, body, chunks)
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
@@ -42,19 +42,19 @@ UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
 SELECT jobs FROM backlog_client WHERE client = ?;
 
 -- name: promote
--- Not all at once: everybody waits for the end of the transaction. Suspects have a gate of their own.
+-- Limited, because other writers wait for the end of the transaction. Suspects are promoted by `promote_suspect`.
 UPDATE job SET state = 'queued', due_at = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'delayed' AND due_at <= ? AND id NOT IN (SELECT job_id FROM suspect)
     ORDER BY due_at LIMIT 500);
 
 -- name: promote_suspect
--- The next one, where none is in the queue or running.
+-- The next suspect, if no suspect is queued or running.
 UPDATE job SET state = 'queued', due_at = NULL
 WHERE id = (SELECT id FROM suspect CROSS JOIN job ON id = job_id WHERE state = 'delayed' AND due_at <= ? ORDER BY due_at, id LIMIT 1)
     AND NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job ON id = job_id WHERE state IN ('queued', 'running'));
 
 -- name: clear_suspects
--- What has ended, or waits for an external service, is not under suspicion any more.
+-- Jobs that have ended or await an external service are not suspects any more.
 DELETE FROM suspect WHERE job_id IN (
     SELECT job_id FROM suspect CROSS JOIN job ON id = job_id WHERE state NOT IN ('queued', 'delayed', 'running'));
 
@@ -78,7 +78,7 @@ DELETE FROM release_count WHERE job_id = ?;
 INSERT INTO log (job_id, number, lines) SELECT :key, 1 + ifnull(max(number), 0), :lines FROM log WHERE job_id = :key;
 
 -- name: claim
--- A job whose start deadline has passed is left for `expire`.
+-- A job whose start deadline has passed is left to `expire`.
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
@@ -99,18 +99,18 @@ INSERT OR REPLACE INTO response_chunk (job_id, number, data)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: finish
--- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH: Python counts the rows of plain UPDATEs only.
+-- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH, because Python's sqlite3 counts the rows of plain UPDATEs only.
 UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,
     owner = NULL, lease_until = NULL, cancelling = 0
 FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) AS outcome
 WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: finished_by
--- The token stays with the job that was ended with it.
+-- The token of the claim that ended the job is kept.
 SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS NOT NULL);
 
 -- name: forget_token
--- Not its holder ended this job.
+-- For a job that was not ended by the holder of its claim.
 UPDATE job SET token = NULL WHERE id = ?;
 
 -- name: insert_deliveries
@@ -119,7 +119,7 @@ SELECT column1, column2, column3, column3 || ' ' || (SELECT client FROM job WHER
 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: drop_request
--- What was sent may hold credentials; nobody needs it once the job has ended. An answer has already taken its place.
+-- A request may hold credentials and is not needed once the job has ended. A response has already replaced it.
 DELETE FROM payload WHERE job_id = ?;
 
 -- name: drop_request_parts
@@ -136,7 +136,7 @@ SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook
 WHERE id = ? AND state = 'running' AND token = ?;
 
 -- name: running_jobs
--- The last column: parts that are deleted with it.
+-- The last column is the number of chunks that are deleted with the job.
 SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
     (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND owner = ? LIMIT 500;
@@ -146,7 +146,7 @@ UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_
 WHERE id = ?;
 
 -- name: requeue
--- An attempt that was handed back is not charged, unless that has happened too often.
+-- An attempt that was released is not charged, unless that has happened too often.
 UPDATE job SET state = 'queued', attempt = attempt - ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE id = ?;
 
@@ -156,8 +156,8 @@ UPDATE job SET progress = column3, stage = column4
 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: log
--- Columns: id, token, number of the last line behind those that are there, lines. No word about the state: who ended a job may
--- bring its last lines, and they may come behind the end in its transaction.
+-- Columns: id, token, number of new lines, lines. The state is not checked: the claim that ended a job may add its last lines, and
+-- they may follow the end in the same transaction.
 INSERT INTO log (job_id, number, lines)
 SELECT column1, column3 + coalesce((SELECT max(number) FROM log WHERE job_id = column1), 0), column4
 FROM (VALUES {rows}(?, ?, ?, ?)) JOIN job ON job.id = column1 AND job.token = column2;
@@ -189,7 +189,7 @@ WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_
 UPDATE task SET lease_until = :lease_until WHERE token IN (SELECT value FROM json_each(:tokens)) AND owner = :owner;
 
 -- name: pulse
--- Where a process has nothing to renew: something has to be written, or a full disk would look like a database that is there.
+-- For a process that has nothing to renew: only a write shows that the database is available, e.g. that its disk is not full.
 UPDATE heartbeat SET at = ?;
 
 -- name: owners
@@ -197,19 +197,19 @@ SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery W
 UNION SELECT owner FROM task WHERE token IS NOT NULL;
 
 -- name: leases_ran_out
--- A judge that is not calm asks for leases that ended at -1, and there are none.
+-- A process that may not judge leases asks with -1, which no lease has.
 SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :ended_by)
     OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :ended_by)
     OR EXISTS (SELECT 1 FROM task WHERE token IS NOT NULL AND lease_until <= :ended_by);
 
 -- name: lost_jobs
--- The last column: parts that are deleted with it.
+-- The last column is the number of chunks that are deleted with the job.
 SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook, task, fails_on_crash, started_at, owner,
     (SELECT count(*) FROM response_chunk WHERE job_id = job.id) + (SELECT count(*) FROM request_chunk WHERE job_id = job.id) FROM job
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: lost_deliveries
--- It may be what ended its process: 1, 2, 4 … seconds, an hour at most, and no more often than the schedule allows and some.
+-- The delivery may be what ended its process: it is repeated after 1, 2, 4 … seconds, an hour at most, and `most` times.
 UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :most, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
@@ -223,7 +223,7 @@ WHERE token IS NOT NULL AND (lease_until <= :ended_by OR owner IN (SELECT value 
 UPDATE task SET owner = NULL, token = NULL, lease_until = NULL WHERE token IS NOT NULL AND owner = :owner;
 
 -- name: hand_over_jobs
--- What is to be cancelled is left: whoever rescues it ends it.
+-- Jobs with a requested cancellation are left to the rescue, which ends them.
 UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
@@ -237,7 +237,7 @@ SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, 
 FROM job WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: glance
--- Positions cost more than all the rest; who has asked a moment ago does without.
+-- Positions cost more than all other columns, so they are optional.
 SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     CASE WHEN :positions THEN (SELECT position FROM queue_position WHERE queue_position.id = job.id) END,
     (SELECT max(number) FROM log WHERE job_id = job.id)
@@ -250,12 +250,12 @@ SELECT head, body, chunks, resolved_by, spec FROM payload LEFT JOIN task USING (
 SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
--- The attempt is not charged: it was ended by us.
+-- The attempt is not charged, because the queue itself ended it.
 UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
 
 -- name: probes_given_back
--- Before they are released: a probe that was never made leaves its turn to another.
+-- Runs before the release: a probe that was not sent may be sent by another process.
 UPDATE flow SET open_until = :due WHERE health = 'open' AND flow IN (
     SELECT flow FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
 
@@ -270,14 +270,14 @@ SELECT host, health, next_at FROM receiver WHERE health = 'healthy' AND next_at 
 SELECT host, health, next_at FROM receiver WHERE health <> 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: due_flows
--- Of each host the flows whose turn has come.
+-- The flows of each host that are due.
 SELECT flow.flow, flow.host, flow.health, flow.next_at, (SELECT count(*) FROM (
     SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' AND due_at <= :now LIMIT :most))
 FROM json_each(:hosts) AS chosen CROSS JOIN flow ON flow.flow IN (
     SELECT flow FROM flow AS its WHERE its.host = chosen.value AND its.next_at <= :now ORDER BY its.next_at LIMIT :each);
 
 -- name: claim_deliveries
--- CROSS JOIN: from the flows to their rows, never the other way round.
+-- CROSS JOIN fixes the order of the loops: from the flows to their rows.
 UPDATE delivery SET state = 'sending', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until
 WHERE id IN (SELECT due.id FROM json_each(:flows) AS chosen CROSS JOIN delivery AS due ON due.id IN (
@@ -292,7 +292,7 @@ UPDATE flow SET open_until = :until WHERE health = 'open' AND flow IN (SELECT va
 UPDATE receiver SET open_until = :until WHERE health = 'open' AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: look_again_at_flows
--- What was given something goes behind those of its host that were not: its turn begins now, however long the rest has been due.
+-- A flow that was served queues behind the other flows of its host: it is due again from now on, however long the rest has been due.
 UPDATE flow SET used_at = :now, next_at = (
     SELECT max(min(due_at), ifnull(open_until, 0), :turn) FROM delivery WHERE flow = flow.flow AND state = 'pending')
 WHERE flow IN (SELECT value FROM json_each(:flows));
@@ -303,7 +303,7 @@ UPDATE receiver SET used_at = :now, next_at = (
 WHERE host IN (SELECT value FROM json_each(:hosts));
 
 -- name: settle
--- Columns: id, token, state, due_at. What has failed is not tried again where there is newer news of the same request.
+-- Columns: id, token, state, due_at. A failed delivery is not repeated if a later one of the same request exists.
 UPDATE delivery SET state = CASE
         WHEN column3 = 'pending' AND number > 0
             AND EXISTS (SELECT 1 FROM delivery AS later WHERE later.job_id = delivery.job_id AND later.state = 'blocked')
@@ -320,7 +320,7 @@ INSERT INTO delivery_attempt (delivery_id, number, at, duration, status, error, 
 SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: healths_of
--- Of flows, and of their hosts.
+-- The health of flows and of their hosts.
 SELECT flow.flow, flow.health, flow.failures, flow.failing_since, flow.open_until,
     receiver.host, receiver.health, receiver.failures, receiver.failing_since, receiver.open_until, receiver.suspects
 FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
@@ -333,13 +333,13 @@ UPDATE receiver SET health = :standing, failures = :failures, failing_since = :f
 WHERE host = :host;
 
 -- name: probe_flows_of
--- A host that was left alone has answered: what each of its flows was held for may be over, too.
+-- A host whose circuit was open has responded, so the cause of the open circuits of its flows may be gone as well.
 UPDATE flow SET open_until = :now, next_at = CASE WHEN next_at IS NOT NULL THEN (
     SELECT max(min(due_at), :now) FROM delivery WHERE flow = flow.flow AND state = 'pending') END
 WHERE open_until > :now AND flow IN (SELECT flow FROM flow AS its WHERE its.host IN (SELECT value FROM json_each(:hosts)) AND its.next_at IS NOT NULL);
 
 -- name: give_up
--- What has been due for longer than its whole schedule would have taken, at a host that has just failed again.
+-- Deliveries that have been due for longer than their whole schedule, at a host that has just failed again.
 UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE id IN (
     SELECT due.id FROM flow AS its CROSS JOIN delivery AS due ON due.flow = its.flow
     WHERE its.host = :host AND its.next_at IS NOT NULL AND (:flow IS NULL OR its.flow = :flow)
@@ -347,7 +347,7 @@ UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE i
 RETURNING id, url, attempt, flow, job_id, (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: announce_start
--- With the client that the request belongs to: it is named to the receiver, as at the end.
+-- `data` holds the client of the request: the webhook names it, as the one at the end does.
 INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
 SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started',
     json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)), :url, :host,
@@ -355,7 +355,7 @@ SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started',
 WHERE NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = :key AND kind = 'started');
 
 -- name: change_progress
--- What was not sent yet says the latest.
+-- A progress webhook that was not sent yet gets the newest data.
 UPDATE delivery SET data = json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)) WHERE job_id = :key AND kind = 'progress' AND state IN ('blocked', 'pending') AND attempt = 0;
 
 -- name: announce_progress
@@ -367,7 +367,7 @@ SELECT :key, 1 + count(*), 'progress', json_set(:data, '$.client', (SELECT clien
 FROM delivery WHERE job_id = :key;
 
 -- name: redeliver
--- A new round of the whole schedule.
+-- Starts the whole schedule anew.
 UPDATE delivery SET state = 'pending', attempts_before_redelivery = attempt, since = :now, due_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'delivered', 'superseded', 'dead')
 RETURNING host, flow;
@@ -379,7 +379,7 @@ UPDATE flow SET open_until = :now WHERE open_until > :now AND flow IN (SELECT va
 UPDATE receiver SET open_until = :now WHERE open_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_work
--- Suspects that wait for another one are due when that has ended.
+-- A suspect that waits for another one is due when that has ended.
 SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_id FROM suspect)
     OR NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running')));
 
@@ -393,7 +393,7 @@ SELECT head, body, chunks, job.id, id_random, state, attempt, progress, stage, s
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
--- Of the ended ones see `count_outcomes`: there may be a million of them, and nothing here looks at each.
+-- Ended jobs are counted by `count_outcomes`: there may be a million, and no query here visits each of them.
 SELECT state, sum(jobs) FROM backlog WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state
 UNION ALL SELECT 'running', count(*) FROM job WHERE state = 'running'
 UNION ALL SELECT 'awaiting', count(*) FROM task WHERE awaits_until IS NOT NULL;
@@ -405,12 +405,12 @@ SELECT name, jobs FROM outcome WHERE jobs > 0;
 SELECT state, count(*) FROM delivery GROUP BY state;
 
 -- name: count_receivers
--- A host counts once for each standing that it has as a whole or that one of its flows has.
+-- A host counts once for each health that it has as a whole or that one of its flows has.
 SELECT health, count(DISTINCT host) FROM (
     SELECT host, health FROM flow UNION SELECT host, health FROM receiver WHERE health IN ('failing', 'open')) GROUP BY health;
 
 -- name: receivers
--- Flows, each with what holds it: itself, or its host as a whole.
+-- Flows, each with the health that decides: its own, or that of its host.
 SELECT flow.host, iif(receiver.health = 'open', 'open', flow.health) AS health,
     max(flow.failures, iif(receiver.health = 'open', receiver.failures, 0)),
     ifnull(flow.failing_since, iif(receiver.health = 'open', receiver.failing_since, NULL)),
@@ -457,19 +457,19 @@ ORDER BY delivery.id LIMIT :limit;
 SELECT at, duration, status, error, response FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
 
 -- name: outlived
--- The id holds the time of submission, so the oldest come first without an index; a webhook still on its way keeps its result.
+-- The id holds the time of submission, so no index is needed for the oldest. A job with an unfinished delivery keeps its result.
 SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: outlived_ahead
--- Those whose id is ahead of the clock, which was wrong when they were submitted.
+-- Jobs whose id is ahead of the clock, because the clock was wrong when they were submitted.
 SELECT id FROM job WHERE id >= :ahead AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: ended_ahead
--- Those that ended, by a clock that was wrong, at a time that has not come. They are among those submitted by it, or among old ones.
+-- Jobs whose end lies in the future, because the clock was wrong. They were submitted by that clock, or are old.
 SELECT id FROM job WHERE id >= :ahead AND finished_at > :latest
 UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LIMIT :limit;
 
@@ -477,7 +477,7 @@ UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LI
 UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AND finished_at > :latest;
 
 -- name: weight
--- How heavy a job is that is to be deleted. `length` of a blob does not read it.
+-- The weight of a job for deletion. `length` does not read a blob.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
     + :part * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
     + :part * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
@@ -523,7 +523,7 @@ UPDATE flow SET open_until = :now WHERE host IN (SELECT value FROM json_each(:ho
 UPDATE receiver SET open_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND open_until > :far;
 
 -- name: delayed_ahead
--- Of those that have had an attempt; before the first it was the submitter who named the time.
+-- Only jobs that have had an attempt; before the first attempt the time was set by the submitter.
 SELECT id FROM job WHERE state = 'delayed' AND attempt > 0 AND due_at > :far LIMIT :limit;
 
 -- name: delayed_now
@@ -533,7 +533,7 @@ UPDATE job SET due_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AN
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: short_lived
--- Failures have no answer, but they need not be looked at again. CROSS, or the planner goes through all jobs there are.
+-- Failed jobs have no response, but need not be visited again. CROSS JOIN keeps the planner from scanning all jobs.
 SELECT unstored_response.job_id FROM unstored_response CROSS JOIN job ON job.id = unstored_response.job_id LEFT JOIN payload USING (job_id)
 WHERE finished_at <= CASE WHEN chunks > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('blocked', 'pending', 'sending'))

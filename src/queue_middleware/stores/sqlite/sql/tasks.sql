@@ -37,7 +37,7 @@ DELETE FROM early_result WHERE job_id = ?;
 SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
 -- name: begin_wait
--- The token stays, so that who ended the attempt can ask again.
+-- The token is kept, so that the claim that ended the attempt can repeat the write.
 UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
 -- name: wait
@@ -63,7 +63,7 @@ WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
 -- name: waited_too_long
--- One with a poll to come, or under way, is left to the poller for a minute.
+-- A task with a poll that is due or running is left to the poller for a minute.
 SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
@@ -77,7 +77,7 @@ UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
 SELECT min(poll_at) FROM task WHERE poll_at > ? AND token IS NULL;
 
 -- name: claim_poll
--- As long as it has a token it is not due again.
+-- A task with a token is not due.
 UPDATE task SET polls = polls + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
 WHERE job_id = :key RETURNING token, polls, poll_failures, response_status, awaits_until, credentials, secrets,
     (SELECT id_random FROM job WHERE id = job_id);
@@ -94,7 +94,7 @@ SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: page
--- What stands in front of the page is passed over in the index alone.
+-- The tasks before the page are skipped in the index alone.
 SELECT task_record.* FROM (
     SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id
@@ -104,7 +104,7 @@ ORDER BY id DESC;
 SELECT count(*) FROM task WHERE client = :client;
 
 -- name: page_of_status
--- A status is not stored, it follows from several columns: CROSS, or the planner goes through the tasks of all clients.
+-- The status is not stored, it follows from several columns. CROSS JOIN keeps the planner from scanning the tasks of all clients.
 SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id
 WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
@@ -114,7 +114,7 @@ SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
 
 -- name: last_word
--- Also of one that failed: then it is what the provider said.
+-- For a failed task this is the provider's message.
 SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
 -- name: waits_ahead
