@@ -133,7 +133,7 @@ class Settings:
     task_headers_allow: tuple[str, ...] = _option((), parse_header_names)
     """Headers that tasks may set even though proxies set them, e.g. `X-Forwarded-Host`; see `proxy_headers`."""
     proxy_headers: tuple[str, ...] = _option((), parse_header_names)
-    """Headers in which your proxy describes the client to the application, in addition to the table in `proxy_headers.py`.
+    """Headers in which your proxy describes the client to the application, in addition to the table in `asgi/proxy_headers.py`.
 
     E.g. `X-User-Id, X-Internal-*`. Tasks cannot set them; the application receives those of the request that created the task.
     """

@@ -43,3 +43,8 @@ def test_docstrings_and_texts_have_no_banned_words(source: Path) -> None:
     texts = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)]
     found = [(text.lineno, banned_words(prose(text.value))) for text in texts if isinstance(text.value, str)]
     assert [place for place in found if place[1]] == []
+
+
+@pytest.mark.parametrize("source", sorted((ROOT / "src").rglob("*.sql")), ids=name)
+def test_comments_in_sql_have_no_banned_words(source: Path) -> None:
+    assert banned_words(prose(source.read_text())) == []

@@ -16,8 +16,8 @@ class QueueCounts(Struct, frozen=True):
 
     jobs: Mapping[JobState, int]
     deliveries: Mapping[str, int]
-    """By `webhooks.DeliveryState`."""
+    """By `webhooks.models.DeliveryState`."""
     receivers: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """By `webhooks.Standing`."""
+    """By `webhooks.models.HostHealth`."""
     outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
     """How the stored requests ended: the completed, failed and cancelled ones of `jobs`, by outcome."""

@@ -59,7 +59,7 @@ def now() -> int:
 
 
 def read_level(level: str | int) -> LogLevel:
-    """The level for a name of `LEVELS`, in any case, or for a number of `logging`. Raises `ValueError`."""
+    """The level for a name of `LEVELS_BY_NAME`, in any case, or for a number of `logging`. Raises `ValueError`."""
     if isinstance(level, int):
         return level_for_number(level)
     known = LEVELS_BY_NAME.get(level.upper()) if isinstance(level, str) else None

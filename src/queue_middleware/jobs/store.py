@@ -62,7 +62,7 @@ class JobStore(Protocol):
     def submit(
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
     ) -> Awaitable[SubmitResult]:
-        """Store a job. With `start`, and with no job waiting, it is claimed in the same transaction, as `Receipt.claim`.
+        """Store a job. With `start`, and with no job waiting, it is claimed in the same transaction, as `SubmitResult.claim`.
 
         `begin` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
         stopped waiting: a claimed job has to be run.
@@ -122,7 +122,7 @@ class JobStore(Protocol):
     async def release(self, claim: Claim) -> bool:
         """Hand the job back to its old place without charging the attempt. A job to be cancelled is cancelled instead.
 
-        After more than `retry.FREE_HAND_BACKS` times in a row with attempts shorter than `LONG_ATTEMPT`, the attempt is
+        After more than `retry.MAX_FREE_RELEASES` times in a row with attempts shorter than `LONG_ATTEMPT_MS`, the attempt is
         charged, and after the last one the job fails. A log line records the hand-back.
         """
 
@@ -142,8 +142,8 @@ class JobStore(Protocol):
         """Extend the leases of these jobs, deliveries and polls of this owner; returns how many it still held.
 
         Call it four times per lease, also without tokens: this is how a process knows that the database is reachable
-        (`leases.Pulse`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a dedicated
-        thread.
+        (`leases.DatabaseUptime`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a
+        dedicated thread.
         """
 
     # --- for maintenance
@@ -170,8 +170,8 @@ class JobStore(Protocol):
         pending webhook needs is kept.
 
         Finished jobs older than the retention are deleted with everything that belongs to them; the responses of short-lived
-        jobs after `ends.SHORT`, or `SHORT_IF_LARGE`. The health of hosts that received no webhook for the retention is
-        deleted too.
+        jobs after `outcomes.UNSTORED_RESPONSE_TTL_MS`, large ones after `outcomes.LARGE_UNSTORED_RESPONSE_TTL_MS`. The health
+        of hosts that received no webhook for the retention is deleted as well.
         """
 
     async def counts(self) -> QueueCounts:

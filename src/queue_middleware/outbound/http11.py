@@ -60,7 +60,7 @@ class ResponseBody:
         self._changed.set()
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """The pieces of the body. Raises `Broken` if it ends early."""
+        """The pieces of the body. Raises `ConnectionClosed` if it ends early."""
         while True:
             while self._chunks:
                 chunk = self._chunks.popleft()
@@ -153,7 +153,7 @@ class Connection(asyncio.Protocol):
     async def send(self, request: h11.Request, body: bytes | StreamBody) -> tuple[int, Headers]:
         """Send the request; return status and headers of the response, which may arrive before the body was sent.
 
-        Raises `Broken`.
+        Raises `ConnectionClosed`.
         """
         self._head, self._end = self._loop.create_future(), self._loop.create_future()
         self._untouched, self._body_size = True, 0

@@ -146,7 +146,7 @@ class LeaseRenewer:
 
     `held` returns the tokens to renew; it is called in the thread. Only these are renewed: a job that was claimed and then
     forgotten through a defect is rescued after one lease.
-    The thread also runs when there is nothing to renew; `leases.Pulse` explains why.
+    The thread also runs when there is nothing to renew; `leases.DatabaseUptime` explains why.
     """
 
     def __init__(self, store: JobStore, lease: float, emit: Emit, held: Callable[[], Collection[int]]) -> None:

@@ -19,11 +19,6 @@ _MAX_COMMAS = 10**6
 _SPACE = b" \t\r\n"
 
 
-def is_container(text: msgspec.Raw) -> bool:
-    """Whether this JSON is an object or an array."""
-    return _first(text) in (b"{", b"[")
-
-
 def is_object(text: Any) -> bool:
     """Whether this is the unparsed text of an object."""
     return isinstance(text, msgspec.Raw) and _first(text) == b"{"

@@ -44,7 +44,7 @@ class TaskStore(Protocol):
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
-        """End an attempt of a task, as `Store.complete` and `Store.fail` do for other jobs.
+        """End an attempt of a task, as `JobStore.complete` and `JobStore.fail` do for other jobs.
 
         With `wait` the job awaits an external service from now on, and its response is kept for the polls. A final result
         that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns the new state of the job;
@@ -69,7 +69,7 @@ class TaskStore(Protocol):
     # --- for the poller
 
     async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
-        """Start due polls, the longest due first, as far as `turns.Choice` has capacity for their hosts.
+        """Start due polls, the longest due first, as far as `tasks.polling.schedule.HostSelector` has capacity for their hosts.
 
         A host at its limit delays no other, however much is due there; its polls may be put off for some seconds. Each poll
         starts a lease, as an attempt does; a poll whose lease is lost is due again.

@@ -115,7 +115,7 @@ class _ExternalTarget:
         self._proxy_headers = proxy_headers
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Call, follow redirects, and pass the response on. Raises `NoAnswer`."""
+        """Call, follow redirects, and pass the response on. Raises `NoResponse`."""
         try:
             for _ in range(MAX_REDIRECTS + 1):
                 if await self._call_when_free(send):

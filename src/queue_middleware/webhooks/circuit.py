@@ -90,7 +90,7 @@ def next_host_health(
     """The health of a host after an attempt of one of its flows.
 
     `suspects` are marks of the flows that failed since the last success. An error response shows only that this flow fails:
-    until `SEVERAL` flows do, the host counts as working.
+    until `MIN_FAILING_FLOWS` flows do, the host counts as working.
     """
     if outcome is None:
         return next_health(health, None, now, probe=probe), suspects

@@ -89,7 +89,7 @@ class Delivery(Struct, frozen=True):
     number: int = 0
     """From 1 for events before the end of a request; 0 for the end."""
     data: str | None = None
-    """The event as JSON; None for the end, which is reported from the `Result`."""
+    """The event as JSON; None for the end, which is reported from the `JobResult`."""
     health: HostHealth = HostHealth.NEW
     """Health of the flow when the attempt was claimed. The attempt is a probe if it, or the health of the host, was `OPEN`."""
     flow: str = ""

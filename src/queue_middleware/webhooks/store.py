@@ -19,7 +19,7 @@ class WebhookStore(Protocol):
     # --- for the dispatcher
 
     async def claim(self, capacity: Capacity) -> Claimed:
-        """Start due deliveries, as many as `circuit.share` gives to each flow; within one flow the longest due first.
+        """Start due deliveries, as many as `fairness.allocate` gives to each flow; within one flow the longest due first.
 
         Each starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host whose
         circuit is open, or that is at its limit, delays no other, however much is due there. Webhooks of one request are sent
@@ -38,7 +38,7 @@ class WebhookStore(Protocol):
         """Record an attempt and its consequence: delivered, due again in `retry_in` seconds, or dead.
 
         A webhook about an event before the end is superseded instead of retried once there is a newer one. `outcome` is what
-        the attempt shows about the receiver; `circuit.judge` and `circuit.judge_host` derive its health from that.
+        the attempt shows about the receiver; `circuit.next_health` and `circuit.next_host_health` derive its health from that.
         """
 
     async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:

@@ -45,7 +45,7 @@ class LogBufferContext:
 class LogBuffer:
     """`write` and `report` may be called from any thread and return at once; call the other methods in the event loop only.
 
-    At most `LINES` lines and `size` bytes are kept of an attempt, also during an outage of the store; the rest is counted.
+    At most `MAX_LINES` lines and `size` bytes are kept of an attempt, also during an outage of the store; the rest is counted.
     """
 
     # Defaults that most attempts never change are in the class.

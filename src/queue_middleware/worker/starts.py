@@ -65,7 +65,7 @@ class StartQueue:
             self.release(attempt)
 
     def enqueue(self, attempt: Startable) -> None:
-        """Begin the attempt in `TURNS` turns of the event loop."""
+        """Begin the attempt in `START_DELAY_TURNS` turns of the event loop."""
         self._due.append((self._turn + START_DELAY_TURNS, attempt))
         if not self._is_turning:
             self._is_turning = True

@@ -34,7 +34,7 @@ from .writer import R, Writer
 
 
 class CommonJobStore(ABC):
-    """Base of the job stores; `store.Store` has the contracts. A subclass opens the database and sets `_writer`."""
+    """Base of the job stores; `jobs.store.JobStore` has the contracts. A subclass opens the database and sets `_writer`."""
 
     _writer: Writer
 

@@ -35,7 +35,7 @@ Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
 
 
 class CommonTaskStore:
-    """`waitingroom.WaitingRoom` on the writer and the reads of a store."""
+    """`tasks.store.TaskStore` on the writer and the reads of a store."""
 
     def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:
         self._submit = write

@@ -41,7 +41,7 @@ class Read(Protocol):
 
 
 class CommonWebhookStore:
-    """`outbox.Outbox` on the writer and the reads of a store."""
+    """`webhooks.store.WebhookStore` on the writer and the reads of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
         self._patience = round(give_up_after(settings.webhook_schedule) * 1000)

@@ -45,7 +45,7 @@ class Leases:
         return now if self._pulse.is_stable(now, self._lease) else _NEVER
 
     def renew(self, tokens: Collection[int]) -> int:
-        """Extend these leases; how many there were. Without any it writes all the same: see `leases.Pulse`."""
+        """Extend these leases; how many there were. Without any it writes all the same: see `leases.DatabaseUptime`."""
         with self._renewing:
             if self._connection is None:
                 return 0

@@ -32,7 +32,7 @@ class Notifier:
         self._closed = False
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
-        """See `store.Store.subscribe`."""
+        """See `jobs.store.JobStore.subscribe`."""
         self._listeners[topic].append(listener)
         if topic is Topic.STATUS:
             self._update_pipe()

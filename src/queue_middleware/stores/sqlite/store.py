@@ -41,7 +41,7 @@ _CLOSE_TIMEOUT = 10.0
 
 
 class SQLiteStore(CommonJobStore):
-    """`store.Store` on one SQLite file. Tests hand in clocks of their own.
+    """`jobs.store.JobStore` on one SQLite file. Tests hand in clocks of their own.
 
     `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since the boot) leases.
     """
