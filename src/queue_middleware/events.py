@@ -281,7 +281,7 @@ def make_emitter(observers: Iterable[Observer]) -> Emit:
     """A function that passes every event to every observer that wants its kind, in order."""
     observers = tuple(observers)
     by_kind = {
-        kind: tuple(observer.on_event for observer in observers if kind in getattr(observer, "kinds", (kind,)))
+        kind: tuple(o.on_event for o in observers if (kinds := getattr(o, "kinds", None)) is None or kind in kinds)
         for kind in get_args(Event)
     }
 

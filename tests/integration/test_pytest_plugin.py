@@ -46,7 +46,7 @@ LAZY = """
 import sys
 def test_nothing_of_the_queue_was_imported():
     assert [name for name in sys.modules if name.startswith("queue_middleware")] == ["queue_middleware"] + [
-        "queue_middleware." + name for name in ("testing", "isolation", "testing.pytest_plugin")]
+        "queue_middleware." + name for name in ("testing", "testing.isolation", "testing.pytest_plugin")]
     assert not {"aiosqlite", "httpx", "starlette", "nacl", "msgspec"} & set(sys.modules)
 """
 
