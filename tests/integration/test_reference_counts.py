@@ -81,15 +81,24 @@ HANDLERS = [
 ]
 
 
+OURS = (JobExecutor, ActiveJob, CancellableCall, LogBuffer, Replay, TaskSession)
+_earlier: list[object] = []
+"""Objects of earlier tests: frameworks keep contexts of their threads, and with them the `ActiveJob` of a call."""
+
+
 def left(*kinds: type) -> list[str]:
-    return [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+    """The kinds of the objects that this test has made and that still exist."""
+    found = [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+    return [type(thing).__name__ for thing in found if not any(thing is old for old in _earlier)]
 
 
 @pytest.fixture
 def without_collector() -> Iterator[None]:
     gc.collect()
     gc.disable()
+    _earlier.extend(thing for thing in gc.get_objects() if isinstance(thing, OURS))
     yield
+    _earlier.clear()
     gc.enable()
 
 
