@@ -11,7 +11,7 @@ ReadChunk = Callable[[int, int], Awaitable[bytes]]
 
 
 async def iter_chunks(read: ReadChunk, key: int, response: StoredResponse) -> AsyncIterator[bytes]:
-    """The body of a response, at most `models.PART` bytes and the length of a callback id at a time.
+    """The body of a response, at most `models.CHUNK_SIZE` bytes and the length of a callback id at a time.
 
     Raises `UnknownRequest` when retention has deleted it meanwhile.
     """

@@ -233,7 +233,7 @@ class JobResult(Struct, frozen=True):
 class CancelOutcome(StrEnum):
     """What a cancellation found: a job that it ended at once, one that is running, or one that had finished."""
 
-    CANCELLED = "waiting"
+    CANCELLED = "cancelled"
     RUNNING = "running"
     FINISHED = "finished"
 

@@ -67,34 +67,34 @@ class Dispatcher:
         self._emit = emit
         self._clock = clock
         self._slots = DispatchSlots(limit or _default_limit())
-        self._rounds = ClaimLoop(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
+        self._loop = ClaimLoop(self._claim, partial(ErrorStreak, "delivery", emit), grace=grace)
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False
         self._held_back: frozenset[str] = frozenset()
         self._freed_hosts: set[str] = set()
         """Hosts of the slots that became free since the last claim began."""
-        store.subscribe(Topic.DELIVERY, self._rounds.wake)
+        store.subscribe(Topic.DELIVERY, self._loop.wake)
 
     async def run(self) -> None:
         """Work until `stop`. Returns when the running attempts have ended or were given up."""
-        await self._rounds.run()
+        await self._loop.run()
 
     def stop(self) -> None:
         """Claim nothing more; `run` returns soon."""
-        self._rounds.stop()
+        self._loop.stop()
 
     def hurry(self) -> None:
         """Do not wait for running attempts at `stop`. May be called repeatedly."""
-        self._rounds.hurry()
+        self._loop.hurry()
 
     def wake(self) -> None:
         """Claim what is due now: the clock may have moved."""
-        self._rounds.wake()
+        self._loop.wake()
 
     def tokens(self) -> list[int]:
         """Tokens of the running attempts. May be called from another thread."""
-        return self._rounds.tokens()
+        return self._loop.tokens()
 
     # --- claiming
 
@@ -114,7 +114,7 @@ class Dispatcher:
         claimed = await self._outbox.claim(room)
         self._full, self._held_back = claimed.full, claimed.limited_hosts
         if (self._full and self._freed_hosts) or not self._held_back.isdisjoint(self._freed_hosts):
-            self._rounds.wake()  # a slot became free during this claim
+            self._loop.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
             self._start(delivery, claimed.results.get(delivery.key))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
@@ -123,7 +123,7 @@ class Dispatcher:
         self._slots.take(delivery)
         work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
         # The slot is given back here too: a task that is cancelled before its first step cannot do it.
-        self._rounds.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
+        self._loop.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
 
     def _free_slot(self, delivery: Delivery) -> None:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
@@ -131,7 +131,7 @@ class Dispatcher:
             return
         self._freed_hosts.add(delivery.host)
         if self._full or delivery.host in self._held_back:
-            self._rounds.wake()
+            self._loop.wake()
 
     # --- one attempt
 
@@ -188,11 +188,11 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._rounds.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._loop.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
 
     async def _settle(self, delivery: Delivery, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
-        settled = await self._rounds.retry_on_outage(
+        settled = await self._loop.retry_on_outage(
             lambda: self._outbox.settle(
                 delivery, attempt, delivered=decision.error is None, retry_in=decision.retry_in, outcome=decision.outcome
             )

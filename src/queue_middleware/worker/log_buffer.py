@@ -59,12 +59,12 @@ class LogBuffer:
     _writing: asyncio.Future[bool] | None = None
     _written: tuple[Sequence[LogLine], Progress | None] = (), None
     _secret: str | None = None
-    _trouble: ErrorStreak | None = None
+    _errors: ErrorStreak | None = None
 
     def __init__(self, claim: Claim, context: LogBufferContext) -> None:
         self._claim = claim
         self._context = context
-        self._room = context.max_bytes
+        self._bytes_left = context.max_bytes
         self._places = MAX_LINES if context.max_bytes else 0
         self._lines: list[LogLine] = []
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
@@ -108,11 +108,11 @@ class LogBuffer:
 
     def _admit(self, line: LogLine) -> bool:
         size = line_size(line)
-        if self._dropped or not self._places or size > self._room:
+        if self._dropped or not self._places or size > self._bytes_left:
             self._dropped += 1
             return False
         self._places -= 1
-        self._room -= size
+        self._bytes_left -= size
         return True
 
     def _wake(self) -> None:
@@ -167,15 +167,15 @@ class LogBuffer:
         (lines, progress), self._written, self._writing = self._written, ((), None), None
         error = writing.exception()
         if isinstance(error, Unavailable):
-            self._trouble = self._trouble or ErrorStreak("logs", self._context.emit)
-            self._trouble.met(error, _PAUSE)
+            self._errors = self._errors or ErrorStreak("logs", self._context.emit)
+            self._errors.met(error, _PAUSE)
             self._put_back(lines, progress)
         elif isinstance(error, Exception):  # these lines would fail again
             self._context.emit(ServiceError("logs", error, 0))
         elif not writing.result():
             self.discard()
-        elif self._trouble is not None:
-            self._trouble.over()
+        elif self._errors is not None:
+            self._errors.over()
 
     def _put_back(self, lines: Sequence[LogLine], progress: Progress | None) -> None:
         with self._lock:

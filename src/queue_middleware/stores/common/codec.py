@@ -8,12 +8,9 @@ from typing import Any
 import msgspec
 
 from queue_middleware.jobs.log_lines import LogLevel, LogLine
-from queue_middleware.jobs.models import Headers, StoredRequest, WebhookKind
+from queue_middleware.jobs.models import CHUNK_SIZE, Headers, StoredRequest, WebhookKind
 from queue_middleware.jobs.mount import Mount
 from queue_middleware.jobs.task_spec import PollConfig, TaskSpec
-
-PART = 256 * 1024
-"""Bytes of a body in one row."""
 
 
 class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
@@ -134,5 +131,5 @@ def decode_events(text: str) -> tuple[WebhookKind, ...]:
 
 
 def cut(body: bytes) -> list[Any]:
-    """The body in pieces of at most `PART` bytes; one piece, perhaps empty, at least."""
-    return [body[start : start + PART] for start in range(0, len(body), PART)] or [b""]
+    """The body in chunks of at most `CHUNK_SIZE` bytes; one piece, perhaps empty, at least."""
+    return [body[start : start + CHUNK_SIZE] for start in range(0, len(body), CHUNK_SIZE)] or [b""]

@@ -13,7 +13,7 @@ from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, FlowBacklog, allocate
 from queue_middleware.webhooks.models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryState, HostHealth, Settled
 
-from .receiver_health import Settlement, attempt_row, judge_all, look_again
+from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import NotBatchable, Transaction
 
 _LOOKED_AT = 2048
@@ -43,7 +43,7 @@ def _claim(transaction: Transaction, room: Capacity) -> Claimed:
         _hold_for_probes(transaction, [flows[flow] for flow in shares.by_flow])
         # Those too that got nothing: what was due there may have been taken back.
         nothing = [one.flow for one in waiting if one.due == 0]
-        look_again(transaction, list(shares.by_flow), nothing, _unless_held_back(hosts, waiting, shares))
+        schedule_next(transaction, list(shares.by_flow), nothing, _unless_held_back(hosts, waiting, shares))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -145,7 +145,7 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
     # The end of an earlier webhook of a request makes the next one due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
-    settled = judge_all(transaction, batch)
+    settled = update_all(transaction, batch)
     earlier = [
         row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
     ]
@@ -181,6 +181,6 @@ def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
         hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
         transaction.change("probe_flows_now", {"now": transaction.now, "flows": json.dumps(flows)})
         transaction.change("probe_hosts_now", {"now": transaction.now, "hosts": json.dumps(hosts)})
-        look_again(transaction, [], flows, hosts)
+        schedule_next(transaction, [], flows, hosts)
         transaction.topics.add(Topic.DELIVERY)
     return len(found)

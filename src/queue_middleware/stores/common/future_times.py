@@ -12,7 +12,7 @@ from typing import Any
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.struct import Struct
 
-from .receiver_health import look_again
+from .receiver_health import schedule_next
 from .transaction import Queries, Transaction
 from .wall_clock import AHEAD
 
@@ -72,6 +72,6 @@ def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
             for name in ("deliveries_now", "flows_now", "hosts_now"):
                 transaction.change(name, several)
             flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
-            look_again(transaction, [], flows, found.hosts)
+            schedule_next(transaction, [], flows, found.hosts)
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)

@@ -67,8 +67,8 @@ class CommonJobStore(ABC):
         """Store a job, and claim it with `start` if nothing waits."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
-        heard = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
-        return self._writer.submit(submissions.submit, payload, len(new.request.body), heard)
+        on_result = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
+        return self._writer.submit(submissions.submit, payload, len(new.request.body), on_result)
 
     async def job(self, request_id: str) -> Job:
         """Read one job."""

@@ -30,7 +30,7 @@ from . import task_rows
 from .bounds import within_bounds
 from .codec import decode_events, decode_request
 from .transaction import NotBatchable, Transaction
-from .webhook_events import tell_start
+from .webhook_events import add_started
 
 Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
@@ -97,7 +97,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, task=task)
         if events is not None:
             claim = claim.replace(events=decode_events(events))
-            tell_start(transaction, claim)
+            add_started(transaction, claim)
         claims.append(claim)
     return claims
 
@@ -132,7 +132,7 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
             transaction.change("drop_response_parts", (key,))
             transaction.change("drop_request", (key,))
         else:
-            task_rows.put_answer(transaction, key, outcome)
+            task_rows.put_response(transaction, key, outcome)
         if has_parts:
             transaction.change("drop_request_parts", (key,))
     make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])

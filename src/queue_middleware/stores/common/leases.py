@@ -28,7 +28,7 @@ class Lost(Struct, frozen=True, gc=True):
     leases: LeaseClock
 
 
-def judge_leases(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
+def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
     """Renew the judge's own, then the parameters of the statements that find what is lost."""
     own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
     if judged.running:

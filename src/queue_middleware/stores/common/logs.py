@@ -10,7 +10,7 @@ from queue_middleware.jobs.models import Claim, Progress
 
 from .codec import decode_lines
 from .transaction import NotBatchable, Queries, Transaction
-from .webhook_events import tell_progress
+from .webhook_events import add_progress
 
 LogBatch = tuple[Claim, int, bytes, Progress | None]
 """Claim, how many lines, the lines, and how far it is."""
@@ -25,7 +25,7 @@ def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
     if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
         for claim, _, _, progress in batch:
             if claim.events and progress is not None:
-                tell_progress(transaction, claim, progress)
+                add_progress(transaction, claim, progress)
         return [True] * len(batch)
     if len(batch) > 1:
         raise NotBatchable

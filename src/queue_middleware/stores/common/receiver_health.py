@@ -30,7 +30,7 @@ class _Known(Struct, frozen=True):
     suspects: frozenset[str]
 
 
-def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
+def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Update the health of flows and hosts after attempts; nothing is written for those that stay healthy."""
     flows, hosts = _read(transaction, batch)
     before = dict(flows), dict(hosts)
@@ -40,7 +40,7 @@ def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Set
             settled.append(Settled(held=True))
             continue
         old = _Known(flows[delivery.flow], *hosts[delivery.host])
-        new = _judged(old, delivery, outcome, transaction.now)
+        new = _next_health(old, delivery, outcome, transaction.now)
         flows[delivery.flow], hosts[delivery.host] = new.flow, (new.host, new.suspects)
         buried = sum(len(one.given_up) for one in settled)
         settled.append(_consequence(transaction, delivery, old, new, patience, _BURIED_TOGETHER - buried))
@@ -52,7 +52,7 @@ def judge_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Set
     _write(transaction, changed_flows, changed_hosts, again)
     if changed_flows or changed_hosts:
         touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}
-        look_again(transaction, [], list(changed_flows), list(touched))
+        schedule_next(transaction, [], list(changed_flows), list(touched))
         transaction.topics.add(Topic.DELIVERY)
     return settled
 
@@ -70,7 +70,7 @@ def _read(
     return flows, hosts
 
 
-def _judged(old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+def _next_health(old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
     probe = delivery.health is HostHealth.OPEN
     flow = next_health(old.flow, outcome, now, probe=probe)
     host, suspects = next_host_health(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
@@ -143,7 +143,7 @@ def _columns(health: HealthRecord) -> dict[str, Any]:
     }
 
 
-def look_again(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
+def schedule_next(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
     """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
     for several, turn in ((served, transaction.now), (flows, 0)):
         if several:

@@ -120,7 +120,7 @@ def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Prun
         transaction.change("ended_now", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
-        count += _prune_answers(transaction, found.answers, budget)
+        count += _prune_responses(transaction, found.answers, budget)
     return Pruned(count, last)
 
 
@@ -180,7 +180,7 @@ def _drop_parts(transaction: Transaction, key: int, budget: Budget) -> bool:
     return True
 
 
-def _prune_answers(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> int:
+def _prune_responses(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> int:
     count = 0
     for key in _not_needed(transaction, [key for key, _ in found]):
         count += 1

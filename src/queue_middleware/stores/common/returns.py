@@ -16,7 +16,7 @@ from queue_middleware.jobs.store import Topic
 from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_state, finish, finish_early, policy_of
-from .leases import Lost, judge_leases
+from .leases import Lost, lost_claims
 from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
@@ -136,7 +136,7 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[
 
 
 def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[RescuedJob]:
-    lost = judge_leases(transaction, judged)
+    lost = lost_claims(transaction, judged)
     jobs = [_Running(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
     rescued = [
         _lost(transaction, job, LossReason.PROCESS_DIED if job.owner in judged.dead else LossReason.LEASE_EXPIRED)

@@ -20,7 +20,7 @@ from .jobs import promote
 from .task_rows import is_put_off, put_task
 from .transaction import Transaction
 from .wall_clock import AHEAD
-from .webhook_events import tell_start
+from .webhook_events import add_started
 
 
 class Limits(msgspec.Struct, frozen=True):
@@ -86,7 +86,7 @@ def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueE
     backlog.last_key = key - 1
     if unusual:
         _put_beside(transaction, unusual)
-        _tell_starts(transaction, results)
+        _add_started(transaction, results)
     return results
 
 
@@ -114,10 +114,10 @@ def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) 
             put_task(transaction, key, new)
 
 
-def _tell_starts(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
+def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
     for result in results:
         if isinstance(result, SubmitResult) and result.claim is not None:
-            tell_start(transaction, result.claim)
+            add_started(transaction, result.claim)
 
 
 def _enter(transaction: Transaction, new: NewJob) -> int:

@@ -6,12 +6,12 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.jobs.models import ErrorType, Failure, JobState, NewJob, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, JobState, NewJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import PART, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .codec import cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
 from .transaction import Transaction
 
 LISTED = 2
@@ -109,10 +109,10 @@ def early(transaction: Transaction, key: int) -> tuple[CompletionSource, Externa
     return CompletionSource(channel), ExternalResult(StoredResponse(status, decode_headers(head), body), failure)
 
 
-def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> None:
-    """Store an answer; one that came as a whole and is long is cut, so that it never has to be read as a whole."""
+def put_response(transaction: Transaction, key: int, response: StoredResponse) -> None:
+    """Store a response. A long one that arrived as a whole is cut into chunks, so that it need not be read as a whole."""
     rest, count = response.body, response.chunks
-    if len(rest) > PART and not count:
+    if len(rest) > CHUNK_SIZE and not count:
         *parts, rest = cut(rest)
         count = len(parts)
         transaction.change("drop_response_parts", (key,))
@@ -124,6 +124,6 @@ def put_answer(transaction: Transaction, key: int, response: StoredResponse) -> 
 def put_word(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
     """Store what completed a job; for a failure, the message of the external service is stored as well."""
     if resolution.failure is not None:
-        put_answer(transaction, key, resolution.response)
+        put_response(transaction, key, resolution.response)
     transaction.change("resolved_by", (channel, key))
     transaction.change("drop_early", (key,))

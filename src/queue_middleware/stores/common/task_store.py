@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar
 
 from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
@@ -24,41 +23,30 @@ from queue_middleware.tasks.models import (
 from queue_middleware.tasks.store import OnResult
 
 from . import polls, task_queries, tasks
-from .transaction import Queries
-from .writer import Operation, P, R
-
-T = TypeVar("T")
-
-Write = Callable[..., Awaitable[Any]]
-"""See `writer.Writer.submit`."""
-Read = Callable[[Callable[[Queries], T]], Awaitable[T]]
+from .access import Read, Write
 
 
 class CommonTaskStore:
     """`tasks.store.TaskStore` on the writer and the reads of a store."""
 
-    def __init__(self, write: Write, read: Read[Any], clock: Callable[[], int], read_many: Read[Any]) -> None:
-        self._submit = write
+    def __init__(self, write: Write, read: Read, clock: Callable[[], int], read_many: Read) -> None:
+        self._write = write
         self._read = read
         self._read_many = read_many
         self._clock = clock
-
-    async def _write(self, operation: Operation[P, R], payload: P, size: int = 0) -> R:
-        result: R = await self._submit(operation, payload, size)
-        return result
 
     # --- for attempts
 
     def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
         """Make a running plain submission a task."""
-        return self._submit(tasks.expect, (claim, task))
+        return self._write(tasks.expect, (claim, task))
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
-        return self._submit(tasks.conclude, (claim, task, outcome, wait), size, on_result)
+        return self._write(tasks.conclude, (claim, task, outcome, wait), size, on_result)
 
     # --- for external services
 

@@ -103,14 +103,14 @@ def _resolve(
     row = transaction.one("outcome_so_far", (key,))
     if row is None:
         return UnknownRequest("the request is no longer kept")
-    state, said_by = row
+    state, source = row
     if state == JobState.RUNNING:
-        said_by = task_rows.early_channel(transaction, key)
-        if said_by is None:
+        source = task_rows.early_channel(transaction, key)
+        if source is None:
             task_rows.keep_early(transaction, key, channel, resolution)
             return ResolveOutcome.DEFERRED
-    if said_by is not None or state in FINAL:
-        return ResolveOutcome.DUPLICATE if said_by == channel else ResolveOutcome.TOO_LATE
+    if source is not None or state in FINAL:
+        return ResolveOutcome.DUPLICATE if source == channel else ResolveOutcome.TOO_LATE
     _end(transaction, key, channel, resolution)
     return ResolveOutcome.ENDED
 
@@ -126,7 +126,7 @@ def _end(transaction: Transaction, key: int, channel: CompletionSource, resoluti
     transaction.backlog.forget()
     transaction.change("drop_request_parts", (key,))
     task_rows.wait_no_longer(transaction, key)
-    task_rows.put_answer(transaction, key, response)
+    task_rows.put_response(transaction, key, response)
     transaction.change("resolved_by", (channel, key))
     make_due(transaction, [(key, row[0])])
 

@@ -15,22 +15,22 @@ _PAUSE = 500
 """Milliseconds between two webhooks about the progress of one request."""
 
 
-def tell_start(transaction: Transaction, claim: Claim) -> None:
+def add_started(transaction: Transaction, claim: Claim) -> None:
     """The first attempt has begun. Repeatable."""
     if claim.webhook is not None and WebhookKind.STARTED in claim.events:
-        _tell(transaction, "announce_start", claim.key, claim.webhook, {"at": transaction.now})
+        _add(transaction, "announce_start", claim.key, claim.webhook, {"at": transaction.now})
 
 
-def tell_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
+def add_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
     """Update the progress webhook that was not sent yet, or add one, due half a second after the last."""
     if claim.webhook is None or WebhookKind.PROGRESS not in claim.events:
         return
     data = {"at": transaction.now, "fraction": progress.fraction, "stage": progress.stage}
     if not transaction.change("change_progress", {"key": claim.key, "data": json.dumps(data)}):
-        _tell(transaction, "announce_progress", claim.key, claim.webhook, data, pause=_PAUSE)
+        _add(transaction, "announce_progress", claim.key, claim.webhook, data, pause=_PAUSE)
 
 
-def _tell(transaction: Transaction, name: str, key: int, url: str, data: dict[str, Any], **more: int) -> None:
+def _add(transaction: Transaction, name: str, key: int, url: str, data: dict[str, Any], **more: int) -> None:
     row = {"key": key, "url": url, "host": receiver_host(url), "data": json.dumps(data), "now": transaction.now, **more}
     transaction.change(name, row)
     transaction.topics.add(Topic.DELIVERY)

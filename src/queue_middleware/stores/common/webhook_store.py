@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection
-from typing import Protocol
+from collections.abc import Awaitable, Collection
 
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import WebhookKind
@@ -22,22 +21,7 @@ from queue_middleware.webhooks.models import (
 )
 
 from . import deliveries, job_queries, webhook_queries
-from .transaction import Queries
-from .writer import Operation, P, R
-
-
-class Write(Protocol):
-    """Puts an operation into the next transaction."""
-
-    def __call__(self, operation: Operation[P, R], payload: P) -> Awaitable[R]:
-        """Its result, when it is committed."""
-
-
-class Read(Protocol):
-    """Runs something on the reading connection."""
-
-    def __call__(self, work: Callable[[Queries], R]) -> Awaitable[R]:
-        """Its result."""
+from .access import Read, Write
 
 
 class CommonWebhookStore:

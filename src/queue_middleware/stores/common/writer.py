@@ -39,7 +39,7 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     payload: Any
     size: int
     future: asyncio.Future[Any]
-    heard: Callable[[Any], None] | None
+    on_result: Callable[[Any], None] | None
 
 
 _Results = list[tuple[_Waiting, Any]]
@@ -112,17 +112,17 @@ class Writer:
         operation: Operation[P, R],
         payload: P,
         size: int = 0,
-        heard: Callable[[R | QueueError], None] | None = None,
+        on_result: Callable[[R | QueueError], None] | None = None,
     ) -> asyncio.Future[R]:
         """Put an operation into the next transaction. It is executed even if its caller has stopped waiting.
 
-        `heard` is called with its result or failure in any case, before the future is resolved.
+        `on_result` is called with its result or failure in any case, before the future is resolved.
         """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
-            _resolve(_Waiting(operation, payload, size, future, heard), StoreBusy("the queue's database is closed", 5))
+            _resolve(_Waiting(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
             return future
-        self._waiting.append(_Waiting(operation, payload, size, future, heard))
+        self._waiting.append(_Waiting(operation, payload, size, future, on_result))
         if not self._writing:
             self._writing = True
             self._idle.clear()
@@ -248,8 +248,8 @@ class Writer:
 
 def _resolve(waiting: _Waiting, result: Any) -> None:
     try:
-        if waiting.heard is not None:
-            waiting.heard(result)
+        if waiting.on_result is not None:
+            waiting.on_result(result)
     finally:
         _set(waiting.future, result)
 

@@ -143,9 +143,9 @@ class SQLiteStore(CommonJobStore):
         return notes()
 
     def _write(
-        self, operation: Operation[P, R], payload: P, size: int = 0, heard: Callable[[R | QueueError], None] | None = None
+        self, operation: Operation[P, R], payload: P, size: int = 0, on_result: Callable[[R | QueueError], None] | None = None
     ) -> Awaitable[R]:
-        return self._writer.submit(operation, payload, size, heard)
+        return self._writer.submit(operation, payload, size, on_result)
 
     def _read(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
         return self._reader.query(work)

@@ -193,8 +193,8 @@ async def test_a_listener_with_a_defect_keeps_nobody_from_being_told(bench: Benc
         raise LookupError
 
     first = await bench.blocked()
-    bench.writer.submit(bench.insert, 1, heard=fail)
-    other = bench.writer.submit(bench.insert, 2, heard=told.append)
+    bench.writer.submit(bench.insert, 1, on_result=fail)
+    other = bench.writer.submit(bench.insert, 2, on_result=told.append)
     bench.go_on.set()
     assert (await first, await other, told) == (-1, 2, [2])
     assert [type(context["exception"]) for context in complaints] == [LookupError]
@@ -239,7 +239,7 @@ async def test_what_fails_behind_a_commit_changes_no_result(
 
     monkeypatch.setattr(bench.connection, "_committed", cannot)
     told: list[Any] = []
-    waiting = [bench.writer.submit(bench.insert, number, heard=told.append) for number in range(many)]
+    waiting = [bench.writer.submit(bench.insert, number, on_result=told.append) for number in range(many)]
     assert await asyncio.gather(*waiting) == list(range(many))
     assert told == bench.rows() == list(range(many))
     assert len(bench.groups) == 1
@@ -316,7 +316,7 @@ async def test_an_interrupt_in_a_listener_comes_to_the_loop_when_all_have_been_t
             caught.append(error)
 
     bench.writer._deliver = delivering  # type: ignore[method-assign]
-    first = bench.writer.submit(bench.insert, 1, heard=interrupt)
+    first = bench.writer.submit(bench.insert, 1, on_result=interrupt)
     assert await bench.writer.submit(bench.insert, 2) == 2
     assert await bench.writer.submit(bench.insert, 3) == 3
     assert await first == 1

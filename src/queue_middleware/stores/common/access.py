@@ -1,0 +1,31 @@
+"""How the ports reach the database: one operation of the next transaction, or one read."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from queue_middleware.errors import QueueError
+
+from .transaction import Queries
+from .writer import Operation, P, R
+
+
+class Write(Protocol):
+    """Puts an operation into the next transaction; its arguments are those of `writer.Writer.submit`."""
+
+    def __call__(
+        self,
+        operation: Operation[P, R],
+        payload: P,
+        size: int = 0,
+        on_result: Callable[[R | QueueError], None] | None = None,
+    ) -> Awaitable[R]:
+        """The result, once it is committed."""
+
+
+class Read(Protocol):
+    """Runs a query on a reading connection."""
+
+    def __call__(self, work: Callable[[Queries], R]) -> Awaitable[R]:
+        """The result of `work`."""
