@@ -77,17 +77,19 @@ class OperatorNotice(Struct, frozen=True):
 
 
 class Submitted(Struct, frozen=True):
-    """A request was stored. `path` is its percent-encoded path without the query."""
+    """A request was stored. `path` is its percent-encoded path without the query, `route` its template (`jobs.routes`)."""
 
     request_id: str
+    route: str
     path: str
 
 
 class _AttemptEvent(Struct, frozen=True):
-    """Attempt number `attempt`, 1 for the first, at a request."""
+    """Attempt number `attempt`, 1 for the first, at a request; `route` as in `Submitted`."""
 
     request_id: str
     attempt: int
+    route: str | None
 
 
 class AttemptStarted(_AttemptEvent, frozen=True):
@@ -115,8 +117,8 @@ class TaskProgress(Struct, frozen=True):
 class Finished(_AttemptEvent, frozen=True):
     """A request reached its final state, `duration` seconds after the attempt began.
 
-    `attempt` is 0 where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is the HTTP status of
-    the response, `error` the reason where there is no response.
+    `attempt` is 0 and `route` None where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is
+    the HTTP status of the response, `error` the reason where there is no response.
     """
 
     status: int | None
@@ -124,11 +126,13 @@ class Finished(_AttemptEvent, frozen=True):
     duration: float
 
     @classmethod
-    def of(cls, request_id: str, attempt: int, ended: StoredResponse | Failure, duration: float) -> Self:
+    def of(
+        cls, request_id: str, attempt: int, ended: StoredResponse | Failure, duration: float, route: str | None = None
+    ) -> Self:
         """The event for a request that ended with this response or failure."""
         if isinstance(ended, Failure):
-            return cls(request_id, attempt, None, ended.error_type, duration)
-        return cls(request_id, attempt, ended.status, None, duration)
+            return cls(request_id, attempt, route, None, ended.error_type, duration)
+        return cls(request_id, attempt, route, ended.status, None, duration)
 
     @property
     def outcome(self) -> Outcome:

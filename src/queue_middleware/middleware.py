@@ -15,10 +15,11 @@ from .asgi.application import default_name, layers
 from .asgi.attach import Attachment, attached_queue
 from .asgi.lifespan import run_lifespan
 from .asgi.replay import App
-from .asgi.wrapping import check_application, check_authenticate, check_nesting
+from .asgi.wrapping import check_application, check_authenticate, check_nesting, check_route_of
 from .events import Observer
 from .jobs.counts import QueueCounts
 from .jobs.mount import process_objects
+from .jobs.routes import RouteOf
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
 from .stores.sqlite.location import database_path
@@ -88,7 +89,8 @@ class QueueMiddleware(Generic[AppT]):
     Nothing is opened before the application starts.
 
     `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`,
-    and returns the name of the client, or None for an unknown client, which gets a 401.
+    and returns the name of the client, or None for an unknown client, which gets a 401. `route_of` is called for each
+    submission with the ASGI scope of the queued call, and returns its route, e.g. `/items/{id}` (docs/reference/options.md).
 
     `app` is the application itself. Attributes that the middleware does not have are read, set and deleted there, so
     `app.state`, `app.dependency_overrides` and `@app.get(…)` work as before the wrapping. Deleting an attribute that was set
@@ -105,19 +107,28 @@ class QueueMiddleware(Generic[AppT]):
         *,
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
+        route_of: RouteOf | None = None,
         _clock: Callable[[], float] | None = None,
         **options: Unpack[Options],
     ) -> None:
         check_application(app)
         if authenticate is not None:
             check_authenticate(authenticate)
+        if route_of is not None:
+            check_route_of(route_of)
         settings = Settings.load(options)
         self._place = settings.prefix, database_path(settings.database)
         check_nesting(_queues_of(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
         self._runtime = Runtime(
-            dispatch.replay, self.settings, observers, wrapped=app, exclusive=settings.name is None, clock=_clock
+            dispatch.replay,
+            self.settings,
+            observers,
+            wrapped=app,
+            exclusive=settings.name is None,
+            clock=_clock,
+            route_of=route_of,
         )
         self._queue = Router(self._runtime, Authenticator(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins
@@ -132,6 +143,7 @@ class QueueMiddleware(Generic[AppT]):
         *,
         observers: Iterable[Observer] = (),
         authenticate: Authenticate | None = None,
+        route_of: RouteOf | None = None,
         **options: Unpack[Options],
     ) -> Self:
         """Put a queue into a FastAPI, Starlette or Quart application, which stays the object to serve.
@@ -140,7 +152,7 @@ class QueueMiddleware(Generic[AppT]):
         for `counts()`, `redeliver()`, `running()` and so on. Raises `SettingsError` for other applications.
         """
         attachment = Attachment(app)
-        queue = cls(app, observers=observers, authenticate=authenticate, **options)
+        queue = cls(app, observers=observers, authenticate=authenticate, route_of=route_of, **options)
         queue._dispatch.inner, queue._dispatch.outer = attachment.inside, attachment.outside
         attachment.put(queue)
         return queue

@@ -1,6 +1,6 @@
 """The public object, as strictly typed programs use it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, assert_type
 
@@ -48,7 +48,11 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     """Any ASGI application."""
 
 
-bare: QueueMiddleware = QueueMiddleware(plain, authenticate=authenticate)
+def route_of(scope: Mapping[str, Any]) -> str | None:
+    return scope["path"].split("/")[1] or None
+
+
+bare: QueueMiddleware = QueueMiddleware(plain, authenticate=authenticate, route_of=route_of)
 """Without an argument it is that of any application, also for those who allow no incomplete generics."""
 
 

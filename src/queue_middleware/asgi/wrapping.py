@@ -53,6 +53,12 @@ def check_nesting(inner: Iterable[tuple[str, Path]], outer: tuple[str, Path]) ->
             )
 
 
+def check_route_of(route_of: object) -> None:
+    """Raise `SettingsError` for a `route_of` that cannot be called with a scope."""
+    if not callable(route_of) or inspect.iscoroutinefunction(route_of) or not _takes(route_of, 1):
+        raise SettingsError(f"route_of: {route_of!r} is not a plain function of one argument; write 'def route_of(scope)'")
+
+
 def check_authenticate(authenticate: object) -> None:
     """Raise `SettingsError` for an `authenticate` that cannot be awaited."""
     plain = authenticate

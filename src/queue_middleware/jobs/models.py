@@ -8,6 +8,7 @@ from enum import IntEnum, StrEnum
 import msgspec
 
 from .mount import Mount
+from .routes import OTHER
 from .struct import Struct
 from .task_spec import Backoff, Task
 
@@ -125,6 +126,8 @@ class NewJob(Struct, frozen=True):
     task: Task | None = None
     events: tuple[WebhookKind, ...] = ()
     """What the webhook reports besides the final state."""
+    route: str = OTHER
+    """The template of the call's path, one of few values (`routes.RouteTemplates`)."""
 
 
 class Claim(Struct, frozen=True):
@@ -140,6 +143,8 @@ class Claim(Struct, frozen=True):
     webhook: str | None
     events: tuple[WebhookKind, ...] = ()
     task: Task | None = None
+    route: str = OTHER
+    """As in `NewJob.route`."""
 
 
 class SubmitResult(Struct, frozen=True):

@@ -13,6 +13,7 @@ from typing import Protocol
 from queue_middleware.errors import QueueError
 
 from .counts import QueueCounts
+from .job_list import JobFilter, JobPage, ListPosition
 from .log_lines import LogLine
 from .models import (
     CancelOutcome,
@@ -176,6 +177,18 @@ class JobStore(Protocol):
 
     async def counts(self) -> QueueCounts:
         """How many jobs, deliveries and receivers are in each state, and how the stored jobs ended. Reads no ended job."""
+
+    # --- for operators
+
+    async def page(self, wanted: JobFilter, after: ListPosition | None = None, limit: int = 100) -> JobPage:
+        """A page of the jobs that `wanted` selects, newest first, at most `limit` of them (1 to `job_list.MAX_PAGE`).
+
+        Pass `JobPage.next` as `after` for the next page. A page examines a bounded number of jobs, so it may be short, or
+        empty, before the end; a list ends after `job_list.NEWEST` jobs were examined.
+        """
+
+    async def routes(self) -> list[str]:
+        """The templates of the routes that jobs were stored with, without `routes.OTHER`."""
 
     # --- for loops
 

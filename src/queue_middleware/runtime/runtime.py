@@ -12,11 +12,12 @@ from typing import Any
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.errors import NotRunning
-from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, Submitted, make_emitter
+from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, ServiceError, Submitted, make_emitter
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import CancelOutcome, Job, JobResult, NewJob
 from queue_middleware.jobs.outcomes import CANCELLED
+from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.observability.event_log import LoggingObserver
 from queue_middleware.outbound.guard import WEBHOOK, Guard
@@ -50,6 +51,7 @@ class Runtime:
         wrapped: object = None,
         exclusive: bool = False,
         clock: Callable[[], float] | None = None,
+        route_of: RouteOf | None = None,
     ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
@@ -62,6 +64,7 @@ class Runtime:
         self.time = clock or time.time
         """Unix time in seconds."""
         self._emit: Emit = make_emitter((LoggingObserver(), *observers))
+        self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
         self._not_running_reason = NOT_STARTED
         self._starts = 0
@@ -156,7 +159,7 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
             supervisor = await Supervisor.open(
-                stack, self._app, self.settings, self.guard, self._provenance, self._emit, self._clock
+                stack, self._app, self.settings, self.guard, self._provenance, self.routes, self._emit, self._clock
             )
 
             def started() -> None:
@@ -220,7 +223,7 @@ class Runtime:
             submission.close()
             raise
         submission.receipt = receipt
-        self._emit(Submitted(receipt.request_id, new.request.raw_path.decode("latin-1")))
+        self._emit(Submitted(receipt.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:
@@ -294,6 +297,4 @@ class Runtime:
 
     async def keys(self) -> Mapping[str, Any]:
         """The current JSON Web Key Set that verifies webhooks of this queue."""
-        reloader = self.services.key_reloader
-        await reloader.check()
-        return reloader.signer.jwks()
+        return await self.services.key_reloader.jwks()

@@ -14,6 +14,7 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import DRAIN_TIMEOUT, run_in_thread
 from queue_middleware.errors import OutboundShortage
 from queue_middleware.events import Emit, OperatorNotice, OperatorWarning, ServiceError, Started, Stopped, Stopping
+from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings, stray_variables
@@ -62,6 +63,7 @@ class Supervisor:
         settings: Settings,
         guard: Guard,
         provenance: CallbackVerifier,
+        routes: RouteTemplates,
         emit: Emit,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
@@ -69,13 +71,14 @@ class Supervisor:
         stores = open_stores(settings, None if clock is None else lambda: round(clock() * 1000))
         await stores.database.open()
         stack.push_async_callback(stores.database.close)
+        routes.remember(await stores.jobs.routes())
         seconds = clock or time.time
         keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
         await keywatch.open()
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
         ids = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
+        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, routes, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -92,6 +95,7 @@ class Supervisor:
         outbound: HTTPClient,
         callback_tokens: CallbackTokens,
         provenance: CallbackVerifier,
+        routes: RouteTemplates,
         emit: Emit,
         clock: Callable[[], float],
     ) -> None:
@@ -102,7 +106,7 @@ class Supervisor:
         self.callback_tokens = callback_tokens
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, callback_tokens, settings)
-        self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
+        self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
         self.callbacks = CallbackHandler(tasks, provenance, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.status_feed = StatusFeed(jobs, emit)

@@ -88,8 +88,13 @@ def canonical_authority(text: str) -> str:
 
 def matches_any(host: str, allowed: Iterable[str]) -> bool:
     """Whether a host equals an entry or ends with an entry `*.suffix`. `allowed` are canonical."""
+    return matching_entry(host, allowed) is not None
+
+
+def matching_entry(host: str, allowed: Iterable[str]) -> str | None:
+    """The first entry that a host equals, or whose suffix it ends with; None without one. `allowed` are canonical."""
     host = canonical_host(host)
-    return any(host == entry or (entry.startswith("*.") and host.endswith(entry[1:])) for entry in allowed)
+    return next((e for e in allowed if host == e or (e.startswith("*.") and host.endswith(e[1:]))), None)
 
 
 def canonical_pattern(entry: str) -> str:

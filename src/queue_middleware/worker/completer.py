@@ -78,7 +78,7 @@ class JobCompleter:
 
         held = await self._give_back(retry, session, log)
         if held:
-            self._context.emit(AttemptFailed(claim.request_id, claim.attempt, reason, delay))
+            self._context.emit(AttemptFailed(claim.request_id, claim.attempt, claim.route, reason, delay))
         return held
 
     async def release(self, claim: Claim, session: TaskSession | None, log: LogBuffer | None) -> bool:

@@ -12,6 +12,7 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import retry_on_outage
 from queue_middleware.errors import QueueError
 from queue_middleware.events import Emit, ErrorStreak
+from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
@@ -35,6 +36,8 @@ class WorkerContext:
     """Kept here because asking for it costs a system call in Python 3.11."""
     logs: LogBufferContext
     targets: TargetResolver
+    routes: RouteTemplates
+    """Learns from each call which template its path has."""
     state: Mapping[str, Any] | None = None
     """The lifespan's state; each replay gets a shallow copy."""
     worker_task: asyncio.Task[Any] | None = None

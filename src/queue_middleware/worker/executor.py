@@ -63,28 +63,28 @@ class JobExecutor:
             # A task may ask for less time than the operator allows, but not for more.
             self._limit = min(session.task.spec.timeout or self._limit, self._limit)
         self.claim = claim
-        self._weak_self = weak_self = weakref.ref(self)
-        self._replay = Replay(claim.request, context.settings.max_response_body, weak_self)
+        self._weak_self = weakref.ref(self)
+        self._replay = Replay(claim.request, context.settings.max_response_body, self._weak_self)
 
     def begin(self, variables: Context) -> None:
         """Start the task. The time limit counts from now; an attempt that was aborted meanwhile is only settled."""
-        loop = self._context.loop
-        self.since = now = loop.time()
+        self.since = self._context.loop.time()
         if self.abort_reason is None:
-            self._deadline = now + self._limit
-        self._task = loop.create_task(self.run(), context=variables)
+            self._deadline = self.since + self._limit
+        self._task = self._context.loop.create_task(self.run(), context=variables)
 
     async def run(self) -> None:
         """Call the application and settle. The slot is free when both the call and the commit are over."""
         claim, context = self.claim, self._context
         try:
-            context.emit(AttemptStarted(claim.request_id, claim.attempt))
+            context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
             error = None
             if self.abort_reason is None:
                 activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
                 scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
                 self._call = call = CancellableCall(invoke(self._resolve_app(), scope, self._replay))
                 error = await call
+                context.routes.learn(scope, claim.request.root_path, claim.route)
                 if error is not None:
                     self._check_error(error)
             if self.abort_reason is not None:
@@ -163,15 +163,15 @@ class JobExecutor:
             self._on_final(result)
 
     async def _commit_until_stored(self, error: QueueError | None) -> None:
-        commit = self._completer.commit_until_stored
-        self._on_final(await commit(self.claim, self._outcome, self._session, self._log, error))
+        self._on_final(await self._completer.commit_until_stored(self.claim, self._outcome, self._session, self._log, error))
 
     def _on_final(self, held: Held) -> None:
         claim, context = self.claim, self._context
         if held is JobState.AWAITING:
-            context.emit(JobAwaiting(claim.request_id, claim.attempt))
+            context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
         elif held:
-            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, context.loop.time() - self.since))
+            duration = context.loop.time() - self.since
+            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, duration, claim.route))
         else:
             self._on_lost()
         self._on_committed()
@@ -192,7 +192,7 @@ class JobExecutor:
     def _on_lost(self) -> None:
         """Another process has the job by now."""
         self.forget()
-        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
+        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt, self.claim.route))
 
     def _lose(self) -> None:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""

@@ -12,6 +12,7 @@ from queue_middleware.asgi.replay import App
 from queue_middleware.background import LONGEST_WAIT, OUTAGE_PAUSE
 from queue_middleware.events import Emit, ErrorStreak
 from queue_middleware.jobs.models import Claim, NewJob
+from queue_middleware.jobs.routes import RouteTemplates
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.settings import Settings
 from queue_middleware.tasks.store import TaskStore
@@ -42,11 +43,14 @@ class Worker:
         settings: Settings,
         emit: Emit,
         *,
+        routes: RouteTemplates | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         logs = LogBufferContext(store, emit, self._loop, settings.max_logs)
-        self._context = WorkerContext(app, store, tasks, settings, emit, self._loop, logs, targets, clock=clock)
+        self._context = WorkerContext(
+            app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock
+        )
         self._completer = JobCompleter(self._context)
         self._slots: JobSlots[JobExecutor] = JobSlots(settings.concurrency, self._on_free_slot)
         self._starts = StartQueue(self._loop, copy_context())

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from queue_middleware.errors import QueueError
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.ids import parse_request_id
+from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import (
     CancelOutcome,
@@ -26,7 +27,7 @@ from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.store import OnStored, Topic
 from queue_middleware.settings import Settings
 
-from . import job_queries, jobs, logs, returns, submissions
+from . import job_list, job_queries, jobs, logs, returns, submissions
 from .codec import encode_lines, encode_request
 from .operations import ended, size_of
 from .transaction import Queries
@@ -139,6 +140,14 @@ class CommonJobStore(ABC):
     async def counts(self) -> QueueCounts:
         """Count jobs, deliveries and receivers by state."""
         return await self._read_many(job_queries.counts)
+
+    async def page(self, wanted: JobFilter, after: ListPosition | None = None, limit: int = 100) -> JobPage:
+        """Read a page of jobs, newest first."""
+        return await self._read_many(lambda queries: job_list.page(queries, wanted, after, limit))
+
+    async def routes(self) -> list[str]:
+        """Read the templates of all stored routes."""
+        return await self._read(job_list.routes)
 
     async def next_due(self, topic: Topic) -> float | None:
         """Read when the next job, webhook or poll is due."""

@@ -76,7 +76,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
-    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
+    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _, route in rows:
         transaction.backlog.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
@@ -94,7 +94,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         task = tasks.get(key)
         if task is not None:
             policy = policy.replace(backoff=task.spec.backoff)
-        claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, task=task)
+        template = transaction.routes.template(transaction, route)
+        claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, (), task, template)
         if events is not None:
             claim = claim.replace(events=decode_events(events))
             add_started(transaction, claim)

@@ -75,7 +75,7 @@ def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueE
             backlog.begin_task(new.client)
         parts.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task, new.route)
             results.append(SubmitResult(request_id, 0, claim))
         else:
             results.append(SubmitResult(request_id, _enter(transaction, new)))
@@ -203,4 +203,5 @@ def _job_row(
         transaction.lease_until if starts else None,
         now if starts else None,
         fails_on_crash,
+        transaction.routes.id_of(transaction, new.request.method, new.route),
     )

@@ -72,6 +72,16 @@ class Backlog(Protocol):
         """Count a job that left the queue to run."""
 
 
+class Routes(Protocol):
+    """The ids of routes, which jobs hold in place of their templates."""
+
+    def id_of(self, transaction: Transaction, method: str, template: str) -> int:
+        """The id of a route, which is stored if it is new."""
+
+    def template(self, transaction: Transaction, route: int) -> str:
+        """The template of a stored route."""
+
+
 class Transaction(Protocol):
     """One group of operations on its way to one COMMIT."""
 
@@ -92,6 +102,10 @@ class Transaction(Protocol):
     @property
     def backlog(self) -> Backlog:
         """How many jobs wait."""
+
+    @property
+    def routes(self) -> Routes:
+        """The ids of routes."""
 
     @property
     def lease_until(self) -> int:

@@ -17,6 +17,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE
+from queue_middleware.stores.common.routes import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
@@ -58,6 +59,7 @@ class SQLiteStore(CommonJobStore):
         self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
         self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
         self._backlog = BacklogCounters()
+        self._routes = RouteIds()
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
         self._file_watch = FileWatch(self.path, settings.min_free_disk)
@@ -88,8 +90,8 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
-            publish, undone, check = self._notifier.publish, self._backlog.forget, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, undone, check, ONE_BY_ONE, self._relieve)
+            publish, check = self._notifier.publish, self._file_watch.check
+            self._writer = Writer(self._connection, self._begin, publish, self._undone, check, ONE_BY_ONE, self._relieve)
             await self._reader.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reader))]
@@ -172,12 +174,19 @@ class SQLiteStore(CommonJobStore):
 
     def _begin(self, connection: sqlite3.Connection) -> SQLiteTransaction:
         now, boot_time = self._clocks.wall(), self._clocks.boot()
-        transaction = SQLiteTransaction(connection, now, self.owner, self._lease, boot_time, self._backlog, self._keeps_logs)
+        transaction = SQLiteTransaction(
+            connection, now, self.owner, self._lease, boot_time, self._backlog, self._routes, self._keeps_logs
+        )
         if self._write_guard.refresh(self._backlog, connection):
             transaction.topics.update(Topic)
         elif self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)
         return transaction
+
+    def _undone(self) -> None:
+        """What was read or stored in a transaction that was rolled back must be read again."""
+        self._backlog.forget()
+        self._routes.forget()
 
     async def _leave(self) -> None:
         """Another release goes on with the work; ours is ended, as it could not be stored."""

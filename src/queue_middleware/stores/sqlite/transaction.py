@@ -11,6 +11,7 @@ from typing import Any
 
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.store import Topic
+from queue_middleware.stores.common.transaction import Routes
 
 from .sql import SQL, execute_rows
 from .sql.schema import check_schema
@@ -122,6 +123,7 @@ class SQLiteTransaction:
     boot_time: int
     """Milliseconds on the boot clock, on which leases are measured."""
     backlog: BacklogCounters
+    routes: Routes
     keeps_logs: bool = True
     """Whether jobs have log lines here."""
     topics: set[Topic] = field(default_factory=set)

@@ -14,9 +14,11 @@ from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.jobs.mount import read_mount
+from queue_middleware.jobs.routes import OTHER
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.outbound.guard import parse_url
 from queue_middleware.runtime.runtime import Runtime
+from queue_middleware.syntax.hosts import matching_entry
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.placeholders import has_placeholder, has_placeholder_in_url, substitute_in_url
@@ -154,7 +156,16 @@ class TaskCreator:
             webhook=asked.on_complete,
             due_at=asked.due_at,
             task=task,
+            route=self._route(request, asked),
         )
+
+    def _route(self, request: QueueRequest[Any], asked: TaskRequest) -> str:
+        """Of a call of the application the template of its path; of an external one the entry of `task_targets`."""
+        if asked.target.startswith("/"):
+            path = re.split("[?#]", asked.target, maxsplit=1)[0]
+            return self._runtime.routes.of(path, asked.method, request.scope)
+        host = parse_url(substitute_in_url(asked.target, _SAMPLE), _FIELD).host
+        return matching_entry(host, self._settings.task_targets) or OTHER
 
     def _secrets_of(self, task: Task) -> dict[str, str]:
         callback_id, token = self._runtime.tokens_of(task)

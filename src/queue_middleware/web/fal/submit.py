@@ -87,6 +87,7 @@ class SubmissionReader:
             max_queue_length=options.max_queue_length,
             short_lived=not options.store_io,
             events=options.events,
+            route=self._runtime.routes.of(request.route.target, stored.method, scope),
         )
         wanted = TOKEN in body or TOKEN in headers.values or TOKEN in query or TOKEN in stored.raw_path
         if wanted or options.callback_timeout is not None:

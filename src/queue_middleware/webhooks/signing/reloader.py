@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from queue_middleware.background import run_in_thread, wait_for
 from queue_middleware.errors import SettingsError
@@ -63,13 +64,18 @@ class KeyReloader:
         self._stopping.set()
 
     async def check(self) -> None:
-        """Check the file now. Called before the key set is served, so that it is not outdated."""
+        """Check the file now."""
         if self._option_keys is not None:
             return
         changed = await run_in_thread(self._check)
         self._emit_warnings()
         if changed:
             self._emit(KeysChanged(self._signer.active.kid))
+
+    async def jwks(self) -> Mapping[str, Any]:
+        """The current JSON Web Key Set (RFC 7517 §5) that verifies webhooks."""
+        await self.check()
+        return self._signer.jwks()
 
     def _load(self) -> KeyRing:
         if self._settings.signing_key is None:

@@ -1,7 +1,7 @@
-"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows.
+"""The named blocks of the `.sql` files beside this one, and how one block serves a batch of rows.
 
 May import: what `stores.sqlite` may import.
-Begin with the two `.sql` files; `schema` applies `migrations/`.
+Begin with `queries.sql`; `schema` applies `migrations/`.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ few texts fill the statement cache, and nearly every batch is one statement."""
 
 
 def _load() -> dict[str, str]:
-    text = "\n".join((files(__package__) / name).read_text(encoding="utf-8") for name in ("queries.sql", "tasks.sql"))
+    names = ("queries.sql", "job_list.sql", "tasks.sql")
+    text = "\n".join((files(__package__) / name).read_text(encoding="utf-8") for name in names)
     blocks = re.split(r"^-- name: (\w+)\n", text, flags=re.MULTILINE)[1:]
     pairs = zip(blocks[::2], blocks[1::2], strict=True)
     return {name: re.sub(r"^--.*\n", "", body, flags=re.MULTILINE).strip().rstrip(";") for name, body in pairs}

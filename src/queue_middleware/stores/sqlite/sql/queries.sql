@@ -13,8 +13,8 @@ SELECT max(
 
 -- name: insert_jobs
 INSERT INTO job (id, id_random, state, priority, client, attempt, max_attempts, retries, webhook, start_by, owner, token, lease_until, started_at,
-    fails_on_crash)
-SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
+    fails_on_crash, route)
+SELECT * FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: put_payloads
 -- Inserts new requests, and replaces requests by their responses.
@@ -82,7 +82,7 @@ INSERT INTO log (job_id, number, lines) SELECT :key, 1 + ifnull(max(number), 0),
 UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token = random() & 9223372036854775807,
     lease_until = :lease_until, started_at = :now, progress = NULL, stage = NULL
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
-RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task;
+RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task, route;
 
 -- name: requests
 SELECT job_id, head, body, chunks FROM payload WHERE job_id IN (SELECT value FROM json_each(?));

@@ -3,6 +3,16 @@
 
 -- ## Jobs
 
+-- What a job calls: the method and the template of the path, e.g. POST and /items/{id}. At most `stores.common.routes.MAX_ROWS` rows.
+CREATE TABLE route (
+    id       INTEGER PRIMARY KEY,
+    method   TEXT NOT NULL,
+    template TEXT NOT NULL,
+    UNIQUE (method, template)
+) STRICT;
+
+INSERT INTO route VALUES (0, '', 'other');
+
 -- The row stays small: a change of state must not write a body to the write-ahead log again.
 CREATE TABLE job (
     id             INTEGER PRIMARY KEY,  -- milliseconds << 15 | sequence: grows with time, so inserts append
@@ -30,6 +40,7 @@ CREATE TABLE job (
     error          TEXT,
     task           INTEGER NOT NULL DEFAULT 0,  -- 0: no row in `task`; 1: has one; 2: was submitted as a task
     fails_on_crash INTEGER NOT NULL DEFAULT 0 CHECK (fails_on_crash IN (0, 1)),  -- `on_crash` of the process that accepted it
+    route          INTEGER NOT NULL DEFAULT 0,  -- `route.id`; not a foreign key, because no route is ever deleted
     CHECK ((state = 'running') = (owner IS NOT NULL AND lease_until IS NOT NULL)),
     CHECK (state <> 'running' OR token IS NOT NULL),
     CHECK ((state = 'delayed') = (due_at IS NOT NULL)),
@@ -44,6 +55,8 @@ CREATE INDEX job_queued   ON job (priority, id, start_by, state) WHERE state = '
 CREATE INDEX job_delayed  ON job (due_at)                        WHERE state = 'delayed';
 CREATE INDEX job_start_by ON job (start_by)                      WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL;
 CREATE INDEX job_running  ON job (owner)                         WHERE state = 'running';
+-- For lists of jobs in one state. A job that starts at once and completes enters none of these states.
+CREATE INDEX job_by_state ON job (state, id)                     WHERE state IN ('delayed', 'awaiting', 'failed', 'cancelled');
 
 -- One row for each job: its request until the job has ended, then its response.
 CREATE TABLE payload (

@@ -1,0 +1,54 @@
+"""The values of a list of jobs for the operator: what to select, one row, one page."""
+
+from __future__ import annotations
+
+from .models import ErrorType, Job, JobState
+from .struct import Struct
+
+NEWEST = 100_000
+"""Jobs that all pages of one list examine together, from the newest on."""
+MAX_PAGE = 500
+"""Jobs of one page."""
+
+
+class JobFilter(Struct, frozen=True):
+    """Which jobs to list. All conditions have to hold; a condition that is not set always holds."""
+
+    states: frozenset[JobState] = frozenset()
+    """Empty: any state."""
+    route: str | None = None
+    """As `routes.RouteTemplates` names it."""
+    client: str | None = None
+    """The submitter, as in `NewJob.client`."""
+    error_type: ErrorType | None = None
+    since: int | None = None
+    """Submitted at this time or later; milliseconds since 1970."""
+    until: int | None = None
+    """Submitted before this time."""
+
+
+class ListPosition(Struct, frozen=True):
+    """Where a page ended."""
+
+    key: int
+    """All jobs with this key or a larger one were examined."""
+    examined: int
+    """How many jobs the pages until here have examined; a list ends after `NEWEST`."""
+
+
+class ListedJob(Struct, frozen=True):
+    """One row of a list."""
+
+    job: Job
+    """Without its position in the queue."""
+    method: str
+    """The HTTP method of the call; empty if the route is `routes.OTHER`."""
+    route: str
+
+
+class JobPage(Struct, frozen=True):
+    """Jobs, newest first. A page may have fewer than were requested, even none, although the list goes on."""
+
+    jobs: list[ListedJob]
+    next: ListPosition | None
+    """Pass it as `after` to continue; None at the end of the list."""

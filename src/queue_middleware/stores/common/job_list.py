@@ -1,0 +1,105 @@
+"""Reads a page of the operator's list of jobs, newest first, with bounded work however many jobs there are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from queue_middleware.jobs.ids import SEQUENCE_BITS
+from queue_middleware.jobs.job_list import MAX_PAGE, NEWEST, JobFilter, JobPage, ListedJob, ListPosition
+from queue_middleware.jobs.models import JobState
+
+from .job_row import job_of
+from .transaction import Queries
+
+_SLICE = 20_000
+"""Jobs that one page examines in the order in which they are stored. More would delay the reads behind it by over 5 ms."""
+_INDEXED_SLICE = 4_000
+"""Jobs that one page examines through indexes, which takes several times as long for each."""
+_LARGEST_KEY = 2**63 - 1
+_WITH_ERROR = frozenset({JobState.FAILED, JobState.CANCELLED})
+
+
+class _Source(NamedTuple):
+    """A set of jobs that can be read in the order of their keys without reading others."""
+
+    name: str
+    """Of its two named queries: `list_<name>` and `slice_<name>`."""
+    parameters: dict[str, Any]
+
+
+def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit: int) -> JobPage:
+    """A page of the jobs that `wanted` selects, from one snapshot."""
+    limit = max(1, min(limit, MAX_PAGE))
+    examined = 0 if after is None else after.examined
+    rest = max(1, NEWEST - examined)
+    conditions = _conditions(wanted, after) | {"limit": limit + 1}
+    keys: list[int] = []
+    end = -1
+    with queries.snapshot():
+        sources = _sources(queries, wanted)
+        for source in sources:
+            size = _SLICE if source.name == "any" else max(1, _INDEXED_SLICE // len(sources))
+            found, source_end, count = _read(queries, source, conditions | {"slice": min(size, rest)})
+            keys += found
+            end = max(end, source_end)
+            examined += count
+        keys = sorted((key for key in keys if key >= end), reverse=True)
+        if len(keys) > limit:
+            end = keys[limit - 1]
+        rows = queries.all("listed_jobs", (json.dumps(keys[:limit]),))
+    jobs = [ListedJob(job_of(*columns), method, template) for *columns, method, template in rows]
+    return JobPage(jobs, None if end < 0 or examined >= NEWEST else ListPosition(end, examined))
+
+
+def routes(queries: Queries) -> list[str]:
+    """The templates of all stored routes."""
+    return [template for (template,) in queries.all("route_templates")]
+
+
+def _conditions(wanted: JobFilter, after: ListPosition | None) -> dict[str, Any]:
+    before = _LARGEST_KEY if wanted.until is None else wanted.until << SEQUENCE_BITS
+    return {
+        "before": before if after is None else min(before, after.key),
+        "least": 0 if wanted.since is None else wanted.since << SEQUENCE_BITS,
+        "route": wanted.route,
+        "client": wanted.client,
+        "error_type": wanted.error_type,
+    }
+
+
+def _sources(queries: Queries, wanted: JobFilter) -> list[_Source]:
+    """The sources that together hold every job that may be selected."""
+    states = wanted.states or frozenset(JobState)
+    if wanted.error_type is not None:
+        states = states & _WITH_ERROR
+    if JobState.COMPLETED in states:  # most jobs are, so nothing is gained by reading the other states apart
+        return [_Source("any", {"states": json.dumps(sorted(states)) if wanted.states else None})]
+    sources: list[_Source] = []
+    for state in states:
+        if state is JobState.QUEUED:
+            sources += [_Source("queued", {"priority": priority}) for (priority,) in queries.all("queued_priorities")]
+        elif state is JobState.RUNNING:
+            sources.append(_Source("running", {}))
+        else:
+            sources.append(_Source("by_state", {"state": state}))
+    return sources
+
+
+def _read(queries: Queries, source: _Source, conditions: dict[str, Any]) -> tuple[list[int], int, int]:
+    """Selected keys of a slice of the source; the last key examined, -1 if the source is exhausted; how many were examined."""
+    parameters = conditions | source.parameters
+    if not _is_selective(parameters):
+        keys = [key for (key,) in queries.all(f"list_{source.name}", parameters)]
+        return keys, -1, len(keys)
+    row = queries.one(f"slice_{source.name}", parameters)
+    end, count = row if row is not None else (None, 0)
+    if count < parameters["slice"]:
+        end = -1
+    parameters["least"] = max(end, parameters["least"])
+    return [key for (key,) in queries.all(f"list_{source.name}", parameters)], end, count
+
+
+def _is_selective(parameters: dict[str, Any]) -> bool:
+    """Whether a source may hold jobs that are not selected, so that a page could examine many and find few."""
+    return any(parameters.get(name) is not None for name in ("route", "client", "error_type", "states"))

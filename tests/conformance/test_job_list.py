@@ -1,0 +1,179 @@
+"""Lists of jobs for the operator: each page is what a plain filter over all jobs gives, with bounded work."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from queue_middleware.jobs.job_list import JobFilter, JobPage, ListedJob
+from queue_middleware.jobs.models import ErrorType, Failure, JobState, NewJob, RetryPolicy
+from queue_middleware.jobs.outcomes import CANCELLED
+from queue_middleware.jobs.routes import OTHER
+from queue_middleware.jobs.store import JobStore
+from queue_middleware.stores.common import job_list
+from tests.conformance.conftest import Stores
+from tests.support.clock import ManualClock
+from tests.support.factories import a_job, an_answer
+
+LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "lost")
+
+
+async def fill(store: JobStore, clock: ManualClock) -> int:
+    """Jobs in every state that a plain request can reach, of three routes and two clients; how many."""
+    count = 0
+    for number in range(36):
+        route = (OTHER, "/work", "/items/{id}")[number % 3]
+        client = ("192.0.2.7", "id:alice")[number % 2]
+        await put(store, number % 6, a_job(route=route, client=client, priority=5 + number % 2))
+        count += 1
+        clock.advance(1.0)
+    return count
+
+
+async def put(store: JobStore, kind: int, new: NewJob) -> None:
+    """One more job, in a state by its kind. Those that wait are submitted without a start, and stay."""
+    if kind == 0:
+        await store.submit(new)
+        return
+    if kind == 1:
+        assert await store.cancel((await store.submit(new)).request_id)
+        return
+    await store.submit(new.replace(priority=0))
+    (claim,) = await store.claim(1)
+    if kind == 2:
+        assert await store.complete(claim, an_answer())
+    elif kind == 3:
+        assert await store.fail(claim, LOST)
+    elif kind == 4:
+        assert await store.retry(claim, 3600)
+
+
+async def everything(store: JobStore, wanted: JobFilter, limit: int = 500) -> list[ListedJob]:
+    """All pages of a list."""
+    jobs: list[ListedJob] = []
+    page = JobPage([], None)
+    for _ in range(100):
+        page = await store.page(wanted, page.next, limit)
+        assert len(page.jobs) <= limit
+        jobs += page.jobs
+        if page.next is None:
+            return jobs
+    raise AssertionError("the list does not end")
+
+
+FILTERS: dict[str, tuple[JobFilter, Callable[[ListedJob], bool]]] = {
+    "all": (JobFilter(), lambda one: True),
+    "queued": (JobFilter(frozenset({JobState.QUEUED})), lambda one: one.job.state is JobState.QUEUED),
+    "running": (JobFilter(frozenset({JobState.RUNNING})), lambda one: one.job.state is JobState.RUNNING),
+    "completed": (JobFilter(frozenset({JobState.COMPLETED})), lambda one: one.job.state is JobState.COMPLETED),
+    "failed": (JobFilter(frozenset({JobState.FAILED})), lambda one: one.job.state is JobState.FAILED),
+    "delayed or cancelled": (
+        JobFilter(frozenset({JobState.DELAYED, JobState.CANCELLED})),
+        lambda one: one.job.state in (JobState.DELAYED, JobState.CANCELLED),
+    ),
+    "completed or queued": (
+        JobFilter(frozenset({JobState.COMPLETED, JobState.QUEUED})),
+        lambda one: one.job.state in (JobState.COMPLETED, JobState.QUEUED),
+    ),
+    "route": (JobFilter(route="/work"), lambda one: one.route == "/work"),
+    "other": (JobFilter(route=OTHER), lambda one: one.route == OTHER),
+    "client": (JobFilter(client="id:alice"), lambda one: one.job.client == "id:alice"),
+    "error": (
+        JobFilter(error_type=ErrorType.RUNNER_DISCONNECTED),
+        lambda one: one.job.failure is not None and one.job.failure.error_type is LOST.error_type,
+    ),
+    "cancelled by the client": (
+        JobFilter(error_type=CANCELLED.error_type),
+        lambda one: one.job.failure is not None and one.job.failure.error_type is CANCELLED.error_type,
+    ),
+    "queued of a client on a route": (
+        JobFilter(frozenset({JobState.QUEUED}), "/work", "192.0.2.7"),
+        lambda one: (one.job.state, one.route, one.job.client) == (JobState.QUEUED, "/work", "192.0.2.7"),
+    ),
+    "no such route": (JobFilter(route="/nowhere"), lambda one: False),
+    "completed with an error": (
+        JobFilter(frozenset({JobState.COMPLETED}), error_type=ErrorType.REQUEST_TIMEOUT),
+        lambda one: False,
+    ),
+}
+
+
+@pytest.mark.parametrize("limit", [1, 4, 500])
+@pytest.mark.parametrize("name", FILTERS)
+async def test_a_list_is_what_its_filter_selects(store: JobStore, clock: ManualClock, name: str, limit: int) -> None:
+    count = await fill(store, clock)
+    whole = await everything(store, JobFilter())
+    assert len(whole) == count
+    assert [one.job.key for one in whole] == sorted((one.job.key for one in whole), reverse=True)
+    assert {one.job.state for one in whole} == set(JobState) - {JobState.AWAITING}
+    wanted, is_selected = FILTERS[name]
+    assert await everything(store, wanted, limit) == [one for one in whole if is_selected(one)]
+
+
+@pytest.mark.parametrize("name", FILTERS)
+async def test_pages_examine_a_bounded_number_of_jobs(
+    store: JobStore, clock: ManualClock, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fill(store, clock)
+    wanted, _ = FILTERS[name]
+    expected = await everything(store, wanted)
+    monkeypatch.setattr(job_list, "_SLICE", 5)
+    monkeypatch.setattr(job_list, "_INDEXED_SLICE", 5)
+    assert await everything(store, wanted, 2) == expected
+
+
+async def test_a_list_ends_after_the_newest_jobs(store: JobStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    await fill(store, clock)
+    newest = [one for one in await everything(store, JobFilter()) if one.route == "/work"]
+    monkeypatch.setattr(job_list, "NEWEST", 12)
+    monkeypatch.setattr(job_list, "_SLICE", 5)
+    assert await everything(store, JobFilter(route="/work")) == newest[:4]
+
+
+async def test_a_list_of_a_period(store: JobStore, clock: ManualClock) -> None:
+    await fill(store, clock)
+    whole = await everything(store, JobFilter())
+    since, until = whole[20].job.created_at, whole[10].job.created_at
+    assert await everything(store, JobFilter(since=since, until=until), 3) == whole[11:21]
+
+
+async def test_the_method_and_the_route_are_listed(store: JobStore) -> None:
+    new = a_job(route="/items/{id}")
+    await store.submit(new.replace(request=new.request.replace(method="PUT")))
+    await store.submit(new.replace(request=new.request.replace(method="BREW")))
+    await store.submit(a_job())
+    assert [(one.method, one.route) for one in (await store.page(JobFilter())).jobs] == [
+        ("", OTHER),
+        ("", OTHER),
+        ("PUT", "/items/{id}"),
+    ]
+
+
+async def test_a_claim_knows_its_route_in_any_process(stores: Stores) -> None:
+    one, other = await stores.open(), await stores.open()
+    receipt = await one.submit(a_job(route="/items/{id}"), start=True)
+    assert receipt.claim
+    assert receipt.claim.route == "/items/{id}"
+    assert await one.retry(receipt.claim, 0)
+    (claim,) = await other.claim(1)
+    assert claim.route == "/items/{id}"
+    assert await other.routes() == ["/items/{id}"]
+
+
+async def test_ids_of_routes_survive_a_rollback(store: JobStore) -> None:
+    """A group that cannot be written as a whole is rolled back and written one by one."""
+    broken = a_job(route="/new", retry=RetryPolicy(0))  # breaks a rule of the table
+    good = a_job(route="/new")
+    results = await asyncio.gather(store.submit(good), store.submit(broken), store.submit(good), return_exceptions=True)
+    assert [isinstance(result, Exception) for result in results] == [False, True, False]
+    assert [one.route for one in (await store.page(JobFilter())).jobs] == ["/new", "/new"]
+
+
+async def test_there_are_at_most_so_many_stored_routes(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_middleware.stores.common.routes.MAX_ROWS", 4)
+    for number in range(6):
+        await store.submit(a_job(route=f"/{number}"))
+    listed = [one.route for one in (await store.page(JobFilter())).jobs]
+    assert sorted(set(listed)) == ["/0", "/1", "/2", OTHER]

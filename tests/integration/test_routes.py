@@ -1,0 +1,147 @@
+"""Each request has a route, which events and lists carry: one of few values, whatever paths are submitted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from litestar import Litestar, Request, post
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from queue_middleware import QueueMiddleware
+from queue_middleware.errors import SettingsError
+from queue_middleware.events import AttemptStarted, Event, Finished, ServiceError, Submitted
+from queue_middleware.jobs.job_list import JobFilter
+from tests.support.queue_client import Queue, connected
+
+
+class Recorder:
+    """Keeps the events that carry a route."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def routes(self, kind: type[Submitted | AttemptStarted | Finished]) -> list[str | None]:
+        return [event.route for event in self.events if isinstance(event, kind)]
+
+
+def fastapi_app() -> FastAPI:
+    app = FastAPI()
+    sub = FastAPI()
+
+    @app.post("/items/{item}")
+    async def item(item: str) -> str:
+        return item
+
+    @sub.post("/reports/{year:int}")
+    async def report(year: int, tenant: str = "") -> int:
+        return year
+
+    app.mount("/{tenant}/sub", sub)
+    return app
+
+
+async def run_all(queue: Queue, *targets: str) -> None:
+    for target in targets:
+        assert (await queue.run("POST", target)).is_success
+
+
+async def listed(app: QueueMiddleware[Any]) -> list[str]:
+    """The stored routes, in the order of submission."""
+    page = await app._runtime.services.stores.jobs.page(JobFilter())
+    return [one.route for one in reversed(page.jobs)]
+
+
+async def test_the_template_of_the_framework_is_learned_and_stored(database: Path) -> None:
+    recorder = Recorder()
+    app = QueueMiddleware(fastapi_app(), database=database, min_free_disk=0, observers=[recorder])
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2", "/acme/sub/reports/1999", "/evil/sub/reports/2000")
+        expected = ["other", "/items/{item}", "other", "/{tenant}/sub/reports/{year:int}"]
+        assert await listed(app) == expected
+    assert recorder.routes(Submitted) == recorder.routes(AttemptStarted) == recorder.routes(Finished) == expected
+    again = QueueMiddleware(fastapi_app(), database=database, min_free_disk=0)
+    async with connected(again) as queue:
+        await run_all(queue, "/items/3")
+        assert (await listed(again))[-1] == "/items/{item}"
+
+
+async def test_starlette_leaves_a_template(database: Path) -> None:
+    async def item(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    starlette = Starlette(routes=[Route("/items/{item}", item, methods=["POST"])])
+    app = QueueMiddleware(starlette, database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2")
+        assert await listed(app) == ["other", "/items/{item}"]
+
+
+async def test_litestar_leaves_a_template(database: Path) -> None:
+    @post("/items/{item:str}")
+    async def item(request: Request) -> str:
+        return request.url.path
+
+    app = QueueMiddleware(Litestar([item]), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2")
+        assert await listed(app) == ["other", "/items/{item}"]
+
+
+async def test_route_of_sees_the_queued_call(database: Path) -> None:
+    seen: list[Mapping[str, Any]] = []
+
+    def route_of(scope: Mapping[str, Any]) -> str | None:
+        seen.append(scope)
+        return {"1": "one", "2": None}[scope["path"].rpartition("/")[2]]
+
+    recorder = Recorder()
+    app = QueueMiddleware(fastapi_app(), database=database, min_free_disk=0, route_of=route_of, observers=[recorder])
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2", "/items/3")
+        task = {"targetUrl": "/items/1?x=1", "httpMethod": "POST"}
+        assert (await queue.client.post("/fal/queue/v1/tasks", json=task)).status_code == 201
+        assert await listed(app) == ["one", "other", "other", "one"]
+    assert [(scope["method"], scope["path"]) for scope in seen][-1] == ("POST", "/items/1")
+    (error,) = [event for event in recorder.events if isinstance(event, ServiceError)]
+    assert (error.where, str(error.error)) == ("route_of", "'3'")
+
+
+async def test_patterns_of_paths_are_routes(database: Path) -> None:
+    app = QueueMiddleware(fastapi_app(), database=database, min_free_disk=0, paths="/items/*")
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2")
+        assert await listed(app) == ["/items/*", "/items/*"]
+
+
+async def test_an_external_task_has_the_entry_that_allows_it(database: Path) -> None:
+    app = QueueMiddleware(fastapi_app(), database=database, min_free_disk=0, task_targets="*.example.com", max_delay="36500d")
+    async with connected(app) as queue:
+        task = {"targetUrl": "https://eu.example.com/v1/run", "delayUntil": "2100-01-01T00:00:00Z"}
+        created = await queue.client.post("/fal/queue/v1/tasks", json=task)
+        assert created.status_code == 201, created.text
+        assert await listed(app) == ["*.example.com"]
+
+
+async def test_a_framework_without_templates_gives_other(database: Path) -> None:
+    app = QueueMiddleware(PlainTextResponse("hello"), database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        await run_all(queue, "/items/1", "/items/2")
+        assert await listed(app) == ["other", "other"]
+
+
+def test_a_route_of_that_cannot_be_called_is_refused(database: Path) -> None:
+    async def asynchronous(scope: Mapping[str, Any]) -> str:
+        return ""
+
+    for wrong in ("text", asynchronous, lambda: ""):
+        with pytest.raises(SettingsError, match=r"route_of: .* is not a plain function of one argument"):
+            QueueMiddleware(fastapi_app(), database=database, route_of=wrong)  # type: ignore[arg-type]
