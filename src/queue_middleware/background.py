@@ -56,12 +56,17 @@ class ThreadLimiter:
     """
 
     def __init__(self, limit: int = 2) -> None:
-        self._free = asyncio.Semaphore(limit)
+        self._limit = limit
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def run(self, size: int, work: Callable[..., T], *arguments: object) -> T:
         """Call `work` in a thread; directly where `size`, in bytes, is so small that a thread would cost more."""
         if size <= INLINE_BYTES:
             return work(*arguments)
+        loop = asyncio.get_running_loop()
+        if self._loop is not loop:
+            # A semaphore belongs to one event loop, and a queue may be started again in another one.
+            self._loop, self._free = loop, asyncio.Semaphore(self._limit)
         async with self._free:
             return await run_in_thread(work, *arguments)
 
@@ -117,7 +122,7 @@ async def retry_on_outage(
 class ClaimLoop:
     """Polling loop: claims due work, runs it concurrently, survives store outages, drains on shutdown.
 
-    `claim` starts what is due with `begin`, and returns the seconds until more is due; None where that is unknown, or nothing
+    `claim` starts what is due with `spawn`, and returns the seconds until more is due; None where that is unknown, or nothing
     more fits. It is called again after that time, after `wake`, and after `LONGEST_WAIT` at the latest. `reporter` makes the
     reporter of a series of calls. Work that has not ended `grace` seconds after `stop` is cancelled.
     Call `run` in a task, and the other methods in the same event loop.

@@ -237,7 +237,7 @@ class QueueMiddleware(Generic[AppT]):
         return await self._runtime.webhook_admin.attempts(delivery_id)
 
     async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
-        """The hosts that webhooks go to and that are not well, or those of other standings; at most 1,000."""
+        """The hosts that webhooks go to, in these states of health: by default those that are not well; at most 1,000."""
         return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(

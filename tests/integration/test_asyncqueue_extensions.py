@@ -177,7 +177,7 @@ async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int
         created = await tasks.create(f"{provider.url}/?hook={HOOK}", maxWaitTime=3600)
         task = await tasks.reaches(created["task"]["id"], "failed")
         await tasks.call_back(created["callbackUrl"], {}, 409)
-    assert (task["error"], task["result"]["body"]) == (f"the target answered {status}", '{"detail": "no"}')
+    assert (task["error"], task["result"]["body"]) == (f"the target responded with {status}", '{"detail": "no"}')
     assert len(provider.calls) == 1
 
 

@@ -220,7 +220,7 @@ async def test_a_target_that_the_guard_refuses(database: Path) -> None:
 async def test_a_5xx_is_retried_and_then_final(database: Path) -> None:
     async with tasking(database) as tasks, providing(lambda call: Told(500, b"broken")) as provider:
         task = await tasks.run(provider.url, maxRetries=1, retryBackoff="linear")
-    assert (task["status"], task["retryCount"], task["error"]) == ("failed", 1, "the target answered 500")
+    assert (task["status"], task["retryCount"], task["error"]) == ("failed", 1, "the target responded with 500")
     assert task["result"]["body"] == "broken"
     assert len(provider.calls) == 2
 

@@ -57,6 +57,18 @@ async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
     gate.set()
 
 
+def test_a_limiter_serves_one_event_loop_after_another() -> None:
+    """The limiter of an endpoint outlives the event loop: a queue can be started again in another one."""
+    lane = ThreadLimiter(1)
+
+    async def both() -> list[float]:
+        large = INLINE_BYTES + 1
+        return await asyncio.gather(lane.run(large, divided, 6, 3), lane.run(large, divided, 6, 2))
+
+    assert asyncio.run(both()) == [2, 3]
+    assert asyncio.run(both()) == [2, 3]
+
+
 async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() -> None:
     lane = ThreadLimiter(2)
     assert await lane.run(INLINE_BYTES, threading.current_thread) is threading.main_thread()

@@ -45,7 +45,7 @@ class _Lifespan:
         try:
             await app(self._scope, self._receive_for_app, self._send_for_app)
         except Exception as error:
-            # An exception before the startup event is answered means "no lifespan here"; Django raises ValueError.
+            # An exception before the response to the startup event means "no lifespan here"; Django raises ValueError.
             if self._startup_answered:
                 await self._lifecycle.stop()
                 raise
@@ -60,7 +60,7 @@ class _Lifespan:
             await self._send({"type": "lifespan.shutdown.complete"})
 
     async def _start_without_app(self) -> None:
-        """Answer the startup event in place of an application that has no lifespan."""
+        """Respond to the startup event in place of an application that has no lifespan."""
         if not self._startup_received:
             await self._receive()
         await self._start({"type": "lifespan.startup.complete"})

@@ -76,7 +76,7 @@ class ResponseBody:
 
 
 class Connection(asyncio.Protocol):
-    """Made by `loop.create_connection`. Call `send`, `over`, then `recycle` for another exchange; `abort` in any case."""
+    """Made by `loop.create_connection`. Call `send`, `wait_complete`, then `reset` for another exchange; `abort` at the end."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -92,7 +92,7 @@ class Connection(asyncio.Protocol):
         """Exchanges so far."""
         self.body_prefix = bytearray()
         """The first bytes of the response body."""
-        self._arrivals: ResponseBody | None = None
+        self._response_body: ResponseBody | None = None
 
     # --- callbacks of the transport
 
@@ -139,8 +139,8 @@ class Connection(asyncio.Protocol):
 
     def stream_response(self) -> ResponseBody:
         """Read the whole body of the next response, into the returned object."""
-        self._arrivals = ResponseBody(self)
-        return self._arrivals
+        self._response_body = ResponseBody(self)
+        return self._response_body
 
     def read(self, *, on: bool) -> None:
         """Resume or pause reading. Repeatable."""
@@ -187,7 +187,7 @@ class Connection(asyncio.Protocol):
         return self._end is None or self._end.done()
 
     async def wait_complete(self) -> None:
-        """Wait until `is_over`."""
+        """Wait until `is_complete`."""
         if self._end is not None:
             await self._end
 
@@ -198,7 +198,7 @@ class Connection(asyncio.Protocol):
         if self._http.trailing_data[0]:
             return False  # a response to a request that was not sent
         self._http.start_next_cycle()
-        self._arrivals = None
+        self._response_body = None
         self.read(on=True)  # the end may have arrived while reading was paused
         return True
 
@@ -229,8 +229,8 @@ class Connection(asyncio.Protocol):
             if self._head is not None and not self._head.done():
                 self._head.set_result(event)
                 self.resume_writing()  # ends `_send_stream`: the other side may read no further
-        elif isinstance(event, h11.Data) and self._arrivals is not None:
-            self._arrivals.put(bytes(event.data))
+        elif isinstance(event, h11.Data) and self._response_body is not None:
+            self._response_body.put(bytes(event.data))
         elif isinstance(event, h11.Data):
             self.body_prefix += event.data[: MAX_BODY_PREFIX - len(self.body_prefix)]
             self._body_size += len(event.data)
@@ -239,15 +239,15 @@ class Connection(asyncio.Protocol):
                 return False
         elif not isinstance(event, h11.InformationalResponse):
             if isinstance(event, h11.EndOfMessage):
-                self._finish(is_whole=True)
+                self._finish(is_complete=True)
             return False
         return True
 
-    def _finish(self, *, is_whole: bool = False) -> None:
+    def _finish(self, *, is_complete: bool = False) -> None:
         if self._end is not None and not self._end.done():
             self._end.set_result(None)
-        if self._arrivals is not None:
-            self._arrivals.end(is_complete=is_whole)
+        if self._response_body is not None:
+            self._response_body.end(is_complete=is_complete)
 
     def _fail(self) -> None:
         """No response will arrive. A response whose body ends early counts as a response."""

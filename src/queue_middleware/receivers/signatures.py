@@ -95,11 +95,12 @@ def parse_messages(
         except UnicodeEncodeError:
             failures.append(VerificationError("a header of the webhook is not valid text"))
         except VerificationError as error:
-            failures.append(error)
+            # Its traceback would refer to this list: a cycle, which keeps the body until the garbage collector runs.
+            failures.append(error.with_traceback(None))
         else:
             messages.append(message)
     if not messages:
-        raise failures[0]
+        raise failures.pop(0)
     return messages
 
 

@@ -62,7 +62,7 @@ class CallbackHandler:
             await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))
 
     async def receive_signal(self, token: str, body: bytes) -> PendingJob:
-        """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `callback` does."""
+        """Receive a signal, `{"status": "completed" | "failed", …}`. Raises as `receive_callback` does."""
         job = await self.find_job(TokenKind.SIGNAL, token)
         if not _has_ended(job, CompletionSource.SIGNAL):
             body, failed = await self._lane.run(len(body), _read_signal, _redact(token, body))

@@ -102,29 +102,21 @@ def error_of(record: TaskRecord) -> str | None:
     """Why the task failed."""
     if record.job.failure is not None:
         return record.job.failure.detail
-    return f"the target answered {record.job.status}" if record.status is TaskStatus.FAILED else None
+    return f"the target responded with {record.job.status}" if record.status is TaskStatus.FAILED else None
 
 
 def signature_macs(secrets: Iterable[str], timestamp: str) -> list[hmac.HMAC]:
-    """What computes the codes of `X-AsyncQueue-Signature`, HMAC-SHA256 over `t.body`: one for each secret, the body to follow.
+    """The MACs of `X-AsyncQueue-Signature`, HMAC-SHA256 over `t.body`: one for each secret, to be updated with the body.
 
-    The key is the secret as a text, as its receivers have it, and not what Standard Webhooks reads from it.
+    The key is the text of the secret, as receivers have it, and not the bytes that Standard Webhooks decodes from it.
     """
     return [hmac.new(secret.encode(), timestamp.encode("ascii") + b".", hashlib.sha256) for secret in secrets]
 
 
-def signature_headers(secrets: Iterable[str], timestamp: str, body: bytes) -> Headers:
-    """`X-AsyncQueue-Signature: t=…,v1=…`, one `v1` for each secret; nothing where there is none."""
-    codes = signature_macs(secrets, timestamp)
-    for code in codes:
-        code.update(body)
-    return signature_header(codes, timestamp)
-
-
-def signature_header(codes: Iterable[hmac.HMAC], timestamp: str) -> Headers:
-    """The header of codes that the whole body has passed through."""
-    spelled = ",".join([f"t={timestamp}", *(f"v1={code.hexdigest()}" for code in codes)])
-    return ((b"x-asyncqueue-signature", spelled.encode("ascii")),) if "," in spelled else ()
+def signature_header(macs: Iterable[hmac.HMAC], timestamp: str) -> Headers:
+    """`X-AsyncQueue-Signature: t=…,v1=…`, one `v1` for each MAC of the whole body; no header without MACs."""
+    value = ",".join([f"t={timestamp}", *(f"v1={mac.hexdigest()}" for mac in macs)])
+    return ((b"x-asyncqueue-signature", value.encode("ascii")),) if "," in value else ()
 
 
 def iso_time(milliseconds: int | None) -> str | None:

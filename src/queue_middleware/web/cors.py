@@ -24,10 +24,10 @@ _VARY = (b"vary", b"origin")
 
 
 class CORSMiddleware:
-    """Wraps the queue: answers preflights, and names in every response the origin that may read it. Cookies are not allowed.
+    """Wraps the queue: responds to preflights, and names in every response the origin that may read it; without cookies.
 
-    An answer of the application that is read back may carry the application's own rules; ours take their place, but what
-    it exposes stays exposed.
+    A stored response may contain the application's own rules. The queue's rules replace them, but headers that the application
+    exposes stay exposed.
     """
 
     def __init__(self, queue: ASGIApp, origins: Iterable[str]) -> None:
@@ -53,7 +53,7 @@ class CORSMiddleware:
         await self._queue(scope, receive, granting)
 
     def _grant(self, origin: bytes | None) -> list[tuple[bytes, bytes]]:
-        """The headers of an answer to this origin."""
+        """The headers of a response to this origin."""
         exposed = (b"access-control-expose-headers", _EXPOSED)
         if self._open:
             return [(b"access-control-allow-origin", b"*"), exposed]

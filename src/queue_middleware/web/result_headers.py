@@ -52,7 +52,7 @@ def served_headers(headers: Headers, asked: Iterable[tuple[bytes, bytes]], *, ex
         if not _is_script(fetch_metadata):
             kept += _guards(kept)
     if _may_be_cached(headers) and _acts(headers):
-        kept.append(_VARY)  # what a cache keeps of one answer must not become the other
+        kept.append(_VARY)  # a cache must not use one of the two responses in place of the other
     return kept
 
 

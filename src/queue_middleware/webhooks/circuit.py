@@ -42,9 +42,9 @@ class AttemptOutcome(StrEnum):
 _FAILURES = (AttemptOutcome.FAILED, AttemptOutcome.UNREACHED)
 
 HEALTH_TRANSITIONS: dict[tuple[HostHealth, AttemptOutcome], HostHealth] = {
-    **{(standing, AttemptOutcome.PROMPT): HostHealth.HEALTHY for standing in HostHealth},
-    **{(standing, AttemptOutcome.SLOW): HostHealth.SLOW for standing in HostHealth},
-    **{(standing, failure): HostHealth.FAILING for standing in HostHealth for failure in _FAILURES},  # until the threshold
+    **{(health, AttemptOutcome.PROMPT): HostHealth.HEALTHY for health in HostHealth},
+    **{(health, AttemptOutcome.SLOW): HostHealth.SLOW for health in HostHealth},
+    **{(health, failure): HostHealth.FAILING for health in HostHealth for failure in _FAILURES},  # until the threshold
     **{(HostHealth.OPEN, failure): HostHealth.OPEN for failure in _FAILURES},
 }
 """The health after an attempt, from the health before it and the attempt's outcome."""
@@ -72,15 +72,15 @@ def next_health(health: HealthRecord, outcome: AttemptOutcome | None, now: int, 
     """The health after an attempt. A probe without an outcome allows the next probe at once."""
     if outcome is None:
         return health.replace(open_until=now) if probe and health.health is HostHealth.OPEN else health
-    standing = HEALTH_TRANSITIONS[health.health, outcome]
+    following = HEALTH_TRANSITIONS[health.health, outcome]
     if outcome not in _FAILURES:
-        return HealthRecord(standing)
+        return HealthRecord(following)
     if health.health is HostHealth.OPEN and not probe:
         return health  # it was sent before the circuit opened
     failures = health.failures + 1
     since = health.failing_since or now
     if failures < FAILURE_THRESHOLD:
-        return HealthRecord(standing, failures, since)
+        return HealthRecord(following, failures, since)
     return HealthRecord(HostHealth.OPEN, failures, since, now + round(pause_after(failures) * 1000))
 
 

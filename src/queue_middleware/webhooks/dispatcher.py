@@ -28,7 +28,7 @@ from .body import ResultExpired
 from .fairness import DispatchSlots, submitter_of_flow
 from .message import MessageBuilder
 from .models import Delivery, DeliveryAttempt, HostHealth, Settled
-from .retry import AttemptDecision, decide_error, decide_response
+from .retry import AttemptDecision, decide_error, decide_response, error_for_status
 from .store import WebhookStore
 
 LIMIT = 256
@@ -210,9 +210,10 @@ class Dispatcher:
         else:
             # A superseded event is not tried again, and nothing is lost.
             retry_in = None if settled.superseded else decision.retry_in
-            self._emit(DeliveryFailed(*ids, attempt.status, attempt.error, attempt.duration, retry_in))
+            error = _without_redirect_target(attempt.status, attempt.error)
+            self._emit(DeliveryFailed(*ids, attempt.status, error, attempt.duration, retry_in))
             if decision.retry_in is None:
-                self._emit(DeliveryDead(*ids, attempt.error))
+                self._emit(DeliveryDead(*ids, error))
         for other in settled.given_up:
             error = "its host has been failing for as long as the whole schedule takes"
             self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
@@ -226,6 +227,11 @@ class Dispatcher:
                 else:
                     self._emit(CircuitClosed(delivery.host, submitter))
                 return
+
+
+def _without_redirect_target(status: int | None, error: str) -> str:
+    """The error for observers and the log: a redirect often leads to the URL of the webhook itself, with a slash or https."""
+    return error if status is None else error_for_status(status) or error
 
 
 def _default_limit() -> int:

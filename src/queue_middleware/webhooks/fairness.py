@@ -40,7 +40,7 @@ class FlowBacklog(Struct, frozen=True):
     flow: str
     health: HostHealth
     due: int
-    """How many; counted only up to `MOST_AT_ONCE + 1`."""
+    """How many; counted only up to `MAX_FLOW_LIMIT + 1`."""
     host: str = ""
     host_health: HostHealth = HostHealth.HEALTHY
     """The health of its host as a whole."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import lru_cache
 
 import msgspec
 
@@ -208,6 +209,7 @@ class Receiver(Struct, frozen=True):
     """The submitter: `id:` and an identity, or an address (`NewJob.client`)."""
 
 
+@lru_cache(maxsize=512)
 def receiver_host(url: str) -> str:
     """The name under which a receiver is stored: its canonical host, and the port unless it is the default of the scheme."""
     origin = origin_of(url)

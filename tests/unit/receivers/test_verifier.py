@@ -1,8 +1,11 @@
 import asyncio
 import base64
 import errno
+import gc
 import hashlib
 import json
+import sys
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -76,6 +79,24 @@ async def test_bytes_of_any_kind(sender, verifier, body):
 async def test_a_parsed_body_is_refused(sender, verifier, body):
     with pytest.raises(TypeError, match="raw body"):
         await verifier.verify(sender.webhook(), body)
+
+
+@pytest.mark.parametrize("change", [{}, {"x-fal-webhook-signature": "0" * 128}, {"x-fal-webhook-timestamp": "1"}])
+def test_no_body_is_kept(sender, verifier, change):
+    """A client that cannot sign must not be able to fill the memory of a receiver, even for a moment."""
+
+    def receive(body: bytes) -> None:
+        with suppress(VerificationError):
+            verifier.verify_sync({**sender.webhook(body=body), **change}, body)
+
+    body = json.dumps("x" * 1000).encode()
+    before = sys.getrefcount(body)
+    gc.disable()
+    try:
+        receive(body)
+        assert sys.getrefcount(body) == before
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("padded", [[False], [True], [False, True]])

@@ -271,6 +271,19 @@ async def test_after_the_last_attempt_it_is_dead(bench):
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
 
+async def test_events_do_not_repeat_the_target_of_a_redirect(bench):
+    """It is the URL of the webhook in another notation, as a rule: with https, or with a slash at the end."""
+    target = "https://receiver.example/hook/secret-path/"
+    async with bench.running(Receiver(Response(301, ((b"location", target.encode()),), b""))):
+        await bench.finish(url=target.removesuffix("/"))
+        failed, dead = await bench.ear.next(), await bench.ear.next()
+    assert isinstance(failed, DeliveryFailed)
+    assert isinstance(dead, DeliveryDead)
+    assert failed.error == dead.error == "response status 301; redirects are not followed"
+    (attempt,) = await bench.store.webhooks.attempts(dead.delivery_id)
+    assert target in attempt.error
+
+
 @pytest.mark.parametrize(("status", "error"), [(301, "redirects are not followed"), (307, "not followed"), (410, "status 410")])
 async def test_some_responses_are_final(bench, status, error):
     async with bench.running(Receiver(Response(status, (), b""))):

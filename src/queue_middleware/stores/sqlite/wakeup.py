@@ -26,7 +26,8 @@ _PAUSE = 0.02
 class WakeupPipes:
     """The pipes of one database file, used by one process. `notify` is called in the writing thread.
 
-    What belongs to our own is called by one caller at a time: `listen` and `deafen` in the event loop, what blocks elsewhere.
+    What belongs to our own is called by one caller at a time: `listen` and `stop_listening` in the event loop, what blocks
+    elsewhere.
     """
 
     def __init__(self, database: Path, owner: str) -> None:
@@ -141,7 +142,7 @@ class WakeupPipes:
         on_notify()
 
     def shut(self) -> None:
-        """`deafen`, then `remove`."""
+        """`stop_listening`, then `remove`."""
         self.stop_listening()
         self.remove()
 

@@ -6,7 +6,6 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import Any
 from urllib.parse import quote
 
@@ -89,7 +88,6 @@ def event_body(kind: WebhookKind, request_id: str, webhook_id: str, data: Mappin
     return json.dumps(body, sort_keys=True).encode("ascii")
 
 
-@lru_cache(maxsize=512)
 def signed_message(request_id: str, user_id: str, timestamp: str, body: bytes) -> bytes:
     """The message that fal signs: four lines, the last one the SHA-256 of the raw body in hex, without a final newline."""
     return digest_message(request_id, user_id, timestamp, hashlib.sha256(body).hexdigest())

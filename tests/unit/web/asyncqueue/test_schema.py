@@ -109,7 +109,7 @@ def test_bytes_that_are_no_text_are_base64() -> None:
 def test_why_it_failed() -> None:
     job = a_record().job
     failed = a_record(status=TaskStatus.FAILED, job=job.replace(status=502))
-    assert wire.error_of(failed) == "the target answered 502"
+    assert wire.error_of(failed) == "the target responded with 502"
     raised = job.replace(state=JobState.FAILED, status=None, failure=Failure(ErrorType.RUNNER_SERVER_ERROR, "it broke"))
     assert wire.error_of(a_record(status=TaskStatus.FAILED, job=raised)) == "it broke"
     assert wire.error_of(a_record()) is None
@@ -125,10 +125,13 @@ def test_what_the_completion_url_is_told() -> None:
 
 def test_the_signature_is_what_receivers_of_asyncqueue_compute() -> None:
     """As its documentation has it: HMAC-SHA256 of the secret as it is written, over time, dot and body."""
-    (header,) = wire.signature_headers(["whsec_b25l", "whsec_dHdv"], "1705312260", b'{"a": 1}')
+    macs = wire.signature_macs(["whsec_b25l", "whsec_dHdv"], "1705312260")
+    for mac in macs:
+        mac.update(b'{"a": 1}')
+    (header,) = wire.signature_header(macs, "1705312260")
     expected = [hmac.new(key, b'1705312260.{"a": 1}', hashlib.sha256).hexdigest() for key in (b"whsec_b25l", b"whsec_dHdv")]
     assert header == (b"x-asyncqueue-signature", f"t=1705312260,v1={expected[0]},v1={expected[1]}".encode())
-    assert wire.signature_headers([], "1705312260", b"") == ()
+    assert wire.signature_header([], "1705312260") == ()
 
 
 def test_a_page() -> None:
