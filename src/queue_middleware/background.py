@@ -117,7 +117,7 @@ async def retry_on_outage(
 class ClaimLoop:
     """Polling loop: claims due work, runs it concurrently, survives store outages, drains on shutdown.
 
-    `claim` starts what is due with `begin`, and returns the seconds until more is due; None where that is unknown, or nothing
+    `claim` starts what is due with `spawn`, and returns the seconds until more is due; None where that is unknown, or nothing
     more fits. It is called again after that time, after `wake`, and after `LONGEST_WAIT` at the latest. `reporter` makes the
     reporter of a series of calls. Work that has not ended `grace` seconds after `stop` is cancelled.
     Call `run` in a task, and the other methods in the same event loop.

@@ -106,8 +106,8 @@ class JobStore(Protocol):
     def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """Store the application's response, end the job, and make its webhook due, in one transaction.
 
-        Repeated by the same claim it returns True again and changes nothing; the same holds for `fail`. `told` is called in
-        the event loop with the result or the error, whether or not the returned awaitable is awaited.
+        Repeated by the same claim it returns True again and changes nothing; the same holds for `fail`. `on_stored` is
+        called in the event loop with the result or the error, whether or not the returned awaitable is awaited.
         """
 
     def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:

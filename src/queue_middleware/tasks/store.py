@@ -30,7 +30,7 @@ from .models import (
 )
 
 OnResult = Callable[[JobState | QueueError | None], None]
-"""Called in the event loop with the result of `conclude`, or with the error that prevented it."""
+"""Called in the event loop with the result of `complete_attempt`, or with the error that prevented it."""
 
 
 class TaskStore(Protocol):
@@ -78,7 +78,7 @@ class TaskStore(Protocol):
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result; the next one is due in `next_in` seconds, with None there is none.
 
-        `troubles` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
+        `failures` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
         """
 
     # --- for maintenance

@@ -17,9 +17,9 @@ def decide_wait(
 ) -> Wait | None:
     """What the job waits for after this outcome of its call; None if the outcome ends the job.
 
-    A job waits only after a 2xx: a target that refuses has started no work. `asked`: the handler has asked for its callback
-    URL. If a callback or a signal is expected, there are two polls, at half of the time and at its end, in case it gets lost.
-    `now` is in Unix seconds.
+    A job waits only after a 2xx: a target that refuses has started no work. `callback_requested`: the handler has asked for
+    its callback URL. If a callback or a signal is expected, there are two polls, at half of the time and at its end, in case
+    it gets lost. `now` is in Unix seconds.
     """
     if isinstance(outcome, Failure) or not 200 <= outcome.status < 300:
         return None
@@ -35,7 +35,7 @@ def decide_wait(
 
 
 def limit_wait(wait: Wait, max_seconds: float) -> Wait:
-    """The same wait, limited to `most` seconds, with its first poll within them."""
+    """The same wait, limited to `max_seconds`, with its first poll within them."""
     if wait.seconds <= max_seconds:
         return wait
     return wait.replace(seconds=max_seconds, poll_in=None if wait.poll_in is None else min(wait.poll_in, max_seconds))

@@ -1,4 +1,4 @@
-"""Judging leases inside a transaction that the writer opened; `jobs.states.IS_LOST` is the rule."""
+"""Judging leases inside a transaction that the writer opened; `jobs.leases.IS_LOST` is the rule."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _PAUSE = 0.02
 class WakeupPipes:
     """The pipes of one database file, used by one process. `notify` is called in the writing thread.
 
-    What belongs to our own is called by one caller at a time: `listen` and `deafen` in the event loop, what blocks elsewhere.
+    Methods of our own pipe have one caller at a time: `listen` and `stop_listening` in the event loop, blocking ones elsewhere.
     """
 
     def __init__(self, database: Path, owner: str) -> None:
@@ -83,7 +83,7 @@ class WakeupPipes:
     # --- our own: what blocks, and what belongs to the event loop
 
     def open(self, on_notify: Callable[[], None]) -> None:
-        """`make`, then `listen`."""
+        """`create`, then `listen`."""
         self.create()
         self.listen(on_notify)
 
@@ -141,7 +141,7 @@ class WakeupPipes:
         on_notify()
 
     def shut(self) -> None:
-        """`deafen`, then `remove`."""
+        """`stop_listening`, then `remove`."""
         self.stop_listening()
         self.remove()
 
