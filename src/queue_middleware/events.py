@@ -73,6 +73,8 @@ class OperatorWarning(Struct, frozen=True):
 class OperatorNotice(Struct, frozen=True):
     """Something that the operator may want to know and that needs no action."""
 
+    public: ClassVar[frozenset[str]] = frozenset({"message"})
+
     message: str
 
 

@@ -59,7 +59,12 @@ def parse_words(value: object) -> tuple[str, ...]:
         words = tuple(value)
         if all(isinstance(word, str) for word in words):
             return words
-    raise SettingsError(f"{value!r} is not a list of words")
+    raise SettingsError(f"{_kind_of(value)} is not a list of words")
+
+
+def _kind_of(value: object) -> str:
+    """What a value of the wrong type is called in an error. It is not shown: it may be a secret, e.g. as `bytes`."""
+    return repr(value) if value is None or value == "" else f"a value of type {type(value).__name__}"
 
 
 def parse_waits(value: object) -> tuple[float, ...]:
@@ -87,7 +92,7 @@ def _no_longer(seconds: float) -> float:
 def parse_text(value: object) -> str:
     """A string or a path, not empty."""
     if not isinstance(value, str | os.PathLike) or not str(value):
-        raise SettingsError(f"{value!r} is not a non-empty string")
+        raise SettingsError(f"{_kind_of(value)} is not a non-empty string")
     return str(value)
 
 
@@ -235,7 +240,7 @@ def parse_key_sources(value: object) -> tuple[tuple[str, str], ...]:
     for host, source in sources:
         if not re.fullmatch(r"[a-z0-9_.:-]+", host) or not re.match(r"https?://|whsec_", source):
             raise SettingsError(
-                "callback_keys takes hosts, each with the URL of a JWKS or a whsec_ secret, e.g. "
+                "it takes hosts, each with the URL of a JWKS or a whsec_ secret, e.g. "
                 "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
             )
     return sources

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import CancelOutcome, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
+from queue_middleware.jobs.models import AttemptEnd, CancelOutcome, Claim, ErrorType, Failure, Job, JobState, RetryPolicy
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.task_spec import Backoff, PollConfig
 from queue_middleware.tasks.models import CompletionSource, PollCapacity, ResolveOutcome, TaskStatus, TokenKind
@@ -16,6 +16,7 @@ from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls
 from tests.support.leases import lease_passes
 
+COMPLETED = AttemptEnd(JobState.COMPLETED, 200)
 FAILED = Failure(ErrorType.PROVIDER_FAILED, "out of paint")
 POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("done",), ("failed",))
 KEYS = ((b"authorization", b"Key secret"),)
@@ -69,9 +70,9 @@ async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> N
 
 async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: JobStore) -> None:
     claim = await waiting(store)
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(99.0))
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(99.0)) == AttemptEnd(JobState.AWAITING)
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"first"'))
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), None)
+    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), None) == COMPLETED
     assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
 
 
@@ -84,8 +85,12 @@ async def test_a_stale_claim_does_not_conclude(store: JobStore) -> None:
 
 async def test_without_a_wait_an_attempt_ends_as_others_do(store: JobStore) -> None:
     answered, failed = await running(store), await running(store, webhook="https://other.example/")
-    assert await store.tasks.complete_attempt(answered, answered.task, an_answer(status=422), None)
-    assert await store.tasks.complete_attempt(failed, failed.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
+    end = await store.tasks.complete_attempt(answered, answered.task, an_answer(status=422), None)
+    assert end == AttemptEnd(JobState.COMPLETED, 422)
+    broken = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
+    end = await store.tasks.complete_attempt(failed, failed.task, broken, None)
+    assert end == AttemptEnd(JobState.FAILED, error=ErrorType.RUNNER_SERVER_ERROR)
+    assert await store.tasks.complete_attempt(failed, failed.task, broken, None) == end
     assert (await store.result(answered.request_id)).response == an_answer(status=422)
     assert (await job_of(store, failed)).state is JobState.FAILED
     assert len(await claimed(store)) == 2
@@ -182,21 +187,21 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
     assert await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"other"')) is ResolveOutcome.TOO_LATE
     assert (await job_of(store, claim)).state is JobState.RUNNING
     if how == "wait":
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait()) == COMPLETED
     elif how == "answer":
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(status=500), None)
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(status=500), None) == COMPLETED
     elif how == "fail":
-        assert await store.tasks.complete_attempt(claim, claim.task, FAILED, None)
+        assert await store.tasks.complete_attempt(claim, claim.task, FAILED, None) == COMPLETED
     elif how == "retry":
-        assert await store.retry(claim, 5.0)
+        assert await store.retry(claim, 5.0) == COMPLETED
     elif how == "release":
-        assert await store.release(claim)
+        assert await store.release(claim) == COMPLETED
     elif how == "lose":
         await lease_passes(store, clock)
         assert [rescue.state for rescue in await store.rescue()] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait()) == COMPLETED
     assert (await store.result(claim.request_id)).response == word.response
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.DUPLICATE
     assert len(await claimed(store)) == 1
@@ -205,7 +210,8 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
 async def test_an_early_failure_fails_it(store: JobStore) -> None:
     claim = await running(store)
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"no"', FAILED))
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    end = await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    assert end == AttemptEnd(JobState.FAILED, error=FAILED.error_type)
     record = await store.tasks.record(claim.request_id)
     assert (record.job.failure, record.response) == (FAILED, an_answer(b'"no"'))
 

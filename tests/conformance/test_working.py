@@ -10,6 +10,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.chunks import iter_chunks
 from queue_middleware.jobs.models import (
     CHUNK_SIZE,
+    AttemptEnd,
     ErrorType,
     Failure,
     JobState,
@@ -26,6 +27,8 @@ from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
 from tests.support.leases import lease_passes
+
+CANCELLED = AttemptEnd(JobState.CANCELLED, error=ErrorType.CLIENT_CANCELLED)
 
 
 async def test_order_is_priority_then_first_come(store: JobStore) -> None:
@@ -137,10 +140,10 @@ async def test_a_loser_among_winners(store: JobStore, clock: ManualClock) -> Non
 async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job())
     (claim,) = await store.claim(1)
-    await store.release(claim)
+    assert await store.release(claim) == AttemptEnd(JobState.QUEUED)
     (claim,) = await store.claim(1)
     assert claim.attempt == 1
-    await store.retry(claim, 0.0)
+    assert await store.retry(claim, 0.0) == AttemptEnd(JobState.DELAYED)
     (claim,) = await store.claim(1)
     assert claim.attempt == 2
 
@@ -235,9 +238,9 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: Ma
     assert receipt.claim
     await store.cancel(receipt.request_id)
     if how == "retry":
-        assert await store.retry(receipt.claim, 0.0)
+        assert await store.retry(receipt.claim, 0.0) == CANCELLED
     elif how == "release":
-        assert await store.release(receipt.claim)
+        assert await store.release(receipt.claim) == CANCELLED
     else:
         await lease_passes(store, clock)
         await store.rescue()

@@ -227,6 +227,18 @@ def test_secrets_are_not_shown() -> None:
     assert "callback_secret" not in shown
 
 
+@pytest.mark.parametrize("name", ["api_keys", "callback_secret", "callback_keys", "webhook_secret", "signing_key"])
+@pytest.mark.parametrize(
+    "value",
+    [SECRET.encode(), [SECRET.encode()], {"key": SECRET}, (SECRET, 1), [[SECRET]]],
+    ids=lambda value: type(value).__name__,
+)
+def test_a_secret_of_the_wrong_type_is_not_in_the_complaint(name: str, value: Any) -> None:
+    with pytest.raises(SettingsError) as refusal:
+        Settings.load({name: value}, {})
+    assert SECRET.removeprefix("whsec_") not in str(refusal.value)
+
+
 def test_a_signing_key_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert Settings.load({"signing_key": "~/keys"}, {}).signing_key == "/home/me/keys"

@@ -12,7 +12,7 @@ class Holder(StrEnum):
 
     ITSELF = "itself"
     """The checking process itself, which still works on the claim."""
-    EXITED = "dead"
+    EXITED = "exited"
     """A process that has certainly exited: the kernel released its liveness lock, or it belongs to an earlier boot."""
     OTHER = "other"
     """Another process, or the checking process if it no longer knows the claim."""

@@ -182,6 +182,16 @@ class Failure(Struct, frozen=True):
     detail: str
 
 
+class AttemptEnd(Struct, frozen=True):
+    """What became of a job when its attempt ended. `status` and `error` are set only if the job has ended with it."""
+
+    state: JobState
+    status: int | None = None
+    """HTTP status of the response."""
+    error: ErrorType | None = None
+    """The reason why there is no response."""
+
+
 class Progress(Struct, frozen=True):
     """Progress as the handler reports it."""
 

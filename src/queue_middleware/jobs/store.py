@@ -1,7 +1,8 @@
 """The port of jobs: every method of a job's life. Each docstring is a contract that the conformance suite checks.
 
 A method that changes something has committed it durably when it returns. A method that names a claim changes nothing and
-returns False if the claim is no longer held: its lease ran out and another worker has the job. That is an ordinary outcome.
+returns False or None if the claim is no longer held: its lease ran out and another worker has the job. That is an ordinary
+outcome.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from .counts import QueueCounts
 from .job_list import JobFilter, JobPage, ListPosition
 from .log_lines import LogLine
 from .models import (
+    AttemptEnd,
     CancelOutcome,
     Claim,
     Failure,
@@ -114,14 +116,17 @@ class JobStore(Protocol):
     def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End the job without a response; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
 
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
-        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead.
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
+        """Put the job back for another attempt in `delay` seconds; returns what became of the job.
 
+        A job that is to be cancelled is cancelled instead, and a final result that arrived during the attempt ends the job.
         `line` is added to its log and gives the reason.
         """
 
-    async def release(self, claim: Claim) -> bool:
-        """Hand the job back to its old place without charging the attempt. A job to be cancelled is cancelled instead.
+    async def release(self, claim: Claim) -> AttemptEnd | None:
+        """Hand the job back to its old place without charging the attempt; returns what became of the job.
+
+        A job that is to be cancelled is cancelled instead, and a final result that arrived during the attempt ends the job.
 
         After more than `retry.MAX_FREE_RELEASES` times in a row with attempts shorter than `LONG_ATTEMPT_MS`, the attempt is
         charged, and after the last one the job fails. A log line records the hand-back.

@@ -11,8 +11,8 @@ import msgspec
 
 _PRIVATE = frozenset(
     {
-        "body", "callback_id", "credentials", "data", "fal_headers", "headers", "message", "on_complete", "query", "replayed",
-        "response_body", "result_url", "result_url_template", "salt", "stage", "target", "url", "url_template",
+        "body", "callback_id", "credentials", "data", "fal_headers", "headers", "labels", "message", "on_complete", "query",
+        "replayed", "response_body", "result_url", "result_url_template", "salt", "stage", "target", "url", "url_template",
         "values", "webhook",
     }
 )  # fmt: skip

@@ -37,14 +37,14 @@ class _Followed:
         self.snapshot: JobSnapshot | None = None
         self.subscriptions: set[Subscription] = set()
 
-    def update(self, glance: JobSnapshot) -> None:
+    def update(self, snapshot: JobSnapshot) -> None:
         """Keep the new state, and wake the subscriptions for which it is a change."""
         known = self.snapshot
-        if known is not None and glance.job.position is None and glance.job.state in IN_QUEUE:
-            glance = glance.replace(job=glance.job.replace(position=known.job.position))
-        self.snapshot = glance
-        changed = known is None or known.job != glance.job
-        has_new_lines = known is None or known.last_line != glance.last_line
+        if known is not None and snapshot.job.position is None and snapshot.job.state in IN_QUEUE:
+            snapshot = snapshot.replace(job=snapshot.job.replace(position=known.job.position))
+        self.snapshot = snapshot
+        changed = known is None or known.job != snapshot.job
+        has_new_lines = known is None or known.last_line != snapshot.last_line
         for subscription in self.subscriptions:
             if changed or (has_new_lines and subscription.lines):
                 subscription.wake()
@@ -79,7 +79,7 @@ class Subscription:
         return True
 
     def mark_seen(self) -> None:
-        """Mark the current `glance` as seen."""
+        """Mark the current `snapshot` as seen."""
         self._changed.clear()
 
     def wake(self) -> None:
@@ -197,8 +197,8 @@ class StatusFeed:
             by_key = {
                 followed.snapshot.job.key: followed for followed in requests[start : start + _READ_BATCH] if followed.snapshot
             }
-            for glance in await self._store.snapshots(list(by_key), positions=positions):
-                by_key.pop(glance.job.key).update(glance)
+            for snapshot in await self._store.snapshots(list(by_key), positions=positions):
+                by_key.pop(snapshot.job.key).update(snapshot)
             for gone in by_key.values():
                 for subscription in gone.subscriptions:
                     subscription.end()

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from queue_middleware.errors import QueueError
-from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
+from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, RescuedJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 
 from .models import (
@@ -29,7 +29,7 @@ from .models import (
     Wait,
 )
 
-OnResult = Callable[[JobState | QueueError | None], None]
+OnResult = Callable[[AttemptEnd | QueueError | None], None]
 """Called in the event loop with the result of `complete_attempt`, or with the error that prevented it."""
 
 
@@ -43,12 +43,12 @@ class TaskStore(Protocol):
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
-    ) -> Awaitable[JobState | None]:
+    ) -> Awaitable[AttemptEnd | None]:
         """End an attempt of a task, as `JobStore.complete` and `JobStore.fail` do for other jobs.
 
         With `wait` the job awaits an external service from now on, and its response is kept for the polls. A final result
-        that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns the new state of the job;
-        None if the claim is no longer held. Repeated by the same claim it changes nothing and returns the current state.
+        that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns what became of the job;
+        None if the claim is no longer held. Repeated by the same claim it changes nothing and returns what became of the job.
         """
 
     # --- for external services

@@ -17,9 +17,9 @@ def decide_wait(
 ) -> Wait | None:
     """What the job waits for after this outcome of its call; None if the outcome ends the job.
 
-    A job waits only after a 2xx: a target that refuses has started no work. If a callback or a signal is expected, there are
-    two polls, at half of the time and at its end, in case it gets lost. `callback_requested`: the handler has asked for its
-    callback URL. `now` is in Unix seconds.
+    A job waits only after a 2xx: a target that refuses has started no work. `callback_requested`: the handler has asked for
+    its callback URL. If a callback or a signal is expected, there are two polls, at half of the time and at its end, in case
+    it gets lost. `now` is in Unix seconds.
     """
     if isinstance(outcome, Failure) or not 200 <= outcome.status < 300:
         return None

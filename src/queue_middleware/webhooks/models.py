@@ -46,7 +46,7 @@ class DeliveryEvent(StrEnum):
     EXHAUST = "exhaust"
     RELEASE = "release"
     LOSE = "lose"
-    UNBLOCK = "follow"
+    UNBLOCK = "unblock"
     """The webhook that blocked it has ended."""
     SUPERSEDE = "supersede"
     """An attempt has failed, and there is a newer webhook of the same request."""

@@ -23,7 +23,7 @@ class WebhookStore(Protocol):
 
         Each starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host whose
         circuit is open, or that is at its limit, delays no other, however much is due there. Webhooks of one request are sent
-        in order, never two at once (`webhooks/order`).
+        in order, never two at once (`webhooks.order`).
         """
 
     def settle(

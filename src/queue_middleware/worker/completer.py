@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import QueueError
-from queue_middleware.events import AttemptFailed
+from queue_middleware.events import AttemptFailed, Finished, JobAwaiting
 from queue_middleware.jobs.log_lines import now, retry_line
-from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
+from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, JobState, StoredResponse
 from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_backoff
+from queue_middleware.jobs.states import FINAL
 
 from .context import WorkerContext
 from .log_buffer import LogBuffer
 from .task_session import TaskSession
 
-Held = bool | JobState | None
-"""Whether the claim was still held; for a job with a task, the state of the job instead, or None."""
+Held = bool | AttemptEnd | None
+"""What the store returned: False or None if the claim was no longer held; True if the outcome ended the job as it is."""
+_GivenBack = AttemptEnd | Literal[False] | None
+"""The same for an attempt that was to be given back. False means that the worker has ended meanwhile."""
 
 
 class JobCompleter:
     """One per worker. It keeps nothing about an attempt: what belongs to one is passed to each call.
 
-    `log` and `session` are None for most attempts. The methods that return False or None found that the claim is no longer
-    held.
+    `log` and `session` are None for most attempts.
     """
 
     def __init__(self, context: WorkerContext) -> None:
@@ -66,32 +69,32 @@ class JobCompleter:
         decision: RetryDecision,
         session: TaskSession | None,
         log: LogBuffer | None,
-    ) -> bool:
+    ) -> _GivenBack:
         """Put the job back for its next attempt, with a log line that gives the reason."""
         delay = _backoff(claim) if decision.after is None else decision.after
         reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
         ended = f"failed: {reason}" if isinstance(outcome, Failure) else f"ended with {reason}"
         line = retry_line(now() // 1000, claim.attempt, attempts_allowed(decision.cause, claim.retry), ended, delay)
 
-        def retry() -> Awaitable[bool]:
+        def retry() -> Awaitable[AttemptEnd | None]:
             return self._store.retry(claim, delay, line)
 
         held = await self._give_back(retry, session, log)
-        if held:
+        if held and held.state is JobState.DELAYED:
             self._context.emit(AttemptFailed(claim.request_id, claim.attempt, claim.route, reason, delay))
         return held
 
-    async def release(self, claim: Claim, session: TaskSession | None, log: LogBuffer | None) -> bool:
+    async def release(self, claim: Claim, session: TaskSession | None, log: LogBuffer | None) -> _GivenBack:
         """Hand the job back unfinished, so that another process runs it."""
 
-        def release() -> Awaitable[bool]:
+        def release() -> Awaitable[AttemptEnd | None]:
             return self._store.release(claim)
 
         return await self._give_back(release, session, log)
 
     async def _give_back(
-        self, give_back: Callable[[], Awaitable[bool]], session: TaskSession | None, log: LogBuffer | None
-    ) -> bool:
+        self, give_back: Callable[[], Awaitable[AttemptEnd | None]], session: TaskSession | None, log: LogBuffer | None
+    ) -> _GivenBack:
         """Call the store when everything that needs the claim is stored: the log lines, and the callback URL.
 
         An external service that was given the callback URL has to find the job by it.
@@ -99,6 +102,15 @@ class JobCompleter:
         if session is not None:
             await session.registered()
         return await self._context.retry_on_outage(give_back if log is None else log.before(give_back, wait=True))
+
+    def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, duration: float) -> None:
+        """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt."""
+        if not isinstance(end, AttemptEnd):
+            self._context.emit(Finished.of(claim.request_id, claim.attempt, end, duration, claim.route))
+        elif end.state is JobState.AWAITING:
+            self._context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
+        elif end.state in FINAL:
+            self._context.emit(Finished(claim.request_id, claim.attempt, claim.route, end.status, end.error, duration))
 
 
 def _backoff(claim: Claim) -> float:

@@ -12,8 +12,8 @@ from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in
 from queue_middleware.asgi.replay import App, NoResponse, Replay, ResponseTooLarge
 from queue_middleware.asgi.scope import build_scope
 from queue_middleware.errors import QueueError
-from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, Finished, JobAwaiting, ServiceError, SlotStuck
-from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, StoredResponse
+from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, ServiceError, SlotStuck
+from queue_middleware.jobs.models import AttemptEnd, Claim, ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.outcomes import CANCELLED, LossReason
 from queue_middleware.jobs.retry import RetryDecision, decide_retry
 
@@ -165,25 +165,23 @@ class JobExecutor:
     async def _commit_until_stored(self, error: QueueError | None) -> None:
         self._on_final(await self._completer.commit_until_stored(self.claim, self._outcome, self._session, self._log, error))
 
+    async def _retry(self, decision: RetryDecision) -> None:
+        self._on_final(await self._completer.retry(self.claim, self._outcome, decision, self._session, self._log))
+
     def _on_final(self, held: Held) -> None:
-        claim, context = self.claim, self._context
-        if held is JobState.AWAITING:
-            context.emit(JobAwaiting(claim.request_id, claim.attempt, claim.route))
-        elif held:
-            duration = context.loop.time() - self.since
-            context.emit(Finished.of(claim.request_id, claim.attempt, self._outcome, duration, claim.route))
+        if held:
+            self._report(self._outcome if held is True else held)
         else:
             self._on_lost()
         self._on_committed()
 
-    async def _retry(self, decision: RetryDecision) -> None:
-        if not await self._completer.retry(self.claim, self._outcome, decision, self._session, self._log):
-            self._on_lost()
+    async def _release(self) -> None:
+        if end := await self._completer.release(self.claim, self._session, self._log):
+            self._report(end)
         self._on_committed()
 
-    async def _release(self) -> None:
-        await self._completer.release(self.claim, self._session, self._log)
-        self._on_committed()
+    def _report(self, end: StoredResponse | Failure | AttemptEnd) -> None:
+        self._completer.report(self.claim, end, self._context.loop.time() - self.since)
 
     def _on_committed(self) -> None:
         self._is_committing = False

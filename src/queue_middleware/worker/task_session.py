@@ -9,7 +9,7 @@ from functools import partial
 from typing import Self
 
 from queue_middleware.asgi.replay import Replay
-from queue_middleware.jobs.models import Claim, Failure, JobState, StoredResponse
+from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.store import OnResult
 from queue_middleware.tasks.target import callback_url
@@ -63,7 +63,7 @@ class TaskSession:
         if self._registering is not None:
             await asyncio.wait((self._registering,))
 
-    def commit(self, outcome: StoredResponse | Failure, on_result: OnResult | None) -> Awaitable[JobState | None]:
+    def commit(self, outcome: StoredResponse | Failure, on_result: OnResult | None) -> Awaitable[AttemptEnd | None]:
         """Complete the job, or let it wait for the external service."""
         spec = self.task.spec
         wait = decide_wait(

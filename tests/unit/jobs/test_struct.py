@@ -10,7 +10,9 @@ import pytest
 
 import queue_middleware
 from queue_middleware.asgi.headers import read_headers
+from queue_middleware.events import OperatorNotice, OperatorWarning
 from queue_middleware.jobs import struct
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.tasks.polling.response import FetchResult, PollError, PollUrls
@@ -40,6 +42,7 @@ def test_every_private_name_is_a_field_of_some_value() -> None:
         DeliveryAttempt(1, 0.1, 200, None, SECRET.encode()),
         PollUrls(f"https://a.example/?key={SECRET}", f"https://b.example/?key={SECRET}"),
         PollError("the status request returned 500", SECRET),
+        LogLine(0, LogLevel.INFO, SECRET, {"customer": SECRET}),
         FetchResult(f"https://a.example/?key={SECRET}"),
         read_headers(((b"authorization", SECRET.encode()), (b"x-fal-store-io", SECRET.encode()))),
     ],
@@ -52,3 +55,8 @@ def test_private_fields_are_hidden(value: Struct) -> None:
 
 def test_other_fields_are_shown() -> None:
     assert repr(StoredResponse(204, (), b"ab")) == "StoredResponse(status=204, headers=(), body=<2 bytes>, chunks=0)"
+
+
+@pytest.mark.parametrize("kind", [OperatorNotice, OperatorWarning])
+def test_what_the_queue_reports_to_its_operator_is_shown(kind: type[OperatorNotice | OperatorWarning]) -> None:
+    assert "the disk is full" in repr(kind("the disk is full"))

@@ -11,6 +11,7 @@ from queue_middleware.jobs.ids import parse_request_id
 from queue_middleware.jobs.job_list import JobFilter, JobPage, ListPosition
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import (
+    AttemptEnd,
     CancelOutcome,
     Claim,
     Failure,
@@ -114,11 +115,11 @@ class CommonJobStore(ABC):
         """End a job without a response."""
         return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), on_stored)
 
-    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
+    async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
         """Put a job back for another attempt."""
         return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
 
-    async def release(self, claim: Claim) -> bool:
+    async def release(self, claim: Claim) -> AttemptEnd | None:
         """Hand a job back to the queue."""
         return await self._writer.submit(returns.release, claim)
 

@@ -11,6 +11,7 @@ import msgspec
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import (
+    AttemptEnd,
     CancelOutcome,
     Claim,
     ErrorType,
@@ -155,6 +156,13 @@ def _outcome_row(transaction: Transaction, key: int, token: int, outcome: Stored
 def end_state(failure: Failure) -> JobState:
     """The state of a job that ends with this failure."""
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
+
+
+def end_of(outcome: StoredResponse | Failure) -> AttemptEnd:
+    """The end of an attempt that ended its job like this."""
+    if isinstance(outcome, StoredResponse):
+        return AttemptEnd(JobState.COMPLETED, outcome.status)
+    return AttemptEnd(end_state(outcome), error=outcome.error_type)
 
 
 def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> StoredResponse | Failure | None:

@@ -8,14 +8,23 @@ from typing import NamedTuple
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
-from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, RetryCause, RetryPolicy, StoredResponse
+from queue_middleware.jobs.models import (
+    AttemptEnd,
+    Claim,
+    Failure,
+    JobState,
+    RescuedJob,
+    RetryCause,
+    RetryPolicy,
+    StoredResponse,
+)
 from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, LossReason
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
 from queue_middleware.jobs.store import Topic
 
 from .bounds import within_bounds
 from .codec import encode_lines
-from .jobs import end_state, finish, finish_early, policy_of
+from .jobs import end_of, finish, finish_early, policy_of
 from .leases import Lost, lost_claims
 from .transaction import Transaction
 
@@ -62,27 +71,28 @@ def _running(transaction: Transaction, claim: Claim) -> _Running | None:
 # --- by their holder
 
 
-def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[bool]:
+def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[AttemptEnd | None]:
     """Put attempts back for later."""
     return [_retry(transaction, *one) for one in batch]
 
 
-def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> bool:
+def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> AttemptEnd | None:
     job = _running(transaction, claim)
     if job is None:
-        return False
-    if _ended(transaction, job) is None:
-        # Whatever it met before, its process was not ended by this attempt.
-        transaction.change("clear_suspect", (job.key,))
-        transaction.change("forget_hand_backs", (job.key,))
-        _put_back(transaction, job, delay, line)
-    return True
+        return None
+    if (outcome := _ended(transaction, job)) is not None:
+        return end_of(outcome)
+    # Whatever it met before, its process was not ended by this attempt.
+    transaction.change("clear_suspect", (job.key,))
+    transaction.change("forget_hand_backs", (job.key,))
+    _put_back(transaction, job, delay, line)
+    return AttemptEnd(JobState.DELAYED)
 
 
-def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
+def release(transaction: Transaction, batch: Sequence[Claim]) -> list[AttemptEnd | None]:
     """Hand jobs back to the queue, in general without charging the attempt."""
     jobs = [_running(transaction, claim) for claim in batch]
-    return [job is not None and _hand_back(transaction, job) for job in jobs]
+    return [None if job is None else _hand_back(transaction, job) for job in jobs]
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
@@ -98,15 +108,15 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     return [len(held) for _ in batch]
 
 
-def _hand_back(transaction: Transaction, job: _Running) -> bool:
-    if _ended(transaction, job) is not None:
-        return True
+def _hand_back(transaction: Transaction, job: _Running) -> AttemptEnd:
+    if (outcome := _ended(transaction, job)) is not None:
+        return end_of(outcome)
     charged = _ends_its_process(transaction, job)
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
-        return True
+        return end_of(RELEASED_TOO_OFTEN)
     _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
-    return True
+    return AttemptEnd(JobState.QUEUED)
 
 
 def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
@@ -163,8 +173,7 @@ def _lost(transaction: Transaction, job: _Running, loss: LossReason) -> RescuedJ
         _finish(transaction, job, outcome)
     if outcome is not None:
         transaction.change("forget_token", (job.key,))
-        state = end_state(outcome) if isinstance(outcome, Failure) else JobState.COMPLETED
-        return job.became(state, outcome)
+        return job.became(end_of(outcome).state, outcome)
     transaction.change("suspect", (job.key, loss))
     transaction.change("forget_hand_backs", (job.key,))
     delay = exponential(job.attempt)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, JobState, NewJob, StoredResponse
+from queue_middleware.jobs.models import CHUNK_SIZE, ErrorType, Failure, NewJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
@@ -64,13 +64,6 @@ def wait_no_longer(transaction: Transaction, key: int) -> None:
     """Of a job that waited and has ended: no time, no poll, no credentials for one, and nothing of the call's answer."""
     transaction.change("wait_no_longer", (key,))
     transaction.change("drop_response_parts", (key,))
-
-
-def state(transaction: Transaction, key: int) -> JobState:
-    """Of a job that there is."""
-    row = transaction.one("state", (key,))
-    assert row is not None  # noqa: S101
-    return JobState(row[0])
 
 
 # --- last words

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
+from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, RescuedJob, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import (
     ClaimedPolls,
@@ -43,7 +43,7 @@ class CommonTaskStore:
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
-    ) -> Awaitable[JobState | None]:
+    ) -> Awaitable[AttemptEnd | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
         return self._write(tasks.conclude, (claim, task, outcome, wait), size, on_result)

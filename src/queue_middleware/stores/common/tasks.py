@@ -7,7 +7,7 @@ from typing import Any
 
 from queue_middleware.errors import QueueError, UnknownRequest
 from queue_middleware.jobs.ids import format_request_id
-from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, StoredResponse
+from queue_middleware.jobs.models import AttemptEnd, Claim, ErrorType, Failure, JobState, RescuedJob, StoredResponse
 from queue_middleware.jobs.outcomes import CANCELLED, WAIT_TIMED_OUT
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
@@ -17,7 +17,7 @@ from queue_middleware.tasks.models import CompletionSource, ExternalResult, Reso
 from . import task_rows
 from .bounds import within_bounds
 from .codec import encode, encode_headers
-from .jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
+from .jobs import end_of, end_waiting, finish, finish_early, let_suspects_go_on, make_due
 from .transaction import Transaction
 
 Concluded = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
@@ -46,30 +46,35 @@ def _put(transaction: Transaction, claim: Claim, task: Task) -> None:
         transaction.backlog.task_clients.clear()
 
 
-def conclude(transaction: Transaction, batch: Sequence[Concluded]) -> list[JobState | None]:
+def conclude(transaction: Transaction, batch: Sequence[Concluded]) -> list[AttemptEnd | None]:
     """End attempts: by an early word, by going to wait, or as others are ended."""
     return [_conclude(transaction, *concluded) for concluded in batch]
 
 
 def _conclude(
     transaction: Transaction, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None
-) -> JobState | None:
+) -> AttemptEnd | None:
     key, token = claim.key, claim.token
     row = transaction.one("running_claim", (key, token))
     if row is None:
         row = transaction.one("concluded_by", (key, token))
-        return None if row is None else JobState(row[0])
+        return None if row is None else _attempt_end(*row)
     cancelling, webhook, _ = row
     _put(transaction, claim, task)
-    if finish_early(transaction, key, token, webhook):
-        return task_rows.state(transaction, key)
+    if early := finish_early(transaction, key, token, webhook):
+        return end_of(early)
     if wait is not None and isinstance(outcome, StoredResponse) and not cancelling:
         _begin_wait(transaction, key, outcome, wait)
-        return JobState.AWAITING
+        return AttemptEnd(JobState.AWAITING)
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
     transaction.backlog.end_task()
-    return task_rows.state(transaction, key)
+    return end_of(outcome)
+
+
+def _attempt_end(state: str, status: int | None, error: str | None) -> AttemptEnd:
+    """From the columns."""
+    return AttemptEnd(JobState(state), status, None if error is None else ErrorType(error))
 
 
 def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait: Wait) -> None:

@@ -146,21 +146,15 @@ class Writer:
     def _time_out(self) -> None:
         """Fail operations that wait too long for the write lock, so that they neither hang nor fill memory."""
         self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
-        for waiting in self._take(sys.maxsize, sys.maxsize):
-            _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
+        late = self._take(sys.maxsize, sys.maxsize)
+        interrupt = self._resolve_all([(waiting, StoreBusy("the queue's database does not answer", 5)) for waiting in late])
+        if interrupt is not None:
+            raise interrupt
 
     def _deliver(self, results: _Results, topics: set[Topic]) -> None:
         if self._patience is not None:
             self._patience.cancel()
-        interrupt: BaseException | None = None
-        for waiting, result in results:
-            try:
-                _resolve(waiting, result)
-            except Exception as error:
-                # A callback has a defect; all others still have to be called, and the next group to be written.
-                self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
-            except BaseException as error:
-                interrupt = error  # it is for the event loop, and is raised when all callers have their results
+        interrupt = self._resolve_all(results)
         if self._waiting:
             self._start()
         else:
@@ -170,6 +164,19 @@ class Writer:
             self._announce(topics)
         if interrupt is not None:
             raise interrupt
+
+    def _resolve_all(self, results: _Results) -> BaseException | None:
+        """Give every caller its result, even if a callback fails; returns what is for the event loop to raise afterwards."""
+        interrupt: BaseException | None = None
+        for waiting, result in results:
+            try:
+                _resolve(waiting, result)
+            except Exception as error:
+                # A callback has a defect; all others still have to be called, and the next group to be written.
+                self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
+            except BaseException as error:
+                interrupt = error
+        return interrupt
 
     def _take(self, most: int, room: int) -> list[_Waiting]:
         """The next group; called by both threads."""

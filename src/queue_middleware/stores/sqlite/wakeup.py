@@ -26,8 +26,7 @@ _PAUSE = 0.02
 class WakeupPipes:
     """The pipes of one database file, used by one process. `notify` is called in the writing thread.
 
-    What belongs to our own is called by one caller at a time: `listen` and `stop_listening` in the event loop, what blocks
-    elsewhere.
+    Methods of our own pipe have one caller at a time: `listen` and `stop_listening` in the event loop, blocking ones elsewhere.
     """
 
     def __init__(self, database: Path, owner: str) -> None:
@@ -84,7 +83,7 @@ class WakeupPipes:
     # --- our own: what blocks, and what belongs to the event loop
 
     def open(self, on_notify: Callable[[], None]) -> None:
-        """`make`, then `listen`."""
+        """`create`, then `listen`."""
         self.create()
         self.listen(on_notify)
 

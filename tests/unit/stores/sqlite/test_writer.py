@@ -165,6 +165,23 @@ async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Be
     assert bench.rows() == [2]
 
 
+async def test_a_callback_with_a_defect_does_not_keep_others_from_timing_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
+
+    def fail(result: object) -> None:
+        raise LookupError
+
+    first = await bench.blocked()
+    bench.writer.submit(bench.insert, 1, on_result=fail)
+    with pytest.raises(StoreBusy, match="does not answer"):
+        await asyncio.wait_for(bench.writer.submit(bench.insert, 2), 5)
+    bench.go_on.set()
+    assert await first == -1
+
+
 async def test_close_writes_what_was_begun_and_takes_nothing_more(bench: Bench) -> None:
     await bench.blocked()
     last = bench.writer.submit(bench.insert, 1)

@@ -34,7 +34,8 @@ SELECT source FROM early_result WHERE job_id = ?;
 DELETE FROM early_result WHERE job_id = ?;
 
 -- name: concluded_by
-SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
+SELECT state, status, error_type FROM job
+WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
 -- name: begin_wait
 -- The token is kept, so that the claim that ended the attempt can repeat the write.
@@ -51,9 +52,6 @@ UPDATE task SET resolved_by = ? WHERE job_id = ?;
 
 -- name: outcome_so_far
 SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.id = ?;
-
--- name: state
-SELECT state FROM job WHERE id = ?;
 
 -- name: end_outside
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL

@@ -1,0 +1,150 @@
+"""Events name how a request ended in the database, also when something other than the attempt's response decided that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from queue_middleware import QueueMiddleware, current_job
+from queue_middleware.events import AttemptFailed, Finished, JobAwaiting
+from queue_middleware.jobs.models import ErrorType
+from queue_middleware.jobs.outcomes import Outcome
+from queue_middleware.stores.common import returns
+from queue_middleware.worker.worker import Worker
+from tests.integration.test_callbacks import call_back, path_in
+from tests.integration.test_tasks import Tasks
+from tests.support.doubles import Memory
+from tests.support.queue_client import Queue, connected, eventually
+from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+
+
+class Handler:
+    """An application whose calls wait until the test lets them respond."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+        self.url = ""
+        self.begun, self.respond = asyncio.Event(), asyncio.Event()
+        self.reads_url = False
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if self.reads_url:
+            self.url = current_job.callback_url or ""
+        self.begun.set()
+        await self.respond.wait()
+        await answer(send, b"{}", self.status)
+
+
+@asynccontextmanager
+async def observed(database: Path, handler: Any, memory: Memory, **options: Any) -> AsyncIterator[Queue]:
+    options = {"min_free_disk": 0, "shutdown_timeout": 2, "observers": [memory], **options}
+    async with connected(QueueMiddleware(http_only(handler), database=database, **options)) as queue:
+        yield queue
+
+
+@pytest.fixture
+def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cancellation is stored, and the attempt ends in another way before the worker has read that."""
+
+    async def ignore(worker: Worker) -> None:
+        return None
+
+    monkeypatch.setattr(Worker, "_abort_revoked", ignore)
+
+
+@pytest.mark.parametrize("status", [202, 500])
+async def test_a_callback_that_came_during_the_attempt(database: Path, status: int) -> None:
+    """It ends the request, whatever the handler responds afterwards."""
+    memory, handler = Memory(), Handler(status)
+    handler.reads_url = True
+    async with observed(database, handler, memory) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await handler.begun.wait()
+        await call_back(queue, path_in(handler.url), {"status": "OK", "images": []})
+        handler.respond.set()
+        assert (await queue.response(request_id)).status_code == 200
+        (finished,) = await eventually(lambda: memory.of(Finished))
+        assert (finished.attempt, finished.status, finished.error) == (1, 200, None)
+
+
+async def test_a_failure_that_was_reported_during_the_attempt(database: Path) -> None:
+    memory, handler = Memory(), Handler(202)
+    async with observed(database, handler, memory) as queue:
+        tasks = Tasks(queue)
+        created = await tasks.create("/work", waitForSignal=True)
+        await handler.begun.wait()
+        await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "failed", "error": "no GPU"})
+        handler.respond.set()
+        await tasks.reaches(created["task"]["id"], "failed")
+        (finished,) = await eventually(lambda: memory.of(Finished))
+        assert (finished.status, finished.error, finished.outcome) == (None, ErrorType.PROVIDER_FAILED, Outcome.FAILED)
+
+
+async def test_a_redirect_of_a_task_that_was_to_wait(database: Path) -> None:
+    memory, handler = Memory(), Handler(302)
+    handler.respond.set()
+    async with observed(database, handler, memory) as queue:
+        await Tasks(queue).run("/work", waitForSignal=True)
+        (finished,) = await eventually(lambda: memory.of(Finished))
+        assert (finished.status, finished.error) == (None, ErrorType.RUNNER_SERVER_ERROR)
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_request_that_is_to_be_cancelled_and_would_wait(database: Path) -> None:
+    memory, handler = Memory(), Handler(202)
+    handler.reads_url = True
+    async with observed(database, handler, memory) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await handler.begun.wait()
+        await queue.cancel(request_id)
+        handler.respond.set()
+        (finished,) = await eventually(lambda: memory.of(Finished))
+        assert (finished.status, finished.outcome) == (None, Outcome.CANCELLED)
+        assert not memory.of(JobAwaiting)
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_request_that_is_to_be_cancelled_and_would_be_retried(database: Path) -> None:
+    memory, handler = Memory(), Handler(503)
+    async with observed(database, handler, memory) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await handler.begun.wait()
+        await queue.cancel(request_id)
+        handler.respond.set()
+        (finished,) = await eventually(lambda: memory.of(Finished))
+        assert (finished.request_id, finished.attempt, finished.outcome) == (request_id, 1, Outcome.CANCELLED)
+        assert not memory.of(AttemptFailed)
+
+
+@pytest.mark.usefixtures("deaf")
+async def test_a_request_that_is_to_be_cancelled_and_would_be_handed_back(database: Path) -> None:
+    memory, handler = Memory(), Handler(200)
+    async with observed(database, handler, memory, shutdown_timeout=0) as queue:
+        request_id = await queue.submit("POST", "/start")
+        await handler.begun.wait()
+        await queue.cancel(request_id)
+    (finished,) = memory.of(Finished)
+    assert (finished.request_id, finished.outcome) == (request_id, Outcome.CANCELLED)
+
+
+async def test_a_request_that_was_handed_back_too_often(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(returns, "MAX_FREE_RELEASES", 0)
+    memory, handler = Memory(), Handler(200)
+    async with observed(database, handler, memory, shutdown_timeout=0, max_attempts=1) as queue:
+        await queue.submit("POST", "/start")
+        await handler.begun.wait()
+    (finished,) = memory.of(Finished)
+    assert (finished.status, finished.error) == (None, ErrorType.RUNNER_DISCONNECTED)
+
+
+async def test_a_request_that_is_handed_back_has_not_finished(database: Path) -> None:
+    memory, handler = Memory(), Handler(200)
+    async with observed(database, handler, memory, shutdown_timeout=0) as queue:
+        await queue.submit("POST", "/start")
+        await handler.begun.wait()
+    assert not memory.of(Finished)
