@@ -71,7 +71,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/how-to/run-in-production.md", "results up to 64 MiB", Settings.max_response_body, 64 * MIB),
     ("docs/how-to/run-in-production.md", "`lease` has run out, about a minute", Settings.lease, MINUTE),
     ("docs/how-to/docker.md", "below 5 % of the disk, at least 256 MiB", filesystem._LEAST_FREE, 256 * MIB),
-    ("docs/how-to/docker.md", "and at most 2 GiB, submissions are answered with 503", filesystem._MOST_FREE, 2048 * MIB),
+    ("docs/how-to/docker.md", "and at most 2 GiB, submissions get 503", filesystem._MOST_FREE, 2048 * MIB),
     ("docs/how-to/fastapi.md", "waits up to `shutdown_timeout` (20 s)", Settings.shutdown_timeout, 20),
     ("docs/explanation/guarantees.md", "for longer than the `lease` (60 s)", Settings.lease, 60),
     ("docs/reference/routes.md", "the response is kept for an hour at most", outcomes.UNSTORED_RESPONSE_TTL_MS / 1000, HOUR),
