@@ -21,7 +21,7 @@ class LeaseClock(Protocol):
 
 
 class Lost(Struct, frozen=True, gc=True):
-    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
+    """What a check needs: owners that are certainly dead, tokens that the checking process itself works on, and its lease clock."""
 
     dead: list[str]
     running: Collection[int]
