@@ -253,12 +253,12 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
         yield parser.prog, parser
 
 
-def test_the_standings_of_the_page_are_those_of_the_law() -> None:
+def test_the_statuses_of_keys_on_the_page_are_the_real_ones() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| .+ \| (yes|no) \| (.+) \|$", (ROOT / "docs/reference/command.md").read_text(), re.MULTILINE
     )
-    assert {standing: (published == "yes", signs != "no") for standing, published, signs in rows} == {
-        str(standing): (rights.published, rights.signs) for standing, rights in RULES.items()
+    assert {status: (published == "yes", signs != "no") for status, published, signs in rows} == {
+        str(status): (use.published, use.signs) for status, use in RULES.items()
     }
 
 

@@ -53,9 +53,9 @@ def _list(chosen: argparse.Namespace, clock: Callable[[], float]) -> None:
     if chosen.json:
         print(json.dumps(rows, indent=2))
         return
-    print(f"{'kid':43}  {'standing':8}  {'signs from':20}  published until")
+    print(f"{'kid':43}  {'status':8}  {'signs from':20}  published until")
     for row in rows:
-        print(f"{row['kid']:43}  {row['standing']:8}  {row['signs_from'] or '-':20}  {row['published_until'] or '-'}")
+        print(f"{row['kid']:43}  {row['status']:8}  {row['signs_from'] or '-':20}  {row['published_until'] or '-'}")
 
 
 def _rotate(chosen: argparse.Namespace, clock: Callable[[], float]) -> None:
@@ -90,7 +90,7 @@ def _row(ring: KeyRing, key: Key, now: float) -> dict[str, Any]:
     until = ring.published_until(key)
     return {
         "kid": key.pair.kid,
-        "standing": str(ring.status(key, now)),
+        "status": str(ring.status(key, now)),
         "signs_from": None if key.since is None else format_time(key.since),
         "published_until": None if until is None else format_time(until),
         "x": key.pair.jwk(padded=False)["x"],

@@ -70,14 +70,14 @@ def test_the_list(desk):
     new = desk.file.read().keys[1].pair
     table = [line.split("  ") for line in desk.run("keys", "list").splitlines()]
     assert [[word.strip() for word in line if word.strip()] for line in table] == [
-        ["kid", "standing", "signs from", "published until"],
+        ["kid", "status", "signs from", "published until"],
         [FIRST.kid, "active", "-", "2027-01-18T09:00:00Z"],
         [new.kid, "next", "2027-01-16T09:00:00Z", "-"],
     ]
     desk.now += LEAD_TIME
-    assert [row["standing"] for row in desk.listed()] == ["old", "active"]
+    assert [row["status"] for row in desk.listed()] == ["old", "active"]
     desk.now += 48 * 3600
-    assert [row["standing"] for row in desk.listed()] == ["retired", "active"]
+    assert [row["status"] for row in desk.listed()] == ["retired", "active"]
 
 
 def test_the_list_for_programs(desk):
@@ -85,7 +85,7 @@ def test_the_list_for_programs(desk):
     assert desk.listed() == [
         {
             "kid": FIRST.kid,
-            "standing": "active",
+            "status": "active",
             "signs_from": None,
             "published_until": None,
             "x": FIRST.jwk(padded=False)["x"],
@@ -124,7 +124,7 @@ def test_after_a_leak(desk):
 
 def test_keys_of_the_environment_can_be_listed_and_are_changed_there(desk):
     desk.set(QUEUE_SIGNING_KEY=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
-    assert [row["standing"] for row in desk.listed()] == ["active", "spare"]
+    assert [row["status"] for row in desk.listed()] == ["active", "spare"]
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
         told = desk.run(*arguments, fails=True)
         assert "append ',<new seed>@<time>'" in told
