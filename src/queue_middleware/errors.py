@@ -14,12 +14,12 @@ QueueError
 ├── MethodNotAllowed        405      with `Allow`
 ├── BodyTooSlow             408      the request body arrives too slowly
 ├── AlreadyEnded            409      a callback, a signal or a cancellation came too late
-├── TooLarge                413      body
-├── UriTooLong              414
+├── TooLarge                413      the request body is too large
+├── UriTooLong              414      path and query are too long
 ├── InvalidWebhook          422      a webhook URL that can never be called
 ├── TooManyQueued           429      this client, or `fal_max_queue_length`; with `Retry-After`
 ├── RateLimited             429      too many lookups of unknown ids from one address; with `Retry-After`
-├── HeadersTooLarge         431
+├── HeadersTooLarge         431      the header block is too large
 ├── StoreError              500      the database failed unexpectedly
 ├── Unavailable             503      with `Retry-After`
 │   ├── NotRunning                   no lifespan, or shutting down
@@ -174,11 +174,10 @@ class StoreError(QueueError):
 
 class _TryLater(QueueError):
     _is_exact: ClassVar[bool] = False
-    """Whether the wait is specific to one client, and not the same for all clients that are refused at the moment."""
+    """Whether the wait is specific to one client. Otherwise it varies, so that clients refused together return apart."""
 
     def __init__(self, detail: str, retry_after: int) -> None:
         super().__init__(detail)
-        # Up to half as long again, so that clients refused together do not return together.
         most = retry_after if self._is_exact else retry_after + (retry_after + 1) // 2
         self.retry_after = random.randint(retry_after, most)  # noqa: S311
 
@@ -220,7 +219,7 @@ class StoreBusy(Unavailable):
 
 
 class DiskFull(Unavailable):
-    """Accepting more work could leave the database unable to finish what it has."""
+    """There is too little free disk space: with more work, the database could not store the results of what it has."""
 
 
 class DatabaseGone(Unavailable):
@@ -232,7 +231,7 @@ class Outdated(Unavailable):
 
 
 class OutboundError(QueueError):
-    """A call to another host failed; `detail` holds how, and never the content of a response."""
+    """A call to another host failed. `detail` describes the failure, and never contains content of a response."""
 
 
 class OutboundRefused(OutboundError):
@@ -252,7 +251,7 @@ class OutboundBusy(OutboundError):
 
 
 class OutboundShortage(OutboundBusy):
-    """A connection needs file descriptors, memory, ports or threads that this process is out of."""
+    """The process has no file descriptors, memory, ports or threads left for a connection."""
 
 
 class VerificationError(QueueError):

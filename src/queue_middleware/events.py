@@ -26,7 +26,7 @@ class Started(Struct, frozen=True):
 
 
 class Stopping(Struct, frozen=True):
-    """The queue stops: it waits at most `timeout` s for running requests and webhooks; `can_hurry`: SIGINT ends the wait."""
+    """The queue stops, and waits at most `timeout` s for running work. `can_hurry`: a SIGINT ends the wait."""
 
     requests: int
     webhooks: int
@@ -35,7 +35,7 @@ class Stopping(Struct, frozen=True):
 
 
 class Stopped(Struct, frozen=True):
-    """The queue has stopped in this process. `handed_back` running requests continue elsewhere or after the restart."""
+    """The queue has stopped in this process. `handed_back` requests were running; they run again, here or elsewhere."""
 
     handed_back: int
 
@@ -49,7 +49,7 @@ class ServiceError(Struct, frozen=True, gc=True):
 
 
 class Recovered(Struct, frozen=True):
-    """A service works again after `failures` events `ServiceError` with the same `where`, the first `duration` seconds ago."""
+    """A service works again after `failures` errors with the same `where`; the first was `duration` seconds ago."""
 
     where: str
     failures: int
@@ -87,7 +87,7 @@ class Submitted(Struct, frozen=True):
 
 
 class _AttemptEvent(Struct, frozen=True):
-    """Attempt number `attempt`, 1 for the first, at a request; `route` as in `Submitted`."""
+    """An event of one attempt of a request; the first attempt has number 1. `route` as in `Submitted`."""
 
     request_id: str
     attempt: int
@@ -95,7 +95,7 @@ class _AttemptEvent(Struct, frozen=True):
 
 
 class AttemptStarted(_AttemptEvent, frozen=True):
-    """An attempt begins; `attempt` is 1 for the first."""
+    """An attempt begins."""
 
 
 class AttemptFailed(_AttemptEvent, frozen=True):
@@ -106,11 +106,11 @@ class AttemptFailed(_AttemptEvent, frozen=True):
 
 
 class JobAwaiting(_AttemptEvent, frozen=True):
-    """The call of a task has been answered; the task now waits for a callback, a signal or a poll."""
+    """The call of a request has returned; the request now waits for a callback, a signal or a poll."""
 
 
 class TaskProgress(Struct, frozen=True):
-    """An external service reported progress of a task. `status` is its own word for the state."""
+    """An external service reported progress of a task. `status` is the status as the service reported it."""
 
     request_id: str
     status: str | None
@@ -119,8 +119,8 @@ class TaskProgress(Struct, frozen=True):
 class Finished(_AttemptEvent, frozen=True):
     """A request reached its final state, `duration` seconds after the attempt began.
 
-    `attempt` is 0 and `route` None where no attempt of this process ended it, e.g. for a callback or a deadline. `status` is
-    the HTTP status of the response, `error` the reason where there is no response.
+    `attempt` is 0 and `route` is None if no attempt of this process ended the request, e.g. for a callback or a deadline.
+    `status` is the HTTP status of the response. Without a response it is None, and `error` is the reason.
     """
 
     status: int | None
@@ -143,7 +143,7 @@ class Finished(_AttemptEvent, frozen=True):
 
 
 class ClaimLost(_AttemptEvent, frozen=True):
-    """The result of an attempt was discarded: its lease had expired and another worker owns the request."""
+    """The result of an attempt was discarded, because its lease had expired and another worker owns the request."""
 
 
 class Rescued(Struct, frozen=True):
@@ -161,14 +161,14 @@ class ApplicationError(Struct, frozen=True, gc=True):
 
 
 class SlotStuck(Struct, frozen=True):
-    """Code that was asked to stop still occupies a slot after `duration` seconds, e.g. a thread, which cannot be killed."""
+    """Code that was asked to stop still occupies a slot after `duration` seconds, e.g. in a thread, which cannot be stopped."""
 
     request_id: str
     duration: float
 
 
 class Polled(Struct, frozen=True):
-    """A provider was polled and has not finished; `status` is its own word for the state. The next poll is in `next_in` s."""
+    """A provider was polled and has not finished. `status` is the status as it reported it; the next poll is in `next_in` s."""
 
     request_id: str
     number: int
@@ -186,7 +186,7 @@ class PollFailed(Struct, frozen=True):
 
 
 class _DeliveryEvent(Struct, frozen=True):
-    """Attempt number `attempt` to deliver a webhook."""
+    """An event of one attempt to deliver a webhook; the first attempt has number 1."""
 
     delivery_id: int
     request_id: str
@@ -203,7 +203,7 @@ class Delivered(_DeliveryEvent, frozen=True):
 
 
 class DeliveryFailed(_DeliveryEvent, frozen=True):
-    """A delivery attempt failed. `status` is None without a response, `retry_in` where there is no further attempt."""
+    """A delivery attempt failed. `status` is None without a response; `retry_in` is None if there is no further attempt."""
 
     status: int | None
     error: str
@@ -218,7 +218,10 @@ class DeliveryDead(_DeliveryEvent, frozen=True):
 
 
 class CircuitOpened(Struct, frozen=True):
-    """A host fails, for `submitter` only if that is not None: only probes are sent, the first in `probe_in` seconds."""
+    """Webhooks to a host fail, so only probes are sent, the first in `probe_in` seconds.
+
+    If `submitter` is not None, this applies only to the webhooks of that submitter.
+    """
 
     host: str
     probe_in: float
@@ -226,7 +229,7 @@ class CircuitOpened(Struct, frozen=True):
 
 
 class CircuitClosed(Struct, frozen=True):
-    """A host accepts webhooks again, and those that waited are sent. `submitter` as in `CircuitOpened`."""
+    """A host accepts webhooks again, and those that waited are sent. `submitter` has the same meaning as in `CircuitOpened`."""
 
     host: str
     submitter: str | None = None
@@ -249,7 +252,7 @@ Event = (
 class Observer(Protocol):
     """Receives events. It is called in the event loop, so it must be quick; an exception is logged and ignored.
 
-    An attribute `kinds`, a frozenset of event classes, limits which events it receives; without it, it receives all of them.
+    An observer with an attribute `kinds`, a frozenset of event classes, receives only those; any other receives all events.
     """
 
     def on_event(self, event: Event) -> None:

@@ -1,4 +1,4 @@
-"""ASGI entry point: sends the lifespan, the queue's routes, and everything else (unchanged) where they belong."""
+"""ASGI entry point: passes the lifespan, the queue's routes, and everything else (unchanged) to the part that serves it."""
 
 from __future__ import annotations
 
@@ -82,21 +82,22 @@ class _Dispatch:
 class QueueMiddleware(Generic[AppT]):
     """Wraps an ASGI application and gives it a queue under `prefix`.
 
-    `app = QueueMiddleware(app)` around everything else is recommended. `QueueMiddleware.attach(app)` puts the queue into the
-    application's object instead. `app.add_middleware(QueueMiddleware, …)` works too, but a replay then does not pass through
-    the middlewares that were added later. Options are those of `Settings`, each also read from the environment as
-    `QUEUE_<NAME>`. The name of the application and the real path of the database are determined here and stored in `settings`.
-    Nothing is opened before the application starts.
+    There are three ways to add the queue. `app = QueueMiddleware(app)`, outside everything else, is recommended.
+    `QueueMiddleware.attach(app)` puts the queue into the application's object. `app.add_middleware(QueueMiddleware, …)` works
+    too, but a replay then does not pass through the middlewares that were added later.
 
-    `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`,
-    and returns the name of the client, or None for an unknown client, which gets a 401. `route_of` is called for each
-    submission with the ASGI scope of the queued call, and returns its route, e.g. `/items/{id}` (docs/reference/options.md).
+    The keyword arguments are the options of `Settings`; each is also read from the environment as `QUEUE_<NAME>`.
+    `observers` receive every event. `authenticate` is called for each request to the queue, with a Starlette `HTTPConnection`.
+    It returns the name of the client, or None for an unknown client, which gets a 401. `route_of` is called for each
+    submission, with the ASGI scope of the queued call; it returns the route (docs/reference/options.md, "Routes of requests").
+    The constructor determines the name of the application and the real path of the database, and stores both in `settings`.
+    It opens nothing: the queue starts with the application.
 
-    `app` is the application itself. Attributes that the middleware does not have are read, set and deleted there, so
+    The attribute `app` is the application. Attributes that the middleware does not have are read, set and deleted there, so
     `app.state`, `app.dependency_overrides` and `@app.get(…)` work as before the wrapping. Deleting an attribute that was set
-    here restores its previous value. Names with two underscores at both ends are not forwarded.
+    through the middleware restores its previous value. Names with two underscores at both ends are not forwarded.
 
-    Raises `SettingsError` for an option that is unknown or wrong. `_clock`, Unix seconds, is for tests that move time.
+    Raises `SettingsError` for an option that is unknown or wrong. `_clock`, in Unix seconds, is for tests that move time.
     """
 
     app: AppT
@@ -146,10 +147,10 @@ class QueueMiddleware(Generic[AppT]):
         route_of: RouteOf | None = None,
         **options: Unpack[Options],
     ) -> Self:
-        """Put a queue into a FastAPI, Starlette or Quart application, which stays the object to serve.
+        """Put a queue into a FastAPI, Starlette or Quart application, and return the queue. You still serve the application.
 
-        It is outside all middlewares, even those added later. Call it once, before the application starts. Returns the queue,
-        for `counts()`, `redeliver()`, `running()` and so on. Raises `SettingsError` for other applications.
+        The queue is outside all middlewares, even those that are added later. Call this once, before the application starts.
+        The returned object has the operator's methods, such as `counts()`. Raises `SettingsError` for other applications.
         """
         attachment = Attachment(app)
         queue = cls(app, observers=observers, authenticate=authenticate, route_of=route_of, **options)
@@ -189,7 +190,7 @@ class QueueMiddleware(Generic[AppT]):
         return "app" in own and name not in own and not hasattr(type(self), name) and not _is_special(name)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """One ASGI scope."""
+        """Serve one ASGI scope."""
         kind, dispatch = scope["type"], self._dispatch
         if not dispatch.has_surroundings:
             dispatch.read_surroundings(scope)
@@ -223,9 +224,9 @@ class QueueMiddleware(Generic[AppT]):
         until: datetime | None = None,
         dead_only: bool = False,
     ) -> list[DeliveryRecord]:
-        """Webhooks by `request_id`, `delivery_id`, `host`, `since`, `until`, `dead_only`, oldest first.
+        """One page of webhooks, oldest first; each argument that is given narrows the selection.
 
-        The next page starts `after` the last id of this one.
+        `since` and `until` limit the time at which a webhook was first due. For the next page, pass the last id as `after`.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
@@ -233,11 +234,11 @@ class QueueMiddleware(Generic[AppT]):
         return await self._runtime.webhook_admin.deliveries(criteria, after=after, limit=limit)
 
     async def delivery_attempts(self, delivery_id: int) -> list[DeliveryAttempt]:
-        """Each attempt to deliver a webhook, with the beginning of the response. Do not show it to the submitter."""
+        """The recorded attempts of one delivery, with the beginning of each response. Do not show them to the submitter."""
         return await self._runtime.webhook_admin.attempts(delivery_id)
 
     async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
-        """The hosts that webhooks go to, in these states of health: by default those that are not well; at most 1,000."""
+        """At most 1,000 receivers with one of these states of health; by default those that are slow, failing or open."""
         return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(
@@ -250,10 +251,11 @@ class QueueMiddleware(Generic[AppT]):
         until: datetime | None = None,
         dead_only: bool | None = None,
     ) -> int:
-        """Deliver webhooks again, selected as by `deliveries`; how many. Each begins its schedule anew, under the same id.
+        """Deliver webhooks again, and return how many. Each starts its schedule anew, under the same id.
 
-        The filters are those of `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are selected; with the
-        other filters only dead ones, unless `dead_only=False`. Raises `BadRequest` without a filter, and `UnknownRequest`.
+        The arguments select webhooks as in `deliveries`. With `request_id` or `delivery_id`, webhooks in any state are
+        selected; otherwise only those that were given up, unless `dead_only=False`.
+        Raises `BadRequest` if nothing is selected, and `UnknownRequest`.
         """
         criteria = make_filter(
             request_id=request_id, delivery_id=delivery_id, host=host, since=since, until=until, dead_only=dead_only
@@ -263,10 +265,10 @@ class QueueMiddleware(Generic[AppT]):
     def running(
         self, state: Mapping[str, Any] | None = None, *, parent: App | None = None
     ) -> AbstractAsyncContextManager[None]:
-        """`async with queue.running():` starts the queue if no lifespan does, e.g. in a mounted application.
+        """Run the queue inside `async with queue.running():`, where no lifespan starts it, e.g. in a mounted application.
 
         `state` is what your lifespan yields; each replay gets a shallow copy as `request.state`. `parent` is the application in
-        which the queue is mounted; with it `request.app` and `url_for` work in replays even before the first request.
+        which the queue is mounted. With `parent`, `request.app` and `url_for` work in replays even before the first request.
         """
         if parent is not None:
             router = getattr(parent, "router", None)
@@ -275,12 +277,12 @@ class QueueMiddleware(Generic[AppT]):
 
 
 def _is_special(name: str) -> bool:
-    """Whether it is a name of Python's own protocols: `__wrapped__`, `__getstate__`, `__signature__`."""
+    """Whether the name belongs to Python's own protocols: `__wrapped__`, `__getstate__`, `__signature__`."""
     return name.startswith("__") and name.endswith("__")
 
 
 def _identified(settings: Settings, database: Path, app: object) -> Settings:
-    """With the application's name and the real path of its database, both fixed at construction."""
+    """The settings with the application's name and the real path of its database."""
     name = settings.name or default_name(app)
     if (tests := isolation()) is not None:
         database = tests.place(database, name)

@@ -115,7 +115,7 @@ class Settings:
     cors_origins: tuple[str, ...] = _option((), parse_origins)
     """Origins whose pages may call the queue's routes from a browser, e.g. `https://app.example.com`; `*` for all."""
     concurrency: int = _option(8, parse_integer, least=1)
-    """Concurrent replays in this process."""
+    """Requests that run at the same time in this process."""
     public_url: str | None = _option(None, parse_public_url)
     """Base of the URLs in responses; by default they are built from the request."""
     paths: tuple[str, ...] = _option((), parse_patterns)
@@ -140,37 +140,38 @@ class Settings:
     callback_timeout: float = _option(3600.0, parse_seconds, least=0.01)
     """Seconds for which a plain submission waits for its callback; tasks set `maxWaitTime` instead."""
     callback_secret: tuple[bytes, ...] = _option((), parse_secrets, shown=False)
-    """Secret of the callback URLs: 64 hex digits; if there are several, with commas, the first one is used for new URLs.
+    """Secrets from which callback URLs are derived, 64 hex digits each; the first one is used for new URLs.
 
     By default one is generated and stored beside the database with mode 0600.
     """
     callback_keys: tuple[tuple[str, str], ...] = _option((), parse_key_sources, shown=False)
     """Keys with which callbacks from these targets have to be signed: `host=<URL of a JWKS>`, or `host=whsec_…`."""
     webhook_schedule: tuple[float, ...] = _option((5.0, 300.0, 1800.0, 7200.0, 18000.0, 36000.0, 36000.0), parse_waits)
-    """Waits between delivery attempts, each ± 20 %."""
+    """Seconds between the attempts to deliver a webhook, each ± 20 %; an empty list means one attempt."""
     webhook_max_payload: int | None = _option(None, parse_size, least=0)
-    """Size of a result in bytes above which its webhook holds only its URL; by default webhooks hold every result in full."""
+    """Bytes of a result above which its webhook holds only the URL of the result; by default a webhook holds every result."""
     webhook_timeout: float = _option(15.0, parse_seconds, least=0.1)
     """Seconds for one delivery attempt in total."""
     webhook_secret: tuple[str, ...] = _option((), parse_webhook_secrets, shown=False)
     """Secrets, `whsec_…`, shared with receivers: webhooks are also signed with each of them (`v1` of Standard Webhooks)."""
     signing_key: str | None = _option(None, parse_key_or_path, shown=False)
-    """Ed25519 seeds, 64 hex digits, or the absolute path of a file with seeds; `keyring` describes several.
+    """Ed25519 seeds, 64 hex digits each, or the absolute path of a file with seeds. `webhooks.signing.keyring` describes them.
 
     By default a key is generated and stored beside the database with mode 0600.
     """
     request_timeout: float = _option(3600.0, parse_seconds, least=0.01)
-    """Seconds for one attempt of a replay."""
+    """Seconds for one attempt of a request."""
     max_attempts: int = _option(3, parse_integer, least=1)
-    """Attempts of a replay: after a lost lease, 503, 504, 429 with Retry-After, a timeout or an incomplete response."""
+    """Attempts of a request. It is repeated after a lost process, 503, 504, 429 with `Retry-After`, a timeout, or an incomplete
+    response."""
     on_crash: str = _option("retry", parse_crash)
     """`retry` or `fail`: what happens to a request whose process died while executing it."""
     lease: float = _option(60.0, parse_seconds, least=0.5)
-    """Seconds after which the work of an unresponsive process is taken over; renewed every quarter of it."""
+    """Seconds after which another process takes over the work of an unresponsive one. Renewed every quarter of it."""
     max_request_body: int = _option(10 * 2**20, parse_size, least=0)
     """Bytes; a larger body is rejected with 413 as soon as it exceeds the limit."""
     body_timeout: float = _option(20.0, parse_seconds, least=0.1)
-    """Seconds per window in which a body has to end, or to deliver 1 KiB per second; otherwise it is rejected with 408."""
+    """Seconds of a period, in which a body has to end, or 1 KiB of it has to arrive per second; else the response is 408."""
     max_response_body: int = _option(64 * 2**20, parse_size, least=0)
     """Bytes; a longer response of the application ends the request as failed."""
     capture_logs: bool = _option(True, parse_flag)
@@ -185,9 +186,10 @@ class Settings:
     max_queued_per_client: int = _option(1_000, parse_integer, least=1)
     """Queued requests of one client; above it its submissions are rejected with 429."""
     max_tasks: int = _option(10_000, parse_integer, least=1)
-    """Tasks that have not ended, and requests that await a callback; above it more of these are rejected with 503."""
+    """Tasks that have not ended, and requests that await a callback; above it further ones are rejected with 503."""
     max_tasks_per_client: int = _option(1_000, parse_integer, least=1)
-    """The same for one client; above it all its submissions are rejected with 429."""
+    """Tasks of one client that have not ended, and its requests that await a callback; above it all submissions of the client
+    are rejected with 429."""
     max_delay: float = _option(30 * 86400.0, parse_seconds, least=0)
     """Seconds by which a task may be delayed (`delayUntil`)."""
     max_wait: float = _option(30 * 86400.0, parse_seconds, least=0.01)
@@ -195,7 +197,7 @@ class Settings:
     retention: float = _option(7 * 86400.0, parse_seconds, least=0)
     """Seconds for which finished requests, their results and deliveries are kept."""
     shutdown_timeout: float = _option(20.0, parse_seconds, least=0)
-    """Seconds for running requests to end at shutdown; those that are left go back to the queue."""
+    """Seconds for running requests to end at shutdown; the others are handed back to the queue."""
     min_free_disk: int | None = _option(None, parse_size, least=0)
     """Free disk space in bytes below which submissions are rejected; by default 5 %, at least 256 MiB and at most 2 GiB.
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import re
+import tomllib
 from pathlib import Path
 from statistics import median
 
@@ -11,6 +13,8 @@ import pytest
 import queue_middleware
 
 PACKAGE = Path(queue_middleware.__file__).parent
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "explanation" / "architecture.md").read_text()
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FOLDERS = sorted({path.parent for path in MODULES} - {PACKAGE})
 TOP = {
@@ -54,6 +58,17 @@ def name_of(path: Path) -> str:
 def test_only_these_modules_lie_at_the_top() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
     assert {path.name for path in FOLDERS if path.parent == PACKAGE} == PACKAGES
+
+
+def test_the_page_shows_the_layers_that_are_checked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    checked = project["tool"]["importlinter"]["contracts"][0]["layers"]
+    assert re.findall(r"^ ?\d+  (.+)$", PAGE, re.MULTILINE) == checked
+
+
+def test_the_page_shows_every_package() -> None:
+    assert set(re.findall(r"^.── (\w+)/ ", PAGE, re.MULTILINE)) == PACKAGES
+    assert set(re.findall(r"^\*\*`(\w+)`\*\*", PAGE, re.MULTILINE)) == PACKAGES
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)

@@ -1,4 +1,8 @@
-"""Figures in the documents are those of the code: whoever changes one is reminded of the other."""
+"""Figures in the documents are those of the code.
+
+Each row names the words around a figure, so that a page cannot lose it unnoticed. The constants are Python and not text in the
+pages: renaming tools, type checkers and searches find them here.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +19,8 @@ from queue_middleware.outbound import connector, http11
 from queue_middleware.receivers import jwks
 from queue_middleware.runtime import status_feed
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import webhook_events as news
-from queue_middleware.stores.sqlite import disk as filesystem
-from queue_middleware.stores.sqlite import notifier as listeners
+from queue_middleware.stores.common import webhook_events
+from queue_middleware.stores.sqlite import disk, notifier
 from queue_middleware.syntax import urls
 from queue_middleware.tasks import placeholders, representation, target
 from queue_middleware.tasks.polling import config, response, schedule
@@ -35,7 +38,7 @@ KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
 
 # fmt: off
 FIGURES: list[tuple[str, str, Any, Any]] = [
-    # document, what it says, what the code says, the same as a number
+    # page, words on it, the constant, the figure that the words name
     ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", log_buffer.MAX_LINES, 10_000),
     ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / log_buffer.FLUSH_INTERVAL, 10),
     ("docs/explanation/guarantees.md", "within a fiftieth of a second it may send the last one only", status_feed._PAUSE, 1 / 50),  # noqa: E501
@@ -43,7 +46,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/guarantees.md", "with a thousand streams by a second", status_feed._POSITIONS_PAUSE_EACH * 1000, 1),
     ("docs/explanation/guarantees.md", "the slot does, for five minutes at most", executor.BACKGROUND_LIMIT, 5 * MINUTE),
     ("docs/explanation/guarantees.md", "has five seconds for its `finally` blocks", early_end.CANCEL_GRACE, 5),
-    ("docs/explanation/guarantees.md", "The processes wake each other within some 50 ms", listeners._POLL_INTERVAL, 50 / 1000),
+    ("docs/explanation/guarantees.md", "The processes wake each other within some 50 ms", notifier._POLL_INTERVAL, 50 / 1000),
     ("docs/explanation/guarantees.md", "After a host has failed five times in a row, only probes", circuit.FAILURE_THRESHOLD, 5),  # noqa: E501
     ("docs/explanation/guarantees.md", "has been in the published set for a day", keyring.MIN_LEAD_TIME, DAY),
     ("docs/explanation/guarantees.md", "stays there for two days after another key has succeeded it", keyring.KEPT, 2 * DAY),
@@ -64,14 +67,14 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "get at most three quarters of them", fairness.UNPROVEN_SHARE, 3 / 4),
     ("docs/explanation/deliveries.md", "A result of up to 256 KiB is in memory as a whole", CHUNK_SIZE, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all slots are in use", CHUNK_SIZE * dispatcher.LIMIT, 64 * MIB),
-    ("docs/explanation/deliveries.md", "Progress is sent twice a second at most", 1000 / news._PAUSE, 2),
+    ("docs/explanation/deliveries.md", "Progress is sent twice a second at most", 1000 / webhook_events._PAUSE, 2),
     ("docs/explanation/deliveries.md", "attempts that are in progress get three seconds", background.DRAIN_TIMEOUT, 3),
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
     ("docs/how-to/run-in-production.md", "for `retention` (7 days); results up to 64 MiB", Settings.retention, 7 * DAY),
     ("docs/how-to/run-in-production.md", "results up to 64 MiB", Settings.max_response_body, 64 * MIB),
     ("docs/how-to/run-in-production.md", "`lease` has run out, about a minute", Settings.lease, MINUTE),
-    ("docs/how-to/docker.md", "below 5 % of the disk, at least 256 MiB", filesystem._LEAST_FREE, 256 * MIB),
-    ("docs/how-to/docker.md", "and at most 2 GiB, submissions are answered with 503", filesystem._MOST_FREE, 2048 * MIB),
+    ("docs/how-to/docker.md", "below 5 % of the disk, at least 256 MiB", disk._LEAST_FREE, 256 * MIB),
+    ("docs/how-to/docker.md", "and at most 2 GiB, submissions get 503", disk._MOST_FREE, 2048 * MIB),
     ("docs/how-to/fastapi.md", "waits up to `shutdown_timeout` (20 s)", Settings.shutdown_timeout, 20),
     ("docs/explanation/guarantees.md", "for longer than the `lease` (60 s)", Settings.lease, 60),
     ("docs/reference/routes.md", "the response is kept for an hour at most", outcomes.UNSTORED_RESPONSE_TTL_MS / 1000, HOUR),
@@ -116,7 +119,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
         (schedule.MIN_RETRY_AFTER, schedule.MAX_RETRY_AFTER), (1, HOUR)),
     ("docs/reference/options.md", "a lost process. 10 at most", params.MAX_ATTEMPTS, 10),
     ("docs/reference/options.md", "at least 256 MiB and at most 2 GiB",
-        (filesystem._LEAST_FREE, filesystem._MOST_FREE), (256 * MIB, 2048 * MIB)),
+        (disk._LEAST_FREE, disk._MOST_FREE), (256 * MIB, 2048 * MIB)),
     ("docs/reference/options.md", "of one attempt, and 10,000 lines at most", log_buffer.MAX_LINES, 10_000),
     ("docs/reference/receivers.md", "| `max_body` | `68157440` |", receivers.LARGEST_BODY, 65 * MIB),
     ("docs/how-to/receive-webhooks.md", "above `max_body` bytes (65 MiB)", receivers.LARGEST_BODY, 65 * MIB),

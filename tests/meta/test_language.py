@@ -1,4 +1,4 @@
-"""Documentation speaks of programs, clients and providers in plain technical English: the words of people are banned."""
+"""Documentation is plain technical English: no words of people for programs, American spelling, one sentence per line."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ def test_code_and_quotations_may_say_what_they_say() -> None:
     assert banned_words(prose(text)) == ["line 1: He", "line 6: somebody"]
 
 
+_DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SOURCES = sorted((ROOT / "src").rglob("*.py"))
 
 
@@ -43,6 +44,62 @@ def test_docstrings_and_texts_have_no_banned_words(source: Path) -> None:
     texts = [node for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, ast.Constant)]
     found = [(text.lineno, banned_words(prose(text.value))) for text in texts if isinstance(text.value, str)]
     assert [place for place in found if place[1]] == []
+
+
+BRITISH = re.compile(
+    r"\b(?:\w{3,}is(?:e[ds]?|ing|ations?)"
+    r"|(?:behavi|col|fav|flav|hon|lab|neighb)our\w*"
+    r"|analyse[ds]?|artefacts?|catalogues?|centre[ds]?|defence|fulfil|grey|judgements?|licence|towards|whilst"
+    r"|cancel(?:ed|ing))\b",
+    re.IGNORECASE,
+)
+_WITH_S = re.compile(r"(?:other|like)wise|(?:comprom|exerc|prom|prec|superv|rev|adv|surpr|enterpr|conc)is\w+|\w+(?:a|o)is\w+")
+"""Words that have an s in American English too."""
+
+
+def british_words(text: str) -> list[str]:
+    """Each word that is spelled otherwise in American English, or otherwise than `CONTRIBUTING.md` says."""
+    words = (found[0].lower() for found in BRITISH.finditer(text))
+    return [word for word in words if not _WITH_S.fullmatch(word)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
+def test_the_spelling_of_a_page_is_american(page: Path) -> None:
+    assert british_words(prose(page.read_text())) == []
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=name)
+def test_the_spelling_of_docstrings_is_american(source: Path) -> None:
+    docstrings = [
+        ast.get_docstring(node) or "" for node in ast.walk(ast.parse(source.read_text())) if isinstance(node, _DOCUMENTED)
+    ]
+    assert british_words(prose("\n".join(docstrings))) == []
+
+
+def test_british_words_are_found() -> None:
+    text = "Behaviour is normalised towards canceling colours; raise a promise, otherwise recognize it in four hours."
+    assert british_words(text) == ["behaviour", "normalised", "towards", "canceling", "colours"]
+
+
+_SECOND_SENTENCE = re.compile(r"""(?<!e\.g)(?<!i\.e)[.!?][)"*]* +["(*\[]*[A-Z]""")
+_LIST_MARK = re.compile(r"^\s*(?:[*-]|\d+\.) +|^#+ .*")
+
+
+def lines_with_two_sentences(text: str) -> list[str]:
+    """Lines outside of code, quotations and tables that hold more than one sentence."""
+    text = re.sub(r"\]\([^)\s]*\)", "]", prose(text))
+    lines = (_LIST_MARK.sub("", line) for line in text.splitlines() if not line.startswith("|"))
+    return [line for line in lines if _SECOND_SENTENCE.search(line)]
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
+def test_a_line_holds_one_sentence(page: Path) -> None:
+    assert lines_with_two_sentences(page.read_text()) == []
+
+
+def test_lines_with_two_sentences_are_found() -> None:
+    text = "# 1. Heading\n1. One, e.g. This.\n* **One.** Two.\nOne ([page](a.md)). Two.\n| One. Two. |\n`one. Two.`\n"
+    assert lines_with_two_sentences(text) == ["**One.** Two.", "One ([page]). Two."]
 
 
 @pytest.mark.parametrize("source", sorted((ROOT / "src").rglob("*.sql")), ids=name)

@@ -1,4 +1,4 @@
-"""For services that receive webhooks: verify that a webhook was signed by the service that you know, just now.
+"""For services that receive webhooks: verify that a webhook was signed by a known sender, and recently.
 
 May import: of the queue only `errors`, `webhooks.formats` and `webhooks.signing`, so that a receiver needs no queue.
 Begin with `verifier`; `fastapi` (also for Starlette) and `flask` call it before a handler.

@@ -96,8 +96,9 @@ class WebhookVerifier:
         self._sync_lock = threading.Lock()
 
     async def verify(self, headers: Mapping[str, str] | HeaderPairs, body: bytes) -> VerifiedWebhook:
-        """The webhook, if it is valid. Header names in any case; `body` is the raw body, not parsed and serialized again.
+        """Return the webhook, if it is valid.
 
+        `body` is the raw body, not parsed and serialized again. The case of header names does not matter.
         Raises `VerificationError` with the reason, and `KeysUnavailable`, a subclass, if the key set cannot be fetched.
         """
         messages, body = self._parse(headers, body)

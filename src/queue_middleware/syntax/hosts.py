@@ -1,4 +1,4 @@
-"""Converts hosts to one canonical form, so that a host is recognised however it is written.
+"""Converts hosts to one canonical form, so that a host is recognized however it is written.
 
 Lower case, no trailing dot, labels of other alphabets in ASCII (IDNA 2008, as in the HTTP client), IPv6 addresses without
 brackets in the form of RFC 5952. Everything that compares hosts compares these: allow-lists, keys of callbacks, receivers,

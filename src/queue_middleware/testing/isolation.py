@@ -1,6 +1,6 @@
 """Databases in test runs: while pytest runs, a queue that would use a file of the project gets a fresh file instead.
 
-The plugin in `testing` sets an environment variable, so that server processes which a test starts do the same.
+The plugin in `testing` sets an environment variable, so that the same applies to server processes that a test starts.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ class Isolation:
         return Path(self.folder) / f"{plain}-{identity}-{self._made[identity]}.sqlite3"
 
     def _replaces(self, database: str) -> bool:
-        """The innermost known folder decides: a project may be in a temporary folder, and contain one."""
+        """Whether the file is replaced.
+
+        The innermost known folder decides, because a project may be in a temporary folder, and may contain one.
+        """
         if database.rpartition("/")[0] == self.here:
             return True
         project = max((len(path) for path in self.project if _is_below(database, path)), default=0)

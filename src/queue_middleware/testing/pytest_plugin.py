@@ -18,7 +18,7 @@ from .isolation import REAL, VARIABLE, Isolation
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_load_initial_conftests(early_config: pytest.Config) -> None:
-    """Runs before `conftest.py`, which may import the application and so create its queue; also in pytest-xdist workers."""
+    """Set the variable before `conftest.py` can import the application, which creates its queue. Runs in xdist workers too."""
     if os.environ.get(REAL, "") not in ("", "0", "false"):
         return
     folder = tempfile.mkdtemp(prefix="queue-tests-")

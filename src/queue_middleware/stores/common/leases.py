@@ -21,7 +21,7 @@ class LeaseClock(Protocol):
 
 
 class Lost(Struct, frozen=True, gc=True):
-    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
+    """What a check needs: owners that are certainly dead, tokens of the checking process itself, and its lease clock."""
 
     dead: list[str]
     running: Collection[int]
@@ -29,7 +29,7 @@ class Lost(Struct, frozen=True, gc=True):
 
 
 def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
-    """Renew the judge's own, then the parameters of the statements that find what is lost."""
+    """Renew the claims of this process; return the parameters of the statements that find lost claims."""
     own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
     if judged.running:
         for name in RENEWALS:
