@@ -50,14 +50,14 @@ class CommonTaskStore:
 
     # --- for external services
 
-    async def find(self, secret: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
         """Find the job of a secret id."""
-        waiter: PendingJob = await self._read(lambda queries: task_queries.find(queries, secret, digest))
-        return waiter
+        found: PendingJob = await self._read(lambda queries: task_queries.find(queries, kind, digest))
+        return found
 
-    async def resolve(self, key: int, channel: CompletionSource, resolution: ExternalResult) -> ResolveOutcome:
+    async def resolve(self, key: int, source: CompletionSource, result: ExternalResult) -> ResolveOutcome:
         """Store the final result."""
-        return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
+        return await self._write(tasks.resolve, (key, source, result), len(result.response.body))
 
     async def record_event(self, key: int, event: str) -> None:
         """Store an intermediate event."""
@@ -65,9 +65,9 @@ class CommonTaskStore:
 
     # --- for the poller
 
-    async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
+    async def claim_polls(self, capacity: PollCapacity) -> ClaimedPolls:
         """Start due polls."""
-        return await self._write(polls.claim, places)
+        return await self._write(polls.claim, capacity)
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result."""
