@@ -56,7 +56,7 @@ def _claim(transaction: Transaction, room: Capacity) -> Claimed:
 def _due_hosts(transaction: Transaction, room: Capacity) -> dict[str, HostHealth]:
     """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
     asked = {"now": transaction.now, "limit": room.limit + len(room.busy)}
-    rows = [*transaction.all("due_good", asked), *transaction.all("due_others", asked)]
+    rows = [*transaction.all("due_healthy_hosts", asked), *transaction.all("due_other_hosts", asked)]
     rows.sort(key=lambda row: (row[2], row[0]))
     return {host: HostHealth(standing) for host, standing, _ in rows}
 
@@ -82,9 +82,9 @@ def _hold_for_probes(transaction: Transaction, given: Collection[FlowBacklog]) -
     flows = [one.flow for one in given if one.health is HostHealth.OPEN]
     hosts = [one.host for one in given if one.host_health is HostHealth.OPEN]
     if flows:
-        transaction.change("hold_flows_for_probe", {"until": until, "flows": json.dumps(flows)})
+        transaction.change("reserve_flow_probes", {"until": until, "flows": json.dumps(flows)})
     if hosts:
-        transaction.change("hold_hosts_for_probe", {"until": until, "hosts": json.dumps(hosts)})
+        transaction.change("reserve_host_probes", {"until": until, "hosts": json.dumps(hosts)})
 
 
 def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
@@ -124,8 +124,8 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
     """Hand back deliveries of this owner, due in so many milliseconds; their attempt is not charged."""
     for tokens, wait in batch:
         row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": json.dumps(list(tokens))}
-        transaction.change("probes_given_back", row)
-        transaction.change("host_probes_given_back", row)
+        transaction.change("release_flow_probes", row)
+        transaction.change("release_host_probes", row)
         if transaction.change("release_deliveries", row):
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)
@@ -137,11 +137,11 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Record attempts and what follows from them."""
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]
-    if transaction.rows("settle", rows) < len(batch):
+    if transaction.rows("settle_deliveries", rows) < len(batch):
         if len(batch) > 1:
             raise NotBatchable
         return [Settled(held=False)]
-    transaction.rows("insert_attempts", [attempt_row(one[0], one[1]) for one in batch])
+    transaction.rows("insert_delivery_attempts", [attempt_row(one[0], one[1]) for one in batch])
     # The end of an earlier webhook of a request makes the next one due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
@@ -156,7 +156,7 @@ def _with_overtaken(
     transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], earlier: Sequence[int]
 ) -> list[Settled]:
     """Mark the earlier webhooks that are not repeated, because the database has a later one of the same request."""
-    overtaken = {row[0] for row in transaction.all("superseded", (json.dumps(earlier),))}
+    overtaken = {row[0] for row in transaction.all("superseded_deliveries", (json.dumps(earlier),))}
     return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
 
 
@@ -179,8 +179,8 @@ def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
     found = transaction.all("redeliver", {"now": transaction.now, "ids": json.dumps(list(ids))})
     if found:
         hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
-        transaction.change("probe_flows_now", {"now": transaction.now, "flows": json.dumps(flows)})
-        transaction.change("probe_hosts_now", {"now": transaction.now, "hosts": json.dumps(hosts)})
+        transaction.change("probe_flows", {"now": transaction.now, "flows": json.dumps(flows)})
+        transaction.change("probe_hosts", {"now": transaction.now, "hosts": json.dumps(hosts)})
         schedule_next(transaction, [], flows, hosts)
         transaction.topics.add(Topic.DELIVERY)
     return len(found)

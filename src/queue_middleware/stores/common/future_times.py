@@ -45,9 +45,9 @@ def ahead(queries: Queries, now: int, schedule: Sequence[float]) -> Ahead:
     asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
     return Ahead(
         asked["far"],
-        _found(queries, "hosts_ahead", asked),
-        _found(queries, "delayed_ahead", asked),
-        _found(queries, "waits_ahead", asked),
+        _found(queries, "far_hosts", asked),
+        _found(queries, "far_delayed_jobs", asked),
+        _found(queries, "far_waits", asked),
     )
 
 
@@ -59,17 +59,17 @@ def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
     """Make due what would have been due by now; what waits has its whole time before it."""
     for found in batch:
         several = {"now": transaction.now, "far": found.far, "keys": json.dumps(found.jobs), "latest": transaction.now + AHEAD}
-        if found.jobs and transaction.change("delayed_now", several):
+        if found.jobs and transaction.change("reset_far_delayed_jobs", several):
             transaction.backlog.forget()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
             several["keys"] = json.dumps(found.tasks)
-            transaction.change("waits_from_now", several)
-            transaction.change("polls_now", several)
+            transaction.change("reset_far_waits", several)
+            transaction.change("reset_far_polls", several)
             transaction.topics.add(Topic.POLL)
         if found.hosts:
             several["hosts"] = json.dumps(found.hosts)
-            for name in ("deliveries_now", "flows_now", "hosts_now"):
+            for name in ("reset_far_deliveries", "reset_far_flows", "reset_far_hosts"):
                 transaction.change(name, several)
             flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
             schedule_next(transaction, [], flows, found.hosts)

@@ -31,7 +31,7 @@ def job(queries: Queries, request_id: str) -> Job:
 
 def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
     """Several jobs as they stand, those that there are."""
-    rows = queries.all("glance", {"keys": json.dumps(keys), "positions": positions})
+    rows = queries.all("snapshots", {"keys": json.dumps(keys), "positions": positions})
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
@@ -68,7 +68,7 @@ def results(queries: Queries, keys: Collection[int]) -> dict[int, JobResult]:
 
 def output(queries: Queries, key: int, number: int) -> bytes:
     """One part of an answer."""
-    row = queries.one("response_part", (key, number))
+    row = queries.one("response_chunk", (key, number))
     if row is None:
         raise UnknownRequest("the result is no longer kept")
     return bytes(row[0])
@@ -76,7 +76,7 @@ def output(queries: Queries, key: int, number: int) -> bytes:
 
 def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
     """Key and token → whether it is to be cancelled."""
-    rows = queries.all("held", (owner,))
+    rows = queries.all("running_claims", (owner,))
     return {(key, token): bool(cancelling) for key, token, cancelling in rows}
 
 
@@ -87,16 +87,16 @@ def owners(queries: Queries) -> list[str]:
 
 def leases_ran_out(queries: Queries, ended_by: int) -> bool:
     """Whether there is a lease that ended at this moment or before it."""
-    row = queries.one("leases_ran_out", {"ended_by": ended_by})
+    row = queries.one("has_expired_leases", {"ended_by": ended_by})
     return row is not None and bool(row[0])
 
 
 def anything_overdue(queries: Queries, now: int) -> bool:
     """Whether a start deadline has passed."""
-    return bool(queries.all("overdue", (now,)))
+    return bool(queries.all("overdue_jobs", (now,)))
 
 
-_NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
+_NEXT = {Topic.WORK: "next_delayed_job", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
 
 
 def next_due(queries: Queries, topic: Topic) -> int | None:
@@ -109,7 +109,7 @@ def counts(queries: Queries) -> QueueCounts:
     """How many are in each state, and how many ended how; from one snapshot."""
     with queries.snapshot():
         jobs, outcomes, deliveries, receivers = (
-            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
+            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_deliveries", "count_receivers")
         )
     ended = {Outcome(name): count for name, count in outcomes.items()}
     states = {JobState(state): count for state, count in jobs.items() if count}

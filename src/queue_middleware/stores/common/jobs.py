@@ -46,9 +46,9 @@ def promote(transaction: Transaction) -> None:
     """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
     backlog = transaction.backlog
     transaction.refresh()
-    changed = transaction.change("promote", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
+    changed = transaction.change("promote_delayed", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
     if backlog.suspects:
-        changed += transaction.change("clear_suspects")
+        changed += transaction.change("delete_ended_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
         backlog.forget()
@@ -71,7 +71,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     if not transaction.backlog.queued.total():
         return []
     asked = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
-    rows = transaction.all("claim", asked)
+    rows = transaction.all("claim_jobs", asked)
     rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
     claims: list[Claim] = []
@@ -80,7 +80,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
         transaction.backlog.leave(priority, client)
         head, body, parts = requests[key]
         if parts:
-            body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
+            body = b"".join((body, *(row[0] for row in transaction.all("request_chunks", (key,)))))
         policy = policy_of(max_attempts, retries)
         try:
             request = decode_request(head, body)
@@ -113,7 +113,8 @@ def policy_of(max_attempts: int, retries: str | None) -> RetryPolicy:
 def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) -> list[bool]:
     """Store parts of answers that are still being produced."""
     return [
-        transaction.change("append", {"key": claim.key, "token": claim.token, "number": number, "data": data}) > 0
+        transaction.change("append_response_chunk", {"key": claim.key, "token": claim.token, "number": number, "data": data})
+        > 0
         for claim, number, data in batch
     ]
 
@@ -121,20 +122,20 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
-    won = transaction.rows("finish", rows)
+    won = transaction.rows("finish_jobs", rows)
     if won < len(batch):
         if len(batch) > 1:
             raise NotBatchable
-        row = transaction.one("finished_by", batch[0][:2])
+        row = transaction.one("is_finished_by", batch[0][:2])
         return [row is not None and bool(row[0])]
     for key, _, _, outcome, has_parts in batch:
         if isinstance(outcome, Failure):
-            transaction.change("drop_response_parts", (key,))
-            transaction.change("drop_request", (key,))
+            transaction.change("delete_response_chunks", (key,))
+            transaction.change("delete_request", (key,))
         else:
             task_rows.put_response(transaction, key, outcome)
         if has_parts:
-            transaction.change("drop_request_parts", (key,))
+            transaction.change("delete_request_chunks", (key,))
     make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     let_suspects_go_on(transaction)
     return [True] * len(batch)
@@ -162,7 +163,7 @@ def finish_early(transaction: Transaction, key: int, token: int, webhook: str | 
     if word is None:
         return None
     channel, resolution = word
-    transaction.change("drop_response_parts", (key,))  # nothing is kept of what the call has answered
+    transaction.change("delete_response_chunks", (key,))  # nothing is kept of what the call has answered
     outcome = resolution.failure or resolution.response
     finish(transaction, [(key, token, webhook, outcome, True)])
     task_rows.put_word(transaction, key, channel, resolution)
@@ -188,14 +189,14 @@ def cancel(transaction: Transaction, batch: Sequence[str]) -> list[CancelOutcome
 
 def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueError:
     first, tail = parse_request_id(request_id)
-    row = transaction.one("find", {"first": first, "tail": tail})
+    row = transaction.one("find_job", {"first": first, "tail": tail})
     if row is None:
         return UnknownRequest(f"there is no request {request_id}")
     key, state = row
     if state in FINAL:
         return CancelOutcome.FINISHED
     if state == JobState.RUNNING:
-        transaction.change("want_cancelled", (key,))
+        transaction.change("request_cancellation", (key,))
         transaction.topics.add(Topic.CANCEL)
         return CancelOutcome.RUNNING
     end_waiting(transaction, [key], CANCELLED)
@@ -206,7 +207,7 @@ def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueE
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail the waiting jobs whose start deadline has passed."""
-    overdue = within_bounds(transaction.all("overdue", (transaction.now,)))
+    overdue = within_bounds(transaction.all("overdue_jobs", (transaction.now,)))
     end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
     return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
@@ -214,11 +215,11 @@ def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescued
 def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
     """Fail jobs that are queued, delayed, or awaiting an external service."""
     end = (end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
-    ended = transaction.all("end_waiting", end)
+    ended = transaction.all("end_not_running", end)
     if ended:
         let_suspects_go_on(transaction)
         transaction.backlog.forget()
         for key, _ in ended:
-            transaction.change("drop_request", (key,))
-            transaction.change("drop_request_parts", (key,))
+            transaction.change("delete_request", (key,))
+            transaction.change("delete_request_chunks", (key,))
         make_due(transaction, ended)

@@ -20,8 +20,8 @@ def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
     """Store lines and progress; False for a claim that is no longer held."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
-    held = transaction.rows("report", rows)
-    held += transaction.rows("log", _rows(batch))
+    held = transaction.rows("update_progress", rows)
+    held += transaction.rows("insert_log_lines", _rows(batch))
     if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
         for claim, _, _, progress in batch:
             if claim.events and progress is not None:
@@ -46,7 +46,7 @@ def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:
 def logs(queries: Queries, key: int, after: int) -> list[LogLine]:
     """The lines of a job behind number `after`, from the reading connection."""
     found: list[LogLine] = []
-    for last, data in queries.all("logs", (key, after)):
+    for last, data in queries.all("log_lines", (key, after)):
         lines = decode_lines(data, last)
         found += lines if lines[0].number > after else [line for line in lines if line.number > after]
     return found

@@ -63,7 +63,7 @@ def _read(
     """Of the flows of a batch, and of their hosts."""
     flows: dict[str, HealthRecord] = {}
     hosts: dict[str, tuple[HealthRecord, frozenset[str]]] = {}
-    for row in transaction.all("healths_of", (json.dumps(list({one[0].flow for one in batch})),)):
+    for row in transaction.all("health_of_flows", (json.dumps(list({one[0].flow for one in batch})),)):
         flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
         flows[flow] = HealthRecord(HostHealth(standing), failures, since, until)
         hosts[host] = HealthRecord(HostHealth(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
@@ -108,15 +108,15 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
     limits = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
         Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
-        for number, url, attempt, its, key, tail in transaction.all("give_up", limits)
+        for number, url, attempt, its, key, tail in transaction.all("give_up_deliveries", limits)
     )
     nothing = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
-    transaction.rows("insert_attempts", [attempt_row(one, nothing) for one in given_up])
+    transaction.rows("insert_delivery_attempts", [attempt_row(one, nothing) for one in given_up])
     return given_up
 
 
 def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
-    """For `insert_attempts`."""
+    """The columns of `insert_delivery_attempts`."""
     return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.response_body
 
 
@@ -127,11 +127,11 @@ def _write(
     recovered: Collection[str],
 ) -> None:
     for flow, health in flows.items():
-        transaction.change("judge_flow", {"flow": flow, **_columns(health)})
+        transaction.change("update_flow_health", {"flow": flow, **_columns(health)})
     for host, (health, suspects) in hosts.items():
-        transaction.change("judge_host", {"host": host, "suspects": " ".join(sorted(suspects)), **_columns(health)})
+        transaction.change("update_host_health", {"host": host, "suspects": " ".join(sorted(suspects)), **_columns(health)})
     if recovered:
-        transaction.change("probe_flows_of", {"now": transaction.now, "hosts": json.dumps(list(recovered))})
+        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": json.dumps(list(recovered))})
 
 
 def _columns(health: HealthRecord) -> dict[str, Any]:
@@ -148,6 +148,6 @@ def schedule_next(transaction: Transaction, served: Collection[str], flows: Coll
     for several, turn in ((served, transaction.now), (flows, 0)):
         if several:
             row = {"now": transaction.now, "turn": turn, "flows": json.dumps(list(several))}
-            transaction.change("look_again_at_flows", row)
+            transaction.change("schedule_flows", row)
     if hosts:
-        transaction.change("look_again_at_hosts", {"now": transaction.now, "hosts": json.dumps(list(hosts))})
+        transaction.change("schedule_hosts", {"now": transaction.now, "hosts": json.dumps(list(hosts))})

@@ -20,9 +20,9 @@ _TOGETHER = 64
 _LIGHT = 2**20
 """A job that is heavier is deleted in bites."""
 _BITES = (
-    ("drop_some_response_parts", 4, CHUNK_SIZE),
-    ("drop_some_request_parts", 4, CHUNK_SIZE),
-    ("drop_some_logs", 4, CHUNK_SIZE),
+    ("delete_some_response_chunks", 4, CHUNK_SIZE),
+    ("delete_some_request_chunks", 4, CHUNK_SIZE),
+    ("delete_some_log_lines", 4, CHUNK_SIZE),
 )
 """Statement, rows that it deletes at most, and how heavy one of them may be."""
 _NEWS = 64
@@ -74,15 +74,15 @@ def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int
         "limit": limit,
     }
     hosts = {"before": before, "latest": now + AHEAD, "limit": limit}
-    found = _found(queries, "outlived", jobs)
+    found = _found(queries, "prunable_jobs", jobs)
     # The others are looked for when all of the usual ones are gone: then few rows are in the way.
-    found += _found(queries, "outlived_ahead", ahead) if len(found) < limit else []
+    found += _found(queries, "prunable_jobs_ahead", ahead) if len(found) < limit else []
     return ExpiredRows(
         _weighed(queries, found[:limit]),
-        _weighed(queries, _found(queries, "short_lived", answers)),
+        _weighed(queries, _found(queries, "prunable_responses", answers)),
         _found(queries, "unused_receivers", hosts),
         _found(queries, "unused_flows", hosts),
-        _found(queries, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
+        _found(queries, "jobs_ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
     )
 
 
@@ -95,7 +95,7 @@ def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
     weighed: list[tuple[int, int]] = []
     room = WEIGHT
     for key in keys:
-        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + CHUNK_SIZE})
+        (row,) = queries.all("job_weight", {"key": key, "row": ROW, "part": ROW + CHUNK_SIZE})
         weight = row[0]
         weighed.append((key, weight))
         room -= weight
@@ -111,13 +111,13 @@ def prune(transaction: Transaction, batch: Sequence[ExpiredRows]) -> list[Pruned
 
 def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Pruned:
     if found.hosts:
-        transaction.change("forget_receivers", (json.dumps(found.hosts),))
+        transaction.change("delete_receivers", (json.dumps(found.hosts),))
     if found.flows:
-        transaction.change("forget_flows", (json.dumps(found.flows),))
+        transaction.change("delete_flows", (json.dumps(found.flows),))
     if found.ahead:
         # By the clock itself: where retention does not believe it yet, what ends now has ended now all the same.
         latest = transaction.now + AHEAD
-        transaction.change("ended_now", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
+        transaction.change("reset_finished_at", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
         count += _prune_responses(transaction, found.answers, budget)
@@ -136,7 +136,7 @@ def _prune_jobs(transaction: Transaction, found: list[tuple[int, int]], budget: 
                 if free and not _delete_in_bites(transaction, free[0], budget):
                     return last, count
             elif free:
-                transaction.change("prune", (json.dumps(free),))
+                transaction.change("delete_jobs", (json.dumps(free),))
                 budget.spend(sum(weight for _, weight in some))
             last = some[-1][0]
             if budget.is_spent:
@@ -152,21 +152,21 @@ def _light_enough(found: list[tuple[int, int]], budget: Budget) -> list[list[tup
 
 
 def _not_needed(transaction: Transaction, keys: list[int]) -> list[int]:
-    return [row[0] for row in transaction.all("no_longer_needed", (json.dumps(keys),))]
+    return [row[0] for row in transaction.all("still_prunable", (json.dumps(keys),))]
 
 
 def _delete_in_bites(transaction: Transaction, key: int, budget: Budget) -> bool:
     """As much as the budget allows; whether all is gone. What was begun is found again, and cannot be asked for any more."""
-    while transaction.change("drop_some_news", {"key": key, "limit": _NEWS}):
+    while transaction.change("delete_some_event_deliveries", {"key": key, "limit": _NEWS}):
         budget.spend(_NEWS * ROW)
         if budget.is_spent:
             return False
     # Result and webhook together: nothing that could still be delivered lacks its result.
-    transaction.change("drop_answers", (json.dumps([key]),))
-    transaction.change("drop_deliveries", (key,))
+    transaction.change("delete_payloads", (json.dumps([key]),))
+    transaction.change("delete_deliveries", (key,))
     if not _drop_parts(transaction, key, budget):
         return False
-    transaction.change("prune", (json.dumps([key]),))
+    transaction.change("delete_jobs", (json.dumps([key]),))
     return True
 
 
@@ -187,8 +187,8 @@ def _prune_responses(transaction: Transaction, found: list[tuple[int, int]], bud
         # The row in `payload` is deleted last: it shows that the response is large, and so when it is due.
         if not _drop_parts(transaction, key, budget):
             break
-        transaction.change("drop_answers", (json.dumps([key]),))
-        transaction.change("drop_short_lived", (json.dumps([key]),))
+        transaction.change("delete_payloads", (json.dumps([key]),))
+        transaction.change("delete_unstored_responses", (json.dumps([key]),))
         budget.spend(2 * ROW)
         if budget.is_spent:
             break

@@ -73,8 +73,8 @@ def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | N
         return False
     if _ended(transaction, job) is None:
         # Whatever it met before, its process was not ended by this attempt.
-        transaction.change("clear_suspect", (job.key,))
-        transaction.change("forget_hand_backs", (job.key,))
+        transaction.change("delete_suspect", (job.key,))
+        transaction.change("delete_release_count", (job.key,))
         _put_back(transaction, job, delay, line)
     return True
 
@@ -87,7 +87,7 @@ def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     """Hand back jobs that this owner still has, its deliveries and polls; how many jobs. To be repeated until it has none."""
-    held = [_Running(*row) for row in within_bounds(transaction.all("running_jobs", (transaction.owner,)))]
+    held = [_Running(*row) for row in within_bounds(transaction.all("running_jobs_of_owner", (transaction.owner,)))]
     for job in held:
         _hand_back(transaction, job)
     everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
@@ -112,9 +112,9 @@ def _hand_back(transaction: Transaction, job: _Running) -> bool:
 def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
     """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
     if transaction.now - job.started_at >= LONG_ATTEMPT_MS:
-        transaction.change("forget_hand_backs", (job.key,))
+        transaction.change("delete_release_count", (job.key,))
         return False
-    row = transaction.one("count_hand_back", (job.key,))
+    row = transaction.one("count_release", (job.key,))
     return row is not None and int(row[0]) > MAX_FREE_RELEASES
 
 
@@ -145,13 +145,13 @@ def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[RescuedJo
     if rescued:
         transaction.topics.add(Topic.CANCEL)
         # What has just ended one process may be about to end the next; a suspect does not run into it.
-        transaction.change("put_off_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
+        transaction.change("postpone_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
+    if deliveries := transaction.all("release_lost_deliveries", {**lost, "most": most}):
         # What came of it is not known; its operator sees at least why it is sent again, or no more.
         attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
-        transaction.rows("insert_attempts", attempts)
+        transaction.rows("insert_delivery_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("lost_polls", lost):
+    if transaction.change("release_lost_polls", lost):
         transaction.topics.add(Topic.POLL)
     return rescued
 
@@ -162,11 +162,11 @@ def _lost(transaction: Transaction, job: _Running, loss: LossReason) -> RescuedJ
         outcome = LOST
         _finish(transaction, job, outcome)
     if outcome is not None:
-        transaction.change("forget_token", (job.key,))
+        transaction.change("clear_token", (job.key,))
         state = end_state(outcome) if isinstance(outcome, Failure) else JobState.COMPLETED
         return job.became(state, outcome)
-    transaction.change("suspect", (job.key, loss))
-    transaction.change("forget_hand_backs", (job.key,))
+    transaction.change("insert_suspect", (job.key, loss))
+    transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
     most = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
     _put_back(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, loss, delay))
@@ -196,13 +196,13 @@ def _put_back(
     transaction: Transaction, job: _Running, delay: int | None, line: LogLine | None, *, charged: bool = True
 ) -> None:
     """To its old place, at once or in so many milliseconds."""
-    transaction.change("drop_response_parts", (job.key,))
+    transaction.change("delete_response_chunks", (job.key,))
     if line is not None and transaction.keeps_logs:
-        transaction.change("add_line", {"key": job.key, "lines": encode_lines([line])})
+        transaction.change("append_log_line", {"key": job.key, "lines": encode_lines([line])})
     if delay is None:
-        transaction.change("requeue", (0 if charged else 1, job.key))
+        transaction.change("requeue_job", (0 if charged else 1, job.key))
     else:
-        transaction.change("delay", (transaction.now + delay, job.key))
+        transaction.change("delay_job", (transaction.now + delay, job.key))
     transaction.backlog.forget()
     transaction.topics.add(Topic.WORK)
 

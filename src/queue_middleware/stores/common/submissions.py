@@ -81,7 +81,7 @@ def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueE
             results.append(SubmitResult(request_id, _enter(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
-    transaction.rows("insert_request_parts", parts)
+    transaction.rows("insert_request_chunks", parts)
     transaction.payloads += payloads
     backlog.last_key = key - 1
     if unusual:
@@ -98,7 +98,7 @@ def _next_key(transaction: Transaction) -> int:
     """
     backlog, now = transaction.backlog, transaction.now
     if backlog.last_key >= now + AHEAD << SEQUENCE_BITS:
-        row = transaction.one("last_id_to_follow", (now + AHEAD << SEQUENCE_BITS,))
+        row = transaction.one("last_key_to_follow", (now + AHEAD << SEQUENCE_BITS,))
         backlog.last_key = row[0] if row else 0
     return max(backlog.last_key + 1, now << SEQUENCE_BITS)
 
@@ -106,9 +106,9 @@ def _next_key(transaction: Transaction) -> int:
 def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
     """What only few jobs have lies in tables of its own, beside their rows."""
     news_wanted = [(key, encode_events(new.events)) for key, new in stored if new.events]
-    transaction.rows("insert_news_wanted", news_wanted)
+    transaction.rows("insert_webhook_events", news_wanted)
     short_lived = [(key,) for key, new in stored if new.short_lived]
-    transaction.rows("insert_short_lived", short_lived)
+    transaction.rows("insert_unstored_responses", short_lived)
     for key, new in stored:
         if new.task is not None:
             put_task(transaction, key, new)

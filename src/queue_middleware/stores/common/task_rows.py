@@ -23,7 +23,7 @@ def put_task(transaction: Transaction, key: int, new: NewJob) -> None:
     assert new.task is not None  # noqa: S101
     put(transaction, key, new.task, new.client)
     if is_put_off(transaction, new):
-        transaction.change("put_off", (new.due_at, key))
+        transaction.change("schedule_job", (new.due_at, key))
 
 
 def is_put_off(transaction: Transaction, new: NewJob) -> bool:
@@ -62,13 +62,13 @@ def task(row: Sequence[Any]) -> Task:
 
 def wait_no_longer(transaction: Transaction, key: int) -> None:
     """Of a job that waited and has ended: no time, no poll, no credentials for one, and nothing of the call's answer."""
-    transaction.change("wait_no_longer", (key,))
-    transaction.change("drop_response_parts", (key,))
+    transaction.change("end_wait", (key,))
+    transaction.change("delete_response_chunks", (key,))
 
 
 def state(transaction: Transaction, key: int) -> JobState:
     """Of a job that there is."""
-    row = transaction.one("state", (key,))
+    row = transaction.one("job_state", (key,))
     assert row is not None  # noqa: S101
     return JobState(row[0])
 
@@ -80,7 +80,7 @@ def keep_early(transaction: Transaction, key: int, channel: CompletionSource, re
     """Until the attempt has ended."""
     response, failure = resolution.response, resolution.failure
     transaction.change(
-        "put_early",
+        "insert_early_result",
         (
             key,
             channel,
@@ -95,13 +95,13 @@ def keep_early(transaction: Transaction, key: int, channel: CompletionSource, re
 
 def early_channel(transaction: Transaction, key: int) -> CompletionSource | None:
     """By which way a last word came early, if one did."""
-    row = transaction.one("early_channel", (key,))
+    row = transaction.one("early_result_source", (key,))
     return CompletionSource(row[0]) if row else None
 
 
 def early(transaction: Transaction, key: int) -> tuple[CompletionSource, ExternalResult] | None:
     """The last word that came early, if one did."""
-    row = transaction.one("early", (key,))
+    row = transaction.one("early_result", (key,))
     if row is None:
         return None
     channel, status, head, body, error_type, error = row
@@ -115,9 +115,9 @@ def put_response(transaction: Transaction, key: int, response: StoredResponse) -
     if len(rest) > CHUNK_SIZE and not count:
         *parts, rest = cut(rest)
         count = len(parts)
-        transaction.change("drop_response_parts", (key,))
+        transaction.change("delete_response_chunks", (key,))
         rows = [(key, number, data) for number, data in enumerate(parts)]
-        transaction.rows("insert_response_parts", rows)
+        transaction.rows("insert_response_chunks", rows)
     transaction.payloads.append((key, encode_headers(response.headers), rest, count))
 
 
@@ -125,5 +125,5 @@ def put_word(transaction: Transaction, key: int, channel: CompletionSource, reso
     """Store what completed a job; for a failure, the message of the external service is stored as well."""
     if resolution.failure is not None:
         put_response(transaction, key, resolution.response)
-    transaction.change("resolved_by", (channel, key))
-    transaction.change("drop_early", (key,))
+    transaction.change("set_resolved_by", (channel, key))
+    transaction.change("delete_early_result", (key,))

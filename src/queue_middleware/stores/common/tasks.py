@@ -57,7 +57,7 @@ def _conclude(
     key, token = claim.key, claim.token
     row = transaction.one("running_claim", (key, token))
     if row is None:
-        row = transaction.one("concluded_by", (key, token))
+        row = transaction.one("state_completed_by", (key, token))
         return None if row is None else JobState(row[0])
     cancelling, webhook, _ = row
     _put(transaction, claim, task)
@@ -75,14 +75,14 @@ def _conclude(
 def _begin_wait(transaction: Transaction, key: int, answer: StoredResponse, wait: Wait) -> None:
     now = transaction.now
     let_suspects_go_on(transaction)
-    transaction.change("begin_wait", (key,))
+    transaction.change("set_awaiting", (key,))
     transaction.payloads.append((key, encode_headers(answer.headers), answer.body, answer.chunks))
-    transaction.change("drop_request_parts", (key,))
+    transaction.change("delete_request_chunks", (key,))
     poll_at = None if wait.poll_in is None else now + round(wait.poll_in * 1000)
     poll = None if wait.poll is None else encode(wait.poll)
     credentials = encode_headers(wait.credentials) if wait.credentials else None
     waits_until = now + round(wait.seconds * 1000)
-    transaction.change("wait", (answer.status, now, waits_until, poll_at, poll, credentials, key))
+    transaction.change("begin_wait", (answer.status, now, waits_until, poll_at, poll, credentials, key))
     if poll_at is not None:
         transaction.topics.add(Topic.POLL)
 
@@ -100,7 +100,7 @@ def resolve(
 def _resolve(
     transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult
 ) -> ResolveOutcome | QueueError:
-    row = transaction.one("outcome_so_far", (key,))
+    row = transaction.one("state_and_source", (key,))
     if row is None:
         return UnknownRequest("the request is no longer kept")
     state, source = row
@@ -120,27 +120,27 @@ def _end(transaction: Transaction, key: int, channel: CompletionSource, resoluti
     end: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
         end = (JobState.FAILED, transaction.now, None, failure.error_type, failure.detail, key)
-    row = transaction.one("end_outside", end)
+    row = transaction.one("resolve_job", end)
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
     let_suspects_go_on(transaction)
     transaction.backlog.forget()
-    transaction.change("drop_request_parts", (key,))
+    transaction.change("delete_request_chunks", (key,))
     task_rows.wait_no_longer(transaction, key)
     task_rows.put_response(transaction, key, response)
-    transaction.change("resolved_by", (channel, key))
+    transaction.change("set_resolved_by", (channel, key))
     make_due(transaction, [(key, row[0])])
 
 
 def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
     """Store intermediate events."""
     for key, event in batch:
-        transaction.change("note", (event, key))
+        transaction.change("record_event", (event, key))
     return [None] * len(batch)
 
 
 def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail what has waited for too long."""
-    late = within_bounds(transaction.all("waited_too_long", {"now": transaction.now}))
+    late = within_bounds(transaction.all("timed_out_tasks", {"now": transaction.now}))
     end_waiting(transaction, [key for key, _ in late], WAIT_TIMED_OUT)
     for key, _ in late:
         task_rows.wait_no_longer(transaction, key)

@@ -61,7 +61,7 @@ def _is_meant(record: DeliveryRecord, which: DeliveryFilter) -> bool:
 
 def _key(queries: Queries, request_id: str) -> int:
     first, tail = parse_request_id(request_id)
-    rows = queries.all("find", {"first": first, "tail": tail})
+    rows = queries.all("find_job", {"first": first, "tail": tail})
     if not rows:
         raise UnknownRequest(f"there is no request {request_id}")
     return int(rows[0][0])
@@ -73,7 +73,7 @@ def _record(number: int, key: int, tail: bytes, kind: str, host: str, url: str, 
 
 def attempts(queries: Queries, delivery_id: int) -> list[DeliveryAttempt]:
     """All attempts that were recorded."""
-    rows = queries.all("attempts", (delivery_id,))
+    rows = queries.all("delivery_attempts", (delivery_id,))
     return [DeliveryAttempt(*row) for row in rows]
 
 

@@ -66,7 +66,7 @@ class Leases:
             own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": json.dumps(list(tokens))}
             renewed = sum(connection.execute(SQL[name], own).rowcount for name in RENEWALS) if tokens else 0
             if not renewed:
-                connection.execute(SQL["pulse"], (now,))
+                connection.execute(SQL["update_heartbeat"], (now,))
             return renewed
 
         return in_transaction(connection, self._turn, work)
@@ -95,7 +95,7 @@ def hand_over(connection: sqlite3.Connection, turn: WriteLock, owner: str, now: 
     own = {"owner": owner, "due": now, "tokens": None}
 
     def work() -> None:
-        for name in ("hand_over_jobs", "release_deliveries", "release_polls"):
+        for name in ("release_jobs", "release_deliveries", "release_polls"):
             connection.execute(SQL[name], own)
 
     in_transaction(connection, turn, work)

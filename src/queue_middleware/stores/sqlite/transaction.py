@@ -48,14 +48,14 @@ class BacklogCounters:
             return False
         check_schema(connection)
         self.version = version
-        waiting = connection.execute(SQL["waiting"]).fetchall()
+        waiting = connection.execute(SQL["count_backlog"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
         others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
         for state, _, jobs in waiting:
             others[state] += jobs
         self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
         self.suspects = others["suspect"]
-        self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
+        self.last_key = connection.execute(SQL["last_key"]).fetchone()[0] or 0
         self.clients.clear()
         self.task_clients.clear()
         return True
@@ -73,7 +73,7 @@ class BacklogCounters:
         """Queued and delayed jobs of one client; `unwritten` is how many of this group have no row yet."""
         count = self.clients.get(client)
         if count is None:
-            row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_backlog_of_client"], (client,)).fetchone()
             self.clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
@@ -81,7 +81,7 @@ class BacklogCounters:
         """Tasks of one client that have not ended; see `of_client`."""
         count = self.task_clients.get(client)
         if count is None:
-            row = connection.execute(SQL["tasks_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_tasks_of_client"], (client,)).fetchone()
             self.task_clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
