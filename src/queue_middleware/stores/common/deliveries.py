@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Any
@@ -64,7 +63,7 @@ def _due_hosts(transaction: Transaction, room: Capacity) -> dict[str, HostHealth
 def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[FlowBacklog]:
     """Their flows, those first whose turn has come first."""
     each = max(_FEWEST_FLOWS, min(_MOST_FLOWS, _LOOKED_AT // len(hosts)))
-    asked = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": json.dumps(list(hosts)), "each": each}
+    asked = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
     rows = transaction.all("due_flows", asked)
     rows.sort(key=lambda row: (row[3], row[0]))
     return [FlowBacklog(flow, HostHealth(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
@@ -82,9 +81,9 @@ def _hold_for_probes(transaction: Transaction, given: Collection[FlowBacklog]) -
     flows = [one.flow for one in given if one.health is HostHealth.OPEN]
     hosts = [one.host for one in given if one.host_health is HostHealth.OPEN]
     if flows:
-        transaction.change("reserve_flow_probes", {"until": until, "flows": json.dumps(flows)})
+        transaction.change("reserve_flow_probes", {"until": until, "flows": flows})
     if hosts:
-        transaction.change("reserve_host_probes", {"until": until, "hosts": json.dumps(hosts)})
+        transaction.change("reserve_host_probes", {"until": until, "hosts": hosts})
 
 
 def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
@@ -102,7 +101,7 @@ def _start(transaction: Transaction, several: list[str], count: int, flows: dict
             "owner": transaction.owner,
             "now": transaction.now,
             "lease_until": transaction.lease_until,
-            "flows": json.dumps(several),
+            "flows": several,
             "count": count,
         },
     )
@@ -123,7 +122,7 @@ def _standing(one: FlowBacklog) -> HostHealth:
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
     """Hand back deliveries of this owner, due in so many milliseconds; their attempt is not charged."""
     for tokens, wait in batch:
-        row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": json.dumps(list(tokens))}
+        row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": list(tokens)}
         transaction.change("release_flow_probes", row)
         transaction.change("release_host_probes", row)
         if transaction.change("release_deliveries", row):
@@ -156,7 +155,7 @@ def _with_overtaken(
     transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], earlier: Sequence[int]
 ) -> list[Settled]:
     """Mark the earlier webhooks that are not repeated, because the database has a later one of the same request."""
-    overtaken = {row[0] for row in transaction.all("superseded_deliveries", (json.dumps(earlier),))}
+    overtaken = {row[0] for row in transaction.all("superseded_deliveries", (earlier,))}
     return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
 
 
@@ -176,11 +175,11 @@ def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> lis
 
 
 def _redeliver(transaction: Transaction, ids: Collection[int]) -> int:
-    found = transaction.all("redeliver", {"now": transaction.now, "ids": json.dumps(list(ids))})
+    found = transaction.all("redeliver", {"now": transaction.now, "ids": list(ids)})
     if found:
         hosts, flows = sorted({row[0] for row in found}), sorted({row[1] for row in found})
-        transaction.change("probe_flows", {"now": transaction.now, "flows": json.dumps(flows)})
-        transaction.change("probe_hosts", {"now": transaction.now, "hosts": json.dumps(hosts)})
+        transaction.change("probe_flows", {"now": transaction.now, "flows": flows})
+        transaction.change("probe_hosts", {"now": transaction.now, "hosts": hosts})
         schedule_next(transaction, [], flows, hosts)
         transaction.topics.add(Topic.DELIVERY)
     return len(found)

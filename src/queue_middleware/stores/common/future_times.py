@@ -5,7 +5,6 @@ They are found on a reading connection and corrected inside a transaction that t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -58,17 +57,22 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
 def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
     """Make due what would have been due by now; what waits has its whole time before it."""
     for found in batch:
-        several = {"now": transaction.now, "far": found.far, "keys": json.dumps(found.jobs), "latest": transaction.now + AHEAD}
+        several: dict[str, Any] = {
+            "now": transaction.now,
+            "far": found.far,
+            "keys": found.jobs,
+            "latest": transaction.now + AHEAD,
+        }
         if found.jobs and transaction.change("reset_far_delayed_jobs", several):
             transaction.backlog.forget()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
-            several["keys"] = json.dumps(found.tasks)
+            several["keys"] = found.tasks
             transaction.change("reset_far_waits", several)
             transaction.change("reset_far_polls", several)
             transaction.topics.add(Topic.POLL)
         if found.hosts:
-            several["hosts"] = json.dumps(found.hosts)
+            several["hosts"] = found.hosts
             for name in ("reset_far_deliveries", "reset_far_flows", "reset_far_hosts"):
                 transaction.change(name, several)
             flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]

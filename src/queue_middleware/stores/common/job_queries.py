@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def job(queries: Queries, request_id: str) -> Job:
 
 def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
     """Several jobs as they stand, those that there are."""
-    rows = queries.all("snapshots", {"keys": json.dumps(keys), "positions": positions})
+    rows = queries.all("snapshots", {"keys": list(keys), "positions": positions})
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
@@ -59,7 +58,7 @@ def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) 
 def results(queries: Queries, keys: Collection[int]) -> dict[int, JobResult]:
     """Finished jobs with their answers, by key; without those that are gone."""
     found: dict[int, JobResult] = {}
-    for head, body, parts, *row in queries.all("results", (json.dumps(list(keys)),)):
+    for head, body, parts, *row in queries.all("results", (list(keys),)):
         finished = job_of(*row)
         if finished.state in FINAL:
             found[finished.key] = _result(finished, None if head is None else (head, body, parts))

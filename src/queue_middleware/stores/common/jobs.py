@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -73,7 +72,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     asked = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
     rows = transaction.all("claim_jobs", asked)
     rows.sort(key=lambda row: (row[8], row[0]))
-    requests = {row[0]: row[1:] for row in transaction.all("requests", (json.dumps([row[0] for row in rows]),))}
+    requests = {row[0]: row[1:] for row in transaction.all("requests", ([row[0] for row in rows],))}
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
     for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
@@ -214,7 +213,7 @@ def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[Rescued
 
 def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
     """Fail jobs that are queued, delayed, or awaiting an external service."""
-    end = (end_state(failure), transaction.now, failure.error_type, failure.detail, json.dumps(keys))
+    end = (end_state(failure), transaction.now, failure.error_type, failure.detail, list(keys))
     ended = transaction.all("end_not_running", end)
     if ended:
         let_suspects_go_on(transaction)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
-from typing import Protocol
+from typing import Any, Protocol
 
 from queue_middleware.jobs.struct import Struct
 
@@ -28,11 +27,11 @@ class Lost(Struct, frozen=True, gc=True):
     leases: LeaseClock
 
 
-def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, int | str]:
+def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, Any]:
     """Renew the judge's own, then the parameters of the statements that find what is lost."""
-    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": json.dumps(list(judged.running))}
+    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": list(judged.running)}
     if judged.running:
         for name in RENEWALS:
             transaction.change(name, own)
     ended_by = judged.leases.ended_by(transaction.boot_time)
-    return {"now": transaction.now, "ended_by": ended_by, "dead": json.dumps(judged.dead)}
+    return {"now": transaction.now, "ended_by": ended_by, "dead": judged.dead}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -63,7 +62,7 @@ def _read(
     """Of the flows of a batch, and of their hosts."""
     flows: dict[str, HealthRecord] = {}
     hosts: dict[str, tuple[HealthRecord, frozenset[str]]] = {}
-    for row in transaction.all("health_of_flows", (json.dumps(list({one[0].flow for one in batch})),)):
+    for row in transaction.all("health_of_flows", (list({one[0].flow for one in batch}),)):
         flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
         flows[flow] = HealthRecord(HostHealth(standing), failures, since, until)
         hosts[host] = HealthRecord(HostHealth(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
@@ -131,7 +130,7 @@ def _write(
     for host, (health, suspects) in hosts.items():
         transaction.change("update_host_health", {"host": host, "suspects": " ".join(sorted(suspects)), **_columns(health)})
     if recovered:
-        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": json.dumps(list(recovered))})
+        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": list(recovered)})
 
 
 def _columns(health: HealthRecord) -> dict[str, Any]:
@@ -147,7 +146,7 @@ def schedule_next(transaction: Transaction, served: Collection[str], flows: Coll
     """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
     for several, turn in ((served, transaction.now), (flows, 0)):
         if several:
-            row = {"now": transaction.now, "turn": turn, "flows": json.dumps(list(several))}
+            row = {"now": transaction.now, "turn": turn, "flows": list(several)}
             transaction.change("schedule_flows", row)
     if hosts:
-        transaction.change("schedule_hosts", {"now": transaction.now, "hosts": json.dumps(list(hosts))})
+        transaction.change("schedule_hosts", {"now": transaction.now, "hosts": list(hosts)})

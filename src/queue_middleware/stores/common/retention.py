@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -111,13 +110,13 @@ def prune(transaction: Transaction, batch: Sequence[ExpiredRows]) -> list[Pruned
 
 def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Pruned:
     if found.hosts:
-        transaction.change("delete_receivers", (json.dumps(found.hosts),))
+        transaction.change("delete_receivers", (found.hosts,))
     if found.flows:
-        transaction.change("delete_flows", (json.dumps(found.flows),))
+        transaction.change("delete_flows", (found.flows,))
     if found.ahead:
         # By the clock itself: where retention does not believe it yet, what ends now has ended now all the same.
         latest = transaction.now + AHEAD
-        transaction.change("reset_finished_at", {"now": transaction.now, "latest": latest, "keys": json.dumps(found.ahead)})
+        transaction.change("reset_finished_at", {"now": transaction.now, "latest": latest, "keys": found.ahead})
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
         count += _prune_responses(transaction, found.answers, budget)
@@ -136,7 +135,7 @@ def _prune_jobs(transaction: Transaction, found: list[tuple[int, int]], budget: 
                 if free and not _delete_in_bites(transaction, free[0], budget):
                     return last, count
             elif free:
-                transaction.change("delete_jobs", (json.dumps(free),))
+                transaction.change("delete_jobs", (free,))
                 budget.spend(sum(weight for _, weight in some))
             last = some[-1][0]
             if budget.is_spent:
@@ -152,7 +151,7 @@ def _light_enough(found: list[tuple[int, int]], budget: Budget) -> list[list[tup
 
 
 def _not_needed(transaction: Transaction, keys: list[int]) -> list[int]:
-    return [row[0] for row in transaction.all("still_prunable", (json.dumps(keys),))]
+    return [row[0] for row in transaction.all("still_prunable", (keys,))]
 
 
 def _delete_in_bites(transaction: Transaction, key: int, budget: Budget) -> bool:
@@ -162,11 +161,11 @@ def _delete_in_bites(transaction: Transaction, key: int, budget: Budget) -> bool
         if budget.is_spent:
             return False
     # Result and webhook together: nothing that could still be delivered lacks its result.
-    transaction.change("delete_payloads", (json.dumps([key]),))
+    transaction.change("delete_payloads", ([key],))
     transaction.change("delete_deliveries", (key,))
     if not _drop_parts(transaction, key, budget):
         return False
-    transaction.change("delete_jobs", (json.dumps([key]),))
+    transaction.change("delete_jobs", ([key],))
     return True
 
 
@@ -187,8 +186,8 @@ def _prune_responses(transaction: Transaction, found: list[tuple[int, int]], bud
         # The row in `payload` is deleted last: it shows that the response is large, and so when it is due.
         if not _drop_parts(transaction, key, budget):
             break
-        transaction.change("delete_payloads", (json.dumps([key]),))
-        transaction.change("delete_unstored_responses", (json.dumps([key]),))
+        transaction.change("delete_payloads", ([key],))
+        transaction.change("delete_unstored_responses", ([key],))
         budget.spend(2 * ROW)
         if budget.is_spent:
             break

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -51,7 +50,7 @@ def tasks(transaction: Transaction, keys: Collection[int]) -> dict[int, Task]:
     """The tasks of these jobs, by key."""
     if not keys:
         return {}
-    return {row[0]: task(row[1:]) for row in transaction.all("tasks", (json.dumps(list(keys)),))}
+    return {row[0]: task(row[1:]) for row in transaction.all("tasks", (list(keys),))}
 
 
 def task(row: Sequence[Any]) -> Task:

@@ -22,7 +22,10 @@ class NotBatchable(Exception):
 
 
 class Queries(Protocol):
-    """The named queries of a store, on a connection that reads. They run in the thread of that connection."""
+    """The named queries of a store, on a connection that reads. They run in the thread of that connection.
+
+    Parameters are values of Python, here and in `Transaction`: lists and booleans too. The driver converts what it must.
+    """
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a query, None where there is none."""

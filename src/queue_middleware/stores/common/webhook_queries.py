@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection
 from typing import Any
 
@@ -79,5 +78,5 @@ def attempts(queries: Queries, delivery_id: int) -> list[DeliveryAttempt]:
 
 def receivers(queries: Queries, standings: Collection[HostHealth], limit: int) -> list[Receiver]:
     """Flows of these standings."""
-    asked = {"standings": json.dumps(list(standings)), "limit": limit, "most": _MOST_PENDING}
+    asked = {"standings": list(standings), "limit": limit, "most": _MOST_PENDING}
     return [Receiver(host, HostHealth(standing), *rest) for host, standing, *rest in queries.all("receivers", asked)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sqlite3
 import threading
 from collections.abc import Callable, Collection
@@ -16,7 +15,7 @@ from queue_middleware.stores.common.transaction import CommitFailed
 from .connection import in_transaction, open_connection
 from .errors import primary_code
 from .locks import WriteLock
-from .sql import SQL
+from .sql import SQL, bind
 
 _NEVER = -1
 """Before any lease: none has ended by then."""
@@ -63,8 +62,8 @@ class Leases:
         def work() -> int:
             self._check(connection)
             now = self._clock()
-            own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": json.dumps(list(tokens))}
-            renewed = sum(connection.execute(SQL[name], own).rowcount for name in RENEWALS) if tokens else 0
+            own = {"owner": self._owner, "lease_until": now + self._lease, "tokens": list(tokens)}
+            renewed = sum(connection.execute(SQL[name], bind(name, own)).rowcount for name in RENEWALS) if tokens else 0
             if not renewed:
                 connection.execute(SQL["update_heartbeat"], (now,))
             return renewed
@@ -96,6 +95,6 @@ def hand_over(connection: sqlite3.Connection, turn: WriteLock, owner: str, now: 
 
     def work() -> None:
         for name in ("release_jobs", "release_deliveries", "release_polls"):
-            connection.execute(SQL[name], own)
+            connection.execute(SQL[name], bind(name, own))
 
     in_transaction(connection, turn, work)

@@ -12,7 +12,7 @@ from typing import Any
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.store import Topic
 
-from .sql import SQL, execute_rows
+from .sql import SQL, bind, execute_rows
 from .sql.schema import check_schema
 
 
@@ -155,17 +155,17 @@ class SQLiteTransaction:
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a named query."""
         self.flush()
-        row: tuple[Any, ...] | None = self.connection.execute(SQL[name], parameters).fetchone()
+        row: tuple[Any, ...] | None = self.connection.execute(SQL[name], bind(name, parameters)).fetchone()
         return row
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a named query; no cursor stays open behind it."""
         self.flush()
-        return self.connection.execute(SQL[name], parameters).fetchall()
+        return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
     def stream(self, name: str, parameters: Any = ()) -> AbstractContextManager[Iterator[tuple[Any, ...]]]:
         """The rows of a named query one by one; the cursor is closed at the end of the block."""
-        return closing(self.connection.execute(SQL[name], parameters))
+        return closing(self.connection.execute(SQL[name], bind(name, parameters)))
 
     def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
         """Run a `{rows}` block for all these rows; how many rows of the table it changed."""
@@ -174,4 +174,4 @@ class SQLiteTransaction:
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
         self.flush()
-        return self.connection.execute(SQL[name], parameters).rowcount
+        return self.connection.execute(SQL[name], bind(name, parameters)).rowcount
