@@ -11,19 +11,19 @@ from typing import Any
 
 from queue_middleware.jobs.models import CHUNK_SIZE
 
-ROW = 4096
-WEIGHT = 4 * 2**20
+ROW_WEIGHT = 4096
+MAX_WEIGHT = 4 * 2**20
 """Of one transaction: some 500 small jobs, or 16 parts of a long answer."""
-SECONDS = 0.025
+MAX_SECONDS = 0.025
 """After which a transaction that deletes begins with nothing more. A cold disk is a hundred times slower than a warm one."""
 
 
 class Budget:
     """What one transaction may still delete. `clock` gives seconds."""
 
-    def __init__(self, weight: int = WEIGHT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, weight: int = MAX_WEIGHT, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until = clock() + SECONDS
+        self._until = clock() + MAX_SECONDS
         self.left = weight
 
     def spend(self, weight: int) -> None:
@@ -39,9 +39,9 @@ class Budget:
 def within_bounds(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """The first rows, at least one, whose payloads together are light enough. Their last column, how many parts, is cut off."""
     kept: list[tuple[Any, ...]] = []
-    left = WEIGHT
+    left = MAX_WEIGHT
     for *row, parts in rows:
-        left -= ROW + (parts or 0) * (ROW + CHUNK_SIZE)
+        left -= ROW_WEIGHT + (parts or 0) * (ROW_WEIGHT + CHUNK_SIZE)
         if kept and left < 0:
             break
         kept.append(tuple(row))

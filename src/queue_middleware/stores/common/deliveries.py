@@ -15,11 +15,11 @@ from queue_middleware.webhooks.models import Capacity, Claimed, Delivery, Delive
 from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import NotBatchable, Transaction
 
-_LOOKED_AT = 2048
+_MAX_FLOWS_PER_CLAIM = 2048
 """Flows that one claim looks at."""
-_MOST_FLOWS = 2 * max(HOST_LIMITS.values()) + 1
+_MAX_FLOWS_PER_HOST = 2 * max(HOST_LIMITS.values()) + 1
 """Of one host: as many as it may have, and as many that are busy."""
-_FEWEST_FLOWS = 4
+_MIN_FLOWS_PER_HOST = 4
 
 # --- claiming
 
@@ -29,20 +29,20 @@ def claim(transaction: Transaction, batch: Sequence[Capacity]) -> list[Claimed]:
     return [_claim(transaction, room) for room in batch]
 
 
-def _claim(transaction: Transaction, room: Capacity) -> Claimed:
+def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     now = transaction.now
-    hosts = _due_hosts(transaction, room)
+    hosts = _due_hosts(transaction, capacity)
     waiting = _due_flows(transaction, hosts) if hosts else []
-    shares = allocate(room, waiting)
+    shares = allocate(capacity, waiting)
     flows = {one.flow: one for one in waiting}
     claimed: list[Delivery] = []
     for count, several in _by_count(shares.by_flow):
-        claimed += _start(transaction, several, count, flows)
+        claimed += _start_deliveries(transaction, several, count, flows)
     if hosts:
-        _hold_for_probes(transaction, [flows[flow] for flow in shares.by_flow])
+        _reserve_probes(transaction, [flows[flow] for flow in shares.by_flow])
         # Those too that got nothing: what was due there may have been taken back.
         nothing = [one.flow for one in waiting if one.due == 0]
-        schedule_next(transaction, list(shares.by_flow), nothing, _unless_held_back(hosts, waiting, shares))
+        schedule_next(transaction, list(shares.by_flow), nothing, _hosts_to_schedule(hosts, waiting, shares))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -52,9 +52,9 @@ def _claim(transaction: Transaction, room: Capacity) -> Claimed:
     )
 
 
-def _due_hosts(transaction: Transaction, room: Capacity) -> dict[str, HostHealth]:
+def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, HostHealth]:
     """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
-    asked = {"now": transaction.now, "limit": room.limit + len(room.busy)}
+    asked = {"now": transaction.now, "limit": capacity.limit + len(capacity.busy)}
     rows = [*transaction.all("due_healthy_hosts", asked), *transaction.all("due_other_hosts", asked)]
     rows.sort(key=lambda row: (row[2], row[0]))
     return {host: HostHealth(standing) for host, standing, _ in rows}
@@ -62,46 +62,48 @@ def _due_hosts(transaction: Transaction, room: Capacity) -> dict[str, HostHealth
 
 def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[FlowBacklog]:
     """Their flows, those first whose turn has come first."""
-    each = max(_FEWEST_FLOWS, min(_MOST_FLOWS, _LOOKED_AT // len(hosts)))
+    each = max(_MIN_FLOWS_PER_HOST, min(_MAX_FLOWS_PER_HOST, _MAX_FLOWS_PER_CLAIM // len(hosts)))
     asked = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
     rows = transaction.all("due_flows", asked)
     rows.sort(key=lambda row: (row[3], row[0]))
     return [FlowBacklog(flow, HostHealth(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
 
 
-def _unless_held_back(hosts: Collection[str], waiting: Collection[FlowBacklog], shares: Allocation) -> list[str]:
+def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog], allocation: Allocation) -> list[str]:
     """Hosts that were given something, or have nothing due; the others keep their place."""
-    given = {one.host for one in waiting if one.flow in shares.by_flow or one.due == 0}
-    return [host for host in hosts if host in given or all(one.host != host for one in waiting)]
+    given = {one.host for one in backlogs if one.flow in allocation.by_flow or one.due == 0}
+    return [host for host in hosts if host in given or all(one.host != host for one in backlogs)]
 
 
-def _hold_for_probes(transaction: Transaction, given: Collection[FlowBacklog]) -> None:
+def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> None:
     """A receiver with an open circuit gets one probe at a time, over all processes."""
     until = transaction.now + transaction.lease
-    flows = [one.flow for one in given if one.health is HostHealth.OPEN]
-    hosts = [one.host for one in given if one.host_health is HostHealth.OPEN]
+    flows = [one.flow for one in backlogs if one.health is HostHealth.OPEN]
+    hosts = [one.host for one in backlogs if one.host_health is HostHealth.OPEN]
     if flows:
         transaction.change("reserve_flow_probes", {"until": until, "flows": flows})
     if hosts:
         transaction.change("reserve_host_probes", {"until": until, "hosts": hosts})
 
 
-def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
+def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
     """Flows that get as many as one another, together: each count is one statement."""
     groups: defaultdict[int, list[str]] = defaultdict(list)
-    for flow, count in of_flow.items():
+    for flow, count in by_flow.items():
         groups[count].append(flow)
     return groups.items()
 
 
-def _start(transaction: Transaction, several: list[str], count: int, flows: dict[str, FlowBacklog]) -> list[Delivery]:
+def _start_deliveries(
+    transaction: Transaction, claimed: list[str], count: int, backlogs: dict[str, FlowBacklog]
+) -> list[Delivery]:
     rows = transaction.all(
         "claim_deliveries",
         {
             "owner": transaction.owner,
             "now": transaction.now,
             "lease_until": transaction.lease_until,
-            "flows": several,
+            "flows": claimed,
             "count": count,
         },
     )
@@ -109,14 +111,14 @@ def _start(transaction: Transaction, several: list[str], count: int, flows: dict
     return [
         Delivery(
             number, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), place, data,
-            _standing(flows[flow]), flow,
+            _health(backlogs[flow]), flow,
         )
         for _, number, token, url, host, attempt, spent, kind, place, data, flow, key, tail in rows
     ]  # fmt: skip
 
 
-def _standing(one: FlowBacklog) -> HostHealth:
-    return HostHealth.OPEN if one.host_health is HostHealth.OPEN else one.health
+def _health(backlog: FlowBacklog) -> HostHealth:
+    return HostHealth.OPEN if backlog.host_health is HostHealth.OPEN else backlog.health
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
@@ -148,10 +150,10 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
     earlier = [
         row[0] for row, settlement in zip(rows, batch, strict=True) if settlement[0].number and row[2] == DeliveryState.PENDING
     ]
-    return _with_overtaken(transaction, batch, settled, earlier) if earlier else settled
+    return _mark_superseded(transaction, batch, settled, earlier) if earlier else settled
 
 
-def _with_overtaken(
+def _mark_superseded(
     transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], earlier: Sequence[int]
 ) -> list[Settled]:
     """Mark the earlier webhooks that are not repeated, because the database has a later one of the same request."""

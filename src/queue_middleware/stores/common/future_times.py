@@ -13,14 +13,14 @@ from queue_middleware.jobs.struct import Struct
 
 from .receiver_health import schedule_next
 from .transaction import Queries, Transaction
-from .wall_clock import AHEAD
+from .wall_clock import CLOCK_TOLERANCE
 
-_FAR = 30 * 86_400_000
+_LONGEST_PAUSE = 30 * 86_400_000
 """Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""
-_AT_ONCE = 500
+_LIMIT = 500
 
 
-class Ahead(Struct, frozen=True):
+class FutureTimes(Struct, frozen=True):
     """What waits for a time that is too far ahead, but for jobs whose submitters have named that time."""
 
     far: int
@@ -33,16 +33,16 @@ class Ahead(Struct, frozen=True):
     """That wait, or whose next poll is due, as no task does."""
 
     @property
-    def is_any(self) -> bool:
+    def found_any(self) -> bool:
         """Whether there is anything to do."""
         return bool(self.hosts or self.jobs or self.tasks)
 
 
-def ahead(queries: Queries, now: int, schedule: Sequence[float]) -> Ahead:
+def find_future_times(queries: Queries, now: int, schedule: Sequence[float]) -> FutureTimes:
     """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
     longest = round(max(schedule, default=0.0) * 1200)
-    asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
-    return Ahead(
+    asked = {"far": now + _LONGEST_PAUSE + longest, "latest": now + CLOCK_TOLERANCE, "limit": _LIMIT}
+    return FutureTimes(
         asked["far"],
         _found(queries, "far_hosts", asked),
         _found(queries, "far_delayed_jobs", asked),
@@ -54,17 +54,17 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
     return [row[0] for row in queries.all(name, parameters)]
 
 
-def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
+def correct(transaction: Transaction, batch: Sequence[FutureTimes]) -> list[None]:
     """Make due what would have been due by now; what waits has its whole time before it."""
     for found in batch:
         several: dict[str, Any] = {
             "now": transaction.now,
             "far": found.far,
             "keys": found.jobs,
-            "latest": transaction.now + AHEAD,
+            "latest": transaction.now + CLOCK_TOLERANCE,
         }
         if found.jobs and transaction.change("reset_far_delayed_jobs", several):
-            transaction.backlog.forget()
+            transaction.backlog.invalidate()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
             several["keys"] = found.tasks

@@ -28,7 +28,7 @@ def job(queries: Queries, request_id: str) -> Job:
     return job_of(*row)
 
 
-def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
+def snapshots(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
     """Several jobs as they stand, those that there are."""
     rows = queries.all("snapshots", {"keys": list(keys), "positions": positions})
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
@@ -48,10 +48,10 @@ def result(queries: Queries, request_id: str) -> JobResult:
     return _result(found, tuple(answer), external)
 
 
-def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> JobResult:
-    if answer is None or found.status is None:
+def _result(found: Job, response: tuple[Any, ...] | None, external: bool = False) -> JobResult:
+    if response is None or found.status is None:
         return JobResult(found, None)
-    head, body, parts = answer
+    head, body, parts = response
     return JobResult(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
 
 
@@ -65,7 +65,7 @@ def results(queries: Queries, keys: Collection[int]) -> dict[int, JobResult]:
     return found
 
 
-def output(queries: Queries, key: int, number: int) -> bytes:
+def response_chunk(queries: Queries, key: int, number: int) -> bytes:
     """One part of an answer."""
     row = queries.one("response_chunk", (key, number))
     if row is None:
@@ -73,7 +73,7 @@ def output(queries: Queries, key: int, number: int) -> bytes:
     return bytes(row[0])
 
 
-def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
+def running_claims(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
     """Key and token → whether it is to be cancelled."""
     rows = queries.all("running_claims", (owner,))
     return {(key, token): bool(cancelling) for key, token, cancelling in rows}
@@ -84,13 +84,13 @@ def owners(queries: Queries) -> list[str]:
     return [row[0] for row in queries.all("owners")]
 
 
-def leases_ran_out(queries: Queries, ended_by: int) -> bool:
+def has_expired_leases(queries: Queries, ended_by: int) -> bool:
     """Whether there is a lease that ended at this moment or before it."""
     row = queries.one("has_expired_leases", {"ended_by": ended_by})
     return row is not None and bool(row[0])
 
 
-def anything_overdue(queries: Queries, now: int) -> bool:
+def has_overdue_jobs(queries: Queries, now: int) -> bool:
     """Whether a start deadline has passed."""
     return bool(queries.all("overdue_jobs", (now,)))
 
@@ -113,7 +113,7 @@ def counts(queries: Queries) -> QueueCounts:
     ended = {Outcome(name): count for name, count in outcomes.items()}
     states = {JobState(state): count for state, count in jobs.items() if count}
     for outcome, count in ended.items():
-        state = _WITHOUT_ANSWER.get(outcome, JobState.COMPLETED)
+        state = _STATE_WITHOUT_RESPONSE.get(outcome, JobState.COMPLETED)
         states[state] = states.get(state, 0) + count
     return QueueCounts(
         states,
@@ -123,4 +123,4 @@ def counts(queries: Queries) -> QueueCounts:
     )
 
 
-_WITHOUT_ANSWER = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}
+_STATE_WITHOUT_RESPONSE = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}

@@ -28,7 +28,7 @@ from queue_middleware.settings import Settings
 
 from . import job_queries, jobs, logs, returns, submissions
 from .codec import encode_lines, encode_request
-from .operations import ended, size_of
+from .operations import ended_attempt, long_request_bytes
 from .transaction import Queries
 from .writer import R, Writer
 
@@ -76,7 +76,7 @@ class CommonJobStore(ABC):
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
-        return await self._read(lambda queries: job_queries.glance(queries, keys, positions))
+        return await self._read(lambda queries: job_queries.snapshots(queries, keys, positions))
 
     async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""
@@ -84,7 +84,7 @@ class CommonJobStore(ABC):
 
     async def response_chunk(self, key: int, number: int) -> bytes:
         """Read one chunk of a response."""
-        return await self._read(lambda queries: job_queries.output(queries, key, number))
+        return await self._read(lambda queries: job_queries.response_chunk(queries, key, number))
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """Read the log lines of a job behind number `after`."""
@@ -107,11 +107,13 @@ class CommonJobStore(ABC):
 
     def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job with a response."""
-        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), on_stored)
+        return self._writer.submit(
+            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_stored
+        )
 
     def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), on_stored)
+        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_stored)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
         """Put a job back for another attempt."""
@@ -132,7 +134,7 @@ class CommonJobStore(ABC):
 
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
         """Read the jobs that this owner runs."""
-        return await self._read(lambda queries: job_queries.held(queries, self.owner))
+        return await self._read(lambda queries: job_queries.running_claims(queries, self.owner))
 
     # --- for operators and loops
 

@@ -31,7 +31,7 @@ from .codec import decode_events, decode_request
 from .transaction import NotBatchable, Transaction
 from .webhook_events import add_started
 
-Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
+EndedAttempt = tuple[int, int, str | None, StoredResponse | Failure, bool]
 """Key, token, webhook, outcome, whether its request may have parts."""
 
 
@@ -50,11 +50,11 @@ def promote(transaction: Transaction) -> None:
         changed += transaction.change("delete_ended_suspects")
         changed += transaction.change("promote_suspect", (transaction.now,))
     if changed:
-        backlog.forget()
+        backlog.invalidate()
         transaction.refresh()
 
 
-def let_suspects_go_on(transaction: Transaction) -> None:
+def notify_next_suspect(transaction: Transaction) -> None:
     """A job has ended, which may have been a suspect: the next one may run."""
     if transaction.backlog.suspects:
         transaction.topics.add(Topic.WORK)
@@ -88,7 +88,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             # the queue for empty, so it is notified to claim again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
-            transaction.backlog.forget()
+            transaction.backlog.invalidate()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -118,7 +118,7 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
     ]
 
 
-def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
+def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
     won = transaction.rows("finish_jobs", rows)
@@ -135,12 +135,12 @@ def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
             task_rows.put_response(transaction, key, outcome)
         if has_parts:
             transaction.change("delete_request_chunks", (key,))
-    make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
-    let_suspects_go_on(transaction)
+    insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
+    notify_next_suspect(transaction)
     return [True] * len(batch)
 
 
-def fail(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
+def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
     """`finish` for failures, apart from it: what such an attempt had produced by then may be long, and is deleted."""
     return finish(transaction, batch)
 
@@ -156,21 +156,23 @@ def end_state(failure: Failure) -> JobState:
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> StoredResponse | Failure | None:
+def finish_with_early_result(
+    transaction: Transaction, key: int, token: int, webhook: str | None
+) -> StoredResponse | Failure | None:
     """End an attempt by the last word that came while it was running, if one did; how it ended."""
-    word = task_rows.early(transaction, key)
+    word = task_rows.early_result(transaction, key)
     if word is None:
         return None
     channel, resolution = word
     transaction.change("delete_response_chunks", (key,))  # nothing is kept of what the call has answered
     outcome = resolution.failure or resolution.response
     finish(transaction, [(key, token, webhook, outcome, True)])
-    task_rows.put_word(transaction, key, channel, resolution)
+    task_rows.put_external_result(transaction, key, channel, resolution)
     transaction.backlog.end_task()
     return outcome
 
 
-def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
+def insert_deliveries(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
     """The webhooks of jobs (key, webhook) that have ended."""
     deliveries = [(key, webhook, receiver_host(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
@@ -198,27 +200,27 @@ def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueE
         transaction.change("request_cancellation", (key,))
         transaction.topics.add(Topic.CANCEL)
         return CancelOutcome.RUNNING
-    end_waiting(transaction, [key], CANCELLED)
+    end_not_running(transaction, [key], CANCELLED)
     if state == JobState.AWAITING:
-        task_rows.wait_no_longer(transaction, key)
+        task_rows.end_wait(transaction, key)
     return CancelOutcome.CANCELLED
 
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
     """Fail the waiting jobs whose start deadline has passed."""
     overdue = within_bounds(transaction.all("overdue_jobs", (transaction.now,)))
-    end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
+    end_not_running(transaction, [key for key, _ in overdue], OVERDUE)
     return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
-def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+def end_not_running(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
     """Fail jobs that are queued, delayed, or awaiting an external service."""
     end = (end_state(failure), transaction.now, failure.error_type, failure.detail, list(keys))
     ended = transaction.all("end_not_running", end)
     if ended:
-        let_suspects_go_on(transaction)
-        transaction.backlog.forget()
+        notify_next_suspect(transaction)
+        transaction.backlog.invalidate()
         for key, _ in ended:
             transaction.change("delete_request", (key,))
             transaction.change("delete_request_chunks", (key,))
-        make_due(transaction, ended)
+        insert_deliveries(transaction, ended)

@@ -19,7 +19,7 @@ class LeaseClock(Protocol):
         """Leases that ended at this moment or before it are over. `now` is on the clock that measures leases."""
 
 
-class Lost(Struct, frozen=True, gc=True):
+class LostCriteria(Struct, frozen=True, gc=True):
     """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
 
     dead: list[str]
@@ -27,11 +27,11 @@ class Lost(Struct, frozen=True, gc=True):
     leases: LeaseClock
 
 
-def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, Any]:
+def lost_parameters(transaction: Transaction, criteria: LostCriteria) -> dict[str, Any]:
     """Renew the judge's own, then the parameters of the statements that find what is lost."""
-    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": list(judged.running)}
-    if judged.running:
+    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": list(criteria.running)}
+    if criteria.running:
         for name in RENEWALS:
             transaction.change(name, own)
-    ended_by = judged.leases.ended_by(transaction.boot_time)
-    return {"now": transaction.now, "ended_by": ended_by, "dead": judged.dead}
+    ended_by = criteria.leases.ended_by(transaction.boot_time)
+    return {"now": transaction.now, "ended_by": ended_by, "dead": criteria.dead}

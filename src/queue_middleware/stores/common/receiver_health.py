@@ -14,14 +14,14 @@ from queue_middleware.webhooks.models import Delivery, DeliveryAttempt, HostHeal
 from .transaction import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
-_BURIED_TOGETHER = 500
+_MAX_GIVEN_UP = 500
 """Rows that are given up in one transaction; the next probe takes the next."""
 
 Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
 """Delivery, attempt, delivered, milliseconds to the next, the outcome for the receiver, milliseconds of the whole schedule."""
 
 
-class _Known(Struct, frozen=True):
+class _Healths(Struct, frozen=True):
     """Of a flow and its host."""
 
     flow: HealthRecord
@@ -38,11 +38,11 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
         if delivery.flow not in flows:
             settled.append(Settled(held=True))
             continue
-        old = _Known(flows[delivery.flow], *hosts[delivery.host])
+        old = _Healths(flows[delivery.flow], *hosts[delivery.host])
         new = _next_health(old, delivery, outcome, transaction.now)
         flows[delivery.flow], hosts[delivery.host] = new.flow, (new.host, new.suspects)
         buried = sum(len(one.given_up) for one in settled)
-        settled.append(_consequence(transaction, delivery, old, new, patience, _BURIED_TOGETHER - buried))
+        settled.append(_settled(transaction, delivery, old, new, patience, _MAX_GIVEN_UP - buried))
     changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
     changed_hosts = {host: known for host, known in hosts.items() if known != before[1][host]}
     again = [
@@ -69,35 +69,35 @@ def _read(
     return flows, hosts
 
 
-def _next_health(old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+def _next_health(old: _Healths, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Healths:
     probe = delivery.health is HostHealth.OPEN
     flow = next_health(old.flow, outcome, now, probe=probe)
     host, suspects = next_host_health(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
-    return _Known(flow, host, suspects)
+    return _Healths(flow, host, suspects)
 
 
-def _consequence(transaction: Transaction, delivery: Delivery, old: _Known, new: _Known, patience: int, limit: int) -> Settled:
+def _settled(transaction: Transaction, delivery: Delivery, old: _Healths, new: _Healths, patience: int, limit: int) -> Settled:
     now = transaction.now
     given_up: tuple[Delivery, ...] = ()
-    if _has_failed_for(new.host, old.host, now - patience):
+    if _has_failed_since(new.host, old.host, now - patience):
         given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
-    elif _has_failed_for(new.flow, old.flow, now - patience):
+    elif _has_failed_since(new.flow, old.flow, now - patience):
         given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
     until = max(new.flow.open_until or now, new.host.open_until or now)
     return Settled(
         held=True,
-        flow_change=_change(old.flow, new.flow),
-        host_change=_change(old.host, new.host),
+        flow_change=_health_change(old.flow, new.flow),
+        host_change=_health_change(old.host, new.host),
         pause=(until - now) / 1000,
         given_up=given_up,
     )
 
 
-def _change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
+def _health_change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
     return None if new.health is old.health else (old.health, new.health)
 
 
-def _has_failed_for(new: HealthRecord, old: HealthRecord, since: int) -> bool:
+def _has_failed_since(new: HealthRecord, old: HealthRecord, since: int) -> bool:
     """Whether it has failed once more, and has been failing since then."""
     return new.health is HostHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 

@@ -12,20 +12,20 @@ from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
-from .task_rows import task
+from .task_rows import task_of
 from .transaction import Queries
 
 _BY = {TokenKind.CALLBACK: "task_by_callback", TokenKind.SIGNAL: "task_by_signal"}
 
 
-def find(queries: Queries, secret: TokenKind, digest: bytes) -> PendingJob:
+def find(queries: Queries, kind: TokenKind, digest: bytes) -> PendingJob:
     """The job whose secret id has this hash."""
-    row = queries.one(_BY[secret], (digest,))
+    row = queries.one(_BY[kind], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
     channel = None if resolved_by is None else CompletionSource(resolved_by)
-    return PendingJob(key, format_request_id(key, tail), JobState(state), task(columns), channel)
+    return PendingJob(key, format_request_id(key, tail), JobState(state), task_of(columns), channel)
 
 
 def record(queries: Queries, request_id: str) -> TaskRecord:
@@ -52,7 +52,7 @@ def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, o
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 
-def anybody_late(queries: Queries, now: int) -> bool:
+def has_timed_out_tasks(queries: Queries, now: int) -> bool:
     """Whether a task may have waited too long."""
     return queries.one("timed_out_tasks", {"now": now}) is not None
 

@@ -39,14 +39,14 @@ class CommonTaskStore:
 
     def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
         """Make a running plain submission a task."""
-        return self._write(tasks.expect, (claim, task))
+        return self._write(tasks.register_callback, (claim, task))
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
-        return self._write(tasks.conclude, (claim, task, outcome, wait), size, on_result)
+        return self._write(tasks.complete_attempt, (claim, task, outcome, wait), size, on_result)
 
     # --- for external services
 
@@ -61,7 +61,7 @@ class CommonTaskStore:
 
     async def record_event(self, key: int, event: str) -> None:
         """Store an intermediate event."""
-        await self._write(tasks.note, (key, event))
+        await self._write(tasks.record_event, (key, event))
 
     # --- for the poller
 
@@ -77,7 +77,7 @@ class CommonTaskStore:
 
     async def time_out(self) -> list[RescuedJob]:
         """Fail tasks that have waited too long."""
-        if not await self._read(lambda queries: task_queries.anybody_late(queries, self._clock())):
+        if not await self._read(lambda queries: task_queries.has_timed_out_tasks(queries, self._clock())):
             return []
         return await self._write(tasks.time_out, None)
 

@@ -59,7 +59,7 @@ class Backlog(Protocol):
     def waiting(self) -> int:
         """Queued jobs, and those that are tried again later."""
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Count again next time."""
 
     def begin_task(self, client: str) -> None:

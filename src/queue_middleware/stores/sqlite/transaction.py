@@ -60,7 +60,7 @@ class BacklogCounters:
         self.task_clients.clear()
         return True
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Read again next time."""
         self.version = -1
 
@@ -69,7 +69,7 @@ class BacklogCounters:
         """Queued jobs, and those that are tried again later."""
         return self.queued.total() + self.delayed
 
-    def of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
+    def jobs_of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
         """Queued and delayed jobs of one client; `unwritten` is how many of this group have no row yet."""
         count = self.clients.get(client)
         if count is None:
@@ -140,7 +140,7 @@ class SQLiteTransaction:
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Waiting jobs of one client."""
-        return self.backlog.of_client(self.connection, client, unwritten)
+        return self.backlog.jobs_of_client(self.connection, client, unwritten)
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Tasks of one client that have not ended."""
