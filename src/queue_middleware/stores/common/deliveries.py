@@ -13,7 +13,7 @@ from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allo
 from queue_middleware.webhooks.models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryState, HostHealth, Settled
 
 from .receiver_health import Settlement, attempt_row, schedule_next, update_all
-from .transaction import NotBatchable, Transaction
+from .transaction import Transaction
 
 _MAX_FLOWS_PER_CLAIM = 2048
 """Flows that one claim looks at."""
@@ -138,10 +138,13 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Record attempts and what follows from them."""
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]
-    if transaction.rows("settle_deliveries", rows) < len(batch):
-        if len(batch) > 1:
-            raise NotBatchable
-        return [Settled(held=False)]
+    claims = {row[:2] for row in transaction.held("settle_deliveries", rows)}
+    held = [(row, settlement) for row, settlement in zip(rows, batch, strict=True) if row[:2] in claims]
+    settled = iter(_record(transaction, [row for row, _ in held], [settlement for _, settlement in held]) if held else ())
+    return [next(settled) if row[:2] in claims else Settled(held=False) for row in rows]
+
+
+def _record(transaction: Transaction, rows: Sequence[tuple[Any, ...]], batch: Sequence[Settlement]) -> list[Settled]:
     transaction.rows("insert_delivery_attempts", [attempt_row(one[0], one[1]) for one in batch])
     # The end of an earlier webhook of a request makes the next one due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):

@@ -28,7 +28,7 @@ from queue_middleware.webhooks.models import receiver_host
 from . import task_rows
 from .bounds import within_bounds
 from .codec import decode_events, decode_request
-from .transaction import NotBatchable, Transaction
+from .transaction import Transaction
 from .webhook_events import add_started
 
 EndedAttempt = tuple[int, int, str | None, StoredResponse | Failure, bool]
@@ -121,12 +121,24 @@ def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) 
 def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
     """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
-    won = transaction.rows("finish_jobs", rows)
-    if won < len(batch):
-        if len(batch) > 1:
-            raise NotBatchable
-        row = transaction.one("is_finished_by", batch[0][:2])
-        return [row is not None and bool(row[0])]
+    held = transaction.held("finish_jobs", rows)
+    if len(held) == len(batch):
+        _clear_up(transaction, batch)
+        return [True] * len(batch)
+    claims = {row[:2] for row in held}
+    _clear_up(transaction, [ended for ended in batch if ended[:2] in claims])
+    return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch]
+
+
+def _has_finished(transaction: Transaction, ended: EndedAttempt) -> bool:
+    """Whether this claim ended its job before, with a write that is repeated now."""
+    row = transaction.one("is_finished_by", ended[:2])
+    return row is not None and bool(row[0])
+
+
+def _clear_up(transaction: Transaction, batch: Sequence[EndedAttempt]) -> None:
+    if not batch:
+        return
     for key, _, _, outcome, has_parts in batch:
         if isinstance(outcome, Failure):
             transaction.change("delete_response_chunks", (key,))
@@ -137,7 +149,6 @@ def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool
             transaction.change("delete_request_chunks", (key,))
     insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     notify_next_suspect(transaction)
-    return [True] * len(batch)
 
 
 def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:

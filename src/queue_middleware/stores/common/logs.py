@@ -9,7 +9,7 @@ from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Claim, Progress
 
 from .codec import decode_lines
-from .transaction import NotBatchable, Queries, Transaction
+from .transaction import Queries, Transaction
 from .webhook_events import add_progress
 
 LogBatch = tuple[Claim, int, bytes, Progress | None]
@@ -20,16 +20,13 @@ def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
     """Store lines and progress; False for a claim that is no longer held."""
     reports = {(claim.key, claim.token): progress for claim, _, _, progress in batch if progress is not None}
     rows = [(*claim, progress.fraction, progress.stage) for claim, progress in reports.items()]
-    held = transaction.rows("update_progress", rows)
-    held += transaction.rows("insert_log_lines", _rows(batch))
-    if held == len(reports) + sum([count > 0 for _, count, _, _ in batch]):
-        for claim, _, _, progress in batch:
-            if claim.events and progress is not None:
-                add_progress(transaction, claim, progress)
-        return [True] * len(batch)
-    if len(batch) > 1:
-        raise NotBatchable
-    return [held > 0]
+    reported = {row[:2] for row in transaction.held("update_progress", rows)}
+    logged = {row[:2] for row in transaction.held("insert_log_lines", _rows(batch))}
+    for claim, _, _, progress in batch:
+        if claim.events and progress is not None and (claim.key, claim.token) in reported:
+            add_progress(transaction, claim, progress)
+    held = reported | logged
+    return [(claim.key, claim.token) in held for claim, *_ in batch]
 
 
 def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:

@@ -124,5 +124,11 @@ class Transaction(Protocol):
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Run a named statement once for all these rows; how many rows of the table it changed."""
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a named statement once for all these rows."""
+
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Run a named statement for rows that begin with the key and the token of a claim; those whose claim is still held.
+
+        The others changed nothing. Raises `NotBatchable` where the store cannot tell which these are.
+        """

@@ -11,6 +11,7 @@ from typing import Any
 
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.store import Topic
+from queue_middleware.stores.common.transaction import NotBatchable
 
 from .sql import SQL, bind, execute_rows
 from .sql.schema import check_schema
@@ -167,9 +168,18 @@ class SQLiteTransaction:
         """The rows of a named query one by one; the cursor is closed at the end of the block."""
         return closing(self.connection.execute(SQL[name], bind(name, parameters)))
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Run a `{rows}` block for all these rows; how many rows of the table it changed."""
-        return execute_rows(self.connection, name, rows)
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a `{rows}` block for all these rows."""
+        execute_rows(self.connection, name, rows)
+
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Run a `{rows}` block. Only the number of changed rows is known, so a batch with some claims lost is not batchable."""
+        changed = execute_rows(self.connection, name, rows)
+        if changed == len(rows):
+            return rows
+        if changed:
+            raise NotBatchable
+        return ()
 
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
