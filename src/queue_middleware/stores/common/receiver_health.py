@@ -1,4 +1,4 @@
-"""Updates the health of webhook receivers after attempts, and gives up what has waited too long."""
+"""Updates the health of webhook receivers after attempts, and gives up webhooks to receivers that fail for too long."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from .transaction import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
 _MAX_GIVEN_UP = 500
-"""Rows that are given up in one transaction; the next probe takes the next."""
+"""Webhooks that are given up in one transaction. More are given up after the next failed probe."""
 
 Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
-"""Delivery, attempt, delivered, milliseconds to the next, the outcome for the receiver, milliseconds of the whole schedule."""
+"""Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, milliseconds of the schedule."""
 
 
 class _Healths(Struct, frozen=True):
-    """Of a flow and its host."""
+    """The health of a flow and of its host."""
 
     flow: HealthRecord
     host: HealthRecord
@@ -30,7 +30,7 @@ class _Healths(Struct, frozen=True):
 
 
 def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """Update the health of flows and hosts after attempts; nothing is written for those that stay healthy."""
+    """Update the health of flows and hosts after attempts; nothing is written for a health that does not change."""
     flows, hosts = _read(transaction, batch)
     before = dict(flows), dict(hosts)
     settled: list[Settled] = []
@@ -41,14 +41,14 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
         old = _Healths(flows[delivery.flow], *hosts[delivery.host])
         new = _next_health(old, delivery, outcome, transaction.now)
         flows[delivery.flow], hosts[delivery.host] = new.flow, (new.host, new.suspects)
-        buried = sum(len(one.given_up) for one in settled)
-        settled.append(_settled(transaction, delivery, old, new, patience, _MAX_GIVEN_UP - buried))
+        given_up = sum(len(one.given_up) for one in settled)
+        settled.append(_settled(transaction, delivery, old, new, patience, _MAX_GIVEN_UP - given_up))
     changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
-    changed_hosts = {host: known for host, known in hosts.items() if known != before[1][host]}
-    again = [
-        host for host, known in changed_hosts.items() if before[1][host][0].health is HostHealth.OPEN is not known[0].health
+    changed_hosts = {host: health for host, health in hosts.items() if health != before[1][host]}
+    recovered = [
+        host for host, health in changed_hosts.items() if before[1][host][0].health is HostHealth.OPEN is not health[0].health
     ]
-    _write(transaction, changed_flows, changed_hosts, again)
+    _write(transaction, changed_flows, changed_hosts, recovered)
     if changed_flows or changed_hosts:
         touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}
         schedule_next(transaction, [], list(changed_flows), list(touched))
@@ -59,13 +59,13 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
 def _read(
     transaction: Transaction, batch: Sequence[Settlement]
 ) -> tuple[dict[str, HealthRecord], dict[str, tuple[HealthRecord, frozenset[str]]]]:
-    """Of the flows of a batch, and of their hosts."""
+    """The health of the flows of a batch, and of their hosts with their suspects."""
     flows: dict[str, HealthRecord] = {}
     hosts: dict[str, tuple[HealthRecord, frozenset[str]]] = {}
     for row in transaction.all("health_of_flows", (list({one[0].flow for one in batch}),)):
-        flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
-        flows[flow] = HealthRecord(HostHealth(standing), failures, since, until)
-        hosts[host] = HealthRecord(HostHealth(of_host), its_failures, its_since, its_until), frozenset(suspects.split())
+        flow, health, failures, since, until, host, host_health, host_failures, host_since, host_until, suspects = row
+        flows[flow] = HealthRecord(HostHealth(health), failures, since, until)
+        hosts[host] = HealthRecord(HostHealth(host_health), host_failures, host_since, host_until), frozenset(suspects.split())
     return flows, hosts
 
 
@@ -98,24 +98,24 @@ def _health_change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, Ho
 
 
 def _has_failed_since(new: HealthRecord, old: HealthRecord, since: int) -> bool:
-    """Whether it has failed once more, and has been failing since then."""
+    """Whether the receiver has just failed again, and has been failing since this time or longer."""
     return new.health is HostHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 
 
 def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
-    """Give up the webhooks that have waited for a whole schedule at a receiver that failed all that time."""
-    limits = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
+    """Give up webhooks that have been due for a whole schedule at a receiver that has failed all that time."""
+    parameters = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
-        Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
-        for number, url, attempt, its, key, tail in transaction.all("give_up_deliveries", limits)
+        Delivery(delivery_id, 0, url, host, attempt, key, format_request_id(key, tail), flow=its_flow)
+        for delivery_id, url, attempt, its_flow, key, tail in transaction.all("give_up_deliveries", parameters)
     )
-    nothing = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
-    transaction.rows("insert_delivery_attempts", [attempt_row(one, nothing) for one in given_up])
+    not_sent = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
+    transaction.rows("insert_delivery_attempts", [attempt_row(delivery, not_sent) for delivery in given_up])
     return given_up
 
 
 def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
-    """The columns of `insert_delivery_attempts`."""
+    """The columns of the block `insert_delivery_attempts`."""
     return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.response_body
 
 
@@ -135,18 +135,18 @@ def _write(
 
 def _columns(health: HealthRecord) -> dict[str, Any]:
     return {
-        "standing": health.health,
+        "health": health.health,
         "failures": health.failures,
         "failing_since": health.failing_since,
-        "held_until": health.open_until,
+        "open_until": health.open_until,
     }
 
 
 def schedule_next(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
-    """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
-    for several, turn in ((served, transaction.now), (flows, 0)):
+    """Recompute `next_at` of flows, then of hosts. `served` are flows of which a delivery has just been claimed."""
+    for several, earliest in ((served, transaction.now), (flows, 0)):
         if several:
-            row = {"now": transaction.now, "turn": turn, "flows": list(several)}
+            row = {"now": transaction.now, "earliest": earliest, "flows": list(several)}
             transaction.change("schedule_flows", row)
     if hosts:
         transaction.change("schedule_hosts", {"now": transaction.now, "hosts": list(hosts)})

@@ -15,7 +15,7 @@ from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
-from .codec import cut, encode_events
+from .codec import encode_events, split_body
 from .jobs import promote
 from .task_rows import insert_submitted_task, is_scheduled
 from .transaction import Transaction
@@ -67,7 +67,7 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
         request_id = format_request_id(key, tail)
         starts = start and not backlog.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
-        first, *rest = cut(new.request.body)
+        first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.events or new.short_lived or new.task is not None:
             unusual.append((key, new))

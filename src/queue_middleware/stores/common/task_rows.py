@@ -10,7 +10,7 @@ from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .codec import decode_headers, decode_spec, encode, encode_headers, encode_secrets, split_body
 from .transaction import Transaction
 
 LISTED = 2
@@ -112,7 +112,7 @@ def put_response(transaction: Transaction, key: int, response: StoredResponse) -
     """Store a response. A long one that arrived as a whole is cut into chunks, so that it need not be read as a whole."""
     rest, count = response.body, response.chunks
     if len(rest) > CHUNK_SIZE and not count:
-        *parts, rest = cut(rest)
+        *parts, rest = split_body(rest)
         count = len(parts)
         transaction.change("delete_response_chunks", (key,))
         rows = [(key, number, data) for number, data in enumerate(parts)]

@@ -294,7 +294,7 @@ UPDATE receiver SET open_until = :until WHERE health = 'open' AND host IN (SELEC
 -- name: schedule_flows
 -- A flow that was served queues behind the other flows of its host: it is due again from now on, however long the rest has been due.
 UPDATE flow SET used_at = :now, next_at = (
-    SELECT max(min(due_at), ifnull(open_until, 0), :turn) FROM delivery WHERE flow = flow.flow AND state = 'pending')
+    SELECT max(min(due_at), ifnull(open_until, 0), :earliest) FROM delivery WHERE flow = flow.flow AND state = 'pending')
 WHERE flow IN (SELECT value FROM json_each(:flows));
 
 -- name: schedule_hosts
@@ -326,10 +326,10 @@ SELECT flow.flow, flow.health, flow.failures, flow.failing_since, flow.open_unti
 FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
 
 -- name: update_flow_health
-UPDATE flow SET health = :standing, failures = :failures, failing_since = :failing_since, open_until = :held_until WHERE flow = :flow;
+UPDATE flow SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until WHERE flow = :flow;
 
 -- name: update_host_health
-UPDATE receiver SET health = :standing, failures = :failures, failing_since = :failing_since, open_until = :held_until, suspects = :suspects
+UPDATE receiver SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until, suspects = :suspects
 WHERE host = :host;
 
 -- name: probe_flows_of_hosts
@@ -418,7 +418,7 @@ SELECT flow.host, iif(receiver.health = 'open', 'open', flow.health) AS health,
     (SELECT count(*) FROM (SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' LIMIT :most)),
     substr(flow.flow, length(flow.host) + 2)
 FROM flow JOIN receiver ON receiver.host = flow.host
-WHERE iif(receiver.health = 'open', 'open', flow.health) IN (SELECT value FROM json_each(:standings))
+WHERE iif(receiver.health = 'open', 'open', flow.health) IN (SELECT value FROM json_each(:healths))
 ORDER BY flow.flow LIMIT :limit;
 
 -- name: unused_receivers
