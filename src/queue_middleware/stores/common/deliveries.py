@@ -1,4 +1,4 @@
-"""Operations on webhook deliveries: claim, settle, release, redeliver. Each takes a batch and returns as many results."""
+"""Operations on webhook deliveries: claim, release, settle, redeliver. Each takes a batch and returns one result per item."""
 
 from __future__ import annotations
 
@@ -16,67 +16,67 @@ from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import Transaction
 
 _MAX_FLOWS_PER_CLAIM = 2048
-"""Flows that one claim looks at."""
+"""Flows that one claim reads."""
 _MAX_FLOWS_PER_HOST = 2 * max(HOST_LIMITS.values()) + 1
-"""Of one host: as many as it may have, and as many that are busy."""
+"""Flows of one host that a claim reads: twice the limit of a host, because as many again may be busy, and one more."""
 _MIN_FLOWS_PER_HOST = 4
 
 # --- claiming
 
 
 def claim(transaction: Transaction, batch: Sequence[Capacity]) -> list[Claimed]:
-    """Start due deliveries, shared out between their hosts."""
-    return [_claim(transaction, room) for room in batch]
+    """Start due deliveries; `fairness.allocate` shares the capacity between hosts and flows."""
+    return [_claim(transaction, capacity) for capacity in batch]
 
 
 def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     now = transaction.now
     hosts = _due_hosts(transaction, capacity)
-    waiting = _due_flows(transaction, hosts) if hosts else []
-    shares = allocate(capacity, waiting)
-    flows = {one.flow: one for one in waiting}
+    backlogs = _due_flows(transaction, hosts) if hosts else []
+    allocation = allocate(capacity, backlogs)
+    by_flow = {backlog.flow: backlog for backlog in backlogs}
     claimed: list[Delivery] = []
-    for count, several in _by_count(shares.by_flow):
-        claimed += _start_deliveries(transaction, several, count, flows)
+    for count, flows in _by_count(allocation.by_flow):
+        claimed += _start_deliveries(transaction, flows, count, by_flow)
     if hosts:
-        _reserve_probes(transaction, [flows[flow] for flow in shares.by_flow])
-        # Those too that got nothing: what was due there may have been taken back.
-        nothing = [one.flow for one in waiting if one.due == 0]
-        schedule_next(transaction, list(shares.by_flow), nothing, _hosts_to_schedule(hosts, waiting, shares))
+        _reserve_probes(transaction, [by_flow[flow] for flow in allocation.by_flow])
+        # The `next_at` of a flow without a due delivery was out of date, for instance because a delivery was postponed.
+        empty = [backlog.flow for backlog in backlogs if backlog.due == 0]
+        schedule_next(transaction, list(allocation.by_flow), empty, _hosts_to_schedule(hosts, backlogs, allocation))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
         next_in=None if next_at is None or next_at[0] is None else (next_at[0] - now) / 1000,
-        full=shares.full,
-        limited_hosts=shares.limited_hosts,
+        full=allocation.full,
+        limited_hosts=allocation.limited_hosts,
     )
 
 
 def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, HostHealth]:
-    """Hosts with something due, the longest due first, and enough of them though some have all they may have."""
-    asked = {"now": transaction.now, "limit": capacity.limit + len(capacity.busy)}
-    rows = [*transaction.all("due_healthy_hosts", asked), *transaction.all("due_other_hosts", asked)]
+    """Hosts with a due delivery, the longest due first: enough to use the capacity although busy hosts are at their limit."""
+    parameters = {"now": transaction.now, "limit": capacity.limit + len(capacity.busy)}
+    rows = [*transaction.all("due_healthy_hosts", parameters), *transaction.all("due_other_hosts", parameters)]
     rows.sort(key=lambda row: (row[2], row[0]))
-    return {host: HostHealth(standing) for host, standing, _ in rows}
+    return {host: HostHealth(health) for host, health, _ in rows}
 
 
 def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[FlowBacklog]:
-    """Their flows, those first whose turn has come first."""
+    """The due flows of these hosts, the longest due first."""
     each = max(_MIN_FLOWS_PER_HOST, min(_MAX_FLOWS_PER_HOST, _MAX_FLOWS_PER_CLAIM // len(hosts)))
-    asked = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
-    rows = transaction.all("due_flows", asked)
+    parameters = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
+    rows = transaction.all("due_flows", parameters)
     rows.sort(key=lambda row: (row[3], row[0]))
-    return [FlowBacklog(flow, HostHealth(standing), due, host, hosts[host]) for flow, host, standing, _, due in rows]
+    return [FlowBacklog(flow, HostHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
 
 
 def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog], allocation: Allocation) -> list[str]:
-    """Hosts that were given something, or have nothing due; the others keep their place."""
-    given = {one.host for one in backlogs if one.flow in allocation.by_flow or one.due == 0}
-    return [host for host in hosts if host in given or all(one.host != host for one in backlogs)]
+    """Hosts that got a share of the capacity or have no due flow. All others stay due as they are."""
+    served = {one.host for one in backlogs if one.flow in allocation.by_flow or one.due == 0}
+    return [host for host in hosts if host in served or all(one.host != host for one in backlogs)]
 
 
 def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> None:
-    """A receiver with an open circuit gets one probe at a time, over all processes."""
+    """Let no process send a second probe to a flow or host with an open circuit before the lease of this one has ended."""
     until = transaction.now + transaction.lease
     flows = [one.flow for one in backlogs if one.health is HostHealth.OPEN]
     hosts = [one.host for one in backlogs if one.host_health is HostHealth.OPEN]
@@ -87,7 +87,7 @@ def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog])
 
 
 def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
-    """Flows that get as many as one another, together: each count is one statement."""
+    """Flows grouped by their number of deliveries: one statement claims for all flows of a group."""
     groups: defaultdict[int, list[str]] = defaultdict(list)
     for flow, count in by_flow.items():
         groups[count].append(flow)
@@ -95,7 +95,7 @@ def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
 
 
 def _start_deliveries(
-    transaction: Transaction, claimed: list[str], count: int, backlogs: dict[str, FlowBacklog]
+    transaction: Transaction, flows: list[str], count: int, backlogs: dict[str, FlowBacklog]
 ) -> list[Delivery]:
     rows = transaction.all(
         "claim_deliveries",
@@ -103,17 +103,17 @@ def _start_deliveries(
             "owner": transaction.owner,
             "now": transaction.now,
             "lease_until": transaction.lease_until,
-            "flows": claimed,
+            "flows": flows,
             "count": count,
         },
     )
     rows.sort(key=lambda row: row[:2])
     return [
         Delivery(
-            number, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), place, data,
+            delivery_id, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), number, data,
             _health(backlogs[flow]), flow,
         )
-        for _, number, token, url, host, attempt, spent, kind, place, data, flow, key, tail in rows
+        for _, delivery_id, token, url, host, attempt, spent, kind, number, data, flow, key, tail in rows
     ]  # fmt: skip
 
 
@@ -122,9 +122,9 @@ def _health(backlog: FlowBacklog) -> HostHealth:
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
-    """Hand back deliveries of this owner, due in so many milliseconds; their attempt is not charged."""
-    for tokens, wait in batch:
-        row = {"due": transaction.now + wait, "owner": transaction.owner, "tokens": list(tokens)}
+    """Release deliveries of this process, due again after a delay in milliseconds, without charging the attempt."""
+    for tokens, delay in batch:
+        row = {"due": transaction.now + delay, "owner": transaction.owner, "tokens": list(tokens)}
         transaction.change("release_flow_probes", row)
         transaction.change("release_host_probes", row)
         if transaction.change("release_deliveries", row):
@@ -136,7 +136,7 @@ def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int
 
 
 def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """Record attempts and what follows from them."""
+    """Record attempts and the new states of their deliveries and receivers."""
     rows = [_settlement_row(transaction, *settlement) for settlement in batch]
     claims = {row[:2] for row in transaction.held("settle_deliveries", rows)}
     held = [(row, settlement) for row, settlement in zip(rows, batch, strict=True) if row[:2] in claims]
@@ -146,7 +146,7 @@ def settle(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settle
 
 def _record(transaction: Transaction, rows: Sequence[tuple[Any, ...]], batch: Sequence[Settlement]) -> list[Settled]:
     transaction.rows("insert_delivery_attempts", [attempt_row(one[0], one[1]) for one in batch])
-    # The end of an earlier webhook of a request makes the next one due.
+    # When a webhook of a request has ended, the next one of the same request becomes due.
     if any(row[2] == DeliveryState.PENDING or settlement[0].number for row, settlement in zip(rows, batch, strict=True)):
         transaction.topics.add(Topic.DELIVERY)
     settled = update_all(transaction, batch)
@@ -159,9 +159,9 @@ def _record(transaction: Transaction, rows: Sequence[tuple[Any, ...]], batch: Se
 def _mark_superseded(
     transaction: Transaction, batch: Sequence[Settlement], settled: Sequence[Settled], earlier: Sequence[int]
 ) -> list[Settled]:
-    """Mark the earlier webhooks that are not repeated, because the database has a later one of the same request."""
-    overtaken = {row[0] for row in transaction.all("superseded_deliveries", (earlier,))}
-    return [one.replace(superseded=settlement[0].id in overtaken) for settlement, one in zip(batch, settled, strict=True)]
+    """Mark the results of webhooks that are not retried because a later one of the same request exists."""
+    superseded = {row[0] for row in transaction.all("superseded_deliveries", (earlier,))}
+    return [one.replace(superseded=settlement[0].id in superseded) for settlement, one in zip(batch, settled, strict=True)]
 
 
 def _settlement_row(
@@ -171,11 +171,11 @@ def _settlement_row(
     return delivery.id, delivery.token, state, transaction.now + (retry_in or 0)
 
 
-# --- delivering again
+# --- redelivering
 
 
 def redeliver(transaction: Transaction, batch: Sequence[Collection[int]]) -> list[int]:
-    """Make webhooks due again, and let their hosts be probed."""
+    """Make webhooks due again, and open circuits ready for a probe."""
     return [_redeliver(transaction, ids) for ids in batch]
 
 
