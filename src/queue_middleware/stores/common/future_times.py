@@ -1,6 +1,6 @@
-"""Repairs times that a clock far ahead has stored, and that would not come for years.
+"""Corrects due times far in the future, which were stored while the system clock was wrong.
 
-They are found on a reading connection and corrected inside a transaction that the writer opened.
+They are found on a reading connection and corrected in a write transaction.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from .transaction import Queries, Transaction
 from .wall_clock import CLOCK_TOLERANCE
 
 _LONGEST_PAUSE = 30 * 86_400_000
-"""Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""
+"""Milliseconds. The queue never pauses for longer, so a later due time was stored while the clock was wrong."""
 _LIMIT = 500
 
 
 class FutureTimes(Struct, frozen=True):
-    """What waits for a time that is too far ahead, but for jobs whose submitters have named that time."""
+    """What is due too far in the future, except jobs whose start time was set by their submitters."""
 
     far: int
     """Milliseconds since 1970."""
     hosts: list[str]
-    """With a webhook due, or held, until after `far`."""
+    """Hosts with a webhook that is due, or a circuit that is open, until after `far`."""
     jobs: list[int]
-    """To be repeated after `far`."""
+    """Keys of jobs whose next attempt is due after `far`."""
     tasks: list[int]
-    """That wait, or whose next poll is due, as no task does."""
+    """Keys of tasks whose wait began in the future, or whose next poll is due after their wait has ended."""
 
     @property
     def found_any(self) -> bool:
-        """Whether there is anything to do."""
+        """Whether there is anything to correct."""
         return bool(self.hosts or self.jobs or self.tasks)
 
 
 def find_future_times(queries: Queries, now: int, schedule: Sequence[float]) -> FutureTimes:
-    """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
+    """Find up to `_LIMIT` rows of each kind. `schedule`: the pauses between delivery attempts, in seconds."""
     longest = round(max(schedule, default=0.0) * 1200)
-    asked = {"far": now + _LONGEST_PAUSE + longest, "latest": now + CLOCK_TOLERANCE, "limit": _LIMIT}
+    parameters = {"far": now + _LONGEST_PAUSE + longest, "latest": now + CLOCK_TOLERANCE, "limit": _LIMIT}
     return FutureTimes(
-        asked["far"],
-        _found(queries, "far_hosts", asked),
-        _found(queries, "far_delayed_jobs", asked),
-        _found(queries, "far_waits", asked),
+        parameters["far"],
+        _found(queries, "far_hosts", parameters),
+        _found(queries, "far_delayed_jobs", parameters),
+        _found(queries, "far_waits", parameters),
     )
 
 
@@ -55,7 +55,7 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
 
 
 def correct(transaction: Transaction, batch: Sequence[FutureTimes]) -> list[None]:
-    """Make due what would have been due by now; what waits has its whole time before it."""
+    """Make deliveries, jobs and polls due now, and start the waits of tasks anew."""
     for found in batch:
         several: dict[str, Any] = {
             "now": transaction.now,
