@@ -13,7 +13,7 @@ from .transaction import Queries, Transaction
 from .webhook_events import add_progress
 
 LogBatch = tuple[Claim, int, bytes, Progress | None]
-"""Claim, how many lines, the lines, and how far it is."""
+"""Claim, number of lines, encoded lines, progress."""
 
 
 def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
@@ -30,7 +30,7 @@ def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
 
 
 def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:
-    """A statement sees what was there before it, so the lines of one job are counted on here."""
+    """Number the lines: a statement does not see its own rows, so several batches of one job are counted here."""
     counts: Counter[int] = Counter()
     rows: list[tuple[int, int, int, bytes]] = []
     for claim, count, lines, _ in batch:
@@ -41,7 +41,7 @@ def _rows(batch: Sequence[LogBatch]) -> list[tuple[int, int, int, bytes]]:
 
 
 def logs(queries: Queries, key: int, after: int) -> list[LogLine]:
-    """The lines of a job behind number `after`, from the reading connection."""
+    """The lines of a job with numbers above `after`."""
     found: list[LogLine] = []
     for last, data in queries.all("log_lines", (key, after)):
         lines = decode_lines(data, last)
