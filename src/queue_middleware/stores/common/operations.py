@@ -1,4 +1,4 @@
-"""Facts about operations that the writer needs before it runs them: their size, and which may take long whatever their size."""
+"""What the writer must know about operations before it runs them: their size, and which of them may take long."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
         tasks.complete_attempt, tasks.resolve, tasks.time_out, deliveries.redeliver,
     }
 )  # fmt: skip
-"""They may delete a long answer or request whose size is not known beforehand, or many rows."""
+"""Operations that may delete many rows, or a long request or response whose size is not known beforehand."""
 
 
 def ended_attempt(claim: Claim, outcome: StoredResponse | Failure) -> jobs.EndedAttempt:
-    """The end of a claim's attempt."""
+    """The payload of `jobs.finish` and `jobs.fail`."""
     return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > CHUNK_SIZE
 
 
 def long_request_bytes(claim: Claim) -> int:
-    """Bytes of a long request, which are deleted with its end."""
+    """The bytes of a request that is stored in chunks, which `jobs.finish` deletes; 0 for a short request."""
     size = len(claim.request.body)
     return size if size > CHUNK_SIZE else 0
