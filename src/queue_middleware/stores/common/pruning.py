@@ -1,4 +1,4 @@
-"""Runs retention step by step: remembers where to look next, and adapts how much one transaction deletes."""
+"""Runs retention step by step: each step continues after the last one and adapts to the space on the disk."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _SHRINK_FACTOR = 16
 
 
 class Pruning:
-    """Of one store. `write` and `read` are the store's; `kept`: milliseconds to keep results.
+    """The retention of one store. `write` and `read` are those of the store; `retention` is in milliseconds.
 
-    `believed` gives, for this retention, the milliseconds since 1970 that are to be believed in: see `WallClock`.
+    `trusted_now` returns, for this retention, the time of `WallClock` in milliseconds since 1970.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class Pruning:
         self._weight = MAX_WEIGHT
 
     async def step(self, limit: int) -> int:
-        """One transaction; how many jobs and answers it has deleted, or begun to delete. Raises `DiskFull`."""
+        """Run one transaction. Returns how many jobs and responses it deleted, or deleted in part. Raises `DiskFull`."""
         now = self._trusted_now(self._retention)
         while True:
             found: retention.PrunableRows = await self._read(
@@ -50,10 +50,10 @@ class Pruning:
             except DiskFull:
                 if self._weight == 1:
                     raise
-                # To delete takes room too, in the write-ahead log: a few pages for the least that can be deleted.
+                # Deleting needs space in the write-ahead log, too: at least a few pages.
                 self._weight = max(1, self._weight // _SHRINK_FACTOR)
                 continue
             self._weight = min(MAX_WEIGHT, self._weight * 2)
-            # The next step need not pass again by all those that are kept, for instance because they wait.
+            # The next step skips the jobs before this one that are kept, for instance because of a pending webhook.
             self._after = pruned.last if pruned.last is not None else self._after if found.jobs else 0
             return pruned.count
