@@ -111,7 +111,8 @@ class RouteTemplates:
 def template_of(scope: Mapping[str, Any], root_path: str) -> str | None:
     """The path template that a framework left in the scope of a call; None without one.
 
-    Starlette and FastAPI leave it in `route`, Litestar in `path_template`. The template is relative to the application, also if a mount has handled the call.
+    Starlette and FastAPI leave it in `route`, Litestar in `path_template`. The template is relative to the application, also
+    if a mount has handled the call.
     """
     template = getattr(scope.get("route"), "path", None) or scope.get("path_template")
     if not isinstance(template, str):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, NamedTuple
 
 from queue_middleware.jobs.ids import SEQUENCE_BITS
@@ -23,8 +22,10 @@ _WITH_ERROR = frozenset({JobState.FAILED, JobState.CANCELLED})
 class _Source(NamedTuple):
     """A set of jobs that can be read in the order of their keys without reading others."""
 
-    name: str
-    """Of its two named queries: `list_<name>` and `slice_<name>`."""
+    keys: str
+    """The query of selected keys, newest first."""
+    slice: str
+    """The query of the end and the size of the slice that one page examines."""
     parameters: dict[str, Any]
 
 
@@ -39,7 +40,7 @@ def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit:
     with queries.snapshot():
         sources = _sources(queries, wanted)
         for source in sources:
-            size = _SLICE if source.name == "any" else max(1, _INDEXED_SLICE // len(sources))
+            size = _SLICE if source.keys == "list_any" else max(1, _INDEXED_SLICE // len(sources))
             found, source_end, count = _read(queries, source, conditions | {"slice": min(size, rest)})
             keys += found
             end = max(end, source_end)
@@ -47,7 +48,7 @@ def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit:
         keys = sorted((key for key in keys if key >= end), reverse=True)
         if len(keys) > limit:
             end = keys[limit - 1]
-        rows = queries.all("listed_jobs", (json.dumps(keys[:limit]),))
+        rows = queries.all("listed_jobs", (keys[:limit],))
     jobs = [ListedJob(job_of(*columns), method, template) for *columns, method, template in rows]
     return JobPage(jobs, None if end < 0 or examined >= NEWEST else ListPosition(end, examined))
 
@@ -74,15 +75,16 @@ def _sources(queries: Queries, wanted: JobFilter) -> list[_Source]:
     if wanted.error_type is not None:
         states = states & _WITH_ERROR
     if JobState.COMPLETED in states:  # most jobs are, so nothing is gained by reading the other states apart
-        return [_Source("any", {"states": json.dumps(sorted(states)) if wanted.states else None})]
+        return [_Source("list_any", "slice_any", {"states": sorted(states) if wanted.states else None})]
     sources: list[_Source] = []
     for state in states:
         if state is JobState.QUEUED:
-            sources += [_Source("queued", {"priority": priority}) for (priority,) in queries.all("queued_priorities")]
+            priorities = [row[0] for row in queries.all("queued_priorities")]
+            sources += [_Source("list_queued", "slice_queued", {"priority": priority}) for priority in priorities]
         elif state is JobState.RUNNING:
-            sources.append(_Source("running", {}))
+            sources.append(_Source("list_running", "slice_running", {}))
         else:
-            sources.append(_Source("by_state", {"state": state}))
+            sources.append(_Source("list_by_state", "slice_by_state", {"state": state}))
     return sources
 
 
@@ -90,14 +92,14 @@ def _read(queries: Queries, source: _Source, conditions: dict[str, Any]) -> tupl
     """Selected keys of a slice of the source; the last key examined, -1 if the source is exhausted; how many were examined."""
     parameters = conditions | source.parameters
     if not _is_selective(parameters):
-        keys = [key for (key,) in queries.all(f"list_{source.name}", parameters)]
+        keys = [key for (key,) in queries.all(source.keys, parameters)]
         return keys, -1, len(keys)
-    row = queries.one(f"slice_{source.name}", parameters)
+    row = queries.one(source.slice, parameters)
     end, count = row if row is not None else (None, 0)
     if count < parameters["slice"]:
         end = -1
     parameters["least"] = max(end, parameters["least"])
-    return [key for (key,) in queries.all(f"list_{source.name}", parameters)], end, count
+    return [key for (key,) in queries.all(source.keys, parameters)], end, count
 
 
 def _is_selective(parameters: dict[str, Any]) -> bool:

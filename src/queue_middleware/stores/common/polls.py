@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 from queue_middleware.jobs.ids import format_request_id
@@ -56,7 +55,7 @@ def _choose(transaction: Transaction, places: PollCapacity) -> tuple[list[tuple[
     put_off = held_back[places.per_host :]
     if not choice.left or not put_off or len(chosen) + len(held_back) < _LOOKED_AT:
         return chosen, False
-    transaction.change("put_off_polls", (transaction.now + _PUT_OFF, json.dumps(put_off)))
+    transaction.change("postpone_polls", (transaction.now + _PUT_OFF, put_off))
     return chosen, True
 
 

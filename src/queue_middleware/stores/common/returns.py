@@ -24,8 +24,8 @@ from queue_middleware.jobs.store import Topic
 
 from .bounds import within_bounds
 from .codec import encode_lines
-from .jobs import end_of, finish, finish_early, policy_of
-from .leases import Lost, lost_claims
+from .jobs import end_of, finish, finish_with_early_result, policy_of
+from .leases import LostCriteria, lost_parameters
 from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
@@ -34,7 +34,7 @@ Retry = tuple[Claim, int, LogLine | None]
 """Claim, milliseconds to the next attempt, what its submitter reads of it."""
 
 
-class _Running(NamedTuple):
+class _RunningJob(NamedTuple):
     """The columns of `running_job`, in their order."""
 
     key: int
@@ -59,13 +59,13 @@ class _Running(NamedTuple):
         """Whether no attempt is left after a lost process."""
         return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
 
-    def became(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
+    def rescued_as(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
         return RescuedJob(format_request_id(self.key, self.tail), state, self.attempt, outcome)
 
 
-def _running(transaction: Transaction, claim: Claim) -> _Running | None:
+def _running_job(transaction: Transaction, claim: Claim) -> _RunningJob | None:
     row = transaction.one("running_job", (claim.key, claim.token))
-    return None if row is None else _Running(*row)
+    return None if row is None else _RunningJob(*row)
 
 
 # --- by their holder
@@ -77,29 +77,29 @@ def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[AttemptEnd |
 
 
 def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> AttemptEnd | None:
-    job = _running(transaction, claim)
+    job = _running_job(transaction, claim)
     if job is None:
         return None
-    if (outcome := _ended(transaction, job)) is not None:
+    if (outcome := _end_if_decided(transaction, job)) is not None:
         return end_of(outcome)
     # Whatever it met before, its process was not ended by this attempt.
-    transaction.change("clear_suspect", (job.key,))
-    transaction.change("forget_hand_backs", (job.key,))
-    _put_back(transaction, job, delay, line)
+    transaction.change("delete_suspect", (job.key,))
+    transaction.change("delete_release_count", (job.key,))
+    _requeue(transaction, job, delay, line)
     return AttemptEnd(JobState.DELAYED)
 
 
 def release(transaction: Transaction, batch: Sequence[Claim]) -> list[AttemptEnd | None]:
     """Hand jobs back to the queue, in general without charging the attempt."""
-    jobs = [_running(transaction, claim) for claim in batch]
-    return [None if job is None else _hand_back(transaction, job) for job in jobs]
+    jobs = [_running_job(transaction, claim) for claim in batch]
+    return [None if job is None else _release(transaction, job) for job in jobs]
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     """Hand back jobs that this owner still has, its deliveries and polls; how many jobs. To be repeated until it has none."""
-    held = [_Running(*row) for row in within_bounds(transaction.all("running_jobs", (transaction.owner,)))]
+    held = [_RunningJob(*row) for row in within_bounds(transaction.all("running_jobs_of_owner", (transaction.owner,)))]
     for job in held:
-        _hand_back(transaction, job)
+        _release(transaction, job)
     everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
     if transaction.change("release_deliveries", everything):
         transaction.topics.add(Topic.DELIVERY)
@@ -108,23 +108,23 @@ def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
     return [len(held) for _ in batch]
 
 
-def _hand_back(transaction: Transaction, job: _Running) -> AttemptEnd:
-    if (outcome := _ended(transaction, job)) is not None:
+def _release(transaction: Transaction, job: _RunningJob) -> AttemptEnd:
+    if (outcome := _end_if_decided(transaction, job)) is not None:
         return end_of(outcome)
-    charged = _ends_its_process(transaction, job)
+    charged = _is_charged(transaction, job)
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
         return end_of(RELEASED_TOO_OFTEN)
-    _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    _requeue(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return AttemptEnd(JobState.QUEUED)
 
 
-def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
+def _is_charged(transaction: Transaction, job: _RunningJob) -> bool:
     """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
     if transaction.now - job.started_at >= LONG_ATTEMPT_MS:
-        transaction.change("forget_hand_backs", (job.key,))
+        transaction.change("delete_release_count", (job.key,))
         return False
-    row = transaction.one("count_hand_back", (job.key,))
+    row = transaction.one("count_release", (job.key,))
     return row is not None and int(row[0]) > MAX_FREE_RELEASES
 
 
@@ -133,11 +133,11 @@ def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
 
 def lose(transaction: Transaction, batch: Sequence[tuple[Claim, LossReason]]) -> list[RescuedJob | None]:
     """Attempts that end this process: the same becomes of them as of those of a process that died."""
-    found = [(_running(transaction, claim), loss) for claim, loss in batch]
-    return [None if job is None else _lost(transaction, job, loss) for job, loss in found]
+    found = [(_running_job(transaction, claim), loss) for claim, loss in batch]
+    return [None if job is None else _lose(transaction, job, loss) for job, loss in found]
 
 
-def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[RescuedJob]]:
+def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) -> list[list[RescuedJob]]:
     """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
 
     Each comes with the number of the attempt at a delivery after whose loss there is no other.
@@ -145,49 +145,49 @@ def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[
     return [_rescue(transaction, judged, most) for judged, most in batch]
 
 
-def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[RescuedJob]:
-    lost = lost_claims(transaction, judged)
-    jobs = [_Running(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
+def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int) -> list[RescuedJob]:
+    lost = lost_parameters(transaction, criteria)
+    jobs = [_RunningJob(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
     rescued = [
-        _lost(transaction, job, LossReason.PROCESS_DIED if job.owner in judged.dead else LossReason.LEASE_EXPIRED)
+        _lose(transaction, job, LossReason.PROCESS_DIED if job.owner in criteria.dead else LossReason.LEASE_EXPIRED)
         for job in jobs
     ]
     if rescued:
         transaction.topics.add(Topic.CANCEL)
         # What has just ended one process may be about to end the next; a suspect does not run into it.
-        transaction.change("put_off_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
+        transaction.change("postpone_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
+    if deliveries := transaction.all("release_lost_deliveries", {**lost, "most": max_attempts}):
         # What came of it is not known; its operator sees at least why it is sent again, or no more.
         attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
-        transaction.rows("insert_attempts", attempts)
+        transaction.rows("insert_delivery_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("lost_polls", lost):
+    if transaction.change("release_lost_polls", lost):
         transaction.topics.add(Topic.POLL)
     return rescued
 
 
-def _lost(transaction: Transaction, job: _Running, loss: LossReason) -> RescuedJob:
-    outcome = _ended(transaction, job)
+def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> RescuedJob:
+    outcome = _end_if_decided(transaction, job)
     if outcome is None and (job.fails_on_crash or job.is_last):
         outcome = LOST
         _finish(transaction, job, outcome)
     if outcome is not None:
-        transaction.change("forget_token", (job.key,))
-        return job.became(end_of(outcome).state, outcome)
-    transaction.change("suspect", (job.key, loss))
-    transaction.change("forget_hand_backs", (job.key,))
+        transaction.change("clear_token", (job.key,))
+        return job.rescued_as(end_of(outcome).state, outcome)
+    transaction.change("insert_suspect", (job.key, reason))
+    transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
     most = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
-    _put_back(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, loss, delay))
-    return job.became(JobState.DELAYED)
+    _requeue(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, reason, delay))
+    return job.rescued_as(JobState.DELAYED)
 
 
 # --- what they have in common
 
 
-def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure | None:
+def _end_if_decided(transaction: Transaction, job: _RunningJob) -> StoredResponse | Failure | None:
     """How a job ends that would go back but for a last word that has come, or a cancellation."""
-    if job.task and (outcome := finish_early(transaction, job.key, job.token, job.webhook)):
+    if job.task and (outcome := finish_with_early_result(transaction, job.key, job.token, job.webhook)):
         return outcome
     if job.cancelling:
         _finish(transaction, job, CANCELLED)
@@ -195,24 +195,24 @@ def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure 
     return None
 
 
-def _finish(transaction: Transaction, job: _Running, failure: Failure) -> None:
+def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> None:
     finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
     if job.task:
         transaction.backlog.end_task()
 
 
-def _put_back(
-    transaction: Transaction, job: _Running, delay: int | None, line: LogLine | None, *, charged: bool = True
+def _requeue(
+    transaction: Transaction, job: _RunningJob, delay: int | None, line: LogLine | None, *, charged: bool = True
 ) -> None:
     """To its old place, at once or in so many milliseconds."""
-    transaction.change("drop_response_parts", (job.key,))
+    transaction.change("delete_response_chunks", (job.key,))
     if line is not None and transaction.keeps_logs:
-        transaction.change("add_line", {"key": job.key, "lines": encode_lines([line])})
+        transaction.change("append_log_line", {"key": job.key, "lines": encode_lines([line])})
     if delay is None:
-        transaction.change("requeue", (0 if charged else 1, job.key))
+        transaction.change("requeue_job", (0 if charged else 1, job.key))
     else:
-        transaction.change("delay", (transaction.now + delay, job.key))
-    transaction.backlog.forget()
+        transaction.change("delay_job", (transaction.now + delay, job.key))
+    transaction.backlog.invalidate()
     transaction.topics.add(Topic.WORK)
 
 

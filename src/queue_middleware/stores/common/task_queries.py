@@ -12,31 +12,31 @@ from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
-from .task_rows import task
+from .task_rows import task_of
 from .transaction import Queries
 
 _BY = {TokenKind.CALLBACK: "task_by_callback", TokenKind.SIGNAL: "task_by_signal"}
 
 
-def find(queries: Queries, secret: TokenKind, digest: bytes) -> PendingJob:
+def find(queries: Queries, kind: TokenKind, digest: bytes) -> PendingJob:
     """The job whose secret id has this hash."""
-    row = queries.one(_BY[secret], (digest,))
+    row = queries.one(_BY[kind], (digest,))
     if row is None:
         raise UnknownRequest("there is no such id")
     key, tail, state, *columns, resolved_by = row
     channel = None if resolved_by is None else CompletionSource(resolved_by)
-    return PendingJob(key, format_request_id(key, tail), JobState(state), task(columns), channel)
+    return PendingJob(key, format_request_id(key, tail), JobState(state), task_of(columns), channel)
 
 
 def record(queries: Queries, request_id: str) -> TaskRecord:
     """One task, from one snapshot."""
     first, tail = parse_request_id(request_id)
     with queries.snapshot():
-        row = queries.one("record", {"first": first, "tail": tail})
+        row = queries.one("task_record", {"first": first, "tail": tail})
         if row is None:
             raise UnknownRequest(f"there is no task {request_id}")
         found = _record(row)
-        answer = queries.one("last_word", (found.job.key,)) if found.job.state in FINAL else None
+        answer = queries.one("task_response", (found.job.key,)) if found.job.state in FINAL else None
     if answer is None:
         return found
     # The report of a failed provider has status 200 too: it arrived as a request to this service.
@@ -46,15 +46,15 @@ def record(queries: Queries, request_id: str) -> TaskRecord:
 def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
     """Some of one client's tasks."""
     mine: dict[str, Any] = {"client": client} if status is None else {"client": client, "word": status}
-    listing, counting = ("page", "count_page") if status is None else ("page_of_status", "count_page_of_status")
+    listing, counting = ("task_page", "count_tasks") if status is None else ("task_page_of_status", "count_tasks_of_status")
     rows = queries.all(listing, {**mine, "limit": limit, "offset": offset})
     counted = queries.one(counting, mine)
     return TaskPage([_record(row) for row in rows], counted[0] if counted else 0)
 
 
-def anybody_late(queries: Queries, now: int) -> bool:
+def has_timed_out_tasks(queries: Queries, now: int) -> bool:
     """Whether a task may have waited too long."""
-    return queries.one("waited_too_long", {"now": now}) is not None
+    return queries.one("timed_out_tasks", {"now": now}) is not None
 
 
 def _record(row: tuple[Any, ...]) -> TaskRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,27 +10,27 @@ from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .codec import decode_headers, decode_spec, encode, encode_headers, encode_secrets, split_body
 from .transaction import Transaction
 
 LISTED = 2
 """In the column `task` of a job: one that its owner made as a task."""
 
 
-def put_task(transaction: Transaction, key: int, new: NewJob) -> None:
+def insert_submitted_task(transaction: Transaction, key: int, new: NewJob) -> None:
     """Beside a job that was stored a moment ago; one with a time of its own is put off until then."""
     assert new.task is not None  # noqa: S101
-    put(transaction, key, new.task, new.client)
-    if is_put_off(transaction, new):
-        transaction.change("put_off", (new.due_at, key))
+    insert_task(transaction, key, new.task, new.client)
+    if is_scheduled(transaction, new):
+        transaction.change("schedule_job", (new.due_at, key))
 
 
-def is_put_off(transaction: Transaction, new: NewJob) -> bool:
+def is_scheduled(transaction: Transaction, new: NewJob) -> bool:
     """Whether it waits for a time of its own, and not for its turn."""
     return new.due_at is not None and new.due_at > transaction.now
 
 
-def put(transaction: Transaction, key: int, task: Task, client: str) -> bool:
+def insert_task(transaction: Transaction, key: int, task: Task, client: str) -> bool:
     """Insert the row of a task if the job has none; returns whether it was inserted."""
     spec = task.spec
     awaits = "callback" if spec.callback or spec.signal else "poll" if spec.poll else "nothing"
@@ -51,32 +50,32 @@ def tasks(transaction: Transaction, keys: Collection[int]) -> dict[int, Task]:
     """The tasks of these jobs, by key."""
     if not keys:
         return {}
-    return {row[0]: task(row[1:]) for row in transaction.all("tasks", (json.dumps(list(keys)),))}
+    return {row[0]: task_of(row[1:]) for row in transaction.all("tasks", (list(keys),))}
 
 
-def task(row: Sequence[Any]) -> Task:
+def task_of(row: Sequence[Any]) -> Task:
     """From the columns spec, salt, callback, signal, client."""
     spec, salt, callback, signal, client = row
     return Task(decode_spec(spec), salt, callback, signal, client is not None)
 
 
-def wait_no_longer(transaction: Transaction, key: int) -> None:
+def end_wait(transaction: Transaction, key: int) -> None:
     """Of a job that waited and has ended: no time, no poll, no credentials for one, and nothing of the call's answer."""
-    transaction.change("wait_no_longer", (key,))
-    transaction.change("drop_response_parts", (key,))
+    transaction.change("end_wait", (key,))
+    transaction.change("delete_response_chunks", (key,))
 
 
 # --- last words
 
 
-def keep_early(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
+def insert_early_result(transaction: Transaction, key: int, source: CompletionSource, result: ExternalResult) -> None:
     """Until the attempt has ended."""
-    response, failure = resolution.response, resolution.failure
+    response, failure = result.response, result.failure
     transaction.change(
-        "put_early",
+        "insert_early_result",
         (
             key,
-            channel,
+            source,
             response.status,
             encode_headers(response.headers),
             response.body,
@@ -86,15 +85,15 @@ def keep_early(transaction: Transaction, key: int, channel: CompletionSource, re
     )
 
 
-def early_channel(transaction: Transaction, key: int) -> CompletionSource | None:
+def early_result_source(transaction: Transaction, key: int) -> CompletionSource | None:
     """By which way a last word came early, if one did."""
-    row = transaction.one("early_channel", (key,))
+    row = transaction.one("early_result_source", (key,))
     return CompletionSource(row[0]) if row else None
 
 
-def early(transaction: Transaction, key: int) -> tuple[CompletionSource, ExternalResult] | None:
+def early_result(transaction: Transaction, key: int) -> tuple[CompletionSource, ExternalResult] | None:
     """The last word that came early, if one did."""
-    row = transaction.one("early", (key,))
+    row = transaction.one("early_result", (key,))
     if row is None:
         return None
     channel, status, head, body, error_type, error = row
@@ -106,17 +105,17 @@ def put_response(transaction: Transaction, key: int, response: StoredResponse) -
     """Store a response. A long one that arrived as a whole is cut into chunks, so that it need not be read as a whole."""
     rest, count = response.body, response.chunks
     if len(rest) > CHUNK_SIZE and not count:
-        *parts, rest = cut(rest)
+        *parts, rest = split_body(rest)
         count = len(parts)
-        transaction.change("drop_response_parts", (key,))
+        transaction.change("delete_response_chunks", (key,))
         rows = [(key, number, data) for number, data in enumerate(parts)]
-        transaction.rows("insert_response_parts", rows)
+        transaction.rows("insert_response_chunks", rows)
     transaction.payloads.append((key, encode_headers(response.headers), rest, count))
 
 
-def put_word(transaction: Transaction, key: int, channel: CompletionSource, resolution: ExternalResult) -> None:
+def put_external_result(transaction: Transaction, key: int, source: CompletionSource, result: ExternalResult) -> None:
     """Store what completed a job; for a failure, the message of the external service is stored as well."""
-    if resolution.failure is not None:
-        put_response(transaction, key, resolution.response)
-    transaction.change("resolved_by", (channel, key))
-    transaction.change("drop_early", (key,))
+    if result.failure is not None:
+        put_response(transaction, key, result.response)
+    transaction.change("set_resolved_by", (source, key))
+    transaction.change("delete_early_result", (key,))

@@ -22,7 +22,10 @@ class NotBatchable(Exception):
 
 
 class Queries(Protocol):
-    """The named queries of a store, on a connection that reads. They run in the thread of that connection."""
+    """The named queries of a store, on a connection that reads. They run in the thread of that connection.
+
+    Parameters are values of Python, here and in `Transaction`: lists and booleans too. The driver converts what it must.
+    """
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a query, None where there is none."""
@@ -56,7 +59,7 @@ class Backlog(Protocol):
     def waiting(self) -> int:
         """Queued jobs, and those that are tried again later."""
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Count again next time."""
 
     def begin_task(self, client: str) -> None:
@@ -135,5 +138,11 @@ class Transaction(Protocol):
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Run a named statement once for all these rows; how many rows of the table it changed."""
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a named statement once for all these rows."""
+
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Run a named statement for rows that begin with the key and the token of a claim; those whose claim is still held.
+
+        The others changed nothing. Raises `NotBatchable` where the store cannot tell which these are.
+        """

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Self
 
-AHEAD = 60_000
+CLOCK_TOLERANCE = 60_000
 """Milliseconds by which a time may be ahead of the clock without being wrong: clocks are set back by so much every day."""
-_HOLD = 86_400_000
+_MAX_DISTRUST = 86_400_000
 """Milliseconds for which a clock that was set forward is not believed by retention, or its own length where that is shorter."""
 
 
@@ -22,7 +22,7 @@ class WallClock:
 
     offset: int
     """Wall clock less boot clock, as last seen."""
-    believed: int
+    trusted: int
     since: int
     """On the boot clock: from when on `offset` has been as it is."""
 
@@ -31,13 +31,13 @@ class WallClock:
         """At the start of a process."""
         return cls(wall - boot, wall - boot, boot)
 
-    def look(self, wall: int, boot: int, retention: int) -> Self:
+    def update(self, wall: int, boot: int, retention: int) -> Self:
         """What is known after a look at both clocks."""
         offset = wall - boot
-        since = boot if abs(offset - self.offset) > AHEAD else self.since
-        is_trusted = offset - self.believed <= AHEAD or boot - since >= min(_HOLD, retention)
-        return replace(self, offset=offset, since=since, believed=offset if is_trusted else self.believed)
+        since = boot if abs(offset - self.offset) > CLOCK_TOLERANCE else self.since
+        is_trusted = offset - self.trusted <= CLOCK_TOLERANCE or boot - since >= min(_MAX_DISTRUST, retention)
+        return replace(self, offset=offset, since=since, trusted=offset if is_trusted else self.trusted)
 
     def now(self, boot: int) -> int:
         """The time since 1970 that is believed."""
-        return self.believed + boot
+        return self.trusted + boot

@@ -78,6 +78,6 @@ class CommonWebhookStore:
         """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
-    async def receivers(self, standings: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, healths: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
         """Read the health of receivers."""
-        return await self._read_many(lambda queries: webhook_queries.receivers(queries, standings, limit))
+        return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))

@@ -26,15 +26,15 @@ T = TypeVar("T")
 Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
 """From a batch of payloads to as many results; a `QueueError` among them goes to its caller alone and undoes nothing."""
 
-_MOST_TOGETHER = 256
-_MOST_BYTES = 16 * 2**20
-_LONGEST = 0.05
+_MAX_OPERATIONS = 256
+_MAX_BYTES = 16 * 2**20
+_MAX_SECONDS = 0.05
 """Seconds after which a group is committed: what was not executed by then goes into the next one."""
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds after which operations that are not yet in a transaction fail with `StoreBusy`."""
 
 
-class _Waiting(msgspec.Struct, gc=False, eq=False):
+class _Pending(msgspec.Struct, gc=False, eq=False):
     operation: Operation[Any, Any]
     payload: Any
     size: int
@@ -42,7 +42,7 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     on_result: Callable[[Any], None] | None
 
 
-_Results = list[tuple[_Waiting, Any]]
+_Results = list[tuple[_Pending, Any]]
 
 
 class WritingConnection(Protocol):
@@ -81,28 +81,28 @@ class Writer:
         self,
         connection: WritingConnection,
         begin: Callable[[Any], Transaction],
-        announce: Callable[[set[Topic]], None],
-        undone: Callable[[], None],
+        publish: Callable[[set[Topic]], None],
+        on_rollback: Callable[[], None],
         check: Callable[[], None] = lambda: None,
         one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
-        relieve: Callable[[Any], None] = lambda connection: None,
+        free_space: Callable[[Any], None] = lambda connection: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._check = check
         self._begin = begin
-        self._announce = announce
-        self._undone = undone
+        self._publish = publish
+        self._on_rollback = on_rollback
         self._one_by_one = one_by_one
-        self._relieve = relieve
+        self._free_space = free_space
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
+        self._pending: deque[_Pending] = deque()
         self._loop = asyncio.get_running_loop()
         # Not the context of a caller: a cancelled timer keeps its context, with the request in it, until it would be due.
         self._context = copy_context()
         self._writing = False
-        self._patience: asyncio.TimerHandle | None = None
-        self._taking = threading.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -120,9 +120,9 @@ class Writer:
         """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
-            _resolve(_Waiting(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
+            _resolve(_Pending(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
             return future
-        self._waiting.append(_Waiting(operation, payload, size, future, on_result))
+        self._pending.append(_Pending(operation, payload, size, future, on_result))
         if not self._writing:
             self._writing = True
             self._idle.clear()
@@ -140,37 +140,37 @@ class Writer:
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
+        self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         self._connection.post(self._write_and_report)
 
     def _time_out(self) -> None:
         """Fail operations that wait too long for the write lock, so that they neither hang nor fill memory."""
-        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
+        self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         late = self._take(sys.maxsize, sys.maxsize)
-        interrupt = self._resolve_all([(waiting, StoreBusy("the queue's database does not answer", 5)) for waiting in late])
+        interrupt = self._resolve_all([(pending, StoreBusy("the queue's database does not answer", 5)) for pending in late])
         if interrupt is not None:
             raise interrupt
 
     def _deliver(self, results: _Results, topics: set[Topic]) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
         interrupt = self._resolve_all(results)
-        if self._waiting:
+        if self._pending:
             self._start()
         else:
             self._writing = False
             self._idle.set()
         if topics:
-            self._announce(topics)
+            self._publish(topics)
         if interrupt is not None:
             raise interrupt
 
     def _resolve_all(self, results: _Results) -> BaseException | None:
         """Give every caller its result, even if a callback fails; returns what is for the event loop to raise afterwards."""
         interrupt: BaseException | None = None
-        for waiting, result in results:
+        for pending, result in results:
             try:
-                _resolve(waiting, result)
+                _resolve(pending, result)
             except Exception as error:
                 # A callback has a defect; all others still have to be called, and the next group to be written.
                 self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
@@ -178,19 +178,19 @@ class Writer:
                 interrupt = error
         return interrupt
 
-    def _take(self, most: int, room: int) -> list[_Waiting]:
+    def _take(self, max_operations: int, max_bytes: int) -> list[_Pending]:
         """The next group; called by both threads."""
-        group: list[_Waiting] = []
-        with self._taking:
-            while self._waiting and len(group) < most and room > 0:
-                group.append(self._waiting.popleft())
-                room -= group[-1].size
+        group: list[_Pending] = []
+        with self._lock:
+            while self._pending and len(group) < max_operations and max_bytes > 0:
+                group.append(self._pending.popleft())
+                max_bytes -= group[-1].size
         return group
 
     # --- in the connection's thread
 
     def _write_and_report(self, connection: Any) -> None:
-        group: list[_Waiting] = []
+        group: list[_Pending] = []
         try:
             results, topics = self._write(connection, group)
         except BaseException as error:
@@ -199,15 +199,15 @@ class Writer:
         with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
-    def _write(self, connection: Any, group: list[_Waiting], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
+    def _write(self, connection: Any, group: list[_Pending], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
         """Write the group; an empty one is filled once the write lock is held, until when operations can time out."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
-            self._undone()
-            group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
+            self._on_rollback()
+            group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
             if self._connection.is_full(error) and not relieved:
-                self._relieve(connection)
+                self._free_space(connection)
                 if not isinstance(error, CommitFailed):
                     return self._write(connection, group, relieved=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
@@ -222,11 +222,11 @@ class Writer:
             topics |= changed
         return results, topics
 
-    def _execute(self, connection: Any, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
-        group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
+    def _execute(self, connection: Any, group: list[_Pending]) -> tuple[_Results, set[Topic]]:
+        group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
         transaction = self._begin(connection)
         results: _Results = []
-        late = self._clock() + _LONGEST
+        late = self._clock() + _MAX_SECONDS
         for operation, batch in self._batches(group):
             if results and self._clock() > late:
                 break
@@ -238,22 +238,22 @@ class Writer:
             self._put_back(group, {id(waiting) for waiting, _ in results})
         return results, transaction.topics
 
-    def _batches(self, group: list[_Waiting]) -> Iterable[tuple[Operation[Any, Any], list[_Waiting]]]:
-        batches: dict[tuple[Operation[Any, Any], int], list[_Waiting]] = {}
+    def _batches(self, group: list[_Pending]) -> Iterable[tuple[Operation[Any, Any], list[_Pending]]]:
+        batches: dict[tuple[Operation[Any, Any], int], list[_Pending]] = {}
         for waiting in group:
             place = len(batches) if waiting.operation in self._one_by_one else -1
             batches.setdefault((waiting.operation, place), []).append(waiting)
         return ((operation, batch) for (operation, _), batch in batches.items())
 
-    def _put_back(self, group: list[_Waiting], executed: set[int]) -> None:
+    def _put_back(self, group: list[_Pending], executed: set[int]) -> None:
         """In front of all that came since."""
         rest = [waiting for waiting in group if id(waiting) not in executed]
         group[:] = [waiting for waiting in group if id(waiting) in executed]
-        with self._taking:
-            self._waiting.extendleft(reversed(rest))
+        with self._lock:
+            self._pending.extendleft(reversed(rest))
 
 
-def _resolve(waiting: _Waiting, result: Any) -> None:
+def _resolve(waiting: _Pending, result: Any) -> None:
     try:
         if waiting.on_result is not None:
             waiting.on_result(result)

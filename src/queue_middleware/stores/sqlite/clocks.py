@@ -29,10 +29,10 @@ def boot_id() -> str:
     try:
         return _BOOT_ID.read_text(encoding="ascii")[:8]
     except OSError:
-        return _session_of_macos()[:8].lower()
+        return _macos_boot_id()[:8].lower()
 
 
-def _session_of_macos() -> str:
+def _macos_boot_id() -> str:
     try:
         system = ctypes.CDLL(None)
         length = ctypes.c_size_t(64)
@@ -52,10 +52,10 @@ class Clocks:
         self._steady = boot or wall or boot_clock
         self.wall = wall or system_clock
         self.boot = boot or boot_clock
-        self._believed = WallClock.begin(self.wall(), self._steady())
+        self._wall_clock = WallClock.begin(self.wall(), self._steady())
 
-    def believed(self, retention: int) -> int:
+    def trusted_now(self, retention: int) -> int:
         """The time since 1970 that retention believes in: see `WallClock`."""
         steady = self._steady()
-        self._believed = self._believed.look(self.wall(), steady, retention)
-        return self._believed.now(steady)
+        self._wall_clock = self._wall_clock.update(self.wall(), steady, retention)
+        return self._wall_clock.now(steady)

@@ -10,7 +10,7 @@ from queue_middleware.errors import StoreError
 
 from .sql import SQLiteQueries
 
-_SHARED = frozenset(
+_NETWORK = frozenset(
     {
         *("nfs", "nfs4", "cifs", "smb2", "smb3", "smbfs", "afs", "afpfs", "coda", "ncpfs", "davfs", "webdav"),
         *("ceph", "glusterfs", "lustre", "beegfs", "fhgfs", "gpfs", "orangefs", "pvfs2", "panfs", "cvfs"),
@@ -29,9 +29,9 @@ _LOCAL_FUSE = frozenset(
 """Programs that serve a file system and are known to keep it on this machine. There are too many others to list."""
 _OCTAL = re.compile(r"\\([0-7]{3})")
 """How the table writes blanks, tabs, line ends, backslashes and number signs."""
-_LEAST_FREE = 256 * 2**20
-_MOST_FREE = 2 * 2**30
-_LOG = 64 * 2**20
+_MIN_RESERVED = 256 * 2**20
+_MAX_RESERVED = 2 * 2**30
+_WAL_BYTES = 64 * 2**20
 """Bytes of disk that are needed however much room there is in the file: the write-ahead log grows to this."""
 
 
@@ -41,9 +41,9 @@ def refuse_network_filesystem(database: Path, mounts: str) -> None:
     `database` is a real path; `mounts` is the text of /proc/mounts.
     """
     point, kind = _mount_of(database, mounts)
-    if kind in _SHARED or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
+    if kind in _NETWORK or (kind.startswith("fuse") and kind not in _LOCAL_FUSE):
         raise StoreError(
-            f"{database} is on {kind}, which {'is' if kind in _SHARED else 'may be'} a network file system: SQLite's file "
+            f"{database} is on {kind}, which {'is' if kind in _NETWORK else 'may be'} a network file system: SQLite's file "
             "locks do not hold there and the database would be corrupted; put it on a local disk, or set "
             "allow_network_filesystem=True if you know better"
         )
@@ -80,11 +80,11 @@ def mount_table() -> str:
         return ""
 
 
-def low_space_reason(database: Path, least: int | None, spare: int = 0) -> str | None:
+def low_space_reason(database: Path, min_free: int | None, spare: int = 0) -> str | None:
     """A sentence when there is too little room to accept more work, else None. `spare`: bytes that are free in the file."""
     usage = shutil.disk_usage(database.parent)
-    required = least if least is not None else min(max(usage.total // 20, _LEAST_FREE), _MOST_FREE)
-    if usage.free + spare >= required and usage.free >= min(required, _LOG):
+    required = min_free if min_free is not None else min(max(usage.total // 20, _MIN_RESERVED), _MAX_RESERVED)
+    if usage.free + spare >= required and usage.free >= min(required, _WAL_BYTES):
         return None
     free, reserved = usage.free // 2**20, required // 2**20
     return f"only {free} MiB of disk are free and {reserved} MiB are reserved for work that is already accepted"

@@ -24,7 +24,7 @@ class DiskReserve:
         self._path = database.with_name(f"{database.name}.reserve")
         self._wanted = wanted
 
-    def keep(self) -> None:
+    def create(self) -> None:
         """Make it, where it is missing and there is plenty of room. Repeatable."""
         if not self._wanted or self._path.exists() or shutil.disk_usage(self._path.parent).free < 4 * SIZE:
             return
@@ -35,13 +35,13 @@ class DiskReserve:
             finally:
                 os.close(file)
 
-    def give_up(self) -> None:
+    def delete(self) -> None:
         """Let the file system have it. Repeatable."""
         with contextlib.suppress(OSError):
             self._path.unlink(missing_ok=True)
 
-    def give_up_if_scarce(self) -> None:
+    def delete_if_scarce(self) -> None:
         """The same where nothing could be opened without it."""
         with contextlib.suppress(OSError):
             if shutil.disk_usage(self._path.parent).free < _SCARCE:
-                self.give_up()
+                self.delete()

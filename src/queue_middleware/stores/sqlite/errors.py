@@ -7,13 +7,13 @@ import sqlite3
 from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError, Unavailable
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_EVERYBODYS = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+_DATABASE_WIDE = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
 """Primary result codes that no single operation is to blame for. Not a full disk: for something small there may be room."""
 
 
 def is_database_wide(error: BaseException) -> bool:
     """Whether every operation would have failed like this one."""
-    return isinstance(error, Unavailable) or primary_code(error) in _EVERYBODYS
+    return isinstance(error, Unavailable) or primary_code(error) in _DATABASE_WIDE
 
 
 def is_full(error: BaseException) -> bool:

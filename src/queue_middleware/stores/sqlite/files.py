@@ -20,18 +20,18 @@ from .sql import SQLiteQueries
 from .sql.schema import migrate
 from .wakeup import WakeupPipes
 
-_OLDEST = (3, 37, 0)
+_MIN_VERSION = (3, 37, 0)
 """SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
-_RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+_WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
 """Releases from which on the write-ahead log cannot be reset under a writer."""
-_PAGE = 8192
+_PAGE_SIZE = 8192
 """Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
 
 
 def check_place(path: Path, settings: Settings) -> None:
     """Raise `StoreError` where no database can be: by a SQLite that is too old, or on a network file system."""
-    if sqlite3.sqlite_version_info < _OLDEST:
-        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
+    if sqlite3.sqlite_version_info < _MIN_VERSION:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _MIN_VERSION))} is needed")
     if not settings.allow_network_filesystem:
         refuse_network_filesystem(path, mount_table())
 
@@ -39,7 +39,7 @@ def check_place(path: Path, settings: Settings) -> None:
 def notes() -> list[str]:
     """What is worth knowing about this machine's SQLite and asks for nothing, sentence by sentence."""
     version = sqlite3.sqlite_version_info
-    if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+    if version >= _WAL_RESET_FIXED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _WAL_RESET_FIXED):
         return []
     note = (
         f"SQLite {sqlite3.sqlite_version} has a defect that is mended in 3.51.3: two programs that write to one file may lose "
@@ -52,7 +52,7 @@ def notes() -> list[str]:
 def warnings(path: Path) -> list[str]:
     """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
     found = []
-    if _open_to_others(path):
+    if _is_readable_by_others(path):
         found.append(
             f"the database {path} can be read or written by others, and what clients submit is in it; "
             f"run: chmod 600 {' '.join(f'{path}{end}' for end in ('', '-wal', '-shm'))}"
@@ -74,7 +74,7 @@ def _several_names(path: Path) -> str:
     )
 
 
-def _open_to_others(path: Path) -> bool:
+def _is_readable_by_others(path: Path) -> bool:
     """Whether others than its owner may read or write the file. Those that we make are not; others may have made it."""
     return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
@@ -149,7 +149,7 @@ def _create(path: Path, application: str | None) -> None:
     connection = open_connection(path)
     try:
         check_owner(connection, path, application)
-        connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; an old one keeps its own
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # of a new file; an old one keeps its own
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
             raise StoreError(f"{path} does not take a write-ahead log, its journal is {mode!r}")

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue_middleware.errors import SettingsError, StoreError
 from queue_middleware.option_parsers import path_of_database
 
-_MOST_LINKS = 40
+_MAX_LINKS = 40
 """As many as Linux follows."""
 
 
@@ -46,7 +46,7 @@ def _follow(path: str) -> Path:
         elif part not in ("", "."):
             target = _link(real / part)
             links += target is not None
-            if links > _MOST_LINKS:
+            if links > _MAX_LINKS:
                 raise SettingsError(f"database: the symbolic links of {path} lead in a circle")
             if target is None:
                 real = real / part

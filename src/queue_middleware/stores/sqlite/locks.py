@@ -51,9 +51,9 @@ class LivenessLock:
         self._path = _liveness_path(database, owner)
         self._file = -1
         self._renewing = threading.Lock()
-        self._make()
+        self._create()
 
-    def _make(self) -> None:
+    def _create(self) -> None:
         # Locked before it has its name: no process can meet it unlocked and take its owner for dead.
         hidden = self._path.with_name(f"{self._path.name}.new")
         made = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -68,14 +68,14 @@ class LivenessLock:
         if old >= 0:
             os.close(old)
 
-    def keep(self) -> None:
+    def restore(self) -> None:
         """Make it again where it was removed, for instance by a program that tidies up. Called from the heartbeat's thread.
 
         Raises `OSError`. After `close` or `disown` it does nothing.
         """
         with self._renewing:
             if self._file >= 0 and not self._is_in_place():
-                self._make()
+                self._create()
 
     def _is_in_place(self) -> bool:
         try:
@@ -84,24 +84,26 @@ class LivenessLock:
             return False
         return os.path.samestat(found, os.fstat(self._file))
 
-    def is_eldest(self) -> bool:
+    def is_oldest(self) -> bool:
         """Whether no living process has been here for longer: one of several speaks for all."""
         ours = _age(self._path)
-        return all(_age(path) >= ours for path in _liveness_paths(self._database) if path != self._path and not _is_free(path))
+        return all(
+            _age(path) >= ours for path in _liveness_paths(self._database) if path != self._path and not _is_unlocked(path)
+        )
 
     def close(self) -> None:
         """Take the sign down. Repeatable."""
         with self._renewing:
             if self._file >= 0:
                 self._path.unlink(missing_ok=True)
-                self._let_go()
+                self._close_file()
 
     def disown(self) -> None:
         """Close our descriptor and leave the file."""
         # Without the lock: in a forked child a thread that held it is not there to give it back.
-        self._let_go()
+        self._close_file()
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -120,7 +122,7 @@ def dead_owners(database: Path, own: str, owners: Iterable[str]) -> list[str]:
     return [
         owner
         for owner in owners
-        if owner != own and (_is_of_another_boot(owner, own) or _is_free(_liveness_path(database, owner)))
+        if owner != own and (_is_of_another_boot(owner, own) or _is_unlocked(_liveness_path(database, owner)))
     ]
 
 
@@ -132,14 +134,14 @@ def _is_of_another_boot(owner: str, own: str) -> bool:
 def living_owners(database: Path) -> list[str]:
     """Those that live on this machine."""
     prefix = len(f"{database.name}.alive-")
-    return [path.name[prefix:] for path in _liveness_paths(database) if not _is_free(path)]
+    return [path.name[prefix:] for path in _liveness_paths(database) if not _is_unlocked(path)]
 
 
 def remove_dead_liveness_locks(database: Path, needed: Iterable[str]) -> None:
     """Remove the files of dead owners, except those with work that is still to be rescued."""
     kept = {_liveness_path(database, owner) for owner in needed}
     for path in _liveness_paths(database):
-        if path not in kept and _is_free(path):
+        if path not in kept and _is_unlocked(path):
             path.unlink(missing_ok=True)
 
 
@@ -159,7 +161,7 @@ def _age(path: Path) -> tuple[float, str]:
     return math.inf, path.name
 
 
-def _is_free(path: Path) -> bool:
+def _is_unlocked(path: Path) -> bool:
     # Any other error, for instance that no file descriptors are left, shows nothing about its owner.
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)

@@ -28,7 +28,7 @@ class Notifier:
     def __init__(self, pipes: WakeupPipes) -> None:
         self._pipes = pipes
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
-        self._tending: asyncio.Task[None] | None = None
+        self._pipe_task: asyncio.Task[None] | None = None
         self._closed = False
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
@@ -46,10 +46,10 @@ class Notifier:
     # The pipe is created and removed in a thread. Until it is open, `poll` notices what other processes commit.
 
     def _update_pipe(self) -> None:
-        if not self._closed and (self._tending is None or self._tending.done()):
-            self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-wakeup")
+        if not self._closed and (self._pipe_task is None or self._pipe_task.done()):
+            self._pipe_task = asyncio.get_running_loop().create_task(self._sync_pipe(), name="queue-wakeup")
 
-    async def _tend(self) -> None:
+    async def _sync_pipe(self) -> None:
         """Create or remove the pipe until it exists exactly while it is wanted."""
         while self.status_is_wanted is not self._pipes.is_open:
             if self._pipes.is_open:
@@ -64,8 +64,8 @@ class Notifier:
     async def close(self) -> None:
         """Stop polling. The pipe is closed by `WakeupPipes.close`. May be called repeatedly."""
         self._closed = True
-        if self._tending is not None:
-            await asyncio.wait((self._tending,))
+        if self._pipe_task is not None:
+            await asyncio.wait((self._pipe_task,))
         self._pipes.stop_listening()
 
     @property

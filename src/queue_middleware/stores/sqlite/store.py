@@ -28,7 +28,7 @@ from .clocks import Clocks
 from .connection import Connection
 from .file_watch import FileWatch
 from .files import Files, check_place, notes, warnings
-from .leases import Leases, hand_over
+from .leases import Leases, release_all
 from .location import database_path
 from .locks import make_owner
 from .maintenance import Maintenance
@@ -74,7 +74,7 @@ class SQLiteStore(CommonJobStore):
         await run_in_thread(check_place, self.path, self._settings)
         self.owner = make_owner(await run_in_thread(clocks.boot_id))
         async with AsyncExitStack() as stack:
-            await run_in_thread(self._maintenance.reserve.give_up_if_scarce)
+            await run_in_thread(self._maintenance.reserve.delete_if_scarce)
             self._files = await run_in_thread(Files, self.path, self.owner, self._settings.name)
             stack.push_async_callback(run_in_thread, self._files.close)
             self._connection = await Connection(self.path, self._files.write_lock, self._files.wakeup.notify).open()
@@ -84,14 +84,14 @@ class SQLiteStore(CommonJobStore):
             self._lister = await Connection(self.path, None).open()
             stack.push_async_callback(self._lister.close)
             self._loop = asyncio.get_running_loop()
-            self._write_guard = WriteGuard(self._file_watch, self._leave)
+            self._write_guard = WriteGuard(self._file_watch, self._on_outdated)
             stack.push_async_callback(self._write_guard.close)
             await run_in_thread(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
             stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, self._undone, check, ONE_BY_ONE, self._relieve)
+            self._writer = Writer(self._connection, self._begin, publish, self._undone, check, ONE_BY_ONE, self._free_space)
             await self._reader.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reader))]
@@ -106,7 +106,7 @@ class SQLiteStore(CommonJobStore):
             watcher.cancel()
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await self._hand_back()
+                await self._release_all()
                 await self._writer.close()
                 await opened.aclose()
         except TimeoutError:
@@ -114,7 +114,7 @@ class SQLiteStore(CommonJobStore):
             self._files.wakeup.stop_listening()
             await run_in_thread(lambda: self._files.close(leave_liveness_lock=True))
 
-    async def _hand_back(self) -> None:
+    async def _release_all(self) -> None:
         try:
             while await self._writer.submit(returns.release_all, None):
                 pass
@@ -129,7 +129,7 @@ class SQLiteStore(CommonJobStore):
 
     def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
-        return self._write_guard.complaint
+        return self._write_guard.error
 
     @property
     def is_first(self) -> bool:
@@ -138,7 +138,7 @@ class SQLiteStore(CommonJobStore):
 
     def warnings(self) -> list[str]:
         """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
-        return warnings(self.path) if self._opened is None or self._files.liveness.is_eldest() else []
+        return warnings(self.path) if self._opened is None or self._files.liveness.is_oldest() else []
 
     def notes(self) -> list[str]:
         """Sentences about this machine's SQLite that ask for nothing."""
@@ -160,10 +160,10 @@ class SQLiteStore(CommonJobStore):
         return self._clocks.wall()
 
     def _check_accepting(self) -> None:
-        self._file_watch.refuse_submissions()
+        self._file_watch.check_accepting()
 
-    def _relieve(self, connection: sqlite3.Connection) -> None:
-        self._maintenance.reserve.give_up()
+    def _free_space(self, connection: sqlite3.Connection) -> None:
+        self._maintenance.reserve.delete()
         self._connection.checkpoint(connection)
 
     # --- notifications
@@ -185,12 +185,12 @@ class SQLiteStore(CommonJobStore):
 
     def _undone(self) -> None:
         """What was read or stored in a transaction that was rolled back must be read again."""
-        self._backlog.forget()
+        self._backlog.invalidate()
         self._routes.forget()
 
-    async def _leave(self) -> None:
+    async def _on_outdated(self) -> None:
         """Another release goes on with the work; ours is ended, as it could not be stored."""
-        work = partial(hand_over, turn=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
+        work = partial(release_all, write_lock=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
         try:
             await self._connection.call(work)
         except QueueError:
@@ -202,7 +202,7 @@ class SQLiteStore(CommonJobStore):
     def renew(self, tokens: Collection[int]) -> int:
         """Extend leases."""
         try:
-            self._files.liveness.keep()
+            self._files.liveness.restore()
         finally:  # without it leases go on; without leases the work is lost
             renewed = self._leases.renew(tokens)
         if renewed < len(tokens):

@@ -11,9 +11,9 @@ from typing import Any
 
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.store import Topic
-from queue_middleware.stores.common.transaction import Routes
+from queue_middleware.stores.common.transaction import NotBatchable, Routes
 
-from .sql import SQL, execute_rows
+from .sql import SQL, bind, execute_rows
 from .sql.schema import check_schema
 
 
@@ -49,19 +49,19 @@ class BacklogCounters:
             return False
         check_schema(connection)
         self.version = version
-        waiting = connection.execute(SQL["waiting"]).fetchall()
+        waiting = connection.execute(SQL["count_backlog"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
         others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
         for state, _, jobs in waiting:
             others[state] += jobs
         self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
         self.suspects = others["suspect"]
-        self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
+        self.last_key = connection.execute(SQL["last_key"]).fetchone()[0] or 0
         self.clients.clear()
         self.task_clients.clear()
         return True
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         """Read again next time."""
         self.version = -1
 
@@ -70,11 +70,11 @@ class BacklogCounters:
         """Queued jobs, and those that are tried again later."""
         return self.queued.total() + self.delayed
 
-    def of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
+    def jobs_of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
         """Queued and delayed jobs of one client; `unwritten` is how many of this group have no row yet."""
         count = self.clients.get(client)
         if count is None:
-            row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_backlog_of_client"], (client,)).fetchone()
             self.clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
@@ -82,7 +82,7 @@ class BacklogCounters:
         """Tasks of one client that have not ended; see `of_client`."""
         count = self.task_clients.get(client)
         if count is None:
-            row = connection.execute(SQL["tasks_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_tasks_of_client"], (client,)).fetchone()
             self.task_clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
@@ -142,7 +142,7 @@ class SQLiteTransaction:
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Waiting jobs of one client."""
-        return self.backlog.of_client(self.connection, client, unwritten)
+        return self.backlog.jobs_of_client(self.connection, client, unwritten)
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
         """Tasks of one client that have not ended."""
@@ -157,23 +157,32 @@ class SQLiteTransaction:
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a named query."""
         self.flush()
-        row: tuple[Any, ...] | None = self.connection.execute(SQL[name], parameters).fetchone()
+        row: tuple[Any, ...] | None = self.connection.execute(SQL[name], bind(name, parameters)).fetchone()
         return row
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a named query; no cursor stays open behind it."""
         self.flush()
-        return self.connection.execute(SQL[name], parameters).fetchall()
+        return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
     def stream(self, name: str, parameters: Any = ()) -> AbstractContextManager[Iterator[tuple[Any, ...]]]:
         """The rows of a named query one by one; the cursor is closed at the end of the block."""
-        return closing(self.connection.execute(SQL[name], parameters))
+        return closing(self.connection.execute(SQL[name], bind(name, parameters)))
 
-    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
-        """Run a `{rows}` block for all these rows; how many rows of the table it changed."""
-        return execute_rows(self.connection, name, rows)
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Run a `{rows}` block for all these rows."""
+        execute_rows(self.connection, name, rows)
+
+    def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Run a `{rows}` block. Only the number of changed rows is known, so a batch with some claims lost is not batchable."""
+        changed = execute_rows(self.connection, name, rows)
+        if changed == len(rows):
+            return rows
+        if changed:
+            raise NotBatchable
+        return ()
 
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""
         self.flush()
-        return self.connection.execute(SQL[name], parameters).rowcount
+        return self.connection.execute(SQL[name], bind(name, parameters)).rowcount

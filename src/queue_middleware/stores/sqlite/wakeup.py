@@ -35,7 +35,7 @@ class WakeupPipes:
         self._number = _shared_number(database.with_name(f"{database.name}.lock"))
         self._known = -1
         self._others: dict[Path, int] = {}
-        self._mine: tuple[int, int] | None = None
+        self._own: tuple[int, int] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_warned = False
 
@@ -89,7 +89,7 @@ class WakeupPipes:
 
     def create(self) -> None:
         """Make the pipe, so that others find it. Blocking. Repeatable. Without named pipes, or descriptors, it warns once."""
-        if self._mine is not None:
+        if self._own is not None:
             return
         path = self._path()
         # It has its name only when something listens to it, or it would be taken for that of a dead process.
@@ -109,7 +109,7 @@ class WakeupPipes:
                 hidden.unlink(missing_ok=True)
             self._warn_once(error)
             return
-        self._mine = opened[0], opened[1]
+        self._own = opened[0], opened[1]
         self._announce_change()
 
     def _warn_once(self, error: OSError) -> None:
@@ -124,23 +124,23 @@ class WakeupPipes:
     @property
     def is_open(self) -> bool:
         """Whether the pipe is there."""
-        return self._mine is not None
+        return self._own is not None
 
     def listen(self, on_notify: Callable[[], None]) -> None:
         """Call `on_notify` soon after every commit of another process, where there is a pipe. Repeatable."""
-        if self._mine is not None:
-            asyncio.get_running_loop().add_reader(self._mine[0], self._on_notify, on_notify)
+        if self._own is not None:
+            asyncio.get_running_loop().add_reader(self._own[0], self._on_notify, on_notify)
 
     def _on_notify(self, on_notify: Callable[[], None]) -> None:
-        assert self._mine is not None, "there is no pipe to listen to"  # noqa: S101
+        assert self._own is not None, "there is no pipe to listen to"  # noqa: S101
         loop = asyncio.get_running_loop()
         with contextlib.suppress(BlockingIOError):
-            os.read(self._mine[0], 2**16)
-        loop.remove_reader(self._mine[0])
+            os.read(self._own[0], 2**16)
+        loop.remove_reader(self._own[0])
         self._timer = loop.call_later(_PAUSE, self.listen, on_notify)
         on_notify()
 
-    def shut(self) -> None:
+    def stop(self) -> None:
         """`stop_listening`, then `remove`."""
         self.stop_listening()
         self.remove()
@@ -149,14 +149,14 @@ class WakeupPipes:
         """Listen no longer. Repeatable."""
         if self._timer is not None:
             self._timer.cancel()
-        if self._mine is not None:
-            asyncio.get_running_loop().remove_reader(self._mine[0])
+        if self._own is not None:
+            asyncio.get_running_loop().remove_reader(self._own[0])
 
     def remove(self) -> None:
         """Remove the pipe, which is not listened to any more. Blocking. Repeatable."""
-        if self._mine is not None:
+        if self._own is not None:
             self._path().unlink(missing_ok=True)
-            self._drop_mine()
+            self._close_own()
             self._announce_change()
 
     def _path(self) -> Path:
@@ -166,11 +166,11 @@ class WakeupPipes:
         """Any new number will do; a counter would need its turn."""
         self._number[: _NUMBER.size] = os.urandom(_NUMBER.size)
 
-    def _drop_mine(self) -> None:
-        if self._mine is not None:
-            for pipe in {*self._mine}:
+    def _close_own(self) -> None:
+        if self._own is not None:
+            for pipe in {*self._own}:
                 os.close(pipe)
-            self._mine = None
+            self._own = None
 
     # --- the end
 
@@ -181,7 +181,7 @@ class WakeupPipes:
 
     def disown(self) -> None:
         """In a forked child: close the descriptors and leave the parent's pipe in place."""
-        self._drop_mine()
+        self._close_own()
         while self._others:
             os.close(self._others.popitem()[1])
         if not isinstance(self._number, bytearray):

@@ -17,17 +17,17 @@ from .transaction import BacklogCounters
 class WriteGuard:
     """`leave` is called once, in the event loop, when the tables turn out to be those of another release."""
 
-    def __init__(self, watched: FileWatch, leave: Callable[[], Coroutine[None, None, None]]) -> None:
+    def __init__(self, watched: FileWatch, on_outdated: Callable[[], Coroutine[None, None, None]]) -> None:
         self._watched = watched
-        self._leave = leave
+        self._on_outdated = on_outdated
         self._loop = asyncio.get_running_loop()
         self._leaving: asyncio.Task[None] | None = None
         self._outdated: Outdated | None = None
 
     @property
-    def complaint(self) -> QueueError | None:
+    def error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as far as is known. It looks at nothing."""
-        return self._watched.complaint or self._outdated
+        return self._watched.error or self._outdated
 
     def check(self, connection: sqlite3.Connection) -> None:
         """Raise what keeps a transaction from being written; for one that does not use `BacklogCounters`."""
@@ -51,10 +51,10 @@ class WriteGuard:
         if self._outdated is None:
             self._outdated = outdated
             with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                self._loop.call_soon_threadsafe(self._begin_to_leave)
+                self._loop.call_soon_threadsafe(self._start_leaving)
 
-    def _begin_to_leave(self) -> None:
-        self._leaving = self._loop.create_task(self._leave(), name="queue-store-leaving")
+    def _start_leaving(self) -> None:
+        self._leaving = self._loop.create_task(self._on_outdated(), name="queue-store-leaving")
 
     async def close(self) -> None:
         """Wait until it has left, where it began to."""

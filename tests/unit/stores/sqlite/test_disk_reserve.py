@@ -30,20 +30,20 @@ def test_it_is_made_once_and_takes_room_on_the_disk(database: Path, monkeypatch:
     free(monkeypatch, 2**40)
     reserve = DiskReserve(database, wanted=True)
     for _ in range(2):
-        reserve.keep()
+        reserve.create()
     (file,) = database.parent.iterdir()
     assert (file.name, file.stat().st_size, file.stat().st_mode & 0o777) == ("queue.sqlite3.reserve", SIZE, 0o600)
     assert file.stat().st_blocks * 512 >= SIZE
     for _ in range(2):
-        reserve.give_up()
+        reserve.delete()
     assert not file.exists()
 
 
 def test_it_is_not_made_where_the_disk_is_not_watched_or_small(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 2**40)
-    DiskReserve(database, wanted=False).keep()
+    DiskReserve(database, wanted=False).create()
     free(monkeypatch, 2 * SIZE)
-    DiskReserve(database, wanted=True).keep()
+    DiskReserve(database, wanted=True).create()
     assert not list(database.parent.iterdir())
 
 
@@ -53,13 +53,13 @@ def test_before_the_start_it_is_given_up_only_where_nothing_could_be_opened(
 ) -> None:
     free(monkeypatch, 2**40)
     reserve = DiskReserve(database, wanted=True)
-    reserve.keep()
+    reserve.create()
     free(monkeypatch, size)
-    reserve.give_up_if_scarce()
+    reserve.delete_if_scarce()
     assert len(list(database.parent.iterdir())) == left
 
 
 def test_a_folder_that_is_not_there_is_somebody_elses_trouble(tmp_path: Path) -> None:
     reserve = DiskReserve(tmp_path / "no" / "queue.sqlite3", wanted=True)
-    reserve.give_up_if_scarce()
-    reserve.give_up()
+    reserve.delete_if_scarce()
+    reserve.delete()

@@ -115,11 +115,11 @@ def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
 def test_one_of_several_processes_speaks_for_the_file(path: Path) -> None:
     first, second, third = (Files(path, owner, "shop") for owner in ("z", "a", "m"))
     assert [files.is_first for files in (first, second, third)] == [True, False, False]
-    assert [files.liveness.is_eldest() for files in (first, second, third)] == [True, False, False]
+    assert [files.liveness.is_oldest() for files in (first, second, third)] == [True, False, False]
     first.close()
-    assert [files.liveness.is_eldest() for files in (second, third)] == [True, False]
+    assert [files.liveness.is_oldest() for files in (second, third)] == [True, False]
     second.close(leave_liveness_lock=True)  # as if it had died
-    assert third.liveness.is_eldest()
+    assert third.liveness.is_oldest()
     third.close()
     again = Files(path, "z", "shop")
     assert again.is_first

@@ -14,9 +14,9 @@ from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import bounds, retention
-from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
+from queue_middleware.stores.common.bounds import MAX_WEIGHT, ROW_WEIGHT, Budget, within_bounds
 from queue_middleware.stores.common.pruning import Pruning
-from queue_middleware.stores.common.retention import ExpiredRows, Pruned
+from queue_middleware.stores.common.retention import PrunableRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.models import DeliveryFilter
 from tests.support.clock import ManualClock
@@ -32,7 +32,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
-    monkeypatch.setattr(bounds, "SECONDS", 60.0)  # what a step does here is bounded by its weight alone
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 60.0)  # what a step does here is bounded by its weight alone
     options = {"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0, "retention": 60.0}
     store = SQLiteStore(Settings.load(options, {}), clock)
     await store.open()
@@ -76,7 +76,7 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
         steps += 1
         deleted, left = left - counted(store, "response_chunk"), counted(store, "response_chunk")
         # A byte that is deleted is not written once more, as it is where SQLite cleans each page.
-        assert deleted * CHUNK_SIZE <= WEIGHT
+        assert deleted * CHUNK_SIZE <= MAX_WEIGHT
         assert log.stat().st_size - written <= 2**20
         written = log.stat().st_size
     assert (steps, left, counted(store, "job")) == (6, 0, 0)
@@ -89,7 +89,7 @@ async def test_small_jobs_go_together_but_not_all_at_once(store: SQLiteStore, cl
     left = 12
     while await store.prune(500):
         deleted, left = left - counted(store, "job"), counted(store, "job")
-        assert deleted * CHUNK_SIZE * 2 <= WEIGHT
+        assert deleted * CHUNK_SIZE * 2 <= MAX_WEIGHT
     assert left == 0
 
 
@@ -120,7 +120,7 @@ async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, cl
     before = counted(store, "log")
     while await store.prune(10):
         now = counted(store, "log")
-        assert (before - now) * CHUNK_SIZE <= WEIGHT
+        assert (before - now) * CHUNK_SIZE <= MAX_WEIGHT
         before, steps = now, steps + 1
     assert steps > 1
     assert [counted(store, name) for name in ("job", "log", "delivery", "delivery_attempt", "payload")] == [0] * 5
@@ -143,7 +143,7 @@ async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept
     claim, delivery = await failed_delivery(store, parts)
     other = await stream(store, 0)
     clock.advance(61)
-    found = await store._read(lambda connection: retention.outlived(connection, clock(), 60_000, 0, 10))
+    found = await store._read(lambda connection: retention.find_prunable(connection, clock(), 60_000, 0, 10))
     assert [key for key, _ in found.jobs] == ([claim.key, other.key] if not parts else [claim.key])
     assert await store.webhooks.redeliver([delivery]) == 1
     pruned = await store._writer.submit(retention.prune, found)
@@ -168,7 +168,7 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
 
 async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await stream(store, 40, short_lived=True)
-    store._maintenance._pruning._kept = 10**9
+    store._maintenance._pruning._retention = 10**9
     clock.advance(360)
     steps = 0
     while await store.prune(10):
@@ -188,25 +188,25 @@ class Disk:
         self.room = room
         self.tried: list[int] = []
 
-    async def write(self, operation: Any, found: ExpiredRows, size: int) -> Pruned:
-        self.tried.append(found.most)
-        if found.most > self.room:
+    async def write(self, operation: Any, found: PrunableRows, size: int) -> Pruned:
+        self.tried.append(found.max_weight)
+        if found.max_weight > self.room:
             raise FULL
         return Pruned(1, 7)
 
-    async def read(self, work: Any) -> ExpiredRows:
-        return ExpiredRows([(7, 10**6)], [], [], [], [])
+    async def read(self, work: Any) -> PrunableRows:
+        return PrunableRows([(7, 10**6)], [], [], [], [])
 
 
 async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:
     disk = Disk(20_000)
     pruning = Pruning(disk.write, disk.read, lambda kept: 0, 60)
     assert await pruning.step(10) == 1
-    assert disk.tried == [WEIGHT, WEIGHT // 16, WEIGHT // 256]
-    disk.room = WEIGHT
+    assert disk.tried == [MAX_WEIGHT, MAX_WEIGHT // 16, MAX_WEIGHT // 256]
+    disk.room = MAX_WEIGHT
     for _ in range(12):
         await pruning.step(10)
-    assert disk.tried[-1] == WEIGHT
+    assert disk.tried[-1] == MAX_WEIGHT
 
 
 async def test_with_no_room_at_all_it_is_said() -> None:
@@ -230,7 +230,7 @@ async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: Man
 def test_rows_are_taken_until_their_payloads_are_heavy() -> None:
     assert within_bounds([(1, "a", 400), (2, "b", 0)]) == [(1, "a")]
     assert within_bounds([(1, 8), (2, None), (3, 8), (4, 0)]) == [(1,), (2,)]
-    assert len(within_bounds([(key, 0) for key in range(5000)])) == WEIGHT // ROW
+    assert len(within_bounds([(key, 0) for key in range(5000)])) == MAX_WEIGHT // ROW_WEIGHT
 
 
 async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLiteStore, clock: ManualClock) -> None:
@@ -240,7 +240,7 @@ async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLit
     counts = []
     while expired := await store.expire():
         counts.append(len(expired))
-    assert (max(counts) * 7 * CHUNK_SIZE <= WEIGHT + CHUNK_SIZE, sum(counts)) == (True, 6)
+    assert (max(counts) * 7 * CHUNK_SIZE <= MAX_WEIGHT + CHUNK_SIZE, sum(counts)) == (True, 6)
     assert counted(store, "request_chunk") == 0
 
 

@@ -156,28 +156,28 @@ def test_rows_of_every_count(count: int) -> None:
 
 
 QUERY_PLANS = [
-    ("claim", "job_queued"),
-    ("promote", "job_delayed"),
-    ("waiting_of_client", "backlog_client USING PRIMARY KEY"),
-    ("waiting", "backlog USING PRIMARY KEY (state=? AND level=?)"),
+    ("claim_jobs", "job_queued"),
+    ("promote_delayed", "job_delayed"),
+    ("count_backlog_of_client", "backlog_client USING PRIMARY KEY"),
+    ("count_backlog", "backlog USING PRIMARY KEY (state=? AND level=?)"),
     ("job", "job_queued (priority=? AND id>? AND id<?)"),
-    ("overdue", "job_start_by"),
-    ("held", "job_running"),
+    ("overdue_jobs", "job_start_by"),
+    ("running_claims", "job_running"),
     ("claim_deliveries", "delivery_due"),
-    ("due_good", "receiver_healthy"),
-    ("due_others", "receiver_others"),
+    ("due_healthy_hosts", "receiver_healthy"),
+    ("due_other_hosts", "receiver_others"),
     ("next_delivery", "receiver_healthy"),
     ("next_delivery", "receiver_others"),
     ("due_flows", "flow_turn"),
     ("due_flows", "delivery_due"),
-    ("look_again_at_flows", "delivery_due"),
-    ("look_again_at_hosts", "flow_turn"),
-    ("probe_flows_of", "flow_turn"),
-    ("give_up", "flow_turn"),
+    ("schedule_flows", "delivery_due"),
+    ("schedule_hosts", "flow_turn"),
+    ("probe_flows_of_hosts", "flow_turn"),
+    ("give_up_deliveries", "flow_turn"),
     ("unused_flows", "flow_unused"),
-    ("give_up", "delivery_due"),
+    ("give_up_deliveries", "delivery_due"),
     ("dead_deliveries", "delivery_dead"),
-    ("next_work", "job_delayed"),
+    ("next_delayed_job", "job_delayed"),
     ("promote_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("count_jobs", "job_running"),
     ("count_jobs", "task_awaits"),
@@ -201,8 +201,8 @@ def test_hot_queries_use_their_index(name: str, index: str) -> None:
 def test_a_queue_whose_answers_are_all_stored_is_not_searched_for_others() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    names = dict.fromkeys(re.findall(r":(\w+)", SQL["short_lived"]))
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['short_lived']}", names)]
+    names = dict.fromkeys(re.findall(r":(\w+)", SQL["prunable_responses"]))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['prunable_responses']}", names)]
     assert [step for step in plan if step.startswith("SCAN")] == ["SCAN unstored_response"]
     connection.close()
 

@@ -84,8 +84,8 @@ async def test_one_that_was_taken_down_is_not_rung(tower: Any, tmp_path: Path) -
     one.open(ear)
     other.notify()
     assert await ear.hears()
-    one.shut()
-    one.shut()
+    one.stop()
+    one.stop()
     assert hanging(tmp_path) == []
     other.notify()
     assert other._others == {}
@@ -153,9 +153,9 @@ async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Pat
     one.open(Ear())
     other.notify()
     assert len(other._others) == 1
-    assert one._mine is not None
-    asyncio.get_running_loop().remove_reader(one._mine[0])
-    one._drop_mine()  # as its death would
+    assert one._own is not None
+    asyncio.get_running_loop().remove_reader(one._own[0])
+    one._close_own()  # as its death would
     other.notify()
     assert other._others == {}
 
@@ -184,7 +184,7 @@ async def test_where_something_is_missing_nobody_fails(tower: Any, monkeypatch: 
     ear = Ear()
     one.open(ear)
     other.notify()
-    one.shut()
+    one.stop()
     assert ear.times == 0
 
 

@@ -148,7 +148,7 @@ async def test_a_full_disk_fails_cleanly(bench: Bench) -> None:
 
 
 async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_TIMEOUT", 0.01)
     first = await bench.blocked()
     with pytest.raises(StoreBusy, match="does not answer"):
         await bench.writer.submit(bench.insert, 1)
@@ -158,7 +158,7 @@ async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, 
 
 
 async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_TIMEOUT", 0.01)
     with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
         await bench.writer.submit(bench.insert, 1)
     assert await bench.writer.submit(bench.insert, 2) == 2
@@ -168,7 +168,7 @@ async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Be
 async def test_a_callback_with_a_defect_does_not_keep_others_from_timing_out(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_TIMEOUT", 0.01)
     asyncio.get_running_loop().set_exception_handler(lambda _, context: None)
 
     def fail(result: object) -> None:
@@ -399,7 +399,7 @@ async def test_on_a_full_disk_room_is_made_once_and_what_still_fits_is_written(b
             raise error
         return list(batch)
 
-    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=lambda _: relieved.append(1))
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, free_space=lambda _: relieved.append(1))
     with WriteLock(bench.path.with_name("lock")):
         waiting = [writer.submit(insert, size) for size in (1, 4, 11, 9)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -421,5 +421,5 @@ async def test_room_that_was_made_is_used(bench: Bench) -> None:
             raise error
         return list(batch)
 
-    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=relieve)
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, free_space=relieve)
     assert await writer.submit(insert, 1) == 1

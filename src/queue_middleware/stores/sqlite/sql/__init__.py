@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
 from itertools import chain
 from types import TracebackType
 from typing import Any
+
+import msgspec
 
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Rows of the statements that exist. A batch takes the next larger one and is filled up with rows of NULL, which are skipped:
@@ -30,6 +32,33 @@ def _load() -> dict[str, str]:
 
 
 SQL = _load()
+
+_LIST = re.compile(r"\bjson_each\((\?|:\w+)\)")
+
+
+def _lists(text: str) -> tuple[int | str, ...]:
+    """The parameters of a block that are lists: the position of each `?`, or the name."""
+    found = {text.count("?", 0, match.start(1)) if match[1] == "?" else match[1][1:] for match in _LIST.finditer(text)}
+    return tuple(sorted(found, key=str))
+
+
+_LISTS = {name: lists for name, text in SQL.items() if (lists := _lists(text))}
+_encode = msgspec.json.Encoder().encode
+
+
+def bind(name: str, parameters: Any) -> Any:
+    """The parameters as SQLite takes them: it has no lists, so a block reads them from JSON text with `json_each`."""
+    lists = _LISTS.get(name)
+    return parameters if lists is None else _with_json(lists, parameters)
+
+
+def _with_json(lists: tuple[int | str, ...], parameters: Any) -> Any:
+    bound: Any = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
+    for place in lists:
+        if bound[place] is not None:
+            bound[place] = _encode(bound[place]).decode()
+    return bound
+
 
 _ROWS = re.compile(r"\{rows\}(\([?, ]+\))")
 
@@ -48,12 +77,12 @@ class SQLiteQueries:
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row; no cursor stays open behind it."""
-        rows = self.connection.execute(SQL[name], parameters).fetchall()
+        rows = self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
         return rows[0] if rows else None
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows; no cursor stays open behind them."""
-        return self.connection.execute(SQL[name], parameters).fetchall()
+        return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
     def snapshot(self) -> AbstractContextManager[None]:
         """A block whose queries all see the same state."""

@@ -1,13 +1,13 @@
 -- name: insert_task
 INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits, secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: tasks_of_client
+-- name: count_tasks_of_client
 SELECT jobs FROM unfinished_tasks WHERE client = ?;
 
 -- name: mark_task
 UPDATE job SET task = ? WHERE id = ?;
 
--- name: put_off
+-- name: schedule_job
 UPDATE job SET state = 'delayed', due_at = ? WHERE id = ?;
 
 -- name: tasks
@@ -21,46 +21,46 @@ FROM task JOIN job ON job.id = task.job_id WHERE callback = ?;
 SELECT job_id, id_random, state, spec, salt, callback, signal, task.client, resolved_by
 FROM task JOIN job ON job.id = task.job_id WHERE signal = ?;
 
--- name: put_early
+-- name: insert_early_result
 INSERT INTO early_result (job_id, source, status, head, body, error_type, error) VALUES (?, ?, ?, ?, ?, ?, ?);
 
--- name: early
+-- name: early_result
 SELECT source, status, head, body, error_type, error FROM early_result WHERE job_id = ?;
 
--- name: early_channel
+-- name: early_result_source
 SELECT source FROM early_result WHERE job_id = ?;
 
--- name: drop_early
+-- name: delete_early_result
 DELETE FROM early_result WHERE job_id = ?;
 
--- name: concluded_by
+-- name: state_completed_by
 SELECT state, status, error_type FROM job
 WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
--- name: begin_wait
+-- name: set_awaiting
 -- The token is kept, so that the claim that ended the attempt can repeat the write.
 UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
--- name: wait
+-- name: begin_wait
 UPDATE task SET response_status = ?, responded_at = ?, awaits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
 
--- name: wait_no_longer
+-- name: end_wait
 UPDATE task SET awaits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
 
--- name: resolved_by
+-- name: set_resolved_by
 UPDATE task SET resolved_by = ? WHERE job_id = ?;
 
--- name: outcome_so_far
+-- name: state_and_source
 SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.id = ?;
 
--- name: end_outside
+-- name: resolve_job
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
 WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 
--- name: note
+-- name: record_event
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
--- name: waited_too_long
+-- name: timed_out_tasks
 -- A task with a poll that is due or running is left to the poller for a minute.
 SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
@@ -68,7 +68,7 @@ WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000)
 -- name: due_polls
 SELECT job_id, spec, poll FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
 
--- name: put_off_polls
+-- name: postpone_polls
 UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: next_poll_after
@@ -88,39 +88,39 @@ WHERE job_id = :key AND token = :token;
 -- name: next_poll
 SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
--- name: record
+-- name: task_record
 SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
--- name: page
+-- name: task_page
 -- The tasks before the page are skipped in the index alone.
 SELECT task_record.* FROM (
     SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id
 ORDER BY id DESC;
 
--- name: count_page
+-- name: count_tasks
 SELECT count(*) FROM task WHERE client = :client;
 
--- name: page_of_status
+-- name: task_page_of_status
 -- The status is not stored, it follows from several columns. CROSS JOIN keeps the planner from scanning the tasks of all clients.
 SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id
 WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
 
--- name: count_page_of_status
+-- name: count_tasks_of_status
 SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
 
--- name: last_word
+-- name: task_response
 -- For a failed task this is the provider's message.
 SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
--- name: waits_ahead
+-- name: far_waits
 SELECT job_id FROM task WHERE awaits_until > :latest AND (responded_at > :latest OR poll_at > awaits_until + 60000) LIMIT :limit;
 
--- name: waits_from_now
+-- name: reset_far_waits
 UPDATE task SET awaits_until = awaits_until - responded_at + :now, poll_at = poll_at - responded_at + :now, responded_at = :now
 WHERE job_id IN (SELECT value FROM json_each(:keys)) AND awaits_until IS NOT NULL AND responded_at > :latest;
 
--- name: polls_now
+-- name: reset_far_polls
 UPDATE task SET poll_at = :now WHERE job_id IN (SELECT value FROM json_each(:keys)) AND poll_at > awaits_until + 60000;

@@ -1,0 +1,80 @@
+"""Operations on a store that can tell which claims of a batch are lost: they need not be repeated one by one."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+
+from queue_middleware.jobs.log_lines import LogLevel, LogLine
+from queue_middleware.jobs.models import Claim, Progress, WebhookKind
+from queue_middleware.settings import Settings
+from queue_middleware.stores.common import deliveries, jobs, logs
+from queue_middleware.stores.common.codec import encode_lines
+from queue_middleware.stores.common.operations import ended_attempt
+from queue_middleware.stores.common.transaction import Transaction
+from queue_middleware.stores.sqlite import SQLiteStore
+from queue_middleware.stores.sqlite.sql import execute_rows
+from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
+from queue_middleware.webhooks.models import DeliveryState
+from tests.support.factories import a_job, an_answer, an_attempt, claimed
+
+Rows = Sequence[tuple[Any, ...]]
+P = TypeVar("P")
+R = TypeVar("R")
+
+
+@pytest.fixture
+async def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
+    def held(transaction: SQLiteTransaction, name: str, rows: Rows) -> Rows:
+        return [row for row in rows if execute_rows(transaction.connection, name, [row])]
+
+    monkeypatch.setattr(SQLiteTransaction, "held", held)
+    store = SQLiteStore(Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))
+    await store.open()
+    yield store
+    await store.close()
+
+
+async def together(store: SQLiteStore, operation: Callable[[Transaction, Sequence[P]], list[R]], batch: Sequence[P]) -> list[R]:
+    return await store._writer.submit(lambda transaction, _: [operation(transaction, batch)], None)
+
+
+async def begin(store: SQLiteStore) -> list[Claim]:
+    """Three jobs; the second is then handed back."""
+    claims: list[Claim] = []
+    for number in range(3):
+        new = a_job(webhook=f"https://r{number}.example/hook", events=(WebhookKind.PROGRESS,))
+        result = await store.submit(new, start=True)
+        assert result.claim
+        claims.append(result.claim)
+    await store.release(claims[1])
+    return claims
+
+
+async def test_the_others_end(store: SQLiteStore) -> None:
+    claims = await begin(store)
+    ends = [ended_attempt(claim, an_answer()) for claim in claims]
+    assert await together(store, jobs.finish, ends) == [True, False, True]
+    assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
+    assert await together(store, jobs.finish, ends) == [True, False, True]
+    assert await claimed(store) == []
+
+
+async def test_the_lines_of_the_others_are_stored(store: SQLiteStore) -> None:
+    claims = await begin(store)
+    lines = encode_lines([LogLine(1_700_000_000_000_000, LogLevel.INFO, "line")])
+    assert await together(store, logs.log, [(claim, 1, lines, Progress(0.5)) for claim in claims]) == [True, False, True]
+    assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
+
+
+async def test_the_deliveries_of_the_others_are_settled(store: SQLiteStore) -> None:
+    await together(store, jobs.finish, [ended_attempt(claim, an_answer()) for claim in await begin(store)])
+    mine = await claimed(store)
+    await store.webhooks.release([mine[0].token])
+    settling = [(delivery, an_attempt(), True, None, None, 0) for delivery in mine]
+    settled = await together(store, deliveries.settle, settling)
+    assert [one.held for one in settled] == [False, True]
+    assert (await store.counts()).deliveries == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
