@@ -35,14 +35,15 @@ def _claim(transaction: Transaction, room: Capacity) -> Claimed:
     waiting = _due_flows(transaction, hosts) if hosts else []
     shares = allocate(room, waiting)
     flows = {one.flow: one for one in waiting}
+    probed_elsewhere = _hold_for_probes(transaction, [flows[flow] for flow in shares.by_flow])
+    served = {flow: count for flow, count in shares.by_flow.items() if flow not in probed_elsewhere}
     claimed: list[Delivery] = []
-    for count, several in _by_count(shares.by_flow):
+    for count, several in _by_count(served):
         claimed += _start(transaction, several, count, flows)
     if hosts:
-        _hold_for_probes(transaction, [flows[flow] for flow in shares.by_flow])
         # Those too that got nothing: what was due there may have been taken back.
         nothing = [one.flow for one in waiting if one.due == 0]
-        schedule_next(transaction, list(shares.by_flow), nothing, _unless_held_back(hosts, waiting, shares))
+        schedule_next(transaction, list(served), [*nothing, *probed_elsewhere], _unless_held_back(hosts, waiting, shares))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -75,15 +76,17 @@ def _unless_held_back(hosts: Collection[str], waiting: Collection[FlowBacklog], 
     return [host for host in hosts if host in given or all(one.host != host for one in waiting)]
 
 
-def _hold_for_probes(transaction: Transaction, given: Collection[FlowBacklog]) -> None:
-    """A receiver with an open circuit gets one probe at a time, over all processes."""
-    until = transaction.now + transaction.lease
-    flows = [one.flow for one in given if one.health is HostHealth.OPEN]
-    hosts = [one.host for one in given if one.host_health is HostHealth.OPEN]
+def _hold_for_probes(transaction: Transaction, chosen: Collection[FlowBacklog]) -> set[str]:
+    """A receiver with an open circuit gets one probe at a time, over all processes; the flows that another one probes."""
+    until = {"now": transaction.now, "until": transaction.now + transaction.lease}
+    hosts = [one.host for one in chosen if one.host_health is HostHealth.OPEN]
+    held = {row[0] for row in transaction.all("hold_hosts_for_probe", {**until, "hosts": hosts})} if hosts else set()
+    lost = {one.flow for one in chosen if one.host_health is HostHealth.OPEN and one.host not in held}
+    flows = [one.flow for one in chosen if one.health is HostHealth.OPEN and one.flow not in lost]
     if flows:
-        transaction.change("hold_flows_for_probe", {"until": until, "flows": flows})
-    if hosts:
-        transaction.change("hold_hosts_for_probe", {"until": until, "hosts": hosts})
+        lost.update(flows)
+        lost.difference_update(row[0] for row in transaction.all("hold_flows_for_probe", {**until, "flows": flows}))
+    return lost
 
 
 def _by_count(of_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
