@@ -286,10 +286,13 @@ RETURNING due_at, id, token, url, host, attempt, attempts_before_redelivery, kin
     (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: reserve_flow_probes
-UPDATE flow SET open_until = :until WHERE health = 'open' AND flow IN (SELECT value FROM json_each(:flows));
+-- Runs before the claim, which takes deliveries only of the returned flows.
+UPDATE flow SET open_until = :until
+WHERE health = 'open' AND ifnull(open_until, 0) <= :now AND flow IN (SELECT value FROM json_each(:flows)) RETURNING flow;
 
 -- name: reserve_host_probes
-UPDATE receiver SET open_until = :until WHERE health = 'open' AND host IN (SELECT value FROM json_each(:hosts));
+UPDATE receiver SET open_until = :until
+WHERE health = 'open' AND ifnull(open_until, 0) <= :now AND host IN (SELECT value FROM json_each(:hosts)) RETURNING host;
 
 -- name: schedule_flows
 -- A flow that was served queues behind the other flows of its host: it is due again from now on, however long the rest has been due.
@@ -326,11 +329,15 @@ SELECT flow.flow, flow.health, flow.failures, flow.failing_since, flow.open_unti
 FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
 
 -- name: update_flow_health
-UPDATE flow SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until WHERE flow = :flow;
+-- Only if nothing has changed since the health was read.
+UPDATE flow SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until
+WHERE flow = :flow AND health = :seen_health AND failures = :seen_failures AND failing_since IS :seen_failing_since
+    AND open_until IS :seen_open_until;
 
 -- name: update_host_health
 UPDATE receiver SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until, suspects = :suspects
-WHERE host = :host;
+WHERE host = :host AND health = :seen_health AND failures = :seen_failures AND failing_since IS :seen_failing_since
+    AND open_until IS :seen_open_until AND suspects = :seen_suspects;
 
 -- name: probe_flows_of_hosts
 -- A host whose circuit was open has responded, so the cause of the open circuits of its flows may be gone as well.
