@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
 from queue_middleware.webhooks.models import Capacity, Delivery, HostHealth, Receiver, Settled
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
 
 After = Callable[[str, str], None]
 """Executes a statement once, after the next query of this name."""
@@ -57,6 +58,16 @@ async def due(store: SQLiteStore, host: str = "a.example") -> None:
     result = await store.submit(a_job(webhook=f"https://{host}/hook"), start=True)
     assert result.claim
     await store.complete(result.claim, an_answer())
+
+
+async def waiting(store: SQLiteStore) -> int:
+    """A task whose first poll is due in five seconds."""
+    poll = PollConfig("https://a.example/x", "status", ("done",), ())
+    claim = (await store.submit(a_job(task=a_task(poll=poll)), start=True)).claim
+    assert claim
+    assert claim.task
+    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    return claim.key
 
 
 async def fail(store: SQLiteStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED) -> Settled:
@@ -128,3 +139,15 @@ async def test_a_probe_that_another_process_has_begun_is_not_sent_twice(
     assert given.next_in == 60
     clock.advance(60)
     assert len(await claimed(store)) == 1
+
+
+async def test_a_poll_that_another_process_has_claimed_is_left_to_it(
+    store: SQLiteStore, clock: ManualClock, after: After
+) -> None:
+    first, second, third = [await waiting(store) for _ in range(3)]
+    clock.advance(5)
+    after("due_polls", f"UPDATE task SET owner = 'another', token = 1, lease_until = 1 WHERE job_id = {second}")
+    polls = await claimed_polls(store)
+    assert [poll.key for poll in polls] == [first, third]
+    assert [poll.host for poll in polls] == ["https://a.example:443"] * 2
+    assert await claimed_polls(store) == []

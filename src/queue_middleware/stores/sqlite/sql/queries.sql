@@ -84,7 +84,7 @@ UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token =
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
 RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task;
 
--- name: requests
+-- name: payloads
 SELECT job_id, head, body, chunks FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: request_chunks
