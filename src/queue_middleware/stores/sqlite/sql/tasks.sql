@@ -85,7 +85,7 @@ RETURNING job_id, token, polls, poll_failures, response_status, awaits_until, po
     (SELECT id_random FROM job WHERE id = job_id), spec, salt, callback, signal, client;
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :troubles,
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :failures,
     owner = NULL, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 
