@@ -465,7 +465,7 @@ SELECT at, duration, status, error, response FROM delivery_attempt WHERE deliver
 
 -- name: prunable_jobs
 -- The id holds the time of submission, so no index is needed for the oldest. A job with an unfinished delivery keeps its result.
-SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
+SELECT id FROM job WHERE id > :after AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
@@ -486,8 +486,8 @@ UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys
 -- name: job_weight
 -- The weight of a job for deletion. `length` does not read a blob.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
-    + :part * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
-    + :part * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
+    + :chunk * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
+    + :chunk * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
     + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
     + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
 
