@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -256,6 +257,25 @@ async def test_one_probe_over_all_processes_and_then_everything_in_its_order(sto
     assert await claimed(there) == []
     assert (await succeed(here, probe)).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
     assert [delivery.request_id for delivery in await claimed(there)] == ids
+
+
+async def test_one_probe_though_several_processes_claim_at_once(stores: Stores, clock: ManualClock) -> None:
+    several = [await stores.open() for _ in range(4)]
+    await make_open(several[0])
+    await finish(several[0], count=8)
+    clock.advance(10)
+    given = await asyncio.gather(*[claimed(store) for store in several])
+    assert [delivery.health for deliveries in given for delivery in deliveries] == [HostHealth.OPEN]
+
+
+async def test_failures_that_several_processes_find_at_once_are_all_counted(stores: Stores) -> None:
+    several = [await stores.open() for _ in range(4)]
+    await make_good(several[0])
+    await finish(several[0], count=FAILURE_THRESHOLD)
+    (first, *rest) = await claimed(several[0])
+    await asyncio.gather(*[fail(store, delivery) for store, delivery in zip(several, rest, strict=True)])
+    assert (await receiver(several[0])).failures == FAILURE_THRESHOLD - 1
+    assert (await fail(several[1], first)).flow_change == (HostHealth.FAILING, HostHealth.OPEN)
 
 
 async def test_a_probe_that_fails_makes_the_pause_longer(store: JobStore, clock: ManualClock) -> None:

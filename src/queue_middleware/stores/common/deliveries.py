@@ -35,14 +35,15 @@ def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     backlogs = _due_flows(transaction, hosts) if hosts else []
     allocation = allocate(capacity, backlogs)
     by_flow = {backlog.flow: backlog for backlog in backlogs}
+    probed_elsewhere = _reserve_probes(transaction, [by_flow[flow] for flow in allocation.by_flow])
+    served = {flow: count for flow, count in allocation.by_flow.items() if flow not in probed_elsewhere}
     claimed: list[Delivery] = []
-    for count, flows in _by_count(allocation.by_flow):
+    for count, flows in _by_count(served):
         claimed += _start_deliveries(transaction, flows, count, by_flow)
     if hosts:
-        _reserve_probes(transaction, [by_flow[flow] for flow in allocation.by_flow])
         # The `next_at` of a flow without a due delivery was out of date, for instance because a delivery was postponed.
         empty = [backlog.flow for backlog in backlogs if backlog.due == 0]
-        schedule_next(transaction, list(allocation.by_flow), empty, _hosts_to_schedule(hosts, backlogs, allocation))
+        schedule_next(transaction, list(served), [*empty, *probed_elsewhere], _hosts_to_schedule(hosts, backlogs, allocation))
     next_at = transaction.one("next_delivery", {"after": now})
     return Claimed(
         deliveries=claimed,
@@ -75,15 +76,17 @@ def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog]
     return [host for host in hosts if host in served or all(one.host != host for one in backlogs)]
 
 
-def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> None:
-    """Let no process send a second probe to a flow or host with an open circuit before the lease of this one has ended."""
-    until = transaction.now + transaction.lease
-    flows = [one.flow for one in backlogs if one.health is HostHealth.OPEN]
+def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> set[str]:
+    """Reserve the one probe that an open circuit allows, for as long as a lease. Returns the flows that others are probing."""
+    until = {"now": transaction.now, "until": transaction.now + transaction.lease}
     hosts = [one.host for one in backlogs if one.host_health is HostHealth.OPEN]
+    reserved = {row[0] for row in transaction.all("reserve_host_probes", {**until, "hosts": hosts})} if hosts else set()
+    lost = {one.flow for one in backlogs if one.host_health is HostHealth.OPEN and one.host not in reserved}
+    flows = [one.flow for one in backlogs if one.health is HostHealth.OPEN and one.flow not in lost]
     if flows:
-        transaction.change("reserve_flow_probes", {"until": until, "flows": flows})
-    if hosts:
-        transaction.change("reserve_host_probes", {"until": until, "hosts": hosts})
+        lost.update(flows)
+        lost.difference_update(row[0] for row in transaction.all("reserve_flow_probes", {**until, "flows": flows}))
+    return lost
 
 
 def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:

@@ -72,7 +72,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     parameters = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
     rows = transaction.all("claim_jobs", parameters)
     rows.sort(key=lambda row: (row[8], row[0]))
-    requests = {row[0]: row[1:] for row in transaction.all("requests", ([row[0] for row in rows],))}
+    requests = {row[0]: row[1:] for row in transaction.all("payloads", ([row[0] for row in rows],))}
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
     for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _, route in rows:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Protocol
 
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.store import Topic
@@ -21,34 +21,95 @@ Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome |
 """Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, milliseconds of the schedule."""
 
 
-class _Healths(Struct, frozen=True):
-    """The health of a flow and of its host."""
+class _Known(Struct, frozen=True):
+    """The stored health of a flow or of a host."""
 
-    flow: HealthRecord
-    host: HealthRecord
-    suspects: frozenset[str]
+    record: HealthRecord
+    suspects: str = ""
+    """Of a host only. In the stored form, so that it can be compared with the database."""
+
+
+_Step = tuple[_Known, _Known]
+"""The health before an attempt and after it."""
+
+
+class _Stored(Struct, frozen=True):
+    """The health of flows and of their hosts, by name."""
+
+    flows: dict[str, _Known]
+    hosts: dict[str, _Known]
+
+
+class _Level(Protocol):
+    """How attempts change health at one level: that of flows or that of hosts."""
+
+    def name(self, delivery: Delivery) -> str:
+        """The flow or host of a delivery."""
+
+    def stored(self, found: _Stored) -> dict[str, _Known]:
+        """The health of flows or that of hosts."""
+
+    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+        """The health after an attempt."""
+
+    def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
+        """Store the new health; False if the database no longer has the old one."""
+
+
+class _FlowLevel:
+    def name(self, delivery: Delivery) -> str:
+        return delivery.flow
+
+    def stored(self, found: _Stored) -> dict[str, _Known]:
+        return found.flows
+
+    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+        return _Known(next_health(old.record, outcome, now, probe=delivery.health is HostHealth.OPEN))
+
+    def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
+        row = {"flow": name, **_columns(new.record), **_columns(old.record, "seen_")}
+        return transaction.change("update_flow_health", row) > 0
+
+
+class _HostLevel:
+    def name(self, delivery: Delivery) -> str:
+        return delivery.host
+
+    def stored(self, found: _Stored) -> dict[str, _Known]:
+        return found.hosts
+
+    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+        probe = delivery.health is HostHealth.OPEN
+        suspects = frozenset(old.suspects.split())
+        record, suspects = next_host_health(old.record, suspects, outcome, delivery.flow, now, probe=probe)
+        return _Known(record, " ".join(sorted(suspects)))
+
+    def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
+        row = {"host": name, **_columns(new.record), **_columns(old.record, "seen_")}
+        return transaction.change("update_host_health", row | {"suspects": new.suspects, "seen_suspects": old.suspects}) > 0
+
+
+_FLOWS = _FlowLevel()
+_HOSTS = _HostLevel()
 
 
 def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
     """Update the health of flows and hosts after attempts; nothing is written for a health that does not change."""
-    flows, hosts = _read(transaction, batch)
-    before = dict(flows), dict(hosts)
+    found = _read(transaction, batch)
+    flows = _update(transaction, batch, found, _FLOWS)
+    hosts = _update(transaction, batch, found, _HOSTS)
     settled: list[Settled] = []
-    for delivery, _, _, _, outcome, patience in batch:
-        if delivery.flow not in flows:
+    for (delivery, *_, patience), flow, host in zip(batch, flows, hosts, strict=True):
+        if flow is None or host is None:
             settled.append(Settled(held=True))
             continue
-        old = _Healths(flows[delivery.flow], *hosts[delivery.host])
-        new = _next_health(old, delivery, outcome, transaction.now)
-        flows[delivery.flow], hosts[delivery.host] = new.flow, (new.host, new.suspects)
         given_up = sum(len(one.given_up) for one in settled)
-        settled.append(_settled(transaction, delivery, old, new, patience, _MAX_GIVEN_UP - given_up))
-    changed_flows = {flow: health for flow, health in flows.items() if health != before[0][flow]}
-    changed_hosts = {host: health for host, health in hosts.items() if health != before[1][host]}
-    recovered = [
-        host for host, health in changed_hosts.items() if before[1][host][0].health is HostHealth.OPEN is not health[0].health
-    ]
-    _write(transaction, changed_flows, changed_hosts, recovered)
+        settled.append(_settled(transaction, delivery, flow, host, patience, _MAX_GIVEN_UP - given_up))
+    changed_flows = _changed(batch, flows, _FLOWS)
+    changed_hosts = _changed(batch, hosts, _HOSTS)
+    recovered = [host for host, (old, new) in changed_hosts.items() if _is_open(old) and not _is_open(new)]
+    if recovered:
+        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": recovered})
     if changed_flows or changed_hosts:
         touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}
         schedule_next(transaction, [], list(changed_flows), list(touched))
@@ -56,38 +117,73 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
     return settled
 
 
-def _read(
-    transaction: Transaction, batch: Sequence[Settlement]
-) -> tuple[dict[str, HealthRecord], dict[str, tuple[HealthRecord, frozenset[str]]]]:
-    """The health of the flows of a batch, and of their hosts with their suspects."""
-    flows: dict[str, HealthRecord] = {}
-    hosts: dict[str, tuple[HealthRecord, frozenset[str]]] = {}
+def _read(transaction: Transaction, batch: Iterable[Settlement]) -> _Stored:
+    """The health of the flows of a batch and of their hosts."""
+    found = _Stored({}, {})
     for row in transaction.all("health_of_flows", (list({one[0].flow for one in batch}),)):
         flow, health, failures, since, until, host, host_health, host_failures, host_since, host_until, suspects = row
-        flows[flow] = HealthRecord(HostHealth(health), failures, since, until)
-        hosts[host] = HealthRecord(HostHealth(host_health), host_failures, host_since, host_until), frozenset(suspects.split())
-    return flows, hosts
+        found.flows[flow] = _Known(HealthRecord(HostHealth(health), failures, since, until))
+        record = HealthRecord(HostHealth(host_health), host_failures, host_since, host_until)
+        found.hosts[host] = _Known(record, suspects)
+    return found
 
 
-def _next_health(old: _Healths, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Healths:
-    probe = delivery.health is HostHealth.OPEN
-    flow = next_health(old.flow, outcome, now, probe=probe)
-    host, suspects = next_host_health(old.host, old.suspects, outcome, delivery.flow, now, probe=probe)
-    return _Healths(flow, host, suspects)
+def _update(transaction: Transaction, batch: Sequence[Settlement], found: _Stored, level: _Level) -> list[_Step | None]:
+    """Store the health after all attempts. Returns the change by each attempt; None if its receiver has no stored health.
+
+    A health that another process has changed since it was read is read again, and the attempts are applied to it anew.
+    """
+    steps: list[_Step | None] = [None] * len(batch)
+    places: Sequence[int] = range(len(batch))
+    while True:
+        stored = level.stored(found)
+        health = dict(stored)
+        for place in places:
+            delivery, _, _, _, outcome, _ = batch[place]
+            name = level.name(delivery)
+            old = health.get(name)
+            steps[place] = None
+            if old is not None:
+                health[name] = level.after(old, delivery, outcome, transaction.now)
+                steps[place] = old, health[name]
+        lost = {
+            name
+            for name, new in sorted(health.items())
+            if new != stored[name] and not level.write(transaction, name, stored[name], new)
+        }
+        if not lost:
+            return steps
+        places = [place for place in places if level.name(batch[place][0]) in lost]
+        found = _read(transaction, [batch[place] for place in places])
 
 
-def _settled(transaction: Transaction, delivery: Delivery, old: _Healths, new: _Healths, patience: int, limit: int) -> Settled:
+def _changed(batch: Sequence[Settlement], steps: Sequence[_Step | None], level: _Level) -> dict[str, _Step]:
+    """The receivers whose health differs from that before the batch."""
+    ends: dict[str, _Step] = {}
+    for settlement, step in zip(batch, steps, strict=True):
+        if step is not None:
+            name = level.name(settlement[0])
+            ends[name] = ends.get(name, step)[0], step[1]
+    return {name: (old, new) for name, (old, new) in ends.items() if old != new}
+
+
+def _is_open(known: _Known) -> bool:
+    return known.record.health is HostHealth.OPEN
+
+
+def _settled(transaction: Transaction, delivery: Delivery, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
     now = transaction.now
+    (old_flow, new_flow), (old_host, new_host) = [(old.record, new.record) for old, new in (flow, host)]
     given_up: tuple[Delivery, ...] = ()
-    if _has_failed_since(new.host, old.host, now - patience):
+    if _has_failed_since(new_host, old_host, now - patience):
         given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
-    elif _has_failed_since(new.flow, old.flow, now - patience):
+    elif _has_failed_since(new_flow, old_flow, now - patience):
         given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
-    until = max(new.flow.open_until or now, new.host.open_until or now)
+    until = max(new_flow.open_until or now, new_host.open_until or now)
     return Settled(
         held=True,
-        flow_change=_health_change(old.flow, new.flow),
-        host_change=_health_change(old.host, new.host),
+        flow_change=_health_change(old_flow, new_flow),
+        host_change=_health_change(old_host, new_host),
         pause=(until - now) / 1000,
         given_up=given_up,
     )
@@ -119,26 +215,12 @@ def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]
     return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.response_body
 
 
-def _write(
-    transaction: Transaction,
-    flows: dict[str, HealthRecord],
-    hosts: dict[str, tuple[HealthRecord, frozenset[str]]],
-    recovered: Collection[str],
-) -> None:
-    for flow, health in flows.items():
-        transaction.change("update_flow_health", {"flow": flow, **_columns(health)})
-    for host, (health, suspects) in hosts.items():
-        transaction.change("update_host_health", {"host": host, "suspects": " ".join(sorted(suspects)), **_columns(health)})
-    if recovered:
-        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": list(recovered)})
-
-
-def _columns(health: HealthRecord) -> dict[str, Any]:
+def _columns(health: HealthRecord, prefix: str = "") -> dict[str, Any]:
     return {
-        "health": health.health,
-        "failures": health.failures,
-        "failing_since": health.failing_since,
-        "open_until": health.open_until,
+        prefix + "health": health.health,
+        prefix + "failures": health.failures,
+        prefix + "failing_since": health.failing_since,
+        prefix + "open_until": health.open_until,
     }
 
 

@@ -13,6 +13,7 @@ from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult, ResolveOutcome, Wait
+from queue_middleware.tasks.polling.config import poll_host
 
 from . import task_rows
 from .bounds import within_bounds
@@ -64,7 +65,7 @@ def _complete_attempt(
     if early := finish_with_early_result(transaction, key, token, webhook):
         return end_of(early)
     if wait is not None and isinstance(outcome, StoredResponse) and not cancelling:
-        _begin_wait(transaction, key, outcome, wait)
+        _begin_wait(transaction, key, task, outcome, wait)
         return AttemptEnd(JobState.AWAITING)
     outcome = CANCELLED if wait is not None and cancelling else outcome
     finish(transaction, [(key, token, webhook, outcome, True)])
@@ -77,7 +78,7 @@ def _attempt_end(state: str, status: int | None, error: str | None) -> AttemptEn
     return AttemptEnd(JobState(state), status, None if error is None else ErrorType(error))
 
 
-def _begin_wait(transaction: Transaction, key: int, response: StoredResponse, wait: Wait) -> None:
+def _begin_wait(transaction: Transaction, key: int, task: Task, response: StoredResponse, wait: Wait) -> None:
     now = transaction.now
     notify_next_suspect(transaction)
     transaction.change("set_awaiting", (key,))
@@ -85,9 +86,11 @@ def _begin_wait(transaction: Transaction, key: int, response: StoredResponse, wa
     transaction.change("delete_request_chunks", (key,))
     poll_at = None if wait.poll_in is None else now + round(wait.poll_in * 1000)
     poll = None if wait.poll is None else encode(wait.poll)
+    config = wait.poll or task.spec.poll
+    host = None if config is None else poll_host(config, task.spec.target)
     credentials = encode_headers(wait.credentials) if wait.credentials else None
     waits_until = now + round(wait.seconds * 1000)
-    transaction.change("begin_wait", (response.status, now, waits_until, poll_at, poll, credentials, key))
+    transaction.change("begin_wait", (response.status, now, waits_until, poll_at, poll, host, credentials, key))
     if poll_at is not None:
         transaction.topics.add(Topic.POLL)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -131,9 +131,6 @@ class Transaction(Protocol):
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a named query."""
-
-    def stream(self, name: str, parameters: Any = ()) -> AbstractContextManager[Iterator[tuple[Any, ...]]]:
-        """The rows of a named query one by one: no more are read than are taken."""
 
     def change(self, name: str, parameters: Any = ()) -> int:
         """Run a named statement; how many rows it changed."""

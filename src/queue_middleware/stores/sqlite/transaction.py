@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -164,10 +163,6 @@ class SQLiteTransaction:
         """All rows of a named query; no cursor stays open behind it."""
         self.flush()
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
-
-    def stream(self, name: str, parameters: Any = ()) -> AbstractContextManager[Iterator[tuple[Any, ...]]]:
-        """The rows of a named query one by one; the cursor is closed at the end of the block."""
-        return closing(self.connection.execute(SQL[name], bind(name, parameters)))
 
     def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run a `{rows}` block for all these rows."""

@@ -28,7 +28,7 @@ async def waiting(store: JobStore, host: str) -> int:
 async def test_one_host_with_more_due_than_a_claim_looks_at_hides_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polls, "_LOOKED_AT", 4)
+    monkeypatch.setattr(polls, "_MAX_DUE", 4)
     clock = ManualClock()
     store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock, clock.boot)
     await store.open()

@@ -84,7 +84,7 @@ UPDATE job SET state = 'running', attempt = attempt + 1, owner = :owner, token =
 WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR start_by > :now) ORDER BY priority, id LIMIT :limit)
 RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task, route;
 
--- name: requests
+-- name: payloads
 SELECT job_id, head, body, chunks FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: request_chunks
@@ -286,10 +286,13 @@ RETURNING due_at, id, token, url, host, attempt, attempts_before_redelivery, kin
     (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: reserve_flow_probes
-UPDATE flow SET open_until = :until WHERE health = 'open' AND flow IN (SELECT value FROM json_each(:flows));
+-- Runs before the claim, which takes deliveries only of the returned flows.
+UPDATE flow SET open_until = :until
+WHERE health = 'open' AND ifnull(open_until, 0) <= :now AND flow IN (SELECT value FROM json_each(:flows)) RETURNING flow;
 
 -- name: reserve_host_probes
-UPDATE receiver SET open_until = :until WHERE health = 'open' AND host IN (SELECT value FROM json_each(:hosts));
+UPDATE receiver SET open_until = :until
+WHERE health = 'open' AND ifnull(open_until, 0) <= :now AND host IN (SELECT value FROM json_each(:hosts)) RETURNING host;
 
 -- name: schedule_flows
 -- A flow that was served queues behind the other flows of its host: it is due again from now on, however long the rest has been due.
@@ -326,11 +329,15 @@ SELECT flow.flow, flow.health, flow.failures, flow.failing_since, flow.open_unti
 FROM json_each(?) AS chosen CROSS JOIN flow ON flow.flow = chosen.value CROSS JOIN receiver ON receiver.host = flow.host;
 
 -- name: update_flow_health
-UPDATE flow SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until WHERE flow = :flow;
+-- Only if nothing has changed since the health was read.
+UPDATE flow SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until
+WHERE flow = :flow AND health = :seen_health AND failures = :seen_failures AND failing_since IS :seen_failing_since
+    AND open_until IS :seen_open_until;
 
 -- name: update_host_health
 UPDATE receiver SET health = :health, failures = :failures, failing_since = :failing_since, open_until = :open_until, suspects = :suspects
-WHERE host = :host;
+WHERE host = :host AND health = :seen_health AND failures = :seen_failures AND failing_since IS :seen_failing_since
+    AND open_until IS :seen_open_until AND suspects = :seen_suspects;
 
 -- name: probe_flows_of_hosts
 -- A host whose circuit was open has responded, so the cause of the open circuits of its flows may be gone as well.
@@ -458,7 +465,7 @@ SELECT at, duration, status, error, response FROM delivery_attempt WHERE deliver
 
 -- name: prunable_jobs
 -- The id holds the time of submission, so no index is needed for the oldest. A job with an unfinished delivery keeps its result.
-SELECT id FROM job WHERE id > :behind AND id < :first_kept AND finished_at <= :before
+SELECT id FROM job WHERE id > :after AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
@@ -479,8 +486,8 @@ UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys
 -- name: job_weight
 -- The weight of a job for deletion. `length` does not read a blob.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
-    + :part * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
-    + :part * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
+    + :chunk * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
+    + :chunk * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
     + (SELECT ifnull(sum(:row + length(lines)), 0) FROM log WHERE job_id = :key)
     + :row * (SELECT count(*) FROM delivery LEFT JOIN delivery_attempt ON delivery_id = delivery.id WHERE job_id = :key);
 

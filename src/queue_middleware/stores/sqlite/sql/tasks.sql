@@ -42,7 +42,8 @@ WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
 -- name: begin_wait
-UPDATE task SET response_status = ?, responded_at = ?, awaits_until = ?, poll_at = ?, poll = ?, credentials = ? WHERE job_id = ?;
+UPDATE task SET response_status = ?, responded_at = ?, awaits_until = ?, poll_at = ?, poll = ?, poll_host = ?, credentials = ?
+WHERE job_id = ?;
 
 -- name: end_wait
 UPDATE task SET awaits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
@@ -66,7 +67,7 @@ SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
 -- name: due_polls
-SELECT job_id, spec, poll FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
+SELECT job_id, poll_host FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
 
 -- name: postpone_polls
 UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
@@ -74,14 +75,15 @@ UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
 -- name: next_poll_after
 SELECT min(poll_at) FROM task WHERE poll_at > ? AND token IS NULL;
 
--- name: claim_poll
--- A task with a token is not due.
+-- name: claim_polls
+-- A task with a token is being polled.
 UPDATE task SET polls = polls + 1, owner = :owner, token = random() & 9223372036854775807, lease_until = :lease_until
-WHERE job_id = :key RETURNING token, polls, poll_failures, response_status, awaits_until, credentials, secrets,
-    (SELECT id_random FROM job WHERE id = job_id);
+WHERE job_id IN (SELECT value FROM json_each(:keys)) AND token IS NULL
+RETURNING job_id, token, polls, poll_failures, response_status, awaits_until, poll, poll_host, credentials, secrets,
+    (SELECT id_random FROM job WHERE id = job_id), spec, salt, callback, signal, client;
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :troubles,
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :failures,
     owner = NULL, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 

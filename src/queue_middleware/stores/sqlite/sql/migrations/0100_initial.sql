@@ -352,6 +352,7 @@ CREATE TABLE task (
     responded_at  INTEGER,
     awaits_until  INTEGER,
     poll          BLOB,              -- MessagePack: how it is polled, if the response said so and not the task
+    poll_host     TEXT,              -- origin of the first URL that is polled
     poll_at       INTEGER,
     polls         INTEGER NOT NULL DEFAULT 0,
     poll_failures INTEGER NOT NULL DEFAULT 0,  -- in a row
