@@ -31,7 +31,7 @@ from queue_middleware.webhooks.models import HostHealth
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
-from tests.support.factories import a_job, an_answer
+from tests.support.factories import make_job, make_response
 from tests.support.queue_client import eventually
 from tests.support.webhook_receiver import Webhook, receiving
 
@@ -116,9 +116,9 @@ async def fill(store: SQLiteStore, town: Town, hosts: list[str]) -> None:
     """Results are stored, their webhooks are due, those of good and bad receivers mixed."""
 
     async def one(host: str) -> None:
-        receipt = await store.submit(a_job(webhook=town.url(host)), start=True)
+        receipt = await store.submit(make_job(webhook=town.url(host)), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer(b'"' + b"x" * 8192 + b'"'))
+        await store.complete(receipt.claim, make_response(b'"' + b"x" * 8192 + b'"'))
 
     mixed = sorted(hosts * EACH, key=lambda host: host[::-1])
     for start in range(0, len(mixed), 256):

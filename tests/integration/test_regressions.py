@@ -24,7 +24,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.file_watch import FileWatch
 from tests.support.doubles import Memory
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 from tests.support.queue_client import connected, eventually, serving, stored_jobs
 
 
@@ -170,7 +170,7 @@ def test_a_queue_starts_in_a_second_event_loop_though_the_first_was_never_told_t
     async def use() -> str:
         await runtime.start()
         runtime.check_running()
-        return (await runtime.submit(a_job())).receipt.request_id
+        return (await runtime.submit(make_job())).receipt.request_id
 
     assert asyncio.run(use()) != asyncio.run(use())
 

@@ -15,7 +15,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
 
 
-def a_signer() -> Signer:
+def make_signer() -> Signer:
     return Signer(KeyRing.of(KeyPair.generate()), [SharedSecret.parse(SECRET)])
 
 
@@ -23,7 +23,7 @@ class Sender:
     """A handler for httpx's `MockTransport` that responds with the key set."""
 
     def __init__(self) -> None:
-        self.signer = a_signer()
+        self.signer = make_signer()
         self.answer: httpx.Response | Exception | None = None
         self.fetched = 0
         self.asked: list[str] = []

@@ -14,7 +14,7 @@ from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.webhooks.formats.fal import signed_message, webhook_headers
 from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.support.clock import Seconds
-from tests.support.webhook_sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
+from tests.support.webhook_sender import BODY, JWKS_URL, NOW, SECRET, Sender, make_signer
 
 OTHER = "whsec_" + base64.b64encode(b"another secret of 32 characters.").decode()
 
@@ -171,7 +171,7 @@ async def test_a_clock_that_is_set_back_does_not_prolong_them(sender, verifier, 
 
 async def test_a_new_key_is_found(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
-    sender.signer = a_signer()
+    sender.signer = make_signer()
     clock.now += 30
     await verifier.verify(sender.webhook(), BODY)
     assert sender.fetched == 2
@@ -249,7 +249,7 @@ def test_fals_own_address_is_the_default():
 
 def test_the_receiver_that_fal_documents_for_python():
     """It decodes `x` as it is, which fails without padding, and tries every key."""
-    signer = a_signer()
+    signer = make_signer()
     message = f"id\nuser\n{NOW}\n{hashlib.sha256(BODY).hexdigest()}".encode()
     headers = dict(webhook_headers("id", "user", str(NOW), signer.sign(signed_message("id", "user", str(NOW), BODY))))
     outcomes = []
@@ -379,7 +379,7 @@ def test_a_malformed_secret_is_refused():
 async def test_keys_and_secrets_together(sender, clock):
     verifier = WebhookVerifier(JWKS_URL, secrets=SECRET, client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)).user_id == "user"
-    sender.signer = a_signer()  # its keys are unknown; the secret is the same, so the key set is not fetched
+    sender.signer = make_signer()  # its keys are unknown; the secret is the same, so the key set is not fetched
     clock.now += 60
     at = int(clock.now)
     assert (await verifier.verify({**sender.webhook(at), **sender.standard(at, versions="v1")}, BODY)).user_id == ""

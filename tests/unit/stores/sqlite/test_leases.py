@@ -18,7 +18,7 @@ from queue_middleware.stores.sqlite.locks import dead_owners, make_owner
 from tests.support.clock import ManualClock
 from tests.support.database_template import lay_blank
 from tests.support.descriptors import no_files_left
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 from tests.support.leases import lease_passes
 
 
@@ -43,7 +43,7 @@ async def make(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Any]:
 
 
 async def started(store: SQLiteStore) -> int:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     return claim.token
 
