@@ -98,9 +98,9 @@ class _House(asyncio.Protocol):
         if not end or len(body) < int(head.split(b"content-length: ")[1].split(b"\r\n")[0]):
             return
         self._read = b""
-        answer = self._town.answer(head.split(b"host: ")[1])
-        if answer is not None:
-            self._transport.write(answer)  # type: ignore[attr-defined]
+        response = self._town.answer(head.split(b"host: ")[1])
+        if response is not None:
+            self._transport.write(response)  # type: ignore[attr-defined]
 
 
 class Ear:
@@ -193,8 +193,10 @@ async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path
 
             async def submit(numbers: range) -> None:
                 for number in numbers:
-                    answer = await client.post(f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number})
-                    acknowledged.add(answer.raise_for_status().json()["request_id"])
+                    response = await client.post(
+                        f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number}
+                    )
+                    acknowledged.add(response.raise_for_status().json()["request_id"])
 
             for first in range(8):
                 tasks.start_soon(submit, range(first, count, 8))

@@ -18,7 +18,7 @@ import anyio.to_thread
 import pytest
 
 from tests.acceptance.servers import Command, serving
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import stored_jobs
 
 REQUIRED = "QUEUE_TESTS_REQUIRE_BROWSER"
@@ -58,12 +58,12 @@ async def open_page(browser: str, folder: Path, url: str) -> str:
 
 
 @asynccontextmanager
-async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Asked]]]:
+async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Call]]]:
     """Pages at `localhost`, and what was asked for there."""
 
-    def answer(asked: Asked) -> Told:
+    def answer(asked: Call) -> Reply:
         page = pages.get(urlsplit(asked.target).path)
-        return Told(404) if page is None else Told(body=page.encode(), headers=(("content-type", "text/html"),))
+        return Reply(404) if page is None else Reply(body=page.encode(), headers=(("content-type", "text/html"),))
 
     async with providing(answer) as site:
         yield site.url.replace("127.0.0.1", "localhost"), site.calls

@@ -15,7 +15,7 @@ from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
 from tests.support.queue_client import Queue, connected, eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 from tests.support.webhook_receiver import receiving
 
 KEYS = "alice:0123456789,bob:0123456789"
@@ -32,7 +32,7 @@ REQUEST_ROUTES = [
 
 
 async def well(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b'"well"', 200, [(b"content-type", b"application/json")])
+    await respond(send, b'"well"', 200, [(b"content-type", b"application/json")])
 
 
 async def ask(queue: Queue, method: str, route: str, **headers: str) -> tuple[int, Any]:
@@ -112,8 +112,8 @@ async def test_webhooks_name_their_owner_and_may_be_verified_as_asyncqueues(data
         plain = told.json()["request_id"]
         asked = {"targetUrl": "/work", "onCompleteUrl": receiver.url}
         task = (await queue.client.post("/fal/queue/v1/tasks", headers=BOB, json=asked)).json()["task"]["id"]
-        (first,) = await eventually(lambda: receiver.of(plain))
-        (second,) = await eventually(lambda: receiver.of(task))
+        (first,) = await eventually(lambda: receiver.webhooks_for(plain))
+        (second,) = await eventually(lambda: receiver.webhooks_for(task))
     assert (first.headers["x-fal-webhook-user-id"], second.headers["x-fal-webhook-user-id"]) == ("alice", "bob")
     assert "x-asyncqueue-signature" not in first.headers
     time, code = re.fullmatch(r"t=(\d+),v1=([0-9a-f]{64})", second.headers["x-asyncqueue-signature"]).groups()
@@ -146,7 +146,7 @@ async def test_a_key_of_the_queue_beside_a_token_of_the_application(database: Pa
 
     async def look(scope: Message, receive: Receive, send: Send) -> None:
         seen.append([pair for pair in scope["headers"] if pair[0] in (b"authorization", b"x-api-key")])
-        await answer(send)
+        await respond(send)
 
     both = [("authorization", "Bearer the-applications-own"), ("x-api-key", "alice:0123456789")][::order]
     async with serving(http_only(look), database, api_keys=KEYS) as queue:
@@ -169,7 +169,7 @@ async def test_no_header_of_a_proxy_makes_an_address_an_identity(database: Path)
     async with connected(trusting) as queue, receiving() as receiver:
         told = await queue.client.post(f"/fal/queue/submit/x?fal_webhook={receiver.url}", headers=forged)
         assert (await queue.client.post("/fal/queue/v1/tasks", headers=forged, json={"targetUrl": "/x"})).status_code == 201
-        (webhook,) = await eventually(lambda: receiver.of(told.json()["request_id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(told.json()["request_id"]))
         assert webhook.headers["x-fal-webhook-user-id"] == "anonymous"
     async with connected(QueueMiddleware(http_only(well), **options, api_keys=KEYS)) as queue:
         assert (await ask(queue, "GET", "/v1/tasks", **ALICE))[1]["pagination"]["total"] == 0

@@ -17,7 +17,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import starts
 from queue_middleware.worker.early_end import AbortReason
 from tests.support.queue_client import connected, eventually, stored_jobs
-from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -33,7 +33,7 @@ class Events:
         async def handler(scope: Message, receive: Receive, send: Send) -> None:
             self.seen.append("began")
             time.sleep(0.02)
-            await answer(send)
+            await respond(send)
 
         return handler
 

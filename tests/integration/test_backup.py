@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.queue_client import eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 
 @pytest.mark.slow
@@ -24,7 +24,7 @@ async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(databa
         entered.append(scope["raw_path"])
         if scope["raw_path"] == b"/slow":
             await gate.wait()
-        await answer(send, scope["raw_path"])
+        await respond(send, scope["raw_path"])
 
     copy = tmp_path / "restored" / "queue.sqlite3"
     copy.parent.mkdir()

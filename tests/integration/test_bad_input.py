@@ -21,7 +21,7 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, RawResponse, Receive, Send, call, http_only, http_scope, respond
 
 UNKNOWN = "0192d3b5-7a4c-7def-8123-456789abcdef"
 
@@ -43,7 +43,7 @@ class Strict:
         assert refused.json().get("detail") or refused.json().get("status"), refused.text
         return refused
 
-    async def refuses_raw(self, status: int, scope: Message, receive: Receive | None = None) -> Answer:
+    async def refuses_raw(self, status: int, scope: Message, receive: Receive | None = None) -> RawResponse:
         """For what `httpx` would tidy up."""
         with self.untouched():
             refused = await call(self.app, scope, receive)
@@ -65,7 +65,7 @@ async def strict(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stri
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         calls.append(scope["path"])
-        await answer(send)
+        await respond(send)
 
     database = tmp_path_factory.mktemp("strict") / "queue.sqlite3"
     wrapped = QueueMiddleware(app, database=database, max_request_body=100_000, min_free_disk=0)
@@ -260,7 +260,7 @@ async def test_unknown_words_are_ignored(database: Path, header: str, value: str
 
 @http_only
 async def ok(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send)
+    await respond(send)
 
 
 # --- bodies
@@ -400,7 +400,7 @@ async def test_paths_that_are_not_utf8_do_no_harm(database: Path, path: bytes) -
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen.append(scope["raw_path"])
-        await answer(send)
+        await respond(send)
 
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
     async with connected(wrapped):
@@ -460,7 +460,7 @@ class Blocked:
         assert scope["type"] == "http"
         self.started.append(scope["path"])
         await self.gate.wait()
-        await answer(send)
+        await respond(send)
 
 
 async def test_a_full_queue_refuses_with_503_and_a_time(database: Path) -> None:

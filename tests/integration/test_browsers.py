@@ -103,13 +103,13 @@ async def every_answer(queue: Queue, **headers: str) -> list[httpx.Response]:
 @pytest.mark.parametrize("app", [plain, with_own_rules], ids=["plain", "with-own-rules"])
 async def test_every_answer_can_be_read_by_the_page(database: Path, app: Any) -> None:
     async with serving(app, database, cors_origins=[PAGE]) as queue:
-        for answer in await every_answer(queue, origin=PAGE):
-            assert answer.headers.get_list("access-control-allow-origin") == [PAGE], answer.url
-            assert "access-control-allow-credentials" not in answer.headers
+        for response in await every_answer(queue, origin=PAGE):
+            assert response.headers.get_list("access-control-allow-origin") == [PAGE], response.url
+            assert "access-control-allow-credentials" not in response.headers
             assert {"x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "retry-after"} <= listed(
-                answer, "access-control-expose-headers"
+                response, "access-control-expose-headers"
             )
-            assert "origin" in listed(answer, "vary")
+            assert "origin" in listed(response, "vary")
 
 
 async def test_what_the_application_exposes_stays_exposed(database: Path) -> None:
@@ -117,32 +117,32 @@ async def test_what_the_application_exposes_stays_exposed(database: Path) -> Non
         headers = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
         request_id = await queue.submit("POST", "/work", headers=headers)
         await queue.response(request_id)
-        answer = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})
-        assert answer.headers.get_list("access-control-allow-origin") == [PAGE]
-        assert {"x-own", "x-fal-request-id"} <= listed(answer, "access-control-expose-headers")
-        assert answer.headers["x-own"] == "1"
+        response = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})
+        assert response.headers.get_list("access-control-allow-origin") == [PAGE]
+        assert {"x-own", "x-fal-request-id"} <= listed(response, "access-control-expose-headers")
+        assert response.headers["x-own"] == "1"
 
 
 async def test_strangers_and_direct_clients_get_no_leave(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
         for headers in ({"origin": STRANGER}, {}):
-            for answer in await every_answer(queue, **headers):
-                assert not [name for name in answer.headers if name.startswith("access-control-")]
-                assert listed(answer, "vary") == {"origin"}
+            for response in await every_answer(queue, **headers):
+                assert not [name for name in response.headers if name.startswith("access-control-")]
+                assert listed(response, "vary") == {"origin"}
 
 
 async def test_a_queue_for_all(database: Path) -> None:
     async with serving(plain, database, cors_origins="*") as queue:
-        for answer in [*await every_answer(queue, origin=STRANGER), await preflight(queue, "/fal/queue/submit/x", STRANGER)]:
-            assert answer.headers["access-control-allow-origin"] == "*"
-            assert "vary" not in answer.headers
+        for response in [*await every_answer(queue, origin=STRANGER), await preflight(queue, "/fal/queue/submit/x", STRANGER)]:
+            assert response.headers["access-control-allow-origin"] == "*"
+            assert "vary" not in response.headers
 
 
 async def test_at_a_host_of_the_queue_too(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE], fal_hosts="queue.example.com") as queue:
         headers = {"host": "queue.example.com", "origin": PAGE}
-        answer = await queue.client.post("/acme/pictures/work", headers=headers)
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, PAGE)
+        response = await queue.client.post("/acme/pictures/work", headers=headers)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, PAGE)
         assert (await preflight(queue, "/acme/pictures/work", PAGE, host="queue.example.com")).status_code == 204
 
 
@@ -157,6 +157,6 @@ async def test_the_applications_own_routes_are_its_own_affair(database: Path) ->
 async def test_off_unless_asked_for(database: Path) -> None:
     async with serving(with_own_rules, database) as queue:
         assert (await preflight(queue, "/fal/queue/submit/work", PAGE)).status_code == 405
-        answers = await every_answer(queue, origin="https://own.example.com")
-        told = [answer.headers.get("access-control-allow-origin") for answer in answers]
+        responses = await every_answer(queue, origin="https://own.example.com")
+        told = [response.headers.get("access-control-allow-origin") for response in responses]
         assert told == [None, None, "https://own.example.com", *[None] * 6]  # the stored answer is what it was

@@ -68,10 +68,10 @@ async def test_a_failed_webhook_is_sent_again(database: Path) -> None:
     ):
         request_id = await service.queue.submit("POST", "/hello", params={"fal_webhook": receiver.url})
         await eventually(lambda: _attempts(service, 1))
-        assert len(receiver.of(request_id)) == 1
+        assert len(receiver.webhooks_for(request_id)) == 1
         service.advance(2 * HOUR)  # the wait is an hour ± 20 %
-        await eventually(lambda: len(receiver.of(request_id)) == 2)
-        first, second = (int(webhook.headers["x-fal-webhook-timestamp"]) for webhook in receiver.of(request_id))
+        await eventually(lambda: len(receiver.webhooks_for(request_id)) == 2)
+        first, second = (int(webhook.headers["x-fal-webhook-timestamp"]) for webhook in receiver.webhooks_for(request_id))
         assert second - first == 2 * HOUR  # signed by the same clock
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_tasks import Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import eventually, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer
+from tests.support.raw_asgi import Message, Receive, Send, respond
 
 PLANTED = "planted-4f1c9e0b77"
 HEADERS = {"authorization": f"Bearer {PLANTED}", "cookie": f"session={PLANTED}", "x-key": PLANTED}
@@ -46,7 +46,7 @@ class Service:
         await self.may_answer.wait()
         if scope["path"] == "/raises":
             raise RuntimeError("broken")
-        await answer(send, b"{}", 202)
+        await respond(send, b"{}", 202)
 
 
 async def submit(tasks: Tasks, path: str, **headers: str) -> str:
@@ -116,11 +116,11 @@ async def test_of_one_that_waits_only_what_it_waits_with_is_kept(database: Path)
 async def test_of_a_task_that_is_polled(end: str, database: Path) -> None:
     may_end = asyncio.Event()
 
-    async def provider_says(asked: Asked) -> Told:
+    async def provider_says(asked: Call) -> Reply:
         assert asked.headers["authorization"] == f"Bearer {PLANTED}"
         if asked.method == "POST":
-            return Told(200)
-        return Told(200, json.dumps({"status": end if may_end.is_set() else "busy"}).encode())
+            return Reply(200)
+        return Reply(200, json.dumps({"status": end if may_end.is_set() else "busy"}).encode())
 
     poll = {"urlTemplate": "/status", "statusPath": "status", "doneValues": ["done"], "failValues": ["broken"], "interval": 0.1}
     async with tasking(database) as tasks, providing(provider_says) as provider:

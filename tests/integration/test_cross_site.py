@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.provider_server import Asked, Provider, Told, providing
+from tests.support.provider_server import Call, FakeProvider, Reply, providing
 from tests.support.queue_client import Queue, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 FORM = {**LINK, "origin": "https://evil.example.net", "content-type": "text/plain"}
@@ -20,7 +20,7 @@ COOKIE = [(b"content-type", b"text/html"), (b"set-cookie", b"session=theirs"), (
 
 
 async def page(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"<script>alert(1)</script>", 200, COOKIE)
+    await respond(send, b"<script>alert(1)</script>", 200, COOKIE)
 
 
 SUBMISSIONS = [
@@ -170,28 +170,28 @@ async def test_a_link_to_an_answer_logs_nobody_in(database: Path, route: str) ->
         assert [pair for pair in plain.headers.raw if pair[0] != b"x-fal-request-id"] == COOKIE
 
 
-async def by_target(queue: Queue, provider: Provider) -> str:
+async def by_target(queue: Queue, provider: FakeProvider) -> str:
     """The id of a task whose target is another host, and answers at once."""
     return await made(queue, targetUrl=f"{provider.url}/page", method="GET")
 
 
-async def by_poll(queue: Queue, provider: Provider) -> str:
+async def by_poll(queue: Queue, provider: FakeProvider) -> str:
     config: dict[str, Any] = {"urlTemplate": "/asked", "statusPath": "status", "doneValues": ["done"], "failValues": []}
     config |= {"interval": 0.1, "resultUrlTemplate": "/page"}
     return await made(queue, targetUrl=f"{provider.url}/start", method="GET", pollConfig=config)
 
 
-async def by_callback(queue: Queue, provider: Provider) -> str:
+async def by_callback(queue: Queue, provider: FakeProvider) -> str:
     told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
     assert (await queue.client.post(told.json()["callbackUrl"], json={"html": "<script>"})).status_code == 200
     return str(told.json()["task"]["id"])
 
 
-async def by_callback_of_a_submission(queue: Queue, provider: Provider) -> str:
+async def by_callback_of_a_submission(queue: Queue, provider: FakeProvider) -> str:
     return await queue.submit("POST", "/ask", content=b"{callback_url}")
 
 
-async def by_signal(queue: Queue, provider: Provider) -> str:
+async def by_signal(queue: Queue, provider: FakeProvider) -> str:
     told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x", "waitForSignal": True, "maxWaitTime": 60})
     token = told.json()["signalToken"]
     assert (await queue.client.post(f"/fal/queue/v1/signals/{token}", json={"status": "completed"})).status_code == 200
@@ -210,13 +210,13 @@ async def test_what_an_external_service_says_is_never_a_page_of_this_one(databas
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         called.append((await receive()).get("body", b"").decode())
-        await answer(send, b"{}", 202, [(b"set-cookie", b"mine=1")])
+        await respond(send, b"{}", 202, [(b"set-cookie", b"mine=1")])
 
-    def provider(asked: Asked) -> Told:
+    def provider(asked: Call) -> Reply:
         if asked.target != "/page":
-            return Told(body=json.dumps({"status": "done"}).encode())
+            return Reply(body=json.dumps({"status": "done"}).encode())
         acting = [("access-control-allow-origin", "*"), ("x-accel-redirect", "/etc/passwd")]
-        return Told(body=b"<script>", headers=(*[(name.decode(), value.decode()) for name, value in COOKIE], *acting))
+        return Reply(body=b"<script>", headers=(*[(name.decode(), value.decode()) for name, value in COOKIE], *acting))
 
     options = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1"}
     async with providing(provider) as outside, serving(http_only(app), database, **options) as queue:

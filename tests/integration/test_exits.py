@@ -15,9 +15,9 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.events import Finished
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.outcomes import Outcome
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.queue_client import connected, eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
@@ -30,11 +30,11 @@ async def by_path(scope: Message, receive: Receive, send: Send) -> None:
         raise LookupError("nothing here")
     if word == "hang":
         await asyncio.Event().wait()
-    await answer(send, status=int(word))
+    await respond(send, status=int(word))
 
 
 async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
-    memory = Memory()
+    memory = EventRecorder()
     app = QueueMiddleware(by_path, database=database, min_free_disk=0, observers=[memory], concurrency=1, shutdown_timeout=0)
     async with connected(app) as queue:
         for word in ("200", "201", "404", "500", "raise"):
@@ -71,7 +71,7 @@ async def test_the_log_of_a_request_that_waits_says_why(
         if status < 0:
             await asyncio.Event().wait()
         if status:
-            await answer(send, status=status, headers=headers)
+            await respond(send, status=status, headers=headers)
 
     async with serving(app, database, request_timeout=0.1 if status < 0 else 60) as queue:
         request_id = await queue.submit("GET", "/")

@@ -187,8 +187,8 @@ async def _seen(client: httpx.AsyncClient, request: httpx.Request, ours: dict[by
 
 async def test_a_chunked_body_arrives_whole(service: Service) -> None:
     """No comparison: directly, Flask sees nothing of a body without a length. The queue knows the length and says it."""
-    answer = await service.queue.run("POST", f"{service.root}/mirror", content=_in_pieces(_pieces(7, 1000)), headers=[BINARY])
-    assert answer.content == b"".join(_pieces(7, 1000))
+    response = await service.queue.run("POST", f"{service.root}/mirror", content=_in_pieces(_pieces(7, 1000)), headers=[BINARY])
+    assert response.content == b"".join(_pieces(7, 1000))
 
 
 async def test_ranges_are_answered_with_206(service: Service, request: pytest.FixtureRequest) -> None:
@@ -200,6 +200,6 @@ async def test_ranges_are_answered_with_206(service: Service, request: pytest.Fi
 
 async def test_compression_is_left_to_the_connection(service: Service) -> None:
     """The result is stored plain although the submitter accepts gzip; whoever reads it may compress it anew."""
-    answer = await service.queue.run("GET", f"{service.root}/text", headers={"accept-encoding": "gzip"})
-    assert "content-encoding" not in answer.headers
-    assert answer.text == "Grüße, 世界 \N{SNOWMAN}"
+    response = await service.queue.run("GET", f"{service.root}/text", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in response.headers
+    assert response.text == "Grüße, 世界 \N{SNOWMAN}"

@@ -25,7 +25,7 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.errors import NotRunning, StoreError
 from queue_middleware.stores.sqlite import files
 from tests.support.queue_client import DEADLINE, Queue, client_of, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Lifespan, Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Lifespan, Message, Receive, Send, http_only, respond
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # it would rather have a successor of httpx
@@ -34,12 +34,12 @@ with warnings.catch_warnings():
 
 @http_only
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"hello from " + scope["path"].encode())
+    await respond(send, b"hello from " + scope["path"].encode())
 
 
 @http_only
 async def other(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"this is another application", 404)
+    await respond(send, b"this is another application", 404)
 
 
 @pytest.fixture

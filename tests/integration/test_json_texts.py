@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_tasks import Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 
 MARK = b"\xef\xbb\xbf"
 TEXTS = [b"1e400", b"1" * 5000, b'"\\ud800"', b"[" * 20_000 + b"]" * 20_000, b'{"a": 1, "a": 2}', b'["\\u0000"]']
@@ -65,8 +65,8 @@ async def test_a_task_may_have_any_json_beside_its_fields(database: Path, text: 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 async def test_a_polled_result_keeps_its_text(database: Path, text: bytes) -> None:
-    def says(asked: Asked) -> Told:
-        return Told(200, b'{"status": "done", "output": {"v": ' + text + b"}}")
+    def says(asked: Call) -> Reply:
+        return Reply(200, b'{"status": "done", "output": {"v": ' + text + b"}}")
 
     poll = {"urlTemplate": "/ask", "statusPath": "status", "doneValues": ["done"], "failValues": [], "resultPath": "output"}
     async with tasking(database) as tasks, providing(says) as provider:

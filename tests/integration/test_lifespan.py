@@ -23,8 +23,8 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreError
 from tests.support.queue_client import Queue, client_of, connected, eventually, mounting, serving
-from tests.support.raw_asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.support.threads import all_threads_kept
+from tests.support.raw_asgi import App, Lifespan, Message, RawResponse, Receive, Send, call, http_only, http_scope, respond
+from tests.support.threads import all_threads_busy
 from tests.support.webhook_receiver import receiving
 
 
@@ -36,7 +36,7 @@ def database(tmp_path: Path) -> Path:
 
 @http_only
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"hello from " + scope["path"].encode())
+    await respond(send, b"hello from " + scope["path"].encode())
 
 
 @asynccontextmanager
@@ -85,7 +85,7 @@ async def test_what_ends_while_the_queue_drains_is_still_told(database: Path) ->
         if scope["raw_path"] == b"/slow":
             await eventually(lambda: receiver.arrived, 10)
             told.set()
-        await answer(send)
+        await respond(send)
 
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0, outbound_allow="127.0.0.1")
     async with receiving() as receiver:
@@ -100,7 +100,7 @@ async def test_what_ends_while_the_queue_drains_is_still_told(database: Path) ->
 async def test_threads_that_the_application_keeps_keep_nobody_else(database: Path) -> None:
     """Its handlers may take all that the event loop has, for as long as they like: the queue tidies up, answers and ends."""
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
-    with all_threads_kept():
+    with all_threads_busy():
         with anyio.fail_after(10):
             async with wrapped.running(), client_of(wrapped) as client:
                 queue = Queue(client)
@@ -408,7 +408,7 @@ async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(dat
             finally:
                 os._exit(2)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        await answer(send)
+        await respond(send)
 
     running = asyncio.Event()
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
@@ -418,7 +418,7 @@ async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(dat
     assert codes == [0]
 
 
-def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+def _at_once(coroutine: Coroutine[Any, Any, RawResponse]) -> RawResponse:
     """Run what never waits, without an event loop."""
     try:
         coroutine.send(None)
@@ -455,7 +455,7 @@ async def test_nothing_of_ours_blocks_the_event_loop(database: Path, modules: st
             assert "COMPLETED" in stream.text
             assert (await queue.response(request_id)).text == "done"
             assert {line["message"] for line in await queue.logs(request_id)} >= {"at work", "captured"}
-            await eventually(lambda: [hook for hook in receiver.of(request_id) if "payload" in hook.content])
+            await eventually(lambda: [hook for hook in receiver.webhooks_for(request_id) if "payload" in hook.content])
             assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
             later = await queue.submit("POST", "/later")
             cancelled = await queue.submit("POST", "/long")

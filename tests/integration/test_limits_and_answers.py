@@ -43,26 +43,26 @@ async def test_answers_that_no_server_could_send(
     database: Path, status: int, headers: list[tuple[bytes, bytes]], body: bytes, code: int
 ) -> None:
     async with serving(answering(status, headers, body), database, max_attempts=1) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.status_code == code
-        assert answer.json()["error_type"] == ("runner_incomplete_response" if code == 502 else "runner_server_error")
+        response = await queue.run("GET", "/")
+        assert response.status_code == code
+        assert response.json()["error_type"] == ("runner_incomplete_response" if code == 502 else "runner_server_error")
 
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_a_body_where_none_may_be_is_dropped(database: Path, status: int) -> None:
     async with serving(answering(status, [(b"etag", b'"x"')], b"nobody may see this"), database) as queue:
-        answer = await queue.run("GET", "/")
-        assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", '"x"')
+        response = await queue.run("GET", "/")
+        assert (response.status_code, response.content, response.headers["etag"]) == (status, b"", '"x"')
 
 
 async def test_headers_of_the_servers_connection_are_not_stored(database: Path) -> None:
     headers = [(b"connection", b"x-hop"), (b"x-hop", b"1"), (b"x-kept", b"2"), (b"x-fal-request-id", b"forged")]
     async with serving(answering(200, headers, b"ok"), database) as queue:
         request_id = await queue.submit("GET", "/")
-        answer = await queue.response(request_id)
-        assert "x-hop" not in answer.headers
-        assert answer.headers["x-kept"] == "2"
-        assert answer.headers.get_list("x-fal-request-id") == [request_id]
+        response = await queue.response(request_id)
+        assert "x-hop" not in response.headers
+        assert response.headers["x-kept"] == "2"
+        assert response.headers.get_list("x-fal-request-id") == [request_id]
 
 
 async def test_large_submissions_are_bounded_together_until_they_are_stored(
@@ -159,9 +159,9 @@ async def test_refusals_about_a_request_name_it(database: Path) -> None:
 
 async def test_the_handed_out_urls_are_those_of_public_url(database: Path) -> None:
     async with serving(answering(200, [], b""), database, public_url="https://api.example.com/v2") as queue:
-        answer = (await queue.client.post("/fal/queue/submit/x")).json()
-        base = f"https://api.example.com/v2/fal/queue/requests/{answer['request_id']}"
-        assert (answer["status_url"], answer["response_url"], answer["cancel_url"]) == (
+        response = (await queue.client.post("/fal/queue/submit/x")).json()
+        base = f"https://api.example.com/v2/fal/queue/requests/{response['request_id']}"
+        assert (response["status_url"], response["response_url"], response["cancel_url"]) == (
             f"{base}/status",
             f"{base}/response",
             f"{base}/cancel",
@@ -186,8 +186,8 @@ async def test_a_length_of_five_thousand_digits(database: Path) -> None:
     app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0)
     async with connected(app):
         async with client_of(app) as client:
-            answer = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
-        assert answer.status_code == 413
+            response = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
+        assert response.status_code == 413
 
 
 async def test_an_answer_that_is_not_to_be_stored_is_there_for_an_hour(database: Path) -> None:

@@ -187,9 +187,9 @@ async def test_two_queues_in_one_process_never_meet(tmp_path: Path) -> None:
     async def endpoint(request: Request) -> Response:
         log.warning("outer")
         async with httpx.AsyncClient(transport=inner[0].client._transport, base_url="http://service.test") as client:
-            answer = await client.get("/fal/queue/submit/leaf")
+            response = await client.get("/fal/queue/submit/leaf")
         log.warning("outer again")
-        return PlainTextResponse(answer.json()["request_id"])
+        return PlainTextResponse(response.json()["request_id"])
 
     async def leaf(request: Request) -> Response:
         log.warning("inner")
@@ -305,8 +305,8 @@ async def test_without_being_asked_for_they_are_null_and_nothing_is_read(
         assert (await queue.reaches(request_id, "COMPLETED"))["logs"] is None
         assert asked == []
         for word, expected in (("logs=1", 1), ("logs=true", 1), ("logs=0", None), ("logs=false", None)):
-            answer = (await queue.client.get(f"/fal/queue/requests/{request_id}/status?{word}")).json()
-            assert (answer["logs"] and len(answer["logs"])) == expected
+            response = (await queue.client.get(f"/fal/queue/requests/{request_id}/status?{word}")).json()
+            assert (response["logs"] and len(response["logs"])) == expected
         assert len(asked) == 2
 
 

@@ -142,7 +142,7 @@ async def test_webhooks_with_long_results_are_signed_and_sent_piece_by_piece(tmp
     ):
         made = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/short", "onCompleteUrl": receiver.url})
         task_id = made.json()["task"]["id"]
-        (webhook,) = await eventually(lambda: receiver.of(task_id))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id))
     assert webhook.content["task"]["result"]["body"] == "\0" * (3 * CHUNK_SIZE) + "the end"
     time, code = webhook.headers["x-asyncqueue-signature"].split(",")
     message = time.removeprefix("t=").encode() + b"." + webhook.body

@@ -102,8 +102,8 @@ async def test_one_that_is_told_no_parent_learns_it_from_the_first_request(datab
     wrapped = QueueMiddleware(FastAPI(title="tools", routes=routes()), database=database, **OPTIONS)
     async with connected(parent_of(wrapped, Mount("/tools", wrapped, name="tools"), tell=False)) as queue:
         queue.prefix = "/tools/fal/queue"
-        answer = await queue.run("POST", "/show/4")
-    assert answer.json()["parent"] == "http://service.test/"
+        response = await queue.run("POST", "/show/4")
+    assert response.json()["parent"] == "http://service.test/"
 
 
 async def test_after_a_restart_a_replay_needs_no_request_to_know_its_parent(database: Path) -> None:
@@ -189,6 +189,6 @@ async def test_in_a_mount_that_does_not_say_where_it_is_the_routes_are_not_found
             yield
 
     async with connected(Litestar([tools], lifespan=[lifespan], logging_config=None)) as queue:
-        answer = await queue.client.post("/tools/fal/queue/submit/show/4")
-    assert answer.status_code == 404
-    assert "no queue route" in answer.json()["detail"]
+        response = await queue.client.post("/tools/fal/queue/submit/show/4")
+    assert response.status_code == 404
+    assert "no queue route" in response.json()["detail"]

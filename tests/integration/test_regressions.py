@@ -23,7 +23,7 @@ from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.file_watch import FileWatch
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.factories import make_job
 from tests.support.queue_client import connected, eventually, serving, stored_jobs
 
@@ -160,8 +160,8 @@ async def test_a_time_limit_of_the_application_does_not_double_its_bytes(databas
         await StreamingResponse(chunks())(scope, receive, hasty)
 
     async with serving(impatient, database) as queue:
-        answer = await queue.run("GET", "/")
-        assert len(answer.content) <= 700_000
+        response = await queue.run("GET", "/")
+        assert len(response.content) <= 700_000
 
 
 def test_a_queue_starts_in_a_second_event_loop_though_the_first_was_never_told_to_stop(database: Path) -> None:
@@ -192,7 +192,7 @@ async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
-    memory, calls = Memory(), 0
+    memory, calls = EventRecorder(), 0
 
     async def hasty(scope: Any, receive: Any, send: Any) -> None:
         nonlocal calls

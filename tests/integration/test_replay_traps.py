@@ -28,7 +28,7 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.events import Event, Finished
 from queue_middleware.worker import early_end
 from tests.support.queue_client import DEADLINE, Queue, connected, eventually, mounting, serving
-from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 from tests.support.webhook_receiver import receiving
 
 from .apps import ALPHABET, hang_here, load
@@ -43,7 +43,7 @@ def reporting(*keys: str) -> App:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen = {key: scope.get(key) for key in keys}
-        await answer(send, json.dumps(seen, default=lambda value: value.decode("latin-1")).encode())
+        await respond(send, json.dumps(seen, default=lambda value: value.decode("latin-1")).encode())
 
     return app
 
@@ -175,7 +175,7 @@ async def test_receive_can_be_cancelled(database: Path) -> None:
             with anyio.move_on_after(0) as scope_of_wait:
                 await receive()
             assert scope_of_wait.cancelled_caught
-        await answer(send, b"patient")
+        await respond(send, b"patient")
 
     async with serving(app, database) as queue:
         assert (await queue.run("GET", "/")).content == b"patient"
@@ -206,7 +206,7 @@ async def test_unknown_messages_are_ignored_and_nothing_counts_after_the_end(dat
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.debug", "info": {}})
         await send({"type": "http.response.early_hint", "links": [b"</style.css>"]})
-        await answer(send, b"answer")
+        await respond(send, b"answer")
         await send({"type": "http.response.trailers", "headers": []})
         await send({"type": "http.response.body", "body": b" and more"})
 
@@ -448,7 +448,7 @@ async def test_what_belongs_to_the_servers_connection_is_not_stored(database: Pa
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await answer(send, headers=own)
+        await respond(send, headers=own)
 
     async with serving(app, database) as queue:
         headers = (await queue.run("GET", "/")).headers
@@ -602,7 +602,7 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
     ):
         first_id = await queue.submit("GET", f"/?fal_webhook={receiver.url}")
         assert (await queue.response(first_id)).text == "done"
-        await eventually(lambda: receiver.of(first_id))
+        await eventually(lambda: receiver.webhooks_for(first_id))
         second_id = await queue.submit("GET", "/second")
         for _ in range(REPEAT):
             assert (await queue.status(second_id))["status"] == "IN_QUEUE"
@@ -768,7 +768,7 @@ async def test_an_answer_after_the_cancel_is_discarded(database: Path) -> None:
         await receive()
         seen.append("started")
         await receive()
-        await answer(send, b"too late")
+        await respond(send, b"too late")
         seen.append("answered")
 
     async with serving(app, database) as queue:

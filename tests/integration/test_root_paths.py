@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import connected, eventually, mounting
-from tests.support.raw_asgi import Answer, call, http_scope
+from tests.support.raw_asgi import RawResponse, call, http_scope
 
 LIKE_UVICORN, NOT_DOUBLED, LEFT_OUT = "like-uvicorn", "not-doubled", "left-out"
 
@@ -45,11 +45,11 @@ class Service:
         """Where a mount is; of the path that clients use."""
         self._front = {LIKE_UVICORN: root, NOT_DOUBLED: root.removesuffix("/"), LEFT_OUT: ""}[spelled]
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str) -> RawResponse:
         scope = http_scope("GET", f"{self._front}{self.below}{path}".encode())
         return await call(self.app, {**scope, "root_path": self.root})
 
-    async def follow(self, url: str, public: str) -> Answer:
+    async def follow(self, url: str, public: str) -> RawResponse:
         """A URL that was handed out, through a proxy that takes the root path away."""
         front = f"http://service.test{public}"
         assert url.startswith(front), url

@@ -15,9 +15,9 @@ import pytest
 
 from queue_middleware import current_job
 from tests.integration.test_tasks import ENDED, TOMORROW, Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import eventually
-from tests.support.raw_asgi import Message, Receive, Send, answer
+from tests.support.raw_asgi import Message, Receive, Send, respond
 from tests.support.webhook_receiver import receiving
 
 KEY, POLL_KEY = "canary-of-headers", "canary-of-polls"
@@ -30,7 +30,7 @@ CANARIES = [
 async def _answers(scope: Message, receive: Receive, send: Send) -> None:
     current_job.report_progress(0.5, "canary-of-stage")
     headers = [(b"content-type", b"application/json"), (b"set-cookie", b"s=canary-of-set-cookie")]
-    await answer(send, b'{"token": "canary-of-answer"}', 200, headers)
+    await respond(send, b'{"token": "canary-of-answer"}', 200, headers)
 
 
 async def test_nothing_private_is_logged_at_any_level(database: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -50,10 +50,10 @@ async def test_nothing_private_is_logged_at_any_level(database: Path, caplog: py
 
 
 async def _use_everything(database: Path) -> list[str]:
-    def provider_says(asked: Asked) -> Told:
+    def provider_says(asked: Call) -> Reply:
         if asked.target.startswith("/status"):
-            return Told(200, b'{"status": "canary-of-state", "output": "canary-of-provider"}')
-        return Told(200, b'{"id": "1", "note": "canary-of-provider"}', (("set-cookie", "canary-of-set-cookie"),))
+            return Reply(200, b'{"status": "canary-of-state", "output": "canary-of-provider"}')
+        return Reply(200, b'{"id": "1", "note": "canary-of-provider"}', (("set-cookie", "canary-of-set-cookie"),))
 
     async with (
         tasking(database, _answers) as tasks,
@@ -86,7 +86,7 @@ async def _use_everything(database: Path) -> list[str]:
         assert POLL_KEY not in json.dumps(await tasks.read(task_id))
         await tasks.call_back(created["callbackUrl"], {"status": "done", "output": "canary-of-callback"})
         await tasks.reaches(task_id, "completed")
-        await eventually(lambda: len(receiver.of(task_id)) == 1 and len(receiver.of(request_id)) >= 1)
+        await eventually(lambda: len(receiver.webhooks_for(task_id)) == 1 and len(receiver.webhooks_for(request_id)) >= 1)
     return [callback, created["signalToken"]]
 
 
@@ -142,8 +142,8 @@ ENDS: list[tuple[Callable[[Tasks, dict[str, Any]], Awaitable[None]], dict[str, A
 
 @pytest.mark.parametrize(("end", "fields"), ENDS)
 async def test_secrets_are_gone_when_a_task_has_ended(database: Path, end: Any, fields: dict[str, Any]) -> None:
-    def provider_says(asked: Asked) -> Told:
-        return Told(503 if "maxRetries" in fields else 200, b'{"status": "running"}')
+    def provider_says(asked: Call) -> Reply:
+        return Reply(503 if "maxRetries" in fields else 200, b'{"status": "running"}')
 
     async with tasking(database, _answers) as tasks, providing(provider_says) as provider:
         created = await tasks.create(

@@ -47,7 +47,7 @@ class Service:
     async def webhook(self) -> Webhook:
         """Of a request that was just submitted."""
         request_id = await self.queue.submit("POST", f"/ask?fal_webhook={self.receiver.url}/")
-        (arrived,) = await eventually(lambda: self.receiver.of(request_id))
+        (arrived,) = await eventually(lambda: self.receiver.webhooks_for(request_id))
         return arrived
 
     async def published(self) -> set[str]:

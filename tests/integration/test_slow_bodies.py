@@ -10,16 +10,16 @@ import anyio
 import pytest
 
 from tests.support.queue_client import DEADLINE, Queue, serving, stored_jobs
-from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, RawResponse, Receive, Send, call, http_only, http_scope, respond
 
 MIB = 2**20
 
 
 async def well(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"{}")
+    await respond(send, b"{}")
 
 
-async def stalled(queue: Queue, path: str, size: int = 0, address: str = "203.0.113.7", **headers: str) -> Answer:
+async def stalled(queue: Queue, path: str, size: int = 0, address: str = "203.0.113.7", **headers: str) -> RawResponse:
     """One request whose body stops after so many bytes; returns when it is answered."""
     opening: list[Message] = [{"type": "http.request", "body": b"x" * size, "more_body": True}]
 

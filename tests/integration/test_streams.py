@@ -25,7 +25,7 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.web.fal import status_stream
 from tests.support.queue_client import Queue, client_of, connected, eventually
 from tests.support.raw_asgi import call, http_scope
-from tests.support.sse_client import Listener, data_of, listening
+from tests.support.sse_client import SSEClient, data_of, open_stream
 
 
 class Stage:
@@ -74,7 +74,7 @@ async def test_from_the_queue_to_the_end(stage: Stage) -> None:
         first = await queue.submit("POST", "/first")
         second = await queue.submit("POST", "/second")
         third = await queue.submit("POST", "/third")
-        async with listening(stage.app, third) as listener:
+        async with open_stream(stage.app, third) as listener:
             event = await listener.event()
             assert (event["status"], event["queue_position"]) == ("IN_QUEUE", 1)
             assert event == await polled(queue, third)
@@ -110,7 +110,7 @@ async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await queue.reaches(request_id, "COMPLETED")
-        async with listening(stage.app, request_id.upper()) as listener:
+        async with open_stream(stage.app, request_id.upper()) as listener:
             assert await listener.event() == await polled(queue, request_id)
             assert await listener.next() == b""
         assert len(listener.writes) == 1
@@ -124,7 +124,7 @@ async def test_every_end_is_told(stage: Stage, end: str) -> None:
         await queue.submit("POST", "/in-front")
         headers = {"x-fal-request-start-timeout": "0.2"} if end == "late" else {}
         request_id = await queue.submit("POST", "/x", headers=headers)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             match end:
                 case "cancelled":
@@ -144,7 +144,7 @@ async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path, monkeyp
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             seen = [(await listener.event())["status"]]
             while seen[-1] != "COMPLETED":
                 seen.append((await listener.event())["status"])
@@ -169,7 +169,7 @@ async def test_progress_is_a_change(database: Path) -> None:
     app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
-        async with listening(app, request_id) as listener:
+        async with open_stream(app, request_id) as listener:
             for number in range(3):
                 event = await listener.event()
                 while event.get("progress") != {"fraction": number / 4, "stage": f"stage {number}"}:
@@ -193,7 +193,7 @@ async def test_log_lines_come_as_increments(database: Path) -> None:
     app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
-        async with listening(app, request_id, b"logs=1") as listener, listening(app, request_id) as other:
+        async with open_stream(app, request_id, b"logs=1") as listener, status_stream(app, request_id) as other:
             heard: list[str] = []
             for number in range(4):
                 while f"{number} two ü" not in heard:
@@ -212,7 +212,7 @@ async def test_log_lines_come_as_increments(database: Path) -> None:
         assert {event["logs"] for event in other.events} == {None}
         assert len(other.writes) <= 3
 
-        async with listening(app, request_id, b"logs=1") as late:
+        async with open_stream(app, request_id, b"logs=1") as late:
             assert (await late.event())["logs"] == lines
 
 
@@ -220,7 +220,7 @@ async def test_the_queue_form_has_its_own_urls(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         place = "/fal/queue/run/acme/studio/requests"
-        async with listening(stage.app, request_id, path=place) as listener:
+        async with open_stream(stage.app, request_id, path=place) as listener:
             event = await listener.event()
             assert event["status_url"] == f"http://service.test{place}/{request_id}/status"
             assert event["response_url"] == f"http://service.test{place}/{request_id}"
@@ -234,7 +234,7 @@ async def test_pages_of_other_origins_may_listen(database: Path) -> None:
         scope = http_scope(
             "GET", f"/fal/queue/requests/{request_id}/status/stream".encode(), headers=[(b"origin", b"https://page.example")]
         )
-        listener = Listener()
+        listener = SSEClient()
         await listener.run(stage.app, scope)
         assert listener.headers["access-control-allow-origin"] == "https://page.example"
         assert listener.events[-1]["status"] == "COMPLETED"
@@ -244,7 +244,7 @@ async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             assert (await listener.event())["status"] == "IN_PROGRESS"
             for _ in range(5):
                 await queue.cancel(await queue.submit("POST", "/other"))
@@ -260,7 +260,7 @@ async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             assert [await listener.next() for _ in range(3)] == [b": ping\n\n"] * 3
 
@@ -269,7 +269,7 @@ async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as one, listening(stage.app, request_id) as other:
+        async with open_stream(stage.app, request_id) as one, status_stream(stage.app, request_id) as other:
             for listener in (one, other):
                 assert (await listener.event())["status"] == "IN_PROGRESS"
             assert stage.followers() == 1
@@ -285,7 +285,7 @@ async def test_what_another_process_does_is_heard(database: Path) -> None:
     async with working.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: working.on_stage)
-        async with listened_to.queue(), listening(listened_to.app, request_id) as listener:
+        async with listened_to.queue(), open_stream(listened_to.app, request_id) as listener:
             assert (await listener.event())["status"] == "IN_PROGRESS"
             working.go.set()
             assert (await listener.event())["status"] == "COMPLETED"
@@ -298,9 +298,9 @@ async def test_what_another_process_does_is_heard(database: Path) -> None:
 @pytest.mark.parametrize("request_id", ["0192f0c0-0000-7000-8000-000000000000", "nonsense"])
 async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str) -> None:
     async with stage.queue():
-        answer = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
-        assert (answer.status, answer.headers[b"content-type"]) == (404, b"application/json")
-        assert answer.body == b'{"status": "NOT_FOUND"}'
+        response = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (response.status, response.headers[b"content-type"]) == (404, b"application/json")
+        assert response.body == b'{"status": "NOT_FOUND"}'
         assert stage.followers() == 0
         assert not stage.is_listened_to()
 
@@ -308,16 +308,16 @@ async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id
 async def test_head_has_the_headers_and_no_events(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        answer = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
-        assert (answer.status, answer.body) == (200, b"")
-        assert answer.headers[b"content-type"] == b"text/event-stream"
+        response = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (response.status, response.body) == (200, b"")
+        assert response.headers[b"content-type"] == b"text/event-stream"
 
 
 async def test_other_methods_are_refused(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        answer = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+        response = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
+        assert (response.status_code, response.headers["allow"]) == (405, "GET")
 
 
 # --- the end
@@ -328,10 +328,10 @@ async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         before = asyncio.all_tasks()
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             assert (stage.followers(), stage.is_listened_to()) == (1, True)
-            listener.hang_up()
+            listener.disconnect()
             await eventually(lambda: listener.ended)
             assert (stage.followers(), stage.is_listened_to()) == (0, False)
         await eventually(lambda: asyncio.all_tasks() <= before)
@@ -393,7 +393,7 @@ async def test_a_request_that_retention_takes_ends_its_stream(database: Path) ->
     async with stage.queue() as queue:
         await queue.submit("POST", "/in-front")
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             connection = sqlite3.connect(database, isolation_level=None)
             connection.execute("PRAGMA foreign_keys = ON")
@@ -407,7 +407,7 @@ async def test_the_end_of_the_queue_ends_every_stream_at_once(stage: Stage) -> N
     await manager.__aenter__()
     async with client_of(stage.app) as client:
         request_id = await Queue(client).submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             began = time.monotonic()
             closing = asyncio.create_task(manager.__aexit__(None, None, None))
@@ -433,15 +433,15 @@ async def test_a_sign_to_end_is_heard_before_the_server_acts_on_it(stage: Stage)
             request_id = await queue.submit("POST", "/x")
             await eventually(lambda: stage.on_stage)
             assert signal.getsignal(signal.SIGTERM) is server  # untouched as long as nobody listens
-            async with listening(stage.app, request_id) as listener:
+            async with open_stream(stage.app, request_id) as listener:
                 await listener.event()
                 began = time.monotonic()
                 signal.raise_signal(signal.SIGTERM)
                 assert await listener.next() == b""
                 assert time.monotonic() - began < 0.5
             assert heard == [signal.SIGTERM]
-            answer = await queue.client.get(f"/fal/queue/requests/{request_id}/status/stream")
-            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
+            response = await queue.client.get(f"/fal/queue/requests/{request_id}/status/stream")
+            assert (response.status_code, "retry-after" in response.headers) == (503, True)
             # Everything else goes on until the server says so.
             assert (await polled(queue, request_id))["status"] == "IN_PROGRESS"
         assert signal.getsignal(signal.SIGTERM) is server
@@ -453,7 +453,7 @@ async def test_many_listeners_of_many_requests(database: Path) -> None:
     stage = Stage(database, concurrency=2, max_queued_per_client=1000)
     async with stage.queue() as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(150)]
-        listeners = [Listener() for _ in ids]
+        listeners = [SSEClient() for _ in ids]
         calls = [
             asyncio.create_task(
                 listener.run(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
@@ -494,7 +494,7 @@ class Talker:
         return PlainTextResponse("")
 
 
-async def heard_until(listener: Listener, line: str) -> list[str]:
+async def heard_until(listener: SSEClient, line: str) -> list[str]:
     heard: list[str] = []
     while line not in heard:
         heard += [entry["message"] for entry in json.loads(data_of(await listener.next()))["logs"]]
@@ -509,12 +509,12 @@ async def test_a_client_that_comes_again_hears_no_line_twice(database: Path) -> 
         request_id = await queue.submit("GET", "/")
         for number in range(3):
             headers = [*EVENT_SOURCE, *([(b"last-event-id", last)] if last else [])]
-            async with listening(talker.app, request_id, b"logs=1", headers=headers) as listener:
+            async with open_stream(talker.app, request_id, b"logs=1", headers=headers) as listener:
                 heard += await heard_until(listener, f"{number} two")
                 last = listener.ids[-1]
                 assert last == b"%d" % (2 * number + 2)
             talker.step.set()
-        async with listening(talker.app, request_id, b"logs=1", headers=[(b"last-event-id", last)]) as listener:
+        async with open_stream(talker.app, request_id, b"logs=1", headers=[(b"last-event-id", last)]) as listener:
             heard += await heard_until(listener, "last words")
             while not listener.ended:
                 await listener.next()
@@ -528,7 +528,7 @@ async def test_after_the_end_there_is_nothing_to_come_again_for(stage: Stage) ->
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=EVENT_SOURCE) as listener:
+        async with open_stream(stage.app, request_id, headers=EVENT_SOURCE) as listener:
             while not listener.ended:
                 await listener.next()
         assert listener.events[-1]["status"] == "COMPLETED"
@@ -545,7 +545,7 @@ async def test_after_the_end_there_is_nothing_to_come_again_for(stage: Stage) ->
 async def test_an_end_that_has_not_come_yet_is_waited_for(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=[(b"last-event-id", b"0.end")]) as listener:
+        async with open_stream(stage.app, request_id, headers=[(b"last-event-id", b"0.end")]) as listener:
             await listener.next()
             stage.go.set()
             while not listener.ended:
@@ -562,7 +562,7 @@ async def test_fals_clients_get_fals_events(stage: Stage, headers: list[tuple[by
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=headers) as listener:
+        async with open_stream(stage.app, request_id, headers=headers) as listener:
             while not listener.ended:
                 await listener.next()
         assert all(write.startswith(b"data: {") and write.count(b"\n") == 2 for write in listener.writes)

@@ -10,7 +10,7 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from tests.integration.test_tasks import Tasks, _echo, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import connected
 from tests.support.raw_asgi import http_only
 
@@ -72,8 +72,8 @@ async def test_a_service_in_the_operators_own_network_is_not_lied_to_either(data
 async def test_a_provider_is_not_told_who_the_client_is(database: Path) -> None:
     """What the application sees of its client is not among the headers that polls carry to hosts outside."""
 
-    async def begins(asked: Asked) -> Told:
-        return Told(200, b'{"status": "done"}')
+    async def begins(asked: Call) -> Reply:
+        return Reply(200, b'{"status": "done"}')
 
     async with providing(begins) as provider, tasking(database) as tasks:
         told = Tasks(tasks.queue, **{"x-remote-user": "bob", "x-forwarded-for": "198.18.0.9"})

@@ -12,7 +12,7 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 UNKNOWN = "0192d3b5-7a4c-7def-8123-456789abcdef"
 OURS = "http://service.test/fal/queue"
@@ -23,7 +23,7 @@ async def echo(scope: Message, receive: Receive, send: Send) -> None:
     """What was asked."""
     body = (await receive())["body"]
     seen = [scope["method"], scope["raw_path"].decode(), scope["query_string"].decode(), body.decode()]
-    await answer(send, json.dumps(seen).encode(), headers=[(b"content-type", b"application/json")])
+    await respond(send, json.dumps(seen).encode(), headers=[(b"content-type", b"application/json")])
 
 
 async def follow(queue: Queue, submitted: dict[str, Any], **request: Any) -> httpx.Response:
@@ -208,7 +208,7 @@ async def test_the_root_path_is_in_the_urls_once(
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen.append((scope["root_path"], scope["raw_path"]))
-        await answer(send)
+        await respond(send)
 
     queued = QueueMiddleware(app, database=database, min_free_disk=0)
     async with connected(queued):

@@ -9,9 +9,9 @@ import pytest
 
 from queue_middleware import current_job
 from tests.integration.test_tasks import TOMORROW, tasking
-from tests.support.provider_server import Told, providing
+from tests.support.provider_server import Reply, providing
 from tests.support.queue_client import Queue, eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 YEAR_9999 = "9999-12-31T00:00:00Z"
 
@@ -30,19 +30,19 @@ async def test_times_beyond_the_caps_are_refused_with_the_cap(database: Path) ->
 
 async def test_a_provider_cannot_make_a_task_wait_for_longer_either(database: Path) -> None:
     """A 202 with `Location` is asked for ten minutes, but for no longer than anything may wait."""
-    accepted = Told(202, b"{}", (("location", "/later"), ("retry-after", "3600")))
+    accepted = Reply(202, b"{}", (("location", "/later"), ("retry-after", "3600")))
     async with providing(lambda asked: accepted) as provider, tasking(database, max_wait=0.2) as tasks:
         task = await tasks.run(provider.url)
     assert task["status"] == "timeout"
 
 
 async def _answers(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send)
+    await respond(send)
 
 
 async def _asks_for_its_callback(scope: Message, receive: Receive, send: Send) -> None:
     assert current_job.callback_url
-    await answer(send)
+    await respond(send)
 
 
 def _from(queue: Queue, address: str) -> httpx.AsyncClient:

@@ -20,7 +20,7 @@ from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
 from queue_middleware.webhooks.models import DeliveryState, HostHealth
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.queue_client import connected, eventually
 from tests.support.webhook_receiver import Receiver, Webhook, receiving
 
@@ -42,7 +42,7 @@ def wrapped(database: Path, **options: object) -> QueueMiddleware:
 
 
 def told(receiver: Receiver, request_id: str) -> list[dict[str, object]]:
-    return [webhook.content for webhook in receiver.of(request_id)]
+    return [webhook.content for webhook in receiver.webhooks_for(request_id)]
 
 
 async def delivered(app: QueueMiddleware, count: int) -> None:
@@ -74,7 +74,7 @@ async def test_start_progress_and_end_come_in_order(database: Path) -> None:
     fractions = [one["progress"]["fraction"] for one in sent[1:-1]]  # type: ignore[index]
     assert fractions == sorted(fractions)
     assert len(fractions) <= 4, "40 reports in 0.8 s, and two a second are told"
-    assert len({webhook.headers["webhook-id"] for webhook in receiver.of(request_id)}) == len(sent)
+    assert len({webhook.headers["webhook-id"] for webhook in receiver.webhooks_for(request_id)}) == len(sent)
 
 
 async def test_a_receiver_that_refuses_the_news_is_told_of_the_end_all_the_same(database: Path) -> None:
@@ -103,9 +103,9 @@ async def test_a_receiver_that_refuses_the_news_is_told_of_the_end_all_the_same(
 )
 async def test_a_wish_that_is_not_understood_is_refused(database: Path, query: str, sentence: str) -> None:
     async with connected(wrapped(database)) as queue:
-        answer = await queue.client.post(f"/fal/queue/submit/work?{query}")
-    assert answer.status_code == 400
-    assert sentence in answer.json()["detail"]
+        response = await queue.client.post(f"/fal/queue/submit/work?{query}")
+    assert response.status_code == 400
+    assert sentence in response.json()["detail"]
 
 
 async def test_a_large_result_is_fetched_from_where_the_webhook_says(database: Path) -> None:
@@ -134,8 +134,8 @@ async def test_a_megabyte_arrives_whole(database: Path) -> None:
 async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    ear, well = Memory(), False
-    app = wrapped(database, webhook_schedule="", observers=[ear])
+    recorder, well = EventRecorder(), False
+    app = wrapped(database, webhook_schedule="", observers=[recorder])
     async with receiving(lambda _: 200 if well else 500) as receiver, connected(app) as queue:
         with caplog.at_level(logging.WARNING, "queue_middleware"):
             ids = [await queue.submit("POST", f"/work?fal_webhook={receiver.url}/") for _ in range(3)]
@@ -144,7 +144,7 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
                 return (await app.counts()).deliveries == {DeliveryState.DEAD: 3}
 
             await eventually(dead)
-        assert {event.request_id for event in ear.heard if isinstance(event, DeliveryDead)} == set(ids)
+        assert {event.request_id for event in recorder.events if isinstance(event, DeliveryDead)} == set(ids)
         assert "webhook given up" in caplog.text
         assert receiver.url not in caplog.text
 
@@ -162,10 +162,10 @@ async def test_what_was_given_up_is_kept_counted_shown_and_delivered_again(
         await delivered(app, 3)
         assert await app.redeliver(host=records[0].host) == 0
         assert await app.redeliver(delivery_id=records[1].id) == 1
-        await eventually(lambda: len(receiver.of(ids[1])) == 3)
-        assert [event.count for event in ear.heard if isinstance(event, Redelivered)] == [1, 2, 1]
+        await eventually(lambda: len(receiver.webhooks_for(ids[1])) == 3)
+        assert [event.count for event in recorder.events if isinstance(event, Redelivered)] == [1, 2, 1]
         assert await app.receivers() == []
-        assert {one.headers["webhook-id"] for one in receiver.of(ids[1])} == {ids[1]}
+        assert {one.headers["webhook-id"] for one in receiver.webhooks_for(ids[1])} == {ids[1]}
 
 
 async def test_the_operators_verbs_say_what_is_wrong(database: Path) -> None:
@@ -186,7 +186,7 @@ async def test_a_url_is_encoded_as_a_browser_would_and_called_as_it_is_shown(dat
     async with receiving() as receiver, connected(app) as queue:
         request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/zwei wörter?b=two words#x"})
         await delivered(app, 1)
-        (webhook,) = receiver.of(request_id)
+        (webhook,) = receiver.webhooks_for(request_id)
         (record,) = await app.deliveries(request_id=request_id)
     assert webhook.target == "/zwei%20w%C3%B6rter?b=two%20words"
     assert record.url == f"{receiver.url}/zwei%20w%C3%B6rter?b=two%20words"
@@ -196,7 +196,7 @@ async def test_a_url_is_encoded_as_a_browser_would_and_called_as_it_is_shown(dat
 async def test_one_submitter_whose_endpoint_refuses_holds_up_no_other_at_the_same_host(database: Path) -> None:
     app = wrapped(database, api_keys="ann:12345678,bob:12345678", webhook_schedule="0s," * 20)
     async with receiving() as receiver, connected(app) as queue:
-        receiver.answer = lambda webhook: 429 if webhook.target == "/ann" else 200
+        receiver.respond = lambda webhook: 429 if webhook.target == "/ann" else 200
         ann, bob = ({"authorization": f"Key {name}:12345678"} for name in ("ann", "bob"))
         await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/ann"}, headers=ann)
 
@@ -205,15 +205,15 @@ async def test_one_submitter_whose_endpoint_refuses_holds_up_no_other_at_the_sam
 
         await eventually(ann_is_left_alone)
         request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/bob"}, headers=bob)
-        await eventually(lambda: receiver.of(request_id))
+        await eventually(lambda: receiver.webhooks_for(request_id))
 
 
 async def test_a_refusal_says_what_to_set_in_development(database: Path) -> None:
     app = wrapped(database, outbound_allow="192.0.2.1")
     async with connected(app) as queue:
-        answer = await queue.client.post("/fal/queue/submit/work", params={"fal_webhook": "http://localhost:8001/hook"})
-    assert answer.status_code == 422
-    assert 'outbound_allow="localhost" (QUEUE_OUTBOUND_ALLOW=localhost)' in answer.text.replace('\\"', '"')
+        response = await queue.client.post("/fal/queue/submit/work", params={"fal_webhook": "http://localhost:8001/hook"})
+    assert response.status_code == 422
+    assert 'outbound_allow="localhost" (QUEUE_OUTBOUND_ALLOW=localhost)' in response.text.replace('\\"', '"')
 
 
 @pytest.mark.parametrize(("keys", "user"), [({"api_keys": "alice:k7c0yq2m5v8x1b4n"}, "alice"), ({}, "anonymous")])
@@ -227,7 +227,7 @@ async def test_news_name_their_submitter_and_are_not_taken_for_the_end(database:
         await eventually(lambda: [one["status"] for one in told(receiver, request_id)][-1:] == ["OK"])
         jwks = (await queue.client.get("/fal/queue/.well-known/jwks.json")).content
     transport = httpx.MockTransport(lambda request: httpx.Response(200, content=jwks))
-    arrived = receiver.of(request_id)
+    arrived = receiver.webhooks_for(request_id)
     assert {webhook.headers["x-fal-webhook-user-id"] for webhook in arrived} == {user}
     async with httpx.AsyncClient(transport=transport) as client:
         for who in (user, None):

@@ -24,10 +24,10 @@ from queue_middleware.worker import executor
 from queue_middleware.worker.job_context import active_job
 from queue_middleware.worker.worker import Worker
 from tests.support.clock import ManualClock
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.leases import lease_passes
 from tests.support.queue_client import client_of, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 
 class Gate:
@@ -109,10 +109,10 @@ async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         jobs.append(weakref.ref(active_job()))
-        await answer(send)
+        await respond(send)
         await over.wait()
 
-    memory = Memory()
+    memory = EventRecorder()
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0, request_timeout=1, concurrency=1, observers=[memory])
     async with connected(wrapped) as queue:
         await queue.run("GET", "/")
@@ -143,7 +143,7 @@ async def test_low_priority_waits_for_all_others(database: Path) -> None:
 
 
 async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
-    ear = Memory()
+    recorder = EventRecorder()
     attempts: list[int | None] = []
 
     async def moody(request: Request) -> Response:
@@ -153,10 +153,10 @@ async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
         return PlainTextResponse("now")
 
     app = Starlette(routes=[Route("/", moody)])
-    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[ear])) as queue:
-        answer = await queue.run("GET", "/")
-        assert (answer.status_code, answer.text, attempts) == (200, "now", [1, 2, 3])
-        assert [(event.attempt, event.error, event.retry_in) for event in ear.of(AttemptFailed)] == [
+    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[recorder])) as queue:
+        response = await queue.run("GET", "/")
+        assert (response.status_code, response.text, attempts) == (200, "now", [1, 2, 3])
+        assert [(event.attempt, event.error, event.retry_in) for event in recorder.of(AttemptFailed)] == [
             (1, "status 503", 0.0),
             (2, "status 503", 0.0),
         ]
@@ -180,8 +180,8 @@ async def test_how_often_is_the_submitters_choice(database: Path, headers: dict[
         return PlainTextResponse("no", 503, headers={"retry-after": "0"})
 
     async with serving(Starlette(routes=[Route("/", never)]), database) as queue:
-        answer = await queue.run("GET", "/", headers=headers)
-        assert (answer.status_code, answer.text, called) == (503, "no", calls)
+        response = await queue.run("GET", "/", headers=headers)
+        assert (response.status_code, response.text, called) == (503, "no", calls)
 
 
 async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,11 +196,11 @@ async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Pa
         return Response()
 
     async with serving(Starlette(routes=[Route("/", hang)]), database, request_timeout=0.05, max_attempts=2) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.status_code == 504
-        assert answer.json() == {"detail": "the attempt took longer than 0.05 s", "error_type": "request_timeout"}
-        assert answer.headers["x-fal-error-type"] == "request_timeout"
-        assert "x-fal-request-timeout-type" not in answer.headers
+        response = await queue.run("GET", "/")
+        assert response.status_code == 504
+        assert response.json() == {"detail": "the attempt took longer than 0.05 s", "error_type": "request_timeout"}
+        assert response.headers["x-fal-error-type"] == "request_timeout"
+        assert "x-fal-request-timeout-type" not in response.headers
         assert tidied == [1, 2]
 
 
@@ -210,9 +210,9 @@ async def test_a_request_that_does_not_start_in_time_fails_with_504_for_the_user
         await queue.submit("GET", "/first")
         await eventually(lambda: gate.inside)
         late = await queue.submit("GET", "/late", headers={"x-fal-request-start-timeout": "0.2"})
-        answer = await queue.response(late)
-        assert (answer.status_code, answer.headers["x-fal-request-timeout-type"]) == (504, "user")
-        assert answer.json()["error_type"] == "request_timeout"
+        response = await queue.response(late)
+        assert (response.status_code, response.headers["x-fal-request-timeout-type"]) == (504, "user")
+        assert response.json()["error_type"] == "request_timeout"
         gate.open.set()
 
 
@@ -262,16 +262,16 @@ async def test_finished_work_outlives_an_outage_of_the_database(database: Path, 
     monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
-    ear = Memory()
+    recorder = EventRecorder()
     gate = Gate()
     gate.open.set()
-    async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[ear])) as queue:
+    async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[recorder])) as queue:
         assert (await queue.run("GET", "/kept")).text == "kept"
-        assert [event.where for event in ear.of(ServiceError)] == ["settle", "settle"]
+        assert [event.where for event in recorder.of(ServiceError)] == ["settle", "settle"]
 
 
 async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
-    ear = Memory()
+    recorder = EventRecorder()
     stopped = asyncio.Event()
 
     async def hang(request: Request) -> Response:
@@ -282,7 +282,7 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
         return Response()
 
     inner = Starlette(routes=[Route("/", hang)])
-    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[ear], on_crash="fail")
+    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[recorder], on_crash="fail")
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.reaches(request_id, "IN_PROGRESS")
@@ -293,7 +293,7 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
         await lease_passes(thief, clock)
         await thief.rescue()
         await asyncio.wait_for(stopped.wait(), 10)
-        await eventually(lambda: ear.of(ClaimLost))
+        await eventually(lambda: recorder.of(ClaimLost))
         assert (await queue.response(request_id)).status_code == 503
         await thief.close()
 
@@ -316,14 +316,14 @@ async def test_a_streamed_answer_is_stored_in_parts_and_read_as_a_stream(databas
         return StreamingResponse(chunks(), media_type="application/octet-stream")
 
     async with serving(Starlette(routes=[Route("/", stream)]), database) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.content == b"".join([bytes([number]) * 50_000 for number in range(40)])
-        assert "content-length" not in answer.headers
+        response = await queue.run("GET", "/")
+        assert response.content == b"".join([bytes([number]) * 50_000 for number in range(40)])
+        assert "content-length" not in response.headers
         assert stored_jobs(database, "(SELECT count(*) FROM response_chunk) >= 7") == 1
 
 
 async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
-    ear = Memory()
+    recorder = EventRecorder()
 
     async def fail(request: Request) -> Response:
         raise LookupError("secret")
@@ -333,11 +333,11 @@ async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
             await fail(Request(scope))
         raise ValueError
 
-    async with connected(QueueMiddleware(plain, database=database, min_free_disk=0, observers=[ear])) as queue:
+    async with connected(QueueMiddleware(plain, database=database, min_free_disk=0, observers=[recorder])) as queue:
         request_id = await queue.submit("GET", "/")
-        answer = await queue.response(request_id)
-        assert answer.json() == {"detail": "the application raised LookupError", "error_type": "runner_server_error"}
-        (finished,) = ear.of(Finished)
+        response = await queue.response(request_id)
+        assert response.json() == {"detail": "the application raised LookupError", "error_type": "runner_server_error"}
+        (finished,) = recorder.of(Finished)
         assert finished.request_id == request_id
         assert (finished.status, finished.error) == (None, ErrorType.RUNNER_SERVER_ERROR)
 

@@ -1,4 +1,4 @@
-"""Values to test with: the plainest of their kind, with what a test cares about as arguments."""
+"""Factories of simple values; a test passes the fields that it cares about."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_job(body: bytes = b"{}", **changes: Any) -> NewJob:
 
 
 def make_job_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
-    """A job as its submitter sees it."""
+    """A job as a client sees it."""
     unknown = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
     given = {"key": 1, "request_id": "018f3b1e-0000-7000-8000-000000000001", "attempt": 1, "created_at": 0}
     return Job(state=state, **{**given, **unknown, **changes})
@@ -48,7 +48,7 @@ _numbers = count()
 
 
 def make_task(listed: bool = True, **spec: Any) -> Task:
-    """Each with ids of its own."""
+    """A task with unique tokens."""
     seed = b"%d" % next(_numbers)
     given = {
         "base_url": "https://service.test/fal/queue",
@@ -79,10 +79,10 @@ def make_delivery_attempt(status: int | None = 200, error: str | None = None) ->
 
 
 async def claim_deliveries(store: JobStore, limit: int = 100) -> list[Delivery]:
-    """Deliveries that are given out where there is room for so many, whoever they are for."""
+    """Claim up to `limit` deliveries, of any receivers."""
     return (await store.webhooks.claim(Capacity(limit, limit))).deliveries
 
 
 async def claim_polls(store: JobStore, limit: int = 100) -> list[Poll]:
-    """Polls that are given out where there is room for so many, whoever is asked."""
+    """Claim up to `limit` polls, of any providers."""
     return (await store.tasks.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -49,7 +49,7 @@ def test_without_an_event_loop(sender, verifier):
 async def test_async_and_sync_verification_share_the_keys(sender, verifier):
     verifier.verify_sync(sender.webhook(), BODY)
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ async def test_a_parsed_body_is_refused(sender, verifier, body):
 @pytest.mark.parametrize("padded", [[False], [True], [False, True]])
 async def test_keys_with_and_without_padding(sender, verifier, padded):
     (key,) = sender.signer.ring.published(NOW)
-    sender.answer = httpx.Response(200, json={"keys": [key.jwk(padded=one) for one in padded]})
+    sender.response = httpx.Response(200, json={"keys": [key.jwk(padded=one) for one in padded]})
     await verifier.verify(sender.webhook(), BODY)
 
 
@@ -98,7 +98,7 @@ async def test_every_key_is_tried_and_invalid_ones_are_skipped(sender, verifier)
     ]
     (key,) = sender.signer.ring.published(NOW)
     keys = [*strange, KeyPair.generate().jwk(padded=False), {"x": key.jwk(padded=False)["x"]}]
-    sender.answer = httpx.Response(200, json={"keys": keys})
+    sender.response = httpx.Response(200, json={"keys": keys})
     await verifier.verify(sender.webhook(), BODY)
 
 
@@ -149,24 +149,24 @@ async def test_the_time_may_differ_by_five_minutes(sender, verifier, age, good):
     else:
         with pytest.raises(VerificationError, match="differs from this machine's clock by more than 300 s"):
             await verifier.verify(headers, BODY)
-        assert sender.fetched == 0
+        assert sender.fetches == 0
 
 
 async def test_keys_are_cached_for_a_day(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
     clock.now += 86399
     await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
-    assert sender.fetched == 1
+    assert sender.fetches == 1
     clock.now += 1
     await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_a_clock_that_is_set_back_does_not_prolong_them(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
     clock.now -= 10
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_a_new_key_is_found(sender, verifier, clock):
@@ -174,7 +174,7 @@ async def test_a_new_key_is_found(sender, verifier, clock):
     sender.signer = make_signer()
     clock.now += 30
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_bad_signatures_do_not_cause_many_fetches(sender, verifier, clock):
@@ -183,7 +183,7 @@ async def test_bad_signatures_do_not_cause_many_fetches(sender, verifier, clock)
         with pytest.raises(VerificationError):
             await verifier.verify(forged, BODY)
         clock.now = NOW + second
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_many_at_once_fetch_once(sender, clock):
@@ -195,7 +195,7 @@ async def test_many_at_once_fetch_once(sender, clock):
         "https://s.example/", client=httpx.AsyncClient(transport=httpx.MockTransport(slowly)), clock=clock
     )
     await asyncio.gather(*(verifier.verify(sender.webhook(), BODY) for _ in range(20)))
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 @pytest.mark.parametrize(
@@ -216,21 +216,21 @@ async def test_many_at_once_fetch_once(sender, clock):
     ],
 )
 async def test_a_key_set_that_cannot_be_fetched_is_a_temporary_error(sender, verifier, clock, answer, reason):
-    sender.answer = answer
+    sender.response = answer
     with pytest.raises(KeysUnavailable, match=reason) as caught:
         await verifier.verify(sender.webhook(), BODY)
     assert caught.value.status == 503
     with pytest.raises(KeysUnavailable, match=reason):
         await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 1
-    sender.answer = None
+    assert sender.fetches == 1
+    sender.response = None
     clock.now += 2
     await verifier.verify(sender.webhook(), BODY)
 
 
 async def test_a_failed_refetch_keeps_the_known_keys(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
-    sender.answer = httpx.ConnectError("down")
+    sender.response = httpx.ConnectError("down")
     clock.now += 60
     with pytest.raises(VerificationError, match="none of the keys"):
         await verifier.verify({**sender.webhook(), "x-fal-webhook-signature": "00" * 64}, BODY)
@@ -270,7 +270,7 @@ async def test_the_headers_of_standard_webhooks_alone(sender, verifier):
     webhook = await verifier.verify(sender.standard(), BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id, webhook.timestamp) == ("id_1", "id", "", NOW)
     assert verifier.verify_sync(sender.standard(), BODY) == webhook
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 async def test_both_formats_together_give_all_values(sender, verifier):
@@ -347,7 +347,7 @@ async def test_a_shared_secret_needs_no_key_set(sender, clock):
     webhook = await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "")
     assert verifier.verify_sync(sender.standard(), BODY).webhook_id == "id_1"
-    assert sender.fetched == 0
+    assert sender.fetches == 0
 
 
 @pytest.mark.parametrize("secrets", [[OTHER, SECRET], f"{OTHER},{SECRET}", f"{SECRET} {OTHER}"])
@@ -383,14 +383,14 @@ async def test_keys_and_secrets_together(sender, clock):
     clock.now += 60
     at = int(clock.now)
     assert (await verifier.verify({**sender.webhook(at), **sender.standard(at, versions="v1")}, BODY)).user_id == ""
-    assert sender.fetched == 1
-    sender.answer = httpx.ConnectError("down")
+    assert sender.fetches == 1
+    sender.response = httpx.ConnectError("down")
     clock.now += 86400
     at = int(clock.now)
     await verifier.verify(sender.standard(at, versions="v1"), BODY)
     with pytest.raises(KeysUnavailable):
         await verifier.verify(sender.webhook(at), BODY)
-    sender.answer = None
+    sender.response = None
     clock.now += 2
     with pytest.raises(VerificationError, match=r"none of the keys of https://.* or the secrets, or"):
         await verifier.verify({**sender.webhook(at), "x-fal-webhook-signature": "00" * 64}, BODY)

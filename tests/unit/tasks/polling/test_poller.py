@@ -27,8 +27,8 @@ from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.tasks.polling.request import PollClient
 from queue_middleware.tasks.polling.schedule import first_poll_delay
 from tests.support.clock import ManualClock
-from tests.support.database_template import lay_blank
-from tests.support.doubles import Ear, Faulty, Wire, cancel_tasks, looping
+from tests.support.database_template import create_empty_database
+from tests.support.doubles import EventQueue, FailingStore, FakeHosts, cancel_tasks, running
 from tests.support.factories import make_job, make_response, make_result, make_task, make_wait
 from tests.support.leases import lease_passes
 from tests.support.providers import (
@@ -52,7 +52,7 @@ FAL = {"authorization": f"Key {KEY}"}
 POLLS = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 
 
-class Scripted(Wire[StoredResponse]):
+class Scripted(FakeHosts[StoredResponse]):
     """Replaces `PollClient`."""
 
     def __init__(self, *responses: StoredResponse | Exception) -> None:
@@ -61,14 +61,14 @@ class Scripted(Wire[StoredResponse]):
 
     async def get(self, url: str, headers: Headers) -> StoredResponse:
         self.calls.append((url, dict(headers)))
-        return await self.answer(url)
+        return await self.respond(url)
 
 
 class Bench:
     """A store with a manual clock, and methods that bring tasks into the state of waiting."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
-        self.store, self.clock, self.ear = store, clock, Ear()
+        self.store, self.clock, self.events = store, clock, EventQueue()
         self.tokens = CallbackTokens([b"a secret of this service"])
         self.client = loopback_client(5)
 
@@ -81,11 +81,11 @@ class Bench:
                 "tasks": self.store.tasks,
                 "client": client or PollClient(outbound, settings),
                 "tokens": self.tokens,
-                "emit": make_emitter([self.ear]),
+                "emit": make_emitter([self.events]),
                 "clock": self.clock.seconds,
                 **options,
             }
-            async with looping(Poller(**given)) as poller:
+            async with running(Poller(**given)) as poller:
                 yield poller
 
     async def wait_for(
@@ -128,7 +128,7 @@ class Bench:
             due = await self.store.next_due(Topic.POLL)
             if due is not None:  # else all of them are running
                 self.pass_time(due)
-            events.append(await self.ear.next())
+            events.append(await self.events.next())
         return events, (self.clock.now - began) / 1000
 
     async def result(self, claim: Claim) -> bytes:
@@ -146,7 +146,9 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3")), min_free_disk=0), clock, clock.boot)
+    store = SQLiteStore(
+        Settings(database=str(create_empty_database(tmp_path / "queue.sqlite3")), min_free_disk=0), clock, clock.boot
+    )
     await store.open()
     bench = Bench(store, clock)
     async with bench.client:
@@ -353,7 +355,7 @@ async def test_redirects_are_limited(bench):
 async def test_a_response_above_the_limit_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).error == "the response is larger than 100 bytes"
+        assert (await bench.events.next()).error == "the response is larger than 100 bytes"
     assert len(provider.polls) == 1
 
 
@@ -361,8 +363,8 @@ async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
     claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     async with bench.polling(Scripted(RuntimeError("a defect"), make_response(b'{"status": "done"}'))):
         bench.pass_time(5)
-        assert isinstance(await bench.ear.next(), ServiceError)
-        assert (await bench.ear.next()).error == "not sent: RuntimeError"
+        assert isinstance(await bench.events.next(), ServiceError)
+        assert (await bench.events.next()).error == "not sent: RuntimeError"
         await bench.until_over(claim)
     assert await bench.result(claim) == b'{"status": "done"}'
 
@@ -371,7 +373,7 @@ async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
 async def test_a_poll_that_was_not_sent_is_not_a_failure_of_the_provider(bench, lack):
     claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     async with bench.polling(Scripted(lack, lack, lack, make_response(b'{"status": "done"}'))):
-        first = asyncio.create_task(bench.ear.next())
+        first = asyncio.create_task(bench.events.next())
         while not first.done():
             bench.pass_time(5)
             await asyncio.sleep(0.001)
@@ -435,7 +437,7 @@ async def test_a_callback_during_a_poll_takes_precedence(bench):
         await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"called"'))
         wire.gate.set()
     assert await bench.result(claim) == b'"called"'
-    assert bench.ear.heard.empty()
+    assert bench.events.queue.empty()
 
 
 # --- the loop
@@ -455,13 +457,13 @@ async def test_polls_are_limited_at_once(bench):
             await wire.arrived.acquire()
         wire.gate.set()
         for _ in claims:
-            assert isinstance(await bench.ear.next(), Finished)
-    assert wire.most_busy == 3, "a fourth place is kept for hosts that are known to be prompt"
+            assert isinstance(await bench.events.next(), Finished)
+    assert wire.max_in_flight == 3, "a fourth place is kept for hosts that are known to be prompt"
 
 
 async def test_a_provider_that_hangs_leaves_capacity_to_others(bench):
     wire, slow = Scripted(make_response(b'{"status": "done"}')), 10
-    wire.held = "https://slow.example/"
+    wire.held_prefix = "https://slow.example/"
     wire.gate.clear()
     for _ in range(slow):
         await bench.wait_for(at("slow"), make_response(b'{"id": 7}'))
@@ -472,11 +474,11 @@ async def test_a_provider_that_hangs_leaves_capacity_to_others(bench):
         for number in range(6):
             claim = await bench.wait_for(at(f"other{number}"), make_response(b'{"id": 7}'))
             bench.pass_time(5)
-            assert (await bench.ear.next()).request_id == claim.request_id
-        assert wire.most_busy == 4 + 1
+            assert (await bench.events.next()).request_id == claim.request_id
+        assert wire.max_in_flight == 4 + 1
         wire.gate.set()
         for _ in range(slow):
-            assert isinstance(await bench.ear.next(), Finished)
+            assert isinstance(await bench.events.next(), Finished)
 
 
 async def test_providers_that_hang_leave_capacity_to_a_prompt_one(bench):
@@ -485,9 +487,9 @@ async def test_providers_that_hang_leave_capacity_to_a_prompt_one(bench):
     async with bench.polling(wire):
         await bench.wait_for(at("prompt"), make_response(b'{"id": 7}'))
         bench.pass_time(5)
-        assert isinstance(await bench.ear.next(), Finished)
+        assert isinstance(await bench.events.next(), Finished)
         await wire.arrived.acquire()
-        wire.held = "https://slow"
+        wire.held_prefix = "https://slow"
         wire.gate.clear()
         for number in range(8):
             await bench.wait_for(at(f"slow{number}"), make_response(b'{"id": 7}'))
@@ -497,10 +499,10 @@ async def test_providers_that_hang_leave_capacity_to_a_prompt_one(bench):
         for _ in range(3):
             claim = await bench.wait_for(at("prompt"), make_response(b'{"id": 7}'))
             bench.pass_time(5)
-            assert (await bench.ear.next()).request_id == claim.request_id
+            assert (await bench.events.next()).request_id == claim.request_id
         wire.gate.set()
         for _ in range(8):
-            assert isinstance(await bench.ear.next(), Finished)
+            assert isinstance(await bench.events.next(), Finished)
 
 
 async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(bench):
@@ -528,7 +530,7 @@ async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(benc
                 await asyncio.sleep(0)
         await lease_passes(bench.store, bench.clock)
         await bench.store.rescue()
-        assert (await bench.ear.next()).request_id == claim.request_id
+        assert (await bench.events.next()).request_id == claim.request_id
     assert len(wire.calls) == 1
 
 
@@ -536,9 +538,9 @@ async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
+    broken = FailingStore(bench.store.tasks, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
     async with bench.polling(Scripted(make_response(b'{"status": "done"}')), tasks=broken):
-        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
+        assert [type(await bench.events.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
@@ -547,30 +549,30 @@ async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
     await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
+    broken = FailingStore(bench.store.tasks, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
     wire = Scripted(make_response(b'{"status": "done"}' if method == "resolve" else b"{}"))
     async with bench.polling(wire, tasks=broken):
         last = Finished if method == "resolve" else Polled
-        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, last]
+        assert [type(await bench.events.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, last]
     assert len(wire.calls) == 1
 
 
 async def test_a_job_that_retention_has_deleted_is_ignored(bench):
     await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    gone = Faulty(bench.store.tasks, "resolve", UnknownRequest("the request is no longer kept"))
+    gone = FailingStore(bench.store.tasks, "resolve", UnknownRequest("the request is no longer kept"))
     wire = Scripted(make_response(b'{"status": "done"}'))
     async with bench.polling(wire, tasks=gone):
         await wire.arrived.acquire()
-    assert bench.ear.heard.empty()
+    assert bench.events.queue.empty()
 
 
 async def test_it_stops_during_an_outage_of_the_database(bench):
     await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, "resolve", *[StoreBusy("busy", 1)] * 99)
+    broken = FailingStore(bench.store.tasks, "resolve", *[StoreBusy("busy", 1)] * 99)
     async with bench.polling(Scripted(make_response(b'{"status": "done"}')), tasks=broken):
-        assert isinstance(await bench.ear.next(), ServiceError)
+        assert isinstance(await bench.events.next(), ServiceError)
 
 
 async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
@@ -582,13 +584,13 @@ async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
         await wire.arrived.acquire()
         poller.stop()
         poller.stop()  # repeatable
-    assert wire.busy == 0
+    assert wire.in_flight == 0
     assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
     wire.gate.set()
     await lease_passes(bench.store, bench.clock)
     await bench.store.rescue()
     async with bench.polling(wire):
-        assert isinstance(await bench.ear.next(), Finished)
+        assert isinstance(await bench.events.next(), Finished)
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
@@ -599,7 +601,7 @@ async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
     wire.gate.clear()
     async with bench.polling(wire):
         bench.pass_time(5)
-        assert (await bench.ear.next()).error == "no complete response within 0.02 s"
+        assert (await bench.events.next()).error == "no complete response within 0.02 s"
         wire.gate.set()
 
 
@@ -637,7 +639,7 @@ async def test_a_provider_that_cannot_be_polled_may_still_call_back(bench, heade
     claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, headers, b""), 600.0, callback=True)
     async with bench.polling():
         bench.pass_time(300)
-        assert isinstance(await bench.ear.next(), PollFailed)
+        assert isinstance(await bench.events.next(), PollFailed)
         assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
         await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"called"'))
     assert await bench.result(claim) == b'"called"'
