@@ -1,4 +1,4 @@
-"""Who may ask the queue what: keys, the service's own `authenticate`, and requests that belong to somebody."""
+"""Access to the queue: API keys, the service's own `authenticate`, and jobs that belong to one submitter."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def ask(queue: Queue, method: str, route: str, **headers: str) -> tuple[in
 
 
 @pytest.mark.parametrize(("method", "route"), [("POST", "/submit/work"), ("POST", "/run/o/a/work"), *REQUEST_ROUTES])
-async def test_without_a_key_every_route_answers_401_in_fals_shape(database: Path, method: str, route: str) -> None:
+async def test_without_a_key_every_route_responds_with_401_in_fals_format(database: Path, method: str, route: str) -> None:
     async with serving(http_only(well), database, api_keys=KEYS) as queue:
         route = route.format(id="00000000-0000-7000-8000-000000000000")
         status, body = await ask(queue, method, route)
@@ -49,7 +49,7 @@ async def test_without_a_key_every_route_answers_401_in_fals_shape(database: Pat
         assert await ask(queue, method, route, authorization="Key wrong") == (401, {"detail": "invalid key credentials"})
 
 
-async def test_what_everybody_may_see(database: Path) -> None:
+async def test_public_routes_need_no_key(database: Path) -> None:
     async with serving(http_only(well), database, api_keys=KEYS) as queue:
         for route in ("/.well-known/jwks.json", "/openapi.json", "/v1/providers"):
             assert (await ask(queue, "GET", route))[0] == 200
@@ -60,7 +60,7 @@ async def test_what_everybody_may_see(database: Path) -> None:
 
 
 @pytest.mark.parametrize(("method", "route"), REQUEST_ROUTES)
-async def test_foreign_and_unknown_requests_look_the_same(database: Path, method: str, route: str) -> None:
+async def test_requests_of_other_clients_and_unknown_requests_look_the_same(database: Path, method: str, route: str) -> None:
     async with serving(http_only(well), database, api_keys=KEYS) as queue:
         hers = (await queue.client.post("/fal/queue/submit/work", headers=ALICE)).json()["request_id"]
         unknown = "00000000-0000-7000-8000-000000000000"
@@ -68,7 +68,7 @@ async def test_foreign_and_unknown_requests_look_the_same(database: Path, method
         assert await ask(queue, method, route.format(id=unknown), **BOB) == (404, {"status": "NOT_FOUND"})
 
 
-async def test_ones_own_requests(database: Path) -> None:
+async def test_clients_can_use_their_own_requests(database: Path) -> None:
     async with serving(http_only(well), database, api_keys=KEYS) as queue:
         hers = (await queue.client.post("/fal/queue/submit/work", headers=ALICE)).json()["request_id"]
 
@@ -79,7 +79,7 @@ async def test_ones_own_requests(database: Path) -> None:
         assert await ask(queue, "GET", f"/requests/{hers}/response", **ALICE) == (200, "well")
 
 
-async def test_without_keys_an_id_is_all_that_is_needed(database: Path) -> None:
+async def test_without_configured_keys_the_request_id_is_sufficient(database: Path) -> None:
     async with serving(http_only(well), database) as queue:
         request_id = await queue.submit("POST", "/work", headers=ALICE)
         assert (await queue.response(request_id)).status_code == 200
@@ -104,7 +104,7 @@ async def test_limits_count_the_identity_and_not_the_address(database: Path) -> 
         assert (await queue.client.post("/fal/queue/submit/work", headers=BOB)).status_code == 200
 
 
-async def test_webhooks_name_their_owner_and_may_be_verified_as_asyncqueues(database: Path) -> None:
+async def test_webhooks_carry_the_submitter_identity_and_verify_with_asyncqueues_keys(database: Path) -> None:
     secret = "whsec_" + "bm90IHNvIHZlcnkgc2VjcmV0IGFmdGVyIGFsbA=="
     options = {"api_keys": KEYS, "outbound_allow": "127.0.0.1", "webhook_secret": secret}
     async with serving(http_only(well), database, **options) as queue, receiving() as receiver:
@@ -122,7 +122,7 @@ async def test_webhooks_name_their_owner_and_may_be_verified_as_asyncqueues(data
     assert "v1," in second.headers["webhook-signature"]
 
 
-async def test_a_service_may_ask_itself_who_it_is(database: Path) -> None:
+async def test_a_service_can_authenticate_clients_itself(database: Path) -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return connection.headers.get("x-user")
 
@@ -135,7 +135,7 @@ async def test_a_service_may_ask_itself_who_it_is(database: Path) -> None:
         assert (await ask(queue, "GET", route, **{"x-user": "carol"}))[0] in (200, 202)
 
 
-def test_keys_that_are_none_are_refused_when_it_is_made() -> None:
+def test_invalid_keys_are_refused_at_construction() -> None:
     with pytest.raises(SettingsError, match="api_keys"):
         QueueMiddleware(http_only(well), api_keys="short")
 

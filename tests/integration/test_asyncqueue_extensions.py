@@ -130,7 +130,7 @@ async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCa
     caplog.set_level(logging.DEBUG)
     events: list[str] = []
 
-    class Recorder:
+    class SecretFinder:
         def on_event(self, event: object) -> None:
             events.append(repr(event))
 
@@ -139,7 +139,7 @@ async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCa
         return Reply(202, call.body, (("content-type", "application/json"), ("x-hook", call.target)))
 
     async with (
-        tasking(database, observers=[Recorder()]) as tasks,
+        tasking(database, observers=[SecretFinder()]) as tasks,
         providing(echo) as provider,
         receiving() as receiver,
     ):

@@ -305,7 +305,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_cannot_ask(database: Path) -> None:
-    """The queue would not learn of it, and the callback would find no waiting job."""
+    """The queue would not know of the URL, and the callback would find no awaiting job."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         reading, writing = os.pipe()
@@ -376,7 +376,7 @@ async def test_it_arrives_before_the_response(database: Path) -> None:
         assert (await queue.response(request_id)).json() == {"early": True}
 
 
-async def test_it_never_arrives(database: Path) -> None:
+async def test_a_callback_that_never_arrives(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id = await queue.submit("POST", "/start?fal_callback_timeout=0.2", content="{callback_url}")
@@ -442,7 +442,7 @@ async def test_a_body_that_is_not_json_is_refused_and_the_request_keeps_waiting(
         assert (await queue.response(request_id)).json() == "a text is JSON too"
 
 
-async def test_only_posts(database: Path) -> None:
+async def test_other_methods_than_post_are_refused(database: Path) -> None:
     async with serving(http_only(Starter()), database) as queue:
         received = await queue.client.get(f"/fal/queue/v1/callbacks/{'0' * 64}")
         assert (received.status_code, received.headers["allow"]) == (405, "POST")

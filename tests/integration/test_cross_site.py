@@ -1,4 +1,4 @@
-"""Pages of other sites: what they make a browser send is refused, and what they make it show does nothing."""
+"""Pages of other sites: requests that they make a browser send are refused, and responses that they make it show do nothing."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CANCELS = [
 
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
 @pytest.mark.parametrize(("method", "route"), [*SUBMISSIONS, *CANCELS])
-async def test_fals_routes_refuse_in_their_own_shape(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
+async def test_fals_routes_refuse_in_fals_format(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
         told = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
         assert (told.status_code, list(told.json())) == (403, ["detail"])
@@ -57,7 +57,7 @@ async def test_links_and_images_submit_nothing(database: Path, method: str, rout
 
 @pytest.mark.parametrize("route", ["/v1/tasks", f"/v1/tasks/{UNKNOWN}/cancel", f"/v1/signals/{'0' * 64}"])
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
-async def test_asyncqueues_routes_refuse_in_theirs(database: Path, route: str, sent: dict[str, str]) -> None:
+async def test_asyncqueues_routes_refuse_in_asyncqueues_format(database: Path, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
         told = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
         assert (told.status_code, list(told.json())) == (403, ["error"])
@@ -73,7 +73,7 @@ async def test_at_a_host_of_the_queue_too(database: Path) -> None:
         assert (await queue.client.post("/o/a/x", headers=own)).status_code == 200
 
 
-async def test_a_body_that_is_refused_is_not_read(database: Path) -> None:
+async def test_the_body_of_a_refused_request_is_not_read(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
 
         async def receive() -> Message:
@@ -86,7 +86,7 @@ async def test_a_body_that_is_refused_is_not_read(database: Path) -> None:
             assert (told.status, told.headers[b"connection"]) == (403, b"close")
 
 
-async def test_pages_of_the_service_and_all_who_are_no_browsers_are_served_as_ever(database: Path) -> None:
+async def test_pages_of_the_service_and_other_programs_are_not_refused(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         for sent in (
             {},
@@ -118,7 +118,7 @@ async def test_reading_is_not_refused(database: Path) -> None:
         assert (await queue.client.post(f"/fal/queue/requests/{request_id}/status", headers=FORM)).status_code == 200
 
 
-async def test_origins_that_are_named_may(database: Path) -> None:
+async def test_configured_origins_are_allowed(database: Path) -> None:
     page_of = {"origin": "https://app.example.com", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
     async with serving(http_only(page), database, cors_origins="https://app.example.com") as queue:
         request_id = await queue.submit("POST", "/x", headers=page_of)
@@ -132,14 +132,14 @@ async def test_origins_that_are_named_may(database: Path) -> None:
         assert (await queue.client.get("/fal/queue/submit/x", headers=LINK)).status_code == 200
 
 
-async def test_a_callback_asks_for_nothing_but_its_id(database: Path) -> None:
+async def test_a_callback_needs_only_its_id(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         task = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
         told = await queue.client.post(task.json()["callbackUrl"], headers=FORM, json={"status": "done"})
         assert told.status_code == 200
 
 
-# --- what is shown
+# --- what a browser shows
 
 RESPONSES = [
     "/requests/{}/response",
@@ -155,7 +155,7 @@ def guards(told: Any) -> tuple[Any, Any]:
 
 
 @pytest.mark.parametrize("route", RESPONSES)
-async def test_a_link_to_an_answer_logs_nobody_in(database: Path, route: str) -> None:
+async def test_a_link_to_a_response_sets_no_cookies(database: Path, route: str) -> None:
     async with serving(http_only(page), database) as queue:
         request_id = await queue.submit("POST", "/x")
         await queue.response(request_id)
@@ -171,7 +171,7 @@ async def test_a_link_to_an_answer_logs_nobody_in(database: Path, route: str) ->
 
 
 async def by_target(queue: Queue, provider: FakeProvider) -> str:
-    """The id of a task whose target is another host, and answers at once."""
+    """The id of a task whose target is another host that responds at once."""
     return await made(queue, targetUrl=f"{provider.url}/page", method="GET")
 
 
@@ -205,7 +205,7 @@ async def made(queue: Queue, **asked: Any) -> str:
 
 
 @pytest.mark.parametrize("way", [by_target, by_poll, by_callback, by_signal, by_callback_of_a_submission])
-async def test_what_an_external_service_says_is_never_a_page_of_this_one(database: Path, way: Any) -> None:
+async def test_a_response_of_an_external_service_is_never_a_page_of_this_site(database: Path, way: Any) -> None:
     called: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -234,7 +234,7 @@ async def test_what_an_external_service_says_is_never_a_page_of_this_one(databas
             }  # fmt: skip
 
 
-async def test_the_applications_own_answer_to_a_task_stays_its_own(database: Path) -> None:
+async def test_the_applications_own_response_to_a_task_is_unchanged(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         for asked in ({"targetUrl": "/x"}, {"targetUrl": "/x", "method": "GET"}):
             shown = await queue.response(await made(queue, **asked))

@@ -1,4 +1,4 @@
-"""What its submitter and its operator see of how a request goes on and ends, and exits that a handler causes."""
+"""What the submitter and the operator see of the end of a request, and handlers that end the process."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("brisk")
 
 @http_only
 async def by_path(scope: Message, receive: Receive, send: Send) -> None:
-    """Answers with the status that its path names; `/raise` raises, `/hang` hangs."""
+    """Responds with the status that the path names; `/raise` raises, `/hang` hangs."""
     word = scope["path"].strip("/")
     if word == "raise":
         raise LookupError("nothing here")
@@ -33,7 +33,7 @@ async def by_path(scope: Message, receive: Receive, send: Send) -> None:
     await respond(send, status=int(word))
 
 
-async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
+async def test_the_operator_sees_the_number_of_jobs_by_outcome(database: Path) -> None:
     memory = EventRecorder()
     app = QueueMiddleware(by_path, database=database, min_free_disk=0, observers=[memory], concurrency=1, shutdown_timeout=0)
     async with connected(app) as queue:
@@ -63,7 +63,7 @@ async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
         (-1, [], "attempt 1 of 3 failed: the attempt took longer than 0.1 s; next attempt in "),
     ],
 )
-async def test_the_log_of_a_request_that_waits_says_why(
+async def test_the_log_of_a_request_that_waits_for_a_retry_contains_the_reason(
     database: Path, status: int, headers: list[tuple[bytes, bytes]], line: str
 ) -> None:
     @http_only
@@ -120,7 +120,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("path", ["/coroutine", "/thread", "/wsgi/"])
 @pytest.mark.slow
-async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path, path: str) -> None:
+async def test_a_handler_that_ends_the_process_is_charged_an_attempt(database: Path, path: str) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), path, stdout=PIPE, stderr=PIPE
     )
@@ -133,8 +133,8 @@ async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path,
 
 
 @pytest.mark.slow
-async def test_one_that_ends_it_out_of_a_task_of_its_own_is_counted(database: Path) -> None:
-    """The event loop has ended before anything knows of it: charged, or left to the rescue, or handed back and counted."""
+async def test_a_handler_that_ends_the_process_in_another_task_is_counted(database: Path) -> None:
+    """The event loop ends before the queue can react: the attempt is charged, or left to the rescue, or handed back and counted."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), "/task", stdout=PIPE, stderr=PIPE
     )

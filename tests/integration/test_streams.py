@@ -193,7 +193,7 @@ async def test_log_lines_come_as_increments(database: Path) -> None:
     app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
-        async with open_stream(app, request_id, b"logs=1") as listener, status_stream(app, request_id) as other:
+        async with open_stream(app, request_id, b"logs=1") as listener, open_stream(app, request_id) as other:
             heard: list[str] = []
             for number in range(4):
                 while f"{number} two ü" not in heard:
@@ -269,7 +269,7 @@ async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with open_stream(stage.app, request_id) as one, status_stream(stage.app, request_id) as other:
+        async with open_stream(stage.app, request_id) as one, open_stream(stage.app, request_id) as other:
             for listener in (one, other):
                 assert (await listener.event())["status"] == "IN_PROGRESS"
             assert stage.followers() == 1
