@@ -40,12 +40,12 @@ async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path)
         await eventually(lambda: len(provider.polls) >= 3)
         await (server.stop() if blow == "SIGTERM" else server.kill_all())
         provider.ends = ""
-        asked = len(provider.polls)
+        call = len(provider.polls)
         await server.start()
         (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id), 90)
         complaints = server.complaints()
     assert len(provider.jobs) == 1  # it was ordered once
-    assert len(provider.polls) > asked
+    assert len(provider.polls) > call
     assert webhook.content["event"] == "task.completed"
     assert webhook.content["task"]["result"]["body"].startswith('["https://replicate.delivery/')
     assert not complaints

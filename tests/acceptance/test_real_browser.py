@@ -61,8 +61,8 @@ async def open_page(browser: str, folder: Path, url: str) -> str:
 async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Call]]]:
     """Pages at `localhost`, and what was asked for there."""
 
-    def answer(asked: Call) -> Reply:
-        page = pages.get(urlsplit(asked.target).path)
+    def answer(call: Call) -> Reply:
+        page = pages.get(urlsplit(call.target).path)
         return Reply(404) if page is None else Reply(body=page.encode(), headers=(("content-type", "text/html"),))
 
     async with providing(answer) as site:
@@ -96,9 +96,9 @@ async def test_a_page_of_another_site_submits_nothing(browser: str, tmp_path: Pa
         pages = {"/": ATTACK.replace("{at}", server.url)}
         async with other_site(pages) as (site, _):
             shown = await open_page(browser, tmp_path, f"{site}/")
-        asked = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
-        assert {path for _, path, *_ in asked} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, shown
-        assert {(site, status) for _, _, site, *_, status in asked} == {("cross-site", "403")}
+        call = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
+        assert {path for _, path, *_ in call} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, shown
+        assert {(site, status) for _, _, site, *_, status in call} == {("cross-site", "403")}
         assert stored_jobs(server.database) == 0
 
 

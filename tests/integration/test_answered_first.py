@@ -129,7 +129,7 @@ async def test_the_job_runs_if_the_connection_breaks_during_the_response(databas
         await eventually(lambda: events.seen == ["began"], starts.MAX_HOLD * 0.8)
 
 
-async def test_the_job_runs_if_the_submission_is_cancelled_during_the_commit(
+async def test_the_job_runs_if_its_submission_is_cancelled_in_the_commit(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events = Events()
@@ -168,19 +168,19 @@ async def test_a_client_that_does_not_read_occupies_no_slot(database: Path, monk
 
 async def test_a_request_can_be_cancelled_while_its_response_is_unread(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "MAX_HOLD", 60.0)
-    told: dict[bytes, bytes] = {}
+    headers: dict[bytes, bytes] = {}
     gate = asyncio.Event()
 
     async def unread(message: Message) -> None:
-        told.update(message.get("headers", ()))
+        headers.update(message.get("headers", ()))
         await gate.wait()
 
     events = Events()
     queue = make_queue(events.app(), database)
     async with connected(queue) as other:
         blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
-        await eventually(lambda: told)
-        request_id = told[b"x-fal-request-id"].decode()
+        await eventually(lambda: headers)
+        request_id = headers[b"x-fal-request-id"].decode()
         assert (await other.cancel(request_id)).status_code == 202
         (attempt,) = queue._runtime.services.worker._slots.running.values()
         await eventually(lambda: attempt.abort_reason is AbortReason.CANCELLED)
@@ -192,7 +192,7 @@ async def test_a_request_can_be_cancelled_while_its_response_is_unread(database:
 
 
 @pytest.mark.slow
-async def test_jobs_that_have_not_begun_at_shutdown_are_left_for_the_next_process(
+async def test_jobs_not_begun_at_shutdown_are_left_for_the_next_process(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starts, "MAX_HOLD", 60.0)

@@ -1,4 +1,4 @@
-"""A queue attached to the application object: outermost, started by the lifespan, and invisible to tools that check the class."""
+"""A queue attached to the application object: outermost, started by the lifespan, visible to tools that look for the class."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ async def test_a_stack_that_is_built_again_has_the_queue_and_the_new_middleware(
 
 
 async def test_it_works_in_a_mounted_application(database: Path) -> None:
-    """The parent's queue routes and those of the mounted application are separate; a replay goes to the application of its submission."""
+    """A mounted application and its parent have separate queue routes; a replay goes to the application of its submission."""
 
     async def name(request: Request) -> JSONResponse:
         return JSONResponse({"id": bool(current_job.id), "url": str(request.url_for("tools:name"))})

@@ -38,7 +38,7 @@ async def preflight(queue: Queue, path: str, origin: str, method: str = "PUT", *
 
 
 def listed(response: httpx.Response, name: str) -> set[str]:
-    return {word.strip().lower() for line in response.headers.get_list(name) for word in line.split(",")}
+    return {item.strip().lower() for line in response.headers.get_list(name) for item in line.split(",")}
 
 
 @pytest.mark.parametrize(
@@ -75,14 +75,14 @@ async def test_preflights_of_other_origins_are_refused_with_the_reason(database:
             assert not [name for name in refused.headers if name.startswith("access-control-")]
 
 
-async def test_options_requests_that_are_not_preflights_are_ordinary_requests(database: Path) -> None:
+async def test_options_without_the_preflight_headers_is_an_ordinary_request(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
         assert (await queue.client.options("/fal/queue/submit/work", headers={"origin": PAGE})).status_code == 405
         assert (await queue.client.options("/fal/queue/submit/work")).status_code == 405
 
 
 async def every_kind_of_response(queue: Queue, **headers: str) -> list[httpx.Response]:
-    """One response of each kind: submission, status, response, refusals. A page of the application itself made the submissions."""
+    """One response of each kind: submission, status, response, refusals. A page of the application made the submissions."""
     own = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
     client, known = queue.client, await queue.submit("POST", "/work", headers=own)
     await queue.response(known)
@@ -160,5 +160,5 @@ async def test_cors_is_off_by_default(database: Path) -> None:
     async with serving(with_own_rules, database) as queue:
         assert (await preflight(queue, "/fal/queue/submit/work", PAGE)).status_code == 405
         responses = await every_kind_of_response(queue, origin="https://own.example.com")
-        told = [response.headers.get("access-control-allow-origin") for response in responses]
-        assert told == [None, None, "https://own.example.com", *[None] * 6]  # the stored response is unchanged
+        allowed = [response.headers.get("access-control-allow-origin") for response in responses]
+        assert allowed == [None, None, "https://own.example.com", *[None] * 6]  # the stored response is unchanged

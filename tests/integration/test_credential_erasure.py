@@ -1,4 +1,4 @@
-"""Submitted requests may contain credentials: they stay in the file while they are needed and no longer, however the job ends."""
+"""Submitted requests may contain credentials: they stay in the file only while they are needed, however the job ends."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def callback_timeout(tasks: Tasks, service: Service, first: str) -> None:
         ("/answers?hook={callback_url}&fal_callback_timeout=0.2", callback_timeout),
     ],
 )
-async def test_the_credentials_of_a_request_are_erased_at_its_end(
+async def test_credentials_are_erased_at_the_end(
     path: str, end: Callable[[Tasks, Service, str], Awaitable[None]], database: Path
 ) -> None:
     service = Service()
@@ -118,9 +118,9 @@ async def test_an_awaiting_job_keeps_only_what_it_still_needs(database: Path) ->
 async def test_the_credentials_of_a_polled_task_are_erased_at_its_end(end: str, database: Path) -> None:
     may_end = asyncio.Event()
 
-    async def provider_says(asked: Call) -> Reply:
-        assert asked.headers["authorization"] == f"Bearer {PLANTED}"
-        if asked.method == "POST":
+    async def provider_says(call: Call) -> Reply:
+        assert call.headers["authorization"] == f"Bearer {PLANTED}"
+        if call.method == "POST":
             return Reply(200)
         return Reply(200, json.dumps({"status": end if may_end.is_set() else "busy"}).encode())
 

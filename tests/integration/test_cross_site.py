@@ -38,9 +38,9 @@ CANCELS = [
 @pytest.mark.parametrize(("method", "route"), [*SUBMISSIONS, *CANCELS])
 async def test_fals_routes_refuse_in_fals_format(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
-        assert (told.status_code, list(told.json())) == (403, ["detail"])
-        assert "cors_origins" in told.json()["detail"]
+        response = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
+        assert (response.status_code, list(response.json())) == (403, ["detail"])
+        assert "cors_origins" in response.json()["detail"]
         assert stored_jobs(database) == 0
 
 
@@ -50,8 +50,8 @@ async def test_fals_routes_refuse_in_fals_format(database: Path, method: str, ro
 @pytest.mark.parametrize("dest", ["document", "image", "script", "iframe"])
 async def test_links_and_images_submit_nothing(database: Path, method: str, route: str, dest: str) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
-        assert told.status_code == 403
+        response = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
+        assert response.status_code == 403
         assert stored_jobs(database) == 0
 
 
@@ -59,16 +59,16 @@ async def test_links_and_images_submit_nothing(database: Path, method: str, rout
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
 async def test_asyncqueues_routes_refuse_in_asyncqueues_format(database: Path, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
-        assert (told.status_code, list(told.json())) == (403, ["error"])
+        response = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
+        assert (response.status_code, list(response.json())) == (403, ["error"])
         assert stored_jobs(database) == 0
 
 
 async def test_at_a_host_of_the_queue_too(database: Path) -> None:
     async with serving(http_only(page), database, fal_hosts="queue.example.com") as queue:
         for method, headers in (("POST", FORM), ("GET", LINK)):
-            told = await queue.client.request(method, "/o/a/x", headers={**headers, "host": "queue.example.com"})
-            assert told.status_code == 403
+            response = await queue.client.request(method, "/o/a/x", headers={**headers, "host": "queue.example.com"})
+            assert response.status_code == 403
         own = {"host": "queue.example.com", "origin": "https://queue.example.com"}
         assert (await queue.client.post("/o/a/x", headers=own)).status_code == 200
 
@@ -77,13 +77,13 @@ async def test_the_body_of_a_refused_request_is_not_read(database: Path) -> None
     async with serving(http_only(page), database) as queue:
 
         async def receive() -> Message:
-            raise AssertionError("the body was asked for")
+            raise AssertionError("the body was read")
 
         app = queue.client._transport.app  # type: ignore[attr-defined]
         for path in (b"/fal/queue/submit/x", b"/fal/queue/v1/tasks"):
             scope = http_scope("POST", path, headers=[(b"sec-fetch-site", b"cross-site")])
-            told = await call(app, scope, receive)
-            assert (told.status, told.headers[b"connection"]) == (403, b"close")
+            response = await call(app, scope, receive)
+            assert (response.status, response.headers[b"connection"]) == (403, b"close")
 
 
 async def test_pages_of_the_service_and_other_programs_are_not_refused(database: Path) -> None:
@@ -135,8 +135,8 @@ async def test_configured_origins_are_allowed(database: Path) -> None:
 async def test_a_callback_needs_only_its_id(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         task = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
-        told = await queue.client.post(task.json()["callbackUrl"], headers=FORM, json={"status": "done"})
-        assert told.status_code == 200
+        response = await queue.client.post(task.json()["callbackUrl"], headers=FORM, json={"status": "done"})
+        assert response.status_code == 200
 
 
 # --- what a browser shows
@@ -150,8 +150,8 @@ RESPONSES = [
 ]
 
 
-def guards(told: Any) -> tuple[Any, Any]:
-    return told.headers.get("content-security-policy"), told.headers.get("x-content-type-options")
+def guards(response: Any) -> tuple[Any, Any]:
+    return response.headers.get("content-security-policy"), response.headers.get("x-content-type-options")
 
 
 @pytest.mark.parametrize("route", RESPONSES)
@@ -182,9 +182,9 @@ async def by_poll(queue: Queue, provider: FakeProvider) -> str:
 
 
 async def by_callback(queue: Queue, provider: FakeProvider) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
-    assert (await queue.client.post(told.json()["callbackUrl"], json={"html": "<script>"})).status_code == 200
-    return str(told.json()["task"]["id"])
+    response = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
+    assert (await queue.client.post(response.json()["callbackUrl"], json={"html": "<script>"})).status_code == 200
+    return str(response.json()["task"]["id"])
 
 
 async def by_callback_of_a_submission(queue: Queue, provider: FakeProvider) -> str:
@@ -192,16 +192,18 @@ async def by_callback_of_a_submission(queue: Queue, provider: FakeProvider) -> s
 
 
 async def by_signal(queue: Queue, provider: FakeProvider) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x", "waitForSignal": True, "maxWaitTime": 60})
-    token = told.json()["signalToken"]
+    response = await queue.client.post(
+        "/fal/queue/v1/tasks", json={"targetUrl": "/x", "waitForSignal": True, "maxWaitTime": 60}
+    )
+    token = response.json()["signalToken"]
     assert (await queue.client.post(f"/fal/queue/v1/signals/{token}", json={"status": "completed"})).status_code == 200
-    return str(told.json()["task"]["id"])
+    return str(response.json()["task"]["id"])
 
 
-async def made(queue: Queue, **asked: Any) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json=asked)
-    assert told.status_code == 201, told.text
-    return str(told.json()["task"]["id"])
+async def made(queue: Queue, **fields: Any) -> str:
+    response = await queue.client.post("/fal/queue/v1/tasks", json=fields)
+    assert response.status_code == 201, response.text
+    return str(response.json()["task"]["id"])
 
 
 @pytest.mark.parametrize("way", [by_target, by_poll, by_callback, by_signal, by_callback_of_a_submission])
@@ -212,8 +214,8 @@ async def test_a_response_of_an_external_service_is_never_a_page_of_this_site(da
         called.append((await receive()).get("body", b"").decode())
         await respond(send, b"{}", 202, [(b"set-cookie", b"mine=1")])
 
-    def provider(asked: Call) -> Reply:
-        if asked.target != "/page":
+    def provider(call: Call) -> Reply:
+        if call.target != "/page":
             return Reply(body=json.dumps({"status": "done"}).encode())
         acting = [("access-control-allow-origin", "*"), ("x-accel-redirect", "/etc/passwd")]
         return Reply(body=b"<script>", headers=(*[(name.decode(), value.decode()) for name, value in COOKIE], *acting))
@@ -236,7 +238,7 @@ async def test_a_response_of_an_external_service_is_never_a_page_of_this_site(da
 
 async def test_the_applications_own_response_to_a_task_is_unchanged(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
-        for asked in ({"targetUrl": "/x"}, {"targetUrl": "/x", "method": "GET"}):
-            shown = await queue.response(await made(queue, **asked))
+        for call in ({"targetUrl": "/x"}, {"targetUrl": "/x", "method": "GET"}):
+            shown = await queue.response(await made(queue, **call))
             assert shown.headers["set-cookie"] == "session=theirs"
             assert guards(shown) == (None, None)

@@ -25,20 +25,20 @@ pytestmark = pytest.mark.usefixtures("brisk")
 @http_only
 async def by_path(scope: Message, receive: Receive, send: Send) -> None:
     """Responds with the status that the path names; `/raise` raises, `/hang` hangs."""
-    word = scope["path"].strip("/")
-    if word == "raise":
+    name = scope["path"].strip("/")
+    if name == "raise":
         raise LookupError("nothing here")
-    if word == "hang":
+    if name == "hang":
         await asyncio.Event().wait()
-    await respond(send, status=int(word))
+    await respond(send, status=int(name))
 
 
 async def test_the_operator_sees_the_number_of_jobs_by_outcome(database: Path) -> None:
     memory = EventRecorder()
     app = QueueMiddleware(by_path, database=database, min_free_disk=0, observers=[memory], concurrency=1, shutdown_timeout=0)
     async with connected(app) as queue:
-        for word in ("200", "201", "404", "500", "raise"):
-            await queue.reaches(await queue.submit("GET", f"/{word}"), "COMPLETED")
+        for name in ("200", "201", "404", "500", "raise"):
+            await queue.reaches(await queue.submit("GET", f"/{name}"), "COMPLETED")
         running, waiting = await queue.submit("GET", "/hang"), await queue.submit("GET", "/200")
         await queue.cancel(waiting)
         await queue.reaches(running, "IN_PROGRESS")
@@ -49,8 +49,8 @@ async def test_the_operator_sees_the_number_of_jobs_by_outcome(database: Path) -
         Outcome.SUCCESS: 2, Outcome.CLIENT_ERROR: 1, Outcome.SERVER_ERROR: 1, Outcome.FAILED: 1, Outcome.CANCELLED: 2,
     }  # fmt: skip
     assert counts.jobs == {JobState.COMPLETED: 4, JobState.FAILED: 1, JobState.CANCELLED: 2}
-    told = [event.outcome for event in memory.of(Finished)]
-    assert sorted(told) == sorted([*["2xx"] * 2, "4xx", "5xx", "failed", *["cancelled"] * 2])
+    outcomes = [event.outcome for event in memory.of(Finished)]
+    assert sorted(outcomes) == sorted([*["2xx"] * 2, "4xx", "5xx", "failed", *["cancelled"] * 2])
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ async def test_a_handler_that_ends_the_process_is_charged_an_attempt(database: P
 
 @pytest.mark.slow
 async def test_a_handler_that_ends_the_process_in_another_task_is_counted(database: Path) -> None:
-    """The event loop ends before the queue can react: the attempt is charged, or left to the rescue, or handed back and counted."""
+    """The event loop ends before the queue can react: the attempt is charged, left to the rescue, or handed back."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), "/task", stdout=PIPE, stderr=PIPE
     )

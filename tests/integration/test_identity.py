@@ -52,10 +52,10 @@ async def started(app: Any) -> Message:
     lifespan = Lifespan(app)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifespan.run)
-        said = await lifespan.startup()
+        messages = await lifespan.startup()
         tasks.cancel_scope.cancel()
-    assert said is not None
-    return said
+    assert messages is not None
+    return messages
 
 
 # --- one application
@@ -64,9 +64,9 @@ async def started(app: Any) -> Message:
 async def test_another_application_is_refused_at_startup_and_nothing_is_changed(database: Path) -> None:
     async with serving(hello, database, name="shop") as shop:
         request_id = await shop.submit("GET", "/x")
-        said = await started(QueueMiddleware(other, database=database, name="admin", min_free_disk=0))
-        assert said["type"] == "lifespan.startup.failed"
-        assert "belongs to the application 'shop', and this is the application 'admin'" in said["message"]
+        reply = await started(QueueMiddleware(other, database=database, name="admin", min_free_disk=0))
+        assert reply["type"] == "lifespan.startup.failed"
+        assert "belongs to the application 'shop', and this is the application 'admin'" in reply["message"]
         assert (await shop.response(request_id)).text == "hello from /x"
     with pytest.raises(StoreError, match=r"database='admin\.sqlite3'"):
         await QueueMiddleware(other, database=database, name="admin", min_free_disk=0).running().__aenter__()
@@ -142,9 +142,9 @@ async def test_the_startup_message_is_logged_once_for_all_processes(
     with caplog.at_level(logging.INFO, "queue_middleware"):
         async with serving(like_django, database), serving(like_django, database), serving(like_django, database):
             pass
-    said = [(record.levelname, record.getMessage()) for record in caplog.records if "queue st" not in record.getMessage()]
-    assert all(text.startswith("queue_middleware: ") for _, text in said)
-    assert sorted((level, [part for part in _PARTS if part in text]) for level, text in said) == [
+    messages = [(record.levelname, record.getMessage()) for record in caplog.records if "queue st" not in record.getMessage()]
+    assert all(text.startswith("queue_middleware: ") for _, text in messages)
+    assert sorted((level, [part for part in _PARTS if part in text]) for level, text in messages) == [
         ("INFO", ["QUEUE_URL is not an option"]),
         ("INFO", ["SQLite 3.40.1 has a defect"]),
         ("WARNING", ["QUEUE_CONCURENCY is not an option", "did you mean QUEUE_CONCURRENCY?"]),
@@ -203,9 +203,9 @@ async def test_a_second_event_loop_is_refused_and_the_first_goes_on(database: Pa
         enter = partial(anyio.run, app.running().__aenter__, backend="trio")
         with pytest.raises(NotRunning, match="runs in the event loop of another thread"):
             await asyncio.get_running_loop().run_in_executor(None, enter)
-        said = await started(app)
-        assert said["type"] == "lifespan.startup.failed"
-        assert "runs in the event loop of another thread" in said["message"]
+        reply = await started(app)
+        assert reply["type"] == "lifespan.startup.failed"
+        assert "runs in the event loop of another thread" in reply["message"]
         async with client_of(app) as client:
             refused = await client.post("/fal/queue/submit/x")
             assert (refused.status_code, refused.json()["detail"][:10]) == (503, "This queue")

@@ -236,7 +236,7 @@ async def test_a_5xx_is_retried_and_then_final(database: Path) -> None:
     assert len(provider.calls) == 2
 
 
-async def test_retry_after_is_honoured(database: Path) -> None:
+async def test_retry_after_is_honored(database: Path) -> None:
     responses = [Reply(503, b"", (("retry-after", "0"),)), Reply()]
     async with tasking(database) as tasks, providing(lambda call: responses.pop(0)) as provider:
         task = await tasks.run(provider.url)
@@ -282,10 +282,10 @@ async def test_an_application_that_raises_is_a_5xx(database: Path) -> None:
     assert (task["status"], task["error"], len(calls)) == ("failed", "the application raised ValueError", 2)
 
 
-# --- waiting
+# --- awaiting an external service
 
 
-async def test_a_callback_completes_it(database: Path) -> None:
+async def test_a_callback_completes_a_task(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         created = await tasks.create(
             f"{provider.url}/run?fal_webhook={{asyncqueue_callback_url}}",
@@ -309,7 +309,7 @@ async def test_a_callback_completes_it(database: Path) -> None:
     assert task["result"] == {"statusCode": 200, "headers": {"content-type": "application/json"}, "duration": 0}
 
 
-async def test_a_signal_completes_it(database: Path) -> None:
+async def test_a_signal_completes_a_task(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True, maxWaitTime=60)
         token = created["signalToken"]
@@ -335,7 +335,7 @@ async def test_the_token_in_a_signal_is_not_stored(database: Path) -> None:
     assert json.loads(task["result"]["body"])["from"] == f"/v1/signals/{'*' * len(token)}"
 
 
-async def test_a_signal_fails_it(database: Path) -> None:
+async def test_a_signal_fails_a_task(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True)
         await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "failed", "error": "not approved"})

@@ -434,16 +434,16 @@ def test_the_request_id_of_a_standard_webhook_is_in_its_body(sender, clock, body
 
 def test_webhooks_of_fal_itself(sender, clock):
     """The key set is at the default URL. Only `x` is documented, and its padding is not known."""
-    asked: list[str] = []
+    call: list[str] = []
     (key,) = sender.signer.ring.published(NOW)
 
     def rest_fal_ai(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+        call.append(str(request.url))
         return httpx.Response(200, json={"keys": [{"kty": "OKP", "crv": "Ed25519", "x": key.jwk(padded=True)["x"]}]})
 
     client = httpx.Client(transport=httpx.MockTransport(rest_fal_ai))
     webhook = WebhookVerifier(user_id="user", sync_client=client, clock=clock).verify_sync(sender.webhook(), BODY)
-    assert (webhook.request_id, asked) == ("id", [FAL_JWKS_URL])
+    assert (webhook.request_id, call) == ("id", [FAL_JWKS_URL])
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])

@@ -593,7 +593,7 @@ async def test_a_healthy_host_gets_many_attempts_at_once(bench):
 
 async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
     """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
-    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
@@ -607,14 +607,14 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
         async def claim(self, room):
             claimed = await bench.store.webhooks.claim(room)
             if room.busy.get("receiver.example 192.0.2.7") == many:
-                asked.set()
+                call.set()
                 await gate.wait()
             return claimed
 
     async with bench.running(receiver, Slow()):
         await bench.occupy(receiver, many)
         await bench.finish()
-        await asked.wait()
+        await call.wait()
         receiver.gate.set()
         for _ in range(many):
             assert isinstance(await bench.events.next(), Delivered)
@@ -624,7 +624,7 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
 
 async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
     """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
-    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
@@ -638,7 +638,7 @@ async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
         async def next_due(self, topic):
             due = await bench.store.next_due(topic)
             if self.late and due is not None and due <= 0:
-                asked.set()
+                call.set()
                 await gate.wait()
             return due
 
@@ -647,7 +647,7 @@ async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
         await bench.occupy(receiver, many)
         store.late = True
         await bench.finish()
-        await asked.wait()
+        await call.wait()
         receiver.gate.set()
         for _ in range(many):
             assert isinstance(await bench.events.next(), Delivered)

@@ -28,16 +28,16 @@ def a_record(**changes: Any) -> TaskRecord:
 
 
 def test_what_a_plain_task_is_asked_for_with_nothing_but_a_target() -> None:
-    asked = read_task(b'{"targetUrl": "/work"}')
-    assert (asked.method, asked.headers, asked.body, asked.timeout, asked.wait) == ("POST", (), b"", 30.0, 30.0)
-    assert (asked.retries, asked.backoff, asked.priority, asked.due_at) == (3, Backoff.EXPONENTIAL, 5, None)
-    assert (asked.on_complete, asked.signal, asked.provider, asked.poll) == (None, False, None, None)
+    call = read_task(b'{"targetUrl": "/work"}')
+    assert (call.method, call.headers, call.body, call.timeout, call.wait) == ("POST", (), b"", 30.0, 30.0)
+    assert (call.retries, call.backoff, call.priority, call.due_at) == (3, Backoff.EXPONENTIAL, 5, None)
+    assert (call.on_complete, call.signal, call.provider, call.poll) == (None, False, None, None)
 
 
 def test_a_body_is_json_unless_it_says_otherwise() -> None:
     assert read_task(b'{"targetUrl": "/", "body": "{}"}').headers == ((b"content-type", b"application/json"),)
-    told = read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
-    assert told.headers == ((b"content-type", b"text/plain"),)
+    response = read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
+    assert response.headers == ((b"content-type", b"text/plain"),)
     assert read_task(b'{"targetUrl": "/", "body": "{}", "method": "get"}').headers == ()
 
 
