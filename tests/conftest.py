@@ -1,4 +1,4 @@
-"""What every test shares."""
+"""Configuration of all tests."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 
 import pytest
 
-os.environ["QUEUE_NAME"] = "tests"  # tests play several processes of one application, with applications of several modules
+os.environ["QUEUE_NAME"] = "tests"  # several test applications act as processes of one
 
 _MEMORY = Path("/dev/shm")
-_ROOM = 2**30
+_MIN_FREE = 2**30
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """The quick part keeps its files in memory where there is room: thousands of queues, each of which waits for the disk.
+    """Keep the files of the quick part in memory if there is space: it creates thousands of queues that wait for the disk.
 
-    Nothing in it could tell the difference, which takes a power cut. The whole suite keeps them where users do, on a disk.
+    No quick test depends on it, because only a power cut makes a difference. The complete suite uses a disk, as users do.
     """
-    if config.option.markexpr == "not slow" and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _ROOM:
+    if config.option.markexpr == "not slow" and _MEMORY.is_dir() and shutil.disk_usage(_MEMORY).free > _MIN_FREE:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(_MEMORY))
 
 
 def pytest_collection_finish() -> None:
-    """What was imported stays to the end: the garbage collector need not look through it again and again."""
+    """Exclude imported modules from garbage collection: they stay until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
-    """asyncio only: aiosqlite and the frameworks under test are at home there."""
+    """asyncio only, because aiosqlite and the tested frameworks use it."""
     return "asyncio"

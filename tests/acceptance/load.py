@@ -42,15 +42,15 @@ class Load:
         for number in self.questions:
             await eventually(lambda: len(self.acknowledged) - len(self.receiver.arrived) < 60, PATIENCE)
             with suppress(httpx.TransportError):
-                answer = await client.post(
+                response = await client.post(
                     f"/fal/queue/submit/square?fal_webhook={self.receiver.url}/hook",
                     json={"n": number, "seconds": number % 5 * 0.03},
                 )
-                if answer.status_code == 200:
-                    self.acknowledged[answer.json()["request_id"]] = number
+                if response.status_code == 200:
+                    self.acknowledged[response.json()["request_id"]] = number
                 else:
                     # Not yet up, or already closing. Anything else would be an answer to a good request that is not one.
-                    assert answer.status_code == 503, answer.text
+                    assert response.status_code == 503, response.text
             await anyio.sleep(0.01)
 
     async def goes_on(self, more: int = 20) -> None:
@@ -65,8 +65,8 @@ async def judge(load: Load, *, clocks_differ_by: float = 0) -> None:
     async with server.queue() as queue:
         with anyio.fail_after(PATIENCE):
             for request_id, number in load.acknowledged.items():
-                answer = await queue.response(request_id)
-                assert (answer.status_code, answer.json()) == (200, {"n": number, "square": number * number})
+                response = await queue.response(request_id)
+                assert (response.status_code, response.json()) == (200, {"n": number, "square": number * number})
     await eventually(lambda: receiver.arrived.keys() >= load.acknowledged.keys(), PATIENCE)
     # What was stored without being acknowledged ends as well, and nothing is left lying about.
     await eventually(lambda: not count_rows(server.database, "job WHERE finished_at IS NULL"), PATIENCE)

@@ -39,9 +39,9 @@ async def hello(request: Request) -> Response:
 
 
 async def result(request: Request) -> Response:
-    answer = HTMLResponse(RESULT)
-    answer.set_cookie("session", "theirs")
-    return answer
+    response = HTMLResponse(RESULT)
+    response.set_cookie("session", "theirs")
+    return response
 
 
 async def health(request: Request) -> Response:

@@ -68,16 +68,16 @@ async def curl(command: str, **hosts: str) -> dict[str, Any]:
     assert words[:3] == ["curl", "-X", "POST"]
     headers = dict(words[place + 1].split(": ", 1) for place, word in enumerate(words) if word == "-H")
     async with httpx.AsyncClient(trust_env=False) as client:
-        answer = await client.post(words[3], headers=headers, content=words[words.index("-d") + 1])
-    assert answer.status_code == 201, answer.text
-    return answer.json()
+        response = await client.post(words[3], headers=headers, content=words[words.index("-d") + 1])
+    assert response.status_code == 201, response.text
+    return response.json()
 
 
 async def task(server: Server, task_id: str) -> dict[str, Any]:
     async with server.client() as client:
-        answer = await client.get(f"/fal/queue/v1/tasks/{task_id}", headers={"x-api-key": "async_your_key"})
-    assert answer.status_code == 200, answer.text
-    return answer.json()["task"]
+        response = await client.get(f"/fal/queue/v1/tasks/{task_id}", headers={"x-api-key": "async_your_key"})
+    assert response.status_code == 200, response.text
+    return response.json()["task"]
 
 
 async def reaches(server: Server, task_id: str, status: str) -> dict[str, Any]:
@@ -115,9 +115,9 @@ async def test_the_whole_diagram_with_a_restart_in_the_middle(command: str, kind
         assert (await task(server, task_id))["status"] == "waiting"
         (job,) = provider.jobs.values()
         assert job.webhook == created["callbackUrl"]
-        answer = await provider.call_back(job)
-        assert (answer.status_code, answer.json()) == (200, {"ok": True})
-        (webhook,) = await eventually(lambda: receiver.of(task_id))
+        response = await provider.call_back(job)
+        assert (response.status_code, response.json()) == (200, {"ok": True})
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id))
         done = await task(server, task_id)
         assert len(provider.calls) == 1
         await server.stop()
@@ -168,7 +168,7 @@ async def test_killed_between_callback_and_completion(tmp_path: Path) -> None:
         provider.may_answer.set()
         await server.start()
         done = await reaches(server, task_id, "completed")
-        (webhook,) = await eventually(lambda: receiver.of(task_id))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id))
         assert (await provider.call_back(job)).status_code == 200
         assert len(provider.calls) == 1
     assert json.loads(done["result"]["body"])["request_id"] == job.id
@@ -196,7 +196,7 @@ async def test_killed_after_the_callback_was_acknowledged(tmp_path: Path) -> Non
             await server.kill_all()
             await server.start()
             assert (await task(server, task_id))["status"] == "completed"
-            webhook, *_ = await eventually(lambda task_id=task_id: receiver.of(task_id))
+            webhook, *_ = await eventually(lambda task_id=task_id: receiver.webhooks_for(task_id))
             assert json.loads(webhook.content["task"]["result"]["body"])["request_id"] == job.id
 
 

@@ -55,9 +55,9 @@ class Tasks:
         self._client = queue.client
 
     async def make(self, **task: Any) -> dict[str, Any]:
-        answer = await self._client.post("/fal/queue/v1/tasks", json=task)
-        assert answer.status_code == 201, answer.text
-        return answer.json()
+        response = await self._client.post("/fal/queue/v1/tasks", json=task)
+        assert response.status_code == 201, response.text
+        return response.json()
 
     async def reaches(self, task_id: str, status: str) -> dict[str, Any]:
         async def arrived() -> dict[str, Any] | None:
@@ -95,7 +95,7 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
             delayed = await tasks.make(targetUrl="/square", body='{"n": 6}', delayUntil=later)
             await queue.reaches(done, "COMPLETED")
             await eventually(lambda: len(server.lines("handed_over")) == 2 and server.lines("busy") == ["1"])
-            await eventually(lambda: receiver.of(done))
+            await eventually(lambda: receiver.webhooks_for(done))
             for made in (signalled, unheard):
                 await tasks.reaches(made["task"]["id"], "waiting")
             assert delayed["task"]["status"] == "delayed"
@@ -137,7 +137,7 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
             for request_id in gated:
                 assert (await queue.response(request_id)).text == "through"
             verifier = WebhookVerifier(f"{server.url}/fal/queue/.well-known/jwks.json")
-            first, second = await eventually(lambda: len(receiver.of(done)) == 2 and receiver.of(done))
+            first, second = await eventually(lambda: len(receiver.webhooks_for(done)) == 2 and receiver.webhooks_for(done))
             for webhook in (first, second):
                 assert (await verifier.verify(webhook.headers, webhook.body)).request_id == done
             assert first.body == second.body
@@ -148,7 +148,7 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
             )
             assert (stamps[0] == stamps[1]) is (signatures[0] == signatures[1])
             for request_id, error in ((late, "504"), (forgotten, "504"), (awaited, None)):
-                (webhook,) = await eventually(lambda request_id=request_id: receiver.of(request_id))
+                (webhook,) = await eventually(lambda request_id=request_id: receiver.webhooks_for(request_id))
                 assert (webhook.content["status"], webhook.content["error"]) == (
                     ("OK", None) if error is None else ("ERROR", f"Invalid status code: {error}")
                 )
@@ -174,14 +174,14 @@ async def test_a_process_that_hangs_loses_its_requests_and_cannot_finish_them_an
             (tmp_path / "gate").touch()
             async with well.queue() as queue:
                 assert (await queue.response(request_id)).text == "through"
-                await eventually(lambda: receiver.of(request_id))
+                await eventually(lambda: receiver.webhooks_for(request_id))
         finally:
             hanging.process.send_signal(signal.SIGCONT)
         await eventually(lambda: "lost" in hanging.output)
         async with hanging.queue() as queue:
             assert (await queue.response(request_id)).text == "through"
         assert hanging.lines("attempts") == ["1", "2"]
-        assert len(receiver.of(request_id)) == 1
+        assert len(receiver.webhooks_for(request_id)) == 1
 
 
 async def test_a_process_that_was_stopped_for_long_goes_on_with_its_own_work(tmp_path: Path) -> None:
@@ -260,7 +260,7 @@ async def test_any_worker_takes_a_callback_and_wakes_who_waits_for_it_in_another
                     assert '"IN_PROGRESS"' in await anext(events)
                     assert (await caller.post(made["callbackUrl"], json={"number": number})).json() == {"ok": True}
                     told = [line async for line in events]
-                answer: httpx.Response = await listener.send(reading)
+                response: httpx.Response = await listener.send(reading)
             assert '"COMPLETED"' in "".join(told)
-            assert answer.json()["task"]["result"]["body"] == f'{{"number":{number}}}'
+            assert response.json()["task"]["result"]["body"] == f'{{"number":{number}}}'
         assert server.complaints() == []

@@ -31,7 +31,7 @@ from queue_middleware.webhooks.models import HostHealth
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
-from tests.support.factories import a_job, an_answer
+from tests.support.factories import make_job, make_response
 from tests.support.queue_client import eventually
 from tests.support.webhook_receiver import Webhook, receiving
 
@@ -98,9 +98,9 @@ class _House(asyncio.Protocol):
         if not end or len(body) < int(head.split(b"content-length: ")[1].split(b"\r\n")[0]):
             return
         self._read = b""
-        answer = self._town.answer(head.split(b"host: ")[1])
-        if answer is not None:
-            self._transport.write(answer)  # type: ignore[attr-defined]
+        response = self._town.answer(head.split(b"host: ")[1])
+        if response is not None:
+            self._transport.write(response)  # type: ignore[attr-defined]
 
 
 class Ear:
@@ -116,9 +116,9 @@ async def fill(store: SQLiteStore, town: Town, hosts: list[str]) -> None:
     """Results are stored, their webhooks are due, those of good and bad receivers mixed."""
 
     async def one(host: str) -> None:
-        receipt = await store.submit(a_job(webhook=town.url(host)), start=True)
+        receipt = await store.submit(make_job(webhook=town.url(host)), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer(b'"' + b"x" * 8192 + b'"'))
+        await store.complete(receipt.claim, make_response(b'"' + b"x" * 8192 + b'"'))
 
     mixed = sorted(hosts * EACH, key=lambda host: host[::-1])
     for start in range(0, len(mixed), 256):
@@ -193,8 +193,10 @@ async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path
 
             async def submit(numbers: range) -> None:
                 for number in numbers:
-                    answer = await client.post(f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number})
-                    acknowledged.add(answer.raise_for_status().json()["request_id"])
+                    response = await client.post(
+                        f"/fal/queue/submit/square?fal_webhook={receiver.url}/hook", json={"n": number}
+                    )
+                    acknowledged.add(response.raise_for_status().json()["request_id"])
 
             for first in range(8):
                 tasks.start_soon(submit, range(first, count, 8))

@@ -47,8 +47,8 @@ async def ask(queue: Queue, questions: Iterator[int], ids: dict[int, str]) -> No
 
 async def read(queue: Queue, unread: Iterator[tuple[int, str]]) -> None:
     for number, request_id in unread:
-        answer = await queue.response(request_id)
-        assert (answer.status_code, answer.json()) == (200, {"n": number, "square": number * number})
+        response = await queue.response(request_id)
+        assert (response.status_code, response.json()) == (200, {"n": number, "square": number * number})
 
 
 async def test_positions_are_those_of_the_shared_queue(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ async def end_well(server: Server, receiver: Receiver, running: list[str]) -> No
     async with server.queue() as queue:
         for request_id in running:
             assert (await queue.response(request_id)).text == "through"
-            await eventually(lambda request_id=request_id: receiver.of(request_id), PATIENCE)
+            await eventually(lambda request_id=request_id: receiver.webhooks_for(request_id), PATIENCE)
     assert sorted(server.lines("entered")) == sorted(running)
 
 
@@ -135,8 +135,8 @@ async def refused(server: Server) -> None:
     async with server.client() as client:
 
         async def are_refused() -> bool:
-            answers = [await client.post("/fal/queue/submit/square", json={"n": next(questions)}) for _ in range(20)]
-            return all(answer.status_code == 503 for answer in answers)
+            responses = [await client.post("/fal/queue/submit/square", json={"n": next(questions)}) for _ in range(20)]
+            return all(response.status_code == 503 for response in responses)
 
         await eventually(are_refused, PATIENCE)
 

@@ -23,9 +23,9 @@ CONFIG = {**render_poll_config(PROVIDERS["replicate"].poll), "interval": 0.2}
 async def create(server: Server, target: str, receiver: str, **task: Any) -> str:
     async with server.client() as client:
         given = {"targetUrl": target, "headers": {"Authorization": f"Bearer {KEY}"}, "onCompleteUrl": f"{receiver}/done"}
-        answer = await client.post("/fal/queue/v1/tasks", json={**given, **task})
-    assert answer.status_code == 201, answer.text
-    return answer.json()["task"]["id"]
+        response = await client.post("/fal/queue/v1/tasks", json={**given, **task})
+    assert response.status_code == 201, response.text
+    return response.json()["task"]["id"]
 
 
 @pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
@@ -40,12 +40,12 @@ async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path)
         await eventually(lambda: len(provider.polls) >= 3)
         await (server.stop() if blow == "SIGTERM" else server.kill_all())
         provider.ends = ""
-        asked = len(provider.polls)
+        call = len(provider.polls)
         await server.start()
-        (webhook,) = await eventually(lambda: receiver.of(task_id), 90)
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id), 90)
         complaints = server.complaints()
     assert len(provider.jobs) == 1  # it was ordered once
-    assert len(provider.polls) > asked
+    assert len(provider.polls) > call
     assert webhook.content["event"] == "task.completed"
     assert webhook.content["task"]["result"]["body"].startswith('["https://replicate.delivery/')
     assert not complaints

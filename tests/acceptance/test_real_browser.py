@@ -18,7 +18,7 @@ import anyio.to_thread
 import pytest
 
 from tests.acceptance.servers import Command, serving
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import stored_jobs
 
 REQUIRED = "QUEUE_TESTS_REQUIRE_BROWSER"
@@ -58,12 +58,12 @@ async def open_page(browser: str, folder: Path, url: str) -> str:
 
 
 @asynccontextmanager
-async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Asked]]]:
+async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Call]]]:
     """Pages at `localhost`, and what was asked for there."""
 
-    def answer(asked: Asked) -> Told:
-        page = pages.get(urlsplit(asked.target).path)
-        return Told(404) if page is None else Told(body=page.encode(), headers=(("content-type", "text/html"),))
+    def answer(call: Call) -> Reply:
+        page = pages.get(urlsplit(call.target).path)
+        return Reply(404) if page is None else Reply(body=page.encode(), headers=(("content-type", "text/html"),))
 
     async with providing(answer) as site:
         yield site.url.replace("127.0.0.1", "localhost"), site.calls
@@ -96,9 +96,9 @@ async def test_a_page_of_another_site_submits_nothing(browser: str, tmp_path: Pa
         pages = {"/": ATTACK.replace("{at}", server.url)}
         async with other_site(pages) as (site, _):
             shown = await open_page(browser, tmp_path, f"{site}/")
-        asked = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
-        assert {path for _, path, *_ in asked} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, shown
-        assert {(site, status) for _, _, site, *_, status in asked} == {("cross-site", "403")}
+        call = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
+        assert {path for _, path, *_ in call} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, shown
+        assert {(site, status) for _, _, site, *_, status in call} == {("cross-site", "403")}
         assert stored_jobs(server.database) == 0
 
 

@@ -38,7 +38,7 @@ async def test_everything_acknowledged_survives_every_blow(command: Command, rou
 
     def sometimes_refuse(webhook: Webhook) -> int:
         """Some questions meet a receiver that is down at their first attempt; the retry has to survive the blows too."""
-        first = len(receiver.of(webhook.request_id)) == 1
+        first = len(receiver.webhooks_for(webhook.request_id)) == 1
         return 503 if first and webhook.content["payload"]["n"] in refusals else 200
 
     options = {

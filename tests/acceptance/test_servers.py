@@ -43,10 +43,10 @@ async def test_from_a_submission_to_a_clean_end(command: Command, workers: int, 
         server.queue() as queue,
     ):
         request_id = await queue.submit("POST", f"/square?fal_webhook={receiver.url}/hook", json={"n": 12})
-        answer = await queue.response(request_id)
-        assert (answer.status_code, answer.json()) == (200, {"n": 12, "square": 144})
-        assert answer.headers["x-fal-request-id"] == request_id
-        (webhook,) = await eventually(lambda: receiver.of(request_id))
+        response = await queue.response(request_id)
+        assert (response.status_code, response.json()) == (200, {"n": 12, "square": 144})
+        assert response.headers["x-fal-request-id"] == request_id
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(request_id))
         verified = await WebhookVerifier(f"{server.url}/fal/queue/.well-known/jwks.json").verify(webhook.headers, webhook.body)
         assert verified.request_id == request_id
         assert verified.json()["payload"] == {"n": 12, "square": 144}

@@ -13,7 +13,7 @@ from queue_middleware.jobs.store import JobStore
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.support.clock import ManualClock
-from tests.support.database_template import lay_blank
+from tests.support.database_template import create_empty_database
 
 
 class Backend(Protocol):
@@ -27,7 +27,7 @@ class SQLiteBackend:
     """All stores of one test share one file."""
 
     def __init__(self, folder: Path) -> None:
-        self._database = str(lay_blank(folder / "queue.sqlite3"))
+        self._database = str(create_empty_database(folder / "queue.sqlite3"))
 
     def make(self, clock: ManualClock, **options: Any) -> JobStore:
         settings = Settings.load({"database": self._database, "min_free_disk": 0, **options}, {})

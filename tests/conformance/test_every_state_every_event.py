@@ -12,7 +12,15 @@ from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.models import CompletionSource
 from queue_middleware.webhooks.models import DELIVERY_TRANSITIONS, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
+from tests.support.factories import (
+    claim_deliveries,
+    make_delivery_attempt,
+    make_job,
+    make_response,
+    make_result,
+    make_task,
+    make_wait,
+)
 from tests.support.leases import lease_passes
 
 FAILED = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
@@ -21,7 +29,7 @@ CANCELLED = Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
 
 async def bring_to(store: JobStore, state: JobState) -> tuple[str, Claim]:
     """A job in this state, and a claim on it, which is stale in all states but RUNNING."""
-    receipt = await store.submit(a_job(start_timeout=60.0, task=a_task()))
+    receipt = await store.submit(make_job(start_timeout=60.0, task=make_task()))
     (claim,) = await store.claim(1)
     match state:
         case JobState.AWAITING:
@@ -31,7 +39,7 @@ async def bring_to(store: JobStore, state: JobState) -> tuple[str, Claim]:
         case JobState.DELAYED:
             await store.retry(claim, 30.0)
         case JobState.COMPLETED:
-            await store.complete(claim, an_answer())
+            await store.complete(claim, make_response())
         case JobState.FAILED:
             await store.fail(claim, FAILED)
         case JobState.CANCELLED:
@@ -61,7 +69,7 @@ async def _cancel(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 
 async def _wait(store: JobStore, clock: object, claim: Claim) -> None:
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
 
 
 async def _time_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
@@ -71,7 +79,7 @@ async def _time_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 HAPPENS: dict[JobEvent, Callable[[JobStore, ManualClock, Claim], Awaitable[object]]] = {
     JobEvent.CLAIM: lambda store, _, __: store.claim(1),
-    JobEvent.COMPLETE: lambda store, _, claim: store.complete(claim, an_answer()),
+    JobEvent.COMPLETE: lambda store, _, claim: store.complete(claim, make_response()),
     JobEvent.FAIL: lambda store, _, claim: store.fail(claim, FAILED),
     JobEvent.RETRY: lambda store, _, claim: store.retry(claim, 30.0),
     JobEvent.RELEASE: lambda store, _, claim: store.release(claim),
@@ -80,8 +88,8 @@ HAPPENS: dict[JobEvent, Callable[[JobStore, ManualClock, Claim], Awaitable[objec
     JobEvent.EXPIRE: _expire,
     JobEvent.CANCEL: _cancel,
     JobEvent.AWAIT: _wait,
-    JobEvent.RESOLVE: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()),
-    JobEvent.REJECT: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.POLL, a_word(failure=FAILED)),
+    JobEvent.RESOLVE: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()),
+    JobEvent.REJECT: lambda store, _, claim: store.tasks.resolve(claim.key, CompletionSource.POLL, make_result(failure=FAILED)),
     JobEvent.TIME_OUT: _time_out,
 }
 
@@ -96,24 +104,24 @@ async def test_job(store: JobStore, clock: ManualClock, state: JobState, event: 
 
 async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, Delivery, Claim]:
     """Its id, the attempt that was made of it or of the one it waits for, and the claim on its request."""
-    receipt = await store.submit(a_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
     assert receipt.claim
     if state is DeliveryState.PENDING:
-        (delivery,) = await claimed(store)
-        await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=0.0)
+        (delivery,) = await claim_deliveries(store)
+        await store.webhooks.settle(delivery, make_delivery_attempt(500, "answered 500"), delivered=False, retry_in=0.0)
         return delivery.id, delivery, receipt.claim
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     match state:
         case DeliveryState.BLOCKED:
             await store.log(receipt.claim, [], Progress(0.5))
             return delivery.id + 1, delivery, receipt.claim
         case DeliveryState.DELIVERED:
-            await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+            await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
         case DeliveryState.DEAD:
-            await store.webhooks.settle(delivery, an_attempt(410, "answered 410"), delivered=False, retry_in=None)
+            await store.webhooks.settle(delivery, make_delivery_attempt(410, "answered 410"), delivered=False, retry_in=None)
         case DeliveryState.SUPERSEDED:
             await store.log(receipt.claim, [], Progress(0.5))
-            await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=5.0)
+            await store.webhooks.settle(delivery, make_delivery_attempt(500, "answered 500"), delivered=False, retry_in=5.0)
     return delivery.id, delivery, receipt.claim
 
 
@@ -129,7 +137,7 @@ class Hands:
         return self.attempted if self.attempted.id == self.number else self.attempted.replace(id=self.number, token=1)
 
     async def settle(self, delivered: bool, retry_in: float | None) -> None:
-        attempt = an_attempt() if delivered else an_attempt(500, "answered 500")
+        attempt = make_delivery_attempt() if delivered else make_delivery_attempt(500, "answered 500")
         await self.store.webhooks.settle(self.delivery, attempt, delivered=delivered, retry_in=retry_in)
 
     async def lose(self) -> None:
@@ -138,7 +146,7 @@ class Hands:
 
     async def follow(self) -> None:
         if self.attempted.id != self.number:
-            await self.store.webhooks.settle(self.attempted, an_attempt(), delivered=True, retry_in=None)
+            await self.store.webhooks.settle(self.attempted, make_delivery_attempt(), delivered=True, retry_in=None)
 
     async def supersede(self) -> None:
         await self.store.log(self.claim, [], Progress(0.9))
@@ -146,7 +154,7 @@ class Hands:
 
 
 DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
-    DeliveryEvent.CLAIM: lambda hands: claimed(hands.store),
+    DeliveryEvent.CLAIM: lambda hands: claim_deliveries(hands.store),
     DeliveryEvent.SUCCEED: lambda hands: hands.settle(delivered=True, retry_in=None),
     DeliveryEvent.RETRY: lambda hands: hands.settle(delivered=False, retry_in=5.0),
     DeliveryEvent.EXHAUST: lambda hands: hands.settle(delivered=False, retry_in=None),

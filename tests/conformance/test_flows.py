@@ -8,20 +8,20 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, MIN_FAILING_FLOWS, AttemptOutcome
 from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt, DeliveryFilter, HostHealth, Settled
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt
+from tests.support.factories import make_delivery_attempt, make_job, make_response
 
 from .conftest import Stores
 
 RELAY = "https://relay.example"
-TOO_MANY = an_attempt(429, "answered 429")
+TOO_MANY = make_delivery_attempt(429, "answered 429")
 
 
 async def finish(store: JobStore, client: str, count: int = 1, host: str = RELAY) -> None:
     """Requests of this submitter that are done; their webhooks are due."""
     for _ in range(count):
-        receipt = await store.submit(a_job(webhook=f"{host}/{client}", client=client), start=True)
+        receipt = await store.submit(make_job(webhook=f"{host}/{client}", client=client), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer())
+        await store.complete(receipt.claim, make_response())
 
 
 async def claimed(
@@ -37,7 +37,9 @@ async def fail(
 
 
 async def succeed(store: JobStore, delivery: Delivery) -> Settled:
-    return await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
+    return await store.webhooks.settle(
+        delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT
+    )
 
 
 async def standings(store: JobStore) -> dict[str, HostHealth]:

@@ -15,7 +15,7 @@ from queue_middleware.jobs.store import JobStore
 from queue_middleware.stores.common import job_list
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer
+from tests.support.factories import make_job, make_response
 
 LOST = Failure(ErrorType.RUNNER_DISCONNECTED, "lost")
 
@@ -26,7 +26,7 @@ async def fill(store: JobStore, clock: ManualClock) -> int:
     for number in range(36):
         route = (OTHER, "/work", "/items/{id}")[number % 3]
         client = ("192.0.2.7", "id:alice")[number % 2]
-        await put(store, number % 6, a_job(route=route, client=client, priority=5 + number % 2))
+        await put(store, number % 6, make_job(route=route, client=client, priority=5 + number % 2))
         count += 1
         clock.advance(1.0)
     return count
@@ -43,7 +43,7 @@ async def put(store: JobStore, kind: int, new: NewJob) -> None:
     await store.submit(new.replace(priority=0))
     (claim,) = await store.claim(1)
     if kind == 2:
-        assert await store.complete(claim, an_answer())
+        assert await store.complete(claim, make_response())
     elif kind == 3:
         assert await store.fail(claim, LOST)
     elif kind == 4:
@@ -140,10 +140,10 @@ async def test_a_list_of_a_period(store: JobStore, clock: ManualClock) -> None:
 
 
 async def test_the_method_and_the_route_are_listed(store: JobStore) -> None:
-    new = a_job(route="/items/{id}")
+    new = make_job(route="/items/{id}")
     await store.submit(new.replace(request=new.request.replace(method="PUT")))
     await store.submit(new.replace(request=new.request.replace(method="BREW")))
-    await store.submit(a_job())
+    await store.submit(make_job())
     assert [(one.method, one.route) for one in (await store.page(JobFilter())).jobs] == [
         ("", OTHER),
         ("", OTHER),
@@ -153,7 +153,7 @@ async def test_the_method_and_the_route_are_listed(store: JobStore) -> None:
 
 async def test_a_claim_knows_its_route_in_any_process(stores: Stores) -> None:
     one, other = await stores.open(), await stores.open()
-    receipt = await one.submit(a_job(route="/items/{id}"), start=True)
+    receipt = await one.submit(make_job(route="/items/{id}"), start=True)
     assert receipt.claim
     assert receipt.claim.route == "/items/{id}"
     assert await one.retry(receipt.claim, 0)
@@ -164,8 +164,8 @@ async def test_a_claim_knows_its_route_in_any_process(stores: Stores) -> None:
 
 async def test_ids_of_routes_survive_a_rollback(store: JobStore) -> None:
     """A group that cannot be written as a whole is rolled back and written one by one."""
-    broken = a_job(route="/new", retry=RetryPolicy(0))  # breaks a rule of the table
-    good = a_job(route="/new")
+    broken = make_job(route="/new", retry=RetryPolicy(0))  # breaks a rule of the table
+    good = make_job(route="/new")
     results = await asyncio.gather(store.submit(good), store.submit(broken), store.submit(good), return_exceptions=True)
     assert [isinstance(result, Exception) for result in results] == [False, True, False]
     assert [one.route for one in (await store.page(JobFilter())).jobs] == ["/new", "/new"]
@@ -174,6 +174,6 @@ async def test_ids_of_routes_survive_a_rollback(store: JobStore) -> None:
 async def test_there_are_at_most_so_many_stored_routes(store: JobStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.stores.common.routes.MAX_ROWS", 4)
     for number in range(6):
-        await store.submit(a_job(route=f"/{number}"))
+        await store.submit(make_job(route=f"/{number}"))
     listed = [one.route for one in (await store.page(JobFilter())).jobs]
     assert sorted(set(listed)) == ["/0", "/1", "/2", OTHER]

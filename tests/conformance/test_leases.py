@@ -14,7 +14,15 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.webhooks.models import DeliveryState
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
+from tests.support.factories import (
+    claim_deliveries,
+    claim_polls,
+    make_delivery_attempt,
+    make_job,
+    make_response,
+    make_task,
+    make_wait,
+)
 from tests.support.leases import lease_passes
 from tests.support.queue_client import eventually
 
@@ -25,7 +33,7 @@ POLLS = PollConfig("https://provider.test/{startResult.body.id}", "status", ("do
 
 
 async def an_attempt_of(store: JobStore) -> tuple[int, IsHeld]:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
 
     async def is_held() -> bool:
@@ -35,10 +43,10 @@ async def an_attempt_of(store: JobStore) -> tuple[int, IsHeld]:
 
 
 async def a_delivery_of(store: JobStore) -> tuple[int, IsHeld]:
-    claim = (await store.submit(a_job(webhook="https://receiver.test/"), start=True)).claim
+    claim = (await store.submit(make_job(webhook="https://receiver.test/"), start=True)).claim
     assert claim
-    await store.complete(claim, an_answer())
-    (delivery,) = await claimed(store)
+    await store.complete(claim, make_response())
+    (delivery,) = await claim_deliveries(store)
 
     async def is_held() -> bool:
         return (await store.counts()).deliveries == {DeliveryState.SENDING: 1}
@@ -47,11 +55,11 @@ async def a_delivery_of(store: JobStore) -> tuple[int, IsHeld]:
 
 
 async def a_poll_of(store: JobStore) -> tuple[int, IsHeld]:
-    claim = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
+    claim = (await store.submit(make_job(task=make_task(poll=POLLS)), start=True)).claim
     assert claim
     assert claim.task
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(90_000.0, poll_in=0.0))
-    (poll,) = await claimed_polls(store)
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(90_000.0, poll_in=0.0))
+    (poll,) = await claim_polls(store)
 
     async def is_held() -> bool:
         return await store.next_due(Topic.POLL) is None
@@ -133,13 +141,13 @@ async def test_a_store_that_has_just_been_opened_judges_no_lease_for_as_long_as_
 
 async def test_what_was_finished_counts_though_its_lease_is_over(store: JobStore, clock: ManualClock) -> None:
     """As long as no other has it."""
-    claim = (await store.submit(a_job(webhook="https://receiver.test/"), start=True)).claim
+    claim = (await store.submit(make_job(webhook="https://receiver.test/"), start=True)).claim
     assert claim
     clock.advance(1000)
-    assert await store.complete(claim, an_answer(b"kept"))
-    (delivery,) = await claimed(store)
+    assert await store.complete(claim, make_response(b"kept"))
+    (delivery,) = await claim_deliveries(store)
     clock.advance(1000)
-    assert await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    assert await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
 
 
 async def test_a_renewal_that_misses_something_says_so_at_once(stores: Stores, clock: ManualClock) -> None:

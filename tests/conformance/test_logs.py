@@ -9,7 +9,7 @@ from queue_middleware.jobs.models import ErrorType, Failure, JobState, Progress,
 from queue_middleware.jobs.store import JobStore
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer
+from tests.support.factories import make_job, make_response
 from tests.support.leases import lease_passes
 
 
@@ -26,7 +26,7 @@ async def said(store: JobStore, key: int, after: int = 0) -> list[tuple[int, str
 
 
 async def test_a_line_comes_back_as_it_was(store: JobStore) -> None:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     line = a_line("Grüße\x00\n\N{SNOWMAN}", level=LogLevel.STDERR, labels={"step": "3", "": ""}, source="OTHER")
     assert await store.log(claim, [line])
@@ -34,7 +34,7 @@ async def test_a_line_comes_back_as_it_was(store: JobStore) -> None:
 
 
 async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: JobStore) -> None:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     assert await said(store, claim.key) == []
     await asyncio.gather(store.log(claim, lines("one", "two", "three")), store.log(claim, lines("four")))
@@ -45,14 +45,14 @@ async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: Jo
 
 
 async def test_every_job_has_its_own(store: JobStore) -> None:
-    claims = [claim for _ in range(3) if (claim := (await store.submit(a_job(), start=True)).claim)]
+    claims = [claim for _ in range(3) if (claim := (await store.submit(make_job(), start=True)).claim)]
     await asyncio.gather(*[store.log(claim, lines(claim.request_id)) for claim in claims for _ in range(2)])
     for claim in claims:
         assert await said(store, claim.key) == [(1, claim.request_id), (2, claim.request_id)]
 
 
 async def test_progress_may_come_with_lines_or_alone(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     assert await store.log(receipt.claim, lines("half"), Progress(0.5, "half"))
     assert (await store.job(receipt.request_id)).progress == Progress(0.5, "half")
@@ -62,7 +62,7 @@ async def test_progress_may_come_with_lines_or_alone(store: JobStore) -> None:
 
 
 async def test_lines_of_all_attempts_stay_in_one_sequence(store: JobStore, clock: ManualClock) -> None:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("first"))
     await store.retry(claim, 0.0)
@@ -79,7 +79,7 @@ async def test_lines_of_all_attempts_stay_in_one_sequence(store: JobStore, clock
 
 
 async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock) -> None:
-    stale = (await store.submit(a_job(), start=True)).claim
+    stale = (await store.submit(make_job(), start=True)).claim
     assert stale
     await store.log(stale, lines("mine"))
     await lease_passes(store, clock)
@@ -89,7 +89,7 @@ async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock
     (fresh,) = await store.claim(1)
     assert not await store.log(stale, lines("too late"), Progress(0.9))
     assert (await store.job(fresh.request_id)).progress is None
-    await store.complete(fresh, an_answer())
+    await store.complete(fresh, make_response())
     assert not await store.log(stale, lines("after the end"))
     mine, loss = await said(store, stale.key)
     assert mine == (1, "mine")
@@ -97,7 +97,7 @@ async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock
 
 
 async def test_who_lost_a_job_that_then_failed_adds_nothing(store: JobStore, clock: ManualClock) -> None:
-    stale = (await store.submit(a_job(retry=RetryPolicy(1)), start=True)).claim
+    stale = (await store.submit(make_job(retry=RetryPolicy(1)), start=True)).claim
     assert stale
     await lease_passes(store, clock)
     await store.rescue()
@@ -106,16 +106,16 @@ async def test_who_lost_a_job_that_then_failed_adds_nothing(store: JobStore, clo
 
 
 async def test_the_last_lines_come_with_the_end_whatever_stands_first_in_its_transaction(store: JobStore) -> None:
-    one, other = [(await store.submit(a_job(), start=True)).claim for _ in range(2)]
+    one, other = [(await store.submit(make_job(), start=True)).claim for _ in range(2)]
     assert one
     assert other
-    ends = [store.complete(one, an_answer()), store.log(other, lines("last words")), store.complete(other, an_answer())]
+    ends = [store.complete(one, make_response()), store.log(other, lines("last words")), store.complete(other, make_response())]
     assert all(await asyncio.gather(*ends))
     assert await said(store, other.key) == [(1, "last words")]
 
 
 async def test_a_cancelled_job_keeps_its_lines(store: JobStore) -> None:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("begun"))
     await store.cancel(claim.request_id)
@@ -127,11 +127,11 @@ async def test_a_cancelled_job_keeps_its_lines(store: JobStore) -> None:
 
 async def test_retention_takes_lines_with_their_job(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=60)
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("one"))
     await store.log(claim, lines("two"))
-    await store.complete(claim, an_answer())
+    await store.complete(claim, make_response())
     clock.advance(61)
     assert await store.prune(10) == 1
     assert await store.logs(claim.key) == []
@@ -139,7 +139,7 @@ async def test_retention_takes_lines_with_their_job(stores: Stores, clock: Manua
 
 async def test_another_process_reads_them(stores: Stores) -> None:
     here, there = await stores.open(), await stores.open()
-    claim = (await here.submit(a_job(), start=True)).claim
+    claim = (await here.submit(make_job(), start=True)).claim
     assert claim
     await here.log(claim, lines("one"))
     assert await said(there, claim.key) == [(1, "one")]

@@ -9,7 +9,7 @@ from queue_middleware.jobs.models import Claim, JobState, Progress, WebhookKind
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.webhooks.models import DeliveryState
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 from tests.support.leases import lease_passes
 
 COUNT = 6
@@ -20,7 +20,7 @@ PROGRESS = Progress(0.5)
 
 
 async def begin(store: JobStore, **changes: object) -> list[Claim]:
-    receipts = [await store.submit(a_job(**changes), start=True) for _ in range(COUNT)]
+    receipts = [await store.submit(make_job(**changes), start=True) for _ in range(COUNT)]
     return [receipt.claim for receipt in receipts if receipt.claim]
 
 
@@ -36,7 +36,7 @@ async def stored(store: JobStore, claim: Claim) -> bool:
 async def test_one_lost_job_does_not_keep_the_others_from_their_end(store: JobStore) -> None:
     claims = await begin(store, webhook="https://a.example/hook")
     await store.release(claims[LOST])
-    assert await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims]) == HELD
+    assert await asyncio.gather(*[store.complete(claim, make_response()) for claim in claims]) == HELD
     assert (await store.counts()).jobs == {JobState.COMPLETED: COUNT - 1, JobState.QUEUED: 1}
     assert (await store.counts()).deliveries == {DeliveryState.PENDING: COUNT - 1}
 
@@ -45,14 +45,14 @@ async def test_all_lost_jobs_together_end_nothing(store: JobStore, clock: Manual
     stale = await begin(store)
     await lease_passes(store, clock)
     await store.rescue()
-    assert not any(await asyncio.gather(*[store.complete(claim, an_answer()) for claim in stale]))
+    assert not any(await asyncio.gather(*[store.complete(claim, make_response()) for claim in stale]))
     assert (await store.counts()).jobs == {JobState.DELAYED: COUNT}
 
 
 async def test_ends_that_are_repeated_together_are_confirmed(store: JobStore) -> None:
     claims = await begin(store, webhook="https://a.example/hook")
     for _ in range(2):
-        assert all(await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims]))
+        assert all(await asyncio.gather(*[store.complete(claim, make_response()) for claim in claims]))
     assert (await store.counts()).deliveries == {DeliveryState.PENDING: COUNT}
 
 
@@ -67,7 +67,7 @@ async def test_one_lost_job_does_not_keep_the_others_from_their_lines(store: Job
 
 async def test_last_lines_are_kept_though_the_progress_comes_too_late(store: JobStore) -> None:
     claims = await begin(store)
-    await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims])
+    await asyncio.gather(*[store.complete(claim, make_response()) for claim in claims])
     assert all(await asyncio.gather(*[store.log(claim, a_line(), PROGRESS) for claim in claims]))
     assert all([await stored(store, claim) for claim in claims])
     assert [(await store.job(claim.request_id)).progress for claim in claims] == [None] * COUNT
@@ -75,13 +75,13 @@ async def test_last_lines_are_kept_though_the_progress_comes_too_late(store: Job
 
 async def test_one_lost_delivery_does_not_keep_the_others_from_being_settled(store: JobStore) -> None:
     for number in range(COUNT):
-        claim = (await store.submit(a_job(webhook=f"https://r{number}.example/"), start=True)).claim
+        claim = (await store.submit(make_job(webhook=f"https://r{number}.example/"), start=True)).claim
         assert claim
-        await store.complete(claim, an_answer())
-    deliveries = await claimed(store)
+        await store.complete(claim, make_response())
+    deliveries = await claim_deliveries(store)
     await store.webhooks.release([deliveries[LOST].token])
     settled = await asyncio.gather(
-        *[store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None) for delivery in deliveries]
+        *[store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None) for delivery in deliveries]
     )
     assert [one.held for one in settled] == HELD
     assert (await store.counts()).deliveries == {DeliveryState.DELIVERED: COUNT - 1, DeliveryState.PENDING: 1}

@@ -23,15 +23,15 @@ from queue_middleware.webhooks.models import (
     Settled,
 )
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 from tests.support.leases import lease_passes
 
 from .conftest import Stores
 
-GONE = an_attempt(None, "no connection")
+GONE = make_delivery_attempt(None, "no connection")
 A, B = "https://a.example/hook", "https://b.example/hook"
 FLOW = "a.example 192.0.2.7"
-"""Of `A`, and of what `a_job` says that its client is."""
+"""Of `A`, and of what `make_job` says that its client is."""
 ALL = tuple(WebhookKind)
 
 
@@ -39,21 +39,21 @@ async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
     """Requests that are done; their webhooks are due."""
     ids = []
     for _ in range(count):
-        receipt = await store.submit(a_job(webhook=url), start=True)
+        receipt = await store.submit(make_job(webhook=url), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer())
+        await store.complete(receipt.claim, make_response())
         ids.append(receipt.request_id)
     return ids
 
 
 async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
-    receipt = await store.submit(a_job(webhook=url, events=events), start=True)
+    receipt = await store.submit(make_job(webhook=url, events=events), start=True)
     assert receipt.claim
     return receipt.claim
 
 
 async def succeed(store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.PROMPT) -> Settled:
-    return await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=outcome)
+    return await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=outcome)
 
 
 async def fail(store: JobStore, delivery: Delivery, retry_in: float | None = 5.0) -> Settled:
@@ -62,7 +62,7 @@ async def fail(store: JobStore, delivery: Delivery, retry_in: float | None = 5.0
 
 async def make_good(store: JobStore, url: str = A) -> None:
     await finish(store, url)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     await succeed(store, delivery)
 
 
@@ -70,7 +70,7 @@ async def make_open(store: JobStore, url: str = A) -> Settled:
     """A host that has failed as often as it takes."""
     await finish(store, url)
     for _ in range(FAILURE_THRESHOLD):
-        (delivery,) = await claimed(store)
+        (delivery,) = await claim_deliveries(store)
         settled = await fail(store, delivery, retry_in=0.0)
     return settled
 
@@ -92,10 +92,10 @@ def hosts(deliveries: list[Delivery]) -> list[str]:
 
 
 async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
-    receipt = await store.submit(a_job(webhook=A), start=True)
+    receipt = await store.submit(make_job(webhook=A), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"[1, ")
-    await store.complete(receipt.claim, an_answer(b"2]", 201, chunks=1))
+    await store.complete(receipt.claim, make_response(b"2]", 201, chunks=1))
     given = await store.webhooks.claim(Capacity(5, 5))
     (delivery,) = given.deliveries
     result = given.results[delivery.key]
@@ -106,7 +106,7 @@ async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
 
 
 async def test_a_request_that_ended_without_an_answer_has_a_result_too(store: JobStore) -> None:
-    receipt = await store.submit(a_job(webhook=A))
+    receipt = await store.submit(make_job(webhook=A))
     await store.cancel(receipt.request_id)
     given = await store.webhooks.claim(Capacity(5, 5))
     assert given.results[given.deliveries[0].key] == await store.result(receipt.request_id)
@@ -134,7 +134,7 @@ async def test_one_host_with_very_much_does_not_hide_the_others(store: JobStore,
     await finish(store, A, 50)
     clock.advance(1)
     await finish(store, B)
-    assert hosts(await claimed(store, 2)) == ["a.example", "b.example"]
+    assert hosts(await claim_deliveries(store, 2)) == ["a.example", "b.example"]
 
 
 async def test_strangers_leave_room_for_those_that_are_well(store: JobStore, clock: ManualClock) -> None:
@@ -160,13 +160,13 @@ async def test_those_that_are_well_are_found_behind_any_number_of_others(store: 
 async def test_ports_and_spellings_make_one_host_or_two(store: JobStore) -> None:
     for url in ("https://A.example:443/x", "https://a.example./y", "http://a.example/z", "https://a.example:8443/"):
         await finish(store, url)
-    assert sorted(hosts(await claimed(store))) == ["a.example", "a.example:8443"]
+    assert sorted(hosts(await claim_deliveries(store))) == ["a.example", "a.example:8443"]
 
 
 async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: ManualClock) -> None:
     assert (await store.webhooks.claim(Capacity(5, 5))) == Claimed([])
     await finish(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     await fail(store, delivery, retry_in=42.0)
     given = await store.webhooks.claim(Capacity(5, 5))
     assert (given.deliveries, given.next_in, given.full, given.limited_hosts) == ([], 42.0, False, frozenset())
@@ -175,30 +175,30 @@ async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: Manu
 
 async def test_what_is_handed_back_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     await store.webhooks.release([delivery.token])
-    (again,) = await claimed(store)
+    (again,) = await claim_deliveries(store)
     assert (again.attempt, again.token == delivery.token) == (1, False)
 
 
 async def test_two_processes_do_not_get_the_same(stores: Stores) -> None:
     here, there = await stores.open(), await stores.open()
     ids = [(await finish(here, f"https://r{number}.example/"))[0] for number in range(6)]
-    first, second = await claimed(here, 3), await claimed(there, 5)
+    first, second = await claim_deliveries(here, 3), await claim_deliveries(there, 5)
     assert [delivery.request_id for delivery in (*first, *second)] == ids
 
 
 async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: ManualClock) -> None:
     """A process that hung loses its request; both it and its successor come to an end."""
-    receipt = await store.submit(a_job(webhook=A), start=True)
+    receipt = await store.submit(make_job(webhook=A), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
     await store.rescue()
     clock.advance(1)
     (second,) = await store.claim(1)
-    assert await store.complete(second, an_answer(b"2"))
-    assert not await store.complete(receipt.claim, an_answer(b"1"))
-    assert await store.complete(second, an_answer(b"2"))
+    assert await store.complete(second, make_response(b"2"))
+    assert not await store.complete(receipt.claim, make_response(b"1"))
+    assert await store.complete(second, make_response(b"2"))
     given = await store.webhooks.claim(Capacity(5, 5))
     assert [result.response.body for result in given.results.values() if result.response] == [b"2"]
     assert await states(store) == {DeliveryState.SENDING: 1}
@@ -209,9 +209,9 @@ async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: Ma
 
 async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None:
     await finish(store, A, 3)
-    (first,) = await claimed(store)
+    (first,) = await claim_deliveries(store)
     assert (await succeed(store, first)).flow_change == (HostHealth.NEW, HostHealth.HEALTHY)
-    one, two = await claimed(store)
+    one, two = await claim_deliveries(store)
     assert (await succeed(store, one, AttemptOutcome.SLOW)).flow_change == (HostHealth.HEALTHY, HostHealth.SLOW)
     assert (await fail(store, two)).flow_change == (HostHealth.SLOW, HostHealth.FAILING)
     assert (await receiver(store)).failures == 1
@@ -219,7 +219,7 @@ async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None
 
 async def test_an_attempt_that_says_nothing_about_the_host_changes_nothing(store: JobStore) -> None:
     await finish(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
     assert (await receiver(store)).health is HostHealth.NEW
 
@@ -228,7 +228,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone(store: JobStore, 
     settled = await make_open(store)
     assert settled.flow_change == (HostHealth.FAILING, HostHealth.OPEN)
     assert 5 <= settled.pause <= 10
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     assert await store.next_due(Topic.DELIVERY) == settled.pause
     found = await receiver(store)
     assert found == Receiver(
@@ -240,7 +240,7 @@ async def test_a_host_that_fails_again_and_again_is_left_alone(store: JobStore, 
 async def test_what_becomes_due_meanwhile_waits_without_being_charged(store: JobStore) -> None:
     await make_open(store)
     await finish(store, A, 3)
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     assert (await receiver(store)).pending == 4
 
 
@@ -252,11 +252,11 @@ async def test_one_probe_over_all_processes_and_then_everything_in_its_order(sto
         ids += await finish(here)
         clock.advance(1)
     clock.advance(10)
-    (probe,) = await claimed(here)
+    (probe,) = await claim_deliveries(here)
     assert probe.health is HostHealth.OPEN
-    assert await claimed(there) == []
+    assert await claim_deliveries(there) == []
     assert (await succeed(here, probe)).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
-    assert [delivery.request_id for delivery in await claimed(there)] == ids
+    assert [delivery.request_id for delivery in await claim_deliveries(there)] == ids
 
 
 async def test_one_probe_though_several_processes_claim_at_once(stores: Stores, clock: ManualClock) -> None:
@@ -282,7 +282,7 @@ async def test_a_probe_that_fails_makes_the_pause_longer(store: JobStore, clock:
     pauses = [(await make_open(store)).pause]
     for _ in range(8):
         clock.advance(pauses[-1])
-        (probe,) = await claimed(store)
+        (probe,) = await claim_deliveries(store)
         settled = await fail(store, probe, retry_in=0.0)
         assert settled.flow_change is None
         pauses.append(settled.pause)
@@ -294,29 +294,29 @@ async def test_a_probe_that_fails_makes_the_pause_longer(store: JobStore, clock:
 async def test_a_probe_whose_process_died_is_followed_by_another(store: JobStore, clock: ManualClock) -> None:
     await make_open(store)
     clock.advance(10)
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1
     clock.advance(1)
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     await lease_passes(store, clock)
     await store.rescue()
     clock.advance(60)  # its backoff: it may be what ended its process
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_a_probe_that_says_nothing_makes_room_for_another(store: JobStore, clock: ManualClock) -> None:
     await make_open(store)
     await finish(store)
     clock.advance(10)
-    (probe,) = await claimed(store)
-    await store.webhooks.settle(probe, an_attempt(None, "the result is gone"), delivered=False, retry_in=None)
-    (another,) = await claimed(store)
+    (probe,) = await claim_deliveries(store)
+    await store.webhooks.settle(probe, make_delivery_attempt(None, "the result is gone"), delivered=False, retry_in=None)
+    (another,) = await claim_deliveries(store)
     assert (another.id, another.health) == (probe.id + 1, HostHealth.OPEN)
 
 
 async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 10)
-    settled = [await fail(store, delivery) for delivery in await claimed(store)]
+    settled = [await fail(store, delivery) for delivery in await claim_deliveries(store)]
     assert [one.flow_change for one in settled if one.flow_change] == [
         (HostHealth.HEALTHY, HostHealth.FAILING),
         (HostHealth.FAILING, HostHealth.OPEN),
@@ -327,12 +327,12 @@ async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: JobSto
 async def test_a_late_success_opens_the_way_again(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 7)
-    deliveries = await claimed(store)
+    deliveries = await claim_deliveries(store)
     for delivery in deliveries[:6]:
         await fail(store, delivery, retry_in=0.0)
     assert (await receiver(store)).health is HostHealth.OPEN
     assert (await succeed(store, deliveries[6])).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
-    assert len(await claimed(store)) == 6
+    assert len(await claim_deliveries(store)) == 6
 
 
 async def test_standings_survive_a_restart(stores: Stores) -> None:
@@ -341,7 +341,7 @@ async def test_standings_survive_a_restart(stores: Stores) -> None:
     await store.close()
     heir = await stores.open()
     assert (await receiver(heir)).health is HostHealth.OPEN
-    assert await claimed(heir) == []
+    assert await claim_deliveries(heir) == []
 
 
 async def test_what_has_waited_for_a_whole_schedule_is_given_up(stores: Stores, clock: ManualClock) -> None:
@@ -352,7 +352,7 @@ async def test_what_has_waited_for_a_whole_schedule_is_given_up(stores: Stores, 
     clock.advance(60)
     await finish(store)
     clock.advance(3541)
-    (probe,) = await claimed(store)
+    (probe,) = await claim_deliveries(store)
     settled = await fail(store, probe)
     assert [dead.attempt for dead in settled.given_up] == [1, 1]
     assert settled.given_up[0].request_id == early
@@ -381,10 +381,10 @@ async def test_nobody_is_told_of_more_than_the_end_unless_he_asks(store: JobStor
 
 @pytest.mark.parametrize("start", [True, False])
 async def test_the_start_is_told_once(store: JobStore, start: bool) -> None:
-    receipt = await store.submit(a_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
+    receipt = await store.submit(make_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
     claim = receipt.claim or (await store.claim(1))[0]
     assert claim.events == (WebhookKind.STARTED,)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     assert (delivery.kind, delivery.webhook_id) == (WebhookKind.STARTED, f"{receipt.request_id}_1")
     await store.release(claim)
     await store.claim(1)
@@ -395,11 +395,11 @@ async def test_news_go_out_in_order_and_never_two_at_once(store: JobStore, clock
     await make_good(store)
     claim = await begin(store)
     await store.log(claim, [], Progress(0.5, "half"))
-    await store.complete(claim, an_answer())
+    await store.complete(claim, make_response())
     told = []
     for kind in ALL:
-        (delivery,) = await claimed(store)
-        assert await claimed(store) == []
+        (delivery,) = await claim_deliveries(store)
+        assert await claim_deliveries(store) == []
         told.append((delivery.kind, delivery.webhook_id, json.loads(delivery.data) if delivery.data else None))
         await succeed(store, delivery)
         assert delivery.kind is kind
@@ -416,7 +416,7 @@ async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store
     told = []
     for step in range(1, 11):
         await store.log(claim, [], Progress(step / 10))
-        for delivery in await claimed(store):
+        for delivery in await claim_deliveries(store):
             told.append((step, json.loads(delivery.data or "")["fraction"]))
             await succeed(store, delivery)
         clock.advance(0.2)
@@ -428,47 +428,47 @@ async def test_the_last_progress_does_not_wait_and_the_end_follows(store: JobSto
     await make_good(store)
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     await store.log(claim, [], Progress(0.1))
-    await succeed(store, (await claimed(store))[0])
+    await succeed(store, (await claim_deliveries(store))[0])
     await store.log(claim, [], Progress(1.0))
-    assert await claimed(store) == []
-    await store.complete(claim, an_answer())
-    (last,) = await claimed(store)
+    assert await claim_deliveries(store) == []
+    await store.complete(claim, make_response())
+    (last,) = await claim_deliveries(store)
     assert json.loads(last.data or "")["fraction"] == 1.0
     await succeed(store, last)
-    assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
+    assert [delivery.kind for delivery in await claim_deliveries(store)] == [WebhookKind.COMPLETED]
 
 
 @pytest.mark.parametrize("end", ["complete", "fail", "cancel"])
 async def test_news_that_have_failed_do_not_hold_up_the_end(store: JobStore, end: str) -> None:
     claim = await begin(store)
-    (started,) = await claimed(store)
+    (started,) = await claim_deliveries(store)
     settled = await store.webhooks.settle(started, GONE, delivered=False, retry_in=3600.0)
     assert not settled.superseded, "there is nothing newer yet"
     if end == "complete":
-        await store.complete(claim, an_answer())
+        await store.complete(claim, make_response())
     elif end == "fail":
         await store.fail(claim, Failure("runner_server_error", "broken"))  # type: ignore[arg-type]
     else:
         await store.retry(claim, 60.0)
         await store.cancel(claim.request_id)
-    assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
+    assert [delivery.kind for delivery in await claim_deliveries(store)] == [WebhookKind.COMPLETED]
     assert await states(store) == {DeliveryState.SUPERSEDED: 1, DeliveryState.SENDING: 1}
 
 
 async def test_news_that_fail_on_their_way_give_way_to_newer(store: JobStore) -> None:
     claim = await begin(store)
-    (started,) = await claimed(store)
-    await store.complete(claim, an_answer())
-    assert await claimed(store) == []
+    (started,) = await claim_deliveries(store)
+    await store.complete(claim, make_response())
+    assert await claim_deliveries(store) == []
     assert (await store.webhooks.settle(started, GONE, delivered=False, retry_in=3600.0)).superseded
-    assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
+    assert [delivery.kind for delivery in await claim_deliveries(store)] == [WebhookKind.COMPLETED]
 
 
 async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobStore) -> None:
     claim = await begin(store)
-    await succeed(store, (await claimed(store))[0])
-    await store.complete(claim, an_answer())
-    (delivery,) = await claimed(store)
+    await succeed(store, (await claim_deliveries(store))[0])
+    await store.complete(claim, make_response())
+    (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
     assert await states(store) == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
 
@@ -476,12 +476,12 @@ async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobSt
 async def test_retention_keeps_what_news_still_wait_for(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=0)
     claim = await begin(store)
-    (started,) = await claimed(store)
-    await store.complete(claim, an_answer())
+    (started,) = await claim_deliveries(store)
+    await store.complete(claim, make_response())
     clock.advance(1)
     assert await store.prune(10) == 0
     await succeed(store, started)
-    await succeed(store, (await claimed(store))[0])
+    await succeed(store, (await claim_deliveries(store))[0])
     clock.advance(1)
     assert await store.prune(10) == 1
 
@@ -491,8 +491,8 @@ async def test_retention_keeps_what_news_still_wait_for(stores: Stores, clock: M
 
 async def test_records_and_attempts(store: JobStore, clock: ManualClock) -> None:
     (request_id,) = await finish(store)
-    (delivery,) = await claimed(store)
-    attempt = an_attempt(500, "answered 500").replace(response_body=b"oops")
+    (delivery,) = await claim_deliveries(store)
+    attempt = make_delivery_attempt(500, "answered 500").replace(response_body=b"oops")
     await store.webhooks.settle(delivery, attempt, delivered=False, retry_in=5.0)
     (record,) = await store.webhooks.records(DeliveryFilter(request_id=request_id))
     assert (record.id, record.request_id, record.host, record.url) == (delivery.id, request_id, "a.example", A)
@@ -506,10 +506,10 @@ async def test_records_are_selected_by_time_host_and_death(store: JobStore, cloc
     dead: list[int] = []
     for url in (A, B, A, B):
         await finish(store, url)
-        (delivery,) = await claimed(store)
+        (delivery,) = await claim_deliveries(store)
         if url == B:
             dead.append(delivery.id)
-        await store.webhooks.settle(delivery, an_attempt(), delivered=url == A, retry_in=None)
+        await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=url == A, retry_in=None)
         clock.advance(10)
 
     async def found(**which: object) -> list[int]:
@@ -536,10 +536,10 @@ async def test_an_unknown_one_is_named(store: JobStore) -> None:
 
 async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: JobStore) -> None:
     await finish(store)
-    (first,) = await claimed(store)
+    (first,) = await claim_deliveries(store)
     await store.webhooks.settle(first, GONE, delivered=False, retry_in=None)
     assert await store.webhooks.redeliver([first.id]) == 1
-    (again,) = await claimed(store)
+    (again,) = await claim_deliveries(store)
     assert (again.webhook_id, again.attempt, again.tries) == (first.webhook_id, 2, 1)
     await succeed(store, again)
     assert [attempt.status for attempt in await store.webhooks.attempts(first.id)] == [None, 200]
@@ -547,7 +547,7 @@ async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store
 
 async def test_delivering_again_leaves_alone_what_is_on_its_way(store: JobStore) -> None:
     await finish(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     assert await store.webhooks.redeliver([delivery.id, 99]) == 0
     assert await succeed(store, delivery)
 
@@ -556,16 +556,16 @@ async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStor
     await make_open(store)
     await finish(store)
     (record, *_) = await store.webhooks.records(DeliveryFilter())
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     assert await store.webhooks.redeliver([record.id]) == 1
-    (probe,) = await claimed(store)
+    (probe,) = await claim_deliveries(store)
     assert probe.health is HostHealth.OPEN
 
 
 async def test_what_waits_for_its_next_attempt_can_be_delivered_at_once(store: JobStore) -> None:
     await finish(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=36000.0)
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     await store.webhooks.redeliver([delivery.id])
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1

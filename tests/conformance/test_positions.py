@@ -16,7 +16,7 @@ from queue_middleware.jobs.store import JobStore
 from queue_middleware.webhooks.models import DeliveryState
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer
+from tests.support.factories import make_job, make_response
 
 _STEPS = 100
 
@@ -45,7 +45,7 @@ class Chance:
             priority = self._random.choice((Priority.NORMAL, Priority.LOW))
             deadline = self._random.choice((None, None, 20.0))
             client = self._random.choice(("one", "other"))
-            receipt = await store.submit(a_job(priority=priority, start_timeout=deadline, client=client))
+            receipt = await store.submit(make_job(priority=priority, start_timeout=deadline, client=client))
             self.keys[receipt.request_id] = (await store.job(receipt.request_id)).key
             self.submitted.append((priority, next(self._numbers), receipt.request_id))
 
@@ -62,7 +62,7 @@ class Chance:
             claim = self._claims.pop()
             match self._random.randrange(3):
                 case 0:
-                    await store.complete(claim, an_answer())
+                    await store.complete(claim, make_response())
                 case 1:
                     await store.release(claim)
                 case 2:
@@ -105,30 +105,30 @@ async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: 
 
 async def test_a_submission_is_told_its_place_by_any_process(stores: Stores) -> None:
     one, other = await stores.open(), await stores.open()
-    receipts = [await store.submit(a_job()) for _ in range(20) for store in (one, other)]
+    receipts = [await store.submit(make_job()) for _ in range(20) for store in (one, other)]
     assert [receipt.position for receipt in receipts] == list(range(40))
     for receipt in receipts[5:15]:
         await one.cancel(receipt.request_id)
-    assert (await other.submit(a_job())).position == 30
+    assert (await other.submit(make_job())).position == 30
 
 
 async def test_the_limit_of_a_client_counts_what_other_processes_took(stores: Stores) -> None:
     one, other = await stores.open(max_queued_per_client=3), await stores.open(max_queued_per_client=3)
     for store in (one, other, one):
-        await store.submit(a_job())
+        await store.submit(make_job())
     with pytest.raises(TooManyQueued, match="you have 3 requests waiting"):
-        await other.submit(a_job())
+        await other.submit(make_job())
     (claim,) = await one.claim(1)
-    await other.submit(a_job())
+    await other.submit(make_job())
     with pytest.raises(TooManyQueued):
-        await one.submit(a_job())
+        await one.submit(make_job())
     await one.retry(claim, 60.0)
     with pytest.raises(TooManyQueued, match="you have 4 requests waiting"):
-        await other.submit(a_job())
+        await other.submit(make_job())
 
 
 async def test_a_glance_without_positions_has_none(store: JobStore) -> None:
-    receipt = await store.submit(a_job())
+    receipt = await store.submit(make_job())
     job = await store.job(receipt.request_id)
     (seen,) = await store.snapshots([job.key, 1], positions=False)
     assert seen.job == job.replace(position=None)
@@ -136,7 +136,7 @@ async def test_a_glance_without_positions_has_none(store: JobStore) -> None:
 
 
 async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
-    await asyncio.gather(*[store.submit(a_job()) for _ in range(700)])
+    await asyncio.gather(*[store.submit(make_job()) for _ in range(700)])
     await asyncio.gather(*[store.retry(claim, 5.0) for claim in await store.claim(700)])
     clock.advance(5)
     claims = await store.claim(600)
@@ -145,9 +145,9 @@ async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: JobStore, c
 
 
 async def test_many_that_are_too_late_are_failed_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
-    late = [store.submit(a_job(start_timeout=10.0, webhook="https://example.com/")) for _ in range(600)]
+    late = [store.submit(make_job(start_timeout=10.0, webhook="https://example.com/")) for _ in range(600)]
     await asyncio.gather(*late)
-    good = await store.submit(a_job())
+    good = await store.submit(make_job())
     clock.advance(11)
     (claim,) = await store.claim(5)  # whoever waits behind them need not wait for their end
     assert claim.request_id == good.request_id

@@ -13,7 +13,7 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.models import DeliveryState
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, claimed
+from tests.support.factories import claim_deliveries, make_job, make_response
 from tests.support.leases import lease_passes
 
 BACKOFF = 4
@@ -21,7 +21,7 @@ BACKOFF = 4
 
 
 async def begun(store: JobStore, count: int) -> list[Claim]:
-    claims = [(await store.submit(a_job(), start=True)).claim for _ in range(count)]
+    claims = [(await store.submit(make_job(), start=True)).claim for _ in range(count)]
     return [claim for claim in claims if claim]
 
 
@@ -42,7 +42,7 @@ async def test_they_wait_and_then_run_one_at_a_time(stores: Stores, clock: Manua
         (claim,) = await one.claim(8)
         assert await other.claim(8) == []
         assert await other.next_due(Topic.WORK) is None  # whose turn it is is told by the end of the one that runs
-        await one.complete(claim, an_answer())
+        await one.complete(claim, make_response())
     assert await one.claim(8) == []
 
 
@@ -54,7 +54,7 @@ async def test_others_go_on_beside_them(stores: Stores, clock: ManualClock) -> N
     (suspect,) = await one.claim(8)
     assert suspect.attempt == 2
     assert len(await begun(other, 2)) == 2
-    await other.submit(a_job())
+    await other.submit(make_job())
     assert [claim.attempt for claim in await one.claim(8)] == [1]
 
 
@@ -68,7 +68,7 @@ async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: Manual
     store.subscribe(Topic.WORK, lambda: told.append("work"))
     match end:
         case "complete":
-            await store.complete(first, an_answer())
+            await store.complete(first, make_response())
         case "cancel":
             await store.release(first)
             await store.cancel(first.request_id)
@@ -95,7 +95,7 @@ async def test_what_is_retried_for_another_reason_is_none_any_more(store: JobSto
     (second,) = await store.claim(8)
     clock.advance(1)
     assert [claim.request_id for claim in await store.claim(8)] == [first.request_id]
-    await store.complete(second, an_answer())
+    await store.complete(second, make_response())
 
 
 async def test_a_new_loss_puts_off_those_that_wait(store: JobStore, clock: ManualClock) -> None:
@@ -119,7 +119,7 @@ async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualCl
     crashing: set[str] = set()
     innocent: set[str] = set()
     for number in range(bad + good):
-        (crashing if number in guilty else innocent).add((await workers[0].submit(a_job())).request_id)
+        (crashing if number in guilty else innocent).add((await workers[0].submit(make_job())).request_id)
     for store in chance.sample(workers, len(workers)):
         await store.claim(8)  # whatever a process runs is lost with it
     for _ in range(100):
@@ -129,7 +129,7 @@ async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualCl
             break
         for claim in claims:
             if claim.request_id in innocent and not any(other.request_id in crashing for other in claims):
-                await workers[0].complete(claim, an_answer()) or await workers[-1].complete(claim, an_answer())
+                await workers[0].complete(claim, make_response()) or await workers[-1].complete(claim, make_response())
     states = {request_id: (await workers[0].job(request_id)).state for request_id in innocent | crashing}
     assert {states[request_id] for request_id in innocent} == {JobState.COMPLETED}
     assert {states[request_id] for request_id in crashing} == {JobState.FAILED}
@@ -139,16 +139,16 @@ async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_g
     stores: Stores, clock: ManualClock
 ) -> None:
     store = await stores.open(webhook_schedule="1s")
-    claim = (await store.submit(a_job(webhook="https://example.com/"), start=True)).claim
+    claim = (await store.submit(make_job(webhook="https://example.com/"), start=True)).claim
     assert claim
-    await store.complete(claim, an_answer())
+    await store.complete(claim, make_response())
     for wait in (1, 2, 4, 8, 16):  # two attempts by the schedule, three more are lost
-        (delivery,) = await claimed(store)
+        (delivery,) = await claim_deliveries(store)
         await lost(store, clock)
         clock.advance(wait - 0.001)
-        assert await claimed(store) == []
+        assert await claim_deliveries(store) == []
         clock.advance(0.001)
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
     assert (await store.counts()).deliveries == {DeliveryState.DEAD: 1}
     recorded = await store.webhooks.attempts(delivery.id)
     assert len(recorded) == 5
@@ -180,7 +180,7 @@ async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1
 
 
 async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job())
+    receipt = await store.submit(make_job())
     assert MAX_FREE_RELEASES == 2
     assert [await handed_back(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
     job = await store.job(receipt.request_id)
@@ -189,7 +189,7 @@ async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: JobStore
 
 
 async def test_a_deployment_now_and_then_ends_no_long_request(store: JobStore, clock: ManualClock) -> None:
-    await store.submit(a_job(retry=RetryPolicy(1)))
+    await store.submit(make_job(retry=RetryPolicy(1)))
     assert [await handed_back(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
     for _ in range(5):  # and short ones in between are not in a row
         assert [await handed_back(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]

@@ -13,18 +13,18 @@ from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.models import CompletionSource
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
+from tests.support.factories import make_job, make_response, make_result, make_task, make_wait
 from tests.support.leases import lease_passes
 
 FOR_LATER = 3600
 
 
 def _later(clock: ManualClock, **changes: Any) -> NewJob:
-    return a_job(task=a_task(), due_at=clock.now + FOR_LATER * 1000, **changes)
+    return make_job(task=make_task(), due_at=clock.now + FOR_LATER * 1000, **changes)
 
 
 async def _started(store: JobStore, **changes: Any) -> Claim:
-    receipt = await store.submit(a_job(task=a_task(), **changes), start=True)
+    receipt = await store.submit(make_job(task=make_task(), **changes), start=True)
     assert receipt.claim is not None
     return receipt.claim
 
@@ -32,7 +32,7 @@ async def _started(store: JobStore, **changes: Any) -> Claim:
 async def _waits(store: JobStore, **changes: Any) -> Claim:
     claim = await _started(store, **changes)
     assert claim.task is not None
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
     return claim
 
 
@@ -40,19 +40,19 @@ async def test_tasks_for_later_do_not_fill_the_queue(stores: Stores, clock: Manu
     store = await stores.open(max_queued=2)
     for number in range(10):
         await store.submit(_later(clock, client=f"192.0.2.{number}"))
-    await store.submit(a_job())
-    await store.submit(a_job(max_queue_length=1))
+    await store.submit(make_job())
+    await store.submit(make_job(max_queue_length=1))
     with pytest.raises(QueueFull):
-        await store.submit(a_job())
+        await store.submit(make_job())
 
 
 async def test_what_is_tried_again_later_is_in_the_queue(stores: Stores) -> None:
     store = await stores.open(max_queued=1)
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim is not None
     await store.retry(claim, 3600.0)
     with pytest.raises(QueueFull):
-        await store.submit(a_job())
+        await store.submit(make_job())
 
 
 async def test_all_tasks_together_are_limited_and_others_are_not_hindered(stores: Stores, clock: ManualClock) -> None:
@@ -60,23 +60,23 @@ async def test_all_tasks_together_are_limited_and_others_are_not_hindered(stores
     await _waits(store)
     await _started(store)
     await store.submit(_later(clock))
-    await store.submit(a_job(task=a_task(listed=False)))  # a plain submission that will wait for its callback
-    for new in (a_job(task=a_task(), client="192.0.2.8"), _later(clock, client="192.0.2.8")):
+    await store.submit(make_job(task=make_task(listed=False)))  # a plain submission that will wait for its callback
+    for new in (make_job(task=make_task(), client="192.0.2.8"), _later(clock, client="192.0.2.8")):
         with pytest.raises(QueueFull, match=r"4 tasks have not ended.*max_tasks") as refusal:
             await store.submit(new)
         assert refusal.value.retry_after >= 60
-    await store.submit(a_job(client="192.0.2.8"))
+    await store.submit(make_job(client="192.0.2.8"))
 
 
 async def test_one_client_has_a_share_of_the_tasks(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_tasks_per_client=2)
     await store.submit(_later(clock))
     await _waits(store)
-    for new in (a_job(task=a_task()), _later(clock), a_job()):
+    for new in (make_job(task=make_task()), _later(clock), make_job()):
         with pytest.raises(TooManyQueued, match=r"you have 2 tasks that have not ended.*max_tasks_per_client"):
             await store.submit(new)
     await store.submit(_later(clock, client="192.0.2.8"))
-    await store.submit(a_job(client="192.0.2.8"))
+    await store.submit(make_job(client="192.0.2.8"))
 
 
 async def test_limits_of_tasks_hold_within_one_group_and_across_processes(stores: Stores, clock: ManualClock) -> None:
@@ -92,7 +92,7 @@ async def test_limits_of_tasks_hold_within_one_group_and_across_processes(stores
 
 async def test_the_share_of_the_queue_holds_within_one_group(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_queued_per_client=3)
-    submissions = [store.submit(a_job()) for _ in range(8)] + [store.submit(_later(clock)) for _ in range(2)]
+    submissions = [store.submit(make_job()) for _ in range(8)] + [store.submit(_later(clock)) for _ in range(2)]
     assert [await _outcome(submission) for submission in submissions] == ["taken"] * 3 + ["TooManyQueued"] * 5 + ["taken"] * 2
 
 
@@ -106,17 +106,17 @@ async def _outcome(submission: Awaitable[Any]) -> str:
 
 async def test_a_handler_that_asks_for_its_callback_uses_its_clients_share(stores: Stores) -> None:
     store = await stores.open(max_tasks_per_client=1)
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim is not None
-    await store.tasks.register_callback(claim, a_task(listed=False))
+    await store.tasks.register_callback(claim, make_task(listed=False))
     with pytest.raises(TooManyQueued):
-        await store.submit(a_job())
-    await store.submit(a_job(client="192.0.2.8"))
+        await store.submit(make_job())
+    await store.submit(make_job(client="192.0.2.8"))
 
 
 async def _completed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     assert claim.task is not None
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), None)
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), None)
 
 
 async def _failed(store: JobStore, claim: Claim, clock: ManualClock) -> None:
@@ -153,17 +153,17 @@ async def _expired(store: JobStore, claim: Claim, clock: ManualClock) -> None:
 
 async def _called_back(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await _wait(store, claim)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
 
 
 async def _called_back_early(store: JobStore, claim: Claim, clock: ManualClock) -> None:
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
     await _wait(store, claim)
 
 
 async def _called_back_before_a_retry(store: JobStore, claim: Claim, clock: ManualClock) -> None:
     await store.retry(claim, 3600.0)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
 
 
 async def _lost(store: JobStore, claim: Claim, clock: ManualClock) -> None:
@@ -173,7 +173,7 @@ async def _lost(store: JobStore, claim: Claim, clock: ManualClock) -> None:
 
 async def _wait(store: JobStore, claim: Claim) -> None:
     assert claim.task is not None
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
 
 
 ENDS: list[Callable[[JobStore, Claim, ManualClock], Awaitable[None]]] = [
@@ -196,5 +196,5 @@ async def test_every_end_gives_the_share_back(stores: Stores, clock: ManualClock
     store = await stores.open(max_tasks_per_client=1, max_tasks=1)
     for _ in range(2):
         claim = await _started(store, start_timeout=100.0, retry=RetryPolicy(1))
-        assert await _outcome(store.submit(a_job(task=a_task()))) == "QueueFull"
+        assert await _outcome(store.submit(make_job(task=make_task()))) == "QueueFull"
         await end(store, claim, clock)

@@ -13,7 +13,7 @@ from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.tasks.models import CompletionSource, TaskStatus
 from queue_middleware.tasks.status import task_status
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
+from tests.support.factories import make_job, make_response, make_result, make_task, make_wait
 
 _POLL = PollConfig("{startResult.body.url}", "status", ("done",), ("failed",))
 SPECS: dict[str, dict[str, Any]] = {
@@ -27,14 +27,14 @@ Way = Callable[[JobStore, ManualClock, Claim], Awaitable[None]]
 
 def _answered(status: int) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.tasks.complete_attempt(claim, claim.task, an_answer(status=status), None)
+        await store.tasks.complete_attempt(claim, claim.task, make_response(status=status), None)
 
     return way
 
 
 def _waits(poll_in: float | None, then: Way | None = None) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(60.0, poll_in=poll_in, poll=_POLL))
+        await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(60.0, poll_in=poll_in, poll=_POLL))
         if then is not None:
             await then(store, clock, claim)
 
@@ -64,7 +64,7 @@ async def _timed_out(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 def _resolved(failure: Failure | None) -> Way:
     async def way(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(failure=failure))
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(failure=failure))
 
     return way
 
@@ -109,7 +109,7 @@ async def check(store: JobStore, request_id: str, *, is_polled: bool = False) ->
 @pytest.mark.parametrize("way", WAYS)
 async def test_the_status_of_a_task_follows_the_rule(store: JobStore, clock: ManualClock, spec: str, way: str) -> None:
     happens, is_polled = WAYS[way]
-    receipt = await store.submit(a_job(task=a_task(**SPECS[spec])))
+    receipt = await store.submit(make_job(task=make_task(**SPECS[spec])))
     assert await check(store, receipt.request_id) is TaskStatus.PENDING
     (claim,) = await store.claim(1)
     await happens(store, clock, claim)
@@ -117,5 +117,5 @@ async def test_the_status_of_a_task_follows_the_rule(store: JobStore, clock: Man
 
 
 async def test_a_task_with_a_time_of_its_own_is_delayed(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 60_000))
+    receipt = await store.submit(make_job(task=make_task(), due_at=clock.now + 60_000))
     assert await check(store, receipt.request_id) is TaskStatus.DELAYED

@@ -13,7 +13,15 @@ from queue_middleware.jobs.task_spec import Backoff, PollConfig
 from queue_middleware.tasks.models import CompletionSource, PollCapacity, ResolveOutcome, TaskStatus, TokenKind
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, claimed, claimed_polls
+from tests.support.factories import (
+    claim_deliveries,
+    claim_polls,
+    make_job,
+    make_response,
+    make_result,
+    make_task,
+    make_wait,
+)
 from tests.support.leases import lease_passes
 
 COMPLETED = AttemptEnd(JobState.COMPLETED, 200)
@@ -23,14 +31,14 @@ KEYS = ((b"authorization", b"Key secret"),)
 
 
 async def running(store: JobStore, **changes: object) -> Claim:
-    receipt = await store.submit(a_job(**{"task": a_task(), "webhook": "https://example.com/", **changes}), start=True)
+    receipt = await store.submit(make_job(**{"task": make_task(), "webhook": "https://example.com/", **changes}), start=True)
     assert receipt.claim
     return receipt.claim
 
 
 async def waiting(store: JobStore, seconds: float = 30.0, **changes: object) -> Claim:
     claim = await running(store)
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(b'{"id": 7}'), a_wait(seconds, **changes))
+    assert await store.tasks.complete_attempt(claim, claim.task, make_response(b'{"id": 7}'), make_wait(seconds, **changes))
     return claim
 
 
@@ -42,9 +50,9 @@ async def job_of(store: JobStore, claim: Claim) -> Job:
 
 
 async def test_a_task_travels_with_its_claim(store: JobStore) -> None:
-    task = a_task(backoff=Backoff.LINEAR, timeout=2.5, poll=POLLS, provider="fal")
+    task = make_task(backoff=Backoff.LINEAR, timeout=2.5, poll=POLLS, provider="fal")
     policy = RetryPolicy(4, backoff=Backoff.LINEAR)
-    receipt = await store.submit(a_job(task=task, retry=policy), start=True)
+    receipt = await store.submit(make_job(task=task, retry=policy), start=True)
     assert receipt.claim
     assert receipt.claim.task == task
     await store.release(receipt.claim)
@@ -53,7 +61,7 @@ async def test_a_task_travels_with_its_claim(store: JobStore) -> None:
 
 
 async def test_a_plain_submission_has_no_task(store: JobStore) -> None:
-    await store.submit(a_job())
+    await store.submit(make_job())
     (claim,) = await store.claim(1)
     assert claim.task is None
     with pytest.raises(UnknownRequest):
@@ -65,41 +73,43 @@ async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> N
     assert (await job_of(store, claim)).state is JobState.AWAITING
     assert await store.running_claims() == {}
     assert await store.claim(5) == []
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
 
 
 async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: JobStore) -> None:
     claim = await waiting(store)
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(99.0)) == AttemptEnd(JobState.AWAITING)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"first"'))
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), None) == COMPLETED
-    assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
+    assert await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(99.0)) == AttemptEnd(
+        JobState.AWAITING
+    )
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"first"'))
+    assert await store.tasks.complete_attempt(claim, claim.task, make_response(), None) == COMPLETED
+    assert (await store.result(claim.request_id)).response == make_response(b'"first"')
 
 
 async def test_a_stale_claim_does_not_conclude(store: JobStore) -> None:
     claim = await running(store)
     await store.release(claim)
-    assert not await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
-    assert not await store.tasks.register_callback(claim, a_task())
+    assert not await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
+    assert not await store.tasks.register_callback(claim, make_task())
 
 
 async def test_without_a_wait_an_attempt_ends_as_others_do(store: JobStore) -> None:
     answered, failed = await running(store), await running(store, webhook="https://other.example/")
-    end = await store.tasks.complete_attempt(answered, answered.task, an_answer(status=422), None)
+    end = await store.tasks.complete_attempt(answered, answered.task, make_response(status=422), None)
     assert end == AttemptEnd(JobState.COMPLETED, 422)
     broken = Failure(ErrorType.RUNNER_SERVER_ERROR, "broken")
     end = await store.tasks.complete_attempt(failed, failed.task, broken, None)
     assert end == AttemptEnd(JobState.FAILED, error=ErrorType.RUNNER_SERVER_ERROR)
     assert await store.tasks.complete_attempt(failed, failed.task, broken, None) == end
-    assert (await store.result(answered.request_id)).response == an_answer(status=422)
+    assert (await store.result(answered.request_id)).response == make_response(status=422)
     assert (await job_of(store, failed)).state is JobState.FAILED
-    assert len(await claimed(store)) == 2
+    assert len(await claim_deliveries(store)) == 2
 
 
 async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
-    task = a_task(listed=False)
+    task = make_task(listed=False)
     assert await store.tasks.register_callback(receipt.claim, task)
     found = await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)
     assert (found.request_id, found.state, found.task) == (receipt.request_id, JobState.RUNNING, task)
@@ -111,10 +121,10 @@ async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: JobStore)
 
 
 async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
-    task = a_task(listed=False)
-    assert await store.tasks.complete_attempt(receipt.claim, task, an_answer(), a_wait())
+    task = make_task(listed=False)
+    assert await store.tasks.complete_attempt(receipt.claim, task, make_response(), make_wait())
     assert await store.tasks.register_callback(receipt.claim, task) is False
     assert (await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
 
@@ -124,52 +134,52 @@ async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(
 
 async def test_the_first_word_ends_it_with_its_webhook(store: JobStore) -> None:
     claim = await waiting(store)
-    word = a_word(b'{"status": "OK", "payload": {"images": []}}')
+    word = make_result(b'{"status": "OK", "payload": {"images": []}}')
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.ENDED
     result = await store.result(claim.request_id)
     assert (result.job.state, result.job.status, result.response) == (JobState.COMPLETED, 200, word.response)
-    assert [delivery.request_id for delivery in await claimed(store)] == [claim.request_id]
+    assert [delivery.request_id for delivery in await claim_deliveries(store)] == [claim.request_id]
 
 
 async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.tasks.resolve(claim.key, CompletionSource.POLL, a_word(b'{"status": "ERROR"}', FAILED))
+    await store.tasks.resolve(claim.key, CompletionSource.POLL, make_result(b'{"status": "ERROR"}', FAILED))
     result = await store.result(claim.request_id)
     assert (result.job.state, result.job.failure, result.response) == (JobState.FAILED, FAILED, None)
     record = await store.tasks.record(claim.request_id)
     assert (record.status, record.resolved_by) == (TaskStatus.FAILED, CompletionSource.POLL)
-    assert record.response == an_answer(b'{"status": "ERROR"}')
-    assert len(await claimed(store)) == 1
+    assert record.response == make_response(b'{"status": "ERROR"}')
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_of_many_words_at_once_one_counts(store: JobStore) -> None:
     claim = await waiting(store)
-    words = [store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b"%d" % number)) for number in range(100)]
+    words = [store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b"%d" % number)) for number in range(100)]
     outcomes = await asyncio.gather(*words)
     assert sorted(outcomes) == [ResolveOutcome.ENDED] + [ResolveOutcome.DUPLICATE] * 99
     response = (await store.result(claim.request_id)).response
-    assert response == an_answer(b"%d" % outcomes.index(ResolveOutcome.ENDED))
-    assert len(await claimed(store)) == 1
+    assert response == make_response(b"%d" % outcomes.index(ResolveOutcome.ENDED))
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_a_word_by_another_way_comes_too_late(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"first"'))
-    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
-    assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
+    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, make_result(b'"first"'))
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.TOO_LATE
+    assert (await store.result(claim.request_id)).response == make_response(b'"first"')
 
 
 async def test_a_word_after_another_end_comes_too_late(store: JobStore) -> None:
     cancelled, answered = await waiting(store), await running(store)
     await store.cancel(cancelled.request_id)
-    await store.tasks.complete_attempt(answered, answered.task, an_answer(status=400), None)
+    await store.tasks.complete_attempt(answered, answered.task, make_response(status=400), None)
     for claim in (cancelled, answered):
-        assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
+        assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.TOO_LATE
 
 
 async def test_a_word_about_what_is_gone(store: JobStore) -> None:
     with pytest.raises(UnknownRequest):
-        await store.tasks.resolve(4711, CompletionSource.CALLBACK, a_word())
+        await store.tasks.resolve(4711, CompletionSource.CALLBACK, make_result())
     with pytest.raises(UnknownRequest):
         await store.tasks.find(TokenKind.CALLBACK, b"\0" * 32)
     with pytest.raises(UnknownRequest):
@@ -181,15 +191,15 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
     store: JobStore, clock: ManualClock, how: str
 ) -> None:
     claim = await running(store, retry=RetryPolicy(1))
-    word = a_word(b'"early"')
+    word = make_result(b'"early"')
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.DEFERRED
-    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"again"')) is ResolveOutcome.DUPLICATE
-    assert await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"other"')) is ResolveOutcome.TOO_LATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"again"')) is ResolveOutcome.DUPLICATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, make_result(b'"other"')) is ResolveOutcome.TOO_LATE
     assert (await job_of(store, claim)).state is JobState.RUNNING
     if how == "wait":
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait()) == COMPLETED
+        assert await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait()) == COMPLETED
     elif how == "answer":
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(status=500), None) == COMPLETED
+        assert await store.tasks.complete_attempt(claim, claim.task, make_response(status=500), None) == COMPLETED
     elif how == "fail":
         assert await store.tasks.complete_attempt(claim, claim.task, FAILED, None) == COMPLETED
     elif how == "retry":
@@ -201,19 +211,19 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
         assert [rescue.state for rescue in await store.rescue()] == [JobState.COMPLETED]
     else:
         await store.cancel(claim.request_id)
-        assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait()) == COMPLETED
+        assert await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait()) == COMPLETED
     assert (await store.result(claim.request_id)).response == word.response
-    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.DUPLICATE
-    assert len(await claimed(store)) == 1
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.DUPLICATE
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_an_early_failure_fails_it(store: JobStore) -> None:
     claim = await running(store)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"no"', FAILED))
-    end = await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"no"', FAILED))
+    end = await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
     assert end == AttemptEnd(JobState.FAILED, error=FAILED.error_type)
     record = await store.tasks.record(claim.request_id)
-    assert (record.job.failure, record.response) == (FAILED, an_answer(b'"no"'))
+    assert (record.job.failure, record.response) == (FAILED, make_response(b'"no"'))
 
 
 @pytest.mark.parametrize("delay", [None, 5.0])
@@ -221,7 +231,7 @@ async def test_a_word_ends_what_waits_for_another_attempt(store: JobStore, delay
     """The call's answer was lost, but it had reached the provider: he is not called a second time."""
     claim = await running(store)
     await (store.release(claim) if delay is None else store.retry(claim, delay))
-    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.ENDED
     assert await store.claim(5) == []
     assert await store.next_due(Topic.WORK) is None
     assert (await store.counts()).jobs == {JobState.COMPLETED: 1}
@@ -232,11 +242,11 @@ async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: JobStore, 
     claim = await running(store)
     await store.append(claim, 0, b"part")
     if is_early:
-        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(b"end", chunks=1), a_wait())
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"done"'))
+    await store.tasks.complete_attempt(claim, claim.task, make_response(b"end", chunks=1), make_wait())
     if not is_early:
-        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"done"'))
-    assert (await store.result(claim.request_id)).response == an_answer(b'"done"')
+        await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"done"'))
+    assert (await store.result(claim.request_id)).response == make_response(b'"done"')
     with pytest.raises(UnknownRequest):
         await store.response_chunk(claim.key, 0)
 
@@ -246,7 +256,7 @@ async def test_words_that_are_not_the_last_are_shown_until_the_end(store: JobSto
     await store.tasks.record_event(claim.key, "starting")
     await store.tasks.record_event(claim.key, "processing")
     assert (await store.tasks.record(claim.request_id)).last_event == "processing"
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
     await store.tasks.record_event(claim.key, "late")
     assert (await store.tasks.record(claim.request_id)).last_event == "processing"
 
@@ -265,15 +275,15 @@ async def test_who_waits_too_long_has_timed_out(store: JobStore, clock: ManualCl
     assert job.failure
     assert (job.state, job.failure.error_type) == (JobState.FAILED, ErrorType.WAIT_TIMEOUT)
     assert (await store.tasks.record(claim.request_id)).status is TaskStatus.TIMEOUT
-    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.TOO_LATE
     assert (await job_of(store, patient)).state is JobState.AWAITING
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_its_time_begins_when_it_begins_to_wait(store: JobStore, clock: ManualClock) -> None:
     claim = await running(store)
     clock.advance(59)
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(30.0))
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(30.0))
     clock.advance(29)
     assert await store.tasks.time_out() == []
 
@@ -282,16 +292,16 @@ async def test_cancelling_ends_what_waits_at_once(store: JobStore, clock: Manual
     claim = await waiting(store, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.cancel(claim.request_id) is CancelOutcome.CANCELLED
     assert (await job_of(store, claim)).state is JobState.CANCELLED
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1
     clock.advance(60)
     assert await store.tasks.time_out() == []
-    assert await claimed_polls(store, 5) == []
+    assert await claim_polls(store, 5) == []
 
 
 async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: JobStore) -> None:
     claim = await running(store)
     await store.cancel(claim.request_id)
-    assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
+    assert await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
     assert (await job_of(store, claim)).state is JobState.CANCELLED
 
 
@@ -309,14 +319,14 @@ async def test_what_waits_outlives_its_process(stores: Stores) -> None:
     there = await stores.open()
     found = await there.tasks.find(TokenKind.CALLBACK, claim.task.callback_hash)
     assert (found.key, found.state) == (claim.key, JobState.AWAITING)
-    assert await there.tasks.resolve(found.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
+    assert await there.tasks.resolve(found.key, CompletionSource.CALLBACK, make_result()) is ResolveOutcome.ENDED
 
 
 async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     claim = await running(store, webhook=None)
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
-    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word())
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
+    await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, make_result())
     found = await store.tasks.find(TokenKind.SIGNAL, claim.task.signal_hash)
     assert (found.state, found.resolved_by) == (JobState.COMPLETED, CompletionSource.SIGNAL)
     clock.advance(101)
@@ -331,30 +341,30 @@ async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, cloc
 async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, 60.0, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.next_due(Topic.POLL) == 5.0
-    assert await claimed_polls(store, 5) == []
+    assert await claim_polls(store, 5) == []
     waits_until = clock.now + 60_000
     clock.advance(5)
-    (poll,) = await claimed_polls(store, 5)
+    (poll,) = await claim_polls(store, 5)
     assert (poll.key, poll.request_id, poll.number) == (claim.key, claim.request_id, 1)
     assert (poll.config, poll.credentials, poll.task) == (POLLS, KEYS, claim.task)
-    assert poll.start_response == an_answer(b'{"id": 7}')
+    assert poll.start_response == make_response(b'{"id": 7}')
     assert (poll.deadline, poll.host) == (waits_until, "https://provider.test:443")
-    assert await claimed_polls(store, 5) == []
+    assert await claim_polls(store, 5) == []
     assert poll.failures == 0
     assert await store.tasks.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", failures=4)
     assert not await store.tasks.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
     assert (await store.tasks.record(claim.request_id)).last_event == "IN_PROGRESS"
     clock.advance(3)
-    (poll,) = await claimed_polls(store, 5)
+    (poll,) = await claim_polls(store, 5)
     assert (poll.number, poll.failures) == (2, 4)
 
 
 async def test_the_longest_due_poll_goes_first(store: JobStore, clock: ManualClock) -> None:
     late, early = await waiting(store, poll_in=9.0, poll=POLLS), await waiting(store, poll_in=8.0, poll=POLLS)
     clock.advance(10)
-    assert [poll.key for poll in await claimed_polls(store, 1)] == [early.key]
-    assert [poll.key for poll in await claimed_polls(store, 5)] == [late.key]
+    assert [poll.key for poll in await claim_polls(store, 1)] == [early.key]
+    assert [poll.key for poll in await claim_polls(store, 5)] == [late.key]
 
 
 def polls_of(host: str) -> PollConfig:
@@ -391,12 +401,12 @@ async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_ar
 async def test_a_lost_poll_is_made_again(store: JobStore, clock: ManualClock) -> None:
     await waiting(store, 600.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    (lost,) = await claimed_polls(store, 5)
+    (lost,) = await claim_polls(store, 5)
     clock.advance(1)
-    assert await claimed_polls(store, 5) == []
+    assert await claim_polls(store, 5) == []
     await lease_passes(store, clock)
     await store.rescue()
-    (poll,) = await claimed_polls(store, 5)
+    (poll,) = await claim_polls(store, 5)
     assert poll.number == 2
     assert not await store.tasks.settle_poll(lost, next_in=3.0)
 
@@ -405,22 +415,22 @@ async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: JobStore, c
     """However far the wall clock is set meanwhile."""
     await waiting(store, 90_000.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    (poll,) = await claimed_polls(store, 5)
+    (poll,) = await claim_polls(store, 5)
     for _ in range(3):
         await lease_passes(store, clock, renewed=[poll.token])
         clock.set(3600)
         assert await store.rescue(running=[poll.token]) == []
-        assert await claimed_polls(store, 5) == []
+        assert await claim_polls(store, 5) == []
     assert await store.tasks.settle_poll(poll, next_in=3.0)
 
 
 async def test_a_poll_of_what_has_ended_is_not_recorded(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, poll_in=5.0, poll=POLLS)
     clock.advance(5)
-    (poll,) = await claimed_polls(store, 5)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
+    (poll,) = await claim_polls(store, 5)
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
     assert not await store.tasks.settle_poll(poll, next_in=3.0)
-    assert await store.tasks.resolve(claim.key, CompletionSource.POLL, a_word()) is ResolveOutcome.TOO_LATE
+    assert await store.tasks.resolve(claim.key, CompletionSource.POLL, make_result()) is ResolveOutcome.TOO_LATE
     assert await store.next_due(Topic.POLL) is None
 
 
@@ -428,7 +438,7 @@ async def test_a_last_poll_has_a_minute_more(store: JobStore, clock: ManualClock
     claim = await waiting(store, 30.0, poll_in=30.0, poll=POLLS)
     clock.advance(31)
     assert await store.tasks.time_out() == []
-    (poll,) = await claimed_polls(store, 5)
+    (poll,) = await claim_polls(store, 5)
     assert await store.tasks.time_out() == []
     await store.tasks.settle_poll(poll, next_in=None)
     assert [rescue.request_id for rescue in await store.tasks.time_out()] == [claim.request_id]
@@ -441,7 +451,7 @@ async def test_a_last_poll_has_a_minute_more(store: JobStore, clock: ManualClock
 
 
 async def test_a_task_with_a_time_of_its_own(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 10_000), start=True)
+    receipt = await store.submit(make_job(task=make_task(), due_at=clock.now + 10_000), start=True)
     assert receipt.claim is None
     assert (await store.job(receipt.request_id)).state is JobState.DELAYED
     assert (await store.tasks.record(receipt.request_id)).status is TaskStatus.DELAYED
@@ -452,7 +462,7 @@ async def test_a_task_with_a_time_of_its_own(store: JobStore, clock: ManualClock
 
 
 async def test_a_time_that_has_passed_is_now(store: JobStore, clock: ManualClock) -> None:
-    await store.submit(a_job(task=a_task(), due_at=clock.now - 1))
+    await store.submit(make_job(task=make_task(), due_at=clock.now - 1))
     assert len(await store.claim(5)) == 1
 
 
@@ -463,25 +473,25 @@ async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualC
     async def status(claim: Claim) -> TaskStatus:
         return (await store.tasks.record(claim.request_id)).status
 
-    plain = await running(store, task=a_task(callback=False))
+    plain = await running(store, task=make_task(callback=False))
     assert await status(plain) is TaskStatus.PROCESSING
     await store.retry(plain, 5.0)
     assert await status(plain) is TaskStatus.PENDING
     clock.advance(5)
     (plain,) = await store.claim(1)
-    await store.tasks.complete_attempt(plain, plain.task, an_answer(status=404), None)
+    await store.tasks.complete_attempt(plain, plain.task, make_response(status=404), None)
     assert await status(plain) is TaskStatus.COMPLETED
-    broken = await running(store, task=a_task(callback=False))
-    await store.tasks.complete_attempt(broken, broken.task, an_answer(status=502), None)
+    broken = await running(store, task=make_task(callback=False))
+    await store.tasks.complete_attempt(broken, broken.task, make_response(status=502), None)
     assert await status(broken) is TaskStatus.FAILED
     refused = await running(store)
-    await store.tasks.complete_attempt(refused, refused.task, an_answer(status=422), None)
+    await store.tasks.complete_attempt(refused, refused.task, make_response(status=422), None)
     assert await status(refused) is TaskStatus.FAILED
-    polled = await running(store, task=a_task(callback=False, poll=POLLS))
-    await store.tasks.complete_attempt(polled, polled.task, an_answer(), a_wait(poll_in=5.0))
+    polled = await running(store, task=make_task(callback=False, poll=POLLS))
+    await store.tasks.complete_attempt(polled, polled.task, make_response(), make_wait(poll_in=5.0))
     assert await status(polled) is TaskStatus.POLLING
-    both = await running(store, task=a_task(poll=POLLS))
-    await store.tasks.complete_attempt(both, both.task, an_answer(), a_wait(poll_in=5.0))
+    both = await running(store, task=make_task(poll=POLLS))
+    await store.tasks.complete_attempt(both, both.task, make_response(), make_wait(poll_in=5.0))
     assert await status(both) is TaskStatus.WAITING
     await store.cancel(both.request_id)
     assert await status(both) is TaskStatus.CANCELLED
@@ -491,21 +501,21 @@ async def test_a_record_shows_the_answer_at_the_end_only(store: JobStore) -> Non
     claim = await waiting(store)
     record = await store.tasks.record(claim.request_id)
     assert (record.response, record.webhook, record.spec) == (None, "https://example.com/", claim.task.spec)
-    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word())
-    assert (await store.tasks.record(claim.request_id)).response == a_word().response
+    await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
+    assert (await store.tasks.record(claim.request_id)).response == make_result().response
 
 
 async def test_a_page_shows_ones_own_tasks_newest_first(store: JobStore, clock: ManualClock) -> None:
     mine = [await running(store, client="id:me") for _ in range(3)]
     await running(store, client="id:other")
-    await store.submit(a_job(client="id:me"))
-    await store.submit(a_job(client="id:me", task=a_task(listed=False)))
+    await store.submit(make_job(client="id:me"))
+    await store.submit(make_job(client="id:me", task=make_task(listed=False)))
     page = await store.tasks.page("id:me", None, limit=2, offset=0)
     assert [record.job.request_id for record in page.tasks] == [mine[2].request_id, mine[1].request_id]
     assert page.total == 3
     page = await store.tasks.page("id:me", None, limit=2, offset=2)
     assert [record.job.request_id for record in page.tasks] == [mine[0].request_id]
-    await store.tasks.complete_attempt(mine[1], mine[1].task, an_answer(), a_wait())
+    await store.tasks.complete_attempt(mine[1], mine[1].task, make_response(), make_wait())
     page = await store.tasks.page("id:me", TaskStatus.WAITING, limit=2, offset=0)
     assert ([record.job.request_id for record in page.tasks], page.total) == ([mine[1].request_id], 1)
     assert (await store.tasks.page("id:nobody", None, limit=2, offset=0)).total == 0

@@ -12,7 +12,7 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.models import Delivery, DeliveryFilter, DeliveryState
 from queue_middleware.webhooks.order import OrderedDelivery, add, end_attempt, next_at
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 
 _PAUSE = 500
 """Milliseconds between two webhooks about progress."""
@@ -51,7 +51,7 @@ class Model:
         return one.state in (DeliveryState.BLOCKED, DeliveryState.PENDING) and not one.has_failed
 
     async def _claim_next(self) -> None:
-        deliveries = await claimed(self._store)
+        deliveries = await claim_deliveries(self._store)
         due = [n for n, one in enumerate(self.expected) if one.state is DeliveryState.PENDING and one.due_at <= self._clock.now]
         assert len(deliveries) == len(due)
         for number, delivery in zip(due, deliveries, strict=True):
@@ -64,7 +64,9 @@ class Model:
         state = self._random.choice((DeliveryState.DELIVERED, DeliveryState.DEAD, DeliveryState.PENDING, DeliveryState.PENDING))
         retry_in = self._random.choice((0.3, 5.0)) if state is DeliveryState.PENDING else None
         is_delivered = state is DeliveryState.DELIVERED
-        settled = await self._store.webhooks.settle(self._sending, an_attempt(), delivered=is_delivered, retry_in=retry_in)
+        settled = await self._store.webhooks.settle(
+            self._sending, make_delivery_attempt(), delivered=is_delivered, retry_in=retry_in
+        )
         (number,) = (n for n, one in enumerate(self.expected) if one.state is DeliveryState.SENDING)
         self.expected = end_attempt(self.expected, number, state, self._clock.now + round((retry_in or 0.0) * 1000))
         assert settled.superseded == (self.expected[number].state is DeliveryState.SUPERSEDED)
@@ -73,7 +75,7 @@ class Model:
     async def _complete(self) -> None:
         if not self._is_complete and self._random.random() < 0.2:
             self._is_complete = True
-            await self._store.complete(self._claim, an_answer())
+            await self._store.complete(self._claim, make_response())
             self.expected = add(self.expected, is_event=False, due_at=self._clock.now)
 
     async def _wait(self) -> None:
@@ -95,7 +97,7 @@ class Model:
 @pytest.mark.parametrize("seed", range(12))
 async def test_the_webhooks_of_a_request_follow_the_rules(store: JobStore, clock: ManualClock, seed: int) -> None:
     events = (WebhookKind.STARTED, WebhookKind.PROGRESS)
-    receipt = await store.submit(a_job(webhook="https://receiver.example/", events=events), start=True)
+    receipt = await store.submit(make_job(webhook="https://receiver.example/", events=events), start=True)
     assert receipt.claim is not None
     model = Model(store, clock, receipt.claim, seed)
     for _ in range(60):

@@ -25,7 +25,15 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.tasks.models import CompletionSource
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an_attempt, claimed
+from tests.support.factories import (
+    claim_deliveries,
+    make_delivery_attempt,
+    make_job,
+    make_response,
+    make_result,
+    make_task,
+    make_wait,
+)
 from tests.support.leases import lease_passes
 
 CANCELLED = AttemptEnd(JobState.CANCELLED, error=ErrorType.CLIENT_CANCELLED)
@@ -33,7 +41,7 @@ CANCELLED = AttemptEnd(JobState.CANCELLED, error=ErrorType.CLIENT_CANCELLED)
 
 async def test_order_is_priority_then_first_come(store: JobStore) -> None:
     names = [
-        (await store.submit(a_job(priority=priority))).request_id
+        (await store.submit(make_job(priority=priority))).request_id
         for priority in (Priority.LOW, Priority.NORMAL, Priority.LOW, Priority.NORMAL)
     ]
     order = [claim.request_id for _ in range(4) for claim in await store.claim(1)]
@@ -42,31 +50,33 @@ async def test_order_is_priority_then_first_come(store: JobStore) -> None:
 
 async def test_two_processes_never_claim_the_same_job(stores: Stores) -> None:
     one, other = await stores.open(), await stores.open()
-    await asyncio.gather(*[store.submit(a_job()) for store in (one, other) for _ in range(100)])
+    await asyncio.gather(*[store.submit(make_job()) for store in (one, other) for _ in range(100)])
     claims = await asyncio.gather(*[store.claim(7) for store in (one, other) for _ in range(20)])
     ids = [claim.request_id for batch in claims for claim in batch]
     assert len(ids) == len(set(ids)) == 200
 
 
 async def test_the_result_comes_back_byte_for_byte(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     headers = ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xff"), (b"content-type", b"image/png"))
-    assert await store.complete(receipt.claim, an_answer(b"\x00\xff" * 500_000, 201, headers=headers))
+    assert await store.complete(receipt.claim, make_response(b"\x00\xff" * 500_000, 201, headers=headers))
     result = await store.result(receipt.request_id)
     assert result.response
     assert len(result.response.body) <= CHUNK_SIZE  # it is never read as a whole
     pieces = [piece async for piece in iter_chunks(store.response_chunk, result.job.key, result.response)]
-    assert result.response.replace(body=b"".join(pieces), chunks=0) == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
+    assert result.response.replace(body=b"".join(pieces), chunks=0) == make_response(
+        b"\x00\xff" * 500_000, 201, headers=headers
+    )
     assert (result.job.state, result.job.status) == (JobState.COMPLETED, 201)
 
 
 async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     for number, data in enumerate((b"one", b"two")):
         assert await store.append(receipt.claim, number, data)
-    assert await store.complete(receipt.claim, an_answer(b"three", chunks=2))
+    assert await store.complete(receipt.claim, make_response(b"three", chunks=2))
     result = await store.result(receipt.request_id)
     assert result.response
     parts = [await store.response_chunk(result.job.key, number) for number in range(result.response.chunks)]
@@ -76,7 +86,7 @@ async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
 
 
 async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"stale")
     await store.retry(receipt.claim, 1.0)
@@ -89,56 +99,56 @@ async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: JobStore,
 
 
 async def test_a_claim_that_was_lost_writes_nothing(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     stale = receipt.claim
     assert stale
     await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue()] == [JobState.DELAYED]
     clock.advance(1)
     (fresh,) = await store.claim(1)
-    assert not await store.complete(stale, an_answer(b"stale"))
+    assert not await store.complete(stale, make_response(b"stale"))
     assert not await store.fail(stale, Failure(ErrorType.RUNNER_SERVER_ERROR, "stale"))
     assert not await store.retry(stale, 0.0)
     assert not await store.release(stale)
     assert not await store.append(stale, 0, b"stale")
     assert not await store.log(stale, (), Progress(0.5))
-    assert await store.complete(fresh, an_answer(b"fresh"))
+    assert await store.complete(fresh, make_response(b"fresh"))
     result = await store.result(receipt.request_id)
     assert result.response
     assert result.response.body == b"fresh"
 
 
 async def test_who_ended_a_job_may_say_so_again(store: JobStore) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
-    assert await store.complete(receipt.claim, an_answer(b"first"))
-    assert await store.complete(receipt.claim, an_answer(b"second"))
+    assert await store.complete(receipt.claim, make_response(b"first"))
+    assert await store.complete(receipt.claim, make_response(b"second"))
     result = await store.result(receipt.request_id)
     assert result.response
     assert result.response.body == b"first"
-    assert len(await claimed(store, 5)) == 1
+    assert len(await claim_deliveries(store, 5)) == 1
 
 
 async def test_who_lost_a_job_that_then_failed_is_told(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
+    receipt = await store.submit(make_job(retry=RetryPolicy(1)), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
     await store.rescue()
-    assert not await store.complete(receipt.claim, an_answer())
+    assert not await store.complete(receipt.claim, make_response())
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
 
 async def test_a_loser_among_winners(store: JobStore, clock: ManualClock) -> None:
-    receipts = [await store.submit(a_job(), start=True) for _ in range(6)]
+    receipts = [await store.submit(make_job(), start=True) for _ in range(6)]
     claims = [receipt.claim for receipt in receipts if receipt.claim]
     await store.release(claims[2])
-    results = await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims])
+    results = await asyncio.gather(*[store.complete(claim, make_response()) for claim in claims])
     assert results == [True, True, False, True, True, True]
     assert (await store.counts()).jobs == {JobState.COMPLETED: 5, JobState.QUEUED: 1}
 
 
 async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clock: ManualClock) -> None:
-    await store.submit(a_job())
+    await store.submit(make_job())
     (claim,) = await store.claim(1)
     assert await store.release(claim) == AttemptEnd(JobState.QUEUED)
     (claim,) = await store.claim(1)
@@ -149,7 +159,7 @@ async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clo
 
 
 async def test_a_retry_waits_its_time(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     await store.retry(receipt.claim, 8.0)
     assert await store.next_due(Topic.WORK) == 8.0
@@ -162,7 +172,7 @@ async def test_a_retry_waits_its_time(store: JobStore, clock: ManualClock) -> No
 
 
 async def test_after_so_many_lost_leases_it_fails(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/"))
+    receipt = await store.submit(make_job(webhook="https://example.com/"))
     for expected in (JobState.DELAYED, JobState.DELAYED, JobState.FAILED):
         clock.advance(2)  # its backoff
         assert len(await store.claim(1)) == 1
@@ -172,25 +182,25 @@ async def test_after_so_many_lost_leases_it_fails(store: JobStore, clock: Manual
     assert job.failure is not None
     assert job.failure.error_type is ErrorType.RUNNER_DISCONNECTED
     assert "worker lost" in job.failure.detail
-    assert len(await claimed(store, 5)) == 1
+    assert len(await claim_deliveries(store, 5)) == 1
 
 
 async def test_on_crash_fail_never_runs_twice(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(on_crash="fail")
-    await store.submit(a_job(), start=True)
+    await store.submit(make_job(), start=True)
     await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
 async def test_no_retry_means_not_after_a_crash_either(store: JobStore, clock: ManualClock) -> None:
-    await store.submit(a_job(retry=RetryPolicy(1)), start=True)
+    await store.submit(make_job(retry=RetryPolicy(1)), start=True)
     await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
 async def test_the_submitters_retry_numbers_are_kept(store: JobStore, clock: ManualClock) -> None:
     policy = RetryPolicy(3, {RetryCause.CONNECTION_ERROR: 0, RetryCause.TIMEOUT: 4})
-    receipt = await store.submit(a_job(retry=policy))
+    receipt = await store.submit(make_job(retry=policy))
     (claim,) = await store.claim(1)
     assert claim.retry == policy
     await lease_passes(store, clock)
@@ -199,12 +209,12 @@ async def test_the_submitters_retry_numbers_are_kept(store: JobStore, clock: Man
 
 
 async def test_renewal_keeps_jobs_and_deliveries(store: JobStore, clock: ManualClock) -> None:
-    kept = await store.submit(a_job(), start=True)
-    done = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    kept = await store.submit(make_job(), start=True)
+    done = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert kept.claim
     assert done.claim
-    await store.complete(done.claim, an_answer())
-    (delivery,) = await claimed(store, 1)
+    await store.complete(done.claim, make_response())
+    (delivery,) = await claim_deliveries(store, 1)
     for _ in range(4):
         clock.advance(45)
         await asyncio.to_thread(store.renew, [kept.claim.token, delivery.token])
@@ -213,16 +223,16 @@ async def test_renewal_keeps_jobs_and_deliveries(store: JobStore, clock: ManualC
 
 
 async def test_what_its_process_forgot_is_not_renewed(store: JobStore, clock: ManualClock) -> None:
-    kept = await store.submit(a_job(), start=True)
-    forgotten = await store.submit(a_job(), start=True)
+    kept = await store.submit(make_job(), start=True)
+    forgotten = await store.submit(make_job(), start=True)
     assert kept.claim
     await lease_passes(store, clock, renewed=[kept.claim.token])
     assert [rescue.request_id for rescue in await store.rescue()] == [forgotten.request_id]
 
 
 async def test_what_is_held_says_what_is_to_be_cancelled(store: JobStore) -> None:
-    kept = await store.submit(a_job(), start=True)
-    cancelled = await store.submit(a_job(), start=True)
+    kept = await store.submit(make_job(), start=True)
+    cancelled = await store.submit(make_job(), start=True)
     assert kept.claim
     assert cancelled.claim
     await store.cancel(cancelled.request_id)
@@ -234,7 +244,7 @@ async def test_what_is_held_says_what_is_to_be_cancelled(store: JobStore) -> Non
 
 @pytest.mark.parametrize("how", ["retry", "release", "lose"])
 async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: ManualClock, how: str) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
     if how == "retry":
@@ -247,20 +257,20 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: Ma
     job = await store.job(receipt.request_id)
     assert job.state is JobState.CANCELLED
     assert job.failure == Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")
-    assert len(await claimed(store, 1)) == 1
+    assert len(await claim_deliveries(store, 1)) == 1
 
 
 async def test_an_answer_that_came_before_the_cancellation_counts(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
-    assert await store.complete(receipt.claim, an_answer())
+    assert await store.complete(receipt.claim, make_response())
     assert (await store.job(receipt.request_id)).state is JobState.COMPLETED
 
 
 async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attempt(store: JobStore, clock: ManualClock) -> None:
-    running = await store.submit(a_job(start_timeout=5.0), start=True)
-    waiting = await store.submit(a_job(start_timeout=5.0))
+    running = await store.submit(make_job(start_timeout=5.0), start=True)
+    waiting = await store.submit(make_job(start_timeout=5.0))
     clock.advance(5)
     assert await store.claim(1) == []
     assert [rescue.request_id for rescue in await store.expire()] == [waiting.request_id]
@@ -272,7 +282,7 @@ async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attemp
 
 
 async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: JobStore) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     assert await store.log(receipt.claim, (), Progress(0.25, "half of half"))
     assert (await store.job(receipt.request_id)).progress == Progress(0.25, "half of half")
@@ -282,59 +292,59 @@ async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: JobStore
 
 
 async def test_the_webhook_is_due_with_the_result_and_not_before(store: JobStore) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     assert await store.next_due(Topic.DELIVERY) is None
-    await store.complete(receipt.claim, an_answer())
+    await store.complete(receipt.claim, make_response())
     assert await store.next_due(Topic.DELIVERY) == 0.0
-    (delivery,) = await claimed(store, 5)
+    (delivery,) = await claim_deliveries(store, 5)
     assert (delivery.request_id, delivery.url, delivery.attempt) == (receipt.request_id, "https://example.com/hook", 1)
-    assert await claimed(store, 5) == []
+    assert await claim_deliveries(store, 5) == []
 
 
 async def test_a_cancelled_waiting_job_has_its_webhook_too(store: JobStore) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/hook"))
+    receipt = await store.submit(make_job(webhook="https://example.com/hook"))
     await store.cancel(receipt.request_id)
-    (delivery,) = await claimed(store, 1)
+    (delivery,) = await claim_deliveries(store, 1)
     assert delivery.request_id == receipt.request_id
 
 
 async def test_a_failed_delivery_is_due_again_after_its_wait(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
-    await store.complete(receipt.claim, an_answer())
-    (delivery,) = await claimed(store, 1)
-    assert await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
-    assert not await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.complete(receipt.claim, make_response())
+    (delivery,) = await claim_deliveries(store, 1)
+    assert await store.webhooks.settle(delivery, make_delivery_attempt(500, "answered 500"), delivered=False, retry_in=300.0)
+    assert not await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
     assert await store.next_due(Topic.DELIVERY) == 300.0
     clock.advance(299)
-    assert await claimed(store, 1) == []
+    assert await claim_deliveries(store, 1) == []
     clock.advance(1)
-    (again,) = await claimed(store, 1)
+    (again,) = await claim_deliveries(store, 1)
     assert again.attempt == 2
 
 
 async def test_the_longest_due_delivery_goes_first(store: JobStore, clock: ManualClock) -> None:
     order = []
     for host in ("c", "a", "b"):
-        receipt = await store.submit(a_job(webhook=f"https://{host}.example/hook"), start=True)
+        receipt = await store.submit(make_job(webhook=f"https://{host}.example/hook"), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer())
+        await store.complete(receipt.claim, make_response())
         order.append(receipt.request_id)
         clock.advance(1)
-    assert [delivery.request_id for delivery in await claimed(store, 3)] == order
+    assert [delivery.request_id for delivery in await claim_deliveries(store, 3)] == order
 
 
 async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
-    old = await store.submit(a_job(), start=True)
-    pending = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    old = await store.submit(make_job(), start=True)
+    pending = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert old.claim
     assert pending.claim
     await store.append(old.claim, 0, b"part")
-    await store.complete(old.claim, an_answer(chunks=1))
-    await store.complete(pending.claim, an_answer())
-    waiting = await store.submit(a_job())
+    await store.complete(old.claim, make_response(chunks=1))
+    await store.complete(pending.claim, make_response())
+    waiting = await store.submit(make_job())
     clock.advance(99)
     assert await store.prune(10) == 0
     clock.advance(2)
@@ -344,15 +354,15 @@ async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Sto
     with pytest.raises(UnknownRequest):
         await store.response_chunk(old.claim.key, 0)
     assert (await store.job(waiting.request_id)).state is JobState.QUEUED
-    assert len(await claimed(store, 5)) == 1
+    assert len(await claim_deliveries(store, 5)) == 1
 
 
 async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=0)
     for _ in range(5):
-        receipt = await store.submit(a_job(), start=True)
+        receipt = await store.submit(make_job(), start=True)
         assert receipt.claim
-        await store.complete(receipt.claim, an_answer())
+        await store.complete(receipt.claim, make_response())
     clock.advance(1)
     assert [await store.prune(2) for _ in range(4)] == [2, 2, 1, 0]
 
@@ -363,13 +373,13 @@ async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> No
 async def test_an_answer_that_is_not_to_be_stored(
     store: JobStore, clock: ManualClock, size: int, parts: int, seconds: int
 ) -> None:
-    unstored = await store.submit(a_job(short_lived=True), start=True)
-    stored = await store.submit(a_job(), start=True)
+    unstored = await store.submit(make_job(short_lived=True), start=True)
+    stored = await store.submit(make_job(), start=True)
     for receipt in (unstored, stored):
         assert receipt.claim
         if parts:
             await store.append(receipt.claim, 0, b"part")
-        await store.complete(receipt.claim, an_answer(b"x" * size, chunks=parts))
+        await store.complete(receipt.claim, make_response(b"x" * size, chunks=parts))
     clock.advance(seconds - 1)
     assert await store.prune(10) == 0
     assert (await store.result(unstored.request_id)).response is not None
@@ -386,22 +396,22 @@ async def test_an_answer_that_is_not_to_be_stored(
 
 
 async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(short_lived=True, webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(short_lived=True, webhook="https://example.com/"), start=True)
     assert receipt.claim
-    await store.complete(receipt.claim, an_answer())
+    await store.complete(receipt.claim, make_response())
     clock.advance(10_000)
     assert await store.prune(10) == 0
-    (delivery,) = await claimed(store, 1)
+    (delivery,) = await claim_deliveries(store, 1)
     assert await store.prune(10) == 0
     assert (await store.result(receipt.request_id)).response is not None
-    await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+    await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
     assert await store.prune(10) == 1
     assert (await store.result(receipt.request_id)).response is None
 
 
 async def test_short_lived_jobs_wait_and_fail_like_others(store: JobStore, clock: ManualClock) -> None:
-    failing = await store.submit(a_job(short_lived=True))
-    waiting = await store.submit(a_job(short_lived=True))
+    failing = await store.submit(make_job(short_lived=True))
+    waiting = await store.submit(make_job(short_lived=True))
     (claim,) = await store.claim(1)
     assert claim.request_id == failing.request_id
     await store.fail(claim, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"))
@@ -412,8 +422,8 @@ async def test_short_lived_jobs_wait_and_fail_like_others(store: JobStore, clock
 
 
 async def test_counts(store: JobStore) -> None:
-    await store.submit(a_job(), start=True)
-    await store.submit(a_job())
+    await store.submit(make_job(), start=True)
+    await store.submit(make_job())
     counts = await store.counts()
     assert counts.jobs == {JobState.RUNNING: 1, JobState.QUEUED: 1}
     assert counts.deliveries == {}
@@ -421,11 +431,11 @@ async def test_counts(store: JobStore) -> None:
 
 
 OUTCOMES: dict[str, tuple[StoredResponse | Failure, JobState]] = {
-    "2xx": (an_answer(status=201), JobState.COMPLETED),
-    "3xx": (an_answer(status=307), JobState.COMPLETED),
-    "4xx": (an_answer(status=422), JobState.COMPLETED),
-    "5xx": (an_answer(status=500), JobState.COMPLETED),
-    "other": (an_answer(status=999), JobState.COMPLETED),
+    "2xx": (make_response(status=201), JobState.COMPLETED),
+    "3xx": (make_response(status=307), JobState.COMPLETED),
+    "4xx": (make_response(status=422), JobState.COMPLETED),
+    "5xx": (make_response(status=500), JobState.COMPLETED),
+    "other": (make_response(status=999), JobState.COMPLETED),
     "failed": (Failure(ErrorType.REQUEST_TIMEOUT, "too long"), JobState.FAILED),
     "cancelled": (Failure(ErrorType.CLIENT_CANCELLED, "cancelled"), JobState.CANCELLED),
 }
@@ -436,7 +446,7 @@ async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, c
     store = await stores.open(retention=100)
     outcome, state = OUTCOMES[name]
     for _ in range(2):
-        claim = (await store.submit(a_job(), start=True)).claim
+        claim = (await store.submit(make_job(), start=True)).claim
         assert claim
         await (store.fail(claim, outcome) if isinstance(outcome, Failure) else store.complete(claim, outcome))
         await (store.fail(claim, outcome) if isinstance(outcome, Failure) else store.complete(claim, outcome))
@@ -451,22 +461,22 @@ async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, c
 
 
 async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualClock) -> None:
-    waiting = await store.submit(a_job())
+    waiting = await store.submit(make_job())
     await store.cancel(waiting.request_id)
-    await store.submit(a_job(start_timeout=1.0))
+    await store.submit(make_job(start_timeout=1.0))
     clock.advance(2)
     await store.expire()
-    for word in (a_word(), a_word(failure=Failure(ErrorType.PROVIDER_FAILED, "no"))):
-        claim = (await store.submit(a_job(task=a_task()), start=True)).claim
+    for word in (make_result(), make_result(failure=Failure(ErrorType.PROVIDER_FAILED, "no"))):
+        claim = (await store.submit(make_job(task=make_task()), start=True)).claim
         assert claim
         assert claim.task
-        await store.tasks.complete_attempt(claim, claim.task, an_answer(status=202), a_wait())
+        await store.tasks.complete_attempt(claim, claim.task, make_response(status=202), make_wait())
         assert (await store.counts()).jobs[JobState.AWAITING] == 1
         await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word)
-    claim = (await store.submit(a_job(task=a_task()), start=True)).claim
+    claim = (await store.submit(make_job(task=make_task()), start=True)).claim
     assert claim
     assert claim.task
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(status=202), a_wait(1.0))
+    await store.tasks.complete_attempt(claim, claim.task, make_response(status=202), make_wait(1.0))
     clock.advance(2)
     await store.tasks.time_out()
     counts = await store.counts()
@@ -478,20 +488,20 @@ async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualCloc
 async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
     here, there = await stores.open(), await stores.open()
     told = {store: asyncio.Event() for store in (here, there)}
-    receipt = await here.submit(a_job(webhook="https://example.com/"), start=True)
+    receipt = await here.submit(make_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     async with asyncio.timeout(10):
         await asyncio.sleep(0.2)  # what was written before must not count as news
         for store, event in told.items():
             store.subscribe(topic, event.set)
         if topic is Topic.WORK:
-            await here.submit(a_job())
+            await here.submit(make_job())
         elif topic is Topic.CANCEL:
             await here.cancel(receipt.request_id)
         elif topic is Topic.POLL:
-            await here.tasks.complete_attempt(receipt.claim, a_task(), an_answer(), a_wait(poll_in=5.0))
+            await here.tasks.complete_attempt(receipt.claim, make_task(), make_response(), make_wait(poll_in=5.0))
         else:
-            await here.complete(receipt.claim, an_answer())
+            await here.complete(receipt.claim, make_response())
         for event in told.values():
             await event.wait()
 
@@ -499,16 +509,16 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
 async def test_closing_hands_back_what_is_still_held(stores: Stores) -> None:
     """However the process ends, as long as it can still close: the next one need not wait for a lease to run out."""
     store = await stores.open()
-    receipt = await store.submit(a_job(), start=True)
-    done = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(), start=True)
+    done = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert done.claim
-    await store.complete(done.claim, an_answer())
-    await claimed(store, 1)
+    await store.complete(done.claim, make_response())
+    await claim_deliveries(store, 1)
     await store.close()
     heir = await stores.open()
     (claim,) = await heir.claim(1)
     assert (claim.request_id, claim.attempt) == (receipt.request_id, 1)
-    assert len(await claimed(heir, 1)) == 1
+    assert len(await claim_deliveries(heir, 1)) == 1
 
 
 async def test_close_is_repeatable(store: JobStore) -> None:

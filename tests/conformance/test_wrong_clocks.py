@@ -12,7 +12,15 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.circuit import AttemptOutcome
 from queue_middleware.webhooks.models import HostHealth
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
+from tests.support.factories import (
+    claim_deliveries,
+    claim_polls,
+    make_delivery_attempt,
+    make_job,
+    make_response,
+    make_task,
+    make_wait,
+)
 
 from .conftest import Stores
 
@@ -27,9 +35,9 @@ async def store(stores: Stores) -> JobStore:
 
 
 async def finished(store: JobStore) -> str:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
-    await store.complete(receipt.claim, an_answer())
+    await store.complete(receipt.claim, make_response())
     return receipt.request_id
 
 
@@ -60,10 +68,10 @@ async def test_a_clock_that_was_years_ahead_stops_no_pruning(store: JobStore, cl
 async def test_what_ended_while_the_clock_was_ahead_is_as_old_as_the_day_it_was_right_again(
     store: JobStore, clock: ManualClock
 ) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     clock.set(10 * YEAR)
-    await store.complete(receipt.claim, an_answer())
+    await store.complete(receipt.claim, make_response())
     clock.set(-10 * YEAR)
     assert await days_pass(store, clock, 8) == 0, "its key is old by now, and its end was taken to be yesterday's"
     assert (await store.job(receipt.request_id)).finished_at < clock()
@@ -100,14 +108,14 @@ async def test_what_ended_while_the_clock_was_behind_is_not_pruned_when_it_is_ri
 
 async def test_a_clock_that_goes_back_lets_no_one_overtake_those_who_wait(store: JobStore, clock: ManualClock) -> None:
     clock.set(10 * YEAR)
-    ahead = [(await store.submit(a_job())).request_id for _ in range(2)]
+    ahead = [(await store.submit(make_job())).request_id for _ in range(2)]
     clock.set(-10 * YEAR)
-    behind = [(await store.submit(a_job())).request_id for _ in range(2)]
+    behind = [(await store.submit(make_job())).request_id for _ in range(2)]
     assert [(await store.job(request_id)).position for request_id in (*ahead, *behind)] == [0, 1, 2, 3]
     claims = await store.claim(4)
     assert [claim.request_id for claim in claims] == [*ahead, *behind]
     for claim in claims:
-        await store.complete(claim, an_answer())
+        await store.complete(claim, make_response())
     healed = await store.job(await finished(store))
     assert abs(healed.created_at - clock()) < MINUTE * 1000
 
@@ -115,13 +123,13 @@ async def test_a_clock_that_goes_back_lets_no_one_overtake_those_who_wait(store:
 async def test_small_steps_back_change_no_order(store: JobStore, clock: ManualClock) -> None:
     order = []
     for _ in range(20):
-        order.append((await store.submit(a_job())).request_id)
+        order.append((await store.submit(make_job())).request_id)
         clock.set(-2)
     assert [claim.request_id for claim in await store.claim(20)] == order
 
 
 async def test_a_delayed_job_is_due_when_the_clock_is_right_again(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     await store.retry(receipt.claim, 5.0)
     clock.set(-3600)
@@ -135,28 +143,30 @@ async def test_a_delayed_job_is_due_when_the_clock_is_right_again(store: JobStor
 
 async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_right(store: JobStore, clock: ManualClock) -> None:
     """The repetition of an attempt, a webhook, a host that is left alone, a poll, and the end of a wait."""
-    repeated, told, held = [(await store.submit(a_job(webhook=f"https://{host}.test/"), start=True)).claim for host in "abc"]
-    waits = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
+    repeated, told, held = [(await store.submit(make_job(webhook=f"https://{host}.test/"), start=True)).claim for host in "abc"]
+    waits = (await store.submit(make_job(task=make_task(poll=POLLS)), start=True)).claim
     assert repeated
     assert told
     assert held
     assert waits
     assert waits.task
-    await store.complete(told, an_answer())
-    await store.complete(held, an_answer())
-    first, second = await claimed(store)
+    await store.complete(told, make_response())
+    await store.complete(held, make_response())
+    first, second = await claim_deliveries(store)
     clock.set(10 * YEAR)
     await store.retry(repeated, 5.0)
-    await store.webhooks.settle(first, an_attempt(500), delivered=False, retry_in=5.0)
-    await store.webhooks.settle(second, an_attempt(500), delivered=False, retry_in=5.0, outcome=AttemptOutcome.FAILED)
-    await store.tasks.complete_attempt(waits, waits.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    await store.webhooks.settle(first, make_delivery_attempt(500), delivered=False, retry_in=5.0)
+    await store.webhooks.settle(
+        second, make_delivery_attempt(500), delivered=False, retry_in=5.0, outcome=AttemptOutcome.FAILED
+    )
+    await store.tasks.complete_attempt(waits, waits.task, make_response(), make_wait(600.0, poll_in=5.0))
     clock.set(-10 * YEAR)
-    assert await store.claim(1) == await claimed(store) == await claimed_polls(store) == []
+    assert await store.claim(1) == await claim_deliveries(store) == await claim_polls(store) == []
     await store.prune(10)
     clock.advance(6)
     assert [claim.key for claim in await store.claim(1)] == [repeated.key]
-    assert {delivery.key for delivery in await claimed(store)} == {told.key, held.key}
-    (poll,) = await claimed_polls(store)
+    assert {delivery.key for delivery in await claim_deliveries(store)} == {told.key, held.key}
+    (poll,) = await claim_polls(store)
     assert poll.deadline == clock() - 6000 + 600_000
     await store.prune(10)
     clock.advance(700)
@@ -165,7 +175,7 @@ async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_righ
 
 
 async def test_what_its_submitter_put_off_for_years_is_left_alone(store: JobStore, clock: ManualClock) -> None:
-    await store.submit(a_job(task=a_task(), due_at=clock() + YEAR * 1000))
+    await store.submit(make_job(task=make_task(), due_at=clock() + YEAR * 1000))
     await store.prune(10)
     assert await store.next_due(Topic.WORK) == YEAR
 
@@ -183,11 +193,11 @@ async def test_submitters_whose_webhooks_were_sent_by_a_clock_that_was_ahead_are
     store: JobStore, clock: ManualClock
 ) -> None:
     clock.set(10 * YEAR)
-    receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
-    await store.complete(receipt.claim, an_answer())
-    (delivery,) = await claimed(store)
-    await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
+    await store.complete(receipt.claim, make_response())
+    (delivery,) = await claim_deliveries(store)
+    await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
     assert await store.webhooks.receivers(tuple(HostHealth))
     clock.set(-10 * YEAR)
     await days_pass(store, clock, 9)

@@ -1,4 +1,4 @@
-"""What the integration tests share."""
+"""Fixtures of the integration tests."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ import pytest
 
 from queue_middleware.runtime import maintenance
 from queue_middleware.tasks.polling.schedule import next_poll_delay
-from tests.support.database_template import lay_blank
+from tests.support.database_template import create_empty_database
 
 
 @pytest.fixture(autouse=True)
 def brisk(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Maintenance runs so often that no test waits a second for a deadline that has passed."""
+    """Run maintenance often, so that no test waits a second for a deadline that has passed."""
     monkeypatch.setattr(maintenance, "TICK", 0.05)
 
 
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is no pause between two attempts at a request."""
+    """Remove the pause between two attempts of a job."""
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
     monkeypatch.setattr("queue_middleware.worker.completer.task_backoff", lambda kind, attempt: 0.0)
 
 
 @pytest.fixture
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The next poll of a provider is due after a twentieth of its usual delay."""
+    """Make polls due after a twentieth of their usual delay."""
 
     def shorter(*arguments: Any) -> float | None:
         delay = next_poll_delay(*arguments)
@@ -39,5 +39,5 @@ def soon(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """The file of a test's queue; nobody has used it yet."""
-    return lay_blank(tmp_path / "queue.sqlite3")
+    """The path of an empty queue database."""
+    return create_empty_database(tmp_path / "queue.sqlite3")

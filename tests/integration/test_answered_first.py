@@ -1,4 +1,4 @@
-"""A submission is answered before anything of its handler runs, which may block the event loop or end the process."""
+"""A submission receives its response before its handler runs, because a handler may block the event loop or end the process."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker import starts
 from queue_middleware.worker.early_end import AbortReason
 from tests.support.queue_client import connected, eventually, stored_jobs
-from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
 
 class Events:
-    """What happened, in order: `answered` for each response that a server has in its hands, `began` for each handler."""
+    """Events in order: `answered` for each response that was passed to a server, `began` for each handler."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -33,7 +33,7 @@ class Events:
         async def handler(scope: Message, receive: Receive, send: Send) -> None:
             self.seen.append("began")
             time.sleep(0.02)
-            await answer(send)
+            await respond(send)
 
         return handler
 
@@ -42,7 +42,7 @@ class Events:
             self.seen.append("answered")
 
 
-def a_queue(app: App, database: Path, **options: Any) -> QueueMiddleware:
+def make_queue(app: App, database: Path, **options: Any) -> QueueMiddleware:
     return QueueMiddleware(app, database=database, **{"min_free_disk": 0, "shutdown_timeout": 2, **options})
 
 
@@ -69,9 +69,9 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_on_an_idle_queue(database: Path, route: str) -> None:
+async def test_on_an_idle_queue_the_response_comes_first(database: Path, route: str) -> None:
     events, (method, path, body) = Events(), ROUTES[route]
-    queue = a_queue(events.app(), database, fal_hosts="service.test" if path.startswith(b"/owner") else ())
+    queue = make_queue(events.app(), database, fal_hosts="service.test" if path.startswith(b"/owner") else ())
     async with queue.running():
         await queue(http_scope(method, path), receiving(body), events.send)
         await eventually(lambda: "began" in events.seen)
@@ -79,9 +79,9 @@ async def test_on_an_idle_queue(database: Path, route: str) -> None:
 
 
 @pytest.mark.parametrize("concurrency", [8, 2], ids=["all are claimed at once", "some are claimed later"])
-async def test_all_of_one_commit(database: Path, concurrency: int) -> None:
+async def test_all_responses_of_one_commit_come_before_their_handlers(database: Path, concurrency: int) -> None:
     events = Events()
-    queue = a_queue(events.app(), database, concurrency=concurrency)
+    queue = make_queue(events.app(), database, concurrency=concurrency)
     async with queue.running():
         together = [queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send) for _ in range(8)]
         await asyncio.gather(*together)
@@ -105,33 +105,35 @@ async def _onwards(request: Any, call_next: Any) -> Any:
     [lambda app: BaseHTTPMiddleware(app, _onwards), lambda app: GZipMiddleware(app, minimum_size=1)],
     ids=["base", "gzip"],
 )
-async def test_behind_middlewares_that_hand_the_response_on(database: Path, layer: Callable[[App], App], layers: int) -> None:
+async def test_with_middleware_that_forwards_the_response(database: Path, layer: Callable[[App], App], layers: int) -> None:
     events = Events()
-    queue = a_queue(events.app(), database)
+    queue = make_queue(events.app(), database)
     async with queue.running():
         await layered(queue, layer, layers)(http_scope("POST", b"/fal/queue/submit/work"), receiving(), events.send)
         await eventually(lambda: "began" in events.seen)
     assert events.seen == ["answered", "began"]
 
 
-# --- it begins in any case
+# --- the handler runs in any case
 
 
-async def test_the_connection_breaks_while_the_response_is_sent(database: Path) -> None:
+async def test_the_job_runs_if_the_connection_breaks_during_the_response(database: Path) -> None:
     async def broken(message: Message) -> None:
         raise OSError("the client has gone")
 
     events = Events()
-    queue = a_queue(events.app(), database)
+    queue = make_queue(events.app(), database)
     async with queue.running():
         with pytest.raises(OSError, match="gone"):
             await queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), broken)
         await eventually(lambda: events.seen == ["began"], starts.MAX_HOLD * 0.8)
 
 
-async def test_the_submitter_is_cancelled_while_its_job_is_committed(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_job_runs_if_its_submission_is_cancelled_in_the_commit(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events = Events()
-    queue = a_queue(events.app(), database)
+    queue = make_queue(events.app(), database)
     submitting: list[asyncio.Task[Any]] = []
     submit = SQLiteStore.submit
 
@@ -149,14 +151,14 @@ async def test_the_submitter_is_cancelled_while_its_job_is_committed(database: P
     assert stored_jobs(database, "state = 'completed'") == 1
 
 
-async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_client_that_does_not_read_occupies_no_slot(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "MAX_HOLD", 0.1)
 
     async def unread(message: Message) -> None:
         await asyncio.Event().wait()
 
     events = Events()
-    queue = a_queue(events.app(), database, concurrency=1, request_timeout=5)
+    queue = make_queue(events.app(), database, concurrency=1, request_timeout=5)
     async with connected(queue) as other:
         blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
         await eventually(lambda: events.seen == ["began"])
@@ -164,23 +166,21 @@ async def test_a_client_that_does_not_read_keeps_no_slot(database: Path, monkeyp
         blocked.cancel()
 
 
-async def test_a_request_that_is_cancelled_while_its_response_is_unread(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_request_can_be_cancelled_while_its_response_is_unread(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(starts, "MAX_HOLD", 60.0)
-    told: dict[bytes, bytes] = {}
+    headers: dict[bytes, bytes] = {}
     gate = asyncio.Event()
 
     async def unread(message: Message) -> None:
-        told.update(message.get("headers", ()))
+        headers.update(message.get("headers", ()))
         await gate.wait()
 
     events = Events()
-    queue = a_queue(events.app(), database)
+    queue = make_queue(events.app(), database)
     async with connected(queue) as other:
         blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
-        await eventually(lambda: told)
-        request_id = told[b"x-fal-request-id"].decode()
+        await eventually(lambda: headers)
+        request_id = headers[b"x-fal-request-id"].decode()
         assert (await other.cancel(request_id)).status_code == 202
         (attempt,) = queue._runtime.services.worker._slots.running.values()
         await eventually(lambda: attempt.abort_reason is AbortReason.CANCELLED)
@@ -192,7 +192,7 @@ async def test_a_request_that_is_cancelled_while_its_response_is_unread(
 
 
 @pytest.mark.slow
-async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
+async def test_jobs_not_begun_at_shutdown_are_left_for_the_next_process(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(starts, "MAX_HOLD", 60.0)
@@ -203,7 +203,7 @@ async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
         await asyncio.Event().wait()
 
     events = Events()
-    queue = a_queue(events.app(), database, shutdown_timeout=0)
+    queue = make_queue(events.app(), database, shutdown_timeout=0)
     async with queue.running():
         blocked = asyncio.create_task(queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), unread))
         await sending.wait()
@@ -213,13 +213,13 @@ async def test_at_shutdown_what_has_not_begun_is_there_for_the_next_process(
         await eventually(lambda: events.seen == ["began"])
 
 
-async def test_its_lease_is_renewed_meanwhile(database: Path) -> None:
+async def test_the_lease_is_renewed_while_the_response_is_unread(database: Path) -> None:
     tokens: list[int] = []
 
     async def look(message: Message) -> None:
         tokens[:] = queue._runtime.services.worker.tokens()
 
-    queue = a_queue(Events().app(), database)
+    queue = make_queue(Events().app(), database)
     async with queue.running():
         await call(queue, http_scope("GET", b"/fal/queue/openapi.json"))
         await queue(http_scope("POST", b"/fal/queue/submit/work"), receiving(), look)

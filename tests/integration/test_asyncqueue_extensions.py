@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.integration.test_tasks import tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.providers import KEY, Fal, Replicate
 from tests.support.providers import providing as faking
 from tests.support.queue_client import eventually
@@ -29,9 +29,9 @@ ORDER = json.dumps({"input": {"prompt": "a cat"}, "webhook": HOOK})
 async def test_1_a_callback_before_the_response_is_kept_and_used(database: Path) -> None:
     may_respond = asyncio.Event()
 
-    async def slow(call: Asked) -> Told:
+    async def slow(call: Call) -> Reply:
         await may_respond.wait()
-        return Told(201)
+        return Reply(201)
 
     async with tasking(database) as tasks, providing(slow) as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}")
@@ -85,7 +85,7 @@ async def test_4_a_failure_payload_fails_the_task(database: Path, payload: dict[
         await tasks.reaches(created["task"]["id"], "waiting")
         await tasks.call_back(created["callbackUrl"], payload)
         task = await tasks.reaches(created["task"]["id"], "failed")
-        (webhook,) = await eventually(lambda: receiver.of(task["id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task["id"]))
     assert (task["error"], json.loads(task["result"]["body"])) == (error, payload)
     assert (webhook.content["event"], webhook.content["task"]["error"]) == ("task.failed", error)
 
@@ -105,11 +105,11 @@ async def test_6_the_completion_webhook_is_retried_after_a_restart_until_it_is_a
     async with receiving(lambda webhook: 500 if refusing else 200) as receiver:
         async with tasking(database, webhook_schedule="1ms") as tasks, providing() as provider:
             task = await tasks.run(provider.url, onCompleteUrl=receiver.url)
-            await eventually(lambda: receiver.of(task["id"]))
+            await eventually(lambda: receiver.webhooks_for(task["id"]))
         async with tasking(database, webhook_schedule=",".join(["50ms"] * 50)):
             refusing = False
-            await eventually(lambda: len(receiver.of(task["id"])) >= 2)
-    first, *_, last = receiver.of(task["id"])
+            await eventually(lambda: len(receiver.webhooks_for(task["id"])) >= 2)
+    first, *_, last = receiver.webhooks_for(task["id"])
     assert first.body == last.body
     assert first.headers["webhook-id"] == last.headers["webhook-id"] == task["id"]
 
@@ -130,16 +130,16 @@ async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCa
     caplog.set_level(logging.DEBUG)
     events: list[str] = []
 
-    class Recorder:
+    class SecretFinder:
         def on_event(self, event: object) -> None:
             events.append(repr(event))
 
-    async def echo(call: Asked) -> Told:
+    async def echo(call: Call) -> Reply:
         """Providers may echo what they received; this one does so everywhere."""
-        return Told(202, call.body, (("content-type", "application/json"), ("x-hook", call.target)))
+        return Reply(202, call.body, (("content-type", "application/json"), ("x-hook", call.target)))
 
     async with (
-        tasking(database, observers=[Recorder()]) as tasks,
+        tasking(database, observers=[SecretFinder()]) as tasks,
         providing(echo) as provider,
         receiving() as receiver,
     ):
@@ -151,7 +151,7 @@ async def test_8_the_secret_appears_nowhere(database: Path, caplog: pytest.LogCa
         assert callback_id in provider.calls[0].target
         failed = {"status": "failed", "webhook": created["callbackUrl"], "error": f"no answer from {created['callbackUrl']}"}
         await tasks.call_back(created["callbackUrl"], failed)
-        (webhook,) = await eventually(lambda: receiver.of(created["task"]["id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(created["task"]["id"]))
         shown = json.dumps(await tasks.read(created["task"]["id"]))
         late = await tasks.call("POST", f"/signals/{token}", 409, json={"status": "completed"})
     logged = [record.getMessage() for record in caplog.records if record.name.startswith("queue_middleware")]
@@ -173,7 +173,7 @@ async def test_9_the_callback_route_responds_with_a_minimal_body(database: Path)
 
 @pytest.mark.parametrize("status", [400, 401, 404, 422, 429])
 async def test_10_a_4xx_fails_a_waiting_task_at_once(database: Path, status: int) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(status, b'{"detail": "no"}')) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(status, b'{"detail": "no"}')) as provider:
         created = await tasks.create(f"{provider.url}/?hook={HOOK}", maxWaitTime=3600)
         task = await tasks.reaches(created["task"]["id"], "failed")
         await tasks.call_back(created["callbackUrl"], {}, 409)
@@ -187,7 +187,7 @@ async def test_10_a_redirect_that_is_not_followed_fails_a_waiting_task(
     database: Path, status: int, waits_for: dict[str, Any]
 ) -> None:
     query = "" if waits_for else f"?hook={HOOK}"
-    async with tasking(database) as tasks, providing(lambda call: Told(status, b"")) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(status, b"")) as provider:
         created = await tasks.create(f"{provider.url}/{query}", maxWaitTime=3600, **waits_for)
         task = await tasks.reaches(created["task"]["id"], "failed")
     assert task["error"] == f"the target responded with {status}, so no work was started"
@@ -195,7 +195,7 @@ async def test_10_a_redirect_that_is_not_followed_fails_a_waiting_task(
 
 
 async def test_a_redirect_that_is_not_followed_completes_a_task_that_does_not_wait(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(304, b"")) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(304, b"")) as provider:
         created = await tasks.create(f"{provider.url}/")
         task = await tasks.reaches(created["task"]["id"], "completed")
     assert task["result"]["statusCode"] == 304
@@ -224,11 +224,11 @@ async def test_11_with_configured_keys_a_callback_has_to_be_signed(database: Pat
 
 @pytest.mark.usefixtures("soon")
 async def test_12_the_location_of_a_202_is_polled(database: Path) -> None:
-    jobs = iter([Told(202, b"", (("retry-after", "1"),)), Told(200, b'{"rows": 3}')])
+    jobs = iter([Reply(202, b"", (("retry-after", "1"),)), Reply(200, b'{"rows": 3}')])
 
-    async def accepting(call: Asked) -> Told:
+    async def accepting(call: Call) -> Reply:
         if call.method == "POST":
-            return Told(202, b"", (("location", "/jobs/7"), ("retry-after", "1")))
+            return Reply(202, b"", (("location", "/jobs/7"), ("retry-after", "1")))
         return next(jobs)
 
     async with tasking(database) as tasks, providing(accepting) as provider:

@@ -1,4 +1,4 @@
-"""A queue inside the application's own object: outermost, started by its lifespan, seen by tools that look for the class."""
+"""A queue attached to the application object: outermost, started by the lifespan, visible to tools that look for the class."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def pictures() -> FastAPI:
     return app
 
 
-async def test_a_replay_is_as_a_direct_call_and_passes_every_middleware_once(database: Path) -> None:
+async def test_a_replay_passes_every_middleware_once_like_a_direct_call(database: Path) -> None:
     app = pictures()
     queue = QueueMiddleware.attach(app, database=database, **OPTIONS)
     passed: list[str] = []
 
-    @app.middleware("http")  # added after the queue, which is outside it all the same
+    @app.middleware("http")  # added after the queue, but still outside it
     async def count(request: Request, call_next: RequestResponseEndpoint) -> Response:
         passed.append(request.url.path)
         return await call_next(request)
@@ -84,8 +84,8 @@ async def test_overrides_of_a_wrapped_application_hold_in_a_replay(database: Pat
         assert (await client.run("POST", "/generate")).json()["model"] == "large"
 
 
-async def test_a_replay_passes_through_what_patches_the_class(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As tools for tracing and errors do: a replay that skipped them would be invisible there."""
+async def test_a_replay_passes_through_patches_of_the_class(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tools for tracing and errors patch the class: a replay that skipped the patches would be invisible to them."""
     calls: list[str] = []
     call = FastAPI.__call__
 
@@ -119,8 +119,8 @@ async def test_a_stack_that_is_built_again_has_the_queue_and_the_new_middleware(
         assert (await client.run("POST", "/generate")).json()["seen"] == "yes"
 
 
-async def test_it_works_where_it_is_mounted(database: Path) -> None:
-    """The parent's queue routes are not the mounted application's; a replay goes to the one it was submitted to."""
+async def test_it_works_in_a_mounted_application(database: Path) -> None:
+    """A mounted application and its parent have separate queue routes; a replay goes to the application of its submission."""
 
     async def name(request: Request) -> JSONResponse:
         return JSONResponse({"id": bool(current_job.id), "url": str(request.url_for("tools:name"))})
@@ -138,7 +138,7 @@ async def test_it_works_where_it_is_mounted(database: Path) -> None:
     async with connected(app) as client:
         client.prefix = "/tools/fal/queue"
         assert (await client.run("POST", "/name")).json() == {"id": True, "url": "http://service.test/tools/name"}
-        # A replay of the outer queue may itself submit to the inner one.
+        # A replay of the outer queue may submit to the inner one.
         client.prefix = "/fal/queue"
         nested = await client.run("POST", "/tools/fal/queue/submit/name")
         assert nested.json()["status"] == "IN_QUEUE"
@@ -159,7 +159,7 @@ async def test_quart_can_be_attached_to(database: Path) -> None:
         assert (await queue.counts()).jobs == {JobState.COMPLETED: 1}
 
 
-def test_an_application_that_has_a_queue_is_not_wrapped_too(database: Path) -> None:
+def test_an_application_with_an_attached_queue_cannot_be_wrapped(database: Path) -> None:
     app = Starlette()
     QueueMiddleware.attach(app, database=database)
     with pytest.raises(SettingsError, match="already has a queue"):

@@ -1,4 +1,4 @@
-"""The backup that the page on production describes: made while the queue runs, and a service that goes on from it."""
+"""The backup as described in the documentation: made while the queue runs, and used by a new service."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.support.queue_client import eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 
 @pytest.mark.slow
-async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(database: Path, tmp_path: Path) -> None:
+async def test_a_service_continues_from_a_backup_made_while_the_queue_ran(database: Path, tmp_path: Path) -> None:
     gate = asyncio.Event()
     entered: list[bytes] = []
 
@@ -24,7 +24,7 @@ async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(databa
         entered.append(scope["raw_path"])
         if scope["raw_path"] == b"/slow":
             await gate.wait()
-        await answer(send, scope["raw_path"])
+        await respond(send, scope["raw_path"])
 
     copy = tmp_path / "restored" / "queue.sqlite3"
     copy.parent.mkdir()
@@ -39,7 +39,7 @@ async def test_a_service_goes_on_from_a_backup_that_was_made_while_it_ran(databa
         for companion in (".key", ".secret"):
             shutil.copy2(f"{database}{companion}", f"{copy}{companion}")
         keys = (await queue.client.get("/fal/queue/.well-known/jwks.json")).json()
-        # What comes after the backup is not in it, and does not disturb it.
+        # Jobs submitted after the backup are not in it and do not disturb it.
         lost = await queue.submit("POST", "/lost")
     copy.chmod(0o600)
     gate.set()

@@ -1,4 +1,4 @@
-"""What is refused is refused with a clear answer, before anything is stored and before the application hears of it."""
+"""Invalid input is refused with a clear response, before anything is stored and before the application is called."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, RawResponse, Receive, Send, call, http_only, http_scope, respond
 
 UNKNOWN = "0192d3b5-7a4c-7def-8123-456789abcdef"
 
 
 @dataclass
 class Strict:
-    """A queue that is meant to refuse everything."""
+    """A queue that is expected to refuse everything."""
 
     app: QueueMiddleware
     queue: Queue
@@ -43,8 +43,8 @@ class Strict:
         assert refused.json().get("detail") or refused.json().get("status"), refused.text
         return refused
 
-    async def refuses_raw(self, status: int, scope: Message, receive: Receive | None = None) -> Answer:
-        """For what `httpx` would tidy up."""
+    async def refuses_raw(self, status: int, scope: Message, receive: Receive | None = None) -> RawResponse:
+        """The same for requests that `httpx` would normalize."""
         with self.untouched():
             refused = await call(self.app, scope, receive)
         assert refused.status == status, refused.body
@@ -52,7 +52,7 @@ class Strict:
 
     @contextmanager
     def untouched(self) -> Iterator[None]:
-        """Nothing is stored meanwhile, and the application hears of nothing."""
+        """Check that inside the block nothing is stored and the application is not called."""
         before = stored_jobs(self.database), list(self.calls)
         yield
         assert (stored_jobs(self.database), self.calls) == before
@@ -65,7 +65,7 @@ async def strict(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stri
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         calls.append(scope["path"])
-        await answer(send)
+        await respond(send)
 
     database = tmp_path_factory.mktemp("strict") / "queue.sqlite3"
     wrapped = QueueMiddleware(app, database=database, max_request_body=100_000, min_free_disk=0)
@@ -94,7 +94,7 @@ BY_ID = [
 @pytest.mark.parametrize("request_id", MALFORMED)
 @pytest.mark.parametrize(("method", "path"), BY_ID)
 async def test_malformed_ids(strict: Strict, method: str, path: str, request_id: str) -> None:
-    """One that could never be is unknown like any other; whatever leads to no route is that."""
+    """An id that cannot exist is handled like an unknown one; a path that matches no route is an unknown route."""
     refused = await strict.queue.client.request(method, "/fal/queue" + path.format(id=request_id))
     assert refused.status_code == 404, refused.text
     assert refused.headers["content-type"] == "application/json"
@@ -202,11 +202,11 @@ BAD_WEBHOOKS = [
 
 
 @pytest.mark.parametrize("url", BAD_WEBHOOKS, ids=lambda url: url[:50])
-async def test_webhooks_that_are_never_going_to_be_called(strict: Strict, url: str) -> None:
+async def test_webhook_urls_that_cannot_be_called_are_refused(strict: Strict, url: str) -> None:
     await strict.refuses(422, "POST", f"/fal/queue/submit/x?fal_webhook={quote(url, safe='')}")
 
 
-async def test_two_webhooks_are_not_chosen_from(strict: Strict) -> None:
+async def test_two_webhook_urls_are_refused(strict: Strict) -> None:
     await strict.refuses(
         400, "POST", "/fal/queue/submit/x?fal_webhook=https%3A%2F%2Fa.example%2F&fal_webhook=https%3A%2F%2Fb.example"
     )
@@ -222,19 +222,19 @@ NOT_RETRIES = ["{", "[]", "null", "3", '"server_error"', '{"server_error": 3}', 
 
 @pytest.mark.parametrize("value", NOT_SECONDS)
 @pytest.mark.parametrize("header", ["x-fal-request-timeout", "x-fal-request-start-timeout"])
-async def test_deadlines_that_are_no_number_of_seconds(strict: Strict, header: str, value: str) -> None:
+async def test_deadlines_that_are_not_a_number_of_seconds(strict: Strict, header: str, value: str) -> None:
     refused = await strict.refuses(400, "POST", "/fal/queue/submit/x", headers={header: value.encode()})
     assert header in refused.json()["detail"].lower()
 
 
 @pytest.mark.parametrize("value", NOT_RETRIES, ids=lambda value: value[:40])
-async def test_retry_configurations_that_mean_nothing(strict: Strict, value: str) -> None:
+async def test_invalid_retry_configurations(strict: Strict, value: str) -> None:
     refused = await strict.refuses(400, "POST", "/fal/queue/submit/x", headers={"x-fal-retry-config": value})
     assert "x-fal-retry-config" in refused.json()["detail"].lower()
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "", "%D9%A5", "1e3", "9" * 400])
-async def test_queue_lengths_that_are_no_number(strict: Strict, value: str) -> None:
+async def test_queue_lengths_that_are_not_a_number(strict: Strict, value: str) -> None:
     refused = await strict.refuses(400, "POST", f"/fal/queue/submit/x?fal_max_queue_length={value}")
     assert "fal_max_queue_length" in refused.json()["detail"]
 
@@ -260,14 +260,14 @@ async def test_unknown_words_are_ignored(database: Path, header: str, value: str
 
 @http_only
 async def ok(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send)
+    await respond(send)
 
 
 # --- bodies
 
 
 def body_of(strict: Strict, pieces: AsyncIterator[bytes]) -> tuple[Receive, list[int]]:
-    """A client that sends piece after piece, and how many were taken from it."""
+    """A client that sends one piece after another, and the number of pieces that were read."""
     taken: list[int] = []
 
     async def receive() -> Message:
@@ -290,7 +290,7 @@ async def a_little() -> AsyncIterator[bytes]:
     yield b"x" * 10_000
 
 
-async def test_a_body_that_says_it_is_too_large_is_not_read(strict: Strict) -> None:
+async def test_a_body_with_a_too_large_content_length_is_not_read(strict: Strict) -> None:
     receive, taken = body_of(strict, forever())
     scope = http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", b"100001")])
     await strict.refuses_raw(413, scope, receive)
@@ -305,8 +305,8 @@ async def test_a_body_that_never_ends_is_cut_off(strict: Strict, length: list[An
 
 
 @pytest.mark.parametrize("length", [b"abc", b"-1", b"1e3", b"+5", b"\xb2"])
-async def test_a_length_that_is_no_number_is_not_believed(strict: Strict, length: bytes) -> None:
-    """Servers refuse these; where one does not, the limit still holds."""
+async def test_an_invalid_content_length_does_not_lift_the_limit(strict: Strict, length: bytes) -> None:
+    """Servers refuse these headers; if one does not, the limit still holds."""
     receive, taken = body_of(strict, forever())
     scope = http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", length)])
     with strict.untouched():
@@ -314,7 +314,7 @@ async def test_a_length_that_is_no_number_is_not_believed(strict: Strict, length
     assert sum(taken) <= 110_000
 
 
-async def test_a_client_that_leaves_in_the_middle_has_submitted_nothing(strict: Strict) -> None:
+async def test_a_client_that_disconnects_during_the_body_submits_nothing(strict: Strict) -> None:
     receive, taken = body_of(strict, a_little())
     scope = http_scope("POST", b"/fal/queue/submit/x", headers=[(b"content-length", b"20000")])
     with anyio.fail_after(5), strict.untouched():
@@ -323,11 +323,11 @@ async def test_a_client_that_leaves_in_the_middle_has_submitted_nothing(strict: 
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-async def test_a_submission_that_is_cancelled_while_it_is_stored_is_run_or_not_there(database: Path, concurrency: int) -> None:
-    """Servers and time-limit middlewares cancel requests. What is stored then must not stay half begun for ever."""
+async def test_a_submission_cancelled_while_it_is_stored_either_runs_or_is_not_stored(database: Path, concurrency: int) -> None:
+    """Servers and time-limit middlewares cancel requests. A job that is stored then must not stay half started forever."""
     wrapped = QueueMiddleware(ok, database=database, concurrency=concurrency, min_free_disk=0)
     async with connected(wrapped) as queue, anyio.create_task_group() as tasks:
-        assert (await queue.run("POST", "/before")).status_code == 200  # the worker has come to rest
+        assert (await queue.run("POST", "/before")).status_code == 200  # the worker is idle
         with closing(sqlite3.connect(database, isolation_level=None)) as stranger:
             stranger.execute("BEGIN IMMEDIATE")  # a backup tool: every commit waits for it
             for number in range(3):
@@ -343,7 +343,7 @@ async def test_a_submission_that_is_cancelled_while_it_is_stored_is_run_or_not_t
             await eventually(lambda: stored_jobs(database, "state <> 'completed'") == 0, seconds=5)
 
 
-async def test_a_body_of_exactly_the_limit_is_taken(database: Path) -> None:
+async def test_a_body_of_exactly_the_limit_is_accepted(database: Path) -> None:
     async with serving(ok, database, max_request_body=100_000) as queue:
         assert (await queue.run("POST", "/x", content=b"x" * 100_000)).status_code == 200
         assert (await queue.client.post("/fal/queue/submit/x", content=b"x" * 100_001)).status_code == 413
@@ -394,13 +394,13 @@ async def test_path_tricks(strict: Strict, path: bytes) -> None:
 
 @pytest.mark.parametrize("path", [b"/fal/queue/submit/a\x80b", b"/fal/queue/submit/%ff"])
 async def test_paths_that_are_not_utf8_do_no_harm(database: Path, path: bytes) -> None:
-    """Whatever a server makes of them directly; here they are either refused or replayed with the same bytes."""
+    """A path that is not UTF-8 is either refused or replayed with the same bytes."""
     seen: list[bytes] = []
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen.append(scope["raw_path"])
-        await answer(send)
+        await respond(send)
 
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
     async with connected(wrapped):
@@ -411,7 +411,7 @@ async def test_paths_that_are_not_utf8_do_no_harm(database: Path, path: bytes) -
             assert submitted.status == 400
 
 
-async def test_the_prefix_inside_of_a_longer_word_is_an_ordinary_path(database: Path) -> None:
+async def test_the_prefix_inside_a_longer_segment_is_an_ordinary_path(database: Path) -> None:
     async with serving(ok, database) as queue:
         for target in ("/fal/queued/x", "/x/fal/queue", "/fal/queue2", "/falqueue"):
             assert (await queue.run("POST", target)).status_code == 200
@@ -450,7 +450,7 @@ async def test_large_but_not_too_large(database: Path) -> None:
 
 
 class Blocked:
-    """An application that holds everything until the gate opens."""
+    """An application whose calls all wait until the gate opens."""
 
     def __init__(self) -> None:
         self.gate = anyio.Event()
@@ -460,10 +460,10 @@ class Blocked:
         assert scope["type"] == "http"
         self.started.append(scope["path"])
         await self.gate.wait()
-        await answer(send)
+        await respond(send)
 
 
-async def test_a_full_queue_refuses_with_503_and_a_time(database: Path) -> None:
+async def test_a_full_queue_refuses_with_503_and_retry_after(database: Path) -> None:
     app = Blocked()
     async with serving(app, database, concurrency=1, max_queued=3) as queue:
         await queue.submit("POST", "/running")
@@ -479,7 +479,7 @@ async def test_a_full_queue_refuses_with_503_and_a_time(database: Path) -> None:
         assert (await queue.run("POST", "/again")).status_code == 200
 
 
-async def test_one_client_may_not_fill_the_queue(database: Path) -> None:
+async def test_one_client_cannot_fill_the_queue(database: Path) -> None:
     app = Blocked()
     wrapped = QueueMiddleware(app, database=database, concurrency=1, max_queued_per_client=2, min_free_disk=0)
     async with connected(wrapped) as queue:
@@ -498,7 +498,7 @@ async def test_one_client_may_not_fill_the_queue(database: Path) -> None:
         await eventually(lambda: len(app.started) == 4)
 
 
-async def test_a_client_that_wants_a_short_queue_only(database: Path) -> None:
+async def test_a_client_can_require_a_short_queue(database: Path) -> None:
     app = Blocked()
     async with serving(app, database, concurrency=1) as queue:
         await queue.submit("POST", "/running?fal_max_queue_length=0")
@@ -514,7 +514,7 @@ async def test_a_client_that_wants_a_short_queue_only(database: Path) -> None:
 
 
 @pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "at-once"])
-async def test_an_answer_that_is_too_large_ends_the_request(database: Path, streamed: bool) -> None:
+async def test_a_response_that_is_too_large_fails_the_request(database: Path, streamed: bool) -> None:
     produced: list[int] = []
 
     async def endpoint(request: Request) -> Response:
@@ -535,7 +535,7 @@ async def test_an_answer_that_is_too_large_ends_the_request(database: Path, stre
     assert len(produced) <= 2 * 12
 
 
-async def test_an_answer_of_exactly_the_limit_is_kept(database: Path) -> None:
+async def test_a_response_of_exactly_the_limit_is_stored(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         return Response(b"x" * 100_000)
 
@@ -543,10 +543,10 @@ async def test_an_answer_of_exactly_the_limit_is_kept(database: Path) -> None:
         assert len((await queue.run("GET", "/")).content) == 100_000
 
 
-# --- asking in the wrong order
+# --- calls in the wrong order
 
 
-async def test_the_result_before_there_is_one(database: Path) -> None:
+async def test_the_response_before_the_request_is_completed(database: Path) -> None:
     app = Blocked()
     async with serving(app, database) as queue:
         request_id = await queue.submit("GET", "/")
@@ -557,7 +557,7 @@ async def test_the_result_before_there_is_one(database: Path) -> None:
         assert (await queue.response(request_id)).status_code == 200
 
 
-async def test_a_cancel_that_comes_too_late(database: Path) -> None:
+async def test_a_cancellation_after_the_end_is_refused(database: Path) -> None:
     async with serving(ok, database) as queue:
         request_id = await queue.submit("GET", "/")
         assert (await queue.response(request_id)).content == b"ok"
@@ -571,7 +571,7 @@ async def test_a_cancel_that_comes_too_late(database: Path) -> None:
     [("POST", b"/fal/queue/submit/echo"), ("GET", b"/fal/queue/v1/tasks/" + UNKNOWN.encode())],
 )
 async def test_a_query_of_megabytes_is_not_read(strict: Strict, method: str, path: bytes) -> None:
-    """Seconds of work in which nobody else has a turn."""
+    """Parsing it would block the event loop for seconds."""
     query = b"&".join(b"fal_%d=1" % number for number in range(400_000))
     began = time.thread_time()
     refused = await strict.refuses_raw(414, http_scope(method, path, query=query))
@@ -589,8 +589,10 @@ async def test_a_query_of_megabytes_is_not_read(strict: Strict, method: str, pat
         ("GET", b"/fal/queue/openapi.json", b""),
     ],
 )
-async def test_a_host_that_is_none_is_in_no_url(strict: Strict, host: bytes, method: str, path: bytes, body: bytes) -> None:
-    """Callback URLs are made with it: one with a hundred places in it would make of two kilobytes fifty megabytes."""
+async def test_an_invalid_host_header_appears_in_no_url(
+    strict: Strict, host: bytes, method: str, path: bytes, body: bytes
+) -> None:
+    """Callback URLs contain the host: a request of two kilobytes with a hundred placeholders would grow to fifty megabytes."""
     scope = {**http_scope(method, path), "headers": [(b"host", host)]}
 
     async def receive() -> Message:

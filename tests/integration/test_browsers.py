@@ -1,4 +1,4 @@
-"""Pages of other origins: preflights, who may read an answer, and what of it (WHATWG Fetch, "CORS protocol")."""
+"""Pages of other origins: preflights, and which responses and headers such a page may read (WHATWG Fetch, "CORS protocol")."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def preflight(queue: Queue, path: str, origin: str, method: str = "PUT", *
     return await queue.client.options(path, headers={"origin": origin, "access-control-request-method": method, **headers})
 
 
-def listed(answer: httpx.Response, name: str) -> set[str]:
-    return {word.strip().lower() for line in answer.headers.get_list(name) for word in line.split(",")}
+def listed(response: httpx.Response, name: str) -> set[str]:
+    return {item.strip().lower() for line in response.headers.get_list(name) for item in line.split(",")}
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ async def test_preflights(database: Path, path: str) -> None:
         assert {"authorization", "content-type", "x-fal-queue-priority"} <= listed(unsaid, "access-control-allow-headers")
 
 
-async def test_preflights_of_strangers_are_told_why(database: Path) -> None:
+async def test_preflights_of_other_origins_are_refused_with_the_reason(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
         for origin in (STRANGER, "null", f"{PAGE}.evil.net", "http://app.example.com"):
             refused = await preflight(queue, "/fal/queue/submit/work", origin)
@@ -75,15 +75,14 @@ async def test_preflights_of_strangers_are_told_why(database: Path) -> None:
             assert not [name for name in refused.headers if name.startswith("access-control-")]
 
 
-async def test_options_that_are_no_preflight_are_an_ordinary_method(database: Path) -> None:
+async def test_options_without_the_preflight_headers_is_an_ordinary_request(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
         assert (await queue.client.options("/fal/queue/submit/work", headers={"origin": PAGE})).status_code == 405
         assert (await queue.client.options("/fal/queue/submit/work")).status_code == 405
 
 
-async def every_answer(queue: Queue, **headers: str) -> list[httpx.Response]:
-    """One of each kind: submission, status, response, refusals. What is asked about was submitted by a page of the
-    application's own."""
+async def every_kind_of_response(queue: Queue, **headers: str) -> list[httpx.Response]:
+    """One response of each kind: submission, status, response, refusals. A page of the application made the submissions."""
     own = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
     client, known = queue.client, await queue.submit("POST", "/work", headers=own)
     await queue.response(known)
@@ -101,52 +100,55 @@ async def every_answer(queue: Queue, **headers: str) -> list[httpx.Response]:
 
 
 @pytest.mark.parametrize("app", [plain, with_own_rules], ids=["plain", "with-own-rules"])
-async def test_every_answer_can_be_read_by_the_page(database: Path, app: Any) -> None:
+async def test_the_page_can_read_every_response(database: Path, app: Any) -> None:
     async with serving(app, database, cors_origins=[PAGE]) as queue:
-        for answer in await every_answer(queue, origin=PAGE):
-            assert answer.headers.get_list("access-control-allow-origin") == [PAGE], answer.url
-            assert "access-control-allow-credentials" not in answer.headers
+        for response in await every_kind_of_response(queue, origin=PAGE):
+            assert response.headers.get_list("access-control-allow-origin") == [PAGE], response.url
+            assert "access-control-allow-credentials" not in response.headers
             assert {"x-fal-request-id", "x-fal-request-timeout-type", "x-fal-error-type", "retry-after"} <= listed(
-                answer, "access-control-expose-headers"
+                response, "access-control-expose-headers"
             )
-            assert "origin" in listed(answer, "vary")
+            assert "origin" in listed(response, "vary")
 
 
-async def test_what_the_application_exposes_stays_exposed(database: Path) -> None:
+async def test_headers_that_the_application_exposes_stay_exposed(database: Path) -> None:
     async with serving(with_own_rules, database, cors_origins=[PAGE]) as queue:
         headers = {"origin": "https://own.example.com", "sec-fetch-site": "same-origin"}
         request_id = await queue.submit("POST", "/work", headers=headers)
         await queue.response(request_id)
-        answer = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})
-        assert answer.headers.get_list("access-control-allow-origin") == [PAGE]
-        assert {"x-own", "x-fal-request-id"} <= listed(answer, "access-control-expose-headers")
-        assert answer.headers["x-own"] == "1"
+        response = await queue.client.get(f"/fal/queue/requests/{request_id}/response", headers={"origin": PAGE})
+        assert response.headers.get_list("access-control-allow-origin") == [PAGE]
+        assert {"x-own", "x-fal-request-id"} <= listed(response, "access-control-expose-headers")
+        assert response.headers["x-own"] == "1"
 
 
-async def test_strangers_and_direct_clients_get_no_leave(database: Path) -> None:
+async def test_other_origins_and_direct_clients_receive_no_cors_headers(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
         for headers in ({"origin": STRANGER}, {}):
-            for answer in await every_answer(queue, **headers):
-                assert not [name for name in answer.headers if name.startswith("access-control-")]
-                assert listed(answer, "vary") == {"origin"}
+            for response in await every_kind_of_response(queue, **headers):
+                assert not [name for name in response.headers if name.startswith("access-control-")]
+                assert listed(response, "vary") == {"origin"}
 
 
-async def test_a_queue_for_all(database: Path) -> None:
+async def test_a_queue_open_to_all_origins(database: Path) -> None:
     async with serving(plain, database, cors_origins="*") as queue:
-        for answer in [*await every_answer(queue, origin=STRANGER), await preflight(queue, "/fal/queue/submit/x", STRANGER)]:
-            assert answer.headers["access-control-allow-origin"] == "*"
-            assert "vary" not in answer.headers
+        for response in [
+            *await every_kind_of_response(queue, origin=STRANGER),
+            await preflight(queue, "/fal/queue/submit/x", STRANGER),
+        ]:
+            assert response.headers["access-control-allow-origin"] == "*"
+            assert "vary" not in response.headers
 
 
 async def test_at_a_host_of_the_queue_too(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE], fal_hosts="queue.example.com") as queue:
         headers = {"host": "queue.example.com", "origin": PAGE}
-        answer = await queue.client.post("/acme/pictures/work", headers=headers)
-        assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (200, PAGE)
+        response = await queue.client.post("/acme/pictures/work", headers=headers)
+        assert (response.status_code, response.headers["access-control-allow-origin"]) == (200, PAGE)
         assert (await preflight(queue, "/acme/pictures/work", PAGE, host="queue.example.com")).status_code == 204
 
 
-async def test_the_applications_own_routes_are_its_own_affair(database: Path) -> None:
+async def test_the_applications_own_routes_are_unchanged(database: Path) -> None:
     async with serving(with_own_rules, database, cors_origins=[PAGE]) as queue:
         direct = await queue.client.get("/work", headers={"origin": "https://own.example.com"})
         assert direct.headers["access-control-allow-origin"] == "https://own.example.com"
@@ -154,9 +156,9 @@ async def test_the_applications_own_routes_are_its_own_affair(database: Path) ->
         assert "access-control-allow-origin" not in (await queue.client.get("/work", headers={"origin": PAGE})).headers
 
 
-async def test_off_unless_asked_for(database: Path) -> None:
+async def test_cors_is_off_by_default(database: Path) -> None:
     async with serving(with_own_rules, database) as queue:
         assert (await preflight(queue, "/fal/queue/submit/work", PAGE)).status_code == 405
-        answers = await every_answer(queue, origin="https://own.example.com")
-        told = [answer.headers.get("access-control-allow-origin") for answer in answers]
-        assert told == [None, None, "https://own.example.com", *[None] * 6]  # the stored answer is what it was
+        responses = await every_kind_of_response(queue, origin="https://own.example.com")
+        allowed = [response.headers.get("access-control-allow-origin") for response in responses]
+        assert allowed == [None, None, "https://own.example.com", *[None] * 6]  # the stored response is unchanged

@@ -20,7 +20,7 @@ from queue_middleware import current_job
 from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from tests.support.queue_client import Queue, client_of, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 from tests.support.webhook_receiver import receiving
 
 URL = re.compile(r"http://service\.test/fal/queue/v1/callbacks/([0-9a-f]{64})")
@@ -37,7 +37,7 @@ class Starter:
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         body = (await receive())["body"]
         self.calls.append({**scope, "body": body})
-        await answer(send, self.body, self.status)
+        await respond(send, self.body, self.status)
 
     async def called(self) -> dict[str, Any]:
         await eventually(lambda: self.calls)
@@ -173,7 +173,7 @@ async def test_a_handler_that_asks_and_responds_with_202(database: Path) -> None
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         urls.extend([current_job.callback_url or "", current_job.callback_url or ""])
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with serving(http_only(app), database, outbound_allow="127.0.0.1") as queue, receiving() as receiver:
         request_id = await queue.submit("POST", f"/start?fal_webhook={receiver.url}/done")
@@ -182,14 +182,14 @@ async def test_a_handler_that_asks_and_responds_with_202(database: Path) -> None
         assert (await queue.status(request_id))["status"] == "IN_PROGRESS"
         await call_back(queue, path_in(urls[0]), {"picture": 7})
         assert (await queue.response(request_id)).json() == {"picture": 7}
-        await eventually(lambda: receiver.of(request_id))
-    assert receiver.of(request_id)[0].content["payload"] == {"picture": 7}
+        await eventually(lambda: receiver.webhooks_for(request_id))
+    assert receiver.webhooks_for(request_id)[0].content["payload"] == {"picture": 7}
 
 
 async def test_the_submitters_timeout_applies_if_the_handler_asks(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert current_job.callback_url
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         late = await queue.response(await queue.submit("POST", "/start?fal_callback_timeout=0.2"))
@@ -199,7 +199,7 @@ async def test_the_submitters_timeout_applies_if_the_handler_asks(database: Path
 
 
 async def test_a_callback_timeout_without_a_callback_is_ignored(database: Path) -> None:
-    async with serving(http_only(lambda scope, receive, send: answer(send, b"done", 202)), database) as queue:
+    async with serving(http_only(lambda scope, receive, send: respond(send, b"done", 202)), database) as queue:
         response = await queue.run("POST", "/start?fal_callback_timeout=0.2")
         assert (response.status_code, response.text) == (202, "done")
 
@@ -211,7 +211,7 @@ async def test_the_last_progress_report_is_shown_while_it_waits(database: Path) 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         current_job.report_progress(0.5, "the provider renders")
         urls.append(current_job.callback_url or "")
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
@@ -226,7 +226,7 @@ async def test_a_handler_asks_from_a_thread(database: Path) -> None:
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await asyncio.to_thread(lambda: urls.append(current_job.callback_url or ""))
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
@@ -238,7 +238,7 @@ async def test_a_handler_asks_from_a_thread(database: Path) -> None:
 async def test_a_handler_that_asks_and_responds_with_an_error_does_not_wait(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert current_job.callback_url
-        await answer(send, b"no", 422)
+        await respond(send, b"no", 422)
 
     async with serving(http_only(app), database) as queue:
         assert (await queue.run("POST", "/start")).status_code == 422
@@ -250,7 +250,7 @@ async def test_a_second_attempt_that_asks_receives_the_same_url(database: Path) 
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         urls.append(current_job.callback_url or "")
-        await answer(send, b"", 503 if len(urls) == 1 else 202)
+        await respond(send, b"", 503 if len(urls) == 1 else 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
@@ -265,7 +265,7 @@ async def test_a_callback_ends_a_job_whose_attempt_failed_after_asking(database:
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         urls.append(current_job.callback_url or "")
-        await answer(send, b"", 503, [(b"retry-after", b"3600")])
+        await respond(send, b"", 503, [(b"retry-after", b"3600")])
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start")
@@ -292,7 +292,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         urls.append(current_job.callback_url or "")
-        await answer(send, b"", 503, [(b"retry-after", b"3600")])
+        await respond(send, b"", 503, [(b"retry-after", b"3600")])
 
     monkeypatch.setattr(CommonTaskStore, "register_callback", busy)
     async with serving(http_only(app), database) as queue:
@@ -305,7 +305,7 @@ async def test_an_attempt_ends_only_after_its_callback_url_is_stored(database: P
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 async def test_a_forked_child_cannot_ask(database: Path) -> None:
-    """The queue would not learn of it, and the callback would find no waiting job."""
+    """The queue would not know of the URL, and the callback would find no awaiting job."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         reading, writing = os.pipe()
@@ -321,7 +321,7 @@ async def test_a_forked_child_cannot_ask(database: Path) -> None:
         received = os.read(reading, 1000)
         os.close(reading)
         os.close(writing)
-        await answer(send, received)
+        await respond(send, received)
 
     async with serving(http_only(app), database) as queue:
         assert "was forked" in (await queue.run("POST", "/start")).text
@@ -337,7 +337,7 @@ async def test_asking_after_the_response_is_an_error(database: Path) -> None:
     ended = threading.Event()
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await answer(send)
+        await respond(send)
         try:
             assert current_job.callback_url is None
         except RuntimeError as error:
@@ -365,7 +365,7 @@ async def test_it_arrives_before_the_response(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         bodies.append((await receive())["body"])
         await may_respond.wait()
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with serving(http_only(app), database) as queue:
         request_id = await queue.submit("POST", "/start", content="{callback_url}")
@@ -376,7 +376,7 @@ async def test_it_arrives_before_the_response(database: Path) -> None:
         assert (await queue.response(request_id)).json() == {"early": True}
 
 
-async def test_it_never_arrives(database: Path) -> None:
+async def test_a_callback_that_never_arrives(database: Path) -> None:
     starter = Starter()
     async with serving(http_only(starter), database) as queue:
         request_id = await queue.submit("POST", "/start?fal_callback_timeout=0.2", content="{callback_url}")
@@ -442,7 +442,7 @@ async def test_a_body_that_is_not_json_is_refused_and_the_request_keeps_waiting(
         assert (await queue.response(request_id)).json() == "a text is JSON too"
 
 
-async def test_only_posts(database: Path) -> None:
+async def test_other_methods_than_post_are_refused(database: Path) -> None:
     async with serving(http_only(Starter()), database) as queue:
         received = await queue.client.get(f"/fal/queue/v1/callbacks/{'0' * 64}")
         assert (received.status_code, received.headers["allow"]) == (405, "POST")
@@ -577,7 +577,7 @@ async def test_failed_lookups_are_limited_by_address_and_others_are_not(database
     async with serving(http_only(starter), database) as queue:
         _, path = await begun(queue, starter)
         lookups = [queue.client.post(f"/fal/queue/v1/callbacks/{number:064x}", json={}) for number in range(31)]
-        received = sorted([answer.status_code for answer in await asyncio.gather(*lookups)])
+        received = sorted([response.status_code for response in await asyncio.gather(*lookups)])
         assert received == [404] * 30 + [429]
         refused = await queue.client.post(f"/fal/queue/v1/callbacks/{'0' * 64}", json={})
         assert (refused.status_code, refused.json()) == (429, {"error": "Rate limit exceeded"})

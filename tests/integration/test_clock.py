@@ -1,4 +1,4 @@
-"""With one injected clock a test moves time: what is due later happens without waiting for it."""
+"""With an injected clock, a test moves time: what is due later happens without waiting."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def hello(request: Request) -> Response:
 
 
 class Service:
-    """The queue of one application, and its clock, which stands still until a test moves it."""
+    """The queue of one application, with a clock that the test moves."""
 
     def __init__(self, database: Path, **options: Any) -> None:
         self.clock = ManualClock()
@@ -35,7 +35,7 @@ class Service:
         self.queue: Queue
 
     def advance(self, seconds: float) -> None:
-        """Move the clock, and let the queue check what is due by it."""
+        """Move the clock and let the queue do what is due."""
         self.clock.advance(seconds)
         self.app._runtime.services.check_due()
 
@@ -68,11 +68,11 @@ async def test_a_failed_webhook_is_sent_again(database: Path) -> None:
     ):
         request_id = await service.queue.submit("POST", "/hello", params={"fal_webhook": receiver.url})
         await eventually(lambda: _attempts(service, 1))
-        assert len(receiver.of(request_id)) == 1
+        assert len(receiver.webhooks_for(request_id)) == 1
         service.advance(2 * HOUR)  # the wait is an hour ± 20 %
-        await eventually(lambda: len(receiver.of(request_id)) == 2)
-        first, second = (int(webhook.headers["x-fal-webhook-timestamp"]) for webhook in receiver.of(request_id))
-        assert second - first == 2 * HOUR  # signed by the same clock
+        await eventually(lambda: len(receiver.webhooks_for(request_id)) == 2)
+        first, second = (int(webhook.headers["x-fal-webhook-timestamp"]) for webhook in receiver.webhooks_for(request_id))
+        assert second - first == 2 * HOUR  # signed with the same clock
 
 
 async def _attempts(service: Service, number: int) -> bool:

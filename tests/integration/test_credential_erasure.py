@@ -1,4 +1,4 @@
-"""What was sent may hold credentials: it is in the file while somebody needs it, and no longer, however it ends."""
+"""Submitted requests may contain credentials: they stay in the file only while they are needed, however the job ends."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_tasks import Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import eventually, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer
+from tests.support.raw_asgi import Message, Receive, Send, respond
 
 PLANTED = "planted-4f1c9e0b77"
 HEADERS = {"authorization": f"Bearer {PLANTED}", "cookie": f"session={PLANTED}", "x-key": PLANTED}
@@ -23,7 +23,7 @@ LARGE = (PLANTED + " ").encode() * 20_000
 
 
 def tables_with(database: Path, secret: str) -> set[str]:
-    """Where it stands, in whichever column, compressed by nobody."""
+    """The tables and columns that contain the secret; the queue stores nothing compressed."""
     found = set()
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
@@ -33,7 +33,7 @@ def tables_with(database: Path, secret: str) -> set[str]:
 
 
 class Service:
-    """An application whose answers say nothing of what it was sent."""
+    """An application whose responses contain nothing of the request."""
 
     def __init__(self) -> None:
         self.may_answer = asyncio.Event()
@@ -46,35 +46,37 @@ class Service:
         await self.may_answer.wait()
         if scope["path"] == "/raises":
             raise RuntimeError("broken")
-        await answer(send, b"{}", 202)
+        await respond(send, b"{}", 202)
 
 
 async def submit(tasks: Tasks, path: str, **headers: str) -> str:
     return await tasks.queue.submit("POST", path, headers={**HEADERS, **headers}, content=LARGE)
 
 
-async def an_answer(tasks: Tasks, service: Service, first: str) -> None:
+async def response(tasks: Tasks, service: Service, first: str) -> None:
     service.may_answer.set()
 
 
-async def a_cancellation(tasks: Tasks, service: Service, first: str) -> None:
+async def cancellation(tasks: Tasks, service: Service, first: str) -> None:
     await tasks.queue.cancel(first)
 
 
-async def nobody_who_calls_back(tasks: Tasks, service: Service, first: str) -> None:
+async def callback_timeout(tasks: Tasks, service: Service, first: str) -> None:
     service.may_answer.set()
 
 
 @pytest.mark.parametrize(
     ("path", "end"),
     [
-        ("/answers", an_answer),
-        ("/raises", an_answer),
-        ("/answers", a_cancellation),
-        ("/answers?hook={callback_url}&fal_callback_timeout=0.2", nobody_who_calls_back),
+        ("/answers", response),
+        ("/raises", response),
+        ("/answers", cancellation),
+        ("/answers?hook={callback_url}&fal_callback_timeout=0.2", callback_timeout),
     ],
 )
-async def test_of_a_request(path: str, end: Callable[[Tasks, Service, str], Awaitable[None]], database: Path) -> None:
+async def test_credentials_are_erased_at_the_end(
+    path: str, end: Callable[[Tasks, Service, str], Awaitable[None]], database: Path
+) -> None:
     service = Service()
     async with tasking(database, service) as tasks:
         first = await submit(tasks, path)
@@ -86,7 +88,7 @@ async def test_of_a_request(path: str, end: Callable[[Tasks, Service, str], Awai
 
 
 @pytest.mark.parametrize("end", ["cancelled", "too late"])
-async def test_of_a_request_that_never_ran(end: str, database: Path) -> None:
+async def test_the_credentials_of_a_request_that_never_ran_are_erased(end: str, database: Path) -> None:
     service = Service()
     async with tasking(database, service, concurrency=1) as tasks:
         first = await submit(tasks, "/answers")
@@ -102,7 +104,7 @@ async def test_of_a_request_that_never_ran(end: str, database: Path) -> None:
         assert tables_with(database, PLANTED) == set()
 
 
-async def test_of_one_that_waits_only_what_it_waits_with_is_kept(database: Path) -> None:
+async def test_an_awaiting_job_keeps_only_what_it_still_needs(database: Path) -> None:
     service = Service()
     service.may_answer.set()
     async with tasking(database, service) as tasks:
@@ -113,21 +115,21 @@ async def test_of_one_that_waits_only_what_it_waits_with_is_kept(database: Path)
 
 
 @pytest.mark.parametrize("end", ["done", "broken", "cancelled"])
-async def test_of_a_task_that_is_polled(end: str, database: Path) -> None:
+async def test_the_credentials_of_a_polled_task_are_erased_at_its_end(end: str, database: Path) -> None:
     may_end = asyncio.Event()
 
-    async def provider_says(asked: Asked) -> Told:
-        assert asked.headers["authorization"] == f"Bearer {PLANTED}"
-        if asked.method == "POST":
-            return Told(200)
-        return Told(200, json.dumps({"status": end if may_end.is_set() else "busy"}).encode())
+    async def provider_says(call: Call) -> Reply:
+        assert call.headers["authorization"] == f"Bearer {PLANTED}"
+        if call.method == "POST":
+            return Reply(200)
+        return Reply(200, json.dumps({"status": end if may_end.is_set() else "busy"}).encode())
 
     poll = {"urlTemplate": "/status", "statusPath": "status", "doneValues": ["done"], "failValues": ["broken"], "interval": 0.1}
     async with tasking(database) as tasks, providing(provider_says) as provider:
         created = await tasks.create(f"{provider.url}/start", headers=HEADERS, body=LARGE.decode(), pollConfig=poll)
         task_id = created["task"]["id"]
         await eventually(lambda: len(provider.calls) >= 3)
-        assert tables_with(database, PLANTED) == {"task"}  # the next question needs it
+        assert tables_with(database, PLANTED) == {"task"}  # the next poll needs it
         may_end.set()
         if end == "cancelled":
             await tasks.call("POST", f"/tasks/{task_id}/cancel", 200)

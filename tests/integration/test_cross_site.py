@@ -1,4 +1,4 @@
-"""Pages of other sites: what they make a browser send is refused, and what they make it show does nothing."""
+"""Pages of other sites: requests that they make a browser send are refused, and responses that they make it show do nothing."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.provider_server import Asked, Provider, Told, providing
+from tests.support.provider_server import Call, FakeProvider, Reply, providing
 from tests.support.queue_client import Queue, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 LINK = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document", "accept": "text/html"}
 FORM = {**LINK, "origin": "https://evil.example.net", "content-type": "text/plain"}
@@ -20,7 +20,7 @@ COOKIE = [(b"content-type", b"text/html"), (b"set-cookie", b"session=theirs"), (
 
 
 async def page(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"<script>alert(1)</script>", 200, COOKIE)
+    await respond(send, b"<script>alert(1)</script>", 200, COOKIE)
 
 
 SUBMISSIONS = [
@@ -36,11 +36,11 @@ CANCELS = [
 
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
 @pytest.mark.parametrize(("method", "route"), [*SUBMISSIONS, *CANCELS])
-async def test_fals_routes_refuse_in_their_own_shape(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
+async def test_fals_routes_refuse_in_fals_format(database: Path, method: str, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
-        assert (told.status_code, list(told.json())) == (403, ["detail"])
-        assert "cors_origins" in told.json()["detail"]
+        response = await queue.client.request(method, f"/fal/queue{route.format(UNKNOWN)}", headers=sent, content=b"{}")
+        assert (response.status_code, list(response.json())) == (403, ["detail"])
+        assert "cors_origins" in response.json()["detail"]
         assert stored_jobs(database) == 0
 
 
@@ -50,43 +50,43 @@ async def test_fals_routes_refuse_in_their_own_shape(database: Path, method: str
 @pytest.mark.parametrize("dest", ["document", "image", "script", "iframe"])
 async def test_links_and_images_submit_nothing(database: Path, method: str, route: str, dest: str) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
-        assert told.status_code == 403
+        response = await queue.client.request(method, f"/fal/queue{route}", headers={**LINK, "sec-fetch-dest": dest})
+        assert response.status_code == 403
         assert stored_jobs(database) == 0
 
 
 @pytest.mark.parametrize("route", ["/v1/tasks", f"/v1/tasks/{UNKNOWN}/cancel", f"/v1/signals/{'0' * 64}"])
 @pytest.mark.parametrize("sent", [FORM, OLD_FORM], ids=["form", "old-form"])
-async def test_asyncqueues_routes_refuse_in_theirs(database: Path, route: str, sent: dict[str, str]) -> None:
+async def test_asyncqueues_routes_refuse_in_asyncqueues_format(database: Path, route: str, sent: dict[str, str]) -> None:
     async with serving(http_only(page), database) as queue:
-        told = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
-        assert (told.status_code, list(told.json())) == (403, ["error"])
+        response = await queue.client.post(f"/fal/queue{route}", headers=sent, json={"targetUrl": "/x"})
+        assert (response.status_code, list(response.json())) == (403, ["error"])
         assert stored_jobs(database) == 0
 
 
 async def test_at_a_host_of_the_queue_too(database: Path) -> None:
     async with serving(http_only(page), database, fal_hosts="queue.example.com") as queue:
         for method, headers in (("POST", FORM), ("GET", LINK)):
-            told = await queue.client.request(method, "/o/a/x", headers={**headers, "host": "queue.example.com"})
-            assert told.status_code == 403
+            response = await queue.client.request(method, "/o/a/x", headers={**headers, "host": "queue.example.com"})
+            assert response.status_code == 403
         own = {"host": "queue.example.com", "origin": "https://queue.example.com"}
         assert (await queue.client.post("/o/a/x", headers=own)).status_code == 200
 
 
-async def test_a_body_that_is_refused_is_not_read(database: Path) -> None:
+async def test_the_body_of_a_refused_request_is_not_read(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
 
         async def receive() -> Message:
-            raise AssertionError("the body was asked for")
+            raise AssertionError("the body was read")
 
         app = queue.client._transport.app  # type: ignore[attr-defined]
         for path in (b"/fal/queue/submit/x", b"/fal/queue/v1/tasks"):
             scope = http_scope("POST", path, headers=[(b"sec-fetch-site", b"cross-site")])
-            told = await call(app, scope, receive)
-            assert (told.status, told.headers[b"connection"]) == (403, b"close")
+            response = await call(app, scope, receive)
+            assert (response.status, response.headers[b"connection"]) == (403, b"close")
 
 
-async def test_pages_of_the_service_and_all_who_are_no_browsers_are_served_as_ever(database: Path) -> None:
+async def test_pages_of_the_service_and_other_programs_are_not_refused(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         for sent in (
             {},
@@ -118,7 +118,7 @@ async def test_reading_is_not_refused(database: Path) -> None:
         assert (await queue.client.post(f"/fal/queue/requests/{request_id}/status", headers=FORM)).status_code == 200
 
 
-async def test_origins_that_are_named_may(database: Path) -> None:
+async def test_configured_origins_are_allowed(database: Path) -> None:
     page_of = {"origin": "https://app.example.com", "sec-fetch-site": "cross-site", "sec-fetch-mode": "cors"}
     async with serving(http_only(page), database, cors_origins="https://app.example.com") as queue:
         request_id = await queue.submit("POST", "/x", headers=page_of)
@@ -132,14 +132,14 @@ async def test_origins_that_are_named_may(database: Path) -> None:
         assert (await queue.client.get("/fal/queue/submit/x", headers=LINK)).status_code == 200
 
 
-async def test_a_callback_asks_for_nothing_but_its_id(database: Path) -> None:
+async def test_a_callback_needs_only_its_id(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
         task = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
-        told = await queue.client.post(task.json()["callbackUrl"], headers=FORM, json={"status": "done"})
-        assert told.status_code == 200
+        response = await queue.client.post(task.json()["callbackUrl"], headers=FORM, json={"status": "done"})
+        assert response.status_code == 200
 
 
-# --- what is shown
+# --- what a browser shows
 
 RESPONSES = [
     "/requests/{}/response",
@@ -150,12 +150,12 @@ RESPONSES = [
 ]
 
 
-def guards(told: Any) -> tuple[Any, Any]:
-    return told.headers.get("content-security-policy"), told.headers.get("x-content-type-options")
+def guards(response: Any) -> tuple[Any, Any]:
+    return response.headers.get("content-security-policy"), response.headers.get("x-content-type-options")
 
 
 @pytest.mark.parametrize("route", RESPONSES)
-async def test_a_link_to_an_answer_logs_nobody_in(database: Path, route: str) -> None:
+async def test_a_link_to_a_response_sets_no_cookies(database: Path, route: str) -> None:
     async with serving(http_only(page), database) as queue:
         request_id = await queue.submit("POST", "/x")
         await queue.response(request_id)
@@ -170,53 +170,55 @@ async def test_a_link_to_an_answer_logs_nobody_in(database: Path, route: str) ->
         assert [pair for pair in plain.headers.raw if pair[0] != b"x-fal-request-id"] == COOKIE
 
 
-async def by_target(queue: Queue, provider: Provider) -> str:
-    """The id of a task whose target is another host, and answers at once."""
+async def by_target(queue: Queue, provider: FakeProvider) -> str:
+    """The id of a task whose target is another host that responds at once."""
     return await made(queue, targetUrl=f"{provider.url}/page", method="GET")
 
 
-async def by_poll(queue: Queue, provider: Provider) -> str:
+async def by_poll(queue: Queue, provider: FakeProvider) -> str:
     config: dict[str, Any] = {"urlTemplate": "/asked", "statusPath": "status", "doneValues": ["done"], "failValues": []}
     config |= {"interval": 0.1, "resultUrlTemplate": "/page"}
     return await made(queue, targetUrl=f"{provider.url}/start", method="GET", pollConfig=config)
 
 
-async def by_callback(queue: Queue, provider: Provider) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
-    assert (await queue.client.post(told.json()["callbackUrl"], json={"html": "<script>"})).status_code == 200
-    return str(told.json()["task"]["id"])
+async def by_callback(queue: Queue, provider: FakeProvider) -> str:
+    response = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?{callback_url}", "maxWaitTime": 60})
+    assert (await queue.client.post(response.json()["callbackUrl"], json={"html": "<script>"})).status_code == 200
+    return str(response.json()["task"]["id"])
 
 
-async def by_callback_of_a_submission(queue: Queue, provider: Provider) -> str:
+async def by_callback_of_a_submission(queue: Queue, provider: FakeProvider) -> str:
     return await queue.submit("POST", "/ask", content=b"{callback_url}")
 
 
-async def by_signal(queue: Queue, provider: Provider) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x", "waitForSignal": True, "maxWaitTime": 60})
-    token = told.json()["signalToken"]
+async def by_signal(queue: Queue, provider: FakeProvider) -> str:
+    response = await queue.client.post(
+        "/fal/queue/v1/tasks", json={"targetUrl": "/x", "waitForSignal": True, "maxWaitTime": 60}
+    )
+    token = response.json()["signalToken"]
     assert (await queue.client.post(f"/fal/queue/v1/signals/{token}", json={"status": "completed"})).status_code == 200
-    return str(told.json()["task"]["id"])
+    return str(response.json()["task"]["id"])
 
 
-async def made(queue: Queue, **asked: Any) -> str:
-    told = await queue.client.post("/fal/queue/v1/tasks", json=asked)
-    assert told.status_code == 201, told.text
-    return str(told.json()["task"]["id"])
+async def made(queue: Queue, **fields: Any) -> str:
+    response = await queue.client.post("/fal/queue/v1/tasks", json=fields)
+    assert response.status_code == 201, response.text
+    return str(response.json()["task"]["id"])
 
 
 @pytest.mark.parametrize("way", [by_target, by_poll, by_callback, by_signal, by_callback_of_a_submission])
-async def test_what_an_external_service_says_is_never_a_page_of_this_one(database: Path, way: Any) -> None:
+async def test_a_response_of_an_external_service_is_never_a_page_of_this_site(database: Path, way: Any) -> None:
     called: list[str] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         called.append((await receive()).get("body", b"").decode())
-        await answer(send, b"{}", 202, [(b"set-cookie", b"mine=1")])
+        await respond(send, b"{}", 202, [(b"set-cookie", b"mine=1")])
 
-    def provider(asked: Asked) -> Told:
-        if asked.target != "/page":
-            return Told(body=json.dumps({"status": "done"}).encode())
+    def provider(call: Call) -> Reply:
+        if call.target != "/page":
+            return Reply(body=json.dumps({"status": "done"}).encode())
         acting = [("access-control-allow-origin", "*"), ("x-accel-redirect", "/etc/passwd")]
-        return Told(body=b"<script>", headers=(*[(name.decode(), value.decode()) for name, value in COOKIE], *acting))
+        return Reply(body=b"<script>", headers=(*[(name.decode(), value.decode()) for name, value in COOKIE], *acting))
 
     options = {"outbound_allow": "127.0.0.1", "task_targets": "127.0.0.1"}
     async with providing(provider) as outside, serving(http_only(app), database, **options) as queue:
@@ -234,9 +236,9 @@ async def test_what_an_external_service_says_is_never_a_page_of_this_one(databas
             }  # fmt: skip
 
 
-async def test_the_applications_own_answer_to_a_task_stays_its_own(database: Path) -> None:
+async def test_the_applications_own_response_to_a_task_is_unchanged(database: Path) -> None:
     async with serving(http_only(page), database) as queue:
-        for asked in ({"targetUrl": "/x"}, {"targetUrl": "/x", "method": "GET"}):
-            shown = await queue.response(await made(queue, **asked))
+        for call in ({"targetUrl": "/x"}, {"targetUrl": "/x", "method": "GET"}):
+            shown = await queue.response(await made(queue, **call))
             assert shown.headers["set-cookie"] == "session=theirs"
             assert guards(shown) == (None, None)

@@ -1,4 +1,4 @@
-"""What its submitter and its operator see of how a request goes on and ends, and exits that a handler causes."""
+"""What the submitter and the operator see of the end of a request, and handlers that end the process."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.events import Finished
 from queue_middleware.jobs.models import JobState
 from queue_middleware.jobs.outcomes import Outcome
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.queue_client import connected, eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 pytestmark = pytest.mark.usefixtures("brisk")
 
 
 @http_only
 async def by_path(scope: Message, receive: Receive, send: Send) -> None:
-    """Answers with the status that its path names; `/raise` raises, `/hang` hangs."""
-    word = scope["path"].strip("/")
-    if word == "raise":
+    """Responds with the status that the path names; `/raise` raises, `/hang` hangs."""
+    name = scope["path"].strip("/")
+    if name == "raise":
         raise LookupError("nothing here")
-    if word == "hang":
+    if name == "hang":
         await asyncio.Event().wait()
-    await answer(send, status=int(word))
+    await respond(send, status=int(name))
 
 
-async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
-    memory = Memory()
+async def test_the_operator_sees_the_number_of_jobs_by_outcome(database: Path) -> None:
+    memory = EventRecorder()
     app = QueueMiddleware(by_path, database=database, min_free_disk=0, observers=[memory], concurrency=1, shutdown_timeout=0)
     async with connected(app) as queue:
-        for word in ("200", "201", "404", "500", "raise"):
-            await queue.reaches(await queue.submit("GET", f"/{word}"), "COMPLETED")
+        for name in ("200", "201", "404", "500", "raise"):
+            await queue.reaches(await queue.submit("GET", f"/{name}"), "COMPLETED")
         running, waiting = await queue.submit("GET", "/hang"), await queue.submit("GET", "/200")
         await queue.cancel(waiting)
         await queue.reaches(running, "IN_PROGRESS")
@@ -49,8 +49,8 @@ async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
         Outcome.SUCCESS: 2, Outcome.CLIENT_ERROR: 1, Outcome.SERVER_ERROR: 1, Outcome.FAILED: 1, Outcome.CANCELLED: 2,
     }  # fmt: skip
     assert counts.jobs == {JobState.COMPLETED: 4, JobState.FAILED: 1, JobState.CANCELLED: 2}
-    told = [event.outcome for event in memory.of(Finished)]
-    assert sorted(told) == sorted([*["2xx"] * 2, "4xx", "5xx", "failed", *["cancelled"] * 2])
+    outcomes = [event.outcome for event in memory.of(Finished)]
+    assert sorted(outcomes) == sorted([*["2xx"] * 2, "4xx", "5xx", "failed", *["cancelled"] * 2])
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ async def test_an_operator_sees_how_many_ended_how(database: Path) -> None:
         (-1, [], "attempt 1 of 3 failed: the attempt took longer than 0.1 s; next attempt in "),
     ],
 )
-async def test_the_log_of_a_request_that_waits_says_why(
+async def test_the_log_of_a_request_that_waits_for_a_retry_contains_the_reason(
     database: Path, status: int, headers: list[tuple[bytes, bytes]], line: str
 ) -> None:
     @http_only
@@ -71,7 +71,7 @@ async def test_the_log_of_a_request_that_waits_says_why(
         if status < 0:
             await asyncio.Event().wait()
         if status:
-            await answer(send, status=status, headers=headers)
+            await respond(send, status=status, headers=headers)
 
     async with serving(app, database, request_timeout=0.1 if status < 0 else 60) as queue:
         request_id = await queue.submit("GET", "/")
@@ -120,7 +120,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("path", ["/coroutine", "/thread", "/wsgi/"])
 @pytest.mark.slow
-async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path, path: str) -> None:
+async def test_a_handler_that_ends_the_process_is_charged_an_attempt(database: Path, path: str) -> None:
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), path, stdout=PIPE, stderr=PIPE
     )
@@ -133,8 +133,8 @@ async def test_a_handler_that_ends_its_process_is_charged_for_it(database: Path,
 
 
 @pytest.mark.slow
-async def test_one_that_ends_it_out_of_a_task_of_its_own_is_counted(database: Path) -> None:
-    """The event loop has ended before anything knows of it: charged, or left to the rescue, or handed back and counted."""
+async def test_a_handler_that_ends_the_process_in_another_task_is_counted(database: Path) -> None:
+    """The event loop ends before the queue can react: the attempt is charged, left to the rescue, or handed back."""
     process = await asyncio.create_subprocess_exec(
         sys.executable, "-W", "ignore", "-c", RAISING, str(database), "/task", stdout=PIPE, stderr=PIPE
     )

@@ -1,4 +1,4 @@
-"""The same request, sent directly and through the queue, is answered with the same status, headers and bytes."""
+"""A request that is sent directly and through the queue receives the same status, headers and bytes."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings(
 
 @dataclass(frozen=True)
 class Service:
-    """A zoo behind a queue. `root` is where its endpoints begin."""
+    """An application behind a queue. `root` is the path of its endpoints."""
 
     queue: Queue
     root: str = ""
@@ -32,14 +32,14 @@ class Service:
 async def service(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Service]:
     app, root = load(request.param)
     database = tmp_path_factory.mktemp(request.param) / "queue.sqlite3"
-    # One attempt: an answer of 503 is compared too, and would otherwise be tried again, with growing pauses.
+    # One attempt: a 503 is compared too, and would otherwise be tried again with growing pauses.
     async with serving(app, database, max_attempts=1, max_request_body="32 MiB") as queue:
         yield Service(queue, root)
 
 
 @dataclass(frozen=True)
 class Case:
-    """One request. `expect` is a status that must come, so that the comparison cannot be one of two errors."""
+    """One request. `expect` is the required status, so that the comparison cannot compare two errors."""
 
     name: str
     method: str
@@ -49,7 +49,7 @@ class Case:
     expect: int | None = None
 
     def request(self, root: str, headers: Iterable[tuple[str, str | bytes]]) -> httpx.Request:
-        """Built by hand: a client would add cookies, `connection` and headers of its own."""
+        """Built by hand: a client would add cookies, `connection` and other headers."""
         content: Any = self.content
         if callable(content):
             content = _in_pieces(content())
@@ -126,7 +126,7 @@ CASES = [
     Case("part-boundary-and-one", "POST", "/mirror", (BINARY,), b"p" * 262_145, expect=200),
     Case("20-megabytes", "POST", "/mirror", (BINARY,), bytes(range(250)) * 80_000, expect=200),
     Case("many-pieces", "POST", "/echo", (BINARY, ("content-length", "2097152")), partial(_pieces, 32, 65_536), expect=200),
-    Case("large-answer", "GET", "/large", expect=200),
+    Case("large-response", "GET", "/large", expect=200),
     Case("redirect", "GET", "/redirect"),
     Case("redirect-after-post", "POST", "/redirect", (("content-length", "0"),)),
     Case("file", "GET", "/file", expect=200),
@@ -141,7 +141,7 @@ CASES = [
     Case("stream", "GET", "/stream", expect=200),
     Case("events", "GET", "/events", expect=200),
     Case("text", "GET", "/text", expect=200),
-    Case("answer-headers", "GET", "/headers", expect=200),
+    Case("response-headers", "GET", "/headers", expect=200),
     Case("empty", "GET", "/empty", expect=200),
     Case("error-with-header", "GET", "/refused"),
     Case("unhandled-exception", "GET", "/boom", expect=500),
@@ -156,7 +156,7 @@ CASES = [
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_the_queue_changes_nothing(service: Service, case: Case) -> None:
     client, queue = service.queue.client, service.queue
-    # The promise speaks of the direct call that says what the replay says: no coding on the stored bytes.
+    # The guarantee is relative to a direct call with the replay's headers: the stored bytes have no content coding.
     direct = await _seen(client, case.request(service.root, [("accept-encoding", "identity")]))
     submitted = await client.send(case.request(f"/fal/queue/submit{service.root}", [("accept-encoding", "gzip, br")]))
     assert submitted.status_code == 200, submitted.text
@@ -171,11 +171,11 @@ async def test_the_queue_changes_nothing(service: Service, case: Case) -> None:
 _HOP_BY_HOP = {b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 _ASIDE = _HOP_BY_HOP | {b"date", b"server"}
 _NOW = re.compile(rb"expires=[^;]+(?=; Max-Age=0)")
-"""Starlette says of a cookie that is to be deleted that it ends now, which is another time each second."""
+"""Starlette sets the expiry of a deleted cookie to the current second."""
 
 
 async def _seen(client: httpx.AsyncClient, request: httpx.Request, ours: dict[bytes, bytes] | None = None) -> dict[str, Any]:
-    """What came, undecoded. `ours` are headers that must have been added, and are taken away."""
+    """The status, headers and undecoded body. `ours` are headers that must have been added, and are removed here."""
     response = await client.send(request, stream=True)
     body = b"".join([chunk async for chunk in response.aiter_raw()])
     raw = [(name.lower(), _NOW.sub(b"expires=now", value)) for name, value in response.headers.raw]
@@ -186,20 +186,20 @@ async def _seen(client: httpx.AsyncClient, request: httpx.Request, ours: dict[by
 
 
 async def test_a_chunked_body_arrives_whole(service: Service) -> None:
-    """No comparison: directly, Flask sees nothing of a body without a length. The queue knows the length and says it."""
-    answer = await service.queue.run("POST", f"{service.root}/mirror", content=_in_pieces(_pieces(7, 1000)), headers=[BINARY])
-    assert answer.content == b"".join(_pieces(7, 1000))
+    """No comparison: in a direct call, Flask sees no body without a length. The queue knows the length and sends it."""
+    response = await service.queue.run("POST", f"{service.root}/mirror", content=_in_pieces(_pieces(7, 1000)), headers=[BINARY])
+    assert response.content == b"".join(_pieces(7, 1000))
 
 
-async def test_ranges_are_answered_with_206(service: Service, request: pytest.FixtureRequest) -> None:
-    """A guard for the table above: where the framework knows ranges, the comparison compares partial answers."""
+async def test_range_requests_receive_206(service: Service, request: pytest.FixtureRequest) -> None:
+    """Ensures that the comparison above compares partial responses, for frameworks that support ranges."""
     partial_answer = await service.queue.run("GET", f"{service.root}/file", headers={"range": "bytes=10-19"})
     knows = request.node.callspec.params["service"] in ("fastapi", "starlette", "flask", "quart")
     assert partial_answer.status_code == (206 if knows else 200)
 
 
 async def test_compression_is_left_to_the_connection(service: Service) -> None:
-    """The result is stored plain although the submitter accepts gzip; whoever reads it may compress it anew."""
-    answer = await service.queue.run("GET", f"{service.root}/text", headers={"accept-encoding": "gzip"})
-    assert "content-encoding" not in answer.headers
-    assert answer.text == "Grüße, 世界 \N{SNOWMAN}"
+    """The result is stored uncompressed although the submitter accepts gzip; the response to a reader may be compressed."""
+    response = await service.queue.run("GET", f"{service.root}/text", headers={"accept-encoding": "gzip"})
+    assert "content-encoding" not in response.headers
+    assert response.text == "Grüße, 世界 \N{SNOWMAN}"

@@ -1,7 +1,7 @@
-"""Where webhooks go and where they do not: one table, through the guarded client, down to the address that is connected to.
+"""Which webhooks are sent: one table, through the guarded client, down to the address that is connected to.
 
-The resolver is a fake, and so is the network: whatever address is connected to, it is noted and a server on loopback answers.
-Nothing here knows how the client is built. It runs in an environment whose proxies lead to nowhere.
+The resolver and the network are fakes: each address that is connected to is recorded, and a server on loopback responds.
+The tests do not depend on how the client is built. They run in an environment whose proxies are unreachable.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ async def test_the_guard(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
                 assert (await outbound.post(case.url, (), b"{}")).status == case.status
     if isinstance(case.ends, str):
         assert seen.connected[before:] == []
-        assert case.ends != TEXT or seen.asked == []
+        assert case.ends != TEXT or seen.resolved == []
     else:
         assert seen.connected == list(case.ends)
-        assert len(seen.asked) <= 1, "resolved once: the address that was checked is the one that is connected to"
+        assert len(seen.resolved) <= 1, "resolved once: the address that was checked is the one that is connected to"
         seen.check_names(case.url)
 
 
 class Network:
-    """What is asked of the resolver, where connections go, and by which name they call the other side."""
+    """The names that were resolved, the addresses that were connected to, and the host names that were used."""
 
     def __init__(self, case: Case) -> None:
-        self.asked: list[str] = []
+        self.resolved: list[str] = []
         self.connected: list[str] = []
         self.hosts: list[str] = []
         self.sni: list[str | None] = []
@@ -65,18 +65,18 @@ class Network:
         literal = host.strip("[]")
         if literal in NEIGHBOURS or literal in str(self._case.ends):
             return [literal]  # as the system's resolver does
-        self.asked.append(host)
-        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if answer is HANGS:
+        self.resolved.append(host)
+        response = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if response is HANGS:
             return await asyncio.Future()
-        return answer
+        return response
 
     async def refuse(self, protocol: Any, host: str, port: int, **options: Any) -> Any:
         self.connected.append(f"{host}:{port}")
         raise ConnectionRefusedError
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One request, answered as the case wants it, and the end: the next call connects anew."""
+        """Respond to one request as the case says and close: the next call connects anew."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode().lower().split("\r\n")
             self.hosts += [line.removeprefix("host: ") for line in head if line.startswith("host: ")]
@@ -87,7 +87,7 @@ class Network:
             writer.close()
 
     def check_names(self, url: str) -> None:
-        """The receiver is called by the name in the URL, by TLS as well: the certificate was found to be for it."""
+        """The receiver is called by the name in the URL, by TLS as well: the certificate was verified for it."""
         scheme, _, rest = url.lower().partition("://")
         authority = rest.partition("/")[0].encode("idna").decode()
         host = authority.removesuffix(":443").removesuffix(":")
@@ -99,7 +99,7 @@ class Network:
 
 @asynccontextmanager
 async def network(case: Case, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Network]:
-    """Every connection of this event loop ends at a server on loopback."""
+    """Every connection of this event loop goes to a server on loopback."""
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
         for spelled in (name, name.lower()):
             monkeypatch.setenv(spelled, "http://127.0.0.1:9")
@@ -108,7 +108,7 @@ async def network(case: Case, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     connect = loop.create_connection
     monkeypatch.setattr(loop, "create_connection", seen.refuse)
     if isinstance(case.ends, str) and case.posts == 1:
-        yield seen  # nobody has to be there
+        yield seen  # nothing has to listen there
         return
     context = serving(seen) if case.url.lower().startswith("https") else None
     server = await asyncio.start_server(seen.serve, "127.0.0.1", 0, ssl=context)
@@ -129,7 +129,7 @@ def authority() -> trustme.CA:
 
 @cache
 def certificate() -> trustme.LeafCert:
-    """Good for every name that is to be reached, and for no other."""
+    """A certificate for the names of all cases that may be called, and for no other."""
     return authority().issue_cert("example.com", "*.example.com", "redis", *NEIGHBOURS, "fd00::7", "127.0.0.1", "::1")
 
 

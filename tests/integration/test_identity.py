@@ -1,4 +1,4 @@
-"""One application, one file, one event loop: what else comes is told so, and what is there goes on unharmed."""
+"""One application, one file, one event loop: a second one is refused with a clear message, and the first continues unharmed."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from queue_middleware import QueueMiddleware
 from queue_middleware.errors import NotRunning, StoreError
 from queue_middleware.stores.sqlite import files
 from tests.support.queue_client import DEADLINE, Queue, client_of, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Lifespan, Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Lifespan, Message, Receive, Send, http_only, respond
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # it would rather have a successor of httpx
+    warnings.simplefilter("ignore")  # it warns in favor of a successor of httpx
     from starlette.testclient import TestClient
 
 
 @http_only
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"hello from " + scope["path"].encode())
+    await respond(send, b"hello from " + scope["path"].encode())
 
 
 @http_only
 async def other(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"this is another application", 404)
+    await respond(send, b"this is another application", 404)
 
 
 @pytest.fixture
@@ -48,25 +48,25 @@ def unnamed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 async def started(app: Any) -> Message:
-    """What a server is told of the start."""
+    """The application's reply to the startup of the lifespan."""
     lifespan = Lifespan(app)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifespan.run)
-        said = await lifespan.startup()
+        messages = await lifespan.startup()
         tasks.cancel_scope.cancel()
-    assert said is not None
-    return said
+    assert messages is not None
+    return messages
 
 
 # --- one application
 
 
-async def test_another_application_is_refused_at_its_start_and_nothing_is_harmed(database: Path) -> None:
+async def test_another_application_is_refused_at_startup_and_nothing_is_changed(database: Path) -> None:
     async with serving(hello, database, name="shop") as shop:
         request_id = await shop.submit("GET", "/x")
-        said = await started(QueueMiddleware(other, database=database, name="admin", min_free_disk=0))
-        assert said["type"] == "lifespan.startup.failed"
-        assert "belongs to the application 'shop', and this is the application 'admin'" in said["message"]
+        reply = await started(QueueMiddleware(other, database=database, name="admin", min_free_disk=0))
+        assert reply["type"] == "lifespan.startup.failed"
+        assert "belongs to the application 'shop', and this is the application 'admin'" in reply["message"]
         assert (await shop.response(request_id)).text == "hello from /x"
     with pytest.raises(StoreError, match=r"database='admin\.sqlite3'"):
         await QueueMiddleware(other, database=database, name="admin", min_free_disk=0).running().__aenter__()
@@ -76,7 +76,7 @@ async def test_another_application_is_refused_at_its_start_and_nothing_is_harmed
 
 
 async def test_two_applications_of_one_module_may_not_share_a_file(database: Path, unnamed: None) -> None:
-    """`Mount("/a", QueueMiddleware(a)), Mount("/b", QueueMiddleware(b))`: nothing else could tell them apart."""
+    """`Mount("/a", QueueMiddleware(a)), Mount("/b", QueueMiddleware(b))`: only their names could distinguish them."""
     one = QueueMiddleware(hello, database=database, min_free_disk=0)
     two = QueueMiddleware(other, database=database, min_free_disk=0)
     same = QueueMiddleware(hello, database=database, min_free_disk=0)
@@ -88,7 +88,7 @@ async def test_two_applications_of_one_module_may_not_share_a_file(database: Pat
         pass
 
 
-async def test_the_start_says_whose_and_where(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_startup_message_names_the_application_and_the_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real.sqlite3")
     with caplog.at_level(logging.INFO, "queue_middleware"):
         async with serving(hello, tmp_path / "link", name="shop"):
@@ -100,7 +100,7 @@ async def test_the_start_says_whose_and_where(tmp_path: Path, caplog: pytest.Log
 # --- one file
 
 
-async def test_where_it_is_is_decided_when_it_is_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_relative_path_is_resolved_at_construction(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "here")
@@ -127,7 +127,7 @@ async def test_a_file_with_two_names_has_one_set_of_companions(tmp_path: Path) -
     assert {path.parent.name for path in tmp_path.rglob("*.sqlite3.*")} == {"shared"}
 
 
-async def test_what_is_worth_saying_is_said_once_for_all_processes(
+async def test_the_startup_message_is_logged_once_for_all_processes(
     database: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(files.sqlite3, "sqlite_version_info", (3, 40, 1))
@@ -142,9 +142,9 @@ async def test_what_is_worth_saying_is_said_once_for_all_processes(
     with caplog.at_level(logging.INFO, "queue_middleware"):
         async with serving(like_django, database), serving(like_django, database), serving(like_django, database):
             pass
-    said = [(record.levelname, record.getMessage()) for record in caplog.records if "queue st" not in record.getMessage()]
-    assert all(text.startswith("queue_middleware: ") for _, text in said)
-    assert sorted((level, [part for part in _PARTS if part in text]) for level, text in said) == [
+    messages = [(record.levelname, record.getMessage()) for record in caplog.records if "queue st" not in record.getMessage()]
+    assert all(text.startswith("queue_middleware: ") for _, text in messages)
+    assert sorted((level, [part for part in _PARTS if part in text]) for level, text in messages) == [
         ("INFO", ["QUEUE_URL is not an option"]),
         ("INFO", ["SQLite 3.40.1 has a defect"]),
         ("WARNING", ["QUEUE_CONCURENCY is not an option", "did you mean QUEUE_CONCURRENCY?"]),
@@ -168,7 +168,7 @@ _PARTS = (
 
 @contextmanager
 def in_a_thread(app: Any) -> Iterator[tuple[Any, asyncio.AbstractEventLoop]]:
-    """A server in a thread of its own: its client, and its event loop."""
+    """A server in a separate thread: its client and its event loop."""
     started: Any = threading.Event()
     serving_: dict[str, Any] = {}
 
@@ -199,13 +199,13 @@ async def test_a_second_event_loop_is_refused_and_the_first_goes_on(database: Pa
 
         with pytest.raises(NotRunning, match="runs in the event loop of another thread"):
             await app.running().__aenter__()
-        # In a thread that does not take over the context, which says that this is asyncio.
+        # In a thread without the context variable that says that this is asyncio.
         enter = partial(anyio.run, app.running().__aenter__, backend="trio")
         with pytest.raises(NotRunning, match="runs in the event loop of another thread"):
             await asyncio.get_running_loop().run_in_executor(None, enter)
-        said = await started(app)
-        assert said["type"] == "lifespan.startup.failed"
-        assert "runs in the event loop of another thread" in said["message"]
+        reply = await started(app)
+        assert reply["type"] == "lifespan.startup.failed"
+        assert "runs in the event loop of another thread" in reply["message"]
         async with client_of(app) as client:
             refused = await client.post("/fal/queue/submit/x")
             assert (refused.status_code, refused.json()["detail"][:10]) == (503, "This queue")
@@ -215,7 +215,7 @@ async def test_a_second_event_loop_is_refused_and_the_first_goes_on(database: Pa
         assert (await Queue(client).run("GET", "/y")).text == "hello from /y"
 
 
-# --- no event loop of asyncio
+# --- event loops other than asyncio
 
 
 def zoo(events: list[str]) -> Starlette:
@@ -236,7 +236,7 @@ def zoo(events: list[str]) -> Starlette:
     return Starlette(routes=[Route("/", page), WebSocketRoute("/ws", echo)], lifespan=lifespan)
 
 
-def test_under_trio_the_application_works_and_the_queue_says_why_it_does_not(
+def test_under_trio_the_application_works_and_the_queue_reports_why_it_does_not(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[str] = []
@@ -259,11 +259,11 @@ def test_under_trio_the_application_works_and_the_queue_says_why_it_does_not(
             anyio.run(app.counts, backend="trio")
     assert events == ["up", "down"]
     assert [record.levelname for record in caplog.records if "The queue needs asyncio" in record.getMessage()] == ["WARNING"]
-    with TestClient(app) as client:  # and under asyncio it runs
+    with TestClient(app) as client:  # under asyncio the same application runs
         assert client.post("/fal/queue/submit/").status_code == 200
 
 
-def test_started_by_hand_under_trio(database: Path) -> None:
+def test_starting_the_queue_explicitly_under_trio_fails(database: Path) -> None:
     app = QueueMiddleware(hello, database=database, min_free_disk=0)
 
     async def main() -> int:
@@ -273,7 +273,7 @@ def test_started_by_hand_under_trio(database: Path) -> None:
     assert anyio.run(main, backend="trio") == 503
 
 
-# --- the end
+# --- interrupts
 
 
 async def test_an_interrupt_while_it_drains_ends_the_wait(
@@ -281,7 +281,7 @@ async def test_an_interrupt_while_it_drains_ends_the_wait(
 ) -> None:
     monkeypatch.setattr(
         "queue_middleware.runtime.shutdown.signal.getsignal", lambda number: None
-    )  # those of the test are not touched
+    )  # the signal handlers of the test process stay
     inside = asyncio.Event()
 
     @http_only

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.integration.test_tasks import Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 
 MARK = b"\xef\xbb\xbf"
 TEXTS = [b"1e400", b"1" * 5000, b'"\\ud800"', b"[" * 20_000 + b"]" * 20_000, b'{"a": 1, "a": 2}', b'["\\u0000"]']
@@ -31,7 +31,7 @@ async def test_a_callback_with_any_json_ends_its_task(database: Path, text: byte
         assert (task["status"], task["result"]["body"]) == ("completed", payload.decode())
 
 
-async def test_a_failure_is_seen_beside_what_python_has_no_value_for(database: Path) -> None:
+async def test_a_failure_is_recognized_beside_values_that_python_cannot_represent(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work?c={callback_url}", maxWaitTime=60)
         await tasks.reaches(created["task"]["id"], "waiting")
@@ -50,7 +50,7 @@ async def test_a_signal_with_any_json(database: Path) -> None:
 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
-async def test_a_task_may_have_any_json_beside_its_fields(database: Path, text: bytes) -> None:
+async def test_a_task_may_contain_any_json_beside_its_fields(database: Path, text: bytes) -> None:
     body = MARK + b'{"targetUrl": "/work", "body": "half \\ud800", "unknown": ' + text + b"}"
     async with tasking(database) as tasks:
         made = await tasks.queue.client.post("/fal/queue/v1/tasks", content=body)
@@ -65,11 +65,11 @@ async def test_a_task_may_have_any_json_beside_its_fields(database: Path, text: 
 
 @pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 async def test_a_polled_result_keeps_its_text(database: Path, text: bytes) -> None:
-    def says(asked: Asked) -> Told:
-        return Told(200, b'{"status": "done", "output": {"v": ' + text + b"}}")
+    def reply(call: Call) -> Reply:
+        return Reply(200, b'{"status": "done", "output": {"v": ' + text + b"}}")
 
     poll = {"urlTemplate": "/ask", "statusPath": "status", "doneValues": ["done"], "failValues": [], "resultPath": "output"}
-    async with tasking(database) as tasks, providing(says) as provider:
+    async with tasking(database) as tasks, providing(reply) as provider:
         task = await tasks.run(provider.url, pollConfig={**poll, "interval": 0.1})
     assert task["status"] == "completed"
     kept = task["result"]["body"].encode()

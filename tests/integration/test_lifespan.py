@@ -1,4 +1,4 @@
-"""The queue lives as long as the application, however it is put together, and touches nothing that is not its own."""
+"""The queue starts and stops with the application, however the two are combined, and does not affect anything else."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from starlette.routing import Route
 from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.errors import StoreError
 from tests.support.queue_client import Queue, client_of, connected, eventually, mounting, serving
-from tests.support.raw_asgi import Answer, App, Lifespan, Message, Receive, Send, answer, call, http_only, http_scope
-from tests.support.threads import all_threads_kept
+from tests.support.raw_asgi import App, Lifespan, Message, RawResponse, Receive, Send, call, http_only, http_scope, respond
+from tests.support.threads import all_threads_busy
 from tests.support.webhook_receiver import receiving
 
 
 @pytest.fixture
 def database(tmp_path: Path) -> Path:
-    """Where a test's queue may live; nothing is there yet."""
+    """The path of a database that does not exist yet."""
     return tmp_path / "queue.sqlite3"
 
 
 @http_only
 async def hello(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"hello from " + scope["path"].encode())
+    await respond(send, b"hello from " + scope["path"].encode())
 
 
 @asynccontextmanager
 async def lifespan_of(app: App) -> AsyncIterator[Lifespan]:
-    """The lifespan protocol by hand. What is still open at the end is a failure of the test, not a hang."""
+    """Run the lifespan protocol by hand. What is still open at the end fails the test instead of blocking it."""
     lifespan = Lifespan(app)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(lifespan.run)
@@ -53,7 +53,7 @@ async def lifespan_of(app: App) -> AsyncIterator[Lifespan]:
 
 
 async def test_nothing_is_opened_before_the_lifespan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers import and construct before they fork; what is open then hangs in the children."""
+    """Servers import and construct the application before they fork; files opened by then would be shared with the children."""
     monkeypatch.chdir(tmp_path)
     threads = threading.active_count()
     wrapped = QueueMiddleware(hello)
@@ -67,25 +67,25 @@ async def test_everything_is_closed_after_the_lifespan(database: Path) -> None:
     threads = {thread.ident for thread in threading.enumerate()}
     async with serving(hello, database) as queue:
         assert (await queue.run("GET", "/x")).text == "hello from /x"
-    # Its last checkpoint took the write-ahead log along: nobody holds the file any more.
+    # The last checkpoint removed the write-ahead log: no process has the file open.
     assert not database.with_name("queue.sqlite3-wal").exists()
     await eventually(lambda: {thread.ident for thread in threading.enumerate() if thread.name.startswith("queue")} <= threads)
 
 
-async def test_what_ends_while_the_queue_drains_is_still_told(database: Path) -> None:
+async def test_webhooks_of_jobs_that_end_during_shutdown_are_still_sent(database: Path) -> None:
     begun: list[bytes] = []
-    told = asyncio.Event()
+    delivered = asyncio.Event()
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         begun.append(scope["raw_path"])
         while len(begun) < 2:
             await asyncio.sleep(0)
-        await anyio.wait_all_tasks_blocked()  # it is being stopped by now
+        await anyio.wait_all_tasks_blocked()  # the queue is stopping
         if scope["raw_path"] == b"/slow":
             await eventually(lambda: receiver.arrived, 10)
-            told.set()
-        await answer(send)
+            delivered.set()
+        await respond(send)
 
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0, outbound_allow="127.0.0.1")
     async with receiving() as receiver:
@@ -94,13 +94,13 @@ async def test_what_ends_while_the_queue_drains_is_still_told(database: Path) ->
             await queue.submit("POST", "/slow")
             await queue.submit("POST", f"/quick?fal_webhook={receiver.url}/done")
             await eventually(lambda: len(begun) == 2)
-        assert told.is_set()
+        assert delivered.is_set()
 
 
-async def test_threads_that_the_application_keeps_keep_nobody_else(database: Path) -> None:
-    """Its handlers may take all that the event loop has, for as long as they like: the queue tidies up, answers and ends."""
+async def test_busy_threads_of_the_application_do_not_delay_the_shutdown(database: Path) -> None:
+    """Handlers may occupy all threads of the event loop: the queue still cleans up, responds and stops."""
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
-    with all_threads_kept():
+    with all_threads_busy():
         with anyio.fail_after(10):
             async with wrapped.running(), client_of(wrapped) as client:
                 queue = Queue(client)
@@ -108,7 +108,7 @@ async def test_threads_that_the_application_keeps_keep_nobody_else(database: Pat
                 assert (await queue.run("GET", "/x")).text == "hello from /x"
 
 
-async def test_one_that_is_started_while_it_stops_is_started_when_it_has_stopped(database: Path) -> None:
+async def test_a_start_during_the_shutdown_waits_for_its_end(database: Path) -> None:
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
     async with AsyncExitStack() as first:
         await first.enter_async_context(wrapped.running())
@@ -119,7 +119,7 @@ async def test_one_that_is_started_while_it_stops_is_started_when_it_has_stopped
                 assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
 
 
-async def test_who_fails_to_start_it_does_not_stop_it_for_who_tries_again(tmp_path: Path) -> None:
+async def test_a_failed_start_does_not_stop_a_queue_that_was_started_since(tmp_path: Path) -> None:
     (tmp_path / "folder").touch()
     wrapped = QueueMiddleware(hello, database=tmp_path / "folder" / "queue.sqlite3", min_free_disk=0)
 
@@ -141,7 +141,7 @@ async def test_who_fails_to_start_it_does_not_stop_it_for_who_tries_again(tmp_pa
     await trying
 
 
-async def test_one_whose_start_was_given_up_can_be_started(database: Path) -> None:
+async def test_a_queue_whose_start_was_cancelled_can_be_started(database: Path) -> None:
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
     starting = asyncio.create_task(wrapped.running().__aenter__())
     await asyncio.sleep(0)
@@ -153,7 +153,7 @@ async def test_one_whose_start_was_given_up_can_be_started(database: Path) -> No
         assert (await Queue(client).run("GET", "/x")).text == "hello from /x"
 
 
-async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
+async def test_stored_jobs_survive_the_lifespan(database: Path) -> None:
     async with serving(hello, database) as queue:
         request_id = await queue.submit("GET", "/x")
         await queue.reaches(request_id, "COMPLETED")
@@ -164,7 +164,7 @@ async def test_what_was_stored_outlives_the_lifespan(database: Path) -> None:
 # --- wrapping the application's lifespan
 
 
-async def test_the_application_is_first_up_and_last_down(database: Path) -> None:
+async def test_the_application_starts_before_the_queue_and_stops_after_it(database: Path) -> None:
     events: list[str] = []
 
     @asynccontextmanager
@@ -186,7 +186,7 @@ async def test_the_application_is_first_up_and_last_down(database: Path) -> None
     assert events == ["application up, queue there: False", "replay ended", "application down"]
 
 
-async def test_work_that_shutdown_interrupts_is_handed_back_and_not_charged(database: Path) -> None:
+async def test_attempts_interrupted_by_shutdown_are_handed_back_uncharged(database: Path) -> None:
     seen: list[str | None] = []
     gate = anyio.Event()
 
@@ -229,7 +229,7 @@ async def test_shutdown_waits_for_running_work(database: Path) -> None:
 
 
 async def _refused(client: Any) -> Any:
-    """A submission that was not taken, or None."""
+    """The response to a submission if it was refused, else None."""
     submitted = await client.post("/fal/queue/submit/")
     return submitted if submitted.status_code == 503 else None
 
@@ -249,7 +249,7 @@ async def returning(scope: Message, receive: Receive, send: Send) -> None:
 
 
 async def listening_first(scope: Message, receive: Receive, send: Send) -> None:
-    """Takes the startup message, and only then finds out that it does not know what to do with it."""
+    """Receives the startup message and then raises, because it does not support lifespans."""
     if scope["type"] == "lifespan":
         await receive()
         raise NotImplementedError
@@ -262,7 +262,7 @@ async def listening_first(scope: Message, receive: Receive, send: Send) -> None:
      listening_first],
     ids=["like-django", "careless", "returning", "listening-first"],
 )  # fmt: skip
-async def test_an_application_without_lifespan_is_given_one(database: Path, app: App) -> None:
+async def test_the_queue_starts_with_an_application_without_lifespan(database: Path, app: App) -> None:
     async with lifespan_of(QueueMiddleware(app, database=database, min_free_disk=0)) as lifespan:
         assert await lifespan.startup() == {"type": "lifespan.startup.complete"}
         assert database.exists()
@@ -270,7 +270,7 @@ async def test_an_application_without_lifespan_is_given_one(database: Path, app:
         assert lifespan.error is None
 
 
-async def test_a_failed_startup_is_forwarded_and_the_queue_stays_closed(database: Path) -> None:
+async def test_a_failed_startup_is_forwarded_and_the_queue_is_not_started(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no model on this machine"})
@@ -280,7 +280,7 @@ async def test_a_failed_startup_is_forwarded_and_the_queue_stays_closed(database
     assert not database.exists()
 
 
-async def test_a_starlette_startup_that_raises_is_forwarded_as_it_is(database: Path) -> None:
+async def test_the_message_of_a_failed_starlette_startup_is_forwarded_unchanged(database: Path) -> None:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         raise RuntimeError("no model on this machine")
@@ -288,10 +288,10 @@ async def test_a_starlette_startup_that_raises_is_forwarded_as_it_is(database: P
 
     wrapped = QueueMiddleware(Starlette(lifespan=lifespan), database=database)
     async with lifespan_of(wrapped) as by_hand:
-        said = await by_hand.startup()
-    assert said is not None
-    assert said["type"] == "lifespan.startup.failed"
-    assert "no model on this machine" in said["message"]
+        reply = await by_hand.startup()
+    assert reply is not None
+    assert reply["type"] == "lifespan.startup.failed"
+    assert "no model on this machine" in reply["message"]
     assert not database.exists()
 
 
@@ -303,13 +303,13 @@ async def test_a_failed_shutdown_is_forwarded_after_the_queue_is_closed(database
 
     async with lifespan_of(QueueMiddleware(Starlette(lifespan=lifespan), database=database, min_free_disk=0)) as by_hand:
         assert await by_hand.startup() == {"type": "lifespan.startup.complete"}
-        said = await by_hand.shutdown()
-    assert said is not None
-    assert said["type"] == "lifespan.shutdown.failed"
+        reply = await by_hand.shutdown()
+    assert reply is not None
+    assert reply["type"] == "lifespan.shutdown.failed"
     assert not database.with_name("queue.sqlite3-wal").exists()
 
 
-async def test_a_queue_that_cannot_open_fails_the_startup_with_a_sentence_and_lets_the_application_end(tmp_path: Path) -> None:
+async def test_a_queue_that_cannot_open_fails_the_startup_and_stops_the_application(tmp_path: Path) -> None:
     events: list[str] = []
 
     @asynccontextmanager
@@ -322,27 +322,27 @@ async def test_a_queue_that_cannot_open_fails_the_startup_with_a_sentence_and_le
     wrapped = QueueMiddleware(Starlette(lifespan=lifespan), database=impossible)
     impossible.mkdir()
     async with lifespan_of(wrapped) as by_hand:
-        said = await by_hand.startup()
-        assert said is not None
-        assert said["type"] == "lifespan.startup.failed"
-        assert str(impossible) in said["message"]
+        reply = await by_hand.startup()
+        assert reply is not None
+        assert reply["type"] == "lifespan.startup.failed"
+        assert str(impossible) in reply["message"]
         await eventually(lambda: events == ["up", "down"])
 
 
-async def test_a_file_that_is_no_database_fails_the_startup_with_a_sentence(database: Path) -> None:
-    database.write_bytes(b"this is not SQLite, this is a letter to my aunt\n" * 100)
+async def test_a_file_that_is_not_a_database_fails_the_startup_with_a_clear_message(database: Path) -> None:
+    database.write_bytes(b"this is not SQLite, this is a text file\n" * 100)
     async with lifespan_of(QueueMiddleware(hello, database=database)) as by_hand:
-        said = await by_hand.startup()
-    assert said is not None
-    assert said["type"] == "lifespan.startup.failed"
-    assert str(database) in said["message"]
+        reply = await by_hand.startup()
+    assert reply is not None
+    assert reply["type"] == "lifespan.startup.failed"
+    assert str(database) in reply["message"]
     assert database.read_bytes().startswith(b"this is not SQLite")
 
 
 # --- no lifespan at all
 
 
-async def test_without_a_lifespan_the_queue_says_so_and_the_application_works(database: Path) -> None:
+async def test_without_a_lifespan_submissions_report_it_and_the_application_works(database: Path) -> None:
     wrapped = QueueMiddleware(hello, database=database)
     async with client_of(wrapped) as client:
         for method, path in [
@@ -357,7 +357,7 @@ async def test_without_a_lifespan_the_queue_says_so_and_the_application_works(da
         assert (await client.get("/x")).text == "hello from /x"
 
 
-async def test_running_starts_the_queue_by_hand_and_again(database: Path) -> None:
+async def test_running_starts_the_queue_explicitly_and_repeatedly(database: Path) -> None:
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
     for _ in range(2):
         async with wrapped.running(), client_of(wrapped) as client:
@@ -366,7 +366,7 @@ async def test_running_starts_the_queue_by_hand_and_again(database: Path) -> Non
             assert (await client.post("/fal/queue/submit/x")).status_code == 503
 
 
-async def test_running_ends_the_queue_also_when_its_block_raises(database: Path) -> None:
+async def test_running_stops_the_queue_if_its_block_raises(database: Path) -> None:
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
     with pytest.raises(ZeroDivisionError):
         async with wrapped.running():
@@ -375,8 +375,8 @@ async def test_running_ends_the_queue_also_when_its_block_raises(database: Path)
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) -> None:
-    """The child has none of its threads; a submission would wait there for ever."""
+async def test_a_queue_started_before_a_fork_refuses_submissions_in_the_child(database: Path) -> None:
+    """The child has none of the queue's threads; a submission would wait forever."""
     wrapped = QueueMiddleware(hello, database=database, min_free_disk=0)
     async with wrapped.running(), client_of(wrapped) as client:
         child = os.fork()
@@ -391,8 +391,8 @@ async def test_a_queue_that_was_started_before_a_fork_says_so(database: Path) ->
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(database: Path) -> None:
-    """A handler that has until now to end may well start a process for it."""
+async def test_a_queue_forked_during_its_shutdown_refuses_submissions_in_the_child(database: Path) -> None:
+    """A handler that is running during the shutdown may start a process."""
     codes: list[int] = []
 
     @http_only
@@ -408,7 +408,7 @@ async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(dat
             finally:
                 os._exit(2)
         codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
-        await answer(send)
+        await respond(send)
 
     running = asyncio.Event()
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0)
@@ -418,8 +418,8 @@ async def test_a_queue_that_was_stopping_when_its_process_was_forked_says_so(dat
     assert codes == [0]
 
 
-def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
-    """Run what never waits, without an event loop."""
+def _at_once(coroutine: Coroutine[Any, Any, RawResponse]) -> RawResponse:
+    """Run a coroutine that never waits, without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as end:
@@ -427,8 +427,8 @@ def _at_once(coroutine: Coroutine[Any, Any, Answer]) -> Answer:
     raise AssertionError("it waits")
 
 
-async def talk(request: Request) -> Response:
-    """All that a handler may ask of the queue."""
+async def use_current_job(request: Request) -> Response:
+    """Use everything that `current_job` offers a handler."""
     current_job.report_progress(0.5, "halfway")
     current_job.log("at work")
     logging.getLogger("app").warning("captured")
@@ -440,9 +440,9 @@ async def talk(request: Request) -> Response:
 
 
 @pytest.mark.parametrize("modules", ["queue_middleware", None], ids=["ours", "all"])
-async def test_nothing_of_ours_blocks_the_event_loop(database: Path, modules: str | None) -> None:
-    """A user's own suite may look for that as well, in all modules, from the start of the application to its end."""
-    app = Starlette(routes=[Route("/{path:path}", talk, methods=["POST"])])
+async def test_the_queue_does_not_block_the_event_loop(database: Path, modules: str | None) -> None:
+    """A user's test suite may check that too, in all modules, from the start of the application to its end."""
+    app = Starlette(routes=[Route("/{path:path}", use_current_job, methods=["POST"])])
     with blockbuster_ctx(modules):
         async with (
             receiving() as receiver,
@@ -455,17 +455,17 @@ async def test_nothing_of_ours_blocks_the_event_loop(database: Path, modules: st
             assert "COMPLETED" in stream.text
             assert (await queue.response(request_id)).text == "done"
             assert {line["message"] for line in await queue.logs(request_id)} >= {"at work", "captured"}
-            await eventually(lambda: [hook for hook in receiver.of(request_id) if "payload" in hook.content])
+            await eventually(lambda: [hook for hook in receiver.webhooks_for(request_id) if "payload" in hook.content])
             assert (await queue.client.get("/fal/queue/.well-known/jwks.json")).status_code == 200
             later = await queue.submit("POST", "/later")
             cancelled = await queue.submit("POST", "/long")
             await queue.reaches(later, "IN_PROGRESS")
             await queue.cancel(cancelled)
             await queue.cancel(later)
-            await queue.submit("POST", "/long")  # still at work at the end
+            await queue.submit("POST", "/long")  # still running at the end
 
 
-# --- other ways of putting it together
+# --- other combinations
 
 
 async def test_a_mounted_sub_application(database: Path) -> None:
@@ -481,7 +481,7 @@ async def test_a_mounted_sub_application(database: Path) -> None:
 
 
 async def test_add_middleware(database: Path) -> None:
-    """Middlewares inside of the queue's see the replay; one outside sees the submission only."""
+    """Middleware inside the queue sees the replay; middleware outside sees only the submission."""
     app, outside = FastAPI(), []
 
     @app.get("/hello")
@@ -501,7 +501,7 @@ async def test_add_middleware(database: Path) -> None:
         assert (await queue.client.get("/hello")).json() == {"path": "/hello", "stamped": False}
 
 
-async def test_two_in_one_process_never_meet(tmp_path: Path) -> None:
+async def test_two_queues_in_one_process_are_independent(tmp_path: Path) -> None:
     async with (
         serving(hello, tmp_path / "one.sqlite3", concurrency=1) as one,
         serving(hello, tmp_path / "two.sqlite3", concurrency=1) as two,
@@ -513,7 +513,7 @@ async def test_two_in_one_process_never_meet(tmp_path: Path) -> None:
         assert foreign.status_code == 404
 
 
-async def test_two_around_one_application_at_their_own_prefixes(tmp_path: Path) -> None:
+async def test_two_queues_around_one_application_with_separate_prefixes(tmp_path: Path) -> None:
     inner = QueueMiddleware(hello, database=tmp_path / "inner.sqlite3", prefix="/inner", min_free_disk=0)
     outer = QueueMiddleware(inner, database=tmp_path / "outer.sqlite3", prefix="/outer", min_free_disk=0)
     async with connected(outer) as both:
@@ -524,14 +524,14 @@ async def test_two_around_one_application_at_their_own_prefixes(tmp_path: Path) 
         assert (await Queue(both.client, "/inner").response(nested)).text == "hello from /x"
 
 
-async def test_two_processes_worth_of_queues_share_one_file(database: Path) -> None:
+async def test_two_queues_of_one_application_share_one_file(database: Path) -> None:
     async with serving(hello, database) as one, serving(hello, database) as two:
         ids = [await queue.submit("GET", f"/{number}") for number, queue in enumerate([one, two] * 5)]
         for number, (request_id, reader) in enumerate(zip(ids, [two, one] * 5, strict=True)):
             assert (await reader.response(request_id)).text == f"hello from /{number}"
 
 
-# --- everything else
+# --- other paths and scopes
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ async def test_two_processes_worth_of_queues_share_one_file(database: Path) -> N
         "//fal/queue/submit/x",
     ],
 )
-async def test_what_is_not_under_the_prefix_reaches_the_application_untouched(database: Path, path: str) -> None:
+async def test_other_paths_reach_the_application_unchanged(database: Path, path: str) -> None:
     seen: list[tuple[Any, ...]] = []
 
     async def app(*channel: Any) -> None:
@@ -564,8 +564,8 @@ async def test_what_is_not_under_the_prefix_reaches_the_application_untouched(da
 
 
 @pytest.mark.parametrize("path", ["/ws", "/fal/queue/submit/ws", "/fal/queue/requests/x/status"])
-async def test_websockets_reach_the_application_untouched(database: Path, path: str) -> None:
-    """Under the prefix too: whoever queues HTTP has said nothing about sockets."""
+async def test_websockets_reach_the_application_unchanged(database: Path, path: str) -> None:
+    """Under the prefix too: the queue handles HTTP only."""
     seen: list[tuple[Any, ...]] = []
 
     async def app(*channel: Any) -> None:

@@ -1,4 +1,4 @@
-"""What no server could send on is a failure; what is too much together is refused; nothing is said twice."""
+"""Responses that no server could send are failures, and the memory for large submissions is limited."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from queue_middleware.web import router
 from tests.support.queue_client import client_of, connected, eventually, serving
 
 
-def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
+def responding_with(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Any:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise ValueError
@@ -39,37 +39,35 @@ def answering(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> A
         (100, [], b"", 500),
     ],
 )
-async def test_answers_that_no_server_could_send(
+async def test_responses_that_no_server_could_send_are_failures(
     database: Path, status: int, headers: list[tuple[bytes, bytes]], body: bytes, code: int
 ) -> None:
-    async with serving(answering(status, headers, body), database, max_attempts=1) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.status_code == code
-        assert answer.json()["error_type"] == ("runner_incomplete_response" if code == 502 else "runner_server_error")
+    async with serving(responding_with(status, headers, body), database, max_attempts=1) as queue:
+        response = await queue.run("GET", "/")
+        assert response.status_code == code
+        assert response.json()["error_type"] == ("runner_incomplete_response" if code == 502 else "runner_server_error")
 
 
 @pytest.mark.parametrize("status", [204, 304])
-async def test_a_body_where_none_may_be_is_dropped(database: Path, status: int) -> None:
-    async with serving(answering(status, [(b"etag", b'"x"')], b"nobody may see this"), database) as queue:
-        answer = await queue.run("GET", "/")
-        assert (answer.status_code, answer.content, answer.headers["etag"]) == (status, b"", '"x"')
+async def test_the_body_of_a_status_without_body_is_dropped(database: Path, status: int) -> None:
+    async with serving(responding_with(status, [(b"etag", b'"x"')], b"nobody may see this"), database) as queue:
+        response = await queue.run("GET", "/")
+        assert (response.status_code, response.content, response.headers["etag"]) == (status, b"", '"x"')
 
 
 async def test_headers_of_the_servers_connection_are_not_stored(database: Path) -> None:
     headers = [(b"connection", b"x-hop"), (b"x-hop", b"1"), (b"x-kept", b"2"), (b"x-fal-request-id", b"forged")]
-    async with serving(answering(200, headers, b"ok"), database) as queue:
+    async with serving(responding_with(200, headers, b"ok"), database) as queue:
         request_id = await queue.submit("GET", "/")
-        answer = await queue.response(request_id)
-        assert "x-hop" not in answer.headers
-        assert answer.headers["x-kept"] == "2"
-        assert answer.headers.get_list("x-fal-request-id") == [request_id]
+        response = await queue.response(request_id)
+        assert "x-hop" not in response.headers
+        assert response.headers["x-kept"] == "2"
+        assert response.headers.get_list("x-fal-request-id") == [request_id]
 
 
-async def test_large_submissions_are_bounded_together_until_they_are_stored(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unstored_large_submissions_share_one_limit(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(router, "MAX_SUBMISSION_BYTES", 1000)
-    app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0, max_request_body=400)
+    app = QueueMiddleware(responding_with(200, [], b""), database=database, min_free_disk=0, max_request_body=400)
     async with connected(app) as queue:
         runtime = app._runtime
         gate, inside = asyncio.Event(), 0
@@ -100,7 +98,7 @@ async def test_a_client_without_a_port_is_replayed_without_an_address(database: 
         if scope["type"] != "http":
             raise ValueError
         seen.append((scope["client"], scope["server"]))
-        await answering(200, [], b"")(scope, receive, send)
+        await responding_with(200, [], b"")(scope, receive, send)
 
     queued = QueueMiddleware(app, database=database, min_free_disk=0)
 
@@ -114,10 +112,10 @@ async def test_a_client_without_a_port_is_replayed_without_an_address(database: 
         assert seen == [(None, ("/run/server.sock", None))]
 
 
-async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
+async def test_a_response_that_cannot_be_read_completely_is_not_started_again(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    app = QueueMiddleware(answering(200, [], b"x" * 1_000_000), database=database, min_free_disk=0)
+    app = QueueMiddleware(responding_with(200, [], b"x" * 1_000_000), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.response(request_id)
@@ -141,14 +139,14 @@ async def test_an_answer_that_cannot_be_read_to_its_end_is_not_begun_again(
         assert sent.count("http.response.start") == 1
 
 
-async def test_refusals_about_a_request_name_it(database: Path) -> None:
+async def test_error_responses_contain_the_request_id(database: Path) -> None:
     gate = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             raise ValueError
         await gate.wait()
-        await answering(200, [], b"")(scope, receive, send)
+        await responding_with(200, [], b"")(scope, receive, send)
 
     async with serving(app, database) as queue:
         request_id = await queue.submit("GET", "/")
@@ -157,24 +155,22 @@ async def test_refusals_about_a_request_name_it(database: Path) -> None:
         gate.set()
 
 
-async def test_the_handed_out_urls_are_those_of_public_url(database: Path) -> None:
-    async with serving(answering(200, [], b""), database, public_url="https://api.example.com/v2") as queue:
-        answer = (await queue.client.post("/fal/queue/submit/x")).json()
-        base = f"https://api.example.com/v2/fal/queue/requests/{answer['request_id']}"
-        assert (answer["status_url"], answer["response_url"], answer["cancel_url"]) == (
+async def test_returned_urls_start_with_public_url(database: Path) -> None:
+    async with serving(responding_with(200, [], b""), database, public_url="https://api.example.com/v2") as queue:
+        response = (await queue.client.post("/fal/queue/submit/x")).json()
+        base = f"https://api.example.com/v2/fal/queue/requests/{response['request_id']}"
+        assert (response["status_url"], response["response_url"], response["cancel_url"]) == (
             f"{base}/status",
             f"{base}/response",
             f"{base}/cancel",
         )
 
 
-async def test_an_application_whose_start_up_breaks_is_not_passed_over_in_silence(
-    database: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_an_application_whose_startup_raises_is_reported(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] == "lifespan":
             raise RuntimeError("cannot reach the model server")
-        await answering(200, [], b"")(scope, receive, send)
+        await responding_with(200, [], b"")(scope, receive, send)
 
     with caplog.at_level(logging.WARNING, "queue_middleware"):
         async with serving(app, database):
@@ -182,16 +178,16 @@ async def test_an_application_whose_start_up_breaks_is_not_passed_over_in_silenc
     assert "RuntimeError: cannot reach the model server" in caplog.text
 
 
-async def test_a_length_of_five_thousand_digits(database: Path) -> None:
-    app = QueueMiddleware(answering(200, [], b""), database=database, min_free_disk=0)
+async def test_a_content_length_of_five_thousand_digits_is_refused(database: Path) -> None:
+    app = QueueMiddleware(responding_with(200, [], b""), database=database, min_free_disk=0)
     async with connected(app):
         async with client_of(app) as client:
-            answer = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
-        assert answer.status_code == 413
+            response = await client.post("/fal/queue/submit/x", headers={"content-length": "9" * 5000}, content=b"x")
+        assert response.status_code == 413
 
 
-async def test_an_answer_that_is_not_to_be_stored_is_there_for_an_hour(database: Path) -> None:
-    app = QueueMiddleware(answering(200, [], b"private"), database=database, min_free_disk=0)
+async def test_a_no_store_response_is_kept_for_an_hour(database: Path) -> None:
+    app = QueueMiddleware(responding_with(200, [], b"private"), database=database, min_free_disk=0)
     async with connected(app) as queue:
         private = await queue.submit("POST", "/", headers={"x-fal-store-io": "0"})
         other = await queue.submit("POST", "/", headers={"x-fal-store-io": "1"})

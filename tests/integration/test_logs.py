@@ -1,4 +1,4 @@
-"""What an application says while it works on a request can be read in the request's status, and nothing else can."""
+"""What an application logs while it works on a request is in the request's status, and nothing else is."""
 
 from __future__ import annotations
 
@@ -47,19 +47,19 @@ async def messages(queue: Queue, request_id: str) -> list[str]:
 
 
 async def ran(queue: Queue, target: str) -> list[str]:
-    """Run it to its end; what it said."""
+    """Run a request to its end and return its log messages."""
     request_id = await queue.submit("GET", target)
     await queue.response(request_id)
     return await messages(queue, request_id)
 
 
 def rows(database: Path) -> tuple[int, int]:
-    """Rows and bytes of all log lines, asked behind the middleware's back."""
+    """The number of rows and bytes of all log lines, read without the middleware."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute("SELECT count(*), coalesce(sum(length(lines)), 0) FROM log").fetchone()
 
 
-# --- who is heard
+# --- which lines are captured
 
 
 @pytest.mark.parametrize(
@@ -76,16 +76,16 @@ def rows(database: Path) -> tuple[int, int]:
         ("quart", "/log/thread"),
     ],
 )
-async def test_every_framework_is_heard_in_its_loop_and_in_its_threads(service: str, target: str, database: Path) -> None:
+async def test_lines_of_every_framework_are_captured_in_loop_and_threads(service: str, target: str, database: Path) -> None:
     app, _ = load(service)
     async with serving(app, database) as queue:
-        await queue.client.get(target)  # a direct call is nobody's job
+        await queue.client.get(target)  # a direct call belongs to no job
         request_id = await queue.submit("GET", target)
         assert (await queue.response(request_id)).is_success
         entries = await queue.logs(request_id)
     keeper = {"source": "USER", "logger": "zoo.keeper"}
-    told = [(entry["level"], entry["message"].partition("\n")[0], entry["labels"]) for entry in entries]
-    assert told == [
+    shown = [(entry["level"], entry["message"].partition("\n")[0], entry["labels"]) for entry in entries]
+    assert shown == [
         ("WARN", "feeding the seals", {"level": "WARN", **keeper}),
         ("INFO", "50% half of the fish", {"level": "INFO", "source": "USER", "progress": "0.5"}),
         ("STDOUT", "no herring left", {"level": "STDOUT", "source": "USER", "bucket": "2"}),
@@ -99,22 +99,22 @@ async def test_every_framework_is_heard_in_its_loop_and_in_its_threads(service: 
 async def test_a_framework_that_logs_what_was_raised_shows_its_traceback(service: str, target: str, database: Path) -> None:
     app, _ = load(service)
     async with serving(app, database) as queue:
-        said = await ran(queue, target)
-    assert any("Traceback" in message and message.endswith("RuntimeError: secret detail") for message in said)
+        messages = await ran(queue, target)
+    assert any("Traceback" in message and message.endswith("RuntimeError: secret detail") for message in messages)
 
 
-async def test_tasks_and_threads_of_a_handler_are_heard(database: Path) -> None:
+async def test_lines_from_tasks_and_threads_of_a_handler_are_captured(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
-        async def say(word: str) -> None:
-            log.warning("task %s", word)
+        async def log_line(text: str) -> None:
+            log.warning("task %s", text)
 
         async with asyncio.TaskGroup() as group:
-            group.create_task(say("one"))
+            group.create_task(log_line("one"))
         await asyncio.to_thread(log.warning, "asyncio's thread")
         await anyio.to_thread.run_sync(log.warning, "anyio's thread")
         with ThreadPoolExecutor(1) as pool:
             pool.submit(log.warning, "a thread that knows nothing").result()
-            pool.submit(contextvars.copy_context().run, log.warning, "a thread that was told").result()
+            pool.submit(contextvars.copy_context().run, log.warning, "a thread with the context").result()
         asyncio.get_running_loop().call_soon(log.warning, "callback")
         await asyncio.sleep(0)
         return Response()
@@ -124,13 +124,13 @@ async def test_tasks_and_threads_of_a_handler_are_heard(database: Path) -> None:
             "task one",
             "asyncio's thread",
             "anyio's thread",
-            "a thread that was told",
+            "a thread with the context",
             "callback",
         ]
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-async def test_a_forked_child_says_nothing_and_waits_for_nobody(database: Path) -> None:
+async def test_lines_of_a_forked_child_are_ignored_and_do_not_block(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         log.warning("parent")
         attempt = active_job()
@@ -150,7 +150,7 @@ async def test_a_forked_child_says_nothing_and_waits_for_nobody(database: Path) 
         child = os.fork()
         if child == 0:
             signal.signal(signal.SIGALRM, signal.SIG_DFL)
-            signal.alarm(5)  # it ends us, should we wait for a thread that is not here
+            signal.alarm(5)  # ends the child if it waits for a thread that does not exist there
             log.warning("child")
             current_job.log("child")
             os._exit(0)
@@ -164,7 +164,7 @@ async def test_a_forked_child_says_nothing_and_waits_for_nobody(database: Path) 
         assert await messages(queue, request_id) == ["parent"]
 
 
-async def test_two_requests_at_once_keep_their_words_apart(database: Path) -> None:
+async def test_lines_of_concurrent_requests_are_separate(database: Path) -> None:
     meeting = asyncio.Barrier(2)
 
     async def endpoint(request: Request) -> Response:
@@ -180,16 +180,16 @@ async def test_two_requests_at_once_keep_their_words_apart(database: Path) -> No
             assert await messages(queue, request_id) == [f"{request_id} {number}" for number in range(5)]
 
 
-async def test_two_queues_in_one_process_never_meet(tmp_path: Path) -> None:
-    """They even share the application; and one queue's handler may call the other's."""
+async def test_lines_of_two_queues_in_one_process_are_separate(tmp_path: Path) -> None:
+    """They share the application, and one queue's handler calls the other queue's."""
     inner: list[Queue] = []
 
     async def endpoint(request: Request) -> Response:
         log.warning("outer")
         async with httpx.AsyncClient(transport=inner[0].client._transport, base_url="http://service.test") as client:
-            answer = await client.get("/fal/queue/submit/leaf")
+            response = await client.get("/fal/queue/submit/leaf")
         log.warning("outer again")
-        return PlainTextResponse(answer.json()["request_id"])
+        return PlainTextResponse(response.json()["request_id"])
 
     async def leaf(request: Request) -> Response:
         log.warning("inner")
@@ -224,7 +224,7 @@ async def test_a_queue_that_captures_nothing_beside_one_that_does(tmp_path: Path
         assert await ran(none, "/endpoint") == []
 
 
-async def test_our_own_words_are_not_the_users(database: Path) -> None:
+async def test_the_queues_own_log_is_not_captured(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         raise LookupError("logged by the queue's journal, in the middle of the replay")
 
@@ -233,7 +233,7 @@ async def test_our_own_words_are_not_the_users(database: Path) -> None:
 
 
 async def test_bad_arguments_do_not_reach_the_handler(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # other handlers complain to stderr, as ever
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # other logging handlers report errors to stderr as usual
 
     async def endpoint(request: Request) -> Response:
         log.warning("%d items", "many")
@@ -245,11 +245,11 @@ async def test_bad_arguments_do_not_reach_the_handler(database: Path, monkeypatc
         assert await messages(queue, request_id) == ["%d items (its arguments do not fit: ('many',))"]
 
 
-# --- when lines are there
+# --- when lines can be read
 
 
 class Steps:
-    """A handler that goes on when it is told."""
+    """A handler that goes on when the test says so."""
 
     def __init__(self) -> None:
         self.go = asyncio.Event()
@@ -284,14 +284,12 @@ async def test_lines_can_be_read_while_the_request_runs(database: Path) -> None:
         assert await messages(queue, request_id) == ["begun", "25% early", "going on", "tidied up"]
 
 
-async def test_without_being_asked_for_they_are_null_and_nothing_is_read(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
+async def test_without_logs_in_the_query_they_are_null_and_not_read(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call: list[int] = []
     reading = SQLiteStore.logs
 
     def spied(self: SQLiteStore, key: int, after: int = 0) -> Any:
-        asked.append(key)
+        call.append(key)
         return reading(self, key, after)
 
     monkeypatch.setattr(SQLiteStore, "logs", spied)
@@ -303,15 +301,17 @@ async def test_without_being_asked_for_they_are_null_and_nothing_is_read(
     async with serving(app_of(endpoint), database) as queue:
         request_id = await queue.submit("GET", "/endpoint")
         assert (await queue.reaches(request_id, "COMPLETED"))["logs"] is None
-        assert asked == []
-        for word, expected in (("logs=1", 1), ("logs=true", 1), ("logs=0", None), ("logs=false", None)):
-            answer = (await queue.client.get(f"/fal/queue/requests/{request_id}/status?{word}")).json()
-            assert (answer["logs"] and len(answer["logs"])) == expected
-        assert len(asked) == 2
+        assert call == []
+        for query, expected in (("logs=1", 1), ("logs=true", 1), ("logs=0", None), ("logs=false", None)):
+            response = (await queue.client.get(f"/fal/queue/requests/{request_id}/status?{query}")).json()
+            assert (response["logs"] and len(response["logs"])) == expected
+        assert len(call) == 2
 
 
-async def test_the_end_comes_with_all_lines_and_silence_costs_nothing(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of a short request all lines are in the transaction of its end; one that says nothing makes no call at all."""
+async def test_lines_are_stored_with_the_end_and_no_lines_cost_no_write(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short request stores its lines in the transaction of its end; a request without lines makes no call to store any."""
     calls: list[list[str]] = []
     writing = SQLiteStore.log
 
@@ -338,9 +338,9 @@ async def test_the_end_comes_with_all_lines_and_silence_costs_nothing(database: 
 
 
 @pytest.mark.parametrize("how", ["thread", "background task"])
-async def test_after_the_end_nobody_listens_and_nobody_is_hurt(database: Path, how: str) -> None:
+async def test_lines_after_the_end_are_ignored(database: Path, how: str) -> None:
     late = threading.Event()
-    said = threading.Event()
+    logged = threading.Event()
     failed: list[BaseException] = []
 
     def speak() -> None:
@@ -351,7 +351,7 @@ async def test_after_the_end_nobody_listens_and_nobody_is_hurt(database: Path, h
             current_job.report_progress(1.0, "too late")
         except BaseException as error:
             failed.append(error)
-        said.set()
+        logged.set()
 
     async def endpoint(request: Request) -> Response:
         log.warning("in time")
@@ -364,7 +364,7 @@ async def test_after_the_end_nobody_listens_and_nobody_is_hurt(database: Path, h
         request_id = await queue.submit("GET", "/endpoint")
         await queue.response(request_id)
         late.set()
-        assert await asyncio.to_thread(said.wait, 10)
+        assert await asyncio.to_thread(logged.wait, 10)
         assert await messages(queue, request_id) == ["in time"]
     assert failed == []
 
@@ -372,7 +372,7 @@ async def test_after_the_end_nobody_listens_and_nobody_is_hurt(database: Path, h
 # --- attempts
 
 
-async def test_lines_of_all_attempts_stay_and_say_whose_they_are(database: Path) -> None:
+async def test_lines_of_all_attempts_are_kept_with_their_attempt(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         log.warning("attempt %d", current_job.attempt)
         return Response(status_code=503 if current_job.attempt == 1 else 200, headers={"retry-after": "0"})
@@ -399,7 +399,7 @@ async def test_a_cancelled_request_keeps_its_lines(database: Path) -> None:
         assert await messages(queue, request_id) == ["begun", "25% early", "tidied up"]
 
 
-async def test_what_is_handed_back_at_shutdown_keeps_its_lines(database: Path) -> None:
+async def test_a_job_handed_back_at_shutdown_keeps_its_lines(database: Path) -> None:
     steps = Steps()
     async with serving(steps.app, database, shutdown_timeout=0) as queue:
         request_id = await queue.submit("GET", "/")
@@ -407,34 +407,34 @@ async def test_what_is_handed_back_at_shutdown_keeps_its_lines(database: Path) -
     steps.go.set()
     async with serving(steps.app, database) as queue:
         await queue.response(request_id)
-        said = await messages(queue, request_id)
-    assert said[:3] == ["begun", "25% early", "tidied up"]
-    assert said[3].startswith("attempt 1 was stopped by the end of its process")
-    assert said[4:] == ["begun", "25% early", "going on", "tidied up"]
+        lines = await messages(queue, request_id)
+    assert lines[:3] == ["begun", "25% early", "tidied up"]
+    assert lines[3].startswith("attempt 1 was stopped by the end of its process")
+    assert lines[4:] == ["begun", "25% early", "going on", "tidied up"]
 
 
-async def test_lines_outlive_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Away(SQLiteStore):
-        """Out of reach at first, for lines and for ends."""
+async def test_lines_survive_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unavailable(SQLiteStore):
+        """A store that is unavailable at first, for log lines and for ends."""
 
         outages = 3
 
         def log(self, *arguments: Any) -> Any:
-            return self._away() or super().log(*arguments)
+            return self._unavailable() or super().log(*arguments)
 
         def complete(self, *arguments: Any) -> Any:
-            return self._away() or super().complete(*arguments)
+            return self._unavailable() or super().complete(*arguments)
 
-        def _away(self) -> Any:
-            if Away.outages:
-                Away.outages -= 1
+        def _unavailable(self) -> Any:
+            if Unavailable.outages:
+                Unavailable.outages -= 1
                 return asyncio.get_running_loop().run_in_executor(None, self._fail)
             return None
 
         def _fail(self) -> bool:
             raise StoreBusy("out of reach", 1)
 
-    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Away)
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Unavailable)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
 
     async def endpoint(request: Request) -> Response:
@@ -445,13 +445,13 @@ async def test_lines_outlive_an_outage_of_the_database(database: Path, monkeypat
     async with serving(app_of(endpoint), database) as queue:
         request_id = await queue.submit("GET", "/endpoint")
         assert (await queue.response(request_id)).text == "kept"
-        # The end may have been stored when its lines could not be: they follow.
+        # The end may be stored before the lines; they follow.
         await eventually(lambda: messages(queue, request_id))
         assert await messages(queue, request_id) == ["one", "two"]
-    assert Away.outages == 0
+    assert Unavailable.outages == 0
 
 
-async def test_texts_of_frameworks_are_texts(database: Path) -> None:
+async def test_string_subclasses_of_frameworks_are_logged_as_text(database: Path) -> None:
     async def endpoint(request: Request) -> Response:
         current_job.log(mark_safe("<b>safe</b>"), tag=mark_safe("b"))
         return PlainTextResponse("done")
@@ -473,9 +473,9 @@ async def test_a_hundred_thousand_lines_are_bounded_in_memory_and_in_the_file(da
     async with serving(app_of(endpoint), database) as queue:
         request_id = await queue.submit("GET", "/endpoint")
         blocks = int((await queue.response(request_id)).text)
-        said = await messages(queue, request_id)
-    assert said[:-1] == [f"line {number}" for number in range(10_000)]
-    assert said[-1] == "90000 more lines were dropped: one attempt keeps at most 10000 lines and 1048576 bytes"
+        lines = await messages(queue, request_id)
+    assert lines[:-1] == [f"line {number}" for number in range(10_000)]
+    assert lines[-1] == "90000 more lines were dropped: one attempt keeps at most 10000 lines and 1048576 bytes"
     count, size = rows(database)
     assert count < 500
     assert size < 1_500_000
@@ -489,12 +489,12 @@ async def test_the_option_bounds_the_bytes(database: Path) -> None:
         return Response()
 
     async with serving(app_of(endpoint), database, max_logs="1 KiB") as queue:
-        said = await ran(queue, "/endpoint")
-    assert said[:-1] == ["x" * 100] * 10
-    assert said[-1] == "90 more lines were dropped: one attempt keeps at most 10000 lines and 1024 bytes"
+        messages = await ran(queue, "/endpoint")
+    assert messages[:-1] == ["x" * 100] * 10
+    assert messages[-1] == "90 more lines were dropped: one attempt keeps at most 10000 lines and 1024 bytes"
 
 
-async def test_a_flood_of_reports_is_few_writes_and_few_lines(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_many_progress_reports_cause_few_writes_and_few_lines(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = 0
     writing = SQLiteStore.log
 
@@ -517,6 +517,6 @@ async def test_a_flood_of_reports_is_few_writes_and_few_lines(database: Path, mo
         return Response()
 
     async with serving(app_of(endpoint), database) as queue:
-        said = await ran(queue, "/endpoint")
-    assert said[-1] == "100% step 9999"
-    assert len(said) <= calls <= took / 0.1 + 2
+        messages = await ran(queue, "/endpoint")
+    assert messages[-1] == "100% step 9999"
+    assert len(messages) <= calls <= took / 0.1 + 2

@@ -1,4 +1,4 @@
-"""Long results: however many clients read them, and however slowly, each costs a few pieces of memory and no more."""
+"""Long results: each reader uses memory for a few chunks, however many there are and however slowly they read."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from tests.support.raw_asgi import Message, Receive, Send, http_only
 from tests.support.webhook_receiver import receiving
 
 SIZE = 24 * CHUNK_SIZE
-"""Bytes of the answer; as JSON they are six times as many."""
+"""Bytes of the response; as JSON it is six times as long."""
 READERS = 8
 EACH = 6 * CHUNK_SIZE
-"""Bytes that one reader, or one webhook, may hold: a piece as it is stored, and a part of it as it is spelled."""
+"""The bytes of memory for one reader or one webhook: a stored chunk, and a part of it as JSON."""
 
 
 @http_only
@@ -36,7 +36,7 @@ async def app(scope: Message, receive: Receive, send: Send) -> None:
 
 @contextmanager
 def watching() -> Iterator[list[int]]:
-    """The peak of what was allocated meanwhile, beside what there was."""
+    """Measure the peak of allocated memory inside the block, above the level at its start."""
     tracemalloc.start()
     peak = [0]
     try:
@@ -49,7 +49,7 @@ def watching() -> Iterator[list[int]]:
 
 
 class SlowClient:
-    """Takes one message of its answer, then no more until all others have come as far."""
+    """Reads one message of its response, then waits until all other clients have read one."""
 
     def __init__(self, everybody: list[SlowClient], go_on: asyncio.Event) -> None:
         self._everybody = everybody
@@ -93,7 +93,7 @@ async def read_slowly(queue: Queue, path: str) -> list[SlowClient]:
     return clients
 
 
-async def test_a_tasks_result_is_sent_piece_by_piece(queue: Queue) -> None:
+async def test_the_result_of_a_task_is_sent_in_parts(queue: Queue) -> None:
     made = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/work"})
     task_id = made.json()["task"]["id"]
     await queue.reaches(task_id, "COMPLETED")
@@ -106,7 +106,7 @@ async def test_a_tasks_result_is_sent_piece_by_piece(queue: Queue) -> None:
     assert whole.json()["task"]["result"]["body"] == "\0" * SIZE + "the end"
 
 
-async def test_a_response_is_sent_part_by_part(queue: Queue) -> None:
+async def test_a_response_is_sent_in_parts(queue: Queue) -> None:
     request_id = await queue.submit("POST", "/work")
     await queue.reaches(request_id, "COMPLETED")
     with watching() as peak:
@@ -115,26 +115,26 @@ async def test_a_response_is_sent_part_by_part(queue: Queue) -> None:
     assert {(client.size, client.end[-7:]) for client in clients} == {(SIZE + 7, b"the end")}
 
 
-async def test_what_a_provider_has_sent_is_kept_and_read_in_parts(tmp_path: Path) -> None:
-    word = json.dumps({"status": "OK", "text": "x" * (3 * CHUNK_SIZE)}).encode()
+async def test_a_providers_response_is_stored_and_read_in_parts(tmp_path: Path) -> None:
+    content = json.dumps({"status": "OK", "text": "x" * (3 * CHUNK_SIZE)}).encode()
     async with serving(app, tmp_path / "queue.sqlite3") as queue:
         made = (
             await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/x?u={callback_url}", "maxWaitTime": 60})
         ).json()
         callback = made["callbackUrl"].replace("http://service.test", "")
         task_id = made["task"]["id"]
-        told = await queue.client.post(callback, content=word)
-        assert told.status_code == 200
+        response = await queue.client.post(callback, content=content)
+        assert response.status_code == 200
         await queue.reaches(task_id, "COMPLETED")
         task = (await queue.client.get(f"/fal/queue/v1/tasks/{task_id}")).json()["task"]
-        assert task["result"]["body"].encode() == word
-        assert (await queue.client.get(f"/fal/queue/requests/{task_id}/response")).content == word
+        assert task["result"]["body"].encode() == content
+        assert (await queue.client.get(f"/fal/queue/requests/{task_id}/response")).content == content
         with watching() as peak:
             await read_slowly(queue, f"/fal/queue/requests/{task_id}/response")
         assert peak[0] <= READERS * EACH
 
 
-async def test_webhooks_with_long_results_are_signed_and_sent_piece_by_piece(tmp_path: Path) -> None:
+async def test_webhooks_with_long_results_are_signed_and_sent_in_parts(tmp_path: Path) -> None:
     secret = "whsec_" + "QUJD" * 8
     async with (
         receiving() as receiver,
@@ -142,7 +142,7 @@ async def test_webhooks_with_long_results_are_signed_and_sent_piece_by_piece(tmp
     ):
         made = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/short", "onCompleteUrl": receiver.url})
         task_id = made.json()["task"]["id"]
-        (webhook,) = await eventually(lambda: receiver.of(task_id))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id))
     assert webhook.content["task"]["result"]["body"] == "\0" * (3 * CHUNK_SIZE) + "the end"
     time, code = webhook.headers["x-asyncqueue-signature"].split(",")
     message = time.removeprefix("t=").encode() + b"." + webhook.body

@@ -1,4 +1,4 @@
-"""What a mount adds to the scope of a direct call is there in the replay, or it is known not to be."""
+"""A replay has what a mount adds to the scope of a direct call, or the difference is documented."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ TENANT = "5f0c1c1e-8d0f-4b0e-9a55-0b8f2f0e0a11"
 
 
 async def show(request: StarletteRequest) -> JSONResponse:
-    """Everything that a mount decides."""
+    """Respond with everything in the scope that a mount determines."""
     params = {name: [type(value).__name__, str(value)] for name, value in request.path_params.items()}
     return JSONResponse(
         {
@@ -46,13 +46,13 @@ async def home(request: StarletteRequest) -> Response:
     return JSONResponse({})
 
 
-def parent_of(queue: QueueMiddleware, route: BaseRoute, *, tell: bool = True) -> FastAPI:
-    """An application in which the queue is mounted, and which starts it."""
+def parent_of(queue: QueueMiddleware, route: BaseRoute, *, pass_parent: bool = True) -> FastAPI:
+    """An application that mounts the queue and starts it."""
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, str]]:
         state = {"weights": "loaded"}
-        async with queue.running(state, parent=app) if tell else queue.running(state):
+        async with queue.running(state, parent=app) if pass_parent else queue.running(state):
             yield state
 
     return FastAPI(title="parent", lifespan=lifespan, routes=[Route("/", home, name="home"), route])
@@ -71,7 +71,7 @@ async def same_as_direct(queue: Queue, front: str) -> dict[str, Any]:
     return replayed.json()
 
 
-async def test_a_replay_in_a_mounted_application_knows_its_parent(database: Path) -> None:
+async def test_a_replay_in_a_mounted_application_has_the_parent_in_its_scope(database: Path) -> None:
     tools = FastAPI(title="tools", routes=routes())
     wrapped = QueueMiddleware(tools, database=database, **OPTIONS)
     async with connected(parent_of(wrapped, Mount("/tools", wrapped, name="tools"))) as queue:
@@ -80,7 +80,7 @@ async def test_a_replay_in_a_mounted_application_knows_its_parent(database: Path
     assert (seen["title"], seen["weights"]) == ("tools", "loaded")
 
 
-async def test_parameters_of_the_mount_are_there_with_their_types(database: Path) -> None:
+async def test_a_replay_has_the_parameters_of_the_mount_with_their_types(database: Path) -> None:
     wrapped = QueueMiddleware(FastAPI(title="tools", routes=routes()), database=database, **OPTIONS)
     mount = Mount("/{tenant:uuid}/{name}/{weight:float}", wrapped, name="tools")
     async with connected(parent_of(wrapped, mount)) as queue:
@@ -91,22 +91,22 @@ async def test_parameters_of_the_mount_are_there_with_their_types(database: Path
 
 
 async def test_a_mounted_router_without_an_application_of_its_own(database: Path) -> None:
-    """There `request.app` is the parent."""
+    """In such a router `request.app` is the parent."""
     tools = Mount("", routes=routes()).app
     wrapped = QueueMiddleware(tools, database=database, **OPTIONS)
     async with connected(parent_of(wrapped, Mount("/tools", wrapped, name="tools"))) as queue:
         assert (await same_as_direct(queue, "/tools"))["title"] == "parent"
 
 
-async def test_one_that_is_told_no_parent_learns_it_from_the_first_request(database: Path) -> None:
+async def test_without_a_given_parent_it_is_taken_from_the_first_request(database: Path) -> None:
     wrapped = QueueMiddleware(FastAPI(title="tools", routes=routes()), database=database, **OPTIONS)
-    async with connected(parent_of(wrapped, Mount("/tools", wrapped, name="tools"), tell=False)) as queue:
+    async with connected(parent_of(wrapped, Mount("/tools", wrapped, name="tools"), pass_parent=False)) as queue:
         queue.prefix = "/tools/fal/queue"
-        answer = await queue.run("POST", "/show/4")
-    assert answer.json()["parent"] == "http://service.test/"
+        response = await queue.run("POST", "/show/4")
+    assert response.json()["parent"] == "http://service.test/"
 
 
-async def test_after_a_restart_a_replay_needs_no_request_to_know_its_parent(database: Path) -> None:
+async def test_after_a_restart_a_replay_has_its_parent_without_a_new_request(database: Path) -> None:
     def service(tools: Starlette) -> tuple[QueueMiddleware[Starlette], FastAPI]:
         wrapped = QueueMiddleware(tools, database=database, **{**OPTIONS, "shutdown_timeout": 0})
         return wrapped, parent_of(wrapped, Mount("/{tenant}", wrapped, name="tools"))
@@ -140,8 +140,8 @@ async def test_a_task_of_a_mounted_queue_is_called_like_a_submission(database: P
         assert (await queue.response(made.json()["task"]["id"])).json() == direct
 
 
-async def test_what_middlewares_in_front_add_is_nobody_elses(database: Path) -> None:
-    """What belongs to one client must not reach another's replay."""
+async def test_what_outer_middleware_adds_for_one_client_reaches_no_other(database: Path) -> None:
+    """Scope entries of one client must not reach another client's replay."""
     wrapped = QueueMiddleware(FastAPI(title="tools", routes=routes()), database=database, **OPTIONS)
     app = parent_of(wrapped, Mount("/tools", wrapped, name="tools"))
 
@@ -157,7 +157,7 @@ async def test_what_middlewares_in_front_add_is_nobody_elses(database: Path) -> 
         assert (await queue.run("POST", "/show/4")).json()["visitor"] is None
 
 
-async def test_a_route_by_host_has_its_parameters(database: Path) -> None:
+async def test_a_replay_has_the_parameters_of_a_host_route(database: Path) -> None:
     wrapped = QueueMiddleware(FastAPI(title="tools", routes=routes()), database=database, **OPTIONS)
     async with connected(parent_of(wrapped, Host("{tenant}.test", wrapped, name="tools"))) as queue:
         seen = await same_as_direct(queue, "")
@@ -165,7 +165,7 @@ async def test_a_route_by_host_has_its_parameters(database: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [FastAPI, Starlette])
-async def test_as_a_middleware_of_an_application_a_replay_knows_it(database: Path, kind: type[Any]) -> None:
+async def test_a_replay_has_the_application_whose_middleware_the_queue_is(database: Path, kind: type[Any]) -> None:
     async def whose(request: StarletteRequest) -> Response:
         return JSONResponse([request.app is app, str(request.url_for("whose"))])
 
@@ -175,8 +175,8 @@ async def test_as_a_middleware_of_an_application_a_replay_knows_it(database: Pat
         assert (await queue.run("POST", "/whose")).json() == [True, "http://service.test/whose"]
 
 
-async def test_in_a_mount_that_does_not_say_where_it_is_the_routes_are_not_found(database: Path) -> None:
-    """Litestar cuts the path and leaves `root_path` empty. If that changes, the page on mounts says too little."""
+async def test_in_a_mount_without_root_path_the_routes_are_not_found(database: Path) -> None:
+    """Litestar shortens the path and leaves `root_path` empty. If that changes, the documentation on mounts has to change."""
     wrapped = QueueMiddleware(Starlette(routes=routes()), database=database, **OPTIONS)
 
     @asgi("/tools", is_mount=True, copy_scope=True)
@@ -189,6 +189,6 @@ async def test_in_a_mount_that_does_not_say_where_it_is_the_routes_are_not_found
             yield
 
     async with connected(Litestar([tools], lifespan=[lifespan], logging_config=None)) as queue:
-        answer = await queue.client.post("/tools/fal/queue/submit/show/4")
-    assert answer.status_code == 404
-    assert "no queue route" in answer.json()["detail"]
+        response = await queue.client.post("/tools/fal/queue/submit/show/4")
+    assert response.status_code == 404
+    assert "no queue route" in response.json()["detail"]

@@ -27,7 +27,7 @@ from tests.support.providers import (
     providing,
 )
 from tests.support.queue_client import Queue, eventually, serving
-from tests.support.raw_asgi import answer, http_only
+from tests.support.raw_asgi import http_only, respond
 
 BEARER = {"Authorization": f"Bearer {KEY}"}
 OF_FAL = {"Authorization": f"Key {KEY}"}
@@ -36,7 +36,7 @@ ENDS = ("completed", "failed", "timeout", "cancelled")
 
 
 async def app(scope: Any, receive: Any, send: Any) -> None:
-    await answer(send, b"the application itself")
+    await respond(send, b"the application itself")
 
 
 class Tasks:

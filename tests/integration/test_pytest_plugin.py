@@ -1,4 +1,4 @@
-"""Tests of a service get databases of their own, without a line for it."""
+"""The plugin gives the tests of a service separate databases without any configuration."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def test_what_is_temporary_stays(tmp_path):
 
 def test_a_process_of_its_own_does_the_same():
     code = "import service; print(service.app.settings.database)"
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert said.strip() == app.settings.database
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == app.settings.database
 """
 LAZY = """
 import sys
@@ -61,7 +61,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def pytest_in(project: Path, **environ: str) -> str:
-    """Its output. Only our plugin is loaded: what others import is not the matter."""
+    """The output of pytest. Only this project's plugin is loaded, so that imports of others do not matter."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("QUEUE_", "PYTEST_"))}
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "queue_middleware.testing.pytest_plugin"],
@@ -90,11 +90,11 @@ def test_the_file_of_the_service_is_not_touched(project: Path) -> None:
     before = folders()
     assert pytest_in(project, QUEUE_DATABASE="dev.sqlite3").startswith("0: ")
     assert files_in(project) == []
-    assert folders() <= before, "it is removed at the end"
+    assert folders() <= before, "the database is removed at the end"
 
 
 @pytest.mark.slow
-def test_unless_it_is_wanted(project: Path) -> None:
+def test_the_file_of_the_service_is_used_if_configured(project: Path) -> None:
     (project / "test_service.py").write_text(
         "from service import app\ndef test_it(): assert app.settings.database.endswith('project/queue.sqlite3')\n"
     )
@@ -107,5 +107,5 @@ def test_a_run_that_has_no_queue_does_not_import_one(project: Path) -> None:
     assert pytest_in(project).startswith("0: ")
 
 
-def test_it_is_loaded_by_pytest_itself(pytestconfig: pytest.Config) -> None:
+def test_pytest_loads_the_plugin(pytestconfig: pytest.Config) -> None:
     assert pytestconfig.pluginmanager.has_plugin("queue_middleware")

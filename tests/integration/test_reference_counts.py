@@ -1,4 +1,4 @@
-"""What belongs to one attempt is freed when it is over, without the garbage collector, whose pauses all requests would feel."""
+"""The objects of an attempt are freed when it ends, without the garbage collector, whose pauses would delay all requests."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ async def streaming(request: Request) -> Response:
     return StreamingResponse(pieces())
 
 
-async def talking(request: Request) -> Response:
+async def with_log_lines(request: Request) -> Response:
     current_job.log("at work")
     current_job.report_progress(0.5, "halfway")
     return PlainTextResponse("done")
 
 
-async def with_a_tail(request: Request) -> Response:
+async def with_background_task(request: Request) -> Response:
     return PlainTextResponse("done", background=BackgroundTask(asyncio.sleep, 0))
 
 
@@ -68,7 +68,8 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 
 TRACEBACKS = pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="there a traceback keeps its callers' frames, and an exception in a cycle so keeps ours"
+    sys.version_info >= (3, 12),
+    reason="there, a traceback keeps its callers' frames, also those of the queue",
 )
 HANDLERS = [
     plain,
@@ -76,18 +77,18 @@ HANDLERS = [
     pytest.param(raising, marks=TRACEBACKS),
     refusing,
     pytest.param(streaming, marks=TRACEBACKS),
-    talking,
-    with_a_tail,
+    with_log_lines,
+    with_background_task,
 ]
 
 
 OURS = (JobExecutor, ActiveJob, CancellableCall, LogBuffer, Replay, TaskSession)
 _earlier: list[object] = []
-"""Objects of earlier tests: frameworks keep contexts of their threads, and with them the `ActiveJob` of a call."""
+"""Exclude objects of earlier tests: frameworks keep contexts of their threads, and with them the `ActiveJob` of a call."""
 
 
 def left(*kinds: type) -> list[str]:
-    """The kinds of the objects that this test has made and that still exist."""
+    """The kinds of the objects that this test created and that still exist."""
     found = [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
     return [type(thing).__name__ for thing in found if not any(thing is old for old in _earlier)]
 
@@ -110,7 +111,7 @@ async def test_nothing_is_left_to_the_garbage_collector(database: Path, without_
 
 
 @pytest.mark.parametrize("handler", HANDLERS)
-async def test_what_a_framework_leaves_holds_nothing_of_ours(
+async def test_objects_that_a_framework_leaves_refer_to_nothing_of_the_queue(
     database: Path, without_collector: None, handler: Callable[[Request], Any]
 ) -> None:
     app = Starlette(routes=[Route("/", handler, methods=["POST"])])
@@ -121,7 +122,7 @@ async def test_what_a_framework_leaves_holds_nothing_of_ours(
 
 
 @TRACEBACKS
-async def test_nothing_is_left_of_one_that_was_cancelled(database: Path, without_collector: None) -> None:
+async def test_nothing_of_a_cancelled_attempt_is_left_to_the_garbage_collector(database: Path, without_collector: None) -> None:
     began = asyncio.Event()
 
     async def waiting(request: Request) -> Response:

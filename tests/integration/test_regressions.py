@@ -1,4 +1,4 @@
-"""Ways in which a request was once lost, or the queue killed, by something that ought to have harmed nobody."""
+"""Defects that once lost a request or stopped the queue."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.file_watch import FileWatch
-from tests.support.doubles import Memory
-from tests.support.factories import a_job
+from tests.support.doubles import EventRecorder
+from tests.support.factories import make_job
 from tests.support.queue_client import connected, eventually, serving, stored_jobs
 
 
@@ -47,7 +47,7 @@ async def test_refusals_cost_no_slots(database: Path, monkeypatch: pytest.Monkey
         assert (await queue.run("GET", "/")).text == "ok"
 
 
-async def test_an_observer_that_raises_costs_nobody_anything(database: Path) -> None:
+async def test_an_observer_that_raises_has_no_effect_on_others(database: Path) -> None:
     class Broken:
         def on_event(self, event: Event) -> None:
             raise ZeroDivisionError
@@ -79,18 +79,18 @@ asyncio.run(main())
 """
 
 
-async def test_ctrl_c_is_not_the_answer_of_the_handler_that_it_met(database: Path) -> None:
-    """It ends the process, and the request is there for the next. It cannot be told from one that the handler raises."""
+async def test_ctrl_c_during_a_handler_is_not_its_response(database: Path) -> None:
+    """It ends the process, and the next process runs the job. It looks like an exception that the handler raises."""
     command = (sys.executable, "-W", "ignore", "-c", INTERRUPTED, str(database))
     process = await asyncio.create_subprocess_exec(*command, stdout=PIPE, stderr=PIPE)
-    said, complained = await asyncio.wait_for(process.communicate(), 20)
-    assert said == b"begun\n", complained
-    assert process.returncode == -signal.SIGINT, complained
+    stdout, stderr = await asyncio.wait_for(process.communicate(), 20)
+    assert stdout == b"begun\n", stderr
+    assert process.returncode == -signal.SIGINT, stderr
     assert stored_jobs(database, "state = 'delayed' AND attempt = 1") == 1
 
 
 class Full(SQLiteStore):
-    """Its disk is full when the first failure is to be written."""
+    """A store whose disk is full when the first failure is to be written."""
 
     refusals = 1
 
@@ -104,7 +104,7 @@ class Full(SQLiteStore):
 async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_was_full(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The timer that cancels handlers must not cancel the settlement."""
+    """The timer that cancels handlers must not cancel the storing of the outcome."""
     monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Full)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.3)  # longer than the wait before the cancellation
     entered = asyncio.Event()
@@ -121,7 +121,7 @@ async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_
         assert (await queue.response(request_id)).status_code == 499
 
 
-async def test_a_retry_after_of_five_thousand_digits_is_a_long_time_and_no_accident(database: Path) -> None:
+async def test_a_retry_after_of_five_thousand_digits_is_a_long_delay(database: Path) -> None:
     async def busy(request: Request) -> Response:
         return PlainTextResponse("busy", 503, headers={"retry-after": "9" * 5000})
 
@@ -160,23 +160,23 @@ async def test_a_time_limit_of_the_application_does_not_double_its_bytes(databas
         await StreamingResponse(chunks())(scope, receive, hasty)
 
     async with serving(impatient, database) as queue:
-        answer = await queue.run("GET", "/")
-        assert len(answer.content) <= 700_000
+        response = await queue.run("GET", "/")
+        assert len(response.content) <= 700_000
 
 
-def test_a_queue_starts_in_a_second_event_loop_though_the_first_was_never_told_to_stop(database: Path) -> None:
+def test_a_queue_starts_in_a_second_event_loop_if_the_first_ended_without_shutdown(database: Path) -> None:
     runtime = Runtime(APP, Settings.load({"database": str(database), "min_free_disk": 0}, {}))
 
     async def use() -> str:
         await runtime.start()
         runtime.check_running()
-        return (await runtime.submit(a_job())).receipt.request_id
+        return (await runtime.submit(make_job())).receipt.request_id
 
     assert asyncio.run(use()) != asyncio.run(use())
 
 
-async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
-    (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
+async def test_concurrent_starts_have_the_same_outcome(tmp_path: Path) -> None:
+    (tmp_path / "queue.sqlite3").write_bytes(b"not a database" * 100)
     runtime = Runtime(APP, Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))
     results = await asyncio.gather(runtime.start(), runtime.start(), return_exceptions=True)
     assert ["cannot be opened" in str(result) for result in results] == [True, True]
@@ -188,11 +188,9 @@ async def test_starts_that_meet_share_their_fate(tmp_path: Path) -> None:
         runtime.check_running()
 
 
-async def test_a_time_limit_in_the_last_send_does_not_tell_a_repetition_twice(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_time_limit_in_the_last_send_reports_a_retry_once(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
-    memory, calls = Memory(), 0
+    memory, calls = EventRecorder(), 0
 
     async def hasty(scope: Any, receive: Any, send: Any) -> None:
         nonlocal calls

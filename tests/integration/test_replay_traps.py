@@ -1,4 +1,4 @@
-"""How a replayed call can differ from a direct one without anybody noticing. Each trap was met once (docs: pitfalls)."""
+"""Ways in which a replayed call can differ from a direct one without being noticed. Each was a defect once."""
 
 from __future__ import annotations
 
@@ -28,29 +28,29 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.events import Event, Finished
 from queue_middleware.worker import early_end
 from tests.support.queue_client import DEADLINE, Queue, connected, eventually, mounting, serving
-from tests.support.raw_asgi import App, Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import App, Message, Receive, Send, call, http_only, http_scope, respond
 from tests.support.webhook_receiver import receiving
 
 from .apps import ALPHABET, hang_here, load
 
 REPEAT = 25
-"""How often something is looked at that must not change. Each look is a round trip through the queue's database."""
+"""How often a value is read that must not change. Each read is a round trip through the queue's database."""
 
 
 def reporting(*keys: str) -> App:
-    """An application that answers with these parts of its scope."""
+    """An application that responds with these parts of its scope."""
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen = {key: scope.get(key) for key in keys}
-        await answer(send, json.dumps(seen, default=lambda value: value.decode("latin-1")).encode())
+        await respond(send, json.dumps(seen, default=lambda value: value.decode("latin-1")).encode())
 
     return app
 
 
 @pytest.fixture(scope="module")
 async def reporter(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Queue]:
-    """One queue for all tests that only look at what an application sees."""
+    """One queue for all tests that only check what an application receives."""
     keys = ("method", "path", "raw_path", "root_path", "query_string", "headers")
     database = tmp_path_factory.mktemp("reporter") / "queue.sqlite3"
     async with serving(reporting(*keys), database, outbound_allow="127.0.0.1", webhook_schedule="") as queue:
@@ -64,7 +64,7 @@ async def seen_headers(queue: Queue, *args: Any, **request: Any) -> list[tuple[s
 # --- the two channels
 
 
-async def test_receive_is_silent_until_the_answer_is_complete_and_then_says_disconnect(database: Path) -> None:
+async def test_receive_waits_until_the_response_is_complete_and_then_returns_disconnect(database: Path) -> None:
     seen: list[Any] = []
 
     @http_only
@@ -107,37 +107,37 @@ async def test_an_application_may_be_a_plain_function(database: Path, refuses: b
         assert (await queue.run("GET", "/")).status_code == (500 if refuses else 200)
 
 
-async def test_tasks_that_send_at_once_lose_nothing_of_each_other(database: Path) -> None:
-    """A server takes each message whole, whoever sends it: some streams have a task beside them that sends a sign of life."""
-    letters = b"abcdef"
+async def test_messages_of_concurrent_senders_are_complete(database: Path) -> None:
+    """A server takes each message whole, from any task: some streams have a second task that sends keep-alive comments."""
+    sent_bytes = b"abcdef"
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
-        async def part(letter: int) -> None:
+        async def part(byte: int) -> None:
             for _ in range(3):
-                await send({"type": "http.response.body", "body": bytes([letter]) * 100_000, "more_body": True})
+                await send({"type": "http.response.body", "body": bytes([byte]) * 100_000, "more_body": True})
 
         async with anyio.create_task_group() as tasks:
-            for letter in letters:
-                tasks.start_soon(part, letter)
+            for byte in sent_bytes:
+                tasks.start_soon(part, byte)
         await send({"type": "http.response.body", "body": b"end"})
 
     async with serving(app, database) as queue:
         body = (await queue.run("GET", "/")).content
-    assert [body.count(letter) for letter in letters] == [300_000 + (letter in b"end") for letter in letters]
+    assert [body.count(byte) for byte in sent_bytes] == [300_000 + (byte in b"end") for byte in sent_bytes]
     assert body.endswith(b"end")
     assert all(len(set(body[start : start + 100_000])) == 1 for start in range(0, 1_800_000, 100_000))
 
 
-async def test_a_task_that_sends_beside_the_end_leaves_nothing_behind(database: Path) -> None:
+async def test_a_task_that_sends_during_the_end_leaves_no_data_behind(database: Path) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
         async with anyio.create_task_group() as tasks:
-            for letter, more in ((b"a", False), (b"b", True), (b"c", True)):
-                tasks.start_soon(send, {"type": "http.response.body", "body": letter * 300_000, "more_body": more})
+            for byte, more in ((b"a", False), (b"b", True), (b"c", True)):
+                tasks.start_soon(send, {"type": "http.response.body", "body": byte * 300_000, "more_body": more})
 
     async with serving(app, database) as queue:
         assert (await queue.run("GET", "/")).content == b"a" * 300_000 + b"b" * 300_000 + b"c" * 300_000
@@ -148,8 +148,8 @@ async def test_a_task_that_sends_beside_the_end_leaves_nothing_behind(database: 
         )
 
 
-async def test_who_still_listens_when_the_call_has_ended_without_an_answer_hears_of_it(database: Path) -> None:
-    """As with a server. He would wait for ever, and with him everything that he knows."""
+async def test_receive_returns_disconnect_after_a_call_without_response(database: Path) -> None:
+    """As with a server. Otherwise the task would wait forever and keep everything that it refers to."""
     listening: list[asyncio.Task[Message]] = []
 
     @http_only
@@ -166,7 +166,7 @@ async def test_who_still_listens_when_the_call_has_ended_without_an_answer_hears
 
 
 async def test_receive_can_be_cancelled(database: Path) -> None:
-    """`request.is_disconnected()` and its likes call it and give up at once."""
+    """`request.is_disconnected()` and similar functions call it and cancel the call at once."""
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -175,7 +175,7 @@ async def test_receive_can_be_cancelled(database: Path) -> None:
             with anyio.move_on_after(0) as scope_of_wait:
                 await receive()
             assert scope_of_wait.cancelled_caught
-        await answer(send, b"patient")
+        await respond(send, b"patient")
 
     async with serving(app, database) as queue:
         assert (await queue.run("GET", "/")).content == b"patient"
@@ -187,7 +187,7 @@ class Passing(BaseHTTPMiddleware):
 
 
 @pytest.mark.parametrize("middleware", [[], [Middleware(Passing)]], ids=["plain", "BaseHTTPMiddleware"])
-async def test_a_stream_is_not_cut_short(database: Path, middleware: list[Middleware]) -> None:
+async def test_a_stream_is_stored_completely(database: Path, middleware: list[Middleware]) -> None:
     async def stream(request: Request) -> Response:
         async def chunks() -> AsyncIterator[bytes]:
             for number in range(50):
@@ -201,25 +201,25 @@ async def test_a_stream_is_not_cut_short(database: Path, middleware: list[Middle
         assert (await queue.run("GET", "/")).text.split() == [str(number) for number in range(50)]
 
 
-async def test_unknown_messages_are_ignored_and_nothing_counts_after_the_end(database: Path) -> None:
+async def test_unknown_messages_and_messages_after_the_end_are_ignored(database: Path) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.debug", "info": {}})
         await send({"type": "http.response.early_hint", "links": [b"</style.css>"]})
-        await answer(send, b"answer")
+        await respond(send, b"body")
         await send({"type": "http.response.trailers", "headers": []})
         await send({"type": "http.response.body", "body": b" and more"})
 
     async with serving(app, database) as queue:
         answered = await queue.run("GET", "/")
-        assert (answered.status_code, answered.content) == (200, b"answer")
+        assert (answered.status_code, answered.content) == (200, b"body")
 
 
 # --- the scope
 
 
 def with_extensions(app: App) -> App:
-    """A server that can do everything."""
+    """A server that supports every extension."""
     names = ["pathsend", "zerocopysend", "trailers", "early_hint", "debug", "push"]
 
     async def server(scope: Message, receive: Receive, send: Send) -> None:
@@ -255,7 +255,7 @@ async def test_the_root_path_of_a_mount_is_kept(database: Path) -> None:
         assert (await queue.run("GET", "/a/b")).json() == direct == {"path": "/svc/a/b", "root_path": "/svc"}
 
 
-async def test_client_server_scheme_and_version_are_those_of_the_submission(database: Path) -> None:
+async def test_client_server_scheme_and_version_are_taken_from_the_submission(database: Path) -> None:
     keys = ("client", "server", "scheme", "http_version", "method", "type")
     wrapped = QueueMiddleware(reporting(*keys), database=database, min_free_disk=0)
     async with connected(wrapped) as queue:
@@ -272,7 +272,7 @@ async def test_client_server_scheme_and_version_are_those_of_the_submission(data
         }
 
 
-async def test_a_submission_without_client_and_server_address_is_replayed_without(database: Path) -> None:
+async def test_a_submission_without_addresses_is_replayed_without_them(database: Path) -> None:
     """A UNIX socket has neither."""
     wrapped = QueueMiddleware(reporting("client", "server"), database=database, min_free_disk=0)
     async with connected(wrapped) as queue:
@@ -302,7 +302,7 @@ deployment: ContextVar[str] = ContextVar("deployment", default="unset")
 connection_pool: ContextVar[str] = ContextVar("connection_pool", default="unset")
 
 
-async def test_context_is_that_of_the_start_and_never_the_submitters(database: Path) -> None:
+async def test_the_context_is_that_of_the_startup_and_not_of_the_submission(database: Path) -> None:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
         connection_pool.set("opened by the application's lifespan")
@@ -330,7 +330,7 @@ async def test_context_is_that_of_the_start_and_never_the_submitters(database: P
 
 
 async def test_a_replay_cannot_be_forged(database: Path) -> None:
-    """`current_job` speaks inside of a replay only, whatever headers somebody sends."""
+    """`current_job` works only inside a replay, whatever headers a client sends."""
 
     async def endpoint(request: Request) -> Response:
         return JSONResponse({"id": current_job.id, "attempt": current_job.attempt, "replayed": bool(current_job)})
@@ -343,7 +343,7 @@ async def test_a_replay_cannot_be_forged(database: Path) -> None:
         assert (await queue.response(request_id)).json() == {"id": request_id, "attempt": 1, "replayed": True}
 
 
-async def test_current_job_is_known_in_threads_and_gone_afterwards(database: Path) -> None:
+async def test_current_job_works_in_threads_and_is_unset_afterwards(database: Path) -> None:
     def endpoint(request: Request) -> Response:
         current_job.report_progress(0.5, "halfway")
         return PlainTextResponse(current_job.id)
@@ -358,7 +358,7 @@ async def test_current_job_is_known_in_threads_and_gone_afterwards(database: Pat
 # --- headers and query
 
 
-async def test_what_belongs_to_the_connection_is_not_replayed(reporter: Queue) -> None:
+async def test_headers_of_the_connection_are_not_replayed(reporter: Queue) -> None:
     theirs = {
         "connection": "keep-alive, x-private",
         "x-private": "between the two of us",
@@ -411,7 +411,7 @@ async def test_a_chunked_submission_is_replayed_with_its_length(reporter: Queue)
 
 
 async def test_headers_for_the_fal_queue_reach_the_application_too(reporter: Queue) -> None:
-    """They are part of the request; only what we say ourselves is ours."""
+    """They are part of the request; only headers that the queue adds belong to the queue."""
     theirs = {"x-fal-queue-priority": "low", "x-fal-object-lifecycle-preference": '{"expiration_duration_seconds": 5}'}
     seen = dict(await seen_headers(reporter, "POST", "/", headers=theirs))
     assert {name: seen.get(name) for name in theirs} == theirs
@@ -426,11 +426,11 @@ async def test_headers_for_the_fal_queue_reach_the_application_too(reporter: Que
         ("x=fal_webhook&falx=1&&empty=&flag", "x=fal_webhook&falx=1&&empty=&flag"),
     ],
 )
-async def test_our_query_parameters_are_taken_out_and_no_byte_more(reporter: Queue, sent: str, seen: str) -> None:
+async def test_only_the_queues_query_parameters_are_removed(reporter: Queue, sent: str, seen: str) -> None:
     assert (await reporter.run("GET", f"/?{sent}")).json()["query_string"] == seen
 
 
-async def test_the_attempt_is_told_from_the_second_on(database: Path) -> None:
+async def test_the_attempt_header_is_sent_from_the_second_attempt_on(database: Path) -> None:
     seen: list[tuple[str, str | None]] = []
 
     async def endpoint(request: Request) -> Response:
@@ -443,12 +443,12 @@ async def test_the_attempt_is_told_from_the_second_on(database: Path) -> None:
         assert seen == [(request_id, None), (request_id, "2")]
 
 
-async def test_what_belongs_to_the_servers_connection_is_not_stored(database: Path) -> None:
+async def test_response_headers_of_the_connection_are_not_stored(database: Path) -> None:
     own = [(b"Connection", b"close"), (b"transfer-encoding", b"chunked"), (b"X-Kept", b"1"), (b"x-kept", b"2")]
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await answer(send, headers=own)
+        await respond(send, headers=own)
 
     async with serving(app, database) as queue:
         headers = (await queue.run("GET", "/")).headers
@@ -464,7 +464,7 @@ async def test_what_belongs_to_the_servers_connection_is_not_stored(database: Pa
 async def test_only_five_methods_are_queued(reporter: Queue, method: str) -> None:
     refused = await reporter.client.request(method, "/fal/queue/submit/x")
     assert refused.status_code == 405
-    assert {word.strip() for word in refused.headers["allow"].split(",")} == {"GET", "POST", "PUT", "PATCH", "DELETE"}
+    assert {method.strip() for method in refused.headers["allow"].split(",")} == {"GET", "POST", "PUT", "PATCH", "DELETE"}
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
@@ -475,7 +475,7 @@ async def test_the_same_method_is_replayed(reporter: Queue, method: str) -> None
 # --- how a call can end
 
 
-async def test_an_exception_before_the_answer_is_a_500_with_the_types_name_only(database: Path) -> None:
+async def test_an_exception_before_the_response_is_a_500_with_only_its_type(database: Path) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         raise ValueError("the password is swordfish")
@@ -489,7 +489,7 @@ async def test_an_exception_before_the_answer_is_a_500_with_the_types_name_only(
 
 
 @pytest.mark.parametrize("raises", [True, False], ids=["raises", "returns"])
-async def test_half_an_answer_is_an_incomplete_response(database: Path, raises: bool) -> None:
+async def test_a_response_without_its_end_is_incomplete(database: Path, raises: bool) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -520,8 +520,8 @@ async def test_half_an_answer_is_an_incomplete_response(database: Path, raises: 
     ],
     ids=repr,
 )
-async def test_an_answer_that_no_server_could_send_is_a_failure_and_not_a_result(database: Path, start: Any) -> None:
-    """Nor may it leave the request running for ever: nobody would ever look at it again."""
+async def test_a_response_that_no_server_could_send_is_a_failure(database: Path, start: Any) -> None:
+    """The request must not stay running forever either."""
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -537,15 +537,13 @@ async def test_an_answer_that_no_server_could_send_is_a_failure_and_not_a_result
 
 
 class Unforeseen(BaseException):
-    """What some libraries use to get past `except Exception`."""
+    """Some libraries raise one to bypass `except Exception`."""
 
 
 @pytest.mark.parametrize(
     "error", [Unforeseen, SystemExit, GeneratorExit, asyncio.CancelledError], ids=lambda error: error.__name__
 )
-async def test_a_handler_that_raises_no_exception_but_worse_ends_its_request(
-    database: Path, error: type[BaseException]
-) -> None:
+async def test_a_handler_that_raises_a_base_exception_ends_its_request(database: Path, error: type[BaseException]) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         raise error
@@ -558,7 +556,7 @@ async def test_a_handler_that_raises_no_exception_but_worse_ends_its_request(
 
 
 async def test_a_handler_that_cancels_its_own_task_ends_its_request(database: Path) -> None:
-    """So does one whose task somebody else cancels: a library that tidies up `asyncio.all_tasks()`."""
+    """The same holds if another task cancels it, such as a library that cancels `asyncio.all_tasks()`."""
 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -574,7 +572,7 @@ async def test_a_handler_that_cancels_its_own_task_ends_its_request(database: Pa
             assert (await queue.response(request_id)).status_code in (500, 502, 503)
 
 
-async def test_no_answer_at_all_is_told_apart(database: Path) -> None:
+async def test_a_call_without_a_response_has_its_own_error(database: Path) -> None:
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         await receive()
@@ -602,7 +600,7 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
     ):
         first_id = await queue.submit("GET", f"/?fal_webhook={receiver.url}")
         assert (await queue.response(first_id)).text == "done"
-        await eventually(lambda: receiver.of(first_id))
+        await eventually(lambda: receiver.webhooks_for(first_id))
         second_id = await queue.submit("GET", "/second")
         for _ in range(REPEAT):
             assert (await queue.status(second_id))["status"] == "IN_QUEUE"
@@ -611,10 +609,10 @@ async def test_the_result_does_not_wait_for_a_background_task_but_its_slot_does(
         assert (await queue.response(second_id)).text == "done too"
 
 
-async def test_a_background_task_that_does_not_end_is_given_up_after_a_while(
+async def test_a_background_task_that_does_not_end_is_cancelled_after_a_time(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.worker.executor.BACKGROUND_LIMIT", 0.05)  # five minutes are for people
+    monkeypatch.setattr("queue_middleware.worker.executor.BACKGROUND_LIMIT", 0.05)  # five minutes are too long for a test
     gate = anyio.Event()
 
     async def endpoint(request: Request) -> Response:
@@ -662,7 +660,7 @@ async def test_is_disconnected_is_false_while_running_and_true_after_a_cancel(da
         assert seen == [False, True]
 
 
-async def test_a_handler_that_watches_for_the_disconnect_can_end_by_itself(database: Path) -> None:
+async def test_a_handler_that_watches_for_the_disconnect_can_end_on_its_own(database: Path) -> None:
     seen: list[str] = []
 
     async def endpoint(request: Request) -> Response:
@@ -680,7 +678,7 @@ async def test_a_handler_that_watches_for_the_disconnect_can_end_by_itself(datab
         await eventually(lambda: seen == ["started", "left politely"])
 
 
-async def test_cancelling_really_stops_an_async_handler_and_lets_it_tidy_up(database: Path) -> None:
+async def test_cancelling_stops_an_async_handler_and_lets_it_clean_up(database: Path) -> None:
     seen: list[str] = []
 
     @http_only
@@ -705,7 +703,7 @@ async def test_cancelling_really_stops_an_async_handler_and_lets_it_tidy_up(data
         await queue.reaches(again, "COMPLETED")
 
 
-async def test_a_cancelled_handler_has_its_time_to_tidy_up_before_the_request_is_over(database: Path) -> None:
+async def test_a_cancelled_handler_has_time_to_clean_up_before_the_request_ends(database: Path) -> None:
     seen: list[str] = []
 
     @http_only
@@ -714,17 +712,17 @@ async def test_a_cancelled_handler_has_its_time_to_tidy_up_before_the_request_is
         try:
             await anyio.sleep_forever()
         finally:
-            # A twentieth of the time that it has, and many times what it takes to settle a request.
+            # A twentieth of the available time, and many times what storing the outcome takes.
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(0.25)
             seen.append("tidied up")
 
-    class Ear:
+    class Observer:
         def on_event(self, event: Event) -> None:
             if isinstance(event, Finished):
                 seen.append("finished")
 
-    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[Ear()])) as queue:
+    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[Observer()])) as queue:
         request_id = await queue.submit("GET", "/")
         await eventually(lambda: seen)
         await queue.cancel(request_id)
@@ -732,7 +730,7 @@ async def test_a_cancelled_handler_has_its_time_to_tidy_up_before_the_request_is
     assert seen == ["started", "tidied up", "finished"]
 
 
-async def test_a_cancelled_handler_that_does_not_end_keeps_nobody_waiting(
+async def test_a_cancelled_handler_that_does_not_end_delays_nothing_else(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(early_end, "CANCEL_GRACE", 0.1)
@@ -753,14 +751,14 @@ async def test_a_cancelled_handler_that_does_not_end_keeps_nobody_waiting(
         await queue.cancel(request_id)
         assert (await queue.response(request_id)).status_code == 499
         waiting = await queue.submit("GET", "/")
-        assert (await queue.status(waiting))["status"] == "IN_QUEUE"  # the machine is busy with it as before
+        assert (await queue.status(waiting))["status"] == "IN_QUEUE"  # its thread is as busy as before
         may_end.set()
         await eventually(lambda: len(seen) == 2)
         await queue.cancel(waiting)
         await queue.reaches(waiting, "COMPLETED")
 
 
-async def test_an_answer_after_the_cancel_is_discarded(database: Path) -> None:
+async def test_a_response_after_the_cancellation_is_discarded(database: Path) -> None:
     seen: list[str] = []
 
     @http_only
@@ -768,7 +766,7 @@ async def test_an_answer_after_the_cancel_is_discarded(database: Path) -> None:
         await receive()
         seen.append("started")
         await receive()
-        await answer(send, b"too late")
+        await respond(send, b"too late")
         seen.append("answered")
 
     async with serving(app, database) as queue:
@@ -799,7 +797,7 @@ async def test_cancelling_stops_the_handlers_of_every_framework(database: Path, 
 async def test_a_sync_endpoint_keeps_its_slot_until_its_thread_is_free(
     database: Path, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("queue_middleware.worker.early_end.CANCEL_GRACE", 0.05)  # five seconds are for people
+    monkeypatch.setattr("queue_middleware.worker.early_end.CANCEL_GRACE", 0.05)  # five seconds are too long for a test
     entered, gate = threading.Event(), threading.Event()
 
     def block(request: Request) -> Response:
@@ -837,7 +835,7 @@ def mounted(app: Any) -> Any:
 
 @pytest.mark.parametrize("placed", [bare, mounted])
 async def test_cancelled_streams_do_not_kill_a_wsgi_application(database: Path, placed: Any) -> None:
-    """Cancelling a2wsgi's coroutine leaves its thread blocked for ever: with 3 workers, three times is the end."""
+    """Cancelling a2wsgi's coroutine leaves its thread blocked forever: three cancellations would block 3 workers."""
     wsgi, gate = flask.Flask("streams"), threading.Event()
     started: list[int] = []
     produced: list[int] = []
@@ -865,7 +863,7 @@ async def test_cancelled_streams_do_not_kill_a_wsgi_application(database: Path, 
                 await queue.cancel(request_id)
             for request_id in streams:
                 assert (await queue.response(request_id)).status_code == 499
-            # More than fits between a2wsgi's threads and its coroutines: somebody still takes what they produce.
+            # More than the buffer between a2wsgi's threads and its coroutines: the coroutine still reads what they produce.
             enough = len(produced) + 100
             await eventually(lambda: len(produced) > enough, seconds=5)
         finally:

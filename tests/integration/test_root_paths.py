@@ -1,4 +1,4 @@
-"""Services below a path: the application answers as in a direct call, and the URLs that are handed out lead back."""
+"""Services below a path: the application responds as in a direct call, and the returned URLs work."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.routing import Mount
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import connected, eventually, mounting
-from tests.support.raw_asgi import Answer, call, http_scope
+from tests.support.raw_asgi import RawResponse, call, http_scope
 
 LIKE_UVICORN, NOT_DOUBLED, LEFT_OUT = "like-uvicorn", "not-doubled", "left-out"
 
@@ -36,21 +36,21 @@ def studio(root_path: str = "", *, mounted: bool = False) -> FastAPI:
 
 
 class Service:
-    """A service behind a server that puts its root path in front of the path, or does not."""
+    """A service behind a server that puts its root path before the path, or does not."""
 
     def __init__(self, app: Any, root: str, spelled: str = LIKE_UVICORN, below: str = "") -> None:
         self.app = app
         self.root = root
         self.below = below
-        """Where a mount is; of the path that clients use."""
+        """The path of a mount, within the path that clients use."""
         self._front = {LIKE_UVICORN: root, NOT_DOUBLED: root.removesuffix("/"), LEFT_OUT: ""}[spelled]
 
-    async def get(self, path: str) -> Answer:
+    async def get(self, path: str) -> RawResponse:
         scope = http_scope("GET", f"{self._front}{self.below}{path}".encode())
         return await call(self.app, {**scope, "root_path": self.root})
 
-    async def follow(self, url: str, public: str) -> Answer:
-        """A URL that was handed out, through a proxy that takes the root path away."""
+    async def follow(self, url: str, public: str) -> RawResponse:
+        """Call a returned URL through a proxy that removes the root path."""
         front = f"http://service.test{public}"
         assert url.startswith(front), url
         return await self.get(url.removeprefix(front))
@@ -59,9 +59,9 @@ class Service:
 async def compare(service: Service, public: str, prefix: str = "/fal/queue") -> None:
     direct = await service.get("/hello")
     assert direct.status == 200, direct.body
-    told = await service.get(f"{prefix}/submit/hello")
-    assert told.status == 200, told.body
-    urls = json.loads(told.body)
+    response = await service.get(f"{prefix}/submit/hello")
+    assert response.status == 200, response.body
+    urls = json.loads(response.body)
 
     async def over() -> bool:
         return (await service.follow(urls["status_url"], public)).status == 200
@@ -105,12 +105,12 @@ async def test_the_root_path_of_a_fastapi(database: Path, declared: str, spelled
         service = Service(app, "", LEFT_OUT, front)
         if declared == "/api" or spelled == LEFT_OUT:
             await compare(service, "/api")
-        else:  # FastAPI itself finds nothing there
+        else:  # FastAPI itself finds no route there
             assert (await service.get("/hello")).status == 404
 
 
 class Passing:
-    """A middleware around the application."""
+    """Middleware around the application."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
@@ -135,11 +135,11 @@ async def test_a_mount_below_a_root_path(database: Path, root: str, mount: str) 
     async with connected(app):
         below = mount.rstrip("/")
         service = Service(app, root, LIKE_UVICORN, below)
-        # What is handed out has the mount in it, which is behind the root.
+        # The returned URLs contain the mount, behind the root path.
         await compare(service, f"{root}{below}")
 
 
-async def test_callback_urls_lead_back_too(database: Path) -> None:
+async def test_callback_urls_work_too(database: Path) -> None:
     app = QueueMiddleware(studio("/api"), database=database, min_free_disk=0)
     async with connected(app) as queue:
         task = await queue.client.post("/fal/queue/v1/tasks", json={"targetUrl": "/hello?u={callback_url}", "maxWaitTime": 60})

@@ -1,4 +1,4 @@
-"""What clients, providers and applications send is in no log at any level, and secrets are gone when a request has ended."""
+"""Data of clients, providers and applications is in no log at any level, and secrets are deleted when a request ends."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ import pytest
 
 from queue_middleware import current_job
 from tests.integration.test_tasks import ENDED, TOMORROW, Tasks, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import eventually
-from tests.support.raw_asgi import Message, Receive, Send, answer
+from tests.support.raw_asgi import Message, Receive, Send, respond
 from tests.support.webhook_receiver import receiving
 
 KEY, POLL_KEY = "canary-of-headers", "canary-of-polls"
@@ -30,34 +30,34 @@ CANARIES = [
 async def _answers(scope: Message, receive: Receive, send: Send) -> None:
     current_job.report_progress(0.5, "canary-of-stage")
     headers = [(b"content-type", b"application/json"), (b"set-cookie", b"s=canary-of-set-cookie")]
-    await answer(send, b'{"token": "canary-of-answer"}', 200, headers)
+    await respond(send, b'{"token": "canary-of-answer"}', 200, headers)
 
 
 async def test_nothing_private_is_logged_at_any_level(database: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     loop = asyncio.get_running_loop()
     loop.set_debug(True)
-    loop.slow_callback_duration = 0  # every step of the loop is logged with what it was called with
+    loop.slow_callback_duration = 0  # the debug mode of asyncio logs every step with its arguments
     try:
         secrets = await _use_everything(database)
     finally:
         loop.set_debug(False)
-    said = [record for record in caplog.records if not record.name.startswith("httpx")]  # that is the client of this test
-    assert {"queue_middleware", "asyncio"} <= {record.name for record in said}
-    for record in said:
+    records = [record for record in caplog.records if not record.name.startswith("httpx")]  # the client of this test logs it
+    assert {"queue_middleware", "asyncio"} <= {record.name for record in records}
+    for record in records:
         text = f"{record.getMessage()} {record.args!r} {record.exc_info!r}"
-        assert not [word for word in (*CANARIES, *secrets) if word in text], text
+        assert not [secret for secret in (*CANARIES, *secrets) if secret in text], text
 
 
 async def _use_everything(database: Path) -> list[str]:
-    def provider_says(asked: Asked) -> Told:
-        if asked.target.startswith("/status"):
-            return Told(200, b'{"status": "canary-of-state", "output": "canary-of-provider"}')
-        return Told(200, b'{"id": "1", "note": "canary-of-provider"}', (("set-cookie", "canary-of-set-cookie"),))
+    def reply(call: Call) -> Reply:
+        if call.target.startswith("/status"):
+            return Reply(200, b'{"status": "canary-of-state", "output": "canary-of-provider"}')
+        return Reply(200, b'{"id": "1", "note": "canary-of-provider"}', (("set-cookie", "canary-of-set-cookie"),))
 
     async with (
         tasking(database, _answers) as tasks,
-        providing(provider_says) as provider,
+        providing(reply) as provider,
         receiving(lambda webhook: 500 if "dead" in webhook.target else 200) as receiver,
     ):
         webhook = f"{receiver.url}/?token=canary-of-webhook"
@@ -82,11 +82,11 @@ async def _use_everything(database: Path) -> list[str]:
         assert KEY not in json.dumps(created)
         assert POLL_KEY not in json.dumps(created)
         task_id, callback = created["task"]["id"], created["task"]["callbackId"]
-        await eventually(lambda: [asked for asked in provider.calls if asked.headers.get("x-key") == POLL_KEY])
+        await eventually(lambda: [call for call in provider.calls if call.headers.get("x-key") == POLL_KEY])
         assert POLL_KEY not in json.dumps(await tasks.read(task_id))
         await tasks.call_back(created["callbackUrl"], {"status": "done", "output": "canary-of-callback"})
         await tasks.reaches(task_id, "completed")
-        await eventually(lambda: len(receiver.of(task_id)) == 1 and len(receiver.of(request_id)) >= 1)
+        await eventually(lambda: len(receiver.webhooks_for(task_id)) == 1 and len(receiver.webhooks_for(request_id)) >= 1)
     return [callback, created["signalToken"]]
 
 
@@ -95,16 +95,16 @@ def _polls(**changes: Any) -> dict[str, Any]:
     return {**config, "interval": 0.1, "headers": {"X-Key": POLL_KEY}, **changes}
 
 
-def _kept(database: Path, word: str) -> list[str]:
-    """Tables in which it stands in a live row."""
+def _kept(database: Path, secret: str) -> list[str]:
+    """The tables that contain the text in a live row."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
-    return [table for table, found in rows.items() if any(_holds(value, word) for row in found for value in row)]
+    return [table for table, found in rows.items() if any(_holds(value, secret) for row in found for value in row)]
 
 
-def _holds(value: object, word: str) -> bool:
-    return word in value if isinstance(value, str) else isinstance(value, bytes) and word.encode() in value
+def _holds(value: object, secret: str) -> bool:
+    return secret in value if isinstance(value, str) else isinstance(value, bytes) and secret.encode() in value
 
 
 async def _calls_back(tasks: Tasks, created: dict[str, Any]) -> None:
@@ -142,10 +142,10 @@ ENDS: list[tuple[Callable[[Tasks, dict[str, Any]], Awaitable[None]], dict[str, A
 
 @pytest.mark.parametrize(("end", "fields"), ENDS)
 async def test_secrets_are_gone_when_a_task_has_ended(database: Path, end: Any, fields: dict[str, Any]) -> None:
-    def provider_says(asked: Asked) -> Told:
-        return Told(503 if "maxRetries" in fields else 200, b'{"status": "running"}')
+    def reply(call: Call) -> Reply:
+        return Reply(503 if "maxRetries" in fields else 200, b'{"status": "running"}')
 
-    async with tasking(database, _answers) as tasks, providing(provider_says) as provider:
+    async with tasking(database, _answers) as tasks, providing(reply) as provider:
         created = await tasks.create(
             f"{provider.url}/start?c={{callback_url}}",
             waitForSignal=True,
@@ -158,5 +158,5 @@ async def test_secrets_are_gone_when_a_task_has_ended(database: Path, end: Any, 
         await end(tasks, created)
         shown = json.dumps(await tasks.reaches(created["task"]["id"], *ENDED))
     secrets = (KEY, POLL_KEY, created["task"]["callbackId"], created["signalToken"])
-    assert [word for word in secrets if word in shown] == []
-    assert {word: _kept(database, word) for word in secrets} == {key: [] for key in secrets}
+    assert [secret for secret in secrets if secret in shown] == []
+    assert {secret: _kept(database, secret) for secret in secrets} == {key: [] for key in secrets}

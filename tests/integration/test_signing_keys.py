@@ -1,4 +1,4 @@
-"""Keys that change while the queue runs, and what its webhooks are signed with, seen from outside."""
+"""Keys that change while the queue runs, as receivers see the signatures."""
 
 from __future__ import annotations
 
@@ -39,27 +39,27 @@ APP = Starlette(routes=[Route("/ask", ask, methods=["POST"])])
 
 
 class Service:
-    """A queue, and somebody who is told by it."""
+    """A queue with a receiver."""
 
     def __init__(self, queue: Queue, receiver: Receiver) -> None:
         self.queue, self.receiver = queue, receiver
 
     async def webhook(self) -> Webhook:
-        """Of a request that was just submitted."""
+        """The webhook of a new request."""
         request_id = await self.queue.submit("POST", f"/ask?fal_webhook={self.receiver.url}/")
-        (arrived,) = await eventually(lambda: self.receiver.of(request_id))
+        (arrived,) = await eventually(lambda: self.receiver.webhooks_for(request_id))
         return arrived
 
     async def published(self) -> set[str]:
         return {entry["kid"] for entry in (await self.queue.client.get(JWKS)).json()["keys"]}
 
     def verifier(self) -> WebhookVerifier:
-        """A receiver's, who has seen no key yet."""
+        """The verifier of a receiver that has not fetched any keys yet."""
         return WebhookVerifier(f"http://service.test{JWKS}", client=self.queue.client)
 
 
 @asynccontextmanager
-async def a_service(database: Path, **options: object) -> AsyncIterator[Service]:
+async def running_service(database: Path, **options: object) -> AsyncIterator[Service]:
     async with receiving() as receiver, serving(APP, database, outbound_allow="127.0.0.1", **options) as queue:
         yield Service(queue, receiver)
 
@@ -69,8 +69,8 @@ def file(database: Path) -> KeyFile:
     return KeyFile(database.with_name(f"{database.name}.key"))
 
 
-async def test_a_webhook_is_good_for_every_receiver(database: Path) -> None:
-    async with a_service(database, webhook_secret=f"{FIRST},{SECOND}") as service:
+async def test_a_webhook_verifies_in_every_format(database: Path) -> None:
+    async with running_service(database, webhook_secret=f"{FIRST},{SECOND}") as service:
         webhook = await service.webhook()
         body, headers = webhook.body, webhook.headers
         told = await service.verifier().verify(headers, body)
@@ -87,20 +87,20 @@ async def test_a_webhook_is_good_for_every_receiver(database: Path) -> None:
 
 
 async def test_without_a_secret_there_is_no_code(database: Path) -> None:
-    async with a_service(database) as service:
+    async with running_service(database) as service:
         webhook = await service.webhook()
     assert [word.partition(",")[0] for word in webhook.headers["webhook-signature"].split()] == ["v1a"]
 
 
 async def test_a_rotation_needs_no_restart(database: Path, file: KeyFile, capsys: pytest.CaptureFixture[str]) -> None:
-    async with a_service(database) as service:
+    async with running_service(database) as service:
         before = await service.published()
         cached = service.verifier()
         await cached.verify((first := await service.webhook()).headers, first.body)
 
         assert cli.main(["keys", "rotate", "--database", str(database)]) == 0
         assert len(await service.published() - before) == 1
-        await cached.verify((second := await service.webhook()).headers, second.body)  # its time has not come
+        await cached.verify((second := await service.webhook()).headers, second.body)  # its activation is in the future
 
         assert cli.main(["keys", "rotate", "--compromised", "--database", str(database)]) == 0
         after = await service.published()
@@ -117,12 +117,12 @@ async def test_for_two_days_the_old_key_signs_beside_the_new(database: Path, fil
     old, new = KeyPair.generate(), KeyPair.generate()
     file.path.write_text(f"{old.seed_hex()}\n")
     file.path.chmod(0o600)
-    async with a_service(database) as service:
+    async with running_service(database) as service:
         file.path.write_text(f"{old.seed_hex()}\n{new.seed_hex()}@2026-01-01T00:00:00Z\n")
         await service.published()
         webhook = await service.webhook()
         signed = await service.verifier().verify(webhook.headers, webhook.body)
-        assert await service.published() == {new.kid}  # that was long ago
+        assert await service.published() == {new.kid}  # its activation was long ago
         file.path.write_text(f"{old.seed_hex()}\n{new.seed_hex()}@{format_time(signed.timestamp - 3600)}\n")
         assert await service.published() == {old.kid, new.kid}
         webhook = await service.webhook()
@@ -136,13 +136,13 @@ async def test_for_two_days_the_old_key_signs_beside_the_new(database: Path, fil
             assert pinned.verify_sync(standard, webhook.body).request_id == webhook.request_id
 
 
-async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_every_process_reloads_the_keys(database: Path, file: KeyFile, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reloader, "CHECK_INTERVAL", 0.01)
-    async with a_service(database) as one, a_service(database) as other:
+    async with running_service(database) as one, running_service(database) as other:
         ring = file.replace_all()
         for service in (one, other):
 
-            async def signed_anew(service: Service = service) -> bool:
+            async def signed_with_new_key(service: Service = service) -> bool:
                 webhook = await service.webhook()
                 try:
                     await one.verifier().verify(webhook.headers, webhook.body)
@@ -150,16 +150,16 @@ async def test_every_process_notices(database: Path, file: KeyFile, monkeypatch:
                     return False
                 return True
 
-            await eventually(signed_anew)
+            await eventually(signed_with_new_key)
             assert await service.published() == {ring.keys[0].pair.kid}
 
 
-async def test_a_mounted_file(database: Path, tmp_path: Path) -> None:
+async def test_keys_in_a_mounted_file(database: Path, tmp_path: Path) -> None:
     pair = KeyPair.generate()
     mounted = tmp_path / "signing-key"
     mounted.write_text(KeyRing.of(pair).dump())
     mounted.chmod(0o400)
-    async with a_service(database, signing_key=mounted) as service:
+    async with running_service(database, signing_key=mounted) as service:
         assert await service.published() == {pair.kid}
     assert not database.with_name(f"{database.name}.key").exists()
 
@@ -167,7 +167,7 @@ async def test_a_mounted_file(database: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "options", [{"signing_key": "secret words"}, {"webhook_secret": "secret words"}, {"webhook_secret": ["whsec_words"]}]
 )
-def test_a_malformed_key_or_secret_is_told_where_it_is_written(options: dict[str, object], tmp_path: Path) -> None:
+def test_a_malformed_key_or_secret_is_reported_with_its_source(options: dict[str, object], tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=next(iter(options))) as caught:
         QueueMiddleware(APP, database=tmp_path / "queue.sqlite3", **options)
     assert "words" not in caught.value.detail
@@ -175,7 +175,7 @@ def test_a_malformed_key_or_secret_is_told_where_it_is_written(options: dict[str
 
 async def test_nothing_private_is_logged_or_stored(database: Path, file: KeyFile, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        async with a_service(database, webhook_secret=FIRST) as service:
+        async with running_service(database, webhook_secret=FIRST) as service:
             await service.webhook()
             file.rotate()
             await service.published()

@@ -1,4 +1,4 @@
-"""The status stream around a real queue: what a client hears, from the first event to the end, and what is left of it then."""
+"""The status stream of a real queue: what a client receives from the first event to the end, and what remains afterwards."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from queue_middleware import QueueMiddleware, current_job
 from queue_middleware.web.fal import status_stream
 from tests.support.queue_client import Queue, client_of, connected, eventually
 from tests.support.raw_asgi import call, http_scope
-from tests.support.sse_client import Listener, data_of, listening
+from tests.support.sse_client import SSEClient, data_of, open_stream
 
 
 class Stage:
@@ -35,20 +35,20 @@ class Stage:
         self.go = asyncio.Event()
         self.answers = [200]
         self.on_stage: list[str] = []
-        routes = [Route("/{name}", self.play, methods=["GET", "POST"])]
+        routes = [Route("/{name}", self.work, methods=["GET", "POST"])]
         options = {"min_free_disk": 0, "shutdown_timeout": 0.2, "concurrency": 1, **options}
         self.app = QueueMiddleware(Starlette(routes=routes), database=database, **options)
 
     @asynccontextmanager
     async def queue(self) -> AsyncIterator[Queue]:
-        """The queue, running. Whoever is still on stage at the end goes at once."""
+        """The running queue. Handlers that still run at the end are released."""
         async with connected(self.app) as queue:
             try:
                 yield queue
             finally:
                 self.go.set()
 
-    async def play(self, request: Request) -> Response:
+    async def work(self, request: Request) -> Response:
         self.on_stage.append(request.path_params["name"])
         await self.go.wait()
         return PlainTextResponse("ünd Schluß", self.answers.pop() if len(self.answers) > 1 else self.answers[0])
@@ -56,7 +56,7 @@ class Stage:
     def followers(self) -> int:
         return len(self.app._runtime.services.status_feed._followed)
 
-    def is_listened_to(self) -> bool:
+    def has_listeners(self) -> bool:
         return self.app._runtime.services.stores.jobs._notifier.status_is_wanted
 
 
@@ -69,12 +69,12 @@ async def polled(queue: Queue, request_id: str, query: str = "") -> dict[str, An
     return (await queue.client.get(f"/fal/queue/requests/{request_id}/status{query}")).json()
 
 
-async def test_from_the_queue_to_the_end(stage: Stage) -> None:
+async def test_every_change_of_status_is_an_event(stage: Stage) -> None:
     async with stage.queue() as queue:
         first = await queue.submit("POST", "/first")
         second = await queue.submit("POST", "/second")
         third = await queue.submit("POST", "/third")
-        async with listening(stage.app, third) as listener:
+        async with open_stream(stage.app, third) as listener:
             event = await listener.event()
             assert (event["status"], event["queue_position"]) == ("IN_QUEUE", 1)
             assert event == await polled(queue, third)
@@ -96,21 +96,21 @@ async def test_from_the_queue_to_the_end(stage: Stage) -> None:
             assert event == await polled(queue, third)
             stage.go.set()
             event = await listener.event()
-            told = time.monotonic()
+            started = time.monotonic()
             assert event == await polled(queue, third)
             assert event["status"] == "COMPLETED"
             assert await listener.next() == b""
-            assert time.monotonic() - told > 0.04
+            assert time.monotonic() - started > 0.04
         assert all(write.isascii() for write in listener.writes)
-        assert not stage.is_listened_to()
+        assert not stage.has_listeners()
 
 
-async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
+async def test_a_completed_request_has_one_event(stage: Stage) -> None:
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await queue.reaches(request_id, "COMPLETED")
-        async with listening(stage.app, request_id.upper()) as listener:
+        async with open_stream(stage.app, request_id.upper()) as listener:
             assert await listener.event() == await polled(queue, request_id)
             assert await listener.next() == b""
         assert len(listener.writes) == 1
@@ -118,13 +118,13 @@ async def test_of_what_is_over_there_is_one_event(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancelled", "failed", "late"])
-async def test_every_end_is_told(stage: Stage, end: str) -> None:
+async def test_every_end_is_an_event(stage: Stage, end: str) -> None:
     stage.answers = [500]
     async with stage.queue() as queue:
         await queue.submit("POST", "/in-front")
         headers = {"x-fal-request-start-timeout": "0.2"} if end == "late" else {}
         request_id = await queue.submit("POST", "/x", headers=headers)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             match end:
                 case "cancelled":
@@ -144,7 +144,7 @@ async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path, monkeyp
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             seen = [(await listener.event())["status"]]
             while seen[-1] != "COMPLETED":
                 seen.append((await listener.event())["status"])
@@ -156,7 +156,7 @@ async def test_a_repeated_attempt_goes_back_to_the_queue(database: Path, monkeyp
         assert stage.on_stage == ["x", "x"]
 
 
-async def test_progress_is_a_change(database: Path) -> None:
+async def test_progress_is_an_event(database: Path) -> None:
     step = asyncio.Event()
 
     async def work(request: Request) -> Response:
@@ -169,7 +169,7 @@ async def test_progress_is_a_change(database: Path) -> None:
     app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
-        async with listening(app, request_id) as listener:
+        async with open_stream(app, request_id) as listener:
             for number in range(3):
                 event = await listener.event()
                 while event.get("progress") != {"fraction": number / 4, "stage": f"stage {number}"}:
@@ -187,32 +187,32 @@ async def test_log_lines_come_as_increments(database: Path) -> None:
             current_job.log(f"{number} two ü")
             await step.wait()
             step.clear()
-        current_job.log("last words")
+        current_job.log("last line")
         return PlainTextResponse("")
 
     app = QueueMiddleware(Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0)
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
-        async with listening(app, request_id, b"logs=1") as listener, listening(app, request_id) as other:
-            heard: list[str] = []
+        async with open_stream(app, request_id, b"logs=1") as listener, open_stream(app, request_id) as other:
+            messages: list[str] = []
             for number in range(4):
-                while f"{number} two ü" not in heard:
-                    heard += [line["message"] for line in (await listener.event())["logs"]]
+                while f"{number} two ü" not in messages:
+                    messages += [line["message"] for line in (await listener.event())["logs"]]
                 step.set()
             await listener.until("COMPLETED")
             await other.until("COMPLETED")
             assert await listener.next() == b""
         lines = [line for event in listener.events for line in event["logs"]]
         assert lines == (await polled(queue, request_id, "?logs=1"))["logs"]
-        assert [line["message"] for line in lines] == [f"{n} {word}" for n in range(4) for word in ("one", "two ü")] + [
-            "last words"
+        assert [line["message"] for line in lines] == [f"{n} {text}" for n in range(4) for text in ("one", "two ü")] + [
+            "last line"
         ]
         assert all(write.isascii() for write in listener.writes)
-        # Who wants no lines is not woken by them.
+        # Clients without `logs` receive no event for new lines.
         assert {event["logs"] for event in other.events} == {None}
         assert len(other.writes) <= 3
 
-        async with listening(app, request_id, b"logs=1") as late:
+        async with open_stream(app, request_id, b"logs=1") as late:
             assert (await late.event())["logs"] == lines
 
 
@@ -220,13 +220,13 @@ async def test_the_queue_form_has_its_own_urls(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         place = "/fal/queue/run/acme/studio/requests"
-        async with listening(stage.app, request_id, path=place) as listener:
+        async with open_stream(stage.app, request_id, path=place) as listener:
             event = await listener.event()
             assert event["status_url"] == f"http://service.test{place}/{request_id}/status"
             assert event["response_url"] == f"http://service.test{place}/{request_id}"
 
 
-async def test_pages_of_other_origins_may_listen(database: Path) -> None:
+async def test_pages_of_configured_origins_can_read_the_stream(database: Path) -> None:
     stage = Stage(database, cors_origins="https://page.example")
     stage.go.set()
     async with stage.queue() as queue:
@@ -234,17 +234,17 @@ async def test_pages_of_other_origins_may_listen(database: Path) -> None:
         scope = http_scope(
             "GET", f"/fal/queue/requests/{request_id}/status/stream".encode(), headers=[(b"origin", b"https://page.example")]
         )
-        listener = Listener()
+        listener = SSEClient()
         await listener.run(stage.app, scope)
         assert listener.headers["access-control-allow-origin"] == "https://page.example"
         assert listener.events[-1]["status"] == "COMPLETED"
 
 
-async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
+async def test_an_unchanged_status_is_not_sent_again(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             assert (await listener.event())["status"] == "IN_PROGRESS"
             for _ in range(5):
                 await queue.cancel(await queue.submit("POST", "/other"))
@@ -254,22 +254,22 @@ async def test_what_changes_nothing_is_not_told(stage: Stage) -> None:
         assert len(listener.writes) == 2
 
 
-async def test_silence_is_filled_with_comments(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_comments_are_sent_while_there_are_no_events(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     assert status_stream.PING == 15.0
     monkeypatch.setattr(status_stream, "PING", 0.02)
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             assert [await listener.next() for _ in range(3)] == [b": ping\n\n"] * 3
 
 
-async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
+async def test_all_clients_of_a_request_receive_the_same_events(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
-        async with listening(stage.app, request_id) as one, listening(stage.app, request_id) as other:
+        async with open_stream(stage.app, request_id) as one, open_stream(stage.app, request_id) as other:
             for listener in (one, other):
                 assert (await listener.event())["status"] == "IN_PROGRESS"
             assert stage.followers() == 1
@@ -279,13 +279,13 @@ async def test_whoever_follows_a_request_hears_the_same(stage: Stage) -> None:
         assert one.writes == other.writes
 
 
-async def test_what_another_process_does_is_heard(database: Path) -> None:
-    """Two queues on one file do not know of each other, whether in one process or in two."""
+async def test_changes_by_another_process_are_events(database: Path) -> None:
+    """Two queues on one file do not share memory, even in one process."""
     working, listened_to = Stage(database), Stage(database, concurrency=1)
     async with working.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: working.on_stage)
-        async with listened_to.queue(), listening(listened_to.app, request_id) as listener:
+        async with listened_to.queue(), open_stream(listened_to.app, request_id) as listener:
             assert (await listener.event())["status"] == "IN_PROGRESS"
             working.go.set()
             assert (await listener.event())["status"] == "COMPLETED"
@@ -296,53 +296,53 @@ async def test_what_another_process_does_is_heard(database: Path) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["0192f0c0-0000-7000-8000-000000000000", "nonsense"])
-async def test_who_asks_for_what_is_not_there_gets_json(stage: Stage, request_id: str) -> None:
+async def test_an_unknown_request_is_a_json_error(stage: Stage, request_id: str) -> None:
     async with stage.queue():
-        answer = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
-        assert (answer.status, answer.headers[b"content-type"]) == (404, b"application/json")
-        assert answer.body == b'{"status": "NOT_FOUND"}'
+        response = await call(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (response.status, response.headers[b"content-type"]) == (404, b"application/json")
+        assert response.body == b'{"status": "NOT_FOUND"}'
         assert stage.followers() == 0
-        assert not stage.is_listened_to()
+        assert not stage.has_listeners()
 
 
 async def test_head_has_the_headers_and_no_events(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        answer = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
-        assert (answer.status, answer.body) == (200, b"")
-        assert answer.headers[b"content-type"] == b"text/event-stream"
+        response = await call(stage.app, http_scope("HEAD", f"/fal/queue/requests/{request_id}/status/stream".encode()))
+        assert (response.status, response.body) == (200, b"")
+        assert response.headers[b"content-type"] == b"text/event-stream"
 
 
 async def test_other_methods_are_refused(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        answer = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
-        assert (answer.status_code, answer.headers["allow"]) == (405, "GET")
+        response = await queue.client.post(f"/fal/queue/requests/{request_id}/status/stream")
+        assert (response.status_code, response.headers["allow"]) == (405, "GET")
 
 
 # --- the end
 
 
-async def test_a_client_that_goes_leaves_nothing_behind(stage: Stage) -> None:
+async def test_nothing_remains_after_a_client_disconnects(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
         await eventually(lambda: stage.on_stage)
         before = asyncio.all_tasks()
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
-            assert (stage.followers(), stage.is_listened_to()) == (1, True)
-            listener.hang_up()
+            assert (stage.followers(), stage.has_listeners()) == (1, True)
+            listener.disconnect()
             await eventually(lambda: listener.ended)
-            assert (stage.followers(), stage.is_listened_to()) == (0, False)
+            assert (stage.followers(), stage.has_listeners()) == (0, False)
         await eventually(lambda: asyncio.all_tasks() <= before)
         gc.collect()
         assert not [each for each in gc.get_objects() if isinstance(each, status_stream.StatusStream)]
-        # The queue goes on.
+        # The queue continues.
         stage.go.set()
         await queue.reaches(request_id, "COMPLETED")
 
 
-async def test_a_server_that_raises_for_a_client_that_has_gone(stage: Stage) -> None:
+async def test_a_server_that_raises_after_a_disconnect(stage: Stage) -> None:
     """ASGI 2.4 lets `send` raise OSError."""
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
@@ -359,7 +359,7 @@ async def test_a_server_that_raises_for_a_client_that_has_gone(stage: Stage) -> 
         assert stage.followers() == 0
 
 
-async def test_a_slow_client_meets_the_latest_state_only(database: Path) -> None:
+async def test_a_slow_client_receives_only_the_latest_state(database: Path) -> None:
     stage = Stage(database)
     async with stage.queue() as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(12)]
@@ -383,17 +383,17 @@ async def test_a_slow_client_meets_the_latest_state_only(database: Path) -> None
         room.set()
         async with asyncio.timeout(10):
             await listening
-        assert len(writes) <= 3  # the first, perhaps the one that was being made, and the last
+        assert len(writes) <= 3  # the first, at most one that was being sent, and the last
         assert b"COMPLETED" in writes[-1]
 
 
-async def test_a_request_that_retention_takes_ends_its_stream(database: Path) -> None:
-    """It cannot happen to one that is not over, but who knows what an operator deletes by hand."""
+async def test_deleting_a_request_ends_its_stream(database: Path) -> None:
+    """Retention deletes only completed requests, but an operator may delete rows by hand."""
     stage = Stage(database)
     async with stage.queue() as queue:
         await queue.submit("POST", "/in-front")
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             connection = sqlite3.connect(database, isolation_level=None)
             connection.execute("PRAGMA foreign_keys = ON")
@@ -407,7 +407,7 @@ async def test_the_end_of_the_queue_ends_every_stream_at_once(stage: Stage) -> N
     await manager.__aenter__()
     async with client_of(stage.app) as client:
         request_id = await Queue(client).submit("POST", "/x")
-        async with listening(stage.app, request_id) as listener:
+        async with open_stream(stage.app, request_id) as listener:
             await listener.event()
             began = time.monotonic()
             closing = asyncio.create_task(manager.__aexit__(None, None, None))
@@ -420,29 +420,29 @@ async def test_the_end_of_the_queue_ends_every_stream_at_once(stage: Stage) -> N
     assert len(listener.writes) == 1
 
 
-async def test_a_sign_to_end_is_heard_before_the_server_acts_on_it(stage: Stage) -> None:
-    """The server's handler hears it too, and streams end though nobody has told the lifespan anything."""
-    heard: list[int] = []
+async def test_a_termination_signal_ends_streams_before_the_lifespan_ends(stage: Stage) -> None:
+    """The server's signal handler runs too, and streams end before the lifespan receives anything."""
+    signals: list[int] = []
 
     def server(number: int, frame: FrameType | None) -> None:
-        heard.append(number)
+        signals.append(number)
 
     before = signal.signal(signal.SIGTERM, server)
     try:
         async with stage.queue() as queue:
             request_id = await queue.submit("POST", "/x")
             await eventually(lambda: stage.on_stage)
-            assert signal.getsignal(signal.SIGTERM) is server  # untouched as long as nobody listens
-            async with listening(stage.app, request_id) as listener:
+            assert signal.getsignal(signal.SIGTERM) is server  # unchanged while there are no streams
+            async with open_stream(stage.app, request_id) as listener:
                 await listener.event()
                 began = time.monotonic()
                 signal.raise_signal(signal.SIGTERM)
                 assert await listener.next() == b""
                 assert time.monotonic() - began < 0.5
-            assert heard == [signal.SIGTERM]
-            answer = await queue.client.get(f"/fal/queue/requests/{request_id}/status/stream")
-            assert (answer.status_code, "retry-after" in answer.headers) == (503, True)
-            # Everything else goes on until the server says so.
+            assert signals == [signal.SIGTERM]
+            response = await queue.client.get(f"/fal/queue/requests/{request_id}/status/stream")
+            assert (response.status_code, "retry-after" in response.headers) == (503, True)
+            # Everything else continues until the lifespan ends.
             assert (await polled(queue, request_id))["status"] == "IN_PROGRESS"
         assert signal.getsignal(signal.SIGTERM) is server
     finally:
@@ -453,7 +453,7 @@ async def test_many_listeners_of_many_requests(database: Path) -> None:
     stage = Stage(database, concurrency=2, max_queued_per_client=1000)
     async with stage.queue() as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(150)]
-        listeners = [Listener() for _ in ids]
+        listeners = [SSEClient() for _ in ids]
         calls = [
             asyncio.create_task(
                 listener.run(stage.app, http_scope("GET", f"/fal/queue/requests/{request_id}/status/stream".encode()))
@@ -469,16 +469,16 @@ async def test_many_listeners_of_many_requests(database: Path) -> None:
             assert {event["request_id"] for event in listener.events} == {request_id}
             positions = [event["queue_position"] for event in listener.events if "queue_position" in event]
             assert positions == sorted(positions, reverse=True)
-        assert not stage.is_listened_to()
+        assert not stage.has_listeners()
 
 
-# --- coming again
+# --- reconnecting
 
 EVENT_SOURCE = [(b"accept", b"text/event-stream"), (b"cache-control", b"no-cache")]
 
 
-class Talker:
-    """A handler that says two lines at each step."""
+class Logger:
+    """An application whose handler logs two lines at each step."""
 
     def __init__(self, database: Path) -> None:
         self.step = asyncio.Event()
@@ -490,45 +490,45 @@ class Talker:
             current_job.log(f"{number} two")
             await self.step.wait()
             self.step.clear()
-        current_job.log("last words")
+        current_job.log("last line")
         return PlainTextResponse("")
 
 
-async def heard_until(listener: Listener, line: str) -> list[str]:
-    heard: list[str] = []
-    while line not in heard:
-        heard += [entry["message"] for entry in json.loads(data_of(await listener.next()))["logs"]]
-    return heard
+async def messages_until(listener: SSEClient, line: str) -> list[str]:
+    messages: list[str] = []
+    while line not in messages:
+        messages += [entry["message"] for entry in json.loads(data_of(await listener.next()))["logs"]]
+    return messages
 
 
-async def test_a_client_that_comes_again_hears_no_line_twice(database: Path) -> None:
-    talker = Talker(database)
-    heard: list[str] = []
+async def test_a_reconnecting_client_receives_no_line_twice(database: Path) -> None:
+    talker = Logger(database)
+    messages: list[str] = []
     last = b""
     async with connected(talker.app) as queue:
         request_id = await queue.submit("GET", "/")
         for number in range(3):
             headers = [*EVENT_SOURCE, *([(b"last-event-id", last)] if last else [])]
-            async with listening(talker.app, request_id, b"logs=1", headers=headers) as listener:
-                heard += await heard_until(listener, f"{number} two")
+            async with open_stream(talker.app, request_id, b"logs=1", headers=headers) as listener:
+                messages += await messages_until(listener, f"{number} two")
                 last = listener.ids[-1]
                 assert last == b"%d" % (2 * number + 2)
             talker.step.set()
-        async with listening(talker.app, request_id, b"logs=1", headers=[(b"last-event-id", last)]) as listener:
-            heard += await heard_until(listener, "last words")
+        async with open_stream(talker.app, request_id, b"logs=1", headers=[(b"last-event-id", last)]) as listener:
+            messages += await messages_until(listener, "last line")
             while not listener.ended:
                 await listener.next()
             last = listener.ids[-1]
             assert last == b"7.end"
         whole = [entry["message"] for entry in await queue.logs(request_id)]
-    assert heard == whole == [*(f"{number} {word}" for number in range(3) for word in ("one", "two")), "last words"]
+    assert messages == whole == [*(f"{number} {text}" for number in range(3) for text in ("one", "two")), "last line"]
 
 
-async def test_after_the_end_there_is_nothing_to_come_again_for(stage: Stage) -> None:
+async def test_a_reconnection_after_the_end_is_refused(stage: Stage) -> None:
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=EVENT_SOURCE) as listener:
+        async with open_stream(stage.app, request_id, headers=EVENT_SOURCE) as listener:
             while not listener.ended:
                 await listener.next()
         assert listener.events[-1]["status"] == "COMPLETED"
@@ -538,14 +538,14 @@ async def test_after_the_end_there_is_nothing_to_come_again_for(stage: Stage) ->
         assert again.headers == {b"cache-control": b"no-store", b"x-fal-request-id": request_id.encode()}
         assert stage.followers() == 0
         for other in (b"0", b"nonsense"):
-            told = await call(stage.app, http_scope("GET", path, headers=[(b"last-event-id", other)]))
-            assert (told.status, b'"COMPLETED"' in told.body) == (200, True)
+            response = await call(stage.app, http_scope("GET", path, headers=[(b"last-event-id", other)]))
+            assert (response.status, b'"COMPLETED"' in response.body) == (200, True)
 
 
-async def test_an_end_that_has_not_come_yet_is_waited_for(stage: Stage) -> None:
+async def test_a_reconnection_before_the_end_waits_for_it(stage: Stage) -> None:
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=[(b"last-event-id", b"0.end")]) as listener:
+        async with open_stream(stage.app, request_id, headers=[(b"last-event-id", b"0.end")]) as listener:
             await listener.next()
             stage.go.set()
             while not listener.ended:
@@ -558,11 +558,11 @@ async def test_an_end_that_has_not_come_yet_is_waited_for(stage: Stage) -> None:
     [[], [(b"accept", b"text/event-stream")], [(b"accept", b"text/event-stream"), (b"cache-control", b"no-store")]],
     ids=["none", "fal-js", "httpx-sse"],
 )
-async def test_fals_clients_get_fals_events(stage: Stage, headers: list[tuple[bytes, bytes]]) -> None:
+async def test_fals_clients_receive_fals_events(stage: Stage, headers: list[tuple[bytes, bytes]]) -> None:
     stage.go.set()
     async with stage.queue() as queue:
         request_id = await queue.submit("POST", "/x")
-        async with listening(stage.app, request_id, headers=headers) as listener:
+        async with open_stream(stage.app, request_id, headers=headers) as listener:
             while not listener.ended:
                 await listener.next()
         assert all(write.startswith(b"data: {") and write.count(b"\n") == 2 for write in listener.writes)

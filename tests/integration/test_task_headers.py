@@ -1,4 +1,4 @@
-"""Headers of tasks: what may be said in a body, and what only a proxy in front may say."""
+"""Headers of tasks: which of them a task's body may set, and which only a proxy may set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from tests.integration.test_tasks import Tasks, _echo, tasking
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import connected
 from tests.support.raw_asgi import http_only
 
@@ -18,7 +18,7 @@ FORGED = {"X-Remote-User": "admin", "X-Forwarded-For": "10.0.0.1"}
 
 
 def _behind_a_proxy(app: Any) -> Any:
-    """What nginx does with `proxy_set_header`: what the client says of itself is overwritten."""
+    """Overwrites what clients send, as nginx does with `proxy_set_header`."""
     own = {b"x-remote-user": b"bob", b"x-forwarded-for": b"198.18.0.9", b"x-original-url": b"/fal/queue/v1/tasks"}
 
     async def proxy(scope: Any, receive: Any, send: Any) -> None:
@@ -34,14 +34,14 @@ def _seen(task: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("name", ["X-Remote-User", "x-forwarded-for", "Forwarded", "CF-Connecting-IP", "X-Original-URL"])
-async def test_a_task_may_not_say_what_a_proxy_says(database: Path, name: str) -> None:
+async def test_a_task_cannot_set_headers_of_the_proxy(database: Path, name: str) -> None:
     async with tasking(database) as tasks:
         error = await tasks.refused(targetUrl="/work", headers={name: "10.0.0.1"})
     assert name.lower() in error
     assert "task_headers_allow" in error
 
 
-async def test_the_application_sees_the_client_that_the_proxy_has_seen(database: Path) -> None:
+async def test_the_application_sees_the_client_address_from_the_proxy(database: Path) -> None:
     inner = QueueMiddleware(http_only(_echo), database=database, min_free_disk=0)
     async with connected(_behind_a_proxy(inner)) as queue:
         headers = _seen(await Tasks(queue, **FORGED).run("/work"))
@@ -51,7 +51,7 @@ async def test_the_application_sees_the_client_that_the_proxy_has_seen(database:
     assert "x-original-url" not in headers
 
 
-async def test_options_open_and_close_names(database: Path) -> None:
+async def test_options_allow_and_forbid_names(database: Path) -> None:
     options = {"task_headers_allow": "X-Forwarded-Host", "proxy_headers": "X-User-Id"}
     async with tasking(database, **options) as tasks:
         headers = _seen(await Tasks(tasks.queue, **{"x-user-id": "7"}).run("/work", headers={"X-Forwarded-Host": "a.example"}))
@@ -59,7 +59,7 @@ async def test_options_open_and_close_names(database: Path) -> None:
     assert (headers["x-forwarded-host"], headers["x-user-id"]) == ("a.example", "7")
 
 
-async def test_a_service_in_the_operators_own_network_is_not_lied_to_either(database: Path) -> None:
+async def test_a_target_in_the_operators_network_receives_no_forged_headers_either(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         await tasks.refused(targetUrl=provider.url, headers=FORGED)
         await tasks.refused(
@@ -69,14 +69,14 @@ async def test_a_service_in_the_operators_own_network_is_not_lied_to_either(data
     assert not provider.calls
 
 
-async def test_a_provider_is_not_told_who_the_client_is(database: Path) -> None:
-    """What the application sees of its client is not among the headers that polls carry to hosts outside."""
+async def test_a_provider_does_not_receive_the_client_address(database: Path) -> None:
+    """Polls to external hosts carry none of the headers with which the application sees its client."""
 
-    async def begins(asked: Asked) -> Told:
-        return Told(200, b'{"status": "done"}')
+    async def begins(call: Call) -> Reply:
+        return Reply(200, b'{"status": "done"}')
 
     async with providing(begins) as provider, tasking(database) as tasks:
-        told = Tasks(tasks.queue, **{"x-remote-user": "bob", "x-forwarded-for": "198.18.0.9"})
+        client = Tasks(tasks.queue, **{"x-remote-user": "bob", "x-forwarded-for": "198.18.0.9"})
         poll = {
             "urlTemplate": f"{provider.url}/status",
             "statusPath": "status",
@@ -84,14 +84,14 @@ async def test_a_provider_is_not_told_who_the_client_is(database: Path) -> None:
             "failValues": [],
             "interval": 0.1,
         }
-        await told.run("/work", headers={"X-Own": "1"}, pollConfig=poll)
+        await client.run("/work", headers={"X-Own": "1"}, pollConfig=poll)
     assert provider.calls
-    for asked in provider.calls:
-        assert asked.headers["x-own"] == "1"
-        assert not {"x-remote-user", "x-forwarded-for"} & asked.headers.keys()
+    for call in provider.calls:
+        assert call.headers["x-own"] == "1"
+        assert not {"x-remote-user", "x-forwarded-for"} & call.headers.keys()
 
 
-async def test_the_headers_of_a_call_have_the_limit_of_a_submissions(database: Path) -> None:
+async def test_the_headers_of_a_task_have_the_limit_of_a_submission(database: Path) -> None:
     many = {f"h{number}": "v" * 8 for number in range(6000)}
     async with tasking(database) as tasks:
         assert "32768" in await tasks.refused(targetUrl="/work", headers=many)
@@ -99,7 +99,7 @@ async def test_the_headers_of_a_call_have_the_limit_of_a_submissions(database: P
         assert "32768" in await tasks.refused(targetUrl="/work", pollConfig=poll)
 
 
-async def test_what_belongs_to_a_connection_is_not_passed_on(database: Path) -> None:
+async def test_headers_of_the_connection_are_not_forwarded(database: Path) -> None:
     given = {"Connection": "x-private", "X-Private": "1", "TE": "trailers", "Upgrade": "h2c", "Transfer-Encoding": "chunked"}
     async with tasking(database) as tasks:
         task = await tasks.run("/work", headers={**given, "Content-Length": "999", "Expect": "100-continue"}, body="{}")

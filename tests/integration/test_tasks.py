@@ -16,9 +16,9 @@ import httpx
 import pytest
 
 from queue_middleware import QueueMiddleware, current_job
-from tests.support.provider_server import Asked, Told, providing
+from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import Queue, client_of, connected, eventually, serving
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 from tests.support.webhook_receiver import receiving
 
 ENDED = {"completed", "failed", "timeout", "cancelled"}
@@ -79,7 +79,7 @@ async def _echo(scope: Message, receive: Receive, send: Send) -> None:
     headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
     query = scope["query_string"].decode()
     received = {"method": scope["method"], "path": scope["path"], "query": query, "headers": headers, "body": body.decode()}
-    await answer(send, json.dumps(received).encode(), 200, [(b"content-type", b"application/json")])
+    await respond(send, json.dumps(received).encode(), 200, [(b"content-type", b"application/json")])
 
 
 # --- targets
@@ -126,7 +126,10 @@ async def test_methods(database: Path, method: str) -> None:
 
 @pytest.mark.parametrize("status", [200, 201, 204, 400, 404, 429])
 async def test_responses_that_complete_a_task(database: Path, status: int) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(status, b"" if status == 204 else b"{}")) as provider:
+    async with (
+        tasking(database) as tasks,
+        providing(lambda call: Reply(status, b"" if status == 204 else b"{}")) as provider,
+    ):
         task = await tasks.run(provider.url)
     assert (task["status"], task["result"]["statusCode"]) == ("completed", status)
     assert len(provider.calls) == 1
@@ -136,9 +139,11 @@ async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(d
     async with AsyncExitStack() as stack:
         last = await stack.enter_async_context(providing())
         second = await stack.enter_async_context(
-            providing(lambda call: Told(303, b"", (("location", last.url.replace("127.0.0.1", "localhost") + "/end"),)))
+            providing(lambda call: Reply(303, b"", (("location", last.url.replace("127.0.0.1", "localhost") + "/end"),)))
         )
-        first = await stack.enter_async_context(providing(lambda call: Told(307, b"", (("location", f"{second.url}/next#x"),))))
+        first = await stack.enter_async_context(
+            providing(lambda call: Reply(307, b"", (("location", f"{second.url}/next#x"),)))
+        )
         tasks = await stack.enter_async_context(
             tasking(database, task_targets="127.0.0.1, localhost", outbound_allow="127.0.0.0/8, localhost, ::1")
         )
@@ -160,14 +165,20 @@ async def test_redirects_are_followed_and_credentials_stay_with_the_first_host(d
     ["http://elsewhere.test/", "http://10.0.0.1/", "ftp://127.0.0.1/", "http://user@127.0.0.1/", "http://[x", "https://xn--a/"],
 )
 async def test_a_redirect_to_a_refused_target_fails_the_task_at_once(database: Path, location: str) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(302, b"", (("location", location),))) as provider:
+    async with (
+        tasking(database) as tasks,
+        providing(lambda call: Reply(302, b"", (("location", location),))) as provider,
+    ):
         task = await tasks.run(provider.url)
     assert (task["status"], task["result"]) == ("failed", None)
     assert len(provider.calls) == 1
 
 
 async def test_redirects_are_limited(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(302, b"", (("location", "/again"),))) as provider:
+    async with (
+        tasking(database) as tasks,
+        providing(lambda call: Reply(302, b"", (("location", "/again"),))) as provider,
+    ):
         task = await tasks.run(provider.url)
     assert (task["status"], task["error"]) == ("failed", "more than 10 redirects")
     assert len(provider.calls) == 11
@@ -218,15 +229,15 @@ async def test_a_target_that_the_guard_refuses(database: Path) -> None:
 
 @pytest.mark.usefixtures("at_once")
 async def test_a_5xx_is_retried_and_then_final(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(500, b"broken")) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(500, b"broken")) as provider:
         task = await tasks.run(provider.url, maxRetries=1, retryBackoff="linear")
     assert (task["status"], task["retryCount"], task["error"]) == ("failed", 1, "the target responded with 500")
     assert task["result"]["body"] == "broken"
     assert len(provider.calls) == 2
 
 
-async def test_retry_after_is_honoured(database: Path) -> None:
-    responses = [Told(503, b"", (("retry-after", "0"),)), Told()]
+async def test_retry_after_is_honored(database: Path) -> None:
+    responses = [Reply(503, b"", (("retry-after", "0"),)), Reply()]
     async with tasking(database) as tasks, providing(lambda call: responses.pop(0)) as provider:
         task = await tasks.run(provider.url)
     assert (task["status"], task["retryCount"]) == ("completed", 1)
@@ -241,7 +252,7 @@ async def test_a_refused_connection(database: Path) -> None:
 
 
 async def test_an_incomplete_response_fails_the_task(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(body=b"x" * 100, cut=50)) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(body=b"x" * 100, cut=50)) as provider:
         task = await tasks.run(provider.url, maxRetries=0)
     assert task["status"] == "failed"
     assert "in the middle" in task["error"]
@@ -249,9 +260,9 @@ async def test_an_incomplete_response_fails_the_task(database: Path) -> None:
 
 @pytest.mark.parametrize(("option", "requested"), [(1, 0.1), (0.1, 30)], ids=["requested", "the option, if less"])
 async def test_the_timeout_of_an_attempt(database: Path, option: float, requested: float) -> None:
-    async def never(call: Asked) -> Told:
+    async def never(call: Call) -> Reply:
         await asyncio.Event().wait()
-        return Told()
+        return Reply()
 
     async with tasking(database, request_timeout=option) as tasks, providing(never) as provider:
         task = await tasks.run(provider.url, maxRetries=0, timeout=requested)
@@ -271,10 +282,10 @@ async def test_an_application_that_raises_is_a_5xx(database: Path) -> None:
     assert (task["status"], task["error"], len(calls)) == ("failed", "the application raised ValueError", 2)
 
 
-# --- waiting
+# --- awaiting an external service
 
 
-async def test_a_callback_completes_it(database: Path) -> None:
+async def test_a_callback_completes_a_task(database: Path) -> None:
     async with tasking(database) as tasks, providing() as provider:
         created = await tasks.create(
             f"{provider.url}/run?fal_webhook={{asyncqueue_callback_url}}",
@@ -298,7 +309,7 @@ async def test_a_callback_completes_it(database: Path) -> None:
     assert task["result"] == {"statusCode": 200, "headers": {"content-type": "application/json"}, "duration": 0}
 
 
-async def test_a_signal_completes_it(database: Path) -> None:
+async def test_a_signal_completes_a_task(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True, maxWaitTime=60)
         token = created["signalToken"]
@@ -324,7 +335,7 @@ async def test_the_token_in_a_signal_is_not_stored(database: Path) -> None:
     assert json.loads(task["result"]["body"])["from"] == f"/v1/signals/{'*' * len(token)}"
 
 
-async def test_a_signal_fails_it(database: Path) -> None:
+async def test_a_signal_fails_a_task(database: Path) -> None:
     async with tasking(database) as tasks:
         created = await tasks.create("/work", waitForSignal=True)
         await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "failed", "error": "not approved"})
@@ -345,7 +356,7 @@ async def test_a_task_whose_handler_asks_for_its_callback(database: Path) -> Non
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         urls.append(current_job.callback_url or "")
-        await answer(send, b"", 202)
+        await respond(send, b"", 202)
 
     async with tasking(database, app) as tasks:
         created = await tasks.create("/work")
@@ -379,7 +390,7 @@ async def test_high_priority_goes_first(database: Path) -> None:
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         order.append(scope["path"])
         await hold.wait()
-        await answer(send)
+        await respond(send)
 
     async with tasking(database, app, concurrency=1) as tasks:
         await tasks.create("/first")
@@ -450,7 +461,7 @@ async def test_a_task_is_a_request_too(database: Path) -> None:
 
 
 async def test_bodies_that_are_not_text(database: Path) -> None:
-    async with tasking(database) as tasks, providing(lambda call: Told(body=b"\x89PNG\xff")) as provider:
+    async with tasking(database) as tasks, providing(lambda call: Reply(body=b"\x89PNG\xff")) as provider:
         task = await tasks.run(provider.url)
     assert base64.b64decode(task["result"]["body"]) == b"\x89PNG\xff"
     assert task["result"]["bodyEncoding"] == "base64"
@@ -458,17 +469,21 @@ async def test_bodies_that_are_not_text(database: Path) -> None:
 
 async def test_long_responses(database: Path) -> None:
     body = b'"' + b"x" * 3_000_000 + b'"'
-    async with tasking(database) as tasks, providing(lambda call: Told(body=body)) as provider, receiving() as receiver:
+    async with (
+        tasking(database) as tasks,
+        providing(lambda call: Reply(body=body)) as provider,
+        receiving() as receiver,
+    ):
         task = await tasks.run(provider.url, onCompleteUrl=receiver.url)
         assert task["result"]["body"].encode() == body
-        (webhook,) = await eventually(lambda: receiver.of(task["id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(task["id"]))
     assert webhook.content["task"]["result"]["body"].encode() == body
 
 
 async def test_a_response_above_the_limit(database: Path) -> None:
     async with (
         tasking(database, max_response_body=1000) as tasks,
-        providing(lambda call: Told(body=b"x" * 2000)) as provider,
+        providing(lambda call: Reply(body=b"x" * 2000)) as provider,
     ):
         task = await tasks.run(provider.url, maxRetries=0)
     assert (task["status"], task["error"]) == ("failed", "the response is larger than 1000 bytes")
@@ -531,7 +546,7 @@ async def test_keys(database: Path) -> None:
         of_bob = (await bob.create("/work", body="{callback_url}"))["callbackUrl"]
         await tasks.call_back(of_bob, {"no key": "needed"})
         assert [task["id"] for task in (await alice.call("GET", "/tasks", 200))["tasks"]] == [of_alice["id"]]
-        (webhook,) = await eventually(lambda: receiver.of(of_alice["id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(of_alice["id"]))
         assert webhook.headers["x-fal-webhook-user-id"] == "alice"
 
 

@@ -1,4 +1,4 @@
-"""The forms of fal's URLs: where a submission goes, what its answer leads to, and that everything else is a clear refusal."""
+"""The forms of fal's URLs: the target of a submission, the URLs in its response, and refusals of everything else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 
 from queue_middleware import QueueMiddleware
 from tests.support.queue_client import Queue, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, call, http_only, http_scope
+from tests.support.raw_asgi import Message, Receive, Send, call, http_only, http_scope, respond
 
 UNKNOWN = "0192d3b5-7a4c-7def-8123-456789abcdef"
 OURS = "http://service.test/fal/queue"
@@ -20,14 +20,14 @@ OURS = "http://service.test/fal/queue"
 
 @http_only
 async def echo(scope: Message, receive: Receive, send: Send) -> None:
-    """What was asked."""
+    """Respond with the received method and URL."""
     body = (await receive())["body"]
     seen = [scope["method"], scope["raw_path"].decode(), scope["query_string"].decode(), body.decode()]
-    await answer(send, json.dumps(seen).encode(), headers=[(b"content-type", b"application/json")])
+    await respond(send, json.dumps(seen).encode(), headers=[(b"content-type", b"application/json")])
 
 
 async def follow(queue: Queue, submitted: dict[str, Any], **request: Any) -> httpx.Response:
-    """The answer, found by nothing but the URLs that were handed out."""
+    """The stored response, found only with the returned URLs."""
 
     async def over() -> bool:
         status = await queue.client.get(submitted["status_url"], **request)
@@ -38,7 +38,7 @@ async def follow(queue: Queue, submitted: dict[str, Any], **request: Any) -> htt
     return await queue.client.get(submitted["response_url"], **request)
 
 
-# --- the way of a request in each form
+# --- a complete request in each form
 
 
 @pytest.mark.parametrize(
@@ -71,7 +71,7 @@ async def test_the_queue_form(database: Path, path: str, app: str, seen: str) ->
 
 
 @pytest.mark.parametrize("method", ["GET", "POST", "PUT", "PATCH", "DELETE"])
-async def test_the_method_is_that_of_the_call(database: Path, method: str) -> None:
+async def test_the_replay_has_the_method_of_the_submission(database: Path, method: str) -> None:
     async with serving(echo, database) as queue:
         submitted = (await queue.client.request(method, "/fal/queue/run/acme/pictures/x?q=1")).json()
         assert (await follow(queue, submitted)).json() == [method, "/x", "q=1", ""]
@@ -96,16 +96,16 @@ async def test_every_alias_is_served_without_a_redirect(database: Path, slash: s
             assert (await queue.client.get(f"/fal/queue/{url}{slash}")).content == direct
 
 
-async def test_status_urls_are_of_the_form_in_which_one_asks(database: Path) -> None:
+async def test_status_urls_have_the_form_of_the_request(database: Path) -> None:
     async with serving(echo, database) as queue:
         request_id = await queue.submit("POST", "/x")
         for form in ("", "/run/acme/pictures", "/run/comfy/else/where"):
-            told = (await queue.client.get(f"/fal/queue{form}/requests/{request_id}/status")).json()
+            status = (await queue.client.get(f"/fal/queue{form}/requests/{request_id}/status")).json()
             end = "" if form else "/response"
-            assert told["response_url"] == f"{OURS}{form}/requests/{request_id}{end}"
+            assert status["response_url"] == f"{OURS}{form}/requests/{request_id}{end}"
 
 
-# --- hosts of our own
+# --- separate hosts for the queue
 
 HOST = {"host": "Queue.Example.com:8443"}
 
@@ -128,13 +128,13 @@ async def test_the_root_of_a_host(database: Path) -> None:
         cancelled = await queue.client.put(submitted["cancel_url"], headers=HOST)
         assert (cancelled.status_code, cancelled.json()) == (400, {"status": "ALREADY_COMPLETED"})
         keys = await queue.client.get("/.well-known/jwks.json", headers=HOST)
-        assert keys.headers["cache-control"] == "public, max-age=300"  # as long as the documents say
+        assert keys.headers["cache-control"] == "public, max-age=300"  # as in the documentation
         assert keys.json() == (await queue.client.get("/fal/queue/.well-known/jwks.json")).json()
         gateway = await queue.client.get(f"/fal/queue/requests/{submitted['request_id']}/status", headers=HOST)
         assert gateway.json()["status_url"].startswith("http://Queue.Example.com:8443/fal/queue/requests/")
 
 
-async def test_nothing_of_the_application_is_at_the_queues_host(database: Path) -> None:
+async def test_the_application_cannot_be_reached_at_the_queues_host(database: Path) -> None:
     async with serving(echo, database, fal_hosts="queue.example.com") as queue:
         for path in (
             "/",
@@ -159,10 +159,10 @@ async def test_a_websocket_to_the_queues_host_is_refused(database: Path) -> None
     assert [message["type"] for message in (await call(app, scope)).messages] == ["websocket.close"]
 
 
-# --- the one app
+# --- the app name
 
 
-async def test_only_the_app_that_is_named(database: Path) -> None:
+async def test_only_the_configured_app_name_is_accepted(database: Path) -> None:
     async with serving(echo, database, queue_app="acme/pictures", fal_hosts="queue.example.com") as queue:
         request_id = await queue.submit("POST", "/gateway")  # names no app
         for app in ("acme/pictures", "workflows/acme/pictures", "comfy/acme/pictures"):
@@ -176,7 +176,7 @@ async def test_only_the_app_that_is_named(database: Path) -> None:
         assert stored_jobs(database) == 4
 
 
-async def test_an_old_id_names_the_same_app(database: Path) -> None:
+async def test_an_earlier_name_of_the_app_is_accepted(database: Path) -> None:
     async with serving(echo, database, queue_app="123/demo") as queue:
         assert (await queue.client.post("/fal/queue/run/123-demo")).status_code == 200
         assert (await queue.client.post("/fal/queue/run/123/demo")).status_code == 200
@@ -185,7 +185,7 @@ async def test_an_old_id_names_the_same_app(database: Path) -> None:
 # --- URLs
 
 ROOTS = [
-    # root_path, path of the call in front of the prefix, what the URLs have there
+    # root_path, path of the request before the prefix, the path in the URLs
     ("", b"", ""),
     ("/api", b"/api", "/api"),
     ("/api", b"", "/api"),
@@ -200,7 +200,7 @@ ROOTS = [
     (b"/fal/queue/submit/x", "/fal/queue", "/response"),
     (b"/fal/queue/run/acme/pictures/x", "/fal/queue/run/acme/pictures", ""),
 ])  # fmt: skip
-async def test_the_root_path_is_in_the_urls_once(
+async def test_the_urls_contain_the_root_path_once(
     database: Path, root: str, front: bytes, shown: str, path: bytes, base: str, end: str
 ) -> None:
     seen: list[tuple[str, bytes]] = []
@@ -208,7 +208,7 @@ async def test_the_root_path_is_in_the_urls_once(
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         seen.append((scope["root_path"], scope["raw_path"]))
-        await answer(send)
+        await respond(send)
 
     queued = QueueMiddleware(app, database=database, min_free_disk=0)
     async with connected(queued):
@@ -232,7 +232,7 @@ async def test_the_root_path_is_in_the_urls_once(
     ids=["gateway", "queue", "host"],
 )
 async def test_public_url(database: Path, path: bytes, headers: list[Any], base: str) -> None:
-    """On a host of our own it says how the world comes there, and the host stays the one that the client insists on."""
+    """At a separate host, public_url sets scheme and port, and the host stays the one that the client requires."""
     queued = QueueMiddleware(
         echo, database=database, min_free_disk=0, public_url="https://api.example.com/v2", fal_hosts=["queue.example.com"]
     )
@@ -246,7 +246,7 @@ async def test_public_url(database: Path, path: bytes, headers: list[Any], base:
 # --- refusals
 
 
-async def test_the_call_is_judged_as_in_the_gateway_form(database: Path) -> None:
+async def test_paths_are_checked_as_in_the_gateway_form(database: Path) -> None:
     async with serving(echo, database, paths=["/generate"], max_request_body=10) as queue:
         for path, code in (
             ("/generate", 200),
@@ -262,7 +262,7 @@ async def test_the_call_is_judged_as_in_the_gateway_form(database: Path) -> None
 
 
 @pytest.mark.parametrize("form", ["", "/run/acme/pictures"])
-async def test_unknown_ids_are_named_in_the_answer(database: Path, form: str) -> None:
+async def test_error_responses_contain_the_unknown_id(database: Path, form: str) -> None:
     async with serving(echo, database) as queue:
         for method, verb in (("GET", "/response"), ("GET", "/status"), ("PUT", "/cancel")):
             refused = await queue.client.request(method, f"/fal/queue{form}/requests/{UNKNOWN.upper()}{verb}")

@@ -1,4 +1,4 @@
-"""How the worker behaves around an application: order, slots, repeats, time limits, outages, and other processes' wishes."""
+"""The worker around an application: order, slots, retries, time limits, outages, and actions of other processes."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from queue_middleware.worker import executor
 from queue_middleware.worker.job_context import active_job
 from queue_middleware.worker.worker import Worker
 from tests.support.clock import ManualClock
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.leases import lease_passes
 from tests.support.queue_client import client_of, connected, eventually, serving, stored_jobs
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 
 class Gate:
-    """Handlers that wait at a gate, and who is in front of it."""
+    """Handlers that wait at a gate, and the number of those that wait."""
 
     def __init__(self) -> None:
         self.open = asyncio.Event()
@@ -47,7 +47,7 @@ class Gate:
         return PlainTextResponse(request.path_params["name"])
 
 
-async def test_no_more_at_once_than_the_option_says(database: Path) -> None:
+async def test_concurrency_limits_running_jobs(database: Path) -> None:
     gate = Gate()
     async with serving(gate.app, database, concurrency=3) as queue:
         ids = [await queue.submit("POST", f"/{number}") for number in range(10)]
@@ -59,8 +59,8 @@ async def test_no_more_at_once_than_the_option_says(database: Path) -> None:
         assert gate.most == 3
 
 
-async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else they would wait for the next one, those who come meanwhile for the one after that, and so on for ever."""
+async def test_a_claim_in_progress_leaves_free_slots_to_new_jobs(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Otherwise new jobs would wait for the next claim, later ones for the claim after that, and so on."""
     claiming, go_on = asyncio.Event(), asyncio.Event()
     claim = SQLiteStore.claim
 
@@ -79,8 +79,8 @@ async def test_a_claim_on_its_way_leaves_slots_to_those_who_come(database: Path,
         go_on.set()
 
 
-async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After a defect that nobody foresaw, met in the moment in which a request was to begin."""
+async def test_a_restarted_worker_has_all_its_slots(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After an unexpected exception at the moment when an attempt was to start."""
     monkeypatch.setattr("queue_middleware.runtime.supervisor._RESTART_PAUSE", 0.0)
     defects = 1
     claim_until_stopped = Worker._claim_until_stopped
@@ -101,7 +101,7 @@ async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, mo
         assert [(await queue.run("GET", f"/{number}")).text for number in range(3)] == ["0", "1", "2"]
 
 
-async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_abandoned_attempt_is_removed_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()
     jobs: list[weakref.ref[Any]] = []
@@ -109,10 +109,10 @@ async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: 
     @http_only
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         jobs.append(weakref.ref(active_job()))
-        await answer(send)
+        await respond(send)
         await over.wait()
 
-    memory = Memory()
+    memory = EventRecorder()
     wrapped = QueueMiddleware(app, database=database, min_free_disk=0, request_timeout=1, concurrency=1, observers=[memory])
     async with connected(wrapped) as queue:
         await queue.run("GET", "/")
@@ -142,8 +142,8 @@ async def test_low_priority_waits_for_all_others(database: Path) -> None:
     assert order == ["first", "second", "low"]
 
 
-async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
-    ear = Memory()
+async def test_the_stored_response_is_that_of_the_last_attempt(database: Path) -> None:
+    recorder = EventRecorder()
     attempts: list[int | None] = []
 
     async def moody(request: Request) -> Response:
@@ -153,10 +153,10 @@ async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
         return PlainTextResponse("now")
 
     app = Starlette(routes=[Route("/", moody)])
-    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[ear])) as queue:
-        answer = await queue.run("GET", "/")
-        assert (answer.status_code, answer.text, attempts) == (200, "now", [1, 2, 3])
-        assert [(event.attempt, event.error, event.retry_in) for event in ear.of(AttemptFailed)] == [
+    async with connected(QueueMiddleware(app, database=database, min_free_disk=0, observers=[recorder])) as queue:
+        response = await queue.run("GET", "/")
+        assert (response.status_code, response.text, attempts) == (200, "now", [1, 2, 3])
+        assert [(event.attempt, event.error, event.retry_in) for event in recorder.of(AttemptFailed)] == [
             (1, "status 503", 0.0),
             (2, "status 503", 0.0),
         ]
@@ -171,7 +171,7 @@ async def test_a_repeated_answer_is_the_last_one(database: Path) -> None:
         ({"x-fal-retry-config": json.dumps({"timeout": {"retries": 5}})}, 3),
     ],
 )
-async def test_how_often_is_the_submitters_choice(database: Path, headers: dict[str, str], calls: int) -> None:
+async def test_the_submitter_can_limit_the_attempts(database: Path, headers: dict[str, str], calls: int) -> None:
     called = 0
 
     async def never(request: Request) -> Response:
@@ -180,11 +180,11 @@ async def test_how_often_is_the_submitters_choice(database: Path, headers: dict[
         return PlainTextResponse("no", 503, headers={"retry-after": "0"})
 
     async with serving(Starlette(routes=[Route("/", never)]), database) as queue:
-        answer = await queue.run("GET", "/", headers=headers)
-        assert (answer.status_code, answer.text, called) == (503, "no", calls)
+        response = await queue.run("GET", "/", headers=headers)
+        assert (response.status_code, response.text, called) == (503, "no", calls)
 
 
-async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_attempt_that_takes_too_long_is_cancelled_and_retried(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.worker.completer.exponential", lambda attempt: 0.0)
     tidied: list[int | None] = []
 
@@ -196,27 +196,27 @@ async def test_an_attempt_that_takes_too_long_is_ended_and_repeated(database: Pa
         return Response()
 
     async with serving(Starlette(routes=[Route("/", hang)]), database, request_timeout=0.05, max_attempts=2) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.status_code == 504
-        assert answer.json() == {"detail": "the attempt took longer than 0.05 s", "error_type": "request_timeout"}
-        assert answer.headers["x-fal-error-type"] == "request_timeout"
-        assert "x-fal-request-timeout-type" not in answer.headers
+        response = await queue.run("GET", "/")
+        assert response.status_code == 504
+        assert response.json() == {"detail": "the attempt took longer than 0.05 s", "error_type": "request_timeout"}
+        assert response.headers["x-fal-error-type"] == "request_timeout"
+        assert "x-fal-request-timeout-type" not in response.headers
         assert tidied == [1, 2]
 
 
-async def test_a_request_that_does_not_start_in_time_fails_with_504_for_the_user(database: Path) -> None:
+async def test_a_request_that_does_not_start_in_time_fails_with_504(database: Path) -> None:
     gate = Gate()
     async with serving(gate.app, database, concurrency=1) as queue:
         await queue.submit("GET", "/first")
         await eventually(lambda: gate.inside)
         late = await queue.submit("GET", "/late", headers={"x-fal-request-start-timeout": "0.2"})
-        answer = await queue.response(late)
-        assert (answer.status_code, answer.headers["x-fal-request-timeout-type"]) == (504, "user")
-        assert answer.json()["error_type"] == "request_timeout"
+        response = await queue.response(late)
+        assert (response.status_code, response.headers["x-fal-request-timeout-type"]) == (504, "user")
+        assert response.json()["error_type"] == "request_timeout"
         gate.open.set()
 
 
-async def test_progress_is_in_the_status_and_its_last_word_stays(database: Path) -> None:
+async def test_progress_is_in_the_status_and_the_last_report_is_kept(database: Path) -> None:
     gate = Gate()
 
     async def work(request: Request) -> Response:
@@ -228,16 +228,16 @@ async def test_progress_is_in_the_status_and_its_last_word_stays(database: Path)
     async with serving(Starlette(routes=[Route("/{name}", work)]), database) as queue:
         request_id = await queue.submit("GET", "/x")
 
-        async def told() -> bool:
+        async def reported() -> bool:
             return (await queue.status(request_id)).get("progress") == {"fraction": 0.5, "stage": "from a thread"}
 
-        await eventually(told)
+        await eventually(reported)
         gate.open.set()
         await queue.response(request_id)
         assert "progress" not in await queue.status(request_id)
 
 
-def test_progress_outside_a_replay_is_nothing_and_nonsense_is_refused() -> None:
+def test_progress_outside_a_replay_is_ignored_and_invalid_values_are_refused() -> None:
     assert not current_job
     assert current_job == None  # noqa: E711 - that it compares equal is the promise
     assert (current_job.id, current_job.attempt) == (None, None)
@@ -247,7 +247,7 @@ def test_progress_outside_a_replay_is_nothing_and_nonsense_is_refused() -> None:
 
 
 class Flaky(SQLiteStore):
-    """Its database is out of reach for some calls."""
+    """A store whose database is unavailable for some calls."""
 
     outages = 0
 
@@ -258,20 +258,20 @@ class Flaky(SQLiteStore):
         return super().complete(*arguments)
 
 
-async def test_finished_work_outlives_an_outage_of_the_database(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_finished_attempt_is_stored_after_a_database_outage(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
-    ear = Memory()
+    recorder = EventRecorder()
     gate = Gate()
     gate.open.set()
-    async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[ear])) as queue:
+    async with connected(QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[recorder])) as queue:
         assert (await queue.run("GET", "/kept")).text == "kept"
-        assert [event.where for event in ear.of(ServiceError)] == ["settle", "settle"]
+        assert [event.where for event in recorder.of(ServiceError)] == ["settle", "settle"]
 
 
-async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
-    ear = Memory()
+async def test_an_attempt_whose_lease_was_lost_is_stopped_and_writes_nothing(database: Path) -> None:
+    recorder = EventRecorder()
     stopped = asyncio.Event()
 
     async def hang(request: Request) -> Response:
@@ -282,23 +282,23 @@ async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(databas
         return Response()
 
     inner = Starlette(routes=[Route("/", hang)])
-    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[ear], on_crash="fail")
+    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[recorder], on_crash="fail")
     async with connected(app) as queue:
         request_id = await queue.submit("GET", "/")
         await queue.reaches(request_id, "IN_PROGRESS")
         clock = ManualClock()
-        clock.since_boot = 10**15  # for this one every lease has run out
+        clock.since_boot = 10**15  # for this queue every lease has expired
         thief = SQLiteStore(app.settings, lease_clock=clock.boot)
         await thief.open()
         await lease_passes(thief, clock)
         await thief.rescue()
         await asyncio.wait_for(stopped.wait(), 10)
-        await eventually(lambda: ear.of(ClaimLost))
+        await eventually(lambda: recorder.of(ClaimLost))
         assert (await queue.response(request_id)).status_code == 503
         await thief.close()
 
 
-async def test_a_cancellation_by_another_process_reaches_the_one_that_runs(database: Path) -> None:
+async def test_a_cancellation_in_one_process_stops_the_attempt_in_another(database: Path) -> None:
     here, there = Gate(), Gate()
     async with serving(here.app, database, concurrency=1) as first, serving(there.app, database, concurrency=1) as second:
         request_id = await first.submit("GET", "/x")
@@ -307,7 +307,7 @@ async def test_a_cancellation_by_another_process_reaches_the_one_that_runs(datab
         assert (await first.response(request_id)).status_code == 499
 
 
-async def test_a_streamed_answer_is_stored_in_parts_and_read_as_a_stream(database: Path) -> None:
+async def test_a_streamed_response_is_stored_and_read_in_parts(database: Path) -> None:
     async def chunks() -> AsyncIterator[bytes]:
         for number in range(40):
             yield bytes([number]) * 50_000
@@ -316,14 +316,14 @@ async def test_a_streamed_answer_is_stored_in_parts_and_read_as_a_stream(databas
         return StreamingResponse(chunks(), media_type="application/octet-stream")
 
     async with serving(Starlette(routes=[Route("/", stream)]), database) as queue:
-        answer = await queue.run("GET", "/")
-        assert answer.content == b"".join([bytes([number]) * 50_000 for number in range(40)])
-        assert "content-length" not in answer.headers
+        response = await queue.run("GET", "/")
+        assert response.content == b"".join([bytes([number]) * 50_000 for number in range(40)])
+        assert "content-length" not in response.headers
         assert stored_jobs(database, "(SELECT count(*) FROM response_chunk) >= 7") == 1
 
 
-async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
-    ear = Memory()
+async def test_observers_receive_the_end_with_its_outcome(database: Path) -> None:
+    recorder = EventRecorder()
 
     async def fail(request: Request) -> Response:
         raise LookupError("secret")
@@ -333,16 +333,16 @@ async def test_observers_hear_the_end_with_its_outcome(database: Path) -> None:
             await fail(Request(scope))
         raise ValueError
 
-    async with connected(QueueMiddleware(plain, database=database, min_free_disk=0, observers=[ear])) as queue:
+    async with connected(QueueMiddleware(plain, database=database, min_free_disk=0, observers=[recorder])) as queue:
         request_id = await queue.submit("GET", "/")
-        answer = await queue.response(request_id)
-        assert answer.json() == {"detail": "the application raised LookupError", "error_type": "runner_server_error"}
-        (finished,) = ear.of(Finished)
+        response = await queue.response(request_id)
+        assert response.json() == {"detail": "the application raised LookupError", "error_type": "runner_server_error"}
+        (finished,) = recorder.of(Finished)
         assert finished.request_id == request_id
         assert (finished.status, finished.error) == (None, ErrorType.RUNNER_SERVER_ERROR)
 
 
-async def test_what_the_application_answers_directly_is_untouched(tmp_path: Path) -> None:
+async def test_direct_responses_of_the_application_are_unchanged(tmp_path: Path) -> None:
     async def echo(request: Request) -> Response:
         return JSONResponse({"body": (await request.body()).decode()})
 

@@ -100,9 +100,9 @@ async def test_the_first_application_answers_through_its_queue(
             with anyio.fail_after(20):
                 while (await client.get(submitted["status_url"])).status_code == 202:
                     await anyio.sleep(0.02)
-            answer = await client.get(submitted["response_url"])
+            response = await client.get(submitted["response_url"])
     assert (elsewhere / "queue.sqlite3").exists()
-    assert (answer.status_code, answer.content) == (direct.status_code, direct.content) == (200, direct.content)
+    assert (response.status_code, response.content) == (direct.status_code, direct.content) == (200, direct.content)
 
 
 def test_the_readme_has_both_commands_on_its_first_screen() -> None:

@@ -1,10 +1,10 @@
-"""Clocks that stand still until a test moves them."""
+"""Clocks that a test moves."""
 
 from __future__ import annotations
 
 
 class ManualClock:
-    """Milliseconds, as a store counts them; `seconds` for those who do not, `boot` for leases."""
+    """Wall clock in milliseconds, as stores use it, and in `seconds`; `boot` is the clock of leases."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000_000
@@ -20,17 +20,17 @@ class ManualClock:
         return self.now / 1000
 
     def advance(self, seconds: float) -> None:
-        """Time passes, on both clocks."""
+        """Let time pass: both clocks move."""
         self.now += round(seconds * 1000)
         self.since_boot += round(seconds * 1000)
 
     def set(self, seconds: float) -> None:
-        """The wall clock is set forward by so much, or back; no time passes."""
+        """Set the wall clock forward or back; no time passes."""
         self.now += round(seconds * 1000)
 
 
 class Seconds:
-    """Seconds, from whenever a test says."""
+    """A clock in seconds."""
 
     def __init__(self, now: float = 1_800_000_000.0) -> None:
         self.now = now

@@ -1,7 +1,6 @@
-"""The file of a queue that nobody has used yet: made once, by the store itself, and laid wherever a test starts a queue.
+"""An empty queue database, created once by the store itself and copied for each test that starts a queue.
 
-Making one costs more than most tests, and how it is made is tested for itself (`unit/stores/sqlite`). The queue starts on it
-as after a restart.
+Creating one takes longer than most tests, and `unit/stores/sqlite` tests it. A queue starts on the copy as after a restart.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from queue_middleware.stores.sqlite.files import Files
 def _blank() -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "queue.sqlite3"
-        Files(path, "nobody").close()
+        Files(path, "template").close()
         return path.read_bytes()
 
 
-def lay_blank(path: Path) -> Path:
-    """Put one there."""
+def create_empty_database(path: Path) -> Path:
+    """Write an empty database to `path`."""
     path.touch(0o600)
     path.write_bytes(_blank())
     return path

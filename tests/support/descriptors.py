@@ -1,4 +1,4 @@
-"""A process that has used up its files."""
+"""Use up the file descriptors of this process."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_files_left() -> Iterator[None]:
-    """Nothing can be opened until the end of the block."""
+    """Inside the block, no file can be opened."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
     held = []

@@ -1,4 +1,4 @@
-"""In place of those whom a loop talks to: somebody who listens, a port that fails, hosts that keep one waiting."""
+"""Test doubles for what a loop works with: observers, a store that fails, hosts that respond late."""
 
 from __future__ import annotations
 
@@ -11,84 +11,84 @@ A = TypeVar("A")
 L = TypeVar("L")
 
 
-class Ear:
-    """Hears events, and lets a test wait for the next one."""
+class EventQueue:
+    """An observer with which a test waits for the next event."""
 
     def __init__(self) -> None:
-        self.heard: asyncio.Queue[Any] = asyncio.Queue()
+        self.queue: asyncio.Queue[Any] = asyncio.Queue()
 
     def on_event(self, event: object) -> None:
-        self.heard.put_nowait(event)
+        self.queue.put_nowait(event)
 
     async def next(self) -> Any:
         async with asyncio.timeout(10):
-            return await self.heard.get()
+            return await self.queue.get()
 
 
-class Memory:
-    """Remembers the events that it hears."""
+class EventRecorder:
+    """An observer that keeps all events."""
 
     def __init__(self) -> None:
-        self.heard: list[Any] = []
+        self.events: list[Any] = []
 
     def on_event(self, event: object) -> None:
-        self.heard.append(event)
+        self.events.append(event)
 
     def of(self, kind: type) -> list[Any]:
-        return [event for event in self.heard if type(event) is kind]
+        return [event for event in self.events if type(event) is kind]
 
 
-class Faulty:
-    """Something one verb of which, or of its outbox, fails some times before it works."""
+class FailingStore:
+    """A proxy of a store: one method, of the store or of its `webhooks`, first raises the given errors in turn."""
 
-    def __init__(self, inner: Any, verb: str, *errors: Exception) -> None:
-        self._inner, self._verb, self._errors = inner, verb, list(errors)
+    def __init__(self, inner: Any, method: str, *errors: Exception) -> None:
+        self._inner, self._method, self._errors = inner, method, list(errors)
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self._inner, name)
         if name == "webhooks":
-            return Faulty(found, self._verb, *self._errors)
-        return self._fail_or(found) if name == self._verb else found
+            return FailingStore(found, self._method, *self._errors)
+        return self._fail_first(found) if name == self._method else found
 
-    def _fail_or(self, verb: Any) -> Any:
+    def _fail_first(self, method: Any) -> Any:
         async def call(*arguments: Any, **options: Any) -> Any:
             if self._errors:
                 raise self._errors.pop(0)
-            return await verb(*arguments, **options)
+            return await method(*arguments, **options)
 
         return call
 
 
-class Wire(Generic[A]):
-    """Hosts that give these answers in turn, the last one again and again; they wait while the gate is closed."""
+class FakeHosts(Generic[A]):
+    """Hosts that give the responses in turn and repeat the last one. They do not respond while the gate is closed."""
 
-    def __init__(self, *answers: A | Exception) -> None:
-        self.answers = list(answers)
+    def __init__(self, *responses: A | Exception) -> None:
+        self.responses = list(responses)
         self.arrived = asyncio.Semaphore(0)
         self.gate = asyncio.Event()
         self.gate.set()
-        self.held = ""
-        """How the addresses begin that the gate is for."""
-        self.busy = self.most_busy = 0
+        self.held_prefix = ""
+        """The gate applies to URLs with this prefix."""
+        self.in_flight = self.max_in_flight = 0
 
-    async def answer(self, url: str) -> A:
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        self.busy += 1
-        self.most_busy = max(self.busy, self.most_busy)
+    async def respond(self, url: str) -> A:
+        response = self.responses.pop(0) if len(self.responses) > 1 else self.responses[0]
+        self.in_flight += 1
+        self.max_in_flight = max(self.in_flight, self.max_in_flight)
         self.arrived.release()
         try:
-            if url.startswith(self.held):
+            if url.startswith(self.held_prefix):
                 await self.gate.wait()
         finally:
-            self.busy -= 1
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+            self.in_flight -= 1
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
 @asynccontextmanager
-async def looping(loop: L) -> AsyncIterator[L]:
-    """Something that has `run` and `stop`, for as long as the block lasts."""
+async def running(loop: L) -> AsyncIterator[L]:
+    """Run an object that has `run` and `stop` inside the block."""
     task = asyncio.create_task(loop.run())  # type: ignore[attr-defined]
     try:
         yield loop
@@ -98,9 +98,9 @@ async def looping(loop: L) -> AsyncIterator[L]:
             await task
 
 
-def cancel_tasks(kind: str) -> list[asyncio.Task[Any]]:
-    """Those whose names begin so."""
-    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(kind)]
+def cancel_tasks(prefix: str) -> list[asyncio.Task[Any]]:
+    """Cancel the tasks whose names start with `prefix`, and return them."""
+    tasks = [task for task in asyncio.all_tasks() if task.get_name().startswith(prefix)]
     for task in tasks:
         task.cancel()
     return tasks

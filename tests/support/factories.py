@@ -1,4 +1,4 @@
-"""Values to test with: the plainest of their kind, with what a test cares about as arguments."""
+"""Factories of simple values; a test passes the fields that it cares about."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, Wa
 from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
 
 
-def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
+def make_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
     request = StoredRequest(
         method="POST",
         root_path="",
@@ -29,26 +29,26 @@ def a_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
     return request.replace(**changes)
 
 
-def a_job(body: bytes = b"{}", **changes: Any) -> NewJob:
-    return NewJob(a_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
+def make_job(body: bytes = b"{}", **changes: Any) -> NewJob:
+    return NewJob(make_request(body), client="192.0.2.7", retry=RetryPolicy(3)).replace(**changes)
 
 
-def a_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
-    """A job as its submitter sees it."""
+def make_job_view(state: JobState = JobState.COMPLETED, **changes: Any) -> Job:
+    """A job as a client sees it."""
     unknown = dict.fromkeys(("position", "progress", "started_at", "finished_at", "status", "failure"))
     given = {"key": 1, "request_id": "018f3b1e-0000-7000-8000-000000000001", "attempt": 1, "created_at": 0}
     return Job(state=state, **{**given, **unknown, **changes})
 
 
-def an_answer(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
+def make_response(body: bytes = b'{"ok": true}', status: int = 200, **changes: Any) -> StoredResponse:
     return StoredResponse(status, ((b"content-type", b"application/json"),), body).replace(**changes)
 
 
 _numbers = count()
 
 
-def a_task(listed: bool = True, **spec: Any) -> Task:
-    """Each with ids of its own."""
+def make_task(listed: bool = True, **spec: Any) -> Task:
+    """A task with unique tokens."""
     seed = b"%d" % next(_numbers)
     given = {
         "base_url": "https://service.test/fal/queue",
@@ -66,23 +66,23 @@ def a_task(listed: bool = True, **spec: Any) -> Task:
     )
 
 
-def a_wait(seconds: float = 30.0, **changes: Any) -> Wait:
+def make_wait(seconds: float = 30.0, **changes: Any) -> Wait:
     return Wait(seconds, **changes)
 
 
-def a_word(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> ExternalResult:
-    return ExternalResult(an_answer(body), failure)
+def make_result(body: bytes = b'{"status": "OK"}', failure: Failure | None = None) -> ExternalResult:
+    return ExternalResult(make_response(body), failure)
 
 
-def an_attempt(status: int | None = 200, error: str | None = None) -> DeliveryAttempt:
+def make_delivery_attempt(status: int | None = 200, error: str | None = None) -> DeliveryAttempt:
     return DeliveryAttempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
 
 
-async def claimed(store: JobStore, limit: int = 100) -> list[Delivery]:
-    """Deliveries that are given out where there is room for so many, whoever they are for."""
+async def claim_deliveries(store: JobStore, limit: int = 100) -> list[Delivery]:
+    """Claim up to `limit` deliveries, of any receivers."""
     return (await store.webhooks.claim(Capacity(limit, limit))).deliveries
 
 
-async def claimed_polls(store: JobStore, limit: int = 100) -> list[Poll]:
-    """Polls that are given out where there is room for so many, whoever is asked."""
+async def claim_polls(store: JobStore, limit: int = 100) -> list[Poll]:
+    """Claim up to `limit` polls, of any providers."""
     return (await store.tasks.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -1,4 +1,4 @@
-"""One HTTP request from a connection, for the stand-ins that listen on loopback."""
+"""Read one HTTP request from a connection, for the fake servers on loopback."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import h11
 
 
 @dataclass
-class Heard:
-    """A request as it arrived, byte for byte."""
+class HTTPRequest:
+    """A received request with its unchanged body."""
 
     method: str
     target: str
@@ -18,8 +18,8 @@ class Heard:
     body: bytes
 
 
-async def hear(connection: h11.Connection, reader: asyncio.StreamReader) -> Heard | None:
-    """The whole request; None where the connection ends before it."""
+async def read_request(connection: h11.Connection, reader: asyncio.StreamReader) -> HTTPRequest | None:
+    """The complete request, or None if the connection ends before it is complete."""
     body = b""
     while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):
         if event is h11.NEED_DATA:
@@ -31,4 +31,4 @@ async def hear(connection: h11.Connection, reader: asyncio.StreamReader) -> Hear
     if isinstance(event, h11.ConnectionClosed):
         return None
     headers = {name.decode(): value.decode("latin-1") for name, value in request.headers}
-    return Heard(request.method.decode(), request.target.decode(), headers, bytes(body))
+    return HTTPRequest(request.method.decode(), request.target.decode(), headers, bytes(body))

@@ -1,4 +1,4 @@
-"""How time passes for leases: a store judges none before the database has been there for a whole lease."""
+"""Let leases expire: a store ends no lease until the database has been available for a whole lease."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from queue_middleware.jobs.store import JobStore
 
 from .clock import ManualClock
 
-_BEATS = 4
+_HEARTBEATS = 4
 
 
 async def lease_passes(store: JobStore, clock: ManualClock, seconds: float = 60.0, renewed: Collection[int] = ()) -> None:
-    """A lease, through which the store beats as a heartbeat makes it; only these tokens are renewed."""
-    for _ in range(_BEATS):
-        clock.advance(seconds / _BEATS)
+    """Let a lease pass while the store renews as the heartbeat does; only the given tokens are renewed."""
+    for _ in range(_HEARTBEATS):
+        clock.advance(seconds / _HEARTBEATS)
         await asyncio.to_thread(store.renew, renewed)

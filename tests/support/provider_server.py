@@ -1,4 +1,4 @@
-"""A provider on a free loopback port: it takes calls, keeps them, and answers as a test says."""
+"""A fake provider on a free loopback port. It keeps the calls that it receives and gives the responses of the test."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from typing import Any, cast
 
 import h11
 
-from tests.support.http_request import hear
+from tests.support.http_request import read_request
 
 
 @dataclass
-class Asked:
-    """One call as it arrived."""
+class Call:
+    """A received call."""
 
     method: str
     target: str
@@ -28,8 +28,8 @@ class Asked:
 
 
 @dataclass
-class Told:
-    """What it is answered. `cut`: the connection ends after so many bytes of the body."""
+class Reply:
+    """A response. `cut`: the connection ends after this many bytes of the body."""
 
     status: int = 200
     body: bytes = b'{"id": "p1", "status": "starting"}'
@@ -37,54 +37,54 @@ class Told:
     cut: int | None = None
 
 
-Answer = Callable[[Asked], Told | Awaitable[Told]]
+Respond = Callable[[Call], Reply | Awaitable[Reply]]
 
 
 @dataclass
-class Provider:
+class FakeProvider:
     url: str
-    answer: Answer
-    calls: list[Asked] = field(default_factory=list)
+    respond: Respond
+    calls: list[Call] = field(default_factory=list)
     serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one call."""
+        """Serve one connection with one call."""
         task = cast("asyncio.Task[None]", asyncio.current_task())
         self.serving.add(task)
         connection = h11.Connection(h11.SERVER)
         try:
-            if (heard := await hear(connection, reader)) is not None:
-                asked = Asked(heard.method, heard.target, heard.headers, heard.body)
-                self.calls.append(asked)
-                told = self.answer(asked)
-                await _tell(connection, writer, await told if isinstance(told, Awaitable) else told)
+            if (request := await read_request(connection, reader)) is not None:
+                call = Call(request.method, request.target, request.headers, request.body)
+                self.calls.append(call)
+                reply = self.respond(call)
+                await _send(connection, writer, await reply if isinstance(reply, Awaitable) else reply)
         except (ConnectionError, h11.RemoteProtocolError):
-            pass  # whoever called was stopped in the middle: that is what some tests do
+            pass  # some tests stop the caller
         finally:
             self.serving.discard(task)
             writer.close()
 
 
-async def _tell(connection: h11.Connection, writer: asyncio.StreamWriter, told: Told) -> None:
-    headers = [*told.headers, ("content-length", str(len(told.body))), ("connection", "close")]
-    writer.write(connection.send(h11.Response(status_code=told.status, headers=headers)) or b"")
-    if told.cut is not None:
-        writer.write(told.body[: told.cut])
+async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, reply: Reply) -> None:
+    headers = [*reply.headers, ("content-length", str(len(reply.body))), ("connection", "close")]
+    writer.write(connection.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
+    if reply.cut is not None:
+        writer.write(reply.body[: reply.cut])
     else:
-        writer.write((connection.send(h11.Data(told.body)) or b"") + (connection.send(h11.EndOfMessage()) or b""))
+        writer.write((connection.send(h11.Data(reply.body)) or b"") + (connection.send(h11.EndOfMessage()) or b""))
     await writer.drain()
 
 
 @asynccontextmanager
-async def providing(answer: Answer = lambda asked: Told()) -> AsyncIterator[Provider]:
-    """A provider for as long as the block lasts."""
-    provider = Provider("", answer)
+async def providing(respond: Respond = lambda call: Reply()) -> AsyncIterator[FakeProvider]:
+    """Serve a fake provider inside the block."""
+    provider = FakeProvider("", respond)
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, backlog=1024)
     async with server:
         provider.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         try:
             yield provider
         finally:
-            # From Python 3.12 on a server waits for its connections, and some answers never come.
+            # From Python 3.12 on a server waits for its connections, and some tests never respond.
             for task in provider.serving:
                 task.cancel()

@@ -1,4 +1,4 @@
-"""Raw ASGI: what `httpx` would tidy up on the way (paths with `..`, endless bodies, messages one by one)."""
+"""Raw ASGI calls, for what `httpx` normalizes or hides: paths with `..`, endless bodies, single messages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
 @dataclass
-class Answer:
+class RawResponse:
     """A response as it was sent."""
 
     messages: list[Message] = field(default_factory=list)
@@ -35,7 +35,7 @@ class Answer:
 
 
 def http_only(handle: App) -> App:
-    """An application that knows nothing of lifespans."""
+    """An application that supports HTTP scopes only."""
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
         assert scope["type"] == "http"
@@ -44,14 +44,14 @@ def http_only(handle: App) -> App:
     return app
 
 
-async def answer(send: Send, body: bytes = b"ok", status: int = 200, headers: object = ()) -> None:
-    """A whole response."""
+async def respond(send: Send, body: bytes = b"ok", status: int = 200, headers: object = ()) -> None:
+    """Send a complete response."""
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
 
 
 def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: bytes = b"", headers: object = ()) -> Message:
-    """A scope as uvicorn makes it. `path` is decoded from `raw_path` unless given."""
+    """A scope as uvicorn builds it. `path` is decoded from `raw_path` unless given."""
     return {
         "type": "http",
         "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -68,62 +68,62 @@ def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: 
     }
 
 
-async def call(app: App, scope: Message, receive: Receive | None = None) -> Answer:
-    """Send one request, whose body is empty unless `receive` says otherwise, and keep what was answered."""
-    answer, ended = Answer(), anyio.Event()
-    opening: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
+async def call(app: App, scope: Message, receive: Receive | None = None) -> RawResponse:
+    """Send one request and return the response. The body is empty unless `receive` provides one."""
+    response, ended = RawResponse(), anyio.Event()
+    body: list[Message] = [{"type": "http.request", "body": b"", "more_body": False}]
 
-    async def receive_nothing() -> Message:
-        if opening:
-            return opening.pop()
+    async def receive_empty_body() -> Message:
+        if body:
+            return body.pop()
         await ended.wait()
         return {"type": "http.disconnect"}
 
     async def send(message: Message) -> None:
-        answer.messages.append(message)
+        response.messages.append(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             ended.set()
 
-    await app(scope, receive or receive_nothing, send)
-    return answer
+    await app(scope, receive or receive_empty_body, send)
+    return response
 
 
 class Lifespan:
-    """The server's half of the lifespan protocol, message by message, so that a refusal can be looked at."""
+    """The server's side of the lifespan protocol, message by message, so that tests can inspect a failed startup."""
 
     def __init__(self, app: App) -> None:
         self.app = app
         self.state: dict[str, Any] = {}
-        self.said: list[Message] = []
+        self.sent: list[Message] = []
         self.error: BaseException | None = None
-        self._orders, self._inbox = anyio.create_memory_object_stream[Message](2)
-        self._news = anyio.Event()
+        self._to_app, self._app_inbox = anyio.create_memory_object_stream[Message](2)
+        self._changed = anyio.Event()
 
     async def run(self) -> None:
-        """To be started in a task group; ends when the application's lifespan call returns."""
-        with self._orders, self._inbox:
+        """Call the application. Start this in a task group; it returns when the call does."""
+        with self._to_app, self._app_inbox:
             scope: Message = {"type": "lifespan", "asgi": {"version": "3.0"}, "state": self.state}
             try:
-                await self.app(scope, self._inbox.receive, self._send)
-            except Exception as error:  # a server looks at it only as long as nothing was said
+                await self.app(scope, self._app_inbox.receive, self._send)
+            except Exception as error:  # a server reports it only if the application has sent nothing
                 self.error = error
-            self._news.set()
+            self._changed.set()
 
     async def startup(self) -> Message | None:
-        """What the application said to `lifespan.startup`; None when its call ended without a word."""
-        return await self._order("lifespan.startup")
+        """The application's reply to `lifespan.startup`; None if its call ended without one."""
+        return await self._request("lifespan.startup")
 
     async def shutdown(self) -> Message | None:
-        """What the application said to `lifespan.shutdown`."""
-        return await self._order("lifespan.shutdown")
+        """The application's reply to `lifespan.shutdown`."""
+        return await self._request("lifespan.shutdown")
 
-    async def _order(self, kind: str) -> Message | None:
-        heard, self._news = len(self.said), anyio.Event()
-        await self._orders.send({"type": kind})
+    async def _request(self, kind: str) -> Message | None:
+        before, self._changed = len(self.sent), anyio.Event()
+        await self._to_app.send({"type": kind})
         with anyio.fail_after(10):
-            await self._news.wait()
-        return self.said[-1] if len(self.said) > heard else None
+            await self._changed.wait()
+        return self.sent[-1] if len(self.sent) > before else None
 
     async def _send(self, message: Message) -> None:
-        self.said.append(message)
-        self._news.set()
+        self.sent.append(message)
+        self._changed.set()

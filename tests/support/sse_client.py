@@ -1,4 +1,4 @@
-"""A client of the status stream, in process, message by message: `httpx` would wait for the end of the answer."""
+"""A client of the status stream, in process. It reads message by message; `httpx` would wait for the end of the response."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def data_of(write: bytes) -> bytes:
     return write.removeprefix(b"data: ").partition(b"\n")[0]
 
 
-class Listener:
-    """What was heard so far."""
+class SSEClient:
+    """What the stream has sent so far."""
 
     def __init__(self) -> None:
         self.start: Message | None = None
         self.writes: list[bytes] = []
         self.ended = False
-        self._hung_up = anyio.Event()
-        self._news = anyio.Event()
+        self._disconnected = anyio.Event()
+        self._changed = anyio.Event()
         self._read = 0
 
     @property
@@ -36,7 +36,7 @@ class Listener:
 
     @property
     def events(self) -> list[dict[str, Any]]:
-        """The statuses that were told."""
+        """The statuses of all events so far."""
         return [json.loads(data_of(write)) for write in self.writes if write.startswith(b"data: ")]
 
     @property
@@ -45,13 +45,13 @@ class Listener:
         return [write.partition(b"\nid: ")[2].strip() for write in self.writes if b"\nid: " in write]
 
     async def next(self) -> bytes:
-        """The next write; `b""` for the end of the answer."""
+        """The next write; `b""` at the end of the response."""
         with anyio.fail_after(DEADLINE):
             while self._read == len(self.writes):
                 if self.ended:
                     return b""
-                self._news = anyio.Event()
-                await self._news.wait()
+                self._changed = anyio.Event()
+                await self._changed.wait()
         self._read += 1
         return self.writes[self._read - 1]
 
@@ -64,27 +64,27 @@ class Listener:
         return json.loads(write.removeprefix(b"data: "))
 
     async def until(self, status: str) -> dict[str, Any]:
-        """The first status of this kind that comes."""
+        """Read events until one has this status."""
         while (event := await self.event())["status"] != status:
             pass
         return event
 
-    def hang_up(self) -> None:
+    def disconnect(self) -> None:
         """Close the connection."""
-        self._hung_up.set()
+        self._disconnected.set()
 
-    # --- the server's half
+    # --- the server's side of the call
 
     async def run(self, app: App, scope: Message) -> None:
-        """Make the call; returns when it does."""
+        """Call the application and wait until the call returns."""
         try:
             await app(scope, self._receive, self._send)
         finally:
             self.ended = True
-            self._news.set()
+            self._changed.set()
 
     async def _receive(self) -> Message:
-        await self._hung_up.wait()
+        await self._disconnected.wait()
         return {"type": "http.disconnect"}
 
     async def _send(self, message: Message) -> None:
@@ -94,23 +94,23 @@ class Listener:
             self.writes.append(message["body"])
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self.ended = True
-        self._news.set()
+        self._changed.set()
 
 
 @asynccontextmanager
-async def listening(
+async def open_stream(
     app: App, request_id: str, query: bytes = b"", path: str = "/fal/queue/requests", headers: object = ()
-) -> AsyncIterator[Listener]:
-    """Listen to a request until the end of the block, and see the call return after it."""
-    listener = Listener()
+) -> AsyncIterator[SSEClient]:
+    """Read the stream of a request inside the block. After the block the client disconnects and the call must return."""
+    client = SSEClient()
     scope = http_scope("GET", f"{path}/{request_id}/status/stream".encode(), query=query, headers=headers)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(listener.run, app, scope)
+        tasks.start_soon(client.run, app, scope)
         try:
-            yield listener
+            yield client
         finally:
-            listener.hang_up()
+            client.disconnect()
             with anyio.fail_after(DEADLINE, shield=True):
-                while not listener.ended:
-                    listener._news = anyio.Event()
-                    await listener._news.wait()
+                while not client.ended:
+                    client._changed = anyio.Event()
+                    await client._changed.wait()

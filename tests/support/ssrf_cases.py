@@ -1,4 +1,4 @@
-"""The table of the guard: URLs, what the resolver says of their names, and whether and where they may be called."""
+"""Cases for the guard: URLs, the addresses to which their hosts resolve, and whether and where they may be called."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ METADATA = "169.254.169.254"
 HANGS = ["the resolver does not answer"]
 
 TEXT, ADDRESS, TIME = "refused by its text", "refused by its address", "no answer in time"
-"""Where a call ends that is not made: before any name is resolved, before any connection is made, or by the clock."""
+"""How a call is refused: before any name is resolved, before any connection is made, or at the time limit."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One URL, the answers that the resolver gives in turn, and what comes of one call or several."""
+    """One URL, the addresses that the resolver returns in turn, and the outcome of one or more calls."""
 
     why: str
     url: str
     ends: str | tuple[str, ...]
-    """As above, or the addresses that are connected to, with their ports."""
+    """One of the constants above, or the addresses and ports that are connected to."""
     answers: tuple[list[str], ...] = ()
     allow: tuple[str, ...] = ()
     posts: int = 1
@@ -32,7 +32,7 @@ class Case:
 
 
 def text(why: str, *urls: str, allow: Sequence[str] = ()) -> Iterator[Case]:
-    """Refused as soon as it is submitted."""
+    """Refused at submission."""
     return (Case(why, url, TEXT, allow=tuple(allow)) for url in urls)
 
 
@@ -42,11 +42,11 @@ def goes(why: str, url: str, to: str, answer: Sequence[str] = (PUBLIC,), allow: 
 
 
 def nowhere(why: str, address: str) -> Iterator[Case]:
-    """An address that is refused as a literal, and as an answer, alone and among good ones."""
+    """An address that is refused as a literal, and as a resolved address, alone and among public ones."""
     literal = f"[{address.replace('%', '%25')}]" if ":" in address else address
     yield Case(why, f"https://{literal}/", TEXT)
-    for answer in ([address], [PUBLIC_V6, PUBLIC, address]):
-        yield Case(why, "https://rebind.example.com/", ADDRESS, (answer,))
+    for response in ([address], [PUBLIC_V6, PUBLIC, address]):
+        yield Case(why, "https://rebind.example.com/", ADDRESS, (response,))
 
 
 SPECIAL = {
@@ -92,17 +92,17 @@ SPECIAL = {
 
 
 def edges(network: str) -> Iterator[str]:
-    """The first and the last."""
+    """The first and the last address of a network."""
     found = ip_network(network)
     return (str(found[place]) for place in {0, found.num_addresses - 1})
 
 
 HIDDEN = ("127.0.0.1", "10.0.0.1", METADATA, "8.8.8.8")
-"""IPv4 inside IPv6. Public ones are refused too: nobody writes them like this who means well."""
+"""IPv4 inside IPv6. Public ones are refused too, because legitimate URLs do not contain them."""
 
 
 def inside(address: str) -> Iterator[tuple[str, str]]:
-    """Every IPv6 address that leads to this one somewhere."""
+    """Every IPv6 address that embeds this IPv4 address."""
     bits = int(IPv4Address(address))
     for why, base, shift in (
         ("mapped", "::ffff:0:0", 0),
@@ -125,7 +125,7 @@ NEIGHBOURS = (
     "198.20.0.0", "198.51.99.255", "198.51.101.0", "203.0.112.255", "203.0.114.0", "223.255.255.255",
     "2001:200::1", "2001:db7::1", "2001:db9::1", "2003::1", "2400::1", "2606:4700:4700::1111", "2a00:1450:4001::1", "3ffe::1",
 )  # fmt: skip
-"""Public addresses right beside those that are not."""
+"""Public addresses next to networks that are not public."""
 
 
 def table() -> Iterator[Case]:
@@ -184,7 +184,7 @@ def table() -> Iterator[Case]:
         "https://nas.lan/", "https://wiki.intranet/", "https://ⓛocalhost/",
     )  # fmt: skip
 
-    # user info, which some readers take for the host
+    # user info, which some parsers take for the host
     yield from text(
         "user info", "https://user@example.com/", "https://user:password@example.com/", "https://@example.com/",
         "https://example.com@127.0.0.1/", "https://127.0.0.1@example.com/", "https://a@b@example.com/",
@@ -214,10 +214,10 @@ def table() -> Iterator[Case]:
     yield from text("too long", "https://example.com/" + "a" * 2030)
 
     # several answers of which one is bad
-    for answer in ([METADATA, PUBLIC], [PUBLIC, METADATA], ["::1", PUBLIC_V6], [PUBLIC_V6, "::ffff:10.0.0.1", PUBLIC]):
-        yield Case("one bad answer", "https://example.com/", ADDRESS, (answer,))
+    for response in ([METADATA, PUBLIC], [PUBLIC, METADATA], ["::1", PUBLIC_V6], [PUBLIC_V6, "::ffff:10.0.0.1", PUBLIC]):
+        yield Case("one bad answer", "https://example.com/", ADDRESS, (response,))
 
-    # names that change their mind
+    # names whose addresses change
     yield Case("rebinding between check and connect", "https://example.com/", (f"{PUBLIC}:443",), ([PUBLIC], ["127.0.0.1"]))
     yield Case("rebinding between two attempts", "https://example.com/", ADDRESS, ([PUBLIC], [METADATA]), posts=2)
     yield Case("the resolver hangs", "https://example.com/", TIME, (HANGS,))
@@ -226,7 +226,7 @@ def table() -> Iterator[Case]:
     for status in (301, 302, 303, 307, 308):
         yield Case("a redirect to the metadata", "https://example.com/", (f"{PUBLIC}:443",), ([PUBLIC],), status=status)
 
-    # what the owner opens
+    # what the operator allows
     yield from goes("opened: address", "http://127.0.0.1:9000/hook", "127.0.0.1:9000", allow=["127.0.0.1"])
     yield from goes("opened: address, v6", "http://[::1]:9000/", "::1:9000", allow=["::1"])
     yield from goes("opened: network", "http://10.1.2.3/", "10.1.2.3:80", allow=["10.0.0.0/8"])

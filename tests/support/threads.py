@@ -1,4 +1,4 @@
-"""The threads that an event loop has for everybody, all of them taken."""
+"""Occupy all threads of the event loop's default executor."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _MOST = 32
-"""As many as Python gives a loop, whatever the machine (`ThreadPoolExecutor`, `max_workers`)."""
+"""The largest default size of a loop's executor on any machine (`ThreadPoolExecutor`, `max_workers`)."""
 
 
 @contextmanager
-def all_threads_kept() -> Iterator[None]:
-    """As by handlers that are slow: who asks for one waits until the end of the block."""
+def all_threads_busy() -> Iterator[None]:
+    """Keep all threads busy, as slow handlers do: work that needs one waits until the end of the block."""
     gate = threading.Event()
     loop = asyncio.get_running_loop()
     for _ in range(_MOST):

@@ -1,4 +1,4 @@
-"""A receiver of webhooks on a free loopback port. It keeps what came, byte for byte, to be judged later."""
+"""A receiver of webhooks on a free loopback port. It keeps every delivery attempt with its unchanged body."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 import h11
 
-from tests.support.http_request import hear
+from tests.support.http_request import read_request
 
 
 @dataclass
@@ -35,39 +35,42 @@ class Webhook:
 
 @dataclass
 class Receiver:
-    """What arrived so far, by request, in order. `answer` says with which status an attempt is met, `pause` seconds later."""
+    """What arrived so far, by request id, in order.
+
+    `respond` returns the status of the response, which is sent after `pause` seconds.
+    """
 
     url: str
-    answer: Callable[[Webhook], int]
+    respond: Callable[[Webhook], int]
     pause: float = 0.0
     arrived: dict[str, list[Webhook]] = field(default_factory=dict)
 
-    def of(self, request_id: str) -> list[Webhook]:
-        """The attempts for one request."""
+    def webhooks_for(self, request_id: str) -> list[Webhook]:
+        """The delivery attempts for one request."""
         return self.arrived.get(request_id, [])
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection, one request."""
+        """Serve one connection with one request."""
         connection = h11.Connection(h11.SERVER)
         try:
-            if (heard := await hear(connection, reader)) is not None:
-                webhook = Webhook(heard.target, heard.headers, heard.body)
+            if (request := await read_request(connection, reader)) is not None:
+                webhook = Webhook(request.target, request.headers, request.body)
                 self.arrived.setdefault(webhook.request_id, []).append(webhook)
                 await asyncio.sleep(self.pause)
                 headers = [("content-length", "0"), ("connection", "close")]
-                response = h11.Response(status_code=self.answer(webhook), headers=headers)
+                response = h11.Response(status_code=self.respond(webhook), headers=headers)
                 writer.write((connection.send(response) or b"") + (connection.send(h11.EndOfMessage()) or b""))
                 await writer.drain()
         except (ConnectionError, h11.RemoteProtocolError):
-            pass  # the sender was killed in the middle: that is what some tests do
+            pass  # some tests kill the sender
         finally:
             writer.close()
 
 
 @asynccontextmanager
-async def receiving(answer: Callable[[Webhook], int] = lambda webhook: 200, pause: float = 0.0) -> AsyncIterator[Receiver]:
-    """A receiver for as long as the block lasts."""
-    receiver = Receiver("", answer, pause)
+async def receiving(respond: Callable[[Webhook], int] = lambda webhook: 200, pause: float = 0.0) -> AsyncIterator[Receiver]:
+    """Serve a receiver inside the block."""
+    receiver = Receiver("", respond, pause)
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, backlog=1024)
     async with server:
         receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"

@@ -1,4 +1,4 @@
-"""A service that signs webhooks, for tests of receivers: it serves its key set, and its keys can be replaced."""
+"""A service that signs webhooks, for tests of receivers. It serves its key set, and tests can replace its keys."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 BODY = b'{"request_id": "id", "status": "OK", "payload": {"\xc3\xa4": 1}}'
 
 
-def a_signer() -> Signer:
+def make_signer() -> Signer:
     return Signer(KeyRing.of(KeyPair.generate()), [SharedSecret.parse(SECRET)])
 
 
@@ -23,17 +23,17 @@ class Sender:
     """A handler for httpx's `MockTransport` that responds with the key set."""
 
     def __init__(self) -> None:
-        self.signer = a_signer()
-        self.answer: httpx.Response | Exception | None = None
-        self.fetched = 0
-        self.asked: list[str] = []
+        self.signer = make_signer()
+        self.response: httpx.Response | Exception | None = None
+        self.fetches = 0
+        self.urls: list[str] = []
 
     def __call__(self, request: httpx.Request) -> httpx.Response:
-        self.fetched += 1
-        self.asked.append(str(request.url))
-        if isinstance(self.answer, Exception):
-            raise self.answer
-        return self.answer or httpx.Response(200, json=self.signer.jwks())
+        self.fetches += 1
+        self.urls.append(str(request.url))
+        if isinstance(self.response, Exception):
+            raise self.response
+        return self.response or httpx.Response(200, json=self.signer.jwks())
 
     @property
     def client(self) -> httpx.AsyncClient:

@@ -17,9 +17,9 @@ from queue_middleware.background import (
 )
 from queue_middleware.errors import StoreBusy, UnknownRequest
 from queue_middleware.events import ErrorStreak, Recovered, ServiceError
-from tests.support.doubles import looping
+from tests.support.doubles import running
 from tests.support.queue_client import eventually
-from tests.support.threads import all_threads_kept
+from tests.support.threads import all_threads_busy
 
 # --- threads
 
@@ -35,7 +35,7 @@ async def test_it_gives_what_the_call_gives_and_raises_what_it_raises() -> None:
 
 
 async def test_threads_of_the_application_are_not_waited_for() -> None:
-    with all_threads_kept():
+    with all_threads_busy():
         assert await asyncio.wait_for(run_in_thread(divided, 6, 3), 5) == 2
 
 
@@ -80,7 +80,7 @@ async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() ->
             begun.append(threading.current_thread())
         assert gate.wait(10)
 
-    with all_threads_kept():
+    with all_threads_busy():
         running = [asyncio.ensure_future(lane.run(INLINE_BYTES + 1, work)) for _ in range(5)]
         await eventually(lambda: len(begun) == 2)
         assert await lane.run(0, divided, 6, 3) == 2
@@ -125,7 +125,7 @@ def no_pause(monkeypatch):
 
 async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
     rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         await claims.made.acquire()
         claims.due = 0.0
         rounds.wake()
@@ -141,7 +141,7 @@ async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
         return await claims()
 
     rounds = ClaimLoop(claim, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         await claims.made.acquire()
         await claims.made.acquire()
 
@@ -151,7 +151,7 @@ async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, 
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
     rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         for _ in range(3):
             await claims.made.acquire()
         claims.errors = [StoreBusy("busy", 1)]
@@ -174,7 +174,7 @@ async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
 
 async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
     rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event(), asyncio.Event()
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         await claims.made.acquire()
         rounds.spawn(opened(gate), "work", 7, ended.set)
         assert rounds.tokens() == [7]
@@ -189,7 +189,7 @@ async def opened(gate):
 
 async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
     rounds, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event()
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         await claims.made.acquire()
         rounds.spawn(opened(asyncio.Event()), "work", 7, ended.set)
         (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "work")
@@ -200,7 +200,7 @@ async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its
 
 async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
     rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append), grace=0.01), asyncio.Event(), []
-    async with looping(rounds):
+    async with running(rounds):
         await claims.made.acquire()
         rounds.spawn(opened(gate), "late", 1, lambda: ended.append("late"))
     assert ended == ["late"]
@@ -219,21 +219,21 @@ async def test_after_a_defect_it_can_be_run_again(claims, heard):
     with pytest.raises(ExceptionGroup):
         await task
     assert (sorted(ended), rounds.tokens()) == ([1, 2], [])
-    async with asyncio.timeout(10), looping(rounds):
+    async with asyncio.timeout(10), running(rounds):
         await claims.made.acquire()
 
 
 async def test_the_store_is_told_over_outages(claims, heard, no_pause):
-    rounds, answers = (
+    rounds, responses = (
         ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)),
         [StoreBusy("busy", 1), RuntimeError("odd"), 42],
     )
 
     async def verb():
-        answer = answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = responses.pop(0)
+        if isinstance(response, Exception):
+            raise response
+        return response
 
     assert await rounds.retry_on_outage(verb) == 42
     assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]

@@ -46,7 +46,7 @@ class Edge:
     async def terminate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One connection of a client to one connection to the server: requests one after the other, answers as they come."""
         behind, ahead = await asyncio.open_connection("127.0.0.1", self.upstream)
-        answers = asyncio.create_task(relay(behind, writer))
+        responses = asyncio.create_task(relay(behind, writer))
         try:
             while head := await request_head(reader):
                 self.seen.append(b" ".join(head.split(b" ")[:2]).decode("latin-1"))
@@ -58,7 +58,7 @@ class Edge:
                 await ahead.drain()
         finally:
             ahead.close()
-            await asyncio.wait([answers])
+            await asyncio.wait([responses])
 
     async def tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """One `CONNECT`, and then bytes both ways."""

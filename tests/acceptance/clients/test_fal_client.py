@@ -97,7 +97,7 @@ async def test_step_by_step_by_handle_and_by_id_with_a_webhook(client: Client, g
             gate=gate,
             webhook_url=f"{receiver.url}/done?a=1&b=ü",
         )
-        (webhook,) = await eventually(lambda: receiver.of(told["id"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(told["id"]))
     assert told["same"], "the URLs of the answer are those that the client builds from the id"
     assert told["bare"][0] == told["by_id"][0] == "Completed"
     assert told["bare"][1]["logs"] is None

@@ -107,7 +107,7 @@ async def test_step_by_step_with_a_webhook(js: Client, gate: str) -> None:
             webhookUrl=f"{receiver.url}/done?a=1&b=2",
         )
         request_id = told["enqueued"]["request_id"]
-        (webhook,) = await eventually(lambda: receiver.of(request_id))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(request_id))
     base = f"https://service.example.com{BASE}/requests/{request_id}"
     assert told["enqueued"]["status"] == "IN_QUEUE"
     assert [told["enqueued"][f"{name}_url"] for name in ("response", "status", "cancel")] == [

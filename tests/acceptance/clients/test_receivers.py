@@ -58,7 +58,7 @@ def js(node: Environment, sender: Server) -> Client:
 async def a_webhook(sender: Server, receiver: Receiver) -> Webhook:
     async with sender.queue() as queue:
         request_id = await queue.submit("POST", f"/square?fal_webhook={receiver.url}/", json={"n": 12})
-        (webhook,) = await eventually(lambda: receiver.of(request_id))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(request_id))
     return webhook
 
 

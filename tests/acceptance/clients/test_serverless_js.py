@@ -65,7 +65,7 @@ async def test_step_by_step_with_a_webhook(js: Client, gate: str) -> None:
             gate=gate,
             webhookUrl=f"{receiver.url}/done?a=1&b=2",
         )
-        (webhook,) = await eventually(lambda: receiver.of(told["requestId"]))
+        (webhook,) = await eventually(lambda: receiver.webhooks_for(told["requestId"]))
     assert told["early"]["name"] == "ApiError"
     assert (told["early"]["status"], told["early"]["body"]) == (400, {"detail": "Request is still in progress"})
     assert told["status"]["status"] in ("IN_QUEUE", "IN_PROGRESS")

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 import httpx
 
-from tests.support.http_request import hear
+from tests.support.http_request import read_request
 
 
 def loopback_client(timeout: float) -> httpx.AsyncClient:
@@ -165,8 +165,8 @@ class Provider:
         """Serve one connection with one request."""
         connection = h11.Connection(h11.SERVER)
         try:
-            if (heard := await hear(connection, reader)) is not None:
-                reply = await self.respond(Call(heard.method, heard.target, heard.headers, heard.body))
+            if (request := await read_request(connection, reader)) is not None:
+                reply = await self.respond(Call(request.method, request.target, request.headers, request.body))
                 if reply is not HANG_UP:
                     writer.write(connection.send(h11.Response(status_code=reply.status, headers=reply.head())) or b"")
                     writer.write(

@@ -169,9 +169,9 @@ async def test_the_object_stays_what_it_is_and_has_the_queue(kind: type[Any]) ->
     queue = QueueMiddleware.attach(app)
     assert type(app) is kind
     assert queue.app is app
-    answer = await call(app, http_scope("POST", b"/fal/queue/submit/x"))
-    assert answer.status == 503
-    assert b"not running" in answer.body
+    response = await call(app, http_scope("POST", b"/fal/queue/submit/x"))
+    assert response.status == 503
+    assert b"not running" in response.body
     assert (await call(app, http_scope("GET", b"/elsewhere"))).status == 404
 
 

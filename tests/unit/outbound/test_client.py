@@ -83,8 +83,8 @@ class _Transport(asyncio.Transport):
 
     def write(self, data: bytes) -> None:
         self.wire.sent += data
-        answer = OK.replace(b"\r\nX-Who", b"\r\nConnection: close\r\nX-Who")
-        asyncio.get_running_loop().call_soon(self.connection.data_received, answer)
+        response = OK.replace(b"\r\nX-Who", b"\r\nConnection: close\r\nX-Who")
+        asyncio.get_running_loop().call_soon(self.connection.data_received, response)
 
     def is_closing(self) -> bool:
         return False
@@ -102,20 +102,20 @@ class Names:
 
     async def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append((host, port))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
+        response = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(response, Exception):
+            raise response
+        return response
 
 
 async def test_a_post_arrives_and_its_answer_is_read():
     receiver = Receiver(OK)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
-        answer = await outbound.post(
+        response = await outbound.post(
             f"http://127.0.0.1:{port}/a%2fb?c=d#e", ((b"content-type", b"application/json"),), b'{"a": 1}'
         )
-    assert (answer.status, answer.body) == (200, b"hi")
-    assert (b"x-who", b"me") in answer.headers
+    assert (response.status, response.body) == (200, b"hi")
+    assert (b"x-who", b"me") in response.headers
     lines = receiver.requests[0].split(b"\r\n")
     assert lines[0] == b"POST /a%2fb?c=d HTTP/1.1"
     assert b"host: 127.0.0.1:%d" % port in lines
@@ -161,10 +161,10 @@ async def test_a_long_answer_is_cut_off():
             closed.set()
 
     async with Receiver(pour).running() as port, HTTPClient(LOCAL) as outbound:
-        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+        response = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
         async with asyncio.timeout(5):
             await closed.wait()
-    assert (answer.status, len(answer.body)) == (200, MAX_BODY_PREFIX)
+    assert (response.status, len(response.body)) == (200, MAX_BODY_PREFIX)
 
 
 async def test_a_status_counts_though_the_body_never_ends():
@@ -173,8 +173,8 @@ async def test_a_status_counts_though_the_body_never_ends():
         await reader.read()
 
     async with Receiver(hang).running() as port, HTTPClient(LOCAL, timeout=0.1) as outbound:
-        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
-    assert (answer.status, answer.body) == (201, b"abc")
+        response = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+    assert (response.status, response.body) == (201, b"abc")
 
 
 async def test_a_status_counts_though_the_body_breaks_off():
@@ -182,8 +182,8 @@ async def test_a_status_counts_though_the_body_breaks_off():
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 
     async with Receiver(breaks).running() as port, HTTPClient(LOCAL) as outbound:
-        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
-    assert (answer.status, answer.body) == (200, b"abc")
+        response = await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
+    assert (response.status, response.body) == (200, b"abc")
 
 
 async def test_no_answer_in_time():
@@ -486,12 +486,12 @@ async def test_an_answer_before_the_whole_body_is_an_answer():
     server = await asyncio.start_server(refuse, "127.0.0.1", 0, limit=65536)
     port = server.sockets[0].getsockname()[1]
     async with HTTPClient(LOCAL) as outbound:
-        answer = await outbound.post(f"http://127.0.0.1:{port}/", (), StreamBody(10**9, chunks))
+        response = await outbound.post(f"http://127.0.0.1:{port}/", (), StreamBody(10**9, chunks))
     served.set()
     server.close()
     await server.wait_closed()
     await asyncio.sleep(0.01)
-    assert answer.status == 413
+    assert response.status == 413
 
 
 async def test_a_body_of_another_length_than_announced_is_not_sent_on():
@@ -570,8 +570,8 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
         def write(self, data: bytes) -> None:
             if connection._writable is None:
                 connection.pause_writing()
-                answer = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
-                asyncio.get_running_loop().call_soon(connection.data_received, answer)
+                response = b"HTTP/1.1 410 Gone\r\nContent-Length: 0\r\n\r\n"
+                asyncio.get_running_loop().call_soon(connection.data_received, response)
 
     connection = Connection()
     connection.connection_made(Full(Wire(), connection))
@@ -645,6 +645,6 @@ async def test_a_kept_connection_is_read_again_after_a_large_answer():
     receiver = Receiver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(5):
-            async with outbound.stream("POST", f"http://127.0.0.1:{port}/", (), b"{}", 3.0) as answer:
-                assert b"".join([chunk async for chunk in answer.chunks]) == body
+            async with outbound.stream("POST", f"http://127.0.0.1:{port}/", (), b"{}", 3.0) as response:
+                assert b"".join([chunk async for chunk in response.chunks]) == body
     assert receiver.connections == 1

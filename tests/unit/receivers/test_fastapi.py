@@ -52,7 +52,7 @@ async def test_a_bad_webhook_does_not_reach_the_handler(sender, site):
 
 
 async def test_without_keys_the_response_is_503(sender, site):
-    sender.answer = httpx.ConnectError("down")
+    sender.response = httpx.ConnectError("down")
     assert (await site.post("/done", headers=sender.webhook(), content=BODY)).status_code == 503
 
 
@@ -69,7 +69,7 @@ async def test_the_size_of_a_body_is_limited_before_it_is_verified(sender, site)
 
     response = await site.post("/done", headers=sender.webhook(), content=long())
     assert (response.status_code, response.json()) == (413, {"detail": "the webhook is larger than 1000 bytes"})
-    assert sender.fetched == 0
+    assert sender.fetches == 0
     body = BODY + b" " * (1000 - len(BODY))
     assert (await site.post("/done", headers=sender.webhook(body=body), content=body)).status_code == 200
 

@@ -42,7 +42,7 @@ def test_the_view_gets_what_was_verified(sender, site):
         response = site.post("/done", headers=headers, data=BODY)
         assert response.status_code == 200
         assert response.json["payload"] == {"ä": 1}
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 @pytest.mark.parametrize(("path", "text"), [("/of/you/done", "you: id"), ("/async/done", "id")])
@@ -58,7 +58,7 @@ def test_a_bad_webhook_does_not_reach_the_view(sender, site):
 
 
 def test_without_keys_the_response_is_503(sender, site):
-    sender.answer = httpx.ConnectError("down")
+    sender.response = httpx.ConnectError("down")
     assert site.post("/done", headers=sender.webhook(), data=BODY).status_code == 503
 
 

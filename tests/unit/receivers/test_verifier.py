@@ -17,7 +17,7 @@ from queue_middleware.verify import FAL_JWKS_URL, WebhookVerifier
 from queue_middleware.webhooks.formats.fal import signed_message, webhook_headers
 from queue_middleware.webhooks.signing.keys import KeyPair
 from tests.support.clock import Seconds
-from tests.support.webhook_sender import BODY, JWKS_URL, NOW, SECRET, Sender, a_signer
+from tests.support.webhook_sender import BODY, JWKS_URL, NOW, SECRET, Sender, make_signer
 
 OTHER = "whsec_" + base64.b64encode(b"another secret of 32 characters.").decode()
 
@@ -52,7 +52,7 @@ def test_without_an_event_loop(sender, verifier):
 async def test_async_and_sync_verification_share_the_keys(sender, verifier):
     verifier.verify_sync(sender.webhook(), BODY)
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_no_body_is_kept(sender, verifier, change):
 @pytest.mark.parametrize("padded", [[False], [True], [False, True]])
 async def test_keys_with_and_without_padding(sender, verifier, padded):
     (key,) = sender.signer.ring.published(NOW)
-    sender.answer = httpx.Response(200, json={"keys": [key.jwk(padded=one) for one in padded]})
+    sender.response = httpx.Response(200, json={"keys": [key.jwk(padded=one) for one in padded]})
     await verifier.verify(sender.webhook(), BODY)
 
 
@@ -119,7 +119,7 @@ async def test_every_key_is_tried_and_invalid_ones_are_skipped(sender, verifier)
     ]
     (key,) = sender.signer.ring.published(NOW)
     keys = [*strange, KeyPair.generate().jwk(padded=False), {"x": key.jwk(padded=False)["x"]}]
-    sender.answer = httpx.Response(200, json={"keys": keys})
+    sender.response = httpx.Response(200, json={"keys": keys})
     await verifier.verify(sender.webhook(), BODY)
 
 
@@ -170,32 +170,32 @@ async def test_the_time_may_differ_by_five_minutes(sender, verifier, age, good):
     else:
         with pytest.raises(VerificationError, match="differs from this machine's clock by more than 300 s"):
             await verifier.verify(headers, BODY)
-        assert sender.fetched == 0
+        assert sender.fetches == 0
 
 
 async def test_keys_are_cached_for_a_day(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
     clock.now += 86399
     await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
-    assert sender.fetched == 1
+    assert sender.fetches == 1
     clock.now += 1
     await verifier.verify(sender.webhook(at=int(clock.now)), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_a_clock_that_is_set_back_does_not_prolong_them(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
     clock.now -= 10
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_a_new_key_is_found(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
-    sender.signer = a_signer()
+    sender.signer = make_signer()
     clock.now += 30
     await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_bad_signatures_do_not_cause_many_fetches(sender, verifier, clock):
@@ -204,7 +204,7 @@ async def test_bad_signatures_do_not_cause_many_fetches(sender, verifier, clock)
         with pytest.raises(VerificationError):
             await verifier.verify(forged, BODY)
         clock.now = NOW + second
-    assert sender.fetched == 2
+    assert sender.fetches == 2
 
 
 async def test_many_at_once_fetch_once(sender, clock):
@@ -216,7 +216,7 @@ async def test_many_at_once_fetch_once(sender, clock):
         "https://s.example/", client=httpx.AsyncClient(transport=httpx.MockTransport(slowly)), clock=clock
     )
     await asyncio.gather(*(verifier.verify(sender.webhook(), BODY) for _ in range(20)))
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 @pytest.mark.parametrize(
@@ -237,21 +237,21 @@ async def test_many_at_once_fetch_once(sender, clock):
     ],
 )
 async def test_a_key_set_that_cannot_be_fetched_is_a_temporary_error(sender, verifier, clock, answer, reason):
-    sender.answer = answer
+    sender.response = answer
     with pytest.raises(KeysUnavailable, match=reason) as caught:
         await verifier.verify(sender.webhook(), BODY)
     assert caught.value.status == 503
     with pytest.raises(KeysUnavailable, match=reason):
         await verifier.verify(sender.webhook(), BODY)
-    assert sender.fetched == 1
-    sender.answer = None
+    assert sender.fetches == 1
+    sender.response = None
     clock.now += 2
     await verifier.verify(sender.webhook(), BODY)
 
 
 async def test_a_failed_refetch_keeps_the_known_keys(sender, verifier, clock):
     await verifier.verify(sender.webhook(), BODY)
-    sender.answer = httpx.ConnectError("down")
+    sender.response = httpx.ConnectError("down")
     clock.now += 60
     with pytest.raises(VerificationError, match="none of the keys"):
         await verifier.verify({**sender.webhook(), "x-fal-webhook-signature": "00" * 64}, BODY)
@@ -270,7 +270,7 @@ def test_fals_own_address_is_the_default():
 
 def test_the_receiver_that_fal_documents_for_python():
     """It decodes `x` as it is, which fails without padding, and tries every key."""
-    signer = a_signer()
+    signer = make_signer()
     message = f"id\nuser\n{NOW}\n{hashlib.sha256(BODY).hexdigest()}".encode()
     headers = dict(webhook_headers("id", "user", str(NOW), signer.sign(signed_message("id", "user", str(NOW), BODY))))
     outcomes = []
@@ -291,7 +291,7 @@ async def test_the_headers_of_standard_webhooks_alone(sender, verifier):
     webhook = await verifier.verify(sender.standard(), BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id, webhook.timestamp) == ("id_1", "id", "", NOW)
     assert verifier.verify_sync(sender.standard(), BODY) == webhook
-    assert sender.fetched == 1
+    assert sender.fetches == 1
 
 
 async def test_both_formats_together_give_all_values(sender, verifier):
@@ -368,7 +368,7 @@ async def test_a_shared_secret_needs_no_key_set(sender, clock):
     webhook = await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)
     assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "")
     assert verifier.verify_sync(sender.standard(), BODY).webhook_id == "id_1"
-    assert sender.fetched == 0
+    assert sender.fetches == 0
 
 
 @pytest.mark.parametrize("secrets", [[OTHER, SECRET], f"{OTHER},{SECRET}", f"{SECRET} {OTHER}"])
@@ -400,18 +400,18 @@ def test_a_malformed_secret_is_refused():
 async def test_keys_and_secrets_together(sender, clock):
     verifier = WebhookVerifier(JWKS_URL, secrets=SECRET, client=sender.client, clock=clock)
     assert (await verifier.verify({**sender.webhook(), **sender.standard(versions="v1")}, BODY)).user_id == "user"
-    sender.signer = a_signer()  # its keys are unknown; the secret is the same, so the key set is not fetched
+    sender.signer = make_signer()  # its keys are unknown; the secret is the same, so the key set is not fetched
     clock.now += 60
     at = int(clock.now)
     assert (await verifier.verify({**sender.webhook(at), **sender.standard(at, versions="v1")}, BODY)).user_id == ""
-    assert sender.fetched == 1
-    sender.answer = httpx.ConnectError("down")
+    assert sender.fetches == 1
+    sender.response = httpx.ConnectError("down")
     clock.now += 86400
     at = int(clock.now)
     await verifier.verify(sender.standard(at, versions="v1"), BODY)
     with pytest.raises(KeysUnavailable):
         await verifier.verify(sender.webhook(at), BODY)
-    sender.answer = None
+    sender.response = None
     clock.now += 2
     with pytest.raises(VerificationError, match=r"none of the keys of https://.* or the secrets, or"):
         await verifier.verify({**sender.webhook(at), "x-fal-webhook-signature": "00" * 64}, BODY)
@@ -455,16 +455,16 @@ def test_the_request_id_of_a_standard_webhook_is_in_its_body(sender, clock, body
 
 def test_webhooks_of_fal_itself(sender, clock):
     """The key set is at the default URL. Only `x` is documented, and its padding is not known."""
-    asked: list[str] = []
+    call: list[str] = []
     (key,) = sender.signer.ring.published(NOW)
 
     def rest_fal_ai(request: httpx.Request) -> httpx.Response:
-        asked.append(str(request.url))
+        call.append(str(request.url))
         return httpx.Response(200, json={"keys": [{"kty": "OKP", "crv": "Ed25519", "x": key.jwk(padded=True)["x"]}]})
 
     client = httpx.Client(transport=httpx.MockTransport(rest_fal_ai))
     webhook = WebhookVerifier(user_id="user", sync_client=client, clock=clock).verify_sync(sender.webhook(), BODY)
-    assert (webhook.request_id, asked) == ("id", [FAL_JWKS_URL])
+    assert (webhook.request_id, call) == ("id", [FAL_JWKS_URL])
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])

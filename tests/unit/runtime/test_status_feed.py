@@ -16,21 +16,21 @@ from queue_middleware.jobs.models import Job, JobSnapshot, JobState, Progress
 from queue_middleware.jobs.store import Topic
 from queue_middleware.runtime import status_feed as module
 from queue_middleware.runtime.status_feed import StatusFeed, Subscription
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 DEADLINE = 5.0
 
 
-def a_job(key: int, **changes: object) -> Job:
+def make_queued_job(key: int, **changes: object) -> Job:
     given = {"state": JobState.QUEUED, "attempt": 0, "position": key, **changes}
-    return a_view(key=key, request_id=str(UUID(int=key)), **given)
+    return make_job_view(key=key, request_id=str(UUID(int=key)), **given)
 
 
 class Shelf:
     """The three verbs of a store that a watch needs, over jobs that a test puts there."""
 
     def __init__(self, count: int) -> None:
-        self.jobs = {key: a_job(key) for key in range(count)}
+        self.jobs = {key: make_queued_job(key) for key in range(count)}
         self.lines = dict.fromkeys(self.jobs, 0)
         self.looks: list[tuple[int, bool]] = []
         """How many were asked about at once, and whether for positions."""
@@ -181,7 +181,7 @@ async def test_a_position_that_was_passed_over_is_looked_at_later(stack: AsyncEx
 
 async def test_who_does_not_wait_is_not_held_up_by_positions(stack: AsyncExitStack) -> None:
     shelf = Shelf(2)
-    shelf.jobs[0] = a_job(0, state=JobState.RUNNING, position=None)
+    shelf.jobs[0] = make_queued_job(0, state=JobState.RUNNING, position=None)
     async with Watching(shelf) as watch:
         running, waiting = await follow(stack, watch, 0), await follow(stack, watch, 1)
         for number in range(1, 4):
@@ -222,7 +222,7 @@ async def test_what_changes_while_a_follower_arrives_is_not_missed(stack: AsyncE
 
 async def test_what_is_over_is_not_looked_at(stack: AsyncExitStack) -> None:
     shelf = Shelf(2)
-    shelf.jobs[0] = a_job(0, state=JobState.COMPLETED, position=None, status=200, finished_at=1)
+    shelf.jobs[0] = make_queued_job(0, state=JobState.COMPLETED, position=None, status=200, finished_at=1)
     async with Watching(shelf) as watch:
         await follow(stack, watch, 0)
         shelf.tell()

@@ -12,11 +12,11 @@ from queue_middleware.settings import Settings
 from queue_middleware.tasks.completion_format import CompletionFormat
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.webhooks.body import FramedBody, ResultExpired
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-JOB = a_view(request_id=ID, status=200, is_task=True)
+JOB = make_job_view(request_id=ID, status=200, is_task=True)
 
 
 class Tasks:

@@ -6,7 +6,7 @@ import pytest
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.tasks.placeholders import has_placeholder, has_placeholder_in_url, substitute, substitute_in_url
-from tests.support.factories import a_request
+from tests.support.factories import make_request
 
 URL = "https://service.example/fal/queue/v1/callbacks/00ff"
 ENCODED = b"https%3A%2F%2Fservice.example%2Ffal%2Fqueue%2Fv1%2Fcallbacks%2F00ff"
@@ -17,7 +17,7 @@ FORM = ((b"content-type", b"application/x-www-form-urlencoded; charset=utf-8"),)
 @pytest.mark.parametrize("where", ["body", "query", "raw_path", "headers"])
 def test_it_is_found_in_every_part_of_a_request(where: str, placeholder: bytes) -> None:
     value = ((b"x-hook", b"url=" + placeholder),) if where == "headers" else b"/x" + placeholder
-    assert has_placeholder(a_request(**{where: value}))
+    assert has_placeholder(make_request(**{where: value}))
 
 
 @pytest.mark.parametrize(
@@ -25,14 +25,14 @@ def test_it_is_found_in_every_part_of_a_request(where: str, placeholder: bytes) 
     [b"", b"callback_url", b"{callback_url", b"callback_url}", b"{Callback_Url}", b"{x_callback_url}", b"{{callback-url}}"],
 )
 def test_similar_text_is_not_a_placeholder(text: bytes) -> None:
-    request = a_request(text, headers=((b"x-hook", text),))
+    request = make_request(text, headers=((b"x-hook", text),))
     assert not has_placeholder(request)
     assert substitute(request, URL) == request
 
 
 def test_braces_may_be_percent_encoded_in_a_url() -> None:
     for placeholder in (b"%7Bcallback_url%7D", b"%7basyncqueue_callback_url%7d", b"{callback_url}"):
-        request = a_request(query=b"a=%2F&hook=" + placeholder + b"&b=1", raw_path=b"/p/" + placeholder)
+        request = make_request(query=b"a=%2F&hook=" + placeholder + b"&b=1", raw_path=b"/p/" + placeholder)
         assert has_placeholder(request)
         filled = substitute(request, URL)
         assert filled.query == b"a=%2F&hook=" + ENCODED + b"&b=1"
@@ -47,37 +47,37 @@ def test_braces_may_be_percent_encoded_in_a_url() -> None:
 def test_a_json_body_stays_valid_json() -> None:
     body = json.dumps({"a": "{callback_url}", "b": ["x{asyncqueue_callback_url}y"]}).encode()
     strange = 'https://"quoted\\host"/'
-    assert json.loads(substitute(a_request(body), strange).body) == {"a": strange, "b": [f"x{strange}y"]}
+    assert json.loads(substitute(make_request(body), strange).body) == {"a": strange, "b": [f"x{strange}y"]}
 
 
 def test_json_in_a_json_string() -> None:
     inner = json.dumps({"hook": "{callback_url}"})
     body = json.dumps({"payload": inner}).encode()
-    assert json.loads(json.loads(substitute(a_request(body), URL).body)["payload"]) == {"hook": URL}
+    assert json.loads(json.loads(substitute(make_request(body), URL).body)["payload"]) == {"hook": URL}
 
 
 def test_a_form_is_percent_encoded() -> None:
     for placeholder in (b"%7Bcallback_url%7D", b"{callback_url}"):
-        request = a_request(b"a=1&hook=" + placeholder, headers=FORM)
+        request = make_request(b"a=1&hook=" + placeholder, headers=FORM)
         assert has_placeholder(request)
         assert substitute(request, URL).body == b"a=1&hook=" + ENCODED
-    assert not has_placeholder(a_request(b"%7Bcallback_url%7D"))
+    assert not has_placeholder(make_request(b"%7Bcallback_url%7D"))
 
 
 def test_a_header_value_is_not_encoded() -> None:
-    request = a_request(headers=((b"x-hook", b"<{callback_url}>; rel=hook"), (b"x-other", b"{callback_url")))
+    request = make_request(headers=((b"x-hook", b"<{callback_url}>; rel=hook"), (b"x-other", b"{callback_url")))
     assert substitute(request, URL).headers == ((b"x-hook", f"<{URL}>; rel=hook".encode()), (b"x-other", b"{callback_url"))
 
 
 def test_bytes_that_are_not_text_are_kept() -> None:
     body = b"\xff\x00{callback_url}\xfe"
-    assert substitute(a_request(body), URL).body == b"\xff\x00" + URL.encode() + b"\xfe"
+    assert substitute(make_request(body), URL).body == b"\xff\x00" + URL.encode() + b"\xfe"
 
 
 @pytest.mark.parametrize("content", [b"{callback_url} ", b"%7bcallback_url%7D&", b"{asyncqueue_callback_url}"])
 def test_the_number_of_placeholders_is_bounded(content: bytes) -> None:
     """Each placeholder grows tenfold at each attempt."""
-    request = a_request(content * 100, headers=FORM)
+    request = make_request(content * 100, headers=FORM)
     assert has_placeholder(request)
     assert substitute(request, URL).body.count(ENCODED) == 100
     with pytest.raises(BadRequest, match="has 101 placeholders of the callback URL; at most 100 are allowed"):
@@ -95,7 +95,7 @@ def test_the_number_of_placeholders_is_bounded(content: bytes) -> None:
 @pytest.mark.parametrize("headers", [FORM, ()])
 def test_ten_megabytes_are_fast(body: bytes, headers: Any) -> None:
     """This takes a tenth of a second; with a pattern it took a second."""
-    request = a_request(body, headers=headers)
+    request = make_request(body, headers=headers)
     began = time.thread_time()
     assert has_placeholder(request)
     filled = substitute(request, URL)

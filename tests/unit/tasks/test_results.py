@@ -12,11 +12,11 @@ from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.tasks import representation as wire
 from queue_middleware.tasks.models import TaskRecord, TaskStatus
 from queue_middleware.tasks.results import measure, serialize
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 
 def a_record(body: bytes) -> TaskRecord:
-    job = a_view(status=200, started_at=1_000, finished_at=3_000)
+    job = make_job_view(status=200, started_at=1_000, finished_at=3_000)
     response = StoredResponse(200, ((b"content-type", b"text/plain"), (b"x-a", b"1"), (b"x-a", b"\xe9")), body)
     spec = TaskSpec(base_url="https://s.example", wait_timeout=30.0, target="/work", method="POST")
     return TaskRecord(job, spec, TaskStatus.COMPLETED, 5, 4, None, None, response=response)

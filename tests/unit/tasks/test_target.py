@@ -13,7 +13,7 @@ from queue_middleware.outbound.client import StreamingResponse
 from queue_middleware.tasks import target as module
 from queue_middleware.tasks.target import TargetResolver
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT, VERSION
-from tests.support.factories import a_request, a_task
+from tests.support.factories import make_request, make_task
 
 
 class FakeOutbound:
@@ -42,14 +42,14 @@ async def call(outbound: FakeOutbound, monkeypatch: pytest.MonkeyPatch) -> tuple
     monkeypatch.setattr(module.asyncio, "sleep", sleep)
     settings: Any = type("Settings", (), {"task_targets": ("service.example",), "proxy_headers": ()})()
     resolver = TargetResolver(None, outbound, None, settings)  # type: ignore[arg-type]
-    task = a_task(callback=False, is_external=True, target="https://service.example/start?a=b c")
+    task = make_task(callback=False, is_external=True, target="https://service.example/start?a=b c")
     sent = b""
 
     async def send(message: Any) -> None:
         nonlocal sent
         sent += message.get("body", b"")
 
-    await resolver.resolve(a_request(), task).app({}, None, send)
+    await resolver.resolve(make_request(), task).app({}, None, send)
     return sent, delays
 
 

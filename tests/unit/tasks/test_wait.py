@@ -9,19 +9,19 @@ from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.tasks.models import Wait
 from queue_middleware.tasks.polling.config import LOCATION_POLLING
 from queue_middleware.tasks.wait import decide_wait
-from tests.support.factories import a_request, a_task
+from tests.support.factories import make_request, make_task
 
 NOW = 1_700_000_000.0
 POLLS = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 KEY = (b"authorization", b"Key secret")
-REQUEST = a_request(headers=((b"host", b"x"), KEY, (b"content-type", b"application/json"), (b"x-version", b"2")))
+REQUEST = make_request(headers=((b"host", b"x"), KEY, (b"content-type", b"application/json"), (b"x-version", b"2")))
 CREDENTIALS = (KEY, (b"x-version", b"2"))
 LOCATION = ((b"location", b"/jobs/1"),)
 
 
 def after(status: int = 200, headers: tuple = (), asked: bool = False, **spec: object) -> Wait | None:
     given = {"callback": False, "is_external": True, "wait_timeout": 100.0, **spec}
-    return decide_wait(StoredResponse(status, headers, b""), a_task(**given).spec, REQUEST, NOW, callback_requested=asked)
+    return decide_wait(StoredResponse(status, headers, b""), make_task(**given).spec, REQUEST, NOW, callback_requested=asked)
 
 
 def test_without_anything_to_wait_for_the_response_is_final():
@@ -37,7 +37,7 @@ def test_a_target_that_refuses_leaves_nothing_to_wait_for(status):
 
 def test_a_failure_is_final():
     failure = Failure(ErrorType.RUNNER_CONNECTION_ERROR, "no connection")
-    assert decide_wait(failure, a_task(poll=POLLS).spec, REQUEST, NOW) is None
+    assert decide_wait(failure, make_task(poll=POLLS).spec, REQUEST, NOW) is None
 
 
 def test_wait_for_a_callback_or_a_signal():

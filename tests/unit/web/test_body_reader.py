@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
 from queue_middleware.web.request import MAX_CALLBACK_BYTES, MIN_RATE, BodyReader, ClientDisconnected, QueueRequest
-from tests.support.raw_asgi import Message, answer, http_scope
+from tests.support.raw_asgi import Message, http_scope, respond
 
 MOST = 1000
 WINDOW = int(20 * MIN_RATE)
@@ -24,7 +24,7 @@ class Body:
 
     def __init__(self, reader: BodyReader, address: str = "192.0.2.7", identity: str | None = None) -> None:
         self.pieces: asyncio.Queue[Message] = asyncio.Queue()
-        self.call = QueueRequest[Any]({**http_scope("POST", b"/x"), "client": (address, 1)}, self.pieces.get, answer)  # type: ignore[arg-type]
+        self.call = QueueRequest[Any]({**http_scope("POST", b"/x"), "client": (address, 1)}, self.pieces.get, respond)  # type: ignore[arg-type]
         self.call.identity = identity
         self.reading = asyncio.ensure_future(self._read(reader))
 
@@ -253,7 +253,7 @@ async def test_what_has_stalled_gives_way_first_also_to_its_own_client() -> None
 async def test_bodies_that_are_being_stored_take_room_and_are_not_ended() -> None:
     reader = BodyReader(MOST, 2 * MOST, 20.0)
     async with bodies(reader) as make:
-        stored = QueueRequest[Any]({**http_scope("POST", b"/x")}, lambda: _whole(2 * MOST - 1), answer)  # type: ignore[arg-type]
+        stored = QueueRequest[Any]({**http_scope("POST", b"/x")}, lambda: _whole(2 * MOST - 1), respond)  # type: ignore[arg-type]
         reader._max_size = 2 * MOST
         assert len(await reader.read(stored, ())) == 2 * MOST - 1
         refused = await make(2, "192.0.2.9")
@@ -283,7 +283,7 @@ async def test_many_small_pieces_take_no_more_than_their_bytes() -> None:
             held.append(tracemalloc.get_traced_memory()[1])
         return {"type": "http.request", "body": bytes(bytearray(piece or b"")), "more_body": piece is not None}
 
-    call = QueueRequest[Any](http_scope("POST", b"/x"), receive, answer)
+    call = QueueRequest[Any](http_scope("POST", b"/x"), receive, respond)
     tracemalloc.start()
     try:
         body = await reader.read(call, ())
@@ -301,7 +301,7 @@ async def test_pieces_without_a_byte_take_nothing() -> None:
         more = next(left, None) is not None
         return {"type": "http.request", "body": b"", "more_body": more}
 
-    call = QueueRequest[Any](http_scope("POST", b"/x"), receive, answer)
+    call = QueueRequest[Any](http_scope("POST", b"/x"), receive, respond)
     tracemalloc.start()
     try:
         assert await reader.read(call, ()) == b""

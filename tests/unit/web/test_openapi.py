@@ -27,7 +27,7 @@ from queue_middleware.web.openapi import document
 from queue_middleware.webhooks.formats.fal import webhook_body
 from queue_middleware.webhooks.signing.keyring import jwks
 from queue_middleware.webhooks.signing.keys import KeyPair
-from tests.support.factories import a_view, an_answer
+from tests.support.factories import make_job_view, make_response
 from tests.unit.web.asyncqueue.test_schema import a_record
 
 ENTRY = entries_json([LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)])
@@ -162,7 +162,7 @@ def check(name: str, body: bytes) -> None:
 
 
 def job(state: JobState, **changes: Any) -> Job:
-    return a_view(state, request_id=ID, **changes)
+    return make_job_view(state, request_id=ID, **changes)
 
 
 FAILED = Failure(ErrorType.RUNNER_DISCONNECTED, "gone")
@@ -182,15 +182,15 @@ BODIES = [
     ("CancelRequested", responses.CANCEL_REQUESTED),
     ("AlreadyCompleted", responses.ALREADY_COMPLETED),
     ("Keys", json.dumps(jwks((KeyPair(bytes(32)),))).encode()),
-    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), an_answer()))),
-    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), an_answer(b"text")))),
+    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), make_response()))),
+    ("Webhook", webhook_body(JobResult(job(JobState.COMPLETED, status=200), make_response(b"text")))),
     ("Webhook", webhook_body(JobResult(job(JobState.FAILED, failure=FAILED), None))),
     (
         "CreatedTask",
         representation.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
     ),
     ("OneTask", representation.task_body(a_record())),
-    ("OneTask", representation.task_body(a_record(response=an_answer(b"\xff")))),
+    ("OneTask", representation.task_body(a_record(response=make_response(b"\xff")))),
     ("OneTask", representation.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
     ("TaskPage", representation.page_body(TaskPage((a_record(),), 7), 1, 0)),
     ("TaskCompletion", representation.completion_body(a_record())),

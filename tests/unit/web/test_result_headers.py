@@ -117,8 +117,8 @@ def test_what_may_be_kept_by_caches_says_that_there_are_two_of_it(name: bytes) -
 def test_parts_of_a_result_are_no_responses(kind: bytes) -> None:
     """Firefox takes these apart and heeds the headers of each part, `Set-Cookie` among them (`nsMultiMixedConv`)."""
     given, whole = (b"content-type", kind), (b"content-type", b"application/octet-stream")
-    for asked in (browser("document", "navigate", "cross-site"), browser("image", "no-cors", "cross-site")):
-        assert served_headers((given,), asked, external=False) == [whole, *GUARDS]
+    for call in (browser("document", "navigate", "cross-site"), browser("image", "no-cors", "cross-site")):
+        assert served_headers((given,), call, external=False) == [whole, *GUARDS]
     assert served_headers((given,), browser("empty", "cors", "cross-site"), external=False) == [whole]
     assert served_headers((given,), [], external=True) == [whole, *GUARDS]
     # As the application gave it where there is no browser to take it apart, or a page of this service asks.

@@ -49,8 +49,8 @@ from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair, LongSignature
 from queue_middleware.webhooks.signing.signer import Signer
 from tests.support.clock import ManualClock
-from tests.support.database_template import lay_blank
-from tests.support.doubles import Ear, Faulty, Wire, cancel_tasks, looping
+from tests.support.database_template import create_empty_database
+from tests.support.doubles import EventQueue, FailingStore, FakeHosts, cancel_tasks, running
 from tests.support.leases import lease_passes
 
 URL = "https://receiver.example/hook"
@@ -59,7 +59,7 @@ OK = Response(200, (), b"thanks")
 SCHEDULE = (5.0, 300.0)
 
 
-class Receiver(Wire[Response]):
+class Receiver(FakeHosts[Response]):
     """Stands for `Outbound`."""
 
     def __init__(self, *answers: Response | Exception) -> None:
@@ -70,25 +70,25 @@ class Receiver(Wire[Response]):
         if not isinstance(body, bytes):
             body = b"".join([chunk async for chunk in body.chunks()])
         self.posts.append((url, dict(headers), body))
-        return await self.answer(url)
+        return await self.respond(url)
 
 
 class Bench:
     """A store on a file, a dispatcher on it, and methods that make webhooks due."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
-        self.store, self.clock, self.ear, self.signer = store, clock, Ear(), Signer(KeyRing.of(KeyPair.generate()))
+        self.store, self.clock, self.events, self.signer = store, clock, EventQueue(), Signer(KeyRing.of(KeyPair.generate()))
 
     def engine(self, receiver: Receiver, store: object = None, schedule: tuple[float, ...] = SCHEDULE, **options) -> Dispatcher:
         store = store or self.store
         formats = {REQUEST_FORMAT: RequestFormat(store.response_chunk, Settings())}
         messages = MessageBuilder(self.signer, formats, self.clock.seconds)
-        emit = make_emitter([self.ear])
+        emit = make_emitter([self.events])
         return Dispatcher(store, store.webhooks, receiver, messages, schedule, emit, clock=self.clock.seconds, **options)
 
     @asynccontextmanager
     async def running(self, receiver: Receiver, store: object = None, **options):
-        async with looping(self.engine(receiver, store, **options)) as engine:
+        async with running(self.engine(receiver, store, **options)) as engine:
             try:
                 yield engine
             finally:
@@ -115,7 +115,7 @@ class Bench:
     async def occupy(self, receiver: Receiver, many: int) -> None:
         """Make the host of `URL` healthy, and keep this many attempts running there."""
         await self.finish()
-        assert isinstance(await self.ear.next(), Delivered)
+        assert isinstance(await self.events.next(), Delivered)
         await receiver.arrived.acquire()
         receiver.gate.clear()
         for _ in range(many):
@@ -133,7 +133,7 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3"))), clock, clock.boot)
+    store = SQLiteStore(Settings(database=str(create_empty_database(tmp_path / "queue.sqlite3"))), clock, clock.boot)
     await store.open()
     yield Bench(store, clock)
     await store.close()
@@ -143,7 +143,7 @@ async def test_a_result_is_sent_signed_and_recorded(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         request_id = await bench.finish()
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert isinstance(event, Delivered)
     (attempt,) = await bench.store.webhooks.attempts(event.delivery_id)
     assert (event.status, event.request_id, event.host, event.attempt) == (200, request_id, "receiver.example", 1)
@@ -192,7 +192,7 @@ async def test_over_a_real_connection(bench):
         engine = bench.engine(outbound)
         task = asyncio.create_task(engine.run())
         await bench.finish(url=url)
-        event = await bench.ear.next()
+        event = await bench.events.next()
         engine.stop()
         await task
     assert (type(event), event.status) == (Delivered, 204)
@@ -202,14 +202,14 @@ async def test_over_a_real_connection(bench):
 async def test_what_was_due_before_the_start_is_sent_too(bench):
     await bench.finish()
     async with bench.running(Receiver()):
-        assert isinstance(await bench.ear.next(), Delivered)
+        assert isinstance(await bench.events.next(), Delivered)
 
 
 async def test_a_streamed_response_is_assembled(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish(StoredResponse(200, JSON, b"3]", 2), parts=(b"[1, ", b"2, "))
-        await bench.ear.next()
+        await bench.events.next()
     assert b'"payload": [1, 2, 3], ' in receiver.posts[0][2]
 
 
@@ -218,8 +218,8 @@ async def test_failed_and_cancelled_requests_are_announced(bench):
     await bench.finish(Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
     await bench.store.cancel(await bench.submit())
     async with bench.running(receiver, limit=1):
-        await bench.ear.next()
-        await bench.ear.next()
+        await bench.events.next()
+        await bench.events.next()
     sent = [json.loads(body) for _, _, body in receiver.posts]
     assert sorted((one["status"], one["error"]) for one in sent) == [
         ("ERROR", "Invalid status code: 504"),
@@ -231,27 +231,27 @@ async def test_an_attempt_that_fails_is_repeated_by_schedule(bench):
     receiver = Receiver(Response(500, (), b"oops"), OutboundError("no connection: Connection refused"), OK)
     async with bench.running(receiver):
         await bench.finish()
-        first = await bench.ear.next()
+        first = await bench.events.next()
         assert isinstance(first, DeliveryFailed)
         (attempt,) = await bench.store.webhooks.attempts(first.delivery_id)
         assert (first.status, first.error, attempt.response_body) == (500, "response status 500", b"oops")
         assert 4 <= first.retry_in <= 6
         assert await bench.states() == {DeliveryState.PENDING: 1}
         bench.pass_time(6)
-        second = await bench.ear.next()
+        second = await bench.events.next()
         assert (second.status, second.error) == (None, "no connection: Connection refused")
         assert 240 <= second.retry_in <= 360
         bench.pass_time(360)
-        assert isinstance(await bench.ear.next(), Delivered)
+        assert isinstance(await bench.events.next(), Delivered)
 
 
 async def test_each_attempt_is_signed_anew_under_the_same_id(bench):
     receiver = Receiver(Response(500, (), b""), OK)
     async with bench.running(receiver):
         await bench.finish()
-        await bench.ear.next()
+        await bench.events.next()
         bench.pass_time(3600)
-        await bench.ear.next()
+        await bench.events.next()
     (_, first, one), (_, second, other) = receiver.posts
     assert one == other
     assert first[b"webhook-id"] == second[b"webhook-id"]
@@ -264,9 +264,9 @@ async def test_after_the_last_attempt_it_is_dead(bench):
     async with bench.running(receiver):
         await bench.finish()
         for _ in SCHEDULE:
-            assert (await bench.ear.next()).retry_in is not None
+            assert (await bench.events.next()).retry_in is not None
             bench.pass_time(1000)
-        assert (await bench.ear.next()).retry_in is None
+        assert (await bench.events.next()).retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
@@ -288,7 +288,7 @@ async def test_events_do_not_repeat_the_target_of_a_redirect(bench):
 async def test_some_responses_are_final(bench, status, error):
     async with bench.running(Receiver(Response(status, (), b""))):
         await bench.finish()
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert error in event.error
     assert event.retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
@@ -297,7 +297,7 @@ async def test_some_responses_are_final(bench, status, error):
 async def test_a_refusal_of_the_guard_is_retried_because_the_address_may_change(bench):
     async with bench.running(Receiver(OutboundRefused("example.com has an address that is not public"))):
         await bench.finish()
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert event.retry_in is not None
     assert "not public" in event.error
 
@@ -309,7 +309,7 @@ async def test_a_delivery_without_its_result_is_dead(bench, table):
     with closing(sqlite3.connect(bench.store.path)) as connection, connection:
         connection.execute(f"DELETE FROM {table}")
     async with bench.running(receiver):
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert (event.error, event.retry_in) == ("the result is no longer stored", None)
     assert receiver.posts == []
 
@@ -324,8 +324,8 @@ async def test_several_are_sent_at_once_but_not_too_many(bench):
             await receiver.arrived.acquire()
         receiver.gate.set()
         for _ in range(7):
-            assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == 3, "a fourth is kept for healthy hosts"
+            assert isinstance(await bench.events.next(), Delivered)
+    assert receiver.max_in_flight == 3, "a fourth is kept for healthy hosts"
 
 
 async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
@@ -338,9 +338,9 @@ async def test_a_slow_receiver_does_not_hold_up_the_others(bench):
         receiver.post, slow = quick.post, receiver.post
         for _ in range(5):
             await bench.finish()
-            assert isinstance(await bench.ear.next(), Delivered)
+            assert isinstance(await bench.events.next(), Delivered)
         receiver.post = slow
-        assert receiver.busy == 1
+        assert receiver.in_flight == 1
 
 
 async def test_it_stops_when_the_running_attempts_have_ended(bench):
@@ -356,7 +356,7 @@ async def test_it_stops_when_the_running_attempts_have_ended(bench):
     receiver.gate.set()
     async with asyncio.timeout(10):
         await task
-    assert isinstance(await bench.ear.next(), Delivered)
+    assert isinstance(await bench.events.next(), Delivered)
     assert await bench.states() == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
     engine.stop()
 
@@ -371,14 +371,14 @@ async def test_what_does_not_end_is_left_to_its_lease_and_sent_again(bench):
     engine.stop()
     async with asyncio.timeout(10):
         await task
-    assert receiver.busy == 0
+    assert receiver.in_flight == 0
     assert await bench.states() == {DeliveryState.SENDING: 1}
 
     await lease_passes(bench.store, bench.clock)
     await bench.store.rescue()
     bench.clock.advance(1)  # its backoff
     async with bench.running(Receiver()):
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert isinstance(event, Delivered)
     assert event.attempt == 2
 
@@ -408,7 +408,7 @@ async def test_an_attempt_that_is_cancelled_before_its_first_step_gives_its_slot
         await lease_passes(bench.store, bench.clock)
         await bench.store.rescue()
         bench.pass_time(1)  # its backoff
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert (type(event), event.attempt, len(receiver.posts)) == (Delivered, 2, 1)
 
 
@@ -437,7 +437,7 @@ async def test_cancelling_it_cancels_its_attempts(bench):
     task.cancel()
     with suppress(asyncio.CancelledError):
         await task
-    assert (task.cancelled(), receiver.busy) == (True, 0)
+    assert (task.cancelled(), receiver.in_flight) == (True, 0)
 
 
 @pytest.fixture
@@ -449,27 +449,27 @@ def no_pause(monkeypatch):
 async def test_an_outage_of_the_store_is_survived(bench, no_pause, verb):
     receiver = Receiver()
     await bench.finish()
-    async with bench.running(receiver, Faulty(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
-        heard = [await bench.ear.next() for _ in range(4)]
+    async with bench.running(receiver, FailingStore(bench.store, verb, StoreBusy("busy", 1), RuntimeError("odd"))):
+        heard = [await bench.events.next() for _ in range(4)]
     assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered, Delivered]
     assert len(receiver.posts) == 1
 
 
 async def test_a_stop_ends_the_pause_of_an_outage(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 3600.0)
-    async with bench.running(Receiver(), Faulty(bench.store, "next_due", RuntimeError("odd"))):
-        assert (await bench.ear.next()).retry_in == 3600.0
+    async with bench.running(Receiver(), FailingStore(bench.store, "next_due", RuntimeError("odd"))):
+        assert (await bench.events.next()).retry_in == 3600.0
 
 
 async def test_something_unexpected_costs_an_attempt_and_nothing_else(bench):
     receiver = Receiver(RuntimeError("a mistake of ours"), OK)
     async with bench.running(receiver):
         await bench.finish()
-        assert isinstance(await bench.ear.next(), ServiceError)
-        failed = await bench.ear.next()
+        assert isinstance(await bench.events.next(), ServiceError)
+        failed = await bench.events.next()
         assert (failed.error, failed.retry_in is None) == ("not sent: RuntimeError", False)
         bench.pass_time(10)
-        assert isinstance(await bench.ear.next(), Delivered)
+        assert isinstance(await bench.events.next(), Delivered)
 
 
 async def test_a_lost_lease_is_not_announced(bench):
@@ -482,9 +482,9 @@ async def test_a_lost_lease_is_not_announced(bench):
         await bench.store.rescue()
         bench.pass_time(1)  # its backoff
         receiver.gate.set()
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert event.attempt == 2
-    assert bench.ear.heard.empty()
+    assert bench.events.queue.empty()
     assert await bench.states() == {DeliveryState.DELIVERED: 1}
 
 
@@ -503,7 +503,7 @@ async def test_large_results_are_signed_outside_the_event_loop(bench, monkeypatc
     monkeypatch.setattr(keys, "LongSignature", Noting)
     async with bench.running(Receiver()):
         await bench.finish(StoredResponse(200, JSON, b'"' + b"x" * 300_000 + b'"'))
-        await bench.ear.next()
+        await bench.events.next()
     long = [thread for length, thread in signed_in if length > 1000]
     assert len(long) == 4  # two pieces, twice
     assert threading.main_thread() not in long
@@ -518,17 +518,17 @@ async def test_a_circuit_opens_is_probed_and_closes(bench):
     for _ in range(FAILURE_THRESHOLD):
         await bench.finish()
     async with bench.running(receiver):
-        failed = [await bench.ear.next() for _ in range(FAILURE_THRESHOLD)]
+        failed = [await bench.events.next() for _ in range(FAILURE_THRESHOLD)]
         assert {type(event) for event in failed} == {DeliveryFailed}
-        opened = await bench.ear.next()
+        opened = await bench.events.next()
         assert (type(opened), opened.host) == (CircuitOpened, "receiver.example")
         await bench.finish()
         bench.pass_time(4)
         assert len(receiver.posts) == FAILURE_THRESHOLD, "what was submitted meanwhile waits"
         bench.pass_time(opened.probe_in)
-        assert [type(await bench.ear.next()) for _ in range(2)] == [Delivered, CircuitClosed]
+        assert [type(await bench.events.next()) for _ in range(2)] == [Delivered, CircuitClosed]
         for _ in range(FAILURE_THRESHOLD):
-            assert isinstance(await bench.ear.next(), Delivered)
+            assert isinstance(await bench.events.next(), Delivered)
     assert await bench.states() == {DeliveryState.DELIVERED: FAILURE_THRESHOLD + 1}
 
 
@@ -537,7 +537,7 @@ async def test_local_errors_do_not_change_the_health_of_a_host(bench, answer):
     async with bench.running(Receiver(answer)):
         for _ in range(FAILURE_THRESHOLD + 1):
             await bench.finish()
-            while not isinstance(await bench.ear.next(), DeliveryFailed):
+            while not isinstance(await bench.events.next(), DeliveryFailed):
                 pass
     (found,) = await bench.store.webhooks.receivers([HostHealth.NEW])
     assert found.failures == 0
@@ -553,7 +553,7 @@ async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, la
             while await bench.states() != {DeliveryState.PENDING: 1}:
                 await asyncio.sleep(0.001)
             bench.pass_time(30)
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert (type(event), event.attempt) == (Delivered, 1)
     (found,) = await bench.store.webhooks.receivers(list(HostHealth))
     assert (found.health, found.failures) == (HostHealth.HEALTHY, 0)
@@ -562,7 +562,7 @@ async def test_what_we_could_not_send_is_not_charged_and_goes_out_soon(bench, la
 async def test_a_refusal_by_the_text_of_the_url_is_final(bench):
     async with bench.running(Receiver(OutboundRefused("the webhook URL names a host of the local network", is_final=True))):
         await bench.finish()
-        event = await bench.ear.next()
+        event = await bench.events.next()
     assert event.retry_in is None
     assert await bench.states() == {DeliveryState.DEAD: 1}
 
@@ -573,17 +573,17 @@ async def test_a_name_with_a_private_address_is_given_up_within_minutes(bench):
         await bench.finish()
         waits = []
         for _ in range(MAX_REFUSALS):
-            event = await bench.ear.next()
+            event = await bench.events.next()
             waits.append(event.retry_in)
             bench.pass_time(400)
-        assert isinstance(await bench.ear.next(), DeliveryDead)
+        assert isinstance(await bench.events.next(), DeliveryDead)
     assert [wait is None for wait in waits] == [False, False, True]
 
 
 async def test_an_unreachable_host_opens_its_circuit_for_all_flows(bench):
     async with bench.running(Receiver(OutboundUnreached("no connection: Connection refused")), schedule=(0.0,) * 9):
         await bench.finish()
-        while not isinstance(event := await bench.ear.next(), CircuitOpened):
+        while not isinstance(event := await bench.events.next(), CircuitOpened):
             bench.pass_time(1)
     assert (event.host, event.submitter) == ("receiver.example", None)
 
@@ -592,7 +592,7 @@ async def test_a_healthy_host_gets_many_attempts_at_once(bench):
     receiver = Receiver()
     async with bench.running(receiver):
         await bench.finish()
-        await bench.ear.next()
+        await bench.events.next()
         receiver.gate.clear()
         for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
             await bench.finish()
@@ -600,13 +600,13 @@ async def test_a_healthy_host_gets_many_attempts_at_once(bench):
             await receiver.arrived.acquire()
         receiver.gate.set()
         for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
-            assert isinstance(await bench.ear.next(), Delivered)
-    assert receiver.most_busy == FLOW_LIMITS[HostHealth.HEALTHY]
+            assert isinstance(await bench.events.next(), Delivered)
+    assert receiver.max_in_flight == FLOW_LIMITS[HostHealth.HEALTHY]
 
 
 async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
     """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
-    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
@@ -620,24 +620,24 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(bench):
         async def claim(self, room):
             claimed = await bench.store.webhooks.claim(room)
             if room.busy.get("receiver.example 192.0.2.7") == many:
-                asked.set()
+                call.set()
                 await gate.wait()
             return claimed
 
     async with bench.running(receiver, Slow()):
         await bench.occupy(receiver, many)
         await bench.finish()
-        await asked.wait()
+        await call.wait()
         receiver.gate.set()
         for _ in range(many):
-            assert isinstance(await bench.ear.next(), Delivered)
+            assert isinstance(await bench.events.next(), Delivered)
         gate.set()
-        assert isinstance(await bench.ear.next(), Delivered)
+        assert isinstance(await bench.events.next(), Delivered)
 
 
 async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
     """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
-    receiver, asked, gate = Receiver(), asyncio.Event(), asyncio.Event()
+    receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = FLOW_LIMITS[HostHealth.HEALTHY]
 
     class Slow:
@@ -651,7 +651,7 @@ async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
         async def next_due(self, topic):
             due = await bench.store.next_due(topic)
             if self.late and due is not None and due <= 0:
-                asked.set()
+                call.set()
                 await gate.wait()
             return due
 
@@ -660,19 +660,19 @@ async def test_slots_that_become_free_just_before_a_claim_are_included(bench):
         await bench.occupy(receiver, many)
         store.late = True
         await bench.finish()
-        await asked.wait()
+        await call.wait()
         receiver.gate.set()
         for _ in range(many):
-            assert isinstance(await bench.ear.next(), Delivered)
+            assert isinstance(await bench.events.next(), Delivered)
         gate.set()
-        assert isinstance(await bench.ear.next(), Delivered)
+        assert isinstance(await bench.events.next(), Delivered)
 
 
 async def test_hanging_hosts_leave_slots_to_healthy_ones(bench):
     receiver = Receiver()
     async with bench.running(receiver, limit=8):
         await bench.finish()
-        await bench.ear.next()
+        await bench.events.next()
         receiver.gate.clear()
         for number in range(20):
             await bench.finish(url=f"https://hangs{number}.example/")
@@ -682,8 +682,8 @@ async def test_hanging_hosts_leave_slots_to_healthy_ones(bench):
         receiver.post, slow = quick.post, receiver.post
         for _ in range(10):
             await bench.finish()
-            assert (await bench.ear.next()).host == "receiver.example"
-        assert receiver.most_busy == 6
+            assert (await bench.events.next()).host == "receiver.example"
+        assert receiver.max_in_flight == 6
         receiver.post = slow
 
 
@@ -696,7 +696,7 @@ async def test_a_receiver_that_was_down_for_an_hour_gets_everything_in_the_order
             ids.append(await bench.finish())
             bench.pass_time(60)
             await idle(bench, engine)
-        receiver.answers = [OK]
+        receiver.responses = [OK]
         receiver.posts.clear()
         order = [record.request_id for record in sorted(await records(bench), key=lambda record: (record.due_at, record.id))]
         assert sorted(order) == sorted(ids)
@@ -723,8 +723,8 @@ async def idle(bench, engine):
             or engine.tokens()
         ):
             await asyncio.sleep(0)
-    while not bench.ear.heard.empty():
-        bench.ear.heard.get_nowait()
+    while not bench.events.queue.empty():
+        bench.events.queue.get_nowait()
 
 
 async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench):
@@ -739,7 +739,7 @@ async def test_deliveries_that_are_given_up_with_their_host_are_announced(bench)
         bench.pass_time(give_up_after(schedule) + 1)
         dead = []
         while len(dead) < len(late) - 1:
-            event = await bench.ear.next()
+            event = await bench.events.next()
             if isinstance(event, DeliveryDead) and event.request_id in late:
                 assert "its host has been failing" in event.error
                 dead.append(event.request_id)
@@ -755,11 +755,11 @@ async def test_events_before_the_end_are_signed_and_have_fals_envelope(bench):
     async with bench.running(receiver):
         request_id = await bench.submit(events=tuple(WebhookKind))
         (claim,) = await bench.store.claim(1)
-        await bench.ear.next()
+        await bench.events.next()
         await bench.store.log(claim, [], Progress(0.5, "half of it"))
-        await bench.ear.next()
+        await bench.events.next()
         await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
-        await bench.ear.next()
+        await bench.events.next()
     sent = [json.loads(body) for _, _, body in receiver.posts]
     same = {"error": None, "gateway_request_id": request_id, "payload": None, "request_id": request_id, "status": "IN_PROGRESS"}
     when = {"timestamp": "2027-01-15T08:00:00.000Z"}
@@ -793,10 +793,10 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
         await receiver.arrived.acquire()
         await bench.store.complete(claim, StoredResponse(200, JSON, b"[1]"))
         receiver.gate.set()
-        failed, delivered = await bench.ear.next(), await bench.ear.next()
+        failed, delivered = await bench.events.next(), await bench.events.next()
     assert (type(failed), failed.kind, failed.retry_in) == (DeliveryFailed, WebhookKind.PROGRESS, None)
     assert (type(delivered), delivered.kind) == (Delivered, WebhookKind.COMPLETED)
-    assert bench.ear.heard.empty(), "nothing was given up: there is better news"
+    assert bench.events.queue.empty(), "nothing was given up: there is better news"
     assert await bench.states() == {DeliveryState.SUPERSEDED: 1, DeliveryState.DELIVERED: 1}
 
 
@@ -805,7 +805,7 @@ async def test_a_failed_event_is_retried_if_there_is_no_newer_one(bench):
         await bench.submit(events=(WebhookKind.PROGRESS,))
         (claim,) = await bench.store.claim(1)
         await bench.store.log(claim, [], Progress(0.5))
-        assert (await bench.ear.next()).retry_in is not None
+        assert (await bench.events.next()).retry_in is not None
 
 
 # --- how many at once

@@ -17,7 +17,7 @@ from queue_middleware.webhooks.models import Delivery
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -47,7 +47,7 @@ def builder(store: Parts | None = None, **options: object) -> MessageBuilder:
 
 
 def result_of(body: bytes, parts: int = 0, status: int = 200, headers=JSON) -> JobResult:
-    job = a_view(key=7, request_id=ID, status=status)
+    job = make_job_view(key=7, request_id=ID, status=status)
     return JobResult(job, StoredResponse(status, headers, body, parts))
 
 
@@ -130,7 +130,7 @@ async def test_a_result_that_is_deleted(result):
 
 
 async def test_a_failure_is_reported():
-    job = a_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
+    job = make_job_view(JobState.FAILED, key=7, request_id=ID, failure=Failure(ErrorType.REQUEST_TIMEOUT, "too slow"))
     headers, body = await builder(webhook_max_payload=0).build(DELIVERY, JobResult(job, None))
     assert json.loads(body)["payload"]["detail"] == "too slow"
     assert_signed(headers, body)

@@ -12,7 +12,7 @@ from queue_middleware.jobs.log_lines import LogLevel, LogLine, make_line
 from queue_middleware.jobs.models import Claim, Progress, RetryPolicy
 from queue_middleware.worker import log_buffer
 from queue_middleware.worker.log_buffer import LogBuffer, LogBufferContext
-from tests.support.factories import a_request
+from tests.support.factories import make_request
 from tests.support.queue_client import eventually
 
 
@@ -51,7 +51,7 @@ class Desk:
     def __init__(self, *, size: int = 1000, attempt: int = 1) -> None:
         self.store = Record()
         self.announced: list[Event] = []
-        self.claim = Claim(1, "id", 7, attempt, RetryPolicy(3), a_request(), None)
+        self.claim = Claim(1, "id", 7, attempt, RetryPolicy(3), make_request(), None)
         context = LogBufferContext(self.store, self.announced.append, asyncio.get_running_loop(), size)  # type: ignore[arg-type]
         self.book = LogBuffer(self.claim, context)
 

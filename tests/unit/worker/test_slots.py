@@ -6,7 +6,7 @@ import pytest
 
 from queue_middleware.jobs.models import Claim, NewJob, RetryPolicy
 from queue_middleware.worker.slots import JobSlots
-from tests.support.factories import a_job, a_request
+from tests.support.factories import make_job, make_request
 
 
 @dataclass(eq=False)
@@ -15,7 +15,7 @@ class Attempt:
 
 
 def make_attempt(token: int) -> Attempt:
-    return Attempt(Claim(1, "id", token, 1, RetryPolicy(3), a_request(), None))
+    return Attempt(Claim(1, "id", token, 1, RetryPolicy(3), make_request(), None))
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def slots(freed: list[str]) -> JobSlots[Attempt]:
 
 @pytest.fixture
 def job() -> NewJob:
-    return a_job()
+    return make_job()
 
 
 def test_reservations_and_attempts_share_the_slots(slots: JobSlots[Attempt], job: NewJob) -> None:

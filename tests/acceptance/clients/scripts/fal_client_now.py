@@ -175,7 +175,7 @@ async def impatient_async(app: str, gate: str) -> Any:
 async def many(app: str, count: int) -> Any:
     """Callers side by side, each polling."""
     calls = (fal_client.subscribe_async(app, {"n": n}) for n in range(count))
-    return [answer["body"]["n"] for answer in await asyncio.gather(*calls)]
+    return [response["body"]["n"] for response in await asyncio.gather(*calls)]
 
 
 def refused(call: Callable[[], Any]) -> Any:

@@ -18,7 +18,15 @@ from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
 from queue_middleware.webhooks.models import Capacity, Delivery, HostHealth, Receiver, Settled
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, an_answer, an_attempt, claimed, claimed_polls
+from tests.support.factories import (
+    claim_deliveries,
+    claim_polls,
+    make_delivery_attempt,
+    make_job,
+    make_response,
+    make_task,
+    make_wait,
+)
 
 After = Callable[[str, str], None]
 """Executes a statement once, after the next query of this name."""
@@ -55,29 +63,29 @@ async def store(tmp_path: Path, clock: ManualClock) -> AsyncIterator[SQLiteStore
 
 
 async def due(store: SQLiteStore, host: str = "a.example") -> None:
-    result = await store.submit(a_job(webhook=f"https://{host}/hook"), start=True)
+    result = await store.submit(make_job(webhook=f"https://{host}/hook"), start=True)
     assert result.claim
-    await store.complete(result.claim, an_answer())
+    await store.complete(result.claim, make_response())
 
 
 async def waiting(store: SQLiteStore) -> int:
     """A task whose first poll is due in five seconds."""
     poll = PollConfig("https://a.example/x", "status", ("done",), ())
-    claim = (await store.submit(a_job(task=a_task(poll=poll)), start=True)).claim
+    claim = (await store.submit(make_job(task=make_task(poll=poll)), start=True)).claim
     assert claim
     assert claim.task
-    await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(600.0, poll_in=5.0))
     return claim.key
 
 
 async def fail(store: SQLiteStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED) -> Settled:
-    return await store.webhooks.settle(delivery, an_attempt(500), delivered=False, retry_in=0.0, outcome=outcome)
+    return await store.webhooks.settle(delivery, make_delivery_attempt(500), delivered=False, retry_in=0.0, outcome=outcome)
 
 
 async def fail_until_open(store: SQLiteStore, outcome: AttemptOutcome) -> None:
     await due(store)
     for _ in range(FAILURE_THRESHOLD):
-        (delivery,) = await claimed(store)
+        (delivery,) = await claim_deliveries(store)
         await fail(store, delivery, outcome)
 
 
@@ -88,7 +96,7 @@ async def health(store: SQLiteStore, host: str = "a.example") -> Receiver:
 
 async def test_failures_that_two_processes_found_are_added_up(store: SQLiteStore, after: After) -> None:
     await due(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     after("health_of_flows", "UPDATE flow SET health = 'failing', failures = 3, failing_since = 7")
     settled = await fail(store, delivery)
     assert settled.flow_change is None  # the other process has reported it
@@ -98,7 +106,7 @@ async def test_failures_that_two_processes_found_are_added_up(store: SQLiteStore
 
 async def test_the_failure_that_opens_a_circuit_may_be_that_of_another_process(store: SQLiteStore, after: After) -> None:
     await due(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     count = FAILURE_THRESHOLD - 1
     after("health_of_flows", f"UPDATE receiver SET health = 'failing', failures = {count}, failing_since = 7, suspects = 'a b'")
     settled = await fail(store, delivery, AttemptOutcome.UNREACHED)
@@ -108,7 +116,7 @@ async def test_the_failure_that_opens_a_circuit_may_be_that_of_another_process(s
 async def test_only_what_another_process_has_changed_is_judged_anew(store: SQLiteStore, after: After) -> None:
     await due(store, "a.example")
     await due(store, "b.example")
-    mine = await claimed(store)
+    mine = await claim_deliveries(store)
     after("health_of_flows", "UPDATE flow SET health = 'failing', failures = 2, failing_since = 7 WHERE host = 'a.example'")
     for delivery in mine:
         await fail(store, delivery)
@@ -117,7 +125,7 @@ async def test_only_what_another_process_has_changed_is_judged_anew(store: SQLit
 
 async def test_a_receiver_that_was_forgotten_meanwhile_is_settled(store: SQLiteStore, after: After) -> None:
     await due(store)
-    (delivery,) = await claimed(store)
+    (delivery,) = await claim_deliveries(store)
     after("health_of_flows", "DELETE FROM flow")
     settled = await fail(store, delivery)
     assert settled.held
@@ -138,7 +146,7 @@ async def test_a_probe_that_another_process_has_begun_is_not_sent_twice(
     assert given.deliveries == []
     assert given.next_in == 60
     clock.advance(60)
-    assert len(await claimed(store)) == 1
+    assert len(await claim_deliveries(store)) == 1
 
 
 async def test_a_poll_that_another_process_has_claimed_is_left_to_it(
@@ -147,7 +155,7 @@ async def test_a_poll_that_another_process_has_claimed_is_left_to_it(
     first, second, third = [await waiting(store) for _ in range(3)]
     clock.advance(5)
     after("due_polls", f"UPDATE task SET owner = 'another', token = 1, lease_until = 1 WHERE job_id = {second}")
-    polls = await claimed_polls(store)
+    polls = await claim_polls(store)
     assert [poll.key for poll in polls] == [first, third]
     assert [poll.host for poll in polls] == ["https://a.example:443"] * 2
-    assert await claimed_polls(store) == []
+    assert await claim_polls(store) == []

@@ -19,7 +19,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import execute_rows
 from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
 from queue_middleware.webhooks.models import DeliveryState
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 
 Rows = Sequence[tuple[Any, ...]]
 P = TypeVar("P")
@@ -46,7 +46,7 @@ async def begin(store: SQLiteStore) -> list[Claim]:
     """Three jobs; the second is then handed back."""
     claims: list[Claim] = []
     for number in range(3):
-        new = a_job(webhook=f"https://r{number}.example/hook", events=(WebhookKind.PROGRESS,))
+        new = make_job(webhook=f"https://r{number}.example/hook", events=(WebhookKind.PROGRESS,))
         result = await store.submit(new, start=True)
         assert result.claim
         claims.append(result.claim)
@@ -56,25 +56,25 @@ async def begin(store: SQLiteStore) -> list[Claim]:
 
 async def test_the_others_end(store: SQLiteStore) -> None:
     claims = await begin(store)
-    ends = [ended_attempt(claim, an_answer()) for claim in claims]
+    ends = [ended_attempt(claim, make_response()) for claim in claims]
     assert await together(store, jobs.finish, ends) == [True, False, True]
-    assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
+    assert [delivery.key for delivery in await claim_deliveries(store)] == [claims[0].key, claims[2].key]
     assert await together(store, jobs.finish, ends) == [True, False, True]
-    assert await claimed(store) == []
+    assert await claim_deliveries(store) == []
 
 
 async def test_the_lines_of_the_others_are_stored(store: SQLiteStore) -> None:
     claims = await begin(store)
     lines = encode_lines([LogLine(1_700_000_000_000_000, LogLevel.INFO, "line")])
     assert await together(store, logs.log, [(claim, 1, lines, Progress(0.5)) for claim in claims]) == [True, False, True]
-    assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
+    assert [delivery.key for delivery in await claim_deliveries(store)] == [claims[0].key, claims[2].key]
 
 
 async def test_the_deliveries_of_the_others_are_settled(store: SQLiteStore) -> None:
-    await together(store, jobs.finish, [ended_attempt(claim, an_answer()) for claim in await begin(store)])
-    mine = await claimed(store)
+    await together(store, jobs.finish, [ended_attempt(claim, make_response()) for claim in await begin(store)])
+    mine = await claim_deliveries(store)
     await store.webhooks.release([mine[0].token])
-    settling = [(delivery, an_attempt(), True, None, None, 0) for delivery in mine]
+    settling = [(delivery, make_delivery_attempt(), True, None, None, 0) for delivery in mine]
     settled = await together(store, deliveries.settle, settling)
     assert [one.held for one in settled] == [False, True]
     assert (await store.counts()).deliveries == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}

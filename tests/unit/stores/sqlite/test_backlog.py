@@ -18,7 +18,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import CompletionSource
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
+from tests.support.factories import make_job, make_response, make_result, make_task, make_wait
 
 LIMITS = {"max_queued": 30, "max_queued_per_client": 20, "max_tasks": 25, "max_tasks_per_client": 15}
 CLIENTS = ("one", "other")
@@ -32,11 +32,11 @@ class _Life:
 
     def _new(self) -> NewJob:
         kind = self.random.randrange(4)
-        new = a_job(client=self.random.choice(CLIENTS), start_timeout=self.random.choice((None, 20.0)))
+        new = make_job(client=self.random.choice(CLIENTS), start_timeout=self.random.choice((None, 20.0)))
         if kind == 0:
             return new
         due_at = self.clock.now + self.random.choice((-1000, 5000, 60_000)) if kind == 1 else None
-        return new.replace(task=a_task(listed=kind != 2), due_at=due_at)
+        return new.replace(task=make_task(listed=kind != 2), due_at=due_at)
 
     async def step(self) -> None:
         store, choose = self.store, self.random
@@ -71,7 +71,7 @@ class _Life:
                 self.claims += [receipt.claim] if receipt.claim else []
 
     async def _resolve(self, key: int) -> None:
-        await self.store.tasks.resolve(key, CompletionSource.CALLBACK, a_word())
+        await self.store.tasks.resolve(key, CompletionSource.CALLBACK, make_result())
 
     async def _settle(self, claim: Claim) -> None:
         store, task = self.store, claim.task
@@ -81,15 +81,15 @@ class _Life:
             case 1:
                 await store.retry(claim, self.random.choice((0.0, 5.0, 3600.0)))
             case 2 if task is None:
-                await store.complete(claim, an_answer())
+                await store.complete(claim, make_response())
             case 3 if task is None:
-                asked = a_task(listed=False)
+                asked = make_task(listed=False)
                 await store.tasks.register_callback(claim, asked)
-                await store.tasks.complete_attempt(claim, asked, an_answer(), self.random.choice((None, a_wait())))
+                await store.tasks.complete_attempt(claim, asked, make_response(), self.random.choice((None, make_wait())))
             case _:
                 assert task is not None
-                outcome = self.random.choice((an_answer(), Failure(ErrorType.RUNNER_SERVER_ERROR, "no")))
-                await store.tasks.complete_attempt(claim, task, outcome, self.random.choice((None, a_wait())))
+                outcome = self.random.choice((make_response(), Failure(ErrorType.RUNNER_SERVER_ERROR, "no")))
+                await store.tasks.complete_attempt(claim, task, outcome, self.random.choice((None, make_wait())))
 
 
 def _counted(connection: sqlite3.Connection) -> dict[str, Counter[str]]:

@@ -16,9 +16,9 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore, clocks, leases
 from queue_middleware.stores.sqlite.locks import dead_owners, make_owner
 from tests.support.clock import ManualClock
-from tests.support.database_template import lay_blank
+from tests.support.database_template import create_empty_database
 from tests.support.descriptors import no_files_left
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 from tests.support.leases import lease_passes
 
 
@@ -29,7 +29,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def make(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Any]:
-    path = lay_blank(tmp_path / "queue.sqlite3")
+    path = create_empty_database(tmp_path / "queue.sqlite3")
     opened: list[SQLiteStore] = []
 
     async def make() -> SQLiteStore:
@@ -43,7 +43,7 @@ async def make(tmp_path: Path, clock: ManualClock) -> AsyncIterator[Any]:
 
 
 async def started(store: SQLiteStore) -> int:
-    claim = (await store.submit(a_job(), start=True)).claim
+    claim = (await store.submit(make_job(), start=True)).claim
     assert claim
     return claim.token
 

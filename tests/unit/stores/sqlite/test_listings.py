@@ -17,7 +17,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import SQL
 from queue_middleware.stores.sqlite.sql.schema import migrate
 from queue_middleware.webhooks.models import DeliveryFilter
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 
 
 @pytest.fixture
@@ -70,7 +70,7 @@ async def test_a_status_does_not_wait_for_a_listing(tmp_path: Path) -> None:
     store = SQLiteStore(Settings.load({"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0}, {}))
     await store.open()
     try:
-        receipt = await store.submit(a_job())
+        receipt = await store.submit(make_job())
         gate = threading.Event()
         blocking = asyncio.ensure_future(store._read_many(lambda connection: gate.wait(20)))
         lists = [

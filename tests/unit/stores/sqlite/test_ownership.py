@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.errors import StoreError
 from queue_middleware.stores.sqlite.files import Files
-from tests.support.database_template import lay_blank
+from tests.support.database_template import create_empty_database
 
 
 def opened(path: Path, name: str | None, owner: str = "one") -> None:
@@ -28,7 +28,7 @@ def stored_name(path: Path) -> str | None:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return lay_blank(tmp_path / "queue.sqlite3")
+    return create_empty_database(tmp_path / "queue.sqlite3")
 
 
 def test_the_first_that_comes_has_it_and_the_second_is_told_what_to_do(path: Path) -> None:

@@ -13,15 +13,15 @@ from queue_middleware.stores.common import polls
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import PollCapacity
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, a_task, a_wait, an_answer
+from tests.support.factories import make_job, make_response, make_task, make_wait
 
 
 async def waiting(store: JobStore, host: str) -> int:
     poll = PollConfig(f"https://{host}/x", "status", ("done",), ())
-    receipt = await store.submit(a_job(task=a_task(poll=poll)), start=True)
+    receipt = await store.submit(make_job(task=make_task(poll=poll)), start=True)
     assert receipt.claim is not None
     assert receipt.claim.task is not None
-    await store.tasks.complete_attempt(receipt.claim, receipt.claim.task, an_answer(), a_wait(600.0, poll_in=5.0))
+    await store.tasks.complete_attempt(receipt.claim, receipt.claim.task, make_response(), make_wait(600.0, poll_in=5.0))
     return receipt.claim.key
 
 

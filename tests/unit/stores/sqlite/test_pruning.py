@@ -20,7 +20,7 @@ from queue_middleware.stores.common.retention import PrunableRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.models import DeliveryFilter
 from tests.support.clock import ManualClock
-from tests.support.factories import a_job, an_answer, an_attempt, claimed
+from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
 
 FULL = DiskFull("the disk of the queue's database is full", 30)
 
@@ -41,7 +41,7 @@ async def store(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPa
 
 
 async def begin(store: SQLiteStore, **job: Any) -> Claim:
-    receipt = await store.submit(a_job(**job), start=True)
+    receipt = await store.submit(make_job(**job), start=True)
     assert receipt.claim
     return receipt.claim
 
@@ -51,7 +51,7 @@ async def stream(store: SQLiteStore, parts: int, **job: Any) -> Claim:
     claim = await begin(store, **job)
     for number in range(parts):
         await store.append(claim, number, b"x" * CHUNK_SIZE)
-    await store.complete(claim, an_answer(chunks=parts))
+    await store.complete(claim, make_response(chunks=parts))
     return claim
 
 
@@ -84,7 +84,7 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
 
 async def test_small_jobs_go_together_but_not_all_at_once(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(12):
-        await store.complete(await begin(store), an_answer(b"x" * (CHUNK_SIZE * 2)))
+        await store.complete(await begin(store), make_response(b"x" * (CHUNK_SIZE * 2)))
     clock.advance(61)
     left = 12
     while await store.prune(500):
@@ -110,11 +110,11 @@ async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, cl
         line = LogLine(0, LogLevel.INFO, "x" * CHUNK_SIZE, {}, "run", number + 1)
         await store.log(claim, [line], Progress(number / 20, None))
         clock.advance(1)
-        for delivery in await claimed(store):
-            await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
-    await store.complete(claim, an_answer())
-    for delivery in await claimed(store):
-        await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
+        for delivery in await claim_deliveries(store):
+            await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
+    await store.complete(claim, make_response())
+    for delivery in await claim_deliveries(store):
+        await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None)
     clock.advance(61)
     steps = 0
     before = counted(store, "log")
@@ -131,8 +131,8 @@ async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, cl
 
 async def failed_delivery(store: SQLiteStore, parts: int = 0) -> tuple[Claim, int]:
     claim = await stream(store, parts, webhook="https://a.example/")
-    (delivery,) = await claimed(store)
-    await store.webhooks.settle(delivery, an_attempt(500, "answered 500"), delivered=False, retry_in=None)
+    (delivery,) = await claim_deliveries(store)
+    await store.webhooks.settle(delivery, make_delivery_attempt(500, "answered 500"), delivered=False, retry_in=None)
     return claim, delivery.id
 
 
@@ -148,8 +148,8 @@ async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept
     assert await store.webhooks.redeliver([delivery]) == 1
     pruned = await store._writer.submit(retention.prune, found)
     assert pruned.count == (0 if parts else 1)
-    assert (await store.result(claim.request_id)).response == an_answer(chunks=parts)
-    assert [again.request_id for again in await claimed(store)] == [claim.request_id]
+    assert (await store.result(claim.request_id)).response == make_response(chunks=parts)
+    assert [again.request_id for again in await claim_deliveries(store)] == [claim.request_id]
 
 
 async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQLiteStore, clock: ManualClock) -> None:
@@ -235,7 +235,7 @@ def test_rows_are_taken_until_their_payloads_are_heavy() -> None:
 
 async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(6):
-        await store.submit(a_job(b"x" * (8 * CHUNK_SIZE), start_timeout=1.0))
+        await store.submit(make_job(b"x" * (8 * CHUNK_SIZE), start_timeout=1.0))
     clock.advance(2)
     counts = []
     while expired := await store.expire():

@@ -30,7 +30,7 @@ from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import WriteLock
 from queue_middleware.stores.sqlite.sql import SQL, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
-from tests.support.factories import a_job, an_answer, claimed
+from tests.support.factories import claim_deliveries, make_job, make_response
 from tests.support.queue_client import eventually
 
 
@@ -64,7 +64,7 @@ def test_nothing_is_opened_at_construction(tmp_path: Path) -> None:
 async def test_only_the_owner_can_read_what_clients_sent(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
-    await store.submit(a_job())
+    await store.submit(make_job())
     for path in tmp_path.iterdir():
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0, path
     await store.close()
@@ -211,7 +211,7 @@ async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -
     store = make(tmp_path, min_free_disk=2**53)
     await store.open()
     with pytest.raises(DiskFull, match="MiB of disk are free") as refusal:
-        await store.submit(a_job())
+        await store.submit(make_job())
     assert refusal.value.status == 503
     assert 30 <= refusal.value.retry_after <= 45
     assert (await store.counts()).jobs == {}
@@ -247,7 +247,7 @@ async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path
         (tmp_path / "new").mkdir()
         store = make(tmp_path / "new")
         await store.open()
-        await store.submit(a_job())
+        await store.submit(make_job())
         for end in ("", "-wal", "-shm"):
             assert stat.S_IMODE((tmp_path / "new" / f"queue.sqlite3{end}").stat().st_mode) == 0o600
         await store.close()
@@ -285,12 +285,12 @@ async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path:
     reader.execute("SELECT count(*) FROM job").fetchall()
     assert store.warnings() == []
     for _ in range(5):
-        await store.submit(a_job(b"x" * 2 * 2**20))
+        await store.submit(make_job(b"x" * 2 * 2**20))
     (warning,) = store.warnings()
     assert f"{store.path}-wal is larger than" in warning
     reader.close()
     for _ in range(3):  # the log is checkpointed, begun anew, and cut
-        await store.submit(a_job(b"x" * 2 * 2**20))
+        await store.submit(make_job(b"x" * 2 * 2**20))
     assert store.warnings() == []
     await store.close()
 
@@ -301,12 +301,12 @@ async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 from tests.unit.stores.sqlite.test_store import make
 async def main():
     store = make(Path({str(tmp_path)!r}))
     await store.open()
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     os.kill(os.getpid(), signal.SIGKILL)
 asyncio.run(main())
@@ -318,7 +318,7 @@ asyncio.run(main())
     assert [rescue.state for rescue in await store.rescue()] == [JobState.DELAYED]
     (claim,) = await eventually(lambda: store.claim(1))  # after its backoff, by the clock of the process that died
     assert claim.attempt == 2
-    assert await store.complete(claim, an_answer())
+    assert await store.complete(claim, make_response())
     await store.close()
 
 
@@ -327,15 +327,15 @@ async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
     for finish in ("complete", "fail", "cancel"):
-        receipt = await store.submit(a_job(b"secret" * 50_000), start=finish != "cancel")
+        receipt = await store.submit(make_job(b"secret" * 50_000), start=finish != "cancel")
         if finish == "complete" and receipt.claim:
-            await store.complete(receipt.claim, an_answer())
+            await store.complete(receipt.claim, make_response())
         elif receipt.claim:
             await store.fail(receipt.claim, CANCELLED)
         else:
             await store.cancel(receipt.request_id)
     connection = sqlite3.connect(store.path)
-    assert connection.execute("SELECT body FROM payload").fetchall() == [(an_answer().body,)]
+    assert connection.execute("SELECT body FROM payload").fetchall() == [(make_response().body,)]
     assert connection.execute("SELECT count(*) FROM request_chunk").fetchone() == (0,)
     connection.close()
     await store.close()
@@ -345,7 +345,7 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
     """A handler that blocks the loop must not lose its job: the heartbeat is a thread with a connection of its own."""
     store = make(tmp_path)
     await store.open()
-    receipt = await store.submit(a_job(), start=True)
+    receipt = await store.submit(make_job(), start=True)
     assert receipt.claim
     tokens = [receipt.claim.token]
     lease = "SELECT lease_until FROM job"
@@ -364,8 +364,8 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
 async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
-    broken = await store.submit(a_job(webhook="https://example.com/"))
-    good = await store.submit(a_job())
+    broken = await store.submit(make_job(webhook="https://example.com/"))
+    good = await store.submit(make_job())
     connection = sqlite3.connect(store.path)
     connection.execute("UPDATE payload SET head = x'c1' WHERE job_id = (SELECT min(id) FROM job)")
     connection.commit()
@@ -373,7 +373,7 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     assert [claim.request_id for claim in await store.claim(5)] == [good.request_id]
     job = await store.job(broken.request_id)
     assert job.state is JobState.FAILED
-    assert len(await claimed(store, 1)) == 1
+    assert len(await claim_deliveries(store, 1)) == 1
     await store.close()
 
 
@@ -385,8 +385,8 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
-    await store.submit(a_job())
-    await store.submit(a_job())
+    await store.submit(make_job())
+    await store.submit(make_job())
     told: list[Topic] = []
     store.subscribe(Topic.WORK, lambda: told.append(Topic.WORK))
     assert await store.claim(1) == []
@@ -408,11 +408,11 @@ async def test_a_forked_child_does_not_keep_the_locks_of_a_dead_parent(tmp_path:
 import asyncio, os, sys, time
 from pathlib import Path
 from tests.unit.stores.sqlite.test_store import make
-from tests.support.factories import a_job
+from tests.support.factories import make_job
 async def main():
     store = make(Path({str(tmp_path)!r}))
     await store.open()
-    await store.submit(a_job(), start=True)
+    await store.submit(make_job(), start=True)
     if os.fork() == 0:
         store.detach_after_fork()
         print("child", os.getpid(), flush=True)
@@ -441,7 +441,7 @@ async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, m
     """In a write-ahead log a full disk shows at COMMIT, when the operations have already counted."""
     store = make(tmp_path)
     await store.open()
-    await store.submit(a_job())
+    await store.submit(make_job())
     execute = store._writer._execute
 
     def fail_at_commit(connection: sqlite3.Connection, group: Any) -> Any:
@@ -469,7 +469,7 @@ async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_op
         patched.setattr(module.returns, "release_all", full)
         store = make(tmp_path)
         await store.open()
-        await store.submit(a_job(), start=True)
+        await store.submit(make_job(), start=True)
         await store.close()
     assert len(list(Path("/proc/self/fd").iterdir())) == before
     heir = make(tmp_path)
@@ -483,7 +483,7 @@ async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeyp
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 0.1)
     store = make(tmp_path)
     await store.open()
-    await store.submit(a_job(), start=True)
+    await store.submit(make_job(), start=True)
     with WriteLock(tmp_path / "queue.sqlite3.lock"):
         await store.close()
     heir = make(tmp_path)

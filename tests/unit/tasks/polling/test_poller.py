@@ -27,9 +27,9 @@ from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.tasks.polling.request import PollClient
 from queue_middleware.tasks.polling.schedule import first_poll_delay
 from tests.support.clock import ManualClock
-from tests.support.database_template import lay_blank
-from tests.support.doubles import Ear, Faulty, Wire, cancel_tasks, looping
-from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer
+from tests.support.database_template import create_empty_database
+from tests.support.doubles import EventQueue, FailingStore, FakeHosts, cancel_tasks, running
+from tests.support.factories import make_job, make_response, make_result, make_task, make_wait
 from tests.support.leases import lease_passes
 from tests.support.providers import (
     HANG_UP,
@@ -52,7 +52,7 @@ FAL = {"authorization": f"Key {KEY}"}
 POLLS = PollConfig("/status/{startResult.body.id}", "status", ("done",), ("broken",))
 
 
-class Scripted(Wire[StoredResponse]):
+class Scripted(FakeHosts[StoredResponse]):
     """Replaces `PollClient`."""
 
     def __init__(self, *responses: StoredResponse | Exception) -> None:
@@ -61,14 +61,14 @@ class Scripted(Wire[StoredResponse]):
 
     async def get(self, url: str, headers: Headers) -> StoredResponse:
         self.calls.append((url, dict(headers)))
-        return await self.answer(url)
+        return await self.respond(url)
 
 
 class Bench:
     """A store with a manual clock, and methods that bring tasks into the state of waiting."""
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
-        self.store, self.clock, self.ear = store, clock, Ear()
+        self.store, self.clock, self.events = store, clock, EventQueue()
         self.tokens = CallbackTokens([b"a secret of this service"])
         self.client = loopback_client(5)
 
@@ -81,11 +81,11 @@ class Bench:
                 "tasks": self.store.tasks,
                 "client": client or PollClient(outbound, settings),
                 "tokens": self.tokens,
-                "emit": make_emitter([self.ear]),
+                "emit": make_emitter([self.events]),
                 "clock": self.clock.seconds,
                 **options,
             }
-            async with looping(Poller(**given)) as poller:
+            async with running(Poller(**given)) as poller:
                 yield poller
 
     async def wait_for(
@@ -93,7 +93,7 @@ class Bench:
     ) -> Claim:
         """A task whose call has returned, and that waits for its provider from now on."""
         given = {"callback": False, "target": "http://127.0.0.1:9/start", "poll": config, **spec}
-        job = a_job(task=self.tokens.new_task(a_task(**given).spec, listed=True), webhook="https://example.com/")
+        job = make_job(task=self.tokens.new_task(make_task(**given).spec, listed=True), webhook="https://example.com/")
         receipt = await self.store.submit(job, start=True)
         claim = receipt.claim
         assert claim is not None
@@ -101,7 +101,7 @@ class Bench:
         left = config.max_duration if seconds is None else seconds
         now = self.clock.now / 1000
         poll_in = first_poll_delay(config.interval, left, response.headers, now, expects_call=given["callback"])
-        wait = a_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
+        wait = make_wait(left, poll_in=poll_in, poll=config, credentials=credentials)
         assert await self.store.tasks.complete_attempt(claim, claim.task, response, wait)
         return claim
 
@@ -128,7 +128,7 @@ class Bench:
             due = await self.store.next_due(Topic.POLL)
             if due is not None:  # else all of them are running
                 self.pass_time(due)
-            events.append(await self.ear.next())
+            events.append(await self.events.next())
         return events, (self.clock.now - began) / 1000
 
     async def result(self, claim: Claim) -> bytes:
@@ -146,7 +146,9 @@ class Bench:
 @pytest.fixture
 async def bench(tmp_path):
     clock = ManualClock()
-    store = SQLiteStore(Settings(database=str(lay_blank(tmp_path / "queue.sqlite3")), min_free_disk=0), clock, clock.boot)
+    store = SQLiteStore(
+        Settings(database=str(create_empty_database(tmp_path / "queue.sqlite3")), min_free_disk=0), clock, clock.boot
+    )
     await store.open()
     bench = Bench(store, clock)
     async with bench.client:
@@ -308,13 +310,13 @@ async def test_a_refused_key_fails_at_once(bench):
 @pytest.mark.parametrize(
     ("response", "error"),
     [
-        (an_answer(b"{}"), "the target's response has no usable body.id, which the poll URL needs"),
-        (an_answer(b"no json"), "the target's response has no usable body.id, which the poll URL needs"),
+        (make_response(b"{}"), "the target's response has no usable body.id, which the poll URL needs"),
+        (make_response(b"no json"), "the target's response has no usable body.id, which the poll URL needs"),
     ],
 )
 async def test_a_response_without_the_values_of_the_template_is_a_failure(bench, response, error):
     claim = await bench.wait_for(POLLS, response)
-    async with bench.polling(Scripted(an_answer())):
+    async with bench.polling(Scripted(make_response())):
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, error)
 
@@ -353,25 +355,25 @@ async def test_redirects_are_limited(bench):
 async def test_a_response_above_the_limit_is_not_read(bench):
     async with begun(bench, "luma") as (provider, _), bench.polling(largest=100):
         bench.pass_time(5)
-        assert (await bench.ear.next()).error == "the response is larger than 100 bytes"
+        assert (await bench.events.next()).error == "the response is larger than 100 bytes"
     assert len(provider.polls) == 1
 
 
 async def test_an_unexpected_error_is_reported_and_the_poll_repeated(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
-    async with bench.polling(Scripted(RuntimeError("a defect"), an_answer(b'{"status": "done"}'))):
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
+    async with bench.polling(Scripted(RuntimeError("a defect"), make_response(b'{"status": "done"}'))):
         bench.pass_time(5)
-        assert isinstance(await bench.ear.next(), ServiceError)
-        assert (await bench.ear.next()).error == "not sent: RuntimeError"
+        assert isinstance(await bench.events.next(), ServiceError)
+        assert (await bench.events.next()).error == "not sent: RuntimeError"
         await bench.until_over(claim)
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
 @pytest.mark.parametrize("lack", [OutboundBusy("too many names"), OutboundShortage("Too many open files")])
 async def test_a_poll_that_was_not_sent_is_not_a_failure_of_the_provider(bench, lack):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
-    async with bench.polling(Scripted(lack, lack, lack, an_answer(b'{"status": "done"}'))):
-        first = asyncio.create_task(bench.ear.next())
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
+    async with bench.polling(Scripted(lack, lack, lack, make_response(b'{"status": "done"}'))):
+        first = asyncio.create_task(bench.events.next())
         while not first.done():
             bench.pass_time(5)
             await asyncio.sleep(0.001)
@@ -384,8 +386,8 @@ async def test_a_poll_that_was_not_sent_is_not_a_failure_of_the_provider(bench, 
 
 async def test_the_last_poll_is_at_the_deadline(bench):
     config = POLLS.replace(interval=40.0, max_duration=100.0)
-    claim = await bench.wait_for(config, an_answer(b'{"id": 7}'))
-    wire = Scripted(an_answer(b'{"status": "busy"}'))
+    claim = await bench.wait_for(config, make_response(b'{"id": 7}'))
+    wire = Scripted(make_response(b'{"status": "busy"}'))
     async with bench.polling(wire):
         events, took = await bench.until_over(claim)
     assert ([event.next_in for event in events[:-1]], took, len(wire.calls)) == ([40, 20], 100, 3)
@@ -394,8 +396,8 @@ async def test_the_last_poll_is_at_the_deadline(bench):
 
 
 async def test_a_timeout_reports_the_last_error(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 8.0)
-    async with bench.polling(Scripted(an_answer(b'{"error": "overloaded"}', 503))):
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), 8.0)
+    async with bench.polling(Scripted(make_response(b'{"error": "overloaded"}', 503))):
         await bench.until_over(claim)
     error_type, detail = await bench.failure(claim)
     assert error_type is ErrorType.WAIT_TIMEOUT
@@ -405,9 +407,9 @@ async def test_a_timeout_reports_the_last_error(bench):
 
 @pytest.mark.parametrize("done_after", [1, 2, math.inf])
 async def test_with_a_callback_polls_are_at_half_time_and_at_the_deadline(bench, done_after):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 600.0, callback=True)
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), 600.0, callback=True)
     later = ((b"retry-after", b"7"),)
-    busy, done = an_answer(b'{"status": "busy"}', headers=later), an_answer(b'{"status": "done"}')
+    busy, done = make_response(b'{"status": "busy"}', headers=later), make_response(b'{"status": "done"}')
     wire = Scripted(*([busy] * (1 if done_after == 2 else 0)), busy if done_after is math.inf else done)
     async with bench.polling(wire):
         events, took = await bench.until_over(claim)
@@ -419,23 +421,23 @@ async def test_with_a_callback_polls_are_at_half_time_and_at_the_deadline(bench,
 
 
 async def test_a_failed_poll_at_half_time_is_repeated(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), 600.0, callback=True)
-    async with bench.polling(Scripted(OutboundError("no connection"), an_answer(b'{"status": "done"}'))):
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), 600.0, callback=True)
+    async with bench.polling(Scripted(OutboundError("no connection"), make_response(b'{"status": "done"}'))):
         _, took = await bench.until_over(claim)
     assert took == 305.0
 
 
 async def test_a_callback_during_a_poll_takes_precedence(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), callback=True)
+    wire = Scripted(make_response(b'{"status": "done"}'))
     wire.gate.clear()
     async with bench.polling(wire):
         bench.pass_time(300)
         await wire.arrived.acquire()
-        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
+        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"called"'))
         wire.gate.set()
     assert await bench.result(claim) == b'"called"'
-    assert bench.ear.heard.empty()
+    assert bench.events.queue.empty()
 
 
 # --- the loop
@@ -446,8 +448,8 @@ def at(host: str) -> PollConfig:
 
 
 async def test_polls_are_limited_at_once(bench):
-    claims = [await bench.wait_for(at(f"h{number}"), an_answer(b'{"id": 7}')) for number in range(7)]
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    claims = [await bench.wait_for(at(f"h{number}"), make_response(b'{"id": 7}')) for number in range(7)]
+    wire = Scripted(make_response(b'{"status": "done"}'))
     wire.gate.clear()
     async with bench.polling(wire, limit=4):
         bench.pass_time(5)
@@ -455,57 +457,57 @@ async def test_polls_are_limited_at_once(bench):
             await wire.arrived.acquire()
         wire.gate.set()
         for _ in claims:
-            assert isinstance(await bench.ear.next(), Finished)
-    assert wire.most_busy == 3, "a fourth place is kept for hosts that are known to be prompt"
+            assert isinstance(await bench.events.next(), Finished)
+    assert wire.max_in_flight == 3, "a fourth place is kept for hosts that are known to be prompt"
 
 
 async def test_a_provider_that_hangs_leaves_capacity_to_others(bench):
-    wire, slow = Scripted(an_answer(b'{"status": "done"}')), 10
-    wire.held = "https://slow.example/"
+    wire, slow = Scripted(make_response(b'{"status": "done"}')), 10
+    wire.held_prefix = "https://slow.example/"
     wire.gate.clear()
     for _ in range(slow):
-        await bench.wait_for(at("slow"), an_answer(b'{"id": 7}'))
+        await bench.wait_for(at("slow"), make_response(b'{"id": 7}'))
     async with bench.polling(wire):
         bench.pass_time(5)
         for _ in range(4):
             await wire.arrived.acquire()
         for number in range(6):
-            claim = await bench.wait_for(at(f"other{number}"), an_answer(b'{"id": 7}'))
+            claim = await bench.wait_for(at(f"other{number}"), make_response(b'{"id": 7}'))
             bench.pass_time(5)
-            assert (await bench.ear.next()).request_id == claim.request_id
-        assert wire.most_busy == 4 + 1
+            assert (await bench.events.next()).request_id == claim.request_id
+        assert wire.max_in_flight == 4 + 1
         wire.gate.set()
         for _ in range(slow):
-            assert isinstance(await bench.ear.next(), Finished)
+            assert isinstance(await bench.events.next(), Finished)
 
 
 async def test_providers_that_hang_leave_capacity_to_a_prompt_one(bench):
     """Eight hosts with one poll each: no host exceeds its share, but together they would take all of the capacity."""
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    wire = Scripted(make_response(b'{"status": "done"}'))
     async with bench.polling(wire):
-        await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+        await bench.wait_for(at("prompt"), make_response(b'{"id": 7}'))
         bench.pass_time(5)
-        assert isinstance(await bench.ear.next(), Finished)
+        assert isinstance(await bench.events.next(), Finished)
         await wire.arrived.acquire()
-        wire.held = "https://slow"
+        wire.held_prefix = "https://slow"
         wire.gate.clear()
         for number in range(8):
-            await bench.wait_for(at(f"slow{number}"), an_answer(b'{"id": 7}'))
+            await bench.wait_for(at(f"slow{number}"), make_response(b'{"id": 7}'))
         bench.pass_time(5)
         for _ in range(6):
             await wire.arrived.acquire()
         for _ in range(3):
-            claim = await bench.wait_for(at("prompt"), an_answer(b'{"id": 7}'))
+            claim = await bench.wait_for(at("prompt"), make_response(b'{"id": 7}'))
             bench.pass_time(5)
-            assert (await bench.ear.next()).request_id == claim.request_id
+            assert (await bench.events.next()).request_id == claim.request_id
         wire.gate.set()
         for _ in range(8):
-            assert isinstance(await bench.ear.next(), Finished)
+            assert isinstance(await bench.events.next(), Finished)
 
 
 async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(bench):
     """As when a defect ends the loop and it is restarted."""
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     loop, cancelled = asyncio.get_running_loop(), []
 
     class Cancelling:
@@ -520,7 +522,7 @@ async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(benc
                 loop.call_soon(lambda: cancelled.extend(cancel_tasks("poll ")))
             return claimed
 
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    wire = Scripted(make_response(b'{"status": "done"}'))
     async with bench.polling(wire, tasks=Cancelling(), limit=1):
         bench.pass_time(5)
         async with asyncio.timeout(10):
@@ -528,88 +530,88 @@ async def test_a_poll_that_is_cancelled_before_it_begins_frees_its_capacity(benc
                 await asyncio.sleep(0)
         await lease_passes(bench.store, bench.clock)
         await bench.store.rescue()
-        assert (await bench.ear.next()).request_id == claim.request_id
+        assert (await bench.events.next()).request_id == claim.request_id
     assert len(wire.calls) == 1
 
 
 async def test_an_outage_while_claiming_is_survived(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
-    async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
-        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
+    broken = FailingStore(bench.store.tasks, "claim_polls", StoreBusy("busy", 1), RuntimeError("odd"))
+    async with bench.polling(Scripted(make_response(b'{"status": "done"}')), tasks=broken):
+        assert [type(await bench.events.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, Finished]
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
 @pytest.mark.parametrize("method", ["resolve", "settle_poll"])
 async def test_an_outage_while_settling_loses_nothing(bench, monkeypatch, method):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
-    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
-    wire = Scripted(an_answer(b'{"status": "done"}' if method == "resolve" else b"{}"))
+    broken = FailingStore(bench.store.tasks, method, StoreBusy("busy", 1), StoreBusy("busy", 1))
+    wire = Scripted(make_response(b'{"status": "done"}' if method == "resolve" else b"{}"))
     async with bench.polling(wire, tasks=broken):
         last = Finished if method == "resolve" else Polled
-        assert [type(await bench.ear.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, last]
+        assert [type(await bench.events.next()) for _ in range(4)] == [ServiceError, ServiceError, Recovered, last]
     assert len(wire.calls) == 1
 
 
 async def test_a_job_that_retention_has_deleted_is_ignored(bench):
-    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    gone = Faulty(bench.store.tasks, "resolve", UnknownRequest("the request is no longer kept"))
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    gone = FailingStore(bench.store.tasks, "resolve", UnknownRequest("the request is no longer kept"))
+    wire = Scripted(make_response(b'{"status": "done"}'))
     async with bench.polling(wire, tasks=gone):
         await wire.arrived.acquire()
-    assert bench.ear.heard.empty()
+    assert bench.events.queue.empty()
 
 
 async def test_it_stops_during_an_outage_of_the_database(bench):
-    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     bench.pass_time(5)
-    broken = Faulty(bench.store.tasks, "resolve", *[StoreBusy("busy", 1)] * 99)
-    async with bench.polling(Scripted(an_answer(b'{"status": "done"}')), tasks=broken):
-        assert isinstance(await bench.ear.next(), ServiceError)
+    broken = FailingStore(bench.store.tasks, "resolve", *[StoreBusy("busy", 1)] * 99)
+    async with bench.polling(Scripted(make_response(b'{"status": "done"}')), tasks=broken):
+        assert isinstance(await bench.events.next(), ServiceError)
 
 
 async def test_a_running_poll_gets_grace_and_is_then_cancelled(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
+    wire = Scripted(make_response(b'{"status": "done"}'))
     wire.gate.clear()
     async with bench.polling(wire, grace=0.01) as poller:
         bench.pass_time(5)
         await wire.arrived.acquire()
         poller.stop()
         poller.stop()  # repeatable
-    assert wire.busy == 0
+    assert wire.in_flight == 0
     assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
     wire.gate.set()
     await lease_passes(bench.store, bench.clock)
     await bench.store.rescue()
     async with bench.polling(wire):
-        assert isinstance(await bench.ear.next(), Finished)
+        assert isinstance(await bench.events.next(), Finished)
     assert await bench.result(claim) == b'{"status": "done"}'
 
 
 async def test_a_poll_that_takes_too_long_fails(bench, monkeypatch):
     monkeypatch.setattr("queue_middleware.tasks.polling.poller.POLL_TIMEOUT", 0.02)
-    await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
-    wire = Scripted(an_answer(b'{"status": "done"}'))
+    await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
+    wire = Scripted(make_response(b'{"status": "done"}'))
     wire.gate.clear()
     async with bench.polling(wire):
         bench.pass_time(5)
-        assert (await bench.ear.next()).error == "no complete response within 0.02 s"
+        assert (await bench.events.next()).error == "no complete response within 0.02 s"
         wire.gate.set()
 
 
 async def test_a_callback_id_in_a_response_is_not_stored(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), callback=True)
     assert claim.task is not None
     secret = bench.tokens.callback_id_of(claim.task)
     assert secret is not None
     body = b'{"status": "broken", "error": "no receiver at %s"}' % secret.encode()
-    async with bench.polling(Scripted(an_answer(body))):
+    async with bench.polling(Scripted(make_response(body))):
         await bench.until_over(claim)
     assert await bench.failure(claim) == (ErrorType.PROVIDER_FAILED, f"no receiver at {'*' * 64}")
     response = (await bench.store.tasks.record(claim.request_id)).response
@@ -618,7 +620,7 @@ async def test_a_callback_id_in_a_response_is_not_stored(bench):
 
 
 async def test_a_callback_id_in_headers_is_not_stored_but_redirects_with_it_are_followed(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'), callback=True)
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'), callback=True)
     secret = bench.tokens.callback_id_of(claim.task)
     elsewhere = b"http://127.0.0.1:9/status?hook=" + secret.encode()
     moved = StoredResponse(302, ((b"location", elsewhere),), b"")
@@ -637,15 +639,16 @@ async def test_a_provider_that_cannot_be_polled_may_still_call_back(bench, heade
     claim = await bench.wait_for(LOCATION_POLLING, StoredResponse(202, headers, b""), 600.0, callback=True)
     async with bench.polling():
         bench.pass_time(300)
-        assert isinstance(await bench.ear.next(), PollFailed)
+        assert isinstance(await bench.events.next(), PollFailed)
         assert (await bench.store.job(claim.request_id)).state is JobState.AWAITING
-        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"called"'))
+        await bench.store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result(b'"called"'))
     assert await bench.result(claim) == b'"called"'
 
 
 async def test_a_start_response_in_chunks_is_read_whole(bench):
     receipt = await bench.store.submit(
-        a_job(task=bench.tokens.new_task(a_task(callback=False, target="http://127.0.0.1:9/x", poll=POLLS).spec)), start=True
+        make_job(task=bench.tokens.new_task(make_task(callback=False, target="http://127.0.0.1:9/x", poll=POLLS).spec)),
+        start=True,
     )
     claim = receipt.claim
     assert claim is not None
@@ -653,15 +656,15 @@ async def test_a_start_response_in_chunks_is_read_whole(bench):
     assert await bench.store.append(claim, 0, b'{"padding": "')
     assert await bench.store.append(claim, 1, b'x", ')
     last = StoredResponse(200, (), b'"id": 7}', 2)
-    assert await bench.store.tasks.complete_attempt(claim, claim.task, last, a_wait(60.0, poll_in=5.0))
-    client = Scripted(an_answer(b'{"status": "done"}'))
+    assert await bench.store.tasks.complete_attempt(claim, claim.task, last, make_wait(60.0, poll_in=5.0))
+    client = Scripted(make_response(b'{"status": "done"}'))
     async with bench.polling(client):
         await bench.until_over(claim)
     assert [url for url, _ in client.calls] == ["http://127.0.0.1:9/status/7"]
 
 
 async def test_hop_by_hop_headers_are_not_stored(bench):
-    claim = await bench.wait_for(POLLS, an_answer(b'{"id": 7}'))
+    claim = await bench.wait_for(POLLS, make_response(b'{"id": 7}'))
     headers = ((b"content-type", b"application/json"), (b"connection", b"close"), (b"transfer-encoding", b"chunked"))
     async with bench.polling(Scripted(StoredResponse(200, headers, b'{"status": "done"}'))):
         await bench.until_over(claim)

@@ -13,7 +13,7 @@ from queue_middleware.tasks import representation as wire
 from queue_middleware.tasks.models import CompletionSource, TaskPage, TaskRecord, TaskStatus
 from queue_middleware.web.asyncqueue.routes import PUBLIC, TaskOperation, find_task_route
 from queue_middleware.web.asyncqueue.schema import check_due, read_task
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 T0 = 1_736_935_800_000
 ANSWER = StoredResponse(200, ((b"content-type", b"application/json"), (b"x-a", b"1"), (b"x-a", b"2")), b'{"ok": true}')
@@ -21,23 +21,23 @@ ANSWER = StoredResponse(200, ((b"content-type", b"application/json"), (b"x-a", b
 
 def a_record(**changes: Any) -> TaskRecord:
     times = {"created_at": T0, "started_at": T0 + 1000, "finished_at": T0 + 3345}
-    job = a_view(request_id="019d2b00-1234-7000-a000-000000000001", attempt=2, status=200, **times)
+    job = make_job_view(request_id="019d2b00-1234-7000-a000-000000000001", attempt=2, status=200, **times)
     spec = TaskSpec("https://service.example", 30.0, target="/work", method="POST", timeout=30.0, backoff=Backoff.LINEAR)
     given = {"job": job, "spec": spec, "status": TaskStatus.COMPLETED, "priority": 2, "max_attempts": 4, "due_at": None}
     return TaskRecord(**{**given, "webhook": None, "response": ANSWER, **changes})
 
 
 def test_what_a_plain_task_is_asked_for_with_nothing_but_a_target() -> None:
-    asked = read_task(b'{"targetUrl": "/work"}')
-    assert (asked.method, asked.headers, asked.body, asked.timeout, asked.wait) == ("POST", (), b"", 30.0, 30.0)
-    assert (asked.retries, asked.backoff, asked.priority, asked.due_at) == (3, Backoff.EXPONENTIAL, 5, None)
-    assert (asked.on_complete, asked.signal, asked.provider, asked.poll) == (None, False, None, None)
+    call = read_task(b'{"targetUrl": "/work"}')
+    assert (call.method, call.headers, call.body, call.timeout, call.wait) == ("POST", (), b"", 30.0, 30.0)
+    assert (call.retries, call.backoff, call.priority, call.due_at) == (3, Backoff.EXPONENTIAL, 5, None)
+    assert (call.on_complete, call.signal, call.provider, call.poll) == (None, False, None, None)
 
 
 def test_a_body_is_json_unless_it_says_otherwise() -> None:
     assert read_task(b'{"targetUrl": "/", "body": "{}"}').headers == ((b"content-type", b"application/json"),)
-    told = read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
-    assert told.headers == ((b"content-type", b"text/plain"),)
+    response = read_task(b'{"targetUrl": "/", "body": "a", "headers": {"Content-Type": "text/plain"}}')
+    assert response.headers == ((b"content-type", b"text/plain"),)
     assert read_task(b'{"targetUrl": "/", "body": "{}", "method": "get"}').headers == ()
 
 

@@ -12,12 +12,13 @@ from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import Job, JobState
 from queue_middleware.web.fal import logs
 from queue_middleware.web.fal.logs import LogCache, entries_json, render
+from tests.support.factories import make_job_view
 
 AT = 1_734_709_037_120_314
 
 
-def a_job(key: int, request_id: str = "0192f0c0-0000-7000-8000-000000000000") -> Job:
-    return Job(key, request_id, JobState.RUNNING, 1, None, None, 0, 0, None, None, None)
+def make_logged_job(key: int, request_id: str = "0192f0c0-0000-7000-8000-000000000000") -> Job:
+    return make_job_view(JobState.RUNNING, key=key, request_id=request_id)
 
 
 def lines(first: int, last: int) -> list[LogLine]:
@@ -56,7 +57,7 @@ def told(text: str) -> list[Any]:
 
 async def test_a_poll_reads_and_spells_only_what_is_new(spelled: list[tuple[int, bool]]) -> None:
     log = Log()
-    texts, job = LogCache(log.read), a_job(key=7)
+    texts, job = LogCache(log.read), make_logged_job(key=7)
     assert await texts.get(job) == ""
     for number in (100, 101, 101):
         log.lines[7] = lines(1, number)
@@ -84,9 +85,9 @@ async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request
     log = Log()
     log.lines[7] = lines(1, 3)
     texts = LogCache(log.read)
-    assert len(told(await texts.get(a_job(key=7)))) == 3
+    assert len(told(await texts.get(make_logged_job(key=7)))) == 3
     log.lines[7] = lines(1, 1)
-    assert len(told(await texts.get(a_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
+    assert len(told(await texts.get(make_logged_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
 
 
 @pytest.mark.parametrize(("name", "limit"), [("_CACHE_BYTES", 3000), ("_CACHE_REQUESTS", 3)])
@@ -96,7 +97,7 @@ async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
     monkeypatch.setattr(logs, name, limit)
     log = Log()
     texts = LogCache(log.read)
-    jobs = [a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in range(20)]
+    jobs = [make_logged_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in range(20)]
     for job in jobs:
         log.lines[job.key] = lines(1, 5)
         await texts.get(jobs[0])
@@ -115,7 +116,7 @@ async def test_one_log_that_is_too_large_to_be_kept_does_not_drive_out_the_other
     log = Log()
     log.lines = {1: lines(1, 5), 2: lines(1, 1000)}
     texts = LogCache(log.read)
-    small, large = (a_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in (1, 2))
+    small, large = (make_logged_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in (1, 2))
     for _ in range(2):
         assert len(told(await texts.get(small))) == 5
         assert len(told(await texts.get(large))) == 1000

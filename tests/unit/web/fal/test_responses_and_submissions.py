@@ -10,7 +10,7 @@ from queue_middleware.web.fal.params import read_options
 from queue_middleware.web.fal.responses import Links, is_over, status_body, submitted_body, wants_logs
 from queue_middleware.web.fal.submit import split_query
 from queue_middleware.web.path_rules import check_length, check_target
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 ID = "0192f0c0-0000-7000-8000-000000000000"
 BASE = "https://api.example.com/fal/queue"
@@ -186,7 +186,7 @@ def test_a_host_cannot_break_out_of_the_json() -> None:
 
 
 def job(state: JobState, **changes: object) -> Job:
-    return a_view(state, request_id=ID, **changes)
+    return make_job_view(state, request_id=ID, **changes)
 
 
 @pytest.mark.parametrize(

@@ -145,17 +145,17 @@ def test_what_is_no_route_of_an_app(path: str) -> None:
 
 
 def test_a_path_of_many_words_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
+    call: list[str] = []
 
     class Asked(dict[str, Operation]):
         def get(self, word: str, default: Operation | None = None) -> Operation | None:  # type: ignore[override]
-            asked.append(word)
+            call.append(word)
             return super().get(word, default)
 
     monkeypatch.setattr(routes, "APP_SUFFIXES", Asked(routes.APP_SUFFIXES))
     path = "/x" + "/requests" * 1000
     assert find_host_route("POST", f"/o/a{path}") == Route(Operation.SUBMIT, target=path, app="/o/a")
-    assert len("".join(asked)) < 50 * 1000
+    assert len("".join(call)) < 50 * 1000
 
 
 def test_the_keys_are_at_the_root_of_a_host_too() -> None:

@@ -14,7 +14,7 @@ from queue_middleware.webhooks.formats.fal import (
     webhook_headers,
 )
 from queue_middleware.webhooks.models import receiver_host
-from tests.support.factories import a_view
+from tests.support.factories import make_job_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
@@ -29,7 +29,7 @@ def failed(failure, state=JobState.FAILED):
 
 
 def job(state, status=None, failure=None):
-    return a_view(state, request_id=ID, status=status, failure=failure)
+    return make_job_view(state, request_id=ID, status=status, failure=failure)
 
 
 def test_a_success_has_fals_bytes():
