@@ -11,6 +11,11 @@ import pytest
 from .test_docs import PAGES, ROOT, name
 
 BANNED = re.compile(r"\b(?:he|him|his|whoever|somebody|nobody)\b", re.IGNORECASE)
+OFF_THE_GLOSSARY = re.compile(
+    r"\b(?:answer(?:s|ed|ing)?|tells?|told|hears?|heard|news|standings?|errands?|bells?|janitors?|heartbeats?|receipts?)\b",
+    re.IGNORECASE,
+)
+"""Words for which the glossary has another, such as `answer` for a response."""
 _QUOTED = re.compile(r"^```.*?^```$|`[^`\n]+`|^>[^\n]*$", re.MULTILINE | re.DOTALL)
 
 
@@ -28,6 +33,11 @@ def banned_words(text: str) -> list[str]:
 @pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
 def test_a_page_has_no_banned_words(page: Path) -> None:
     assert banned_words(prose(page.read_text())) == []
+
+
+@pytest.mark.parametrize("page", [*PAGES, ROOT / "benchmarks" / "README.md"], ids=name)
+def test_a_page_uses_the_words_of_the_glossary(page: Path) -> None:
+    assert OFF_THE_GLOSSARY.findall(prose(page.read_text())) == []
 
 
 def test_code_and_quotations_may_say_what_they_say() -> None:

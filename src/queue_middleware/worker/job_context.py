@@ -111,11 +111,11 @@ class CurrentJob:
 
     @property
     def callback_url(self) -> str | None:
-        """A secret URL for an external service that finishes the work; the same however often it is read.
+        """A secret URL for an external service that finishes the work; the same each time it is read.
 
-        Reading it is a promise: after a 2xx response of the handler, preferably a 202, the request is not completed. It waits
-        at most `callback_timeout` seconds for JSON to be posted to this URL, which becomes its response. Raises `RuntimeError`
-        when the handler has already responded, and in a process that was forked from the one that handles the request.
+        Once it was read, a 2xx response of the handler, preferably a 202, does not complete the request. The request waits at
+        most `callback_timeout` seconds for JSON to be posted to this URL; that JSON becomes its response. Raises `RuntimeError`
+        if the handler has already responded, and in a process that was forked from the one that handles the request.
         """
         job = _active_job.get()
         return None if job is None else job.callback_url()
@@ -123,8 +123,8 @@ class CurrentJob:
     def report_progress(self, fraction: float, stage: str | None = None) -> None:
         """Report how far the work is: `fraction` from 0 to 1, and the name of the current stage. Returns at once.
 
-        The last report is stored and shown in the request's status and among its log lines. Some of several reports in quick
-        succession are skipped. Raises `ValueError` for a fraction outside 0 to 1.
+        The request's status and its log lines show the last report. Of several reports in quick succession, only the last is
+        stored. Raises `ValueError` for a fraction outside 0 to 1.
         """
         if not 0 <= fraction <= 1:
             raise ValueError(f"fraction is {fraction!r}; it must be from 0 to 1")

@@ -1,0 +1,174 @@
+"""The tables of the reference are complete and true: options, errors, providers, the command, receivers, operator methods."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import re
+import time
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any
+
+import msgspec
+import pytest
+
+from queue_middleware import QueueMiddleware, Settings, cli, errors
+from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.receivers import fastapi, flask
+from queue_middleware.tasks.polling.config import render_poll_config
+from queue_middleware.tasks.polling.providers import PROVIDERS
+from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
+from queue_middleware.webhooks.signing.keyring import RULES
+
+from .test_docs import ROOT
+
+# --- options
+
+
+def documented_options() -> dict[str, tuple[str, str]]:
+    text = (ROOT / "docs/reference/options.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+?) \| .+ \|$", text, re.MULTILINE)
+    return {option: (variable, default.strip("`")) for option, variable, default in rows}
+
+
+def test_every_option_is_documented_and_every_documented_option_exists() -> None:
+    assert list(documented_options()) == [option.name for option in fields(Settings)]
+
+
+@pytest.mark.parametrize(
+    ("option", "documented"), list(documented_options().items()), ids=lambda value: value if isinstance(value, str) else ""
+)
+def test_the_documented_variable_and_default_are_the_real_ones(option: str, documented: tuple[str, str]) -> None:
+    variable, default = documented
+    expected = getattr(Settings(), option)
+    assert variable == f"QUEUE_{option.removeprefix('queue_').upper()}"
+    if default in ("none", "all"):
+        assert expected in (None, ())
+    else:
+        # The environment's own parser reads the page: what is written there could be set there.
+        assert getattr(Settings.load({}, {variable: default}), option) == expected
+
+
+# --- errors
+
+
+def test_every_error_is_documented_with_its_status() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| (\d+|-) \|", (ROOT / "docs/reference/errors.md").read_text(), re.MULTILINE)
+    real = {
+        kind.__name__: str(kind.status)
+        for kind in vars(errors).values()
+        if isinstance(kind, type) and issubclass(kind, errors.QueueError) and not kind.__name__.startswith("_")
+    }
+    documented = dict(rows)
+    assert documented.keys() == real.keys()
+    returned = {kind: status for kind, status in documented.items() if status != "-"}
+    assert returned == {kind: real[kind] for kind in returned}
+
+
+# --- providers
+
+
+def test_the_table_of_providers_is_the_real_one() -> None:
+    text = (ROOT / "docs/reference/providers.md").read_text()
+    rows = re.findall(r"^\| `([\w-]+)` \| (\d+) s \| (\d+) s \| `(\S+)` \| (.+?) \| (.+?) \|$", text, re.MULTILINE)
+    assert [row[0] for row in rows] == list(PROVIDERS)
+    for provider, interval, limit, url, result, ends in rows:
+        config = PROVIDERS[provider].poll
+        assert (float(interval), float(limit), url) == (config.interval, config.max_duration, config.url_template)
+        assert result.strip("`") == (config.result_url_template or config.result_path or "the whole response")
+        done, failed = (tuple(re.findall(r"`([^`]+)`", part)) for part in ends.split(";"))
+        assert done == tuple(map(str, config.done_values))
+        assert failed == config.fail_values
+
+
+def test_every_field_of_a_poll_config_is_documented_with_its_default() -> None:
+    text = (ROOT / "docs/reference/providers.md").read_text().split("## `pollConfig`")[1].split("## ")[0]
+    rows = {field: default for names, default in re.findall(r"^\| (`.+?`) \| (.+?) \|", text, re.MULTILINE)
+            for field in re.findall(r"`(\w+)`", names)}  # fmt: skip
+    shown = render_poll_config(PollConfig("", "", (), ()))
+    assert {field for field, default in rows.items() if default == "required"} == {
+        "urlTemplate", "statusPath", "doneValues", "failValues",
+    }  # fmt: skip
+    assert rows.keys() == {info.encode_name for info in msgspec.structs.fields(PollConfig)}
+    for field, default in rows.items():
+        if default not in ("required", "none"):
+            assert str(shown[field]).lower() in (default.strip('`"'), f"{default}.0")
+
+
+# --- the command and the receivers
+
+
+def test_every_command_and_its_options_are_documented() -> None:
+    text = (ROOT / "docs/reference/command.md").read_text()
+    documented = dict(re.findall(r"^\| `(--\w+)(?: \w+)?` \| (`.+?`) \|", text, re.MULTILINE))
+    real: dict[str, list[str]] = {}
+    for words, parser in commands(cli.parser()):
+        assert f"| `{words}` |" in text
+        for action in parser._actions:
+            for option in set(action.option_strings) - {"-h", "--help"}:
+                real.setdefault(option, []).append(f"`{words.removeprefix('queue-middleware ')}`")
+    assert documented == {option: ", ".join(of) for option, of in real.items()}
+
+
+def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command that does something, by what is typed."""
+    inner = [choice for action in parser._actions if isinstance(action.choices, dict) for choice in action.choices.values()]
+    for choice in inner:
+        yield from commands(choice)
+    if not inner:
+        yield parser.prog, parser
+
+
+def test_the_statuses_of_keys_on_the_page_are_the_real_ones() -> None:
+    rows = re.findall(
+        r"^\| `(\w+)` \| .+ \| (yes|no) \| (.+) \|$", (ROOT / "docs/reference/command.md").read_text(), re.MULTILINE
+    )
+    assert {status: (published == "yes", signs != "no") for status, published, signs in rows} == {
+        str(status): (use.published, use.signs) for status, use in RULES.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("heading", "function"),
+    [
+        ("WebhookVerifier", WebhookVerifier),
+        ("verified_webhook", fastapi.verified_webhook),
+        ("verified_webhook", flask.verified_webhook),
+    ],
+)
+def test_every_argument_of_a_receiver_is_documented_with_its_default(heading: str, function: Any) -> None:
+    text = (ROOT / "docs/reference/receivers.md").read_text()
+    section = text.partition(f"## `{heading}`\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|(.*?)\| .+ \|$", section, re.MULTILINE)
+    documented = {argument: default.strip(" `") for argument, default in rows}
+    real = inspect.signature(function).parameters.values()
+    names = {time.time: "time.time"}
+    defaults = {one.name: "" if one.default is one.empty else names.get(one.default, repr(one.default)) for one in real}
+    assert documented == defaults
+
+
+def test_every_attribute_of_a_verified_webhook_is_documented() -> None:
+    text = (ROOT / "docs/reference/receivers.md").read_text()
+    section = text.partition("## `VerifiedWebhook`\n")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE) == [attribute.name for attribute in fields(VerifiedWebhook)]
+
+
+# --- operator methods
+
+
+def test_every_operator_method_is_documented_with_its_parameters() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \| (.*?) ?\| .+ \|$", text, re.MULTILINE)
+    documented = {method: re.findall(r"`\**(\w+)`", parameters) for method, parameters in rows}
+    public = {method: getattr(QueueMiddleware, method) for method in vars(QueueMiddleware) if not method.startswith("_")}
+    real = {method: [name for name in inspect.signature(of).parameters if name != "self"] for method, of in public.items()}
+    assert documented == real
+
+
+def test_every_argument_of_a_selection_is_documented() -> None:
+    text = (ROOT / "docs/reference/api.md").read_text().partition("\n## Selection\n")[2]
+    selecting = [
+        name for name in inspect.signature(QueueMiddleware.deliveries).parameters if name not in ("self", "after", "limit")
+    ]
+    assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == selecting
