@@ -61,7 +61,7 @@ class Supervisor:
         app: App,
         settings: Settings,
         guard: Guard,
-        provenance: CallbackVerifier,
+        callback_verifier: CallbackVerifier,
         emit: Emit,
         clock: Callable[[], float] | None = None,
     ) -> Supervisor:
@@ -70,12 +70,12 @@ class Supervisor:
         await stores.database.open()
         stack.push_async_callback(stores.database.close)
         seconds = clock or time.time
-        keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
-        await keywatch.open()
+        key_reloader = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
+        await key_reloader.open()
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
-        ids = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, emit, seconds)
+        tokens = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        self = cls(app, settings, stores, key_reloader, outbound, tokens, callback_verifier, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -91,7 +91,7 @@ class Supervisor:
         key_reloader: KeyReloader,
         outbound: HTTPClient,
         callback_tokens: CallbackTokens,
-        provenance: CallbackVerifier,
+        callback_verifier: CallbackVerifier,
         emit: Emit,
         clock: Callable[[], float],
     ) -> None:
@@ -103,7 +103,7 @@ class Supervisor:
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, callback_tokens, settings)
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, clock=clock)
-        self.callbacks = CallbackHandler(tasks, provenance, emit)
+        self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)

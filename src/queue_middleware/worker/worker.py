@@ -45,7 +45,7 @@ class Worker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        logs = LogBufferContext(store, emit, self._loop, settings.max_logs)
+        logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock)
         self._context = WorkerContext(app, store, tasks, settings, emit, self._loop, logs, targets, clock=clock)
         self._completer = JobCompleter(self._context)
         self._slots: JobSlots[JobExecutor] = JobSlots(settings.concurrency, self._on_free_slot)
