@@ -264,7 +264,7 @@ async def test_one_probe_though_several_processes_claim_at_once(stores: Stores, 
     await make_open(several[0])
     await finish(several[0], count=8)
     clock.advance(10)
-    given = await asyncio.gather(*[claimed(store) for store in several])
+    given = await asyncio.gather(*[claim_deliveries(store) for store in several])
     assert [delivery.health for deliveries in given for delivery in deliveries] == [HostHealth.OPEN]
 
 
@@ -272,7 +272,7 @@ async def test_failures_that_several_processes_find_at_once_are_all_counted(stor
     several = [await stores.open() for _ in range(4)]
     await make_good(several[0])
     await finish(several[0], count=FAILURE_THRESHOLD)
-    (first, *rest) = await claimed(several[0])
+    (first, *rest) = await claim_deliveries(several[0])
     await asyncio.gather(*[fail(store, delivery) for store, delivery in zip(several, rest, strict=True)])
     assert (await receiver(several[0])).failures == FAILURE_THRESHOLD - 1
     assert (await fail(several[1], first)).flow_change == (HostHealth.FAILING, HostHealth.OPEN)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -51,11 +50,6 @@ LEVELS_BY_NAME: dict[str, LogLevel] = {
     "FATAL": LogLevel.ERROR,
 }
 """fal's levels, and the names of Python's `logging` that differ from them."""
-
-
-def now() -> int:
-    """Microseconds since 1970."""
-    return time.time_ns() // 1000
 
 
 def read_level(level: str | int) -> LogLevel:

@@ -55,7 +55,6 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
-        self._provenance = CallbackVerifier(settings.callback_keys)
         keys_of_option(settings.signing_key)  # so that a malformed key is reported at construction, not at startup
         self._app = app
         self._wrapped = app if wrapped is None else wrapped
@@ -63,6 +62,7 @@ class Runtime:
         self._clock = clock
         self.time = clock or time.time
         """Unix time in seconds."""
+        self._callback_verifier = CallbackVerifier(settings.callback_keys, clock=self.time)
         self._emit: Emit = make_emitter((LoggingObserver(), *observers))
         self.routes = RouteTemplates(settings.paths, route_of, lambda error: self._emit(ServiceError("route_of", error, 0)))
         self._running: Supervisor | None = None
@@ -159,7 +159,7 @@ class Runtime:
         async with AsyncExitStack() as stack:
             stack.callback(self._on_end)
             supervisor = await Supervisor.open(
-                stack, self._app, self.settings, self.guard, self._provenance, self.routes, self._emit, self._clock
+                stack, self._app, self.settings, self.guard, self._callback_verifier, self.routes, self._emit, self._clock
             )
 
             def started() -> None:

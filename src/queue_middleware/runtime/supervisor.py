@@ -62,7 +62,7 @@ class Supervisor:
         app: App,
         settings: Settings,
         guard: Guard,
-        provenance: CallbackVerifier,
+        callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
         clock: Callable[[], float] | None = None,
@@ -73,12 +73,12 @@ class Supervisor:
         stack.push_async_callback(stores.database.close)
         routes.remember(await stores.jobs.routes())
         seconds = clock or time.time
-        keywatch = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
-        await keywatch.open()
+        key_reloader = KeyReloader(settings, stores.location.secrets, emit, clock=seconds)
+        await key_reloader.open()
         client = HTTPClient(guard, settings.webhook_timeout, on_shortage=partial(_emit_shortage, emit))
         outbound = await stack.enter_async_context(client)
-        ids = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
-        self = cls(app, settings, stores, keywatch, outbound, ids, provenance, routes, emit, seconds)
+        tokens = CallbackTokens(await run_in_thread(callback_secrets, settings.callback_secret, stores.location.secrets))
+        self = cls(app, settings, stores, key_reloader, outbound, tokens, callback_verifier, routes, emit, seconds)
         stack.callback(self.shutdown_signal.close)
         await self._maintenance.warn()
         if stores.database.is_first:
@@ -94,7 +94,7 @@ class Supervisor:
         key_reloader: KeyReloader,
         outbound: HTTPClient,
         callback_tokens: CallbackTokens,
-        provenance: CallbackVerifier,
+        callback_verifier: CallbackVerifier,
         routes: RouteTemplates,
         emit: Emit,
         clock: Callable[[], float],
@@ -107,7 +107,7 @@ class Supervisor:
         jobs, tasks, webhooks = stores.jobs, stores.tasks, stores.webhooks
         targets = TargetResolver(app, outbound, callback_tokens, settings)
         self.worker = Worker(app, jobs, tasks, targets, settings, emit, routes=routes, clock=clock)
-        self.callbacks = CallbackHandler(tasks, provenance, emit)
+        self.callbacks = CallbackHandler(tasks, callback_verifier, emit)
         self.webhook_admin = WebhookAdmin(webhooks, emit)
         self.status_feed = StatusFeed(jobs, emit)
         self.shutdown_signal = ShutdownSignal(self.status_feed.stop)

@@ -8,7 +8,7 @@ from typing import Literal
 from queue_middleware.backoff import exponential
 from queue_middleware.errors import QueueError
 from queue_middleware.events import AttemptFailed, Finished, JobAwaiting
-from queue_middleware.jobs.log_lines import now, retry_line
+from queue_middleware.jobs.log_lines import retry_line
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, JobState, StoredResponse
 from queue_middleware.jobs.retry import RetryDecision, attempts_allowed, task_backoff
 from queue_middleware.jobs.states import FINAL
@@ -74,7 +74,9 @@ class JobCompleter:
         delay = _backoff(claim) if decision.after is None else decision.after
         reason = outcome.detail if isinstance(outcome, Failure) else f"status {outcome.status}"
         ended = f"failed: {reason}" if isinstance(outcome, Failure) else f"ended with {reason}"
-        line = retry_line(now() // 1000, claim.attempt, attempts_allowed(decision.cause, claim.retry), ended, delay)
+        line = retry_line(
+            self._context.logs.now() // 1000, claim.attempt, attempts_allowed(decision.cause, claim.retry), ended, delay
+        )
 
         def retry() -> Awaitable[AttemptEnd | None]:
             return self._store.retry(claim, delay, line)

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Protocol
 
-from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLine, make_line, now, read_level, to_text
+from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLine, make_line, read_level, to_text
 from queue_middleware.jobs.models import Progress
 
 
 class JobLog(Protocol):
     """Takes the log lines and progress reports of an attempt; from any thread."""
+
+    def now(self) -> int:
+        """The time for a line that is made now, in microseconds since 1970."""
 
     def report(self, progress: Progress) -> None:
         """Take a progress report."""
@@ -139,7 +142,7 @@ class CurrentJob:
         """
         log_level = read_level(level)
         if buffer := _log_buffer():
-            buffer.write(make_line(now(), log_level, message, labels))
+            buffer.write(make_line(buffer.now(), log_level, message, labels))
 
 
 current_job = CurrentJob()

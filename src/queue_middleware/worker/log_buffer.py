@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import threading
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
 from queue_middleware.errors import StoreBusy, Unavailable
 from queue_middleware.events import Emit, ErrorStreak, ServiceError
-from queue_middleware.jobs.log_lines import LogLine, dropped_line, line_size, now, progress_line
+from queue_middleware.jobs.log_lines import LogLine, dropped_line, line_size, progress_line
 from queue_middleware.jobs.models import Claim, Progress
 from queue_middleware.jobs.store import JobStore
 
@@ -40,6 +41,12 @@ class LogBufferContext:
     """In a forked process, the locks here and in the buffers may be held forever by a thread that does not exist there."""
     creation_lock: threading.RLock = field(default_factory=threading.RLock)
     """Held while a log buffer is created: two threads of one attempt may need it at once."""
+    clock: Callable[[], float] = time.time
+    """Unix time in seconds."""
+
+    def now(self) -> int:
+        """The time of a log line that is made now."""
+        return int(self.clock() * 1_000_000)
 
 
 class LogBuffer:
@@ -78,6 +85,10 @@ class LogBuffer:
     def _redacted(self, text: str) -> str:
         return text if self._secret is None else text.replace(self._secret, "*" * len(self._secret))
 
+    def now(self) -> int:
+        """The time for a line that is made now."""
+        return self._context.now()
+
     def write(self, line: LogLine) -> None:
         """Take a line, unless there are too many. Lines of a repeated attempt get a label with its number."""
         if self._secret is not None:
@@ -101,7 +112,7 @@ class LogBuffer:
             if self._closed:
                 return
             self._progress = progress
-            self._report = len(self._lines), progress_line(now(), progress)
+            self._report = len(self._lines), progress_line(self.now(), progress)
             first, self._expected = not self._expected, True
         if first:
             self._wake()
@@ -225,7 +236,7 @@ class LogBuffer:
     def _close(self) -> None:
         with self._lock:
             if not self._closed and self._dropped and self._context.max_bytes:
-                self._lines.append(dropped_line(now(), self._dropped, MAX_LINES, self._context.max_bytes))
+                self._lines.append(dropped_line(self.now(), self._dropped, MAX_LINES, self._context.max_bytes))
             self._closed = True
         if self._timer is not None:
             self._timer.cancel()

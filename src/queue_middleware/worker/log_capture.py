@@ -9,7 +9,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Self
 
-from queue_middleware.jobs.log_lines import LogLine, level_for_number, make_line, now, to_text
+from queue_middleware.jobs.log_lines import LogLine, level_for_number, make_line, to_text
 
 from .job_context import active_job
 
@@ -87,7 +87,7 @@ class CaptureHandler(logging.Handler):
         if job is not None and job.queue is self._queue and not _is_ours(record.name):
             with contextlib.suppress(Exception):
                 if (buffer := job.log_buffer()) is not None:
-                    buffer.write(line_of(record))
+                    buffer.write(line_of(record, buffer.now()))
         if is_root:
             self._emulate_last_resort(record)
         return True
@@ -116,13 +116,16 @@ def _is_ours(name: str) -> bool:
     return name.startswith(_OURS) and (len(name) == len(_OURS) or name[len(_OURS)] == ".")
 
 
-def line_of(record: logging.LogRecord) -> LogLine:
-    """A record as a line, with its traceback; `extra={"labels": {…}}` adds labels. Never raises."""
+def line_of(record: logging.LogRecord, at: int) -> LogLine:
+    """A record as a line, with its traceback; `extra={"labels": {…}}` adds labels. Never raises.
+
+    `at` is in microseconds since 1970.
+    """
     labels: dict[str, object] = {"logger": record.name}
     more = getattr(record, "labels", None)
     if isinstance(more, Mapping):
         labels.update(more)
-    return make_line(now(), level_for_number(record.levelno), _text(record), labels)
+    return make_line(at, level_for_number(record.levelno), _text(record), labels)
 
 
 def _text(record: logging.LogRecord) -> str:

@@ -47,7 +47,7 @@ class Worker:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._loop = asyncio.get_running_loop()
-        logs = LogBufferContext(store, emit, self._loop, settings.max_logs)
+        logs = LogBufferContext(store, emit, self._loop, settings.max_logs, clock=clock)
         self._context = WorkerContext(
             app, store, tasks, settings, emit, self._loop, logs, targets, routes or RouteTemplates(), clock=clock
         )

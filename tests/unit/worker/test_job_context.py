@@ -22,6 +22,9 @@ class FakeExecution:
     def log_buffer(self) -> FakeExecution | None:
         return None if self.over else self
 
+    def now(self) -> int:
+        return 1_800_000_000_000_000 + len(self.lines)
+
     def write(self, line: LogLine) -> None:
         self.lines.append(line)
 
@@ -52,7 +55,7 @@ def test_a_line_has_a_level_and_labels(execution: FakeExecution) -> None:
         (LogLevel.WARN, "2", {"step": "3", "message": "a label may have any name"}),
         (LogLevel.ERROR, "three", {}),
     ]
-    assert [line.at for line in execution.lines] == sorted(line.at for line in execution.lines)
+    assert [line.at - 1_800_000_000_000_000 for line in execution.lines] == [0, 1, 2]
 
 
 def test_the_name_of_a_stage_is_short_and_can_be_stored(execution: FakeExecution) -> None:

@@ -266,12 +266,12 @@ def record(message: object, *arguments: object, **more: object) -> logging.LogRe
     ],
 )
 def test_every_record_has_a_text(made: logging.LogRecord, message: str) -> None:
-    assert line_of(made).message == message
+    assert line_of(made, 0).message == message
 
 
 def test_labels_of_a_record() -> None:
-    assert line_of(record("x", labels={"step": 3})).labels == {"logger": "app", "step": "3"}
-    assert line_of(record("x", labels="none")).labels == {"logger": "app"}
+    assert line_of(record("x", labels={"step": 3}), 0).labels == {"logger": "app", "step": "3"}
+    assert line_of(record("x", labels="none"), 0).labels == {"logger": "app"}
 
 
 async def test_bad_arguments_do_not_reach_the_handler(
