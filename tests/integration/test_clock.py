@@ -15,8 +15,10 @@ from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware
 from tests.support.clock import ManualClock
+from tests.support.provider_server import Told, providing
 from tests.support.queue_client import Queue, connected, eventually, stored_jobs
 from tests.support.webhook_receiver import receiving
+from tests.support.webhook_sender import SECRET, Sender
 
 HOUR = 3600.0
 
@@ -78,6 +80,17 @@ async def test_a_failed_webhook_is_sent_again(database: Path) -> None:
 async def _attempts(service: Service, number: int) -> bool:
     deliveries = await service.app.deliveries()
     return bool(deliveries) and len(await service.app.delivery_attempts(deliveries[0].id)) == number
+
+
+async def test_the_signature_of_a_callback_is_recent_by_the_same_clock(database: Path) -> None:
+    options = {"outbound_allow": ["127.0.0.1"], "task_targets": ["127.0.0.1"], "callback_keys": f"127.0.0.1={SECRET}"}
+    async with providing(lambda asked: Told(200, b"{}")) as target, running(database, **options) as service:
+        client = service.queue.client
+        created = await client.post("/fal/queue/v1/tasks", json={"targetUrl": f"{target.url}?to={{callback_url}}"})
+        path = created.json()["callbackUrl"].partition("/fal/")[2]
+        headers = Sender().standard(at=service.clock.seconds(), body=b"{}", versions="v1")
+        called = await client.post(f"/fal/{path}", content=b"{}", headers=headers)
+        assert called.status_code == 200, called.text
 
 
 async def test_retention_deletes_an_old_request(database: Path) -> None:

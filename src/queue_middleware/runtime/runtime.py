@@ -53,14 +53,14 @@ class Runtime:
     ) -> None:
         self.settings = settings
         self.guard = Guard(settings.outbound_allow)
-        self._provenance = CallbackVerifier(settings.callback_keys)
+        self.time = clock or time.time
+        """Unix time in seconds."""
+        self._provenance = CallbackVerifier(settings.callback_keys, clock=self.time)
         keys_of_option(settings.signing_key)  # so that a malformed key is reported at construction, not at startup
         self._app = app
         self._wrapped = app if wrapped is None else wrapped
         self._exclusive = exclusive
         self._clock = clock
-        self.time = clock or time.time
-        """Unix time in seconds."""
         self._emit: Emit = make_emitter((LoggingObserver(), *observers))
         self._running: Supervisor | None = None
         self._not_running_reason = NOT_STARTED
