@@ -129,12 +129,12 @@ class Finished(_AttemptEvent, frozen=True):
 
     @classmethod
     def of(
-        cls, request_id: str, attempt: int, ended: StoredResponse | Failure, duration: float, route: str | None = None
+        cls, request_id: str, attempt: int, end: StoredResponse | Failure, duration: float, route: str | None = None
     ) -> Self:
         """The event for a request that ended with this response or failure."""
-        if isinstance(ended, Failure):
-            return cls(request_id, attempt, route, None, ended.error_type, duration)
-        return cls(request_id, attempt, route, ended.status, None, duration)
+        if isinstance(end, Failure):
+            return cls(request_id, attempt, route, None, end.error_type, duration)
+        return cls(request_id, attempt, route, end.status, None, duration)
 
     @property
     def outcome(self) -> Outcome:
@@ -244,13 +244,13 @@ class Redelivered(Struct, frozen=True):
 Event = (
     Started | Stopping | Stopped | ServiceError | Recovered | KeysChanged | OperatorWarning | OperatorNotice
     | Submitted | AttemptStarted | AttemptFailed | JobAwaiting | TaskProgress | Finished | ClaimLost | Rescued
-    | ApplicationError | SlotStuck | Polled | PollFailed
-    | Delivered | DeliveryFailed | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered
+    | ApplicationError | SlotStuck | Polled | PollFailed | Delivered | DeliveryFailed
+    | DeliveryDead | CircuitOpened | CircuitClosed | Redelivered
 )  # fmt: skip
 
 
 class Observer(Protocol):
-    """Receives events. It is called in the event loop, so it must be quick; an exception is logged and ignored.
+    """Receives events, in the event loop, so it must be quick; an exception is logged and ignored.
 
     An observer with an attribute `kinds`, a frozenset of event classes, receives only those; any other receives all events.
     """
@@ -267,10 +267,8 @@ class ErrorStreak:
     """Consecutive errors of one service: emits each as `ServiceError`, and the first success after them as `Recovered`."""
 
     def __init__(self, where: str, emit: Emit) -> None:
-        self._where = where
-        self._emit = emit
-        self._since = 0.0
-        self.failures = 0
+        self._where, self._emit = where, emit
+        self.failures, self._since = 0, 0.0
 
     def met(self, error: BaseException, retry_in: float) -> None:
         """Report an error after which the work is repeated in `retry_in` seconds."""

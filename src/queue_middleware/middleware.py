@@ -122,14 +122,9 @@ class QueueMiddleware(Generic[AppT]):
         check_nesting(_queues_of(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
+        exclusive = settings.name is None
         self._runtime = Runtime(
-            dispatch.replay,
-            self.settings,
-            observers,
-            wrapped=app,
-            exclusive=settings.name is None,
-            clock=_clock,
-            route_of=route_of,
+            dispatch.replay, self.settings, observers, wrapped=app, exclusive=exclusive, clock=_clock, route_of=route_of
         )
         self._queue = Router(self._runtime, Authenticator(self.settings.api_keys, authenticate))
         origins = self.settings.cors_origins

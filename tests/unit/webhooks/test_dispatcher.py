@@ -276,7 +276,7 @@ async def test_events_do_not_repeat_the_target_of_a_redirect(bench):
     target = "https://receiver.example/hook/secret-path/"
     async with bench.running(Receiver(Response(301, ((b"location", target.encode()),), b""))):
         await bench.finish(url=target.removesuffix("/"))
-        failed, dead = await bench.ear.next(), await bench.ear.next()
+        failed, dead = await bench.events.next(), await bench.events.next()
     assert isinstance(failed, DeliveryFailed)
     assert isinstance(dead, DeliveryDead)
     assert failed.error == dead.error == "response status 301; redirects are not followed"
