@@ -18,8 +18,9 @@ from pathlib import Path
 import httpx
 import uvloop
 
-from queue_middleware.events import Delivered, Event, make_emitter
+from queue_middleware.events import Delivered, Event
 from queue_middleware.jobs.models import NewJob, RetryPolicy, StoredRequest, StoredResponse
+from queue_middleware.observability.emitter import make_emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings

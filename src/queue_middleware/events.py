@@ -5,16 +5,13 @@ Durations and waits are in seconds. No event holds a URL, a token or a payload; 
 
 from __future__ import annotations
 
-import logging
 import time
-from collections.abc import Callable, Iterable
-from typing import ClassVar, Protocol, Self, get_args
+from collections.abc import Callable
+from typing import ClassVar, Protocol, Self
 
 from .jobs.models import ErrorType, Failure, JobState, StoredResponse, WebhookKind
 from .jobs.outcomes import Outcome, outcome_of
 from .jobs.struct import Struct
-
-_log = logging.getLogger("queue_middleware")
 
 
 class Started(Struct, frozen=True):
@@ -282,22 +279,3 @@ class ErrorStreak:
         if self.failures:
             failures, self.failures = self.failures, 0
             self._emit(Recovered(self._where, failures, time.monotonic() - self._since))
-
-
-def make_emitter(observers: Iterable[Observer]) -> Emit:
-    """A function that passes every event to every observer that wants its kind, in order."""
-    observers = tuple(observers)
-    by_kind = {
-        kind: tuple(o.on_event for o in observers if (kinds := getattr(o, "kinds", None)) is None or kind in kinds)
-        for kind in get_args(Event)
-    }
-
-    def emit(event: Event) -> None:
-        for on_event in by_kind[type(event)]:
-            try:
-                on_event(event)
-            except Exception:
-                # A faulty observer, e.g. of metrics, must not stop the work of the queue.
-                _log.exception("an observer failed to handle the event %s", type(event).__name__)
-
-    return emit

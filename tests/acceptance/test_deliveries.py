@@ -18,7 +18,8 @@ import pytest
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
-from queue_middleware.events import CircuitOpened, Event, make_emitter
+from queue_middleware.events import CircuitOpened, Event
+from queue_middleware.observability.emitter import make_emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings

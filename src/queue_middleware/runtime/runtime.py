@@ -12,13 +12,14 @@ from typing import Any
 
 from queue_middleware.asgi.replay import App
 from queue_middleware.errors import NotRunning
-from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, ServiceError, Submitted, make_emitter
+from queue_middleware.events import Emit, Finished, Observer, OperatorWarning, ServiceError, Submitted
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import CancelOutcome, Job, JobResult, NewJob
 from queue_middleware.jobs.outcomes import CANCELLED
 from queue_middleware.jobs.routes import RouteOf, RouteTemplates
 from queue_middleware.jobs.task_spec import Task, TaskSpec
+from queue_middleware.observability.emitter import make_emitter
 from queue_middleware.observability.event_log import LoggingObserver
 from queue_middleware.outbound.guard import WEBHOOK, Guard
 from queue_middleware.settings import Settings

@@ -18,7 +18,6 @@ from queue_middleware.events import (
     DeliveryFailed,
     Recovered,
     ServiceError,
-    make_emitter,
 )
 from queue_middleware.jobs.models import (
     ErrorType,
@@ -31,6 +30,7 @@ from queue_middleware.jobs.models import (
     WebhookKind,
 )
 from queue_middleware.jobs.store import Topic
+from queue_middleware.observability.emitter import make_emitter
 from queue_middleware.outbound.client import HTTPClient, Response
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings

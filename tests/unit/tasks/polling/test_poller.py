@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from queue_middleware.errors import OutboundBusy, OutboundError, OutboundShortage, StoreBusy, UnknownRequest
-from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError, make_emitter
+from queue_middleware.events import Finished, Polled, PollFailed, Recovered, ServiceError
 from queue_middleware.jobs.models import Claim, ErrorType, Headers, JobState, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.task_spec import PollConfig
+from queue_middleware.observability.emitter import make_emitter
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
