@@ -209,8 +209,8 @@ SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: release_lost_deliveries
--- The delivery may be what ended its process: it is repeated after 1, 2, 4 … seconds, an hour at most, and `most` times.
-UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :most, 'dead', 'pending'),
+-- The delivery may be what ended its process: it is repeated after 1, 2, 4 … seconds, at most an hour, and `max_attempts` times.
+UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :max_attempts, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
 RETURNING id, attempt;
