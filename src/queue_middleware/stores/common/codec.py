@@ -1,7 +1,8 @@
-"""Requests, responses and log lines as blobs: MessagePack for all but bodies, which are cut into parts."""
+"""Requests, responses and log lines as blobs: MessagePack for all but bodies, which are cut into parts. And clean text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,6 +129,14 @@ def encode_events(events: tuple[WebhookKind, ...]) -> str:
 def decode_events(text: str) -> tuple[WebhookKind, ...]:
     """The inverse of `encode_events`."""
     return tuple(WebhookKind(word) for word in text.split(","))
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for each NUL and each half of a surrogate pair: databases store both wrongly, or refuse them."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def cut(body: bytes) -> list[Any]:

@@ -10,7 +10,7 @@ from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
+from .codec import clean, cut, decode_headers, decode_spec, encode, encode_headers, encode_secrets
 from .transaction import Transaction
 
 LISTED = 2
@@ -87,7 +87,7 @@ def keep_early(transaction: Transaction, key: int, channel: CompletionSource, re
             encode_headers(response.headers),
             response.body,
             failure.error_type if failure else None,
-            failure.detail if failure else None,
+            clean(failure.detail) if failure else None,
         ),
     )
 

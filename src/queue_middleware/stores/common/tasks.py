@@ -17,7 +17,7 @@ from queue_middleware.tasks.polling.config import poll_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import encode, encode_headers
+from .codec import clean, encode, encode_headers
 from .jobs import end_waiting, finish, finish_early, let_suspects_go_on, make_due
 from .transaction import Transaction
 
@@ -122,7 +122,7 @@ def _end(transaction: Transaction, key: int, channel: CompletionSource, resoluti
     response, failure = resolution.response, resolution.failure
     end: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
-        end = (JobState.FAILED, transaction.now, None, failure.error_type, failure.detail, key)
+        end = (JobState.FAILED, transaction.now, None, failure.error_type, clean(failure.detail), key)
     row = transaction.one("end_outside", end)
     assert row is not None, "its state was asked for a moment ago"  # noqa: S101
     let_suspects_go_on(transaction)
@@ -137,7 +137,7 @@ def _end(transaction: Transaction, key: int, channel: CompletionSource, resoluti
 def note(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
     """Store intermediate events."""
     for key, event in batch:
-        transaction.change("note", (event, key))
+        transaction.change("note", (clean(event), key))
     return [None] * len(batch)
 
 
