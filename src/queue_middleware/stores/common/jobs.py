@@ -27,7 +27,7 @@ from queue_middleware.webhooks.models import receiver_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import decode_events, decode_request
+from .codec import clean, decode_events, decode_request
 from .transaction import Transaction
 from .webhook_events import add_started
 
@@ -158,7 +158,7 @@ def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
     if isinstance(outcome, StoredResponse):
         return key, token, JobState.COMPLETED, transaction.now, outcome.status, None, None
-    return key, token, end_state(outcome), transaction.now, None, outcome.error_type, outcome.detail
+    return key, token, end_state(outcome), transaction.now, None, outcome.error_type, clean(outcome.detail)
 
 
 def end_state(failure: Failure) -> JobState:

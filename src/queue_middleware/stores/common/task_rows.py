@@ -10,7 +10,7 @@ from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import CompletionSource, ExternalResult
 from queue_middleware.tasks.polling.config import without_secrets
 
-from .codec import decode_headers, decode_spec, encode, encode_headers, encode_secrets, split_body
+from .codec import clean, decode_headers, decode_spec, encode, encode_headers, encode_secrets, split_body
 from .transaction import Transaction
 
 LISTED = 2
@@ -87,7 +87,7 @@ def insert_early_result(transaction: Transaction, key: int, source: CompletionSo
             encode_headers(response.headers),
             response.body,
             failure.error_type if failure else None,
-            failure.detail if failure else None,
+            clean(failure.detail) if failure else None,
         ),
     )
 

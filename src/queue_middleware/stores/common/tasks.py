@@ -17,7 +17,7 @@ from queue_middleware.tasks.polling.config import poll_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import encode, encode_headers
+from .codec import clean, encode, encode_headers
 from .jobs import end_not_running, finish, finish_with_early_result, insert_deliveries, notify_next_suspect
 from .transaction import Transaction
 
@@ -122,7 +122,7 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
     response, failure = result.response, result.failure
     columns: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
-        columns = (JobState.FAILED, transaction.now, None, failure.error_type, failure.detail, key)
+        columns = (JobState.FAILED, transaction.now, None, failure.error_type, clean(failure.detail), key)
     row = transaction.one("resolve_job", columns)
     assert row is not None, "the state was read in this transaction"  # noqa: S101
     notify_next_suspect(transaction)
@@ -137,7 +137,7 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
 def record_event(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
     """Store intermediate events."""
     for key, event in batch:
-        transaction.change("record_event", (event, key))
+        transaction.change("record_event", (clean(event), key))
     return [None] * len(batch)
 
 
