@@ -119,13 +119,14 @@ class Transaction(Protocol):
         """All rows of a named query."""
 
     def change(self, name: str, parameters: Any = ()) -> int:
-        """Run a named statement; how many rows it changed."""
+        """Run a named statement. Returns how many rows it changed."""
 
     def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run a named statement once for all these rows."""
 
     def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Run a named statement for rows that begin with the key and the token of a claim; those whose claim is still held.
+        """Run a named statement for rows that begin with the key and the token of a claim.
 
-        The others changed nothing. Raises `NotBatchable` where the store cannot tell which these are.
+        Returns the rows whose claim is still held; the others changed nothing. Raises `NotBatchable` if the database does not
+        return which rows these are.
         """
