@@ -14,6 +14,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from tests.support.clock import ManualClock
 from tests.support.database_template import create_empty_database
+from tests.support.invariants import broken_invariants
 
 
 class Backend(Protocol):
@@ -21,6 +22,9 @@ class Backend(Protocol):
 
     def die(self, store: JobStore) -> None:
         """As if its process had been killed, for those who look whether it lives."""
+
+    def broken_invariants(self) -> dict[str, list[tuple[Any, ...]]]:
+        """What is wrong in the database, whatever the test has done to it; asked for when all stores are closed."""
 
 
 class SQLiteBackend:
@@ -36,6 +40,9 @@ class SQLiteBackend:
     def die(self, store: JobStore) -> None:
         assert isinstance(store, SQLiteStore)
         store._files.liveness.disown()
+
+    def broken_invariants(self) -> dict[str, list[tuple[Any, ...]]]:
+        return broken_invariants(Path(self._database))
 
 
 BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}
@@ -66,8 +73,10 @@ def clock() -> ManualClock:
 
 @pytest.fixture(params=sorted(BACKENDS))
 async def stores(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[Stores]:
+    backend = BACKENDS[request.param](tmp_path)
     async with AsyncExitStack() as stack:
-        yield Stores(BACKENDS[request.param](tmp_path), clock, stack)
+        yield Stores(backend, clock, stack)
+    assert not backend.broken_invariants()
 
 
 @pytest.fixture

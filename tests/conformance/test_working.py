@@ -22,6 +22,7 @@ from queue_middleware.jobs.models import (
 )
 from queue_middleware.jobs.outcomes import Outcome, outcome_of
 from queue_middleware.jobs.store import JobStore, Topic
+from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.tasks.models import CompletionSource
 from tests.conformance.conftest import Stores
 from tests.support.clock import ManualClock
@@ -499,7 +500,8 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
         elif topic is Topic.CANCEL:
             await here.cancel(receipt.request_id)
         elif topic is Topic.POLL:
-            await here.tasks.complete_attempt(receipt.claim, make_task(), make_response(), make_wait(poll_in=5.0))
+            task = make_task(poll=PollConfig("https://example.com/x", "status", ("done",), ()))
+            await here.tasks.complete_attempt(receipt.claim, task, make_response(), make_wait(poll_in=5.0))
         else:
             await here.complete(receipt.claim, make_response())
         for event in told.values():

@@ -25,7 +25,7 @@ _MOST_KEYS = 8
 _LONGEST_IDENTITY = 256
 _LONGEST_ADDRESS = 64
 """Characters; an IPv6 address with a zone and a port has fewer."""
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_UNSTORABLE = re.compile(r"[\0\ud800-\udfff]")
 _WITH_PORT = re.compile(r"\[([0-9A-Fa-f:.]+)\](?::[0-9]*)?|([0-9.]+):[0-9]*")
 
 
@@ -121,6 +121,6 @@ def _digest(key: str) -> bytes:
 def _checked(name: str) -> str:
     if not isinstance(name, str) or not 0 < len(name) <= _LONGEST_IDENTITY:
         raise TypeError(f"authenticate returned {type(name).__name__}; it returns a name of 1 to 256 characters, or None")
-    if _SURROGATE.search(name):
-        raise TypeError("authenticate returned a name with half of a surrogate pair, which cannot be stored")
+    if _UNSTORABLE.search(name):
+        raise TypeError("authenticate returned a name with NUL or half of a surrogate pair, which cannot be stored")
     return name

@@ -109,7 +109,7 @@ async def test_of_many_keys_some_are_looked_at() -> None:
     assert await Authenticator(KEYS).authenticate(sent(*headers[:7], (b"x-api-key", ALICE))) == "alice"
 
 
-@pytest.mark.parametrize("name", ["", "x" * 257, 7, object(), "half \ud800"])
+@pytest.mark.parametrize("name", ["", "x" * 257, 7, object(), "half \ud800", "nul \0"])
 async def test_what_is_no_name_is_the_services_mistake(name: object) -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return name  # type: ignore[return-value]

@@ -1,7 +1,8 @@
-"""Encodes requests, responses and log lines as MessagePack, and splits bodies into chunks."""
+"""Encodes requests, responses and log lines as MessagePack, splits bodies into chunks, and replaces unstorable text."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,6 +129,14 @@ def encode_events(events: tuple[WebhookKind, ...]) -> str:
 def decode_events(text: str) -> tuple[WebhookKind, ...]:
     """The inverse of `encode_events`."""
     return tuple(WebhookKind(event) for event in text.split(","))
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+
+def clean(text: str) -> str:
+    """The text with U+FFFD for NUL and for surrogates, which databases refuse or store incorrectly."""
+    return _UNSTORABLE.sub("\ufffd", text)
 
 
 def split_body(body: bytes) -> list[Any]:

@@ -29,7 +29,7 @@ from queue_middleware.jobs.store import OnStored, Topic
 from queue_middleware.settings import Settings
 
 from . import job_list, job_queries, jobs, logs, returns, submissions
-from .codec import encode_lines, encode_request
+from .codec import clean, encode_lines, encode_request
 from .operations import ended_attempt, long_request_bytes
 from .transaction import Queries
 from .writer import R, Writer
@@ -135,6 +135,8 @@ class CommonJobStore(ABC):
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """Store log lines and progress."""
         data = encode_lines(lines)
+        if progress is not None and progress.stage is not None:
+            progress = progress.replace(stage=clean(progress.stage))
         return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
 
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:

@@ -28,7 +28,7 @@ from queue_middleware.webhooks.models import receiver_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import decode_events, decode_request
+from .codec import clean, decode_events, decode_request
 from .transaction import Transaction
 from .webhook_events import add_started
 
@@ -124,20 +124,20 @@ def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
     held = transaction.held("finish_jobs", rows)
     if len(held) == len(batch):
-        _clear_up(transaction, batch)
+        _store_outcomes(transaction, batch)
         return [True] * len(batch)
     claims = {row[:2] for row in held}
-    _clear_up(transaction, [ended for ended in batch if ended[:2] in claims])
+    _store_outcomes(transaction, [ended for ended in batch if ended[:2] in claims])
     return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch]
 
 
 def _has_finished(transaction: Transaction, ended: EndedAttempt) -> bool:
-    """Whether this claim ended its job before, with a write that is repeated now."""
+    """Whether this claim has ended its job before, so that the present write is a repetition."""
     row = transaction.one("is_finished_by", ended[:2])
     return row is not None and bool(row[0])
 
 
-def _clear_up(transaction: Transaction, batch: Sequence[EndedAttempt]) -> None:
+def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> None:
     if not batch:
         return
     for key, _, _, outcome, has_chunks in batch:
@@ -160,7 +160,7 @@ def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
     if isinstance(outcome, StoredResponse):
         return key, token, JobState.COMPLETED, transaction.now, outcome.status, None, None
-    return key, token, end_state(outcome), transaction.now, None, outcome.error_type, outcome.detail
+    return key, token, end_state(outcome), transaction.now, None, outcome.error_type, clean(outcome.detail)
 
 
 def end_state(failure: Failure) -> JobState:

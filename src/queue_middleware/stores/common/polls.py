@@ -12,7 +12,7 @@ from queue_middleware.tasks.models import ClaimedPolls, Poll, PollCapacity
 from queue_middleware.tasks.polling.schedule import HostSelector
 
 from . import task_rows
-from .codec import decode_headers, decode_poll, decode_secrets
+from .codec import clean, decode_headers, decode_poll, decode_secrets
 from .transaction import Transaction
 
 _MAX_DUE = 500
@@ -90,7 +90,7 @@ def settle(transaction: Transaction, batch: Sequence[tuple[Poll, int | None, str
 
 def _settle(transaction: Transaction, poll: Poll, next_in: int | None, event: str | None, failures: int) -> bool:
     poll_at = None if next_in is None else transaction.now + next_in
-    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event, "failures": failures}
+    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event and clean(event), "failures": failures}
     held = transaction.change("settle_poll", row) > 0
     if held:
         transaction.topics.add(Topic.POLL)

@@ -11,6 +11,7 @@ from queue_middleware.jobs.struct import Struct
 from queue_middleware.webhooks.circuit import AttemptOutcome, HealthRecord, next_health, next_host_health
 from queue_middleware.webhooks.models import Delivery, DeliveryAttempt, HostHealth, Settled
 
+from .codec import clean
 from .transaction import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
@@ -212,7 +213,8 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
 
 def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
     """The columns of the block `insert_delivery_attempts`."""
-    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, attempt.error, attempt.response_body
+    error = None if attempt.error is None else clean(attempt.error)
+    return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, error, attempt.response_body
 
 
 def _columns(health: HealthRecord, prefix: str = "") -> dict[str, Any]:

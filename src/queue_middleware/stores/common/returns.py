@@ -1,4 +1,4 @@
-"""Operations on attempts that do not end their job: retried, handed back, or lost with their process."""
+"""Operations on attempts after which the job runs again: retried, released, or lost with their process."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ from .transaction import Transaction
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 
 Retry = tuple[Claim, int, LogLine | None]
-"""Claim, milliseconds to the next attempt, what its submitter reads of it."""
+"""Claim, milliseconds to the next attempt, log line for the submitter."""
 
 
 class _RunningJob(NamedTuple):
-    """The columns of `running_job`, in their order."""
+    """A row of the block `running_job`."""
 
     key: int
     tail: bytes
@@ -56,7 +56,7 @@ class _RunningJob(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether no attempt is left after a lost process."""
+        """Whether no attempt is left if this one is lost."""
         return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
 
     def rescued_as(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
@@ -68,12 +68,12 @@ def _running_job(transaction: Transaction, claim: Claim) -> _RunningJob | None:
     return None if row is None else _RunningJob(*row)
 
 
-# --- by their holder
+# --- by the process that holds the claim
 
 
 def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[AttemptEnd | None]:
-    """Put attempts back for later."""
-    return [_retry(transaction, *one) for one in batch]
+    """Delay jobs for another attempt, unless an early result or a cancellation ends them."""
+    return [_retry(transaction, *item) for item in batch]
 
 
 def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> AttemptEnd | None:
@@ -82,7 +82,7 @@ def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | N
         return None
     if (outcome := _end_if_decided(transaction, job)) is not None:
         return end_of(outcome)
-    # Whatever it met before, its process was not ended by this attempt.
+    # The process has survived this attempt, so the job is no longer suspected of ending its process.
     transaction.change("delete_suspect", (job.key,))
     transaction.change("delete_release_count", (job.key,))
     _requeue(transaction, job, delay, line)
@@ -90,20 +90,20 @@ def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | N
 
 
 def release(transaction: Transaction, batch: Sequence[Claim]) -> list[AttemptEnd | None]:
-    """Hand jobs back to the queue, in general without charging the attempt."""
+    """Queue jobs again; the attempt is charged only if it was released too often."""
     jobs = [_running_job(transaction, claim) for claim in batch]
     return [None if job is None else _release(transaction, job) for job in jobs]
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
-    """Hand back jobs that this owner still has, its deliveries and polls; how many jobs. To be repeated until it has none."""
+    """Release the jobs, deliveries and polls of this process. Returns the number of jobs; repeat until it is 0."""
     held = [_RunningJob(*row) for row in within_bounds(transaction.all("running_jobs_of_owner", (transaction.owner,)))]
     for job in held:
         _release(transaction, job)
-    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
-    if transaction.change("release_deliveries", everything):
+    parameters = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", parameters):
         transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("release_polls", everything):
+    if transaction.change("release_polls", parameters):
         transaction.topics.add(Topic.POLL)
     return [len(held) for _ in batch]
 
@@ -120,7 +120,7 @@ def _release(transaction: Transaction, job: _RunningJob) -> AttemptEnd:
 
 
 def _is_charged(transaction: Transaction, job: _RunningJob) -> bool:
-    """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
+    """Whether a release is charged: after many short attempts in a row, the job itself may be what stops its process."""
     if transaction.now - job.started_at >= LONG_ATTEMPT_MS:
         transaction.change("delete_release_count", (job.key,))
         return False
@@ -128,21 +128,21 @@ def _is_charged(transaction: Transaction, job: _RunningJob) -> bool:
     return row is not None and int(row[0]) > MAX_FREE_RELEASES
 
 
-# --- with their process
+# --- with the process
 
 
 def lose(transaction: Transaction, batch: Sequence[tuple[Claim, LossReason]]) -> list[RescuedJob | None]:
-    """Attempts that end this process: the same becomes of them as of those of a process that died."""
-    found = [(_running_job(transaction, claim), loss) for claim, loss in batch]
-    return [None if job is None else _lose(transaction, job, loss) for job, loss in found]
+    """Treat attempts that end this process as `rescue` treats those of a dead process."""
+    found = [(_running_job(transaction, claim), reason) for claim, reason in batch]
+    return [None if job is None else _lose(transaction, job, reason) for job, reason in found]
 
 
 def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) -> list[list[RescuedJob]]:
-    """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
+    """Take over the jobs, deliveries and polls of lost processes. `jobs.leases.IS_LOST` decides which processes are lost.
 
-    Each comes with the number of the attempt at a delivery after whose loss there is no other.
+    Each item has the number of attempts after which a lost delivery is not sent again.
     """
-    return [_rescue(transaction, judged, most) for judged, most in batch]
+    return [_rescue(transaction, criteria, max_attempts) for criteria, max_attempts in batch]
 
 
 def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int) -> list[RescuedJob]:
@@ -154,11 +154,11 @@ def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int)
     ]
     if rescued:
         transaction.topics.add(Topic.CANCEL)
-        # What has just ended one process may be about to end the next; a suspect does not run into it.
+        # What has just ended one process may soon end another; no suspect starts in the meantime.
         transaction.change("postpone_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if deliveries := transaction.all("release_lost_deliveries", {**lost, "most": max_attempts}):
-        # What came of it is not known; its operator sees at least why it is sent again, or no more.
-        attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
+    if deliveries := transaction.all("release_lost_deliveries", {**lost, "max_attempts": max_attempts}):
+        # The outcome is not known. The recorded attempt shows the operator why the delivery is repeated or dead.
+        attempts = [(delivery, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for delivery, attempt in deliveries]
         transaction.rows("insert_delivery_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
     if transaction.change("release_lost_polls", lost):
@@ -177,16 +177,16 @@ def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> Res
     transaction.change("insert_suspect", (job.key, reason))
     transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
-    most = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
-    _requeue(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, reason, delay))
+    max_attempts = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
+    _requeue(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, max_attempts, reason, delay))
     return job.rescued_as(JobState.DELAYED)
 
 
-# --- what they have in common
+# --- shared
 
 
 def _end_if_decided(transaction: Transaction, job: _RunningJob) -> StoredResponse | Failure | None:
-    """How a job ends that would go back but for a last word that has come, or a cancellation."""
+    """End a job that has an early result or is to be cancelled, instead of queueing it again; the outcome, if it was ended."""
     if job.task and (outcome := finish_with_early_result(transaction, job.key, job.token, job.webhook)):
         return outcome
     if job.cancelling:
@@ -204,7 +204,7 @@ def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> Non
 def _requeue(
     transaction: Transaction, job: _RunningJob, delay: int | None, line: LogLine | None, *, charged: bool = True
 ) -> None:
-    """To its old place, at once or in so many milliseconds."""
+    """Queue a job at its old position, at once or after a delay in milliseconds."""
     transaction.change("delete_response_chunks", (job.key,))
     if line is not None and transaction.keeps_logs:
         transaction.change("append_log_line", {"key": job.key, "lines": encode_lines([line])})

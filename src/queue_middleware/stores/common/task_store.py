@@ -1,4 +1,4 @@
-"""The task port that every store shares: each method is one call to the writer or one read."""
+"""The task port, the same for every database: each method is one operation or one read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .access import Read, Write
 
 
 class CommonTaskStore:
-    """`tasks.store.TaskStore` on the writer and the reads of a store."""
+    """`tasks.store.TaskStore` on the operations and reads of a store."""
 
     def __init__(self, write: Write, read: Read, clock: Callable[[], int], read_many: Read) -> None:
         self._write = write

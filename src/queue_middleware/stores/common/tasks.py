@@ -1,4 +1,4 @@
-"""Operations on tasks, which an external service may finish. Each takes a batch and returns as many results."""
+"""Operations on tasks, which an external service may finish. Each takes a batch and returns one result per item."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from queue_middleware.tasks.polling.config import poll_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import encode, encode_headers
+from .codec import clean, encode, encode_headers
 from .jobs import end_not_running, end_of, finish, finish_with_early_result, insert_deliveries, notify_next_suspect
 from .transaction import Transaction
 
 Completed = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
-"""Claim, task, outcome, what it waits for from now on."""
+"""Claim, task, outcome of the attempt, what the job waits for from now on."""
 
 
 # --- for attempts
 
 
 def register_callback(transaction: Transaction, batch: Sequence[tuple[Claim, Task]]) -> list[bool]:
-    """Jobs that turn out to wait while they are running."""
+    """Make running plain jobs tasks, because their handlers requested a callback URL."""
     return [_register_callback(transaction, claim, task) for claim, task in batch]
 
 
@@ -41,15 +41,15 @@ def _register_callback(transaction: Transaction, claim: Claim, task: Task) -> bo
 
 
 def _ensure_task(transaction: Transaction, claim: Claim, task: Task) -> None:
-    """Of a job that was submitted without a task. Whose it is stands in its own row."""
+    """Insert the task of a job that was submitted without one. It is not listed for a client."""
     if task_rows.insert_task(transaction, claim.key, task, ""):
         transaction.backlog.tasks += 1
         transaction.backlog.task_clients.clear()
 
 
 def complete_attempt(transaction: Transaction, batch: Sequence[Completed]) -> list[AttemptEnd | None]:
-    """End attempts: by an early word, by going to wait, or as others are ended."""
-    return [_complete_attempt(transaction, *concluded) for concluded in batch]
+    """End attempts: by an early result, by a wait for an external service, or as attempts of plain jobs end."""
+    return [_complete_attempt(transaction, *end) for end in batch]
 
 
 def _complete_attempt(
@@ -89,8 +89,8 @@ def _begin_wait(transaction: Transaction, key: int, task: Task, response: Stored
     config = wait.poll or task.spec.poll
     host = None if config is None else poll_host(config, task.spec.target)
     credentials = encode_headers(wait.credentials) if wait.credentials else None
-    waits_until = now + round(wait.seconds * 1000)
-    transaction.change("begin_wait", (response.status, now, waits_until, poll_at, poll, host, credentials, key))
+    awaits_until = now + round(wait.seconds * 1000)
+    transaction.change("begin_wait", (response.status, now, awaits_until, poll_at, poll, host, credentials, key))
     if poll_at is not None:
         transaction.topics.add(Topic.POLL)
 
@@ -102,7 +102,7 @@ def resolve(
     transaction: Transaction, batch: Sequence[tuple[int, CompletionSource, ExternalResult]]
 ) -> list[ResolveOutcome | QueueError]:
     """Store final results; the first one counts."""
-    return [_resolve(transaction, *word) for word in batch]
+    return [_resolve(transaction, *item) for item in batch]
 
 
 def _resolve(
@@ -125,11 +125,11 @@ def _resolve(
 
 def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, result: ExternalResult) -> None:
     response, failure = result.response, result.failure
-    end: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
+    columns: tuple[Any, ...] = (JobState.COMPLETED, transaction.now, response.status, None, None, key)
     if failure is not None:
-        end = (JobState.FAILED, transaction.now, None, failure.error_type, failure.detail, key)
-    row = transaction.one("resolve_job", end)
-    assert row is not None, "its state was asked for a moment ago"  # noqa: S101
+        columns = (JobState.FAILED, transaction.now, None, failure.error_type, clean(failure.detail), key)
+    row = transaction.one("resolve_job", columns)
+    assert row is not None, "the state was read in this transaction"  # noqa: S101
     notify_next_suspect(transaction)
     transaction.backlog.invalidate()
     transaction.change("delete_request_chunks", (key,))
@@ -142,14 +142,14 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
 def record_event(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
     """Store intermediate events."""
     for key, event in batch:
-        transaction.change("record_event", (event, key))
+        transaction.change("record_event", (clean(event), key))
     return [None] * len(batch)
 
 
 def time_out(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
-    """Fail what has waited for too long."""
-    late = within_bounds(transaction.all("timed_out_tasks", {"now": transaction.now}))
-    end_not_running(transaction, [key for key, _ in late], WAIT_TIMED_OUT)
-    for key, _ in late:
+    """Fail tasks whose wait has timed out."""
+    timed_out = within_bounds(transaction.all("timed_out_tasks", {"now": transaction.now}))
+    end_not_running(transaction, [key for key, _ in timed_out], WAIT_TIMED_OUT)
+    for key, _ in timed_out:
         task_rows.end_wait(transaction, key)
-    return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in late] for _ in batch]
+    return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in timed_out] for _ in batch]

@@ -24,12 +24,12 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
-"""From a batch of payloads to as many results; a `QueueError` among them goes to its caller alone and undoes nothing."""
+"""A function from a batch of payloads to one result per payload. A `QueueError` is raised to its caller and undoes nothing."""
 
 _MAX_OPERATIONS = 256
 _MAX_BYTES = 16 * 2**20
 _MAX_SECONDS = 0.05
-"""Seconds after which a group is committed: what was not executed by then goes into the next one."""
+"""Seconds after which a group is committed; operations that were not executed by then go into the next group."""
 _TIMEOUT = 10.0
 """Seconds after which operations that are not yet in a transaction fail with `StoreBusy`."""
 
@@ -46,35 +46,38 @@ _Results = list[tuple[_Pending, Any]]
 
 
 class WritingConnection(Protocol):
-    """The one connection of a process that writes, and the thread that uses it. `connection` is the driver's."""
+    """The only connection of a process that writes, with its thread. `connection` is an object of the driver."""
 
     def post(self, work: Callable[[Any], None]) -> None:
         """Run `work` in the connection's thread, without waiting. It must not raise."""
 
     def transact(self, connection: Any, work: Callable[[], T]) -> T:
-        """In the connection's thread: run `work` between BEGIN and COMMIT. Raises `CommitFailed` where COMMIT failed."""
+        """In the connection's thread: run `work` between BEGIN and COMMIT. Raises `CommitFailed` if COMMIT failed."""
 
     def failure_of(self, error: BaseException) -> QueueError:
-        """The error that callers know, with the driver's as its cause."""
+        """The error for the callers, with the driver's error as its cause."""
 
     def is_database_wide(self, error: BaseException) -> bool:
-        """Whether every operation would have failed like this one."""
+        """Whether the error would occur for every operation."""
 
     def is_full(self, error: BaseException) -> bool:
-        """Whether there was no room left for the database."""
+        """Whether the disk is full."""
 
 
 class Writer:
-    """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
+    """Executes all writes of a process.
 
-    The connection's thread takes whatever waits at the moment when its turn has come; what is submitted while it writes forms
-    the next transaction. There is no delay. `undone` is called after every transaction that was rolled back; `check` raises,
-    before COMMIT, what stands in the way of it.
+    When the connection's thread holds the write lock, it takes all pending operations as one group. Operations that are
+    submitted during a transaction form the next group. There is no artificial delay.
 
-    A group is bounded in number, bytes and time, because all others wait for its end. Operations of `one_by_one` may each take
-    long, whatever their size, so the clock is looked at between them. `relieve` makes what room it can on a disk that is full.
+    A group is limited in number, bytes and time, because all later operations wait for its end. Each operation of `one_by_one`
+    may take long whatever its size, so the clock is read between them.
 
-    After COMMIT nothing fails any more: every caller gets the result of the commit, whatever its listeners do.
+    After COMMIT nothing fails any more: every caller gets the result of the commit, even if a listener raises.
+
+    `begin` creates the object of a transaction. `publish` is called with the topics of a committed group. `on_rollback` is
+    called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space` is called when
+    the disk is full.
     """
 
     def __init__(
@@ -98,7 +101,7 @@ class Writer:
         self._clock = clock
         self._pending: deque[_Pending] = deque()
         self._loop = asyncio.get_running_loop()
-        # Not the context of a caller: a cancelled timer keeps its context, with the request in it, until it would be due.
+        # Not the context of a caller: a cancelled timer keeps its context, and so the caller's request, until it would be due.
         self._context = copy_context()
         self._writing = False
         self._timer: asyncio.TimerHandle | None = None
@@ -116,7 +119,7 @@ class Writer:
     ) -> asyncio.Future[R]:
         """Put an operation into the next transaction. It is executed even if its caller has stopped waiting.
 
-        `on_result` is called with its result or failure in any case, before the future is resolved.
+        `on_result` is always called with the result or the error, before the future is resolved.
         """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
@@ -131,11 +134,11 @@ class Writer:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is being written."""
+        """Whether no operation is pending or being executed."""
         return not self._writing
 
     async def close(self) -> None:
-        """Write what was begun, then end. Repeatable."""
+        """Refuse new operations and wait for the pending ones. Repeatable."""
         self._closing = True
         await self._idle.wait()
 
@@ -144,7 +147,7 @@ class Writer:
         self._connection.post(self._write_and_report)
 
     def _time_out(self) -> None:
-        """Fail operations that wait too long for the write lock, so that they neither hang nor fill memory."""
+        """Fail operations that wait too long for the write lock; otherwise they would hang and fill the memory."""
         self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         late = self._take(sys.maxsize, sys.maxsize)
         interrupt = self._resolve_all([(pending, StoreBusy("the queue's database does not answer", 5)) for pending in late])
@@ -179,7 +182,7 @@ class Writer:
         return interrupt
 
     def _take(self, max_operations: int, max_bytes: int) -> list[_Pending]:
-        """The next group; called by both threads."""
+        """Take the next group. Called in both threads."""
         group: list[_Pending] = []
         with self._lock:
             while self._pending and len(group) < max_operations and max_bytes > 0:
@@ -194,30 +197,30 @@ class Writer:
         try:
             results, topics = self._write(connection, group)
         except BaseException as error:
-            # No known case; but without a result these callers and all later ones would wait forever.
-            results, topics = [(waiting, self._connection.failure_of(error)) for waiting in group], set()
-        with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
+            # No case is known, but without results these callers and all later ones would wait forever.
+            results, topics = [(pending, self._connection.failure_of(error)) for pending in group], set()
+        with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile; the commit stands
             self._loop.call_soon_threadsafe(self._deliver, results, topics)
 
-    def _write(self, connection: Any, group: list[_Pending], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
-        """Write the group; an empty one is filled once the write lock is held, until when operations can time out."""
+    def _write(self, connection: Any, group: list[_Pending], *, freed: bool = False) -> tuple[_Results, set[Topic]]:
+        """Write a group. An empty group is filled when the write lock is held, so that operations can time out until then."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
             self._on_rollback()
             group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
-            if self._connection.is_full(error) and not relieved:
+            if self._connection.is_full(error) and not freed:
                 self._free_space(connection)
                 if not isinstance(error, CommitFailed):
-                    return self._write(connection, group, relieved=True)
+                    return self._write(connection, group, freed=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
                 failure = self._connection.failure_of(error)
-                return [(waiting, failure) for waiting in group], set()
-        # One of them cannot be executed, or not together with the others; executed alone, none affects another.
+                return [(pending, failure) for pending in group], set()
+        # One operation failed, or cannot be executed together with the others. Executed alone, it does not affect them.
         results: _Results = []
         topics: set[Topic] = set()
-        for waiting in group:
-            alone, changed = self._write(connection, [waiting])
+        for pending in group:
+            alone, changed = self._write(connection, [pending])
             results += alone
             topics |= changed
         return results, topics
@@ -226,39 +229,39 @@ class Writer:
         group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
         transaction = self._begin(connection)
         results: _Results = []
-        late = self._clock() + _MAX_SECONDS
+        deadline = self._clock() + _MAX_SECONDS
         for operation, batch in self._batches(group):
-            if results and self._clock() > late:
+            if results and self._clock() > deadline:
                 break
-            answers = operation(transaction, [waiting.payload for waiting in batch])
-            results.extend(zip(batch, answers, strict=True))
+            batch_results = operation(transaction, [pending.payload for pending in batch])
+            results.extend(zip(batch, batch_results, strict=True))
         transaction.flush()
         self._check()
         if len(results) < len(group):
-            self._put_back(group, {id(waiting) for waiting, _ in results})
+            self._put_back(group, {id(pending) for pending, _ in results})
         return results, transaction.topics
 
     def _batches(self, group: list[_Pending]) -> Iterable[tuple[Operation[Any, Any], list[_Pending]]]:
         batches: dict[tuple[Operation[Any, Any], int], list[_Pending]] = {}
-        for waiting in group:
-            place = len(batches) if waiting.operation in self._one_by_one else -1
-            batches.setdefault((waiting.operation, place), []).append(waiting)
+        for pending in group:
+            position = len(batches) if pending.operation in self._one_by_one else -1
+            batches.setdefault((pending.operation, position), []).append(pending)
         return ((operation, batch) for (operation, _), batch in batches.items())
 
     def _put_back(self, group: list[_Pending], executed: set[int]) -> None:
-        """In front of all that came since."""
-        rest = [waiting for waiting in group if id(waiting) not in executed]
-        group[:] = [waiting for waiting in group if id(waiting) in executed]
+        """Put operations that were not executed back, before those that were submitted since."""
+        rest = [pending for pending in group if id(pending) not in executed]
+        group[:] = [pending for pending in group if id(pending) in executed]
         with self._lock:
             self._pending.extendleft(reversed(rest))
 
 
-def _resolve(waiting: _Pending, result: Any) -> None:
+def _resolve(pending: _Pending, result: Any) -> None:
     try:
-        if waiting.on_result is not None:
-            waiting.on_result(result)
+        if pending.on_result is not None:
+            pending.on_result(result)
     finally:
-        _set(waiting.future, result)
+        _set(pending.future, result)
 
 
 def _set(future: asyncio.Future[Any], result: Any) -> None:
@@ -266,6 +269,6 @@ def _set(future: asyncio.Future[Any], result: Any) -> None:
         return
     if isinstance(result, QueueError):
         future.set_exception(result)
-        future.exception()  # its caller may be gone; asyncio must not warn about it then
+        future.exception()  # marks it as retrieved: asyncio must not warn when the caller is gone
     else:
         future.set_result(result)

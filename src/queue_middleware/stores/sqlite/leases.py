@@ -1,4 +1,4 @@
-"""Renews the leases of a process from a dedicated thread, over a connection of its own."""
+"""Renews the leases of a process in a dedicated thread, on a connection of its own."""
 
 from __future__ import annotations
 
@@ -18,33 +18,37 @@ from .locks import WriteLock
 from .sql import SQL, bind
 
 _NEVER = -1
-"""Before any lease: none has ended by then."""
+"""A time before the end of every lease."""
 _CONNECTION_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_NOTADB)
-"""Primary result codes that can stay with a connection when the file is well again."""
+"""Primary result codes that a connection can keep returning after the file is intact again."""
 
 
 class Leases:
-    """The leases of one process, and its pulse. `begin` and `renew` are blocking, and called from one thread at a time."""
+    """The leases of one process. `begin` and `renew` are blocking and are called from one thread at a time."""
 
     def __init__(self, clock: Callable[[], int], lease: int) -> None:
-        """`clock` is the boot clock; `lease` in milliseconds."""
+        """`clock` is the boot clock, `lease` the length of a lease; both in milliseconds."""
         self._clock = clock
         self._lease = lease
         self._renewing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
     def begin(self, path: Path, owner: str, write_lock: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
-        """Open the connection. `check` raises within a transaction when nothing may be written."""
+        """Open the connection. `check` is called in each transaction and raises if nothing may be written."""
         self._path, self._owner, self._write_lock, self._check = path, owner, write_lock, check
         self._uptime = DatabaseUptime.begin(self._clock(), self._lease)
         self._connection = open_connection(path, create=False)
 
     def ended_by(self, now: int) -> int:
-        """Leases that ended at this moment or before it are over; none is when the pulse is not calm."""
+        """Leases until the returned time have ended; none has while the database was not reachable for long enough."""
         return now if self._uptime.is_stable(now, self._lease) else _NEVER
 
     def renew(self, tokens: Collection[int]) -> int:
-        """Extend these leases; how many there were. Without any it writes all the same: see `leases.DatabaseUptime`."""
+        """Extend these leases. Returns how many are still held.
+
+        Without any lease it writes as well, because a successful write shows that the database is reachable
+        (`jobs.leases.DatabaseUptime`).
+        """
         with self._renewing:
             if self._connection is None:
                 return 0
@@ -71,7 +75,7 @@ class Leases:
         return in_transaction(connection, self._write_lock, work)
 
     def _reopen(self) -> None:
-        """The connection is of no use any more. Where no other can be had it stays, for the next time."""
+        """Replace a broken connection. It is kept if no new one can be opened."""
         fresh = open_connection(self._path, create=False)
         old, self._connection = self._connection, fresh
         if old is not None:
@@ -79,7 +83,7 @@ class Leases:
                 old.close()
 
     def close(self) -> None:
-        """Close the connection in our turn: the last connection's close is a checkpoint. Repeatable."""
+        """Close the connection under the write lock, because the last close is a checkpoint. Repeatable."""
         with self._renewing, self._write_lock if self._connection is not None else contextlib.nullcontext():
             connection, self._connection = self._connection, None
             if connection is not None:
@@ -87,9 +91,9 @@ class Leases:
 
 
 def release_all(connection: sqlite3.Connection, write_lock: WriteLock, owner: str, now: int) -> None:
-    """Give back all that a process holds whose release is older than the schema: it can store nothing any more.
+    """Release all that this process holds, without charging the attempts, after a later release has migrated the schema.
 
-    The attempts are not charged. Later migrations keep these statements valid, or the process counts as dead.
+    Later migrations must keep these statements valid. If they do not, the process counts as dead.
     """
     own = {"owner": owner, "due": now, "tokens": None}
 

@@ -1,4 +1,4 @@
-"""The store on one SQLite file: opening and closing, connections, leases and maintenance."""
+"""The store on one SQLite file: opening and closing, connections, notifications, leases and maintenance."""
 
 from __future__ import annotations
 
@@ -42,9 +42,10 @@ _CLOSE_TIMEOUT = 10.0
 
 
 class SQLiteStore(CommonJobStore):
-    """`jobs.store.JobStore` on one SQLite file. Tests hand in clocks of their own.
+    """`jobs.store.JobStore` on one SQLite file; `webhooks` and `tasks` are the other two ports.
 
-    `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since the boot) leases.
+    `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since boot) leases.
+    Tests pass their own.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class SQLiteStore(CommonJobStore):
     # --- opening and closing
 
     async def open(self) -> None:
-        """Create or migrate the file, and start. Raises `StoreError` with the reason when it cannot be used."""
+        """Create or migrate the file, and start. Raises `StoreError` with the reason if it cannot be used."""
         await run_in_thread(check_place, self.path, self._settings)
         self.owner = make_owner(await run_in_thread(clocks.boot_id))
         async with AsyncExitStack() as stack:
@@ -98,7 +99,7 @@ class SQLiteStore(CommonJobStore):
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
-        """Finish pending writes, hand back what this owner holds, and release everything. Repeatable."""
+        """Finish pending writes, release the claims of this process, and close all files. Repeatable."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -110,7 +111,7 @@ class SQLiteStore(CommonJobStore):
                 await self._writer.close()
                 await opened.aclose()
         except TimeoutError:
-            # Another process keeps its turn: we are as good as dead, and look it.
+            # Another process holds the write lock. This process counts as dead from now on, so that others take over its work.
             self._files.wakeup.stop_listening()
             await run_in_thread(lambda: self._files.close(leave_liveness_lock=True))
 
@@ -119,29 +120,29 @@ class SQLiteStore(CommonJobStore):
             while await self._writer.submit(returns.release_all, None):
                 pass
         except QueueError:
-            # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
+            # The claims cannot be released. This process counts as dead, so that others take over its work; closing goes on.
             self._files.liveness.disown()
 
     def detach_after_fork(self) -> None:
-        """In a forked child: close what belongs to the parent."""
+        """In a forked child: close the files of the parent."""
         if self._opened is not None:
             self._files.disown()
 
     def storage_error(self) -> QueueError | None:
-        """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
+        """Why nothing can be stored, as of the last check; None while storing works. Does no I/O."""
         return self._write_guard.error
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process had the file open at the start: this process reports what concerns all of them."""
+        """Whether no other process had the file open when this one opened it."""
         return self._files.is_first
 
     def warnings(self) -> list[str]:
-        """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
+        """Present problems, as sentences for the operator. Only the process that has run for longest returns them. Blocking."""
         return warnings(self.path) if self._opened is None or self._files.liveness.is_oldest() else []
 
     def notes(self) -> list[str]:
-        """Sentences about this machine's SQLite that ask for nothing."""
+        """Sentences about this machine's SQLite that need no action."""
         return notes()
 
     def _write(
@@ -153,7 +154,7 @@ class SQLiteStore(CommonJobStore):
         return self._reader.query(work)
 
     def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
-        """Reads of many rows have a connection of their own: a listing may take long, and a status must not wait for it."""
+        """Reads of many rows have their own connection: they may take long, and a read of a status must not wait for them."""
         return self._lister.query(work)
 
     def _now(self) -> int:
@@ -189,12 +190,12 @@ class SQLiteStore(CommonJobStore):
         self._routes.forget()
 
     async def _on_outdated(self) -> None:
-        """Another release goes on with the work; ours is ended, as it could not be stored."""
+        """Release all claims and cancel their attempts: another release has migrated the schema and continues the work."""
         work = partial(release_all, write_lock=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
         try:
             await self._connection.call(work)
         except QueueError:
-            self._files.liveness.disown()  # for others it is as if this process had died
+            self._files.liveness.disown()  # this process counts as dead from now on
         self._notifier.publish((Topic.CANCEL,))
 
     # --- leases and maintenance
@@ -203,15 +204,15 @@ class SQLiteStore(CommonJobStore):
         """Extend leases."""
         try:
             self._files.liveness.restore()
-        finally:  # without it leases go on; without leases the work is lost
+        finally:  # leases must be renewed even if this fails
             renewed = self._leases.renew(tokens)
         if renewed < len(tokens):
-            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+            with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs of lost workers."""
+        """Take over the jobs of lost processes."""
         return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[RescuedJob]:

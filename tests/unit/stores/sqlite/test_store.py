@@ -237,7 +237,7 @@ def test_a_sqlite_with_the_reset_bug_is_noted(
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     noted = files.notes()
     assert bool(noted) == warned
-    assert all("The queue protects itself" in note and "nothing has to be done" in note for note in noted)
+    assert all("The processes of the queue exclude each other" in note and "you need not do anything" in note for note in noted)
     assert make(tmp_path).warnings() == []
 
 

@@ -85,6 +85,7 @@ WHERE id IN (SELECT id FROM job WHERE state = 'queued' AND (start_by IS NULL OR 
 RETURNING id, id_random, token, attempt, max_attempts, retries, webhook, (SELECT events FROM webhook_events WHERE job_id = id), priority, client, task, route;
 
 -- name: payloads
+-- Not part of the claim: RETURNING would copy every body once more, which makes claims of several long requests slower by a quarter.
 SELECT job_id, head, body, chunks FROM payload WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: request_chunks
@@ -209,8 +210,8 @@ SELECT id, id_random, attempt, max_attempts, retries, cancelling, token, webhook
 WHERE state = 'running' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead))) LIMIT 500;
 
 -- name: release_lost_deliveries
--- The delivery may be what ended its process: it is repeated after 1, 2, 4 … seconds, an hour at most, and `most` times.
-UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :most, 'dead', 'pending'),
+-- The delivery may be what ended its process: it is repeated after 1, 2, 4 … seconds, at most an hour, and `max_attempts` times.
+UPDATE delivery SET state = iif(attempt - attempts_before_redelivery >= :max_attempts, 'dead', 'pending'),
     due_at = :now + min(1000 << max(0, min(attempt - attempts_before_redelivery - 1, 12)), 3600000), owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND (lease_until <= :ended_by OR owner IN (SELECT value FROM json_each(:dead)))
 RETURNING id, attempt;

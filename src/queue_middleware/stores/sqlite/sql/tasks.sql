@@ -96,8 +96,8 @@ SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_rand
 -- name: task_page
 -- The tasks before the page are skipped in the index alone.
 SELECT task_record.* FROM (
-    SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id
+    SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id
 ORDER BY id DESC;
 
 -- name: count_tasks
@@ -105,13 +105,13 @@ SELECT count(*) FROM task WHERE client = :client;
 
 -- name: task_page_of_status
 -- The status is not stored, it follows from several columns. CROSS JOIN keeps the planner from scanning the tasks of all clients.
-SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id
-WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
+SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id
+WHERE task_status = :status ORDER BY listed.job_id DESC LIMIT :limit OFFSET :offset;
 
 -- name: count_tasks_of_status
-SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
+SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id WHERE task_status = :status;
 
 -- name: task_response
 -- For a failed task this is the provider's message.
