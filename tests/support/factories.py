@@ -8,8 +8,8 @@ from typing import Any
 
 from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.jobs.store import JobStore
-from queue_middleware.jobs.task_spec import Task, TaskSpec
-from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, Wait
+from queue_middleware.jobs.task_spec import Backoff, Task, TaskSpec
+from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, TaskRecord, TaskStatus, Wait
 from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
 
 
@@ -64,6 +64,18 @@ def make_task(listed: bool = True, **spec: Any) -> Task:
         signal_hash=hashlib.sha256(b"signal" + seed).digest(),
         is_listed=listed,
     )
+
+
+def make_task_record(**changes: Any) -> TaskRecord:
+    """A completed task, created at 2025-01-15T10:10:00Z, as it is shown to clients."""
+    created = 1_736_935_800_000
+    times = {"created_at": created, "started_at": created + 1000, "finished_at": created + 3345}
+    job = make_job_view(request_id="019d2b00-1234-7000-a000-000000000001", attempt=2, status=200, **times)
+    spec = TaskSpec("https://service.example", 30.0, target="/work", method="POST", timeout=30.0, backoff=Backoff.LINEAR)
+    headers = ((b"content-type", b"application/json"), (b"x-a", b"1"), (b"x-a", b"2"))
+    response = StoredResponse(200, headers, b'{"ok": true}')
+    given = {"job": job, "spec": spec, "status": TaskStatus.COMPLETED, "priority": 2, "max_attempts": 4, "due_at": None}
+    return TaskRecord(**{**given, "webhook": None, "response": response, **changes})
 
 
 def make_wait(seconds: float = 30.0, **changes: Any) -> Wait:

@@ -45,8 +45,8 @@ def nowhere(why: str, address: str) -> Iterator[Case]:
     """An address that is refused as a literal, and as a resolved address, alone and among public ones."""
     literal = f"[{address.replace('%', '%25')}]" if ":" in address else address
     yield Case(why, f"https://{literal}/", TEXT)
-    for response in ([address], [PUBLIC_V6, PUBLIC, address]):
-        yield Case(why, "https://rebind.example.com/", ADDRESS, (response,))
+    for addresses in ([address], [PUBLIC_V6, PUBLIC, address]):
+        yield Case(why, "https://rebind.example.com/", ADDRESS, (addresses,))
 
 
 SPECIAL = {
@@ -214,8 +214,8 @@ def table() -> Iterator[Case]:
     yield from text("too long", "https://example.com/" + "a" * 2030)
 
     # several answers of which one is bad
-    for response in ([METADATA, PUBLIC], [PUBLIC, METADATA], ["::1", PUBLIC_V6], [PUBLIC_V6, "::ffff:10.0.0.1", PUBLIC]):
-        yield Case("one bad answer", "https://example.com/", ADDRESS, (response,))
+    for addresses in ([METADATA, PUBLIC], [PUBLIC, METADATA], ["::1", PUBLIC_V6], [PUBLIC_V6, "::ffff:10.0.0.1", PUBLIC]):
+        yield Case("one bad answer", "https://example.com/", ADDRESS, (addresses,))
 
     # names whose addresses change
     yield Case("rebinding between check and connect", "https://example.com/", (f"{PUBLIC}:443",), ([PUBLIC], ["127.0.0.1"]))

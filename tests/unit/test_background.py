@@ -1,4 +1,4 @@
-"""Threads of the queue's own, the claim loop, and retrying over outages."""
+"""Background threads, the claim loop, and retrying after outages."""
 
 import asyncio
 import threading
@@ -28,18 +28,18 @@ def divided(number: int, by: int) -> float:
     return number / by
 
 
-async def test_it_gives_what_the_call_gives_and_raises_what_it_raises() -> None:
+async def test_a_call_in_a_thread_returns_and_raises_like_the_function() -> None:
     assert await run_in_thread(divided, 6, 3) == 2
     with pytest.raises(ZeroDivisionError):
         await run_in_thread(divided, 6, 0)
 
 
-async def test_threads_of_the_application_are_not_waited_for() -> None:
+async def test_busy_threads_of_the_application_do_not_delay_the_queues_threads() -> None:
     with all_threads_busy():
         assert await asyncio.wait_for(run_in_thread(divided, 6, 3), 5) == 2
 
 
-async def test_who_is_cancelled_waits_no_longer_and_nobody_is_kept() -> None:
+async def test_a_cancelled_caller_stops_waiting_and_blocks_no_other() -> None:
     begun, gate = threading.Event(), threading.Event()
     threads: list[threading.Thread] = []
 
@@ -69,7 +69,7 @@ def test_a_limiter_serves_one_event_loop_after_another() -> None:
     assert asyncio.run(both()) == [2, 3]
 
 
-async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() -> None:
+async def test_small_work_runs_inline_and_large_work_in_a_few_threads() -> None:
     lane = ThreadLimiter(2)
     assert await lane.run(INLINE_BYTES, threading.current_thread) is threading.main_thread()
     gate, lock = threading.Event(), threading.Lock()
@@ -94,7 +94,7 @@ async def test_small_work_is_done_at_once_and_large_work_by_a_few_at_a_time() ->
 
 
 class Claims:
-    """Counts the rounds; in each it does what it was told to do then."""
+    """Counts the rounds; each round does what the test set for it."""
 
     def __init__(self) -> None:
         self.made = asyncio.Semaphore(0)
@@ -114,7 +114,7 @@ def claims():
 
 
 @pytest.fixture
-def heard():
+def events():
     return []
 
 
@@ -123,136 +123,136 @@ def no_pause(monkeypatch):
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: 0.0)
 
 
-async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, heard):
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), running(rounds):
+async def test_it_claims_at_once_when_woken_and_when_more_is_due(claims, events):
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append))
+    async with asyncio.timeout(10), running(loop):
         await claims.made.acquire()
         claims.due = 0.0
-        rounds.wake()
+        loop.wake()
         for _ in range(3):
             await claims.made.acquire()
-    assert heard == []
+    assert events == []
 
 
-async def test_what_wakes_it_while_it_claims_is_not_forgotten(claims, heard):
+async def test_a_wakeup_during_a_claim_is_not_lost(claims, events):
     async def claim():
         if not claims.made._value:
-            rounds.wake()
+            loop.wake()
         return await claims()
 
-    rounds = ClaimLoop(claim, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), running(rounds):
+    loop = ClaimLoop(claim, partial(ErrorStreak, "test", events.append))
+    async with asyncio.timeout(10), running(loop):
         await claims.made.acquire()
         await claims.made.acquire()
 
 
-async def test_outages_pause_longer_and_longer_until_one_claim_succeeds(claims, heard, monkeypatch):
+async def test_pauses_grow_during_an_outage_until_a_claim_succeeds(claims, events, monkeypatch):
     numbers = []
     monkeypatch.setattr("queue_middleware.background.exponential", lambda number, longest: numbers.append(number) or 0.0)
     claims.errors = [StoreBusy("busy", 1), RuntimeError("odd")]
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    async with asyncio.timeout(10), running(rounds):
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append))
+    async with asyncio.timeout(10), running(loop):
         for _ in range(3):
             await claims.made.acquire()
         claims.errors = [StoreBusy("busy", 1)]
-        rounds.wake()
+        loop.wake()
         for _ in range(2):
             await claims.made.acquire()
     assert numbers == [1, 2, 1]
-    assert [(type(event), event.where) for event in heard] == [
+    assert [(type(event), event.where) for event in events] == [
         (kind, "test") for kind in (ServiceError, ServiceError, Recovered, ServiceError, Recovered)
     ]
-    assert [event.failures for event in heard if isinstance(event, Recovered)] == [2, 1]
+    assert [event.failures for event in events if isinstance(event, Recovered)] == [2, 1]
 
 
-async def test_stopped_before_it_ran_it_claims_nothing(claims, heard):
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    rounds.stop()
-    await rounds.run()
+async def test_a_loop_stopped_before_it_runs_claims_nothing(claims, events):
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append))
+    loop.stop()
+    await loop.run()
     assert claims.made.locked()
 
 
-async def test_work_is_known_by_its_token_until_it_has_ended(claims, heard):
-    rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event(), asyncio.Event()
-    async with asyncio.timeout(10), running(rounds):
+async def test_running_work_is_listed_by_its_token(claims, events):
+    loop, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", events.append)), asyncio.Event(), asyncio.Event()
+    async with asyncio.timeout(10), running(loop):
         await claims.made.acquire()
-        rounds.spawn(opened(gate), "work", 7, ended.set)
-        assert rounds.tokens() == [7]
+        loop.spawn(opened(gate), "work", 7, ended.set)
+        assert loop.tokens() == [7]
         gate.set()
         await ended.wait()
-        assert rounds.tokens() == []
+        assert loop.tokens() == []
 
 
 async def opened(gate):
     await gate.wait()
 
 
-async def test_the_end_of_work_is_told_also_of_one_that_was_cancelled_before_its_first_step(claims, heard):
-    rounds, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), asyncio.Event()
-    async with asyncio.timeout(10), running(rounds):
+async def test_the_end_of_work_cancelled_before_its_first_step_is_reported_too(claims, events):
+    loop, ended = ClaimLoop(claims, partial(ErrorStreak, "test", events.append)), asyncio.Event()
+    async with asyncio.timeout(10), running(loop):
         await claims.made.acquire()
-        rounds.spawn(opened(asyncio.Event()), "work", 7, ended.set)
+        loop.spawn(opened(asyncio.Event()), "work", 7, ended.set)
         (task,) = (task for task in asyncio.all_tasks() if task.get_name() == "work")
         task.cancel()
         await ended.wait()
-        assert rounds.tokens() == []
+        assert loop.tokens() == []
 
 
-async def test_what_is_under_way_when_it_stops_has_its_grace_and_no_more(claims, heard):
-    rounds, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append), grace=0.01), asyncio.Event(), []
-    async with running(rounds):
+async def test_running_work_has_the_grace_period_at_the_stop_and_no_longer(claims, events):
+    loop, gate, ended = ClaimLoop(claims, partial(ErrorStreak, "test", events.append), grace=0.01), asyncio.Event(), []
+    async with running(loop):
         await claims.made.acquire()
-        rounds.spawn(opened(gate), "late", 1, lambda: ended.append("late"))
+        loop.spawn(opened(gate), "late", 1, lambda: ended.append("late"))
     assert ended == ["late"]
 
 
-async def test_after_a_defect_it_can_be_run_again(claims, heard):
-    rounds, ended = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)), []
+async def test_the_loop_can_run_again_after_a_defect(claims, events):
+    loop, ended = ClaimLoop(claims, partial(ErrorStreak, "test", events.append)), []
 
     async def defect():
         raise RuntimeError("a defect")
 
-    task = asyncio.create_task(rounds.run())
+    task = asyncio.create_task(loop.run())
     await claims.made.acquire()
-    rounds.spawn(defect(), "defect", 1, lambda: ended.append(1))
-    rounds.spawn(opened(asyncio.Event()), "other", 2, lambda: ended.append(2))
+    loop.spawn(defect(), "defect", 1, lambda: ended.append(1))
+    loop.spawn(opened(asyncio.Event()), "other", 2, lambda: ended.append(2))
     with pytest.raises(ExceptionGroup):
         await task
-    assert (sorted(ended), rounds.tokens()) == ([1, 2], [])
-    async with asyncio.timeout(10), running(rounds):
+    assert (sorted(ended), loop.tokens()) == ([1, 2], [])
+    async with asyncio.timeout(10), running(loop):
         await claims.made.acquire()
 
 
-async def test_the_store_is_told_over_outages(claims, heard, no_pause):
-    rounds, responses = (
-        ClaimLoop(claims, partial(ErrorStreak, "test", heard.append)),
+async def test_settling_is_retried_after_outages(claims, events, no_pause):
+    loop, results = (
+        ClaimLoop(claims, partial(ErrorStreak, "test", events.append)),
         [StoreBusy("busy", 1), RuntimeError("odd"), 42],
     )
 
-    async def verb():
-        response = responses.pop(0)
-        if isinstance(response, Exception):
-            raise response
-        return response
+    async def method():
+        result = results.pop(0)
+        if isinstance(result, Exception):
+            raise result
+        return result
 
-    assert await rounds.retry_on_outage(verb) == 42
-    assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]
+    assert await loop.retry_on_outage(method) == 42
+    assert [type(event) for event in events] == [ServiceError, ServiceError, Recovered]
 
 
 @pytest.mark.parametrize("error", [UnknownRequest("the request is no longer kept"), StoreBusy("busy", 1)])
-async def test_but_not_of_what_it_keeps_no_longer_nor_after_the_stop(claims, heard, error):
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
+async def test_settling_is_not_retried_after_a_lost_claim_or_the_stop(claims, events, error):
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append))
     if isinstance(error, StoreBusy):
-        rounds.stop()
+        loop.stop()
 
-    async def verb():
+    async def method():
         raise error
 
-    assert await rounds.retry_on_outage(verb) is None
-    assert heard == []
+    assert await loop.retry_on_outage(method) is None
+    assert events == []
 
 
-async def test_a_rest_ends_with_its_event_or_its_time():
+async def test_a_pause_ends_with_its_event_or_its_time():
     event = asyncio.Event()
     await wait_for(event, 0.0)
     event.set()
@@ -261,35 +261,35 @@ async def test_a_rest_ends_with_its_event_or_its_time():
 
 
 @pytest.mark.parametrize("due", [None, 3600.0, 1e9])
-async def test_whatever_the_clock_says_it_looks_again_soon(claims, heard, monkeypatch, due):
-    """What is due in an hour by a clock that was set back is due at once when it is right again."""
+async def test_due_times_are_checked_again_soon_whatever_the_clock_says(claims, events, monkeypatch, due):
+    """What is due in an hour by a clock that was set back is due at once when the clock is right again."""
     waits = []
 
-    async def note(event, seconds):
+    async def record(event, seconds):
         waits.append(seconds)
-        rounds.stop()
+        loop.stop()
 
-    monkeypatch.setattr("queue_middleware.background.wait_for", note)
+    monkeypatch.setattr("queue_middleware.background.wait_for", record)
     claims.due = due
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append))
-    await rounds.run()
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append))
+    await loop.run()
     assert waits == [LONGEST_WAIT]
     assert LONGEST_WAIT <= 5
 
 
 @pytest.mark.parametrize("hurried_first", [False, True])
-async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first):
-    rounds = ClaimLoop(claims, partial(ErrorStreak, "test", heard.append), grace=600)
+async def test_a_hurried_stop_does_not_wait(claims, events, hurried_first):
+    loop = ClaimLoop(claims, partial(ErrorStreak, "test", events.append), grace=600)
     ended = asyncio.Event()
-    running = asyncio.create_task(rounds.run())
+    running = asyncio.create_task(loop.run())
     async with asyncio.timeout(10):
         await claims.made.acquire()
-        rounds.spawn(asyncio.Event().wait(), "endless", 1, ended.set)
+        loop.spawn(asyncio.Event().wait(), "endless", 1, ended.set)
         if hurried_first:
-            rounds.hurry()
-        rounds.stop()
+            loop.hurry()
+        loop.stop()
         await asyncio.sleep(0)
-        rounds.hurry()
+        loop.hurry()
         await running
     assert ended.is_set()
 
@@ -297,7 +297,7 @@ async def test_who_is_in_a_hurry_waits_for_nothing(claims, heard, hurried_first)
 # --- retry_on_outage
 
 
-async def test_finished_work_is_stored_again_until_the_store_accepts_it(heard, monkeypatch):
+async def test_finished_work_is_stored_again_until_the_store_accepts_it(events, monkeypatch):
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     results = [StoreBusy("busy", 1), 42]
 
@@ -307,22 +307,22 @@ async def test_finished_work_is_stored_again_until_the_store_accepts_it(heard, m
             raise result
         return result
 
-    reporter = ErrorStreak("settle", heard.append)
+    reporter = ErrorStreak("settle", events.append)
     assert await retry_on_outage(store, StoreBusy("busy", 1), reporter, lambda: False) == 42
-    assert [type(event) for event in heard] == [ServiceError, ServiceError, Recovered]
+    assert [type(event) for event in events] == [ServiceError, ServiceError, Recovered]
 
 
-async def test_no_attempt_is_made_once_the_loop_is_ending(heard):
+async def test_no_attempt_is_made_once_the_loop_is_ending(events):
     async def store():
         raise AssertionError
 
-    assert await retry_on_outage(store, StoreBusy("busy", 1), ErrorStreak("settle", heard.append), lambda: True) is False
-    assert heard == []
+    assert await retry_on_outage(store, StoreBusy("busy", 1), ErrorStreak("settle", events.append), lambda: True) is False
+    assert events == []
 
 
-async def test_a_defect_is_not_taken_for_an_outage(heard):
+async def test_a_defect_is_not_taken_for_an_outage(events):
     async def store():
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        await retry_on_outage(store, None, ErrorStreak("settle", heard.append), lambda: False)
+        await retry_on_outage(store, None, ErrorStreak("settle", events.append), lambda: False)

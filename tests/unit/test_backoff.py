@@ -19,7 +19,7 @@ def test_durations(text: str, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "s", "5 minutes", "-1s", "1e3", "5s5m"])
-def test_what_is_no_duration_is_named(text: str) -> None:
+def test_an_invalid_duration_is_named(text: str) -> None:
     with pytest.raises(SettingsError, match="is not a duration"):
         parse_duration(text)
 
@@ -30,7 +30,7 @@ def test_the_default_schedule() -> None:
 
 
 @given(st.integers(1, 5))
-def test_scheduled_waits_vary_by_a_fifth_and_end_with_the_schedule(attempt: int) -> None:
+def test_scheduled_delays_vary_by_a_fifth_and_end_with_the_schedule(attempt: int) -> None:
     schedule = (10.0, 100.0, 1000.0)
     wait = scheduled(schedule, attempt)
     if attempt > 3:
@@ -41,12 +41,12 @@ def test_scheduled_waits_vary_by_a_fifth_and_end_with_the_schedule(attempt: int)
 
 
 @given(st.integers(1, 1000))
-def test_exponential_waits_double_up_to_the_longest(attempt: int) -> None:
+def test_exponential_delays_double_up_to_the_maximum(attempt: int) -> None:
     whole = min(2.0 ** (attempt - 1), 60.0)
     assert whole / 2 <= exponential(attempt) <= whole
 
 
-def test_exponential_waits_have_no_last_attempt() -> None:
+def test_exponential_delays_have_no_last_attempt() -> None:
     """A host that is probed every five minutes has failed more than 1,024 times after four days."""
     assert 30 <= exponential(100_000) <= 60
 

@@ -43,7 +43,7 @@ def test_a_file_that_other_users_can_read_is_refused(tmp_path: Path, mode: int) 
     assert "text" not in str(refusal.value)
 
 
-def test_what_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_regular_file_is_refused(tmp_path: Path) -> None:
     directory = tmp_path / "secret"
     directory.mkdir()
     with pytest.raises(SettingsError, match="cannot use the secret"):

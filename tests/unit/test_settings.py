@@ -73,7 +73,7 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "complaint"),
+    ("name", "value", "error"),
     [
         ("concurrency", 0, "concurrency: 0 is below the minimum, 1"),
         ("concurrency", "many", "concurrency: 'many' is not a whole number"),
@@ -142,38 +142,38 @@ def test_values_in_their_final_form(name: str, text: Any, value: Any) -> None:
         ("lease", True, "is not a duration"),
     ],
 )
-def test_what_is_wrong_is_named_with_its_value(name: str, value: Any, complaint: str) -> None:
-    with pytest.raises(SettingsError, match=complaint):
+def test_invalid_options_are_named_with_their_value(name: str, value: Any, error: str) -> None:
+    with pytest.raises(SettingsError, match=error):
         Settings.load({name: value}, {})
 
 
-def test_the_environments_name_is_in_its_complaint() -> None:
+def test_the_error_names_the_environment_variable() -> None:
     with pytest.raises(SettingsError, match="QUEUE_LEASE: 'soon'"):
         Settings.load({}, {"QUEUE_LEASE": "soon"})
 
 
-def test_the_variable_of_an_option_says_queue_once() -> None:
+def test_variables_of_options_have_the_prefix_queue_once() -> None:
     assert Settings.load({}, {"QUEUE_APP": "acme/pictures"}).queue_app == "acme/pictures"
 
 
-def test_an_empty_variable_is_no_variable() -> None:
+def test_an_empty_variable_is_ignored() -> None:
     assert Settings.load({}, {"QUEUE_LEASE": ""}).lease == 60.0
 
 
 @pytest.mark.parametrize(("wrong", "right"), [("concurency", "concurrency"), ("web_hook_timeout", "webhook_timeout")])
-def test_a_misspelt_option_names_the_nearest(wrong: str, right: str) -> None:
+def test_a_misspelled_option_names_the_nearest(wrong: str, right: str) -> None:
     with pytest.raises(SettingsError, match=f"unknown option '{wrong}'; did you mean '{right}'?"):
         Settings.load({wrong: 1}, {})
 
 
-def test_an_option_like_no_other_is_just_unknown() -> None:
+def test_an_unknown_option_without_a_similar_one() -> None:
     with pytest.raises(SettingsError, match=r"unknown option 'workers'$"):
         Settings.load({"workers": 1}, {})
     with pytest.raises(SettingsError, match=r"unknown option 'zzz'$"):
         Settings.load({"zzz": 1}, {})
 
 
-def test_settings_do_not_change() -> None:
+def test_settings_are_immutable() -> None:
     with pytest.raises(FrozenInstanceError):
         Settings().concurrency = 3  # type: ignore[misc]
 
@@ -218,7 +218,7 @@ def test_options_of_tasks_that_are_refused(option: str, value: str) -> None:
     with pytest.raises(SettingsError) as refusal:
         Settings.load({option: value}, {})
     if option not in ("task_targets", "callback_timeout"):
-        assert value not in str(refusal.value), "it may be nearly the secret"
+        assert value not in str(refusal.value), "the value may be close to the secret"
 
 
 def test_secrets_are_not_shown() -> None:
@@ -256,9 +256,9 @@ def test_a_signing_key_in_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> No
         ("QUEUE_WORKERS", None),
     ],
 )
-def test_a_variable_that_is_no_option(variable: str, hint: str | None) -> None:
-    ((said, is_near),) = stray_variables({variable: "secret", "QUEUE_DATABASE": "q", "QUEUE_TESTS": "", "HOME": "/"})
-    assert said.startswith(f"the environment variable {variable} is not an option of the queue")
+def test_a_variable_that_is_not_an_option(variable: str, hint: str | None) -> None:
+    ((message, is_near),) = stray_variables({variable: "secret", "QUEUE_DATABASE": "q", "QUEUE_TESTS": "", "HOME": "/"})
+    assert message.startswith(f"the environment variable {variable} is not an option of the queue")
     assert is_near == (hint is not None)
-    assert (hint or "another program's") in said
-    assert "secret" not in said
+    assert (hint or "another program's") in message
+    assert "secret" not in message

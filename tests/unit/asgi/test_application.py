@@ -1,4 +1,4 @@
-"""The name of an application is the same under every server, and another one for another application."""
+"""The name of an application is the same under every server, and different for another application."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ name = default_name(None)
 
 
 def module(**variables: Any) -> ModuleType:
-    """A module of somebody's service, as it is when it asks."""
+    """The module of a service as it is when its name is determined."""
     made = ModuleType("made")
     made.__dict__.update(variables)
     exec(compile(CODE, "made.py", "exec"), made.__dict__)
@@ -54,20 +54,20 @@ def spec(name: str) -> ModuleSpec:
         ({"__name__": "__main__", "__spec__": None}, FALLBACK),  # a terminal
     ],
 )
-def test_the_module_however_it_was_started(variables: dict[str, Any], name: str) -> None:
+def test_the_module_is_found_however_the_service_was_started(variables: dict[str, Any], name: str) -> None:
     assert module(**variables).name == name
 
 
-def test_a_factory_names_the_module_that_it_is_in() -> None:
+def test_a_factory_is_named_after_its_module() -> None:
     shop = module(__name__="shop")
     assert shop.ask() == "shop"
 
 
-async def test_a_coroutine_of_ones_own_is_a_place_like_any_other() -> None:
+async def test_a_queue_created_in_a_coroutine_is_named_after_its_module() -> None:
     assert default_name(None) == __name__
 
 
-# --- made by a framework, when the first call arrives
+# --- created by a framework when the first call arrives
 
 
 @pytest.fixture
@@ -84,7 +84,7 @@ def endpoints(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def added_to(*routes: Any) -> list[Any]:
-    """Applications of which the framework makes the queue."""
+    """Applications whose queue the framework creates."""
     fastapi = FastAPI(routes=list(routes))
     fastapi.add_middleware(QueueMiddleware)
     fastapi.add_middleware(GZipMiddleware)
@@ -92,32 +92,32 @@ def added_to(*routes: Any) -> list[Any]:
 
 
 async def names(*routes: Any) -> set[str | None]:
-    """Those of their queues, after the first call."""
+    """The names of their queues after the first call."""
     found = set()
     for app in added_to(*routes):
-        with pytest.raises((KeyError, TypeError)):  # it is no call that anything could be answered to
+        with pytest.raises((KeyError, TypeError)):  # a scope type for which no response is possible
             await app({"type": "http"}, None, None)
         found |= {layer.settings.name for layer in layers(app.middleware_stack) if isinstance(layer, QueueMiddleware)}
     return found
 
 
-async def test_the_package_that_most_endpoints_are_in(endpoints: Any) -> None:
+async def test_the_name_is_the_package_of_most_endpoints(endpoints: Any) -> None:
     one, two, foreign = endpoints("shop.routes", "shop.orders", "login")
     mounted = Mount("/orders", routes=[Route("/", partial(two))])
     assert await names(Route("/login", foreign), Route("/", one), mounted) == {"shop"}
 
 
-async def test_of_a_program_that_serves_itself(endpoints: Any) -> None:
+async def test_the_name_of_a_program_that_runs_its_own_server(endpoints: Any) -> None:
     (endpoint,) = endpoints("__main__", __spec__=None, __file__="/srv/shop.py")
     assert await names(Route("/", endpoint)) == {"shop"}
 
 
-async def test_where_nothing_tells_all_have_one_name(endpoints: Any) -> None:
+async def test_without_any_indication_the_name_is_the_default(endpoints: Any) -> None:
     assert await names() == {FALLBACK}
     assert await names(Mount("/", app=Starlette())) == {FALLBACK}
 
 
-def test_the_option_decides(endpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_option_overrides_the_detected_name(endpoints: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     assert QueueMiddleware(Starlette()).settings.name == __name__
     monkeypatch.setenv("QUEUE_NAME", "shop")
     assert QueueMiddleware(Starlette()).settings.name == "shop"

@@ -1,4 +1,4 @@
-"""The wrapped object offers what the framework's own offers, and is no other object for Python's own protocols."""
+"""The wrapped object offers the attributes of the framework's object, except those of Python's own protocols."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ async def plain(scope: Any, receive: Any, send: Any) -> None:
     """An application that is a function."""
 
 
-def test_attributes_are_those_of_the_application() -> None:
+def test_attributes_are_read_from_the_application() -> None:
     app = FastAPI(title="Pictures")
     app.state.model = "large"
     queue = QueueMiddleware(app)
@@ -41,20 +41,20 @@ def test_routes_can_be_added_after_the_wrapping() -> None:
     assert "/late" in queue.openapi()["paths"]
 
 
-def test_what_is_set_is_set_on_the_application() -> None:
-    """FastAPI's documentation resets overrides by an assignment: one that missed its application would be found by nobody."""
+def test_assignments_set_attributes_of_the_application() -> None:
+    """FastAPI's documentation resets overrides by an assignment; an assignment to the wrapper would have no effect."""
     app = FastAPI()
     queue = QueueMiddleware(app)
     overrides: dict[Any, Any] = {}
     queue.dependency_overrides = overrides
     assert app.dependency_overrides is overrides
-    queue.model = "large"  # a name that neither had
+    queue.model = "large"  # a name that neither object had
     assert app.model == queue.model == "large"  # type: ignore[attr-defined]
     del queue.model
     assert not hasattr(app, "model")
 
 
-def test_what_is_patched_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_monkeypatch_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     app = FastAPI(title="Pictures")
     queue = QueueMiddleware(app)
     with mock.patch.object(queue, "title", "patched"):
@@ -66,7 +66,7 @@ def test_what_is_patched_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (app.title, "title" in vars(queue)) == ("Pictures", False)
 
 
-def test_its_own_names_stay_its_own() -> None:
+def test_the_middlewares_own_attributes_are_not_forwarded() -> None:
     app = FastAPI()
     app.settings = "the application's"  # type: ignore[attr-defined]
     queue = QueueMiddleware(app, concurrency=2)
@@ -76,14 +76,14 @@ def test_its_own_names_stay_its_own() -> None:
         assert not hasattr(app, "counts")
 
 
-def test_a_name_that_neither_has_is_refused_with_both_names() -> None:
+def test_an_unknown_attribute_names_both_classes() -> None:
     queue = QueueMiddleware(FastAPI())
     with pytest.raises(AttributeError, match="'QueueMiddleware' has no attribute 'nothing', nor has the 'FastAPI' in it"):
         _ = queue.nothing
     assert getattr(queue, "nothing", None) is None
 
 
-def test_names_of_python_itself_are_never_passed_on() -> None:
+def test_special_attributes_are_never_forwarded() -> None:
     class Odd(FastAPI):
         __wrapped__ = plain
         __custom__ = "odd"
@@ -94,11 +94,11 @@ def test_names_of_python_itself_are_never_passed_on() -> None:
     assert not isinstance(queue, FastAPI)
     assert not inspect.isclass(queue)
     assert not inspect.iscoroutinefunction(queue)
-    assert inspect.iscoroutinefunction(queue.__call__)  # by which servers recognise ASGI 3
+    assert inspect.iscoroutinefunction(queue.__call__)  # servers recognize ASGI 3 by it
     assert list(inspect.signature(queue).parameters) == ["scope", "receive", "send"]
 
 
-def test_a_copy_and_a_half_made_object_do_not_recurse() -> None:
+def test_copies_and_uninitialized_objects_do_not_recurse() -> None:
     queue = QueueMiddleware(FastAPI())
     assert copy.copy(queue).app is queue.app
     half_made = QueueMiddleware.__new__(QueueMiddleware)
@@ -107,7 +107,7 @@ def test_a_copy_and_a_half_made_object_do_not_recurse() -> None:
     assert not hasattr(half_made, "title")
 
 
-def test_a_subclass_may_prepare_its_own_attributes() -> None:
+def test_a_subclass_can_set_its_own_attributes() -> None:
     class Mine(QueueMiddleware[FastAPI]):
         def __init__(self, app: FastAPI) -> None:
             self.own = "mine"
@@ -120,7 +120,7 @@ def test_a_subclass_may_prepare_its_own_attributes() -> None:
     assert not hasattr(app, "own")
 
 
-def test_it_can_be_named_with_the_type_of_its_application() -> None:
+def test_the_class_is_generic_in_the_type_of_its_application() -> None:
     assert QueueMiddleware[FastAPI](FastAPI(title="Pictures")).title == "Pictures"
 
 
@@ -150,12 +150,12 @@ def already_started() -> Any:
         (already_started(), "called too late"),
     ],
 )
-def test_what_no_queue_can_be_put_into_is_refused(app: Any, reason: str) -> None:
+def test_objects_that_cannot_have_a_queue_are_refused(app: Any, reason: str) -> None:
     with pytest.raises(SettingsError, match=reason):
         QueueMiddleware.attach(app)
 
 
-def test_a_wrong_option_leaves_the_application_as_it_was() -> None:
+def test_an_invalid_option_leaves_the_application_unchanged() -> None:
     app = FastAPI()
     with pytest.raises(SettingsError):
         QueueMiddleware.attach(app, concurrency=0)
@@ -164,7 +164,7 @@ def test_a_wrong_option_leaves_the_application_as_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", [FastAPI, Starlette])
-async def test_the_object_stays_what_it_is_and_has_the_queue(kind: type[Any]) -> None:
+async def test_attaching_keeps_the_object_and_adds_the_queue(kind: type[Any]) -> None:
     app = kind()
     queue = QueueMiddleware.attach(app)
     assert type(app) is kind

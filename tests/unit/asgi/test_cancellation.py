@@ -24,7 +24,7 @@ THREADS: dict[str, Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]]] = {
 
 
 @pytest.mark.parametrize("kind", THREADS)
-async def test_a_call_in_a_thread_is_cancelled_when_the_thread_is_free_and_not_before(kind: str) -> None:
+async def test_a_call_in_a_thread_is_cancelled_only_when_the_thread_is_free(kind: str) -> None:
     entered, gate, steps = threading.Event(), threading.Event(), []
 
     def work() -> None:
@@ -52,7 +52,7 @@ async def test_a_call_in_a_thread_is_cancelled_when_the_thread_is_free_and_not_b
     assert steps == ["thread", "tidied"]
 
 
-async def test_a_call_that_waits_for_nothing_in_a_thread_is_cancelled_by_its_task() -> None:
+async def test_a_call_without_a_thread_is_cancelled_through_its_task() -> None:
     async def handler() -> None:
         await asyncio.Event().wait()
 
@@ -64,7 +64,7 @@ async def test_a_call_that_waits_for_nothing_in_a_thread_is_cancelled_by_its_tas
     assert isinstance(await task, asyncio.CancelledError)
 
 
-async def test_errors_are_given_back_and_go_no_further() -> None:
+async def test_errors_are_returned_and_not_raised() -> None:
     async def fail() -> None:
         await asyncio.sleep(0)
         raise LookupError
@@ -86,7 +86,7 @@ async def test_errors_are_given_back_and_go_no_further() -> None:
     assert await task is None
 
 
-async def test_closing_closes() -> None:
+async def test_closing_a_call_closes_its_coroutine() -> None:
     closed: list[bool] = []
 
     async def handler() -> None:

@@ -22,24 +22,24 @@ def test_headers_that_are_not_replayed(name: bytes) -> None:
     "name",
     [b"range", b"if-match", b"if-none-match", b"authorization", b"cookie", b"x-fal-queue-priority", b"x-fal-runner-hint"],
 )
-def test_headers_that_are_part_of_the_question(name: bytes) -> None:
+def test_headers_that_are_replayed(name: bytes) -> None:
     assert read_headers(((name, b"x"), HOST)).replayed == ((name, b"x"), HOST)
 
 
 @pytest.mark.parametrize("value", [b"a\r\nb: c", b"a\nb", b"\x00"])
-def test_values_that_break_out_of_their_line(value: bytes) -> None:
+def test_values_with_line_breaks_are_refused(value: bytes) -> None:
     assert read_headers(((b"x-a", value), HOST)).replayed == (HOST,)
     with pytest.raises(ValueError, match="line break"):
         kept_headers([(b"x-a", value)])
 
 
-def test_what_connection_names_belongs_to_the_connection() -> None:
+def test_headers_named_by_connection_are_not_replayed() -> None:
     headers: Headers = ((b"connection", b"close, X-Private"), (b"x-private", b"1"), HOST)
     assert read_headers(headers).replayed == (HOST,)
     assert kept_headers(headers) == (HOST,)
 
 
-def test_answers_keep_order_repeats_and_octets() -> None:
+def test_response_headers_keep_order_repetitions_and_bytes() -> None:
     headers = [
         (b"Set-Cookie", b"a"),
         (bytearray(b"X-A"), memoryview(b"\xff")),
@@ -54,13 +54,13 @@ def test_answers_keep_order_repeats_and_octets() -> None:
 
 
 @pytest.mark.parametrize("header", [("x", b"y"), (b"x", "y"), (b"x", 2), (b"x", None)])
-def test_answers_hold_bytes(header: tuple[object, object]) -> None:
+def test_response_headers_are_bytes(header: tuple[object, object]) -> None:
     with pytest.raises(TypeError):
         kept_headers([header])
 
 
 @pytest.mark.parametrize("name", [b"", b"a b", b"a:", b"\xff"])
-def test_names_of_answers_are_tokens(name: bytes) -> None:
+def test_names_of_response_headers_are_tokens(name: bytes) -> None:
     with pytest.raises(ValueError, match="not a valid header name"):
         kept_headers([(name, b"")])
 
@@ -71,8 +71,8 @@ def test_declared_lengths(value: bytes, length: int) -> None:
     assert declared_length((HOST,)) is None
 
 
-def test_names_that_are_long_are_not_remembered() -> None:
-    """A server may take a name of megabytes, and hundreds of them would stay in memory for good."""
+def test_long_names_are_not_cached() -> None:
+    """A server may accept a name of megabytes; hundreds of them would stay in memory."""
     long = b"x" * 5000
     before = module._treatment.cache_info().currsize, module._lower_token.cache_info().currsize
     assert read_headers(((long, b"1"), (b"x-fal-" + long, b"2"), HOST)).replayed == (
@@ -84,5 +84,5 @@ def test_names_that_are_long_are_not_remembered() -> None:
     with pytest.raises(ValueError, match="not a valid header name"):
         kept_headers([(long + b" ", b"1")])
     after = module._treatment.cache_info().currsize, module._lower_token.cache_info().currsize
-    assert after[0] <= before[0] + 1  # HOST is one
+    assert after[0] <= before[0] + 1  # HOST is one of them
     assert after[1] == before[1]

@@ -62,24 +62,24 @@ ORDINARY = [
 
 
 @pytest.mark.parametrize("name", RESERVED)
-def test_what_a_proxy_says_is_reserved(name: str) -> None:
+def test_headers_of_proxies_are_reserved(name: str) -> None:
     assert ProxyHeaders().is_reserved(name.encode())
     assert not ProxyHeaders(allowed=[name]).is_reserved(name.encode())
 
 
 @pytest.mark.parametrize("name", ORDINARY)
-def test_what_a_client_says_itself_is_not(name: str) -> None:
+def test_headers_of_clients_are_not_reserved(name: str) -> None:
     assert not ProxyHeaders().is_reserved(name.encode())
 
 
-def test_an_operator_adds_names_and_beginnings() -> None:
+def test_the_operator_can_add_names_and_prefixes() -> None:
     headers = ProxyHeaders(["x-user-id", "x-internal-*"])
     assert headers.is_reserved(b"x-user-id")
     assert headers.is_reserved(b"x-internal-anything")
     assert not headers.is_reserved(b"x-user-identity")
 
 
-def test_what_is_said_about_the_client_is_passed_on_and_what_it_had_called_is_not() -> None:
+def test_headers_about_the_client_are_forwarded_and_those_about_its_call_are_not() -> None:
     given = (
         (b"x-forwarded-for", b"198.18.0.9"),
         (b"x-forwarded-for", b"10.0.0.1"),
@@ -92,12 +92,12 @@ def test_what_is_said_about_the_client_is_passed_on_and_what_it_had_called_is_no
 
 
 @pytest.mark.parametrize("name", [b"x-remote-user", b"x-forwarded-for"])
-def test_a_client_cannot_have_the_word_of_a_proxy_removed(name: bytes) -> None:
-    """`Connection` may name only what is for the next hop; a proxy that passes it on must not be made to lose this."""
+def test_connection_cannot_remove_headers_of_a_proxy(name: bytes) -> None:
+    """`Connection` may name only headers for the next hop; naming the header of a proxy must not remove it."""
     given = ((b"connection", b"close, x-private, " + name), (b"x-private", b"1"), (name, b"bob"))
     assert read_headers(given).replayed == ((name, b"bob"),)
 
 
-def test_nor_a_word_that_only_the_operator_knows_of() -> None:
+def test_connection_cannot_remove_headers_that_the_operator_added() -> None:
     given = ((b"connection", b"x-private, x-tenant"), (b"x-private", b"1"), (b"x-tenant", b"acme"))
     assert read_headers(given, ProxyHeaders(["x-tenant"]).is_set_by_proxies).replayed == ((b"x-tenant", b"acme"),)

@@ -1,4 +1,4 @@
-"""What cannot be wrapped is refused where it is wrapped."""
+"""Objects that cannot be wrapped are refused at construction."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from queue_middleware.errors import SettingsError
 
 
 def kind_of(value: Any) -> str:
-    """An id that is the same in every process, so that tests can be shared out between several."""
+    """An id that is the same in every process, so that pytest-xdist can distribute the tests."""
     return re.sub(r" at 0x[0-9a-f]+| id='\d+'", "", str(value))
 
 
@@ -63,36 +63,36 @@ class Views:
     ],
     ids=lambda app: type(app).__name__,
 )
-def test_what_is_called_with_scope_receive_and_send(app: Any) -> None:
+def test_asgi_applications_are_accepted(app: Any) -> None:
     assert QueueMiddleware(app).app is app
 
 
 @pytest.mark.parametrize("app", [wsgi, Flask("flask"), partial(wsgi), object.__new__(WSGIHandler)], ids=kind_of)
-def test_a_wsgi_application_is_told_what_to_put_around_it(app: Any) -> None:
+def test_a_wsgi_application_is_refused_with_the_name_of_an_adapter(app: Any) -> None:
     with pytest.raises(SettingsError, match=r"is a WSGI application; .* QueueMiddleware\(a2wsgi.WSGIMiddleware\(app\)\)"):
         QueueMiddleware(app)
 
 
 @pytest.mark.parametrize("app", ["main:app", None, 5, Starlette().routes, lambda scope: None, FastAPI], ids=kind_of)
-def test_what_is_no_application_at_all(app: Any) -> None:
+def test_objects_that_are_not_applications_are_refused(app: Any) -> None:
     with pytest.raises(SettingsError, match="is not an ASGI application"):
         QueueMiddleware(app)
 
 
-# --- twice
+# --- wrapped twice
 
 
 TWICE = "the application already has a queue with the same"
 
 
-def test_twice_around_one_application() -> None:
+def test_wrapping_a_wrapped_application_is_refused() -> None:
     with pytest.raises(SettingsError, match=f"{TWICE} prefix /fal/queue"):
         QueueMiddleware(QueueMiddleware(asgi))
     with pytest.raises(SettingsError, match=f"{TWICE} prefix /x"):
         QueueMiddleware(GZipMiddleware(QueueMiddleware(asgi, prefix="x", database="a")), prefix="/x/", database="b")
 
 
-def test_each_would_execute_what_was_submitted_to_the_other(tmp_path: Path) -> None:
+def test_two_queues_of_one_application_with_one_database_are_refused(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "real")
     inner = QueueMiddleware(asgi, prefix="/inner", database=tmp_path / "real")
     with pytest.raises(SettingsError, match=f"{TWICE} database"):
@@ -100,7 +100,7 @@ def test_each_would_execute_what_was_submitted_to_the_other(tmp_path: Path) -> N
     QueueMiddleware(inner, database=tmp_path / "other")
 
 
-def test_around_one_that_the_framework_is_going_to_make() -> None:
+def test_wrapping_an_application_with_the_middleware_added_is_refused() -> None:
     app = FastAPI()
     app.add_middleware(QueueMiddleware, prefix="/inner", authenticate=None)
     with pytest.raises(SettingsError, match=f"{TWICE} database"):
@@ -110,7 +110,7 @@ def test_around_one_that_the_framework_is_going_to_make() -> None:
     QueueMiddleware(app, database="other.sqlite3")
 
 
-async def test_added_twice_to_one_application() -> None:
+async def test_adding_the_middleware_twice_is_refused() -> None:
     app = FastAPI()
     app.add_middleware(QueueMiddleware)
     app.add_middleware(QueueMiddleware)
@@ -137,7 +137,7 @@ async def find(extra: object, connection: Any) -> str | None: ...
 
 
 @pytest.mark.parametrize("authenticate", [Accounts(), Accounts().find, partial(find, 1), AsyncMock()], ids=kind_of)
-def test_what_can_be_awaited(authenticate: Any) -> None:
+def test_async_authenticate_functions_are_accepted(authenticate: Any) -> None:
     QueueMiddleware(asgi, authenticate=authenticate)
 
 
@@ -149,6 +149,6 @@ def test_a_blocking_authenticate_is_refused(authenticate: Any) -> None:
         QueueMiddleware(asgi, authenticate=authenticate)
 
 
-def test_an_authenticate_that_is_no_function() -> None:
+def test_an_authenticate_that_is_not_callable_is_refused() -> None:
     with pytest.raises(SettingsError, match="authenticate: 'alice' is not a function"):
         QueueMiddleware(asgi, authenticate="alice")  # type: ignore[arg-type]

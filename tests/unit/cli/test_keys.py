@@ -15,8 +15,8 @@ NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 FIRST, SECOND = KeyPair(bytes(32)), KeyPair(b"2" * 32)
 
 
-class Desk:
-    """An operator's terminal: an environment, a clock, and what was printed."""
+class Terminal:
+    """An operator's terminal: environment, clock and output."""
 
     def __init__(self, folder, monkeypatch, capsys) -> None:
         self.now = NOW
@@ -32,7 +32,7 @@ class Desk:
             self._environment.setenv(name, value)
 
     def run(self, *arguments: str, fails: bool = False) -> str:
-        """What it prints; the error output where it is to fail."""
+        """Run a command and return its output, or its error output if it is expected to fail."""
         assert main(arguments, clock=lambda: self.now) == int(fails)
         out, err = self._capsys.readouterr()
         assert (err if not fails else out) == ""
@@ -43,19 +43,19 @@ class Desk:
 
 
 @pytest.fixture
-def desk(tmp_path, monkeypatch, capsys) -> Desk:
-    return Desk(tmp_path, monkeypatch, capsys)
+def terminal(tmp_path, monkeypatch, capsys) -> Terminal:
+    return Terminal(tmp_path, monkeypatch, capsys)
 
 
-def kept(desk: Desk, text: str) -> None:
-    desk.file.path.write_text(text)
-    desk.file.path.chmod(0o600)
+def write_key_file(terminal: Terminal, text: str) -> None:
+    terminal.file.path.write_text(text)
+    terminal.file.path.chmod(0o600)
 
 
-def test_a_rotation_in_words(desk):
-    kept(desk, FIRST.seed_hex())
-    printed = desk.run("keys", "rotate")
-    new = desk.file.read().keys[1].pair
+def test_rotate_prints_what_happens_when(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
+    printed = terminal.run("keys", "rotate")
+    new = terminal.file.read().keys[1].pair
     assert printed.splitlines() == [
         f"{FIRST.kid} signs; published until 2027-01-18T09:00:00Z",
         f"{new.kid} is published now and signs from 2027-01-16T09:00:00Z",
@@ -64,25 +64,25 @@ def test_a_rotation_in_words(desk):
     assert new.seed_hex() not in printed
 
 
-def test_the_list(desk):
-    kept(desk, FIRST.seed_hex())
-    desk.run("keys", "rotate")
-    new = desk.file.read().keys[1].pair
-    table = [line.split("  ") for line in desk.run("keys", "list").splitlines()]
+def test_list_prints_all_keys(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
+    terminal.run("keys", "rotate")
+    new = terminal.file.read().keys[1].pair
+    table = [line.split("  ") for line in terminal.run("keys", "list").splitlines()]
     assert [[word.strip() for word in line if word.strip()] for line in table] == [
         ["kid", "status", "signs from", "published until"],
         [FIRST.kid, "active", "-", "2027-01-18T09:00:00Z"],
         [new.kid, "next", "2027-01-16T09:00:00Z", "-"],
     ]
-    desk.now += LEAD_TIME
-    assert [row["status"] for row in desk.listed()] == ["old", "active"]
-    desk.now += 48 * 3600
-    assert [row["status"] for row in desk.listed()] == ["retired", "active"]
+    terminal.now += LEAD_TIME
+    assert [row["status"] for row in terminal.listed()] == ["old", "active"]
+    terminal.now += 48 * 3600
+    assert [row["status"] for row in terminal.listed()] == ["retired", "active"]
 
 
-def test_the_list_for_programs(desk):
-    kept(desk, FIRST.seed_hex())
-    assert desk.listed() == [
+def test_list_prints_json(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
+    assert terminal.listed() == [
         {
             "kid": FIRST.kid,
             "status": "active",
@@ -93,43 +93,43 @@ def test_the_list_for_programs(desk):
     ]
 
 
-def test_the_options_are_those_of_the_service(desk, tmp_path):
-    kept(desk, FIRST.seed_hex())
+def test_the_command_reads_the_options_of_the_service(terminal, tmp_path):
+    write_key_file(terminal, FIRST.seed_hex())
     other = tmp_path / "other"
     other.mkdir()
     (other / "jobs.db").touch()
-    desk.set(QUEUE_DATABASE=f"sqlite:///{other}/jobs.db")
-    desk.run("keys", "rotate")
+    terminal.set(QUEUE_DATABASE=f"sqlite:///{other}/jobs.db")
+    terminal.run("keys", "rotate")
     assert (other / "jobs.db.key").exists()
-    assert len(json.loads(desk.run("keys", "list", "--json", "--database", str(desk.database)))) == 1
-    desk.set(QUEUE_SIGNING_KEY=str(tmp_path / "mounted"))
-    desk.run("keys", "rotate")
+    assert len(json.loads(terminal.run("keys", "list", "--json", "--database", str(terminal.database)))) == 1
+    terminal.set(QUEUE_SIGNING_KEY=str(tmp_path / "mounted"))
+    terminal.run("keys", "rotate")
     assert (tmp_path / "mounted").exists()
     assert sorted(path.name for path in other.iterdir()) == ["jobs.db", "jobs.db.key"]
-    assert (other / "jobs.db").read_bytes() == b""  # nobody has opened it
+    assert (other / "jobs.db").read_bytes() == b""  # no queue has opened it yet
 
 
-def test_a_longer_notice(desk):
-    kept(desk, FIRST.seed_hex())
-    assert "signs from 2027-01-22T08:00:00Z" in desk.run("keys", "rotate", "--notice", "7d")
+def test_rotate_with_a_longer_lead_time(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
+    assert "signs from 2027-01-22T08:00:00Z" in terminal.run("keys", "rotate", "--notice", "7d")
 
 
-def test_after_a_leak(desk):
-    kept(desk, FIRST.seed_hex())
-    printed = desk.run("keys", "rotate", "--compromised").splitlines()
-    (key,) = desk.file.read().keys
+def test_rotate_after_a_leak(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
+    printed = terminal.run("keys", "rotate", "--compromised").splitlines()
+    (key,) = terminal.file.read().keys
     assert printed == [f"{key.pair.kid} signs", "Running services read the change within seconds."]
     assert key.pair.kid != FIRST.kid
 
 
-def test_keys_of_the_environment_can_be_listed_and_are_changed_there(desk):
-    desk.set(QUEUE_SIGNING_KEY=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
-    assert [row["status"] for row in desk.listed()] == ["active", "spare"]
+def test_keys_in_the_environment_can_be_listed_but_not_rotated(terminal):
+    terminal.set(QUEUE_SIGNING_KEY=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
+    assert [row["status"] for row in terminal.listed()] == ["active", "spare"]
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
-        told = desk.run(*arguments, fails=True)
+        told = terminal.run(*arguments, fails=True)
         assert "append ',<new seed>@<time>'" in told
         assert "@2027-01-16T09:00:00Z" in told
-    assert not desk.file.path.exists()
+    assert not terminal.file.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -140,10 +140,10 @@ def test_keys_of_the_environment_can_be_listed_and_are_changed_there(desk):
         (["keys", "list", "--database", "mysql://there"], "mysql://… is not supported"),
     ],
 )
-def test_what_cannot_be_done_is_told_in_a_sentence(desk, arguments, reason):
+def test_impossible_commands_print_one_clear_message(terminal, arguments, reason):
     if "rotate" in arguments:
-        kept(desk, FIRST.seed_hex())
-    told = desk.run(*arguments, fails=True)
+        write_key_file(terminal, FIRST.seed_hex())
+    told = terminal.run(*arguments, fails=True)
     assert told.startswith("queue-middleware: ")
     assert reason in told
     assert "Traceback" not in told
@@ -153,32 +153,32 @@ def test_what_cannot_be_done_is_told_in_a_sentence(desk, arguments, reason):
     "arguments",
     [[], ["keys"], ["jobs"], ["keys", "rotate", "--notice", "soon"], ["keys", "rotate", "--notice", "30h", "--compromised"]],
 )
-def test_what_is_not_understood_is_answered_with_the_usage(desk, arguments, capsys):
+def test_unknown_arguments_print_the_usage(terminal, arguments, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "usage: queue-middleware" in capsys.readouterr().err
 
 
-def test_a_wrong_option_of_the_environment_is_told(desk):
-    desk.set(QUEUE_CONCURRENCY="many")
-    assert "QUEUE_CONCURRENCY: 'many'" in desk.run("keys", "list", fails=True)
+def test_an_invalid_option_in_the_environment_is_reported(terminal):
+    terminal.set(QUEUE_CONCURRENCY="many")
+    assert "QUEUE_CONCURRENCY: 'many'" in terminal.run("keys", "list", fails=True)
 
 
-def test_where_there_is_no_queue_no_key_is_made(desk, tmp_path):
+def test_no_key_is_created_without_a_queue(terminal, tmp_path):
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
-        assert f"there is no queue at {desk.database}; name its database with" in desk.run(*arguments, fails=True)
+        assert f"there is no queue at {terminal.database}; name its database with" in terminal.run(*arguments, fails=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_as_a_module(desk):
-    kept(desk, FIRST.seed_hex())
+def test_the_module_can_be_run(terminal):
+    write_key_file(terminal, FIRST.seed_hex())
     done = subprocess.run(
         [sys.executable, "-m", "queue_middleware", "keys", "rotate"], capture_output=True, text=True, check=True, timeout=60
     )
-    assert desk.file.read().keys[0].pair.kid in done.stdout
+    assert terminal.file.read().keys[0].pair.kid in done.stdout
     assert done.stderr == ""
 
 
-def test_it_is_what_the_package_installs():
+def test_the_package_installs_the_command():
     scripts = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text())["project"]["scripts"]
     assert scripts == {"queue-middleware": f"{main.__module__}:{main.__name__}"}

@@ -19,14 +19,14 @@ from queue_middleware.web.fal.responses import error_response
         (ErrorType.CLIENT_CANCELLED, 499, "client_cancelled"),
     ],
 )
-def test_every_failure_is_spelled(error_type, status, word):
+def test_every_failure_has_its_error_type_and_message(error_type, status, word):
     failure = Failure(error_type, 'a "quote" and ü')
     assert STATUS[error_type] == status
     assert failure_body(failure) == b'{"detail": "a \\"quote\\" and \\u00fc", "error_type": "%s"}' % word.encode()
     assert (b"x-fal-error-type", word.encode()) in failure_headers(failure)
 
 
-def test_no_failure_is_forgotten():
+def test_the_table_has_every_failure():
     assert set(STATUS) == set(ErrorType)
 
 
@@ -53,6 +53,6 @@ def test_refusals(error, word):
 
 
 @pytest.mark.parametrize("refused", [errors.QueueFull, errors.TooManyQueued, errors.StoreBusy])
-def test_those_who_are_refused_together_are_told_to_come_back_at_different_times(refused):
+def test_retry_after_of_concurrent_refusals_varies(refused):
     told = {int(dict(error_response(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
     assert told == {10, 11, 12, 13, 14, 15}

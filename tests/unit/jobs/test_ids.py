@@ -11,7 +11,7 @@ KEYS = st.integers(0, 2**48 - 1).flatmap(lambda ms: st.integers(0, 2**SEQUENCE_B
 
 
 @given(KEYS, st.binary(min_size=10, max_size=10))
-def test_an_id_leads_to_its_millisecond_and_its_tail(key: int, random: bytes) -> None:
+def test_an_id_contains_its_millisecond_and_its_random_part(key: int, random: bytes) -> None:
     tail = make_random_part(random)
     first, found = parse_request_id(format_request_id(key, tail))
     assert (first, found) == (key >> SEQUENCE_BITS << SEQUENCE_BITS, tail)

@@ -24,12 +24,12 @@ from queue_middleware.jobs.models import Progress
 AT = 1_734_709_037_120_314
 
 
-def test_the_bounds_are_the_documented_ones() -> None:
+def test_the_limits_are_the_documented_ones() -> None:
     assert (MAX_MESSAGE_LENGTH, MAX_LABELS, MAX_LABEL_LENGTH) == (8192, 16, 256)
 
 
-class Mute:
-    """Has no text."""
+class Unprintable:
+    """An object whose `__str__` raises."""
 
     def __str__(self) -> str:
         raise LookupError("nothing to say")
@@ -50,7 +50,7 @@ class Mute:
         (99, LogLevel.ERROR),
     ],
 )
-def test_every_number_of_logging_has_a_word_of_fal(number: int, level: LogLevel) -> None:
+def test_every_level_of_logging_maps_to_a_level_of_fal(number: int, level: LogLevel) -> None:
     assert level_for_number(number) is read_level(number) is level
 
 
@@ -60,31 +60,31 @@ def test_a_level_is_read_in_any_case(word: str) -> None:
 
 
 @pytest.mark.parametrize("word", ["", "LOUD", None, b"INFO"])
-def test_another_level_is_refused_with_those_there_are(word: object) -> None:
+def test_an_unknown_level_is_refused_with_the_valid_ones(word: object) -> None:
     with pytest.raises(
         ValueError, match=r"it must be one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG, WARNING, CRITICAL, FATAL"
     ):
         read_level(word)  # type: ignore[arg-type]
 
 
-def test_a_line_takes_whatever_has_a_text() -> None:
+def test_a_line_accepts_any_object() -> None:
     line = make_line(AT, LogLevel.INFO, ValueError("x"), {"step": 3, "share": 0.5, "who": None})
     assert line == LogLine(AT, LogLevel.INFO, "x", {"step": "3", "share": "0.5", "who": "None"})
 
 
-def test_what_has_no_text_does_not_raise() -> None:
-    line = make_line(AT, LogLevel.INFO, Mute(), {"mute": Mute()})
-    assert line.message == line.labels["mute"] == "[Mute has no text: LookupError]"
+def test_an_object_whose_str_raises_does_not_raise() -> None:
+    line = make_line(AT, LogLevel.INFO, Unprintable(), {"mute": Unprintable()})
+    assert line.message == line.labels["mute"] == "[Unprintable has no text: LookupError]"
 
 
 class Safe(str):
-    """As Django's `SafeString`: its text is itself."""
+    """Like Django's `SafeString`: a subclass whose text is itself."""
 
     def __str__(self) -> str:
         return self
 
 
-def test_a_text_that_is_more_than_a_text_becomes_plain() -> None:
+def test_a_string_subclass_becomes_a_plain_string() -> None:
     line = make_line(AT, LogLevel.INFO, Safe("x"), {Safe("who"): Safe("me")})
     texts = [line.message, *line.labels.keys(), *line.labels.values()]
     assert [(type(text), text) for text in texts] == [(str, "x"), (str, "who"), (str, "me")]
@@ -95,7 +95,7 @@ def test_surrogates_can_be_stored() -> None:
 
 
 @pytest.mark.parametrize("length", [MAX_MESSAGE_LENGTH, MAX_MESSAGE_LENGTH + 1, 10 * MAX_MESSAGE_LENGTH])
-def test_of_a_long_message_beginning_and_end_are_kept(length: int) -> None:
+def test_a_long_message_keeps_its_beginning_and_end(length: int) -> None:
     text = "begin" + "x" * (length - 8) + "end"
     message = make_line(AT, LogLevel.INFO, text, {}).message
     if length == MAX_MESSAGE_LENGTH:
@@ -107,7 +107,7 @@ def test_of_a_long_message_beginning_and_end_are_kept(length: int) -> None:
         assert len(message) < MAX_MESSAGE_LENGTH + 50
 
 
-def test_labels_are_few_and_short() -> None:
+def test_labels_are_limited_in_number_and_length() -> None:
     labels = make_line(AT, LogLevel.INFO, "", {f"{n} {'x' * 1000}": "y" * 1000 for n in range(100)}).labels
     assert len(labels) == MAX_LABELS
     assert all(len(text) < MAX_LABEL_LENGTH + 50 for pair in labels.items() for text in pair)
@@ -117,12 +117,12 @@ def test_labels_are_few_and_short() -> None:
     ("progress", "message"),
     [(Progress(0.4, "upscaling"), "40% upscaling"), (Progress(1.0), "100%"), (Progress(0.0, ""), "0%")],
 )
-def test_what_a_report_says(progress: Progress, message: str) -> None:
+def test_the_message_of_a_progress_report(progress: Progress, message: str) -> None:
     assert progress_line(AT, progress).message == message
     assert progress_line(AT, progress).labels == {"progress": f"{progress.fraction:g}"}
 
 
-def test_the_last_line_says_how_many_are_missing() -> None:
+def test_the_last_line_has_the_number_of_dropped_lines() -> None:
     line = dropped_line(AT, 7, 10, 2048)
     assert line.level is LogLevel.WARN
     assert line.message == "7 more lines were dropped: one attempt keeps at most 10 lines and 2048 bytes"

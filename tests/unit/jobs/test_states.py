@@ -7,7 +7,7 @@ def test_nothing_leaves_a_final_state() -> None:
     assert not [state for state, _ in JOB_TRANSITIONS if state in FINAL]
     ended = (DeliveryState.DELIVERED, DeliveryState.SUPERSEDED, DeliveryState.DEAD)
     assert {event for state, event in DELIVERY_TRANSITIONS if state in ended} == {DeliveryEvent.REDELIVER}, (
-        "but when somebody asks for it"
+        "except by an explicit retry"
     )
 
 

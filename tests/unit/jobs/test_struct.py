@@ -1,4 +1,4 @@
-"""The repr of values hides what clients, providers and applications have sent."""
+"""The repr of values hides data of clients, providers and applications."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def all_structs(base: type[Struct] = Struct) -> Iterator[type[Struct]]:
 
 
 def test_every_private_name_is_a_field_of_some_value() -> None:
-    """A field that is renamed must not lose its privacy."""
+    """If a private field is renamed, the list of private names has to change too."""
     for module in pkgutil.walk_packages(queue_middleware.__path__, "queue_middleware."):
         if not module.name.endswith(("__main__", "pytest_plugin")):
             importlib.import_module(module.name)

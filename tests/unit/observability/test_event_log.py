@@ -1,4 +1,4 @@
-"""What an outage looks like in the log: its beginning, how it goes on, its end."""
+"""The log of an outage: its first failure, its continuation, its end."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def fail(journal: LoggingObserver, where: str = "delivery", error: Exception | N
         journal.on_event(ServiceError(where, raised, 1.0))
 
 
-def test_the_first_failure_is_told_in_full_then_a_count_less_and_less_often_then_the_end(
+def test_the_first_failure_is_logged_in_full_then_a_count_at_growing_intervals_then_the_end(
     journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(240):
@@ -50,7 +50,7 @@ def test_the_first_failure_is_told_in_full_then_a_count_less_and_less_often_then
     assert [record.exc_info is not None for record in caplog.records] == [True] + [False] * 5
 
 
-def test_for_hours_it_is_a_line_every_ten_minutes(
+def test_a_long_outage_logs_one_line_every_ten_minutes(
     journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(10_000):
@@ -59,7 +59,7 @@ def test_for_hours_it_is_a_line_every_ten_minutes(
     assert len(caplog.messages) < 25
 
 
-def test_every_source_and_every_kind_of_failure_has_its_own_beginning(
+def test_every_source_and_kind_of_failure_is_logged_separately(
     journal: LoggingObserver, caplog: pytest.LogCaptureFixture
 ) -> None:
     for _ in range(3):
@@ -76,7 +76,7 @@ def test_every_source_and_every_kind_of_failure_has_its_own_beginning(
     assert caplog.messages[3:] == ["claim: works again, after 6 failures in 0 s"]
 
 
-def test_after_its_end_or_a_long_silence_the_next_is_told_in_full(
+def test_after_the_end_or_a_long_pause_the_next_failure_is_logged_in_full(
     journal: LoggingObserver, clock: Seconds, caplog: pytest.LogCaptureFixture
 ) -> None:
     fail(journal)
@@ -88,13 +88,13 @@ def test_after_its_end_or_a_long_silence_the_next_is_told_in_full(
     assert caplog.messages[1] == "delivery: works again, after a failure in 0 s"
 
 
-def test_other_events_are_told_each_time(journal: LoggingObserver, caplog: pytest.LogCaptureFixture) -> None:
+def test_other_events_are_logged_each_time(journal: LoggingObserver, caplog: pytest.LogCaptureFixture) -> None:
     for _ in range(3):
         journal.on_event(OperatorWarning("the disk is on fire"))
     assert caplog.messages == ["queue_middleware: the disk is on fire"] * 3
 
 
-def test_observers_hear_each_failure_and_one_end() -> None:
+def test_observers_receive_each_failure_and_one_recovery() -> None:
     heard: list[object] = []
     trouble = ErrorStreak("claim", heard.append)
     trouble.over()
@@ -109,7 +109,7 @@ def test_observers_hear_each_failure_and_one_end() -> None:
     assert (end.where, end.failures) == ("claim", 3)
 
 
-def test_what_lost_its_process_is_said_to_run_again(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rescued_job_is_logged_as_queued_again(caplog: pytest.LogCaptureFixture) -> None:
     journal = LoggingObserver()
     for state in (JobState.DELAYED, JobState.FAILED):
         journal.on_event(Rescued("one", state))

@@ -25,7 +25,7 @@ Reply = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Receiver:
-    """A server on a free loopback port that answers every request with the same bytes."""
+    """A server on a free loopback port that sends the same bytes in response to every request."""
 
     def __init__(self, reply: bytes | Reply) -> None:
         self.reply = reply
@@ -57,8 +57,8 @@ class Receiver:
             writer.close()
 
 
-class Wire:
-    """A network that answers everything and notes who was connected to."""
+class FakeNetwork:
+    """A fake network that accepts every connection and records the addresses."""
 
     def __init__(self, unreachable: tuple[str, ...] = ()) -> None:
         self.connected: list[tuple[str, int]] = []
@@ -77,7 +77,7 @@ class Wire:
 
 
 class _Transport(asyncio.Transport):
-    def __init__(self, wire: Wire, connection: Connection) -> None:
+    def __init__(self, wire: FakeNetwork, connection: Connection) -> None:
         super().__init__()
         self.wire, self.connection = wire, connection
 
@@ -93,22 +93,22 @@ class _Transport(asyncio.Transport):
         self.connection.connection_lost(None)
 
 
-class Names:
-    """A resolver with an answer for each question in turn; the last one stays."""
+class FakeResolver:
+    """A resolver that returns or raises the given results in turn and repeats the last one."""
 
-    def __init__(self, *answers: list[str] | Exception) -> None:
-        self.answers = list(answers)
-        self.asked: list[tuple[str, int]] = []
+    def __init__(self, *results: list[str] | Exception) -> None:
+        self.results = list(results)
+        self.hosts: list[tuple[str, int]] = []
 
     async def __call__(self, host: str, port: int) -> list[str]:
-        self.asked.append((host, port))
-        response = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        if isinstance(response, Exception):
-            raise response
-        return response
+        self.hosts.append((host, port))
+        result = self.results.pop(0) if len(self.results) > 1 else self.results[0]
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
-async def test_a_post_arrives_and_its_answer_is_read():
+async def test_a_post_arrives_and_its_response_is_read():
     receiver = Receiver(OK)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         response = await outbound.post(
@@ -124,17 +124,17 @@ async def test_a_post_arrives_and_its_answer_is_read():
     assert lines[-1] == b'{"a": 1}'
 
 
-async def test_connections_are_kept_for_the_same_place():
-    receiver, names = Receiver(OK), Names(["127.0.0.1"])
+async def test_connections_are_reused_for_the_same_host_and_port():
+    receiver, names = Receiver(OK), FakeResolver(["127.0.0.1"])
     async with receiver.running() as port, HTTPClient(Guard(["hook.example"]), resolver=names) as outbound:
         for _ in range(3):
             await outbound.post(f"http://hook.example:{port}/", (), b"x")
     assert (len(receiver.requests), receiver.connections) == (3, 1)
-    assert names.asked == [("hook.example", port)]
+    assert names.hosts == [("hook.example", port)]
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-async def test_a_redirect_is_an_answer(status):
+async def test_a_redirect_is_returned_and_not_followed(status):
     receiver = Receiver(b"HTTP/1.1 %d Go\r\nLocation: http://127.0.0.1:1/\r\nContent-Length: 0\r\n\r\n" % status)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"")).status == status
@@ -148,7 +148,7 @@ async def test_proxies_of_the_environment_are_not_read(monkeypatch):
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"")).status == 200
 
 
-async def test_a_long_answer_is_cut_off():
+async def test_a_long_response_is_truncated():
     closed = asyncio.Event()
 
     async def pour(reader, writer):
@@ -167,7 +167,7 @@ async def test_a_long_answer_is_cut_off():
     assert (response.status, len(response.body)) == (200, MAX_BODY_PREFIX)
 
 
-async def test_a_status_counts_though_the_body_never_ends():
+async def test_a_status_is_used_if_the_body_never_ends():
     async def hang(reader, writer):
         writer.write(b"HTTP/1.1 201 Created\r\nContent-Length: 10\r\n\r\nabc")
         await reader.read()
@@ -177,7 +177,7 @@ async def test_a_status_counts_though_the_body_never_ends():
     assert (response.status, response.body) == (201, b"abc")
 
 
-async def test_a_status_counts_though_the_body_breaks_off():
+async def test_a_status_is_used_if_the_body_is_incomplete():
     async def breaks(reader, writer):
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc")
 
@@ -186,7 +186,7 @@ async def test_a_status_counts_though_the_body_breaks_off():
     assert (response.status, response.body) == (200, b"abc")
 
 
-async def test_no_answer_in_time():
+async def test_no_response_in_time():
     async def hang(reader, writer):
         await reader.read()
 
@@ -204,14 +204,14 @@ async def test_a_connection_that_breaks():
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
 
 
-async def test_what_is_not_http_is_not_repeated():
+async def test_bytes_that_are_not_http_are_not_in_the_error():
     async with Receiver(b"+OK secret redis 7.2\r\n\r\n").running() as port, HTTPClient(LOCAL) as outbound:
         with pytest.raises(OutboundError, match="without an HTTP response") as caught:
             await outbound.post(f"http://127.0.0.1:{port}/", (), b"")
     assert "secret" not in caught.value.detail
 
 
-async def test_nobody_listens():
+async def test_a_refused_connection():
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         async with HTTPClient(LOCAL) as outbound:
@@ -219,18 +219,18 @@ async def test_nobody_listens():
                 await outbound.post(f"http://127.0.0.1:{taken.getsockname()[1]}/", (), b"")
 
 
-async def test_a_good_name_is_connected_to_by_its_checked_address():
-    wire, names = Wire(), Names(["93.184.215.14"])
+async def test_a_name_is_connected_to_by_its_checked_address():
+    wire, names = FakeNetwork(), FakeResolver(["93.184.215.14"])
     async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
-    assert names.asked == [("example.com", 443)]
+    assert names.hosts == [("example.com", 443)]
     assert wire.connected == [("93.184.215.14", 443)]
     assert wire.names == ["example.com"]
     assert b"host: example.com\r\n" in wire.sent
 
 
 async def test_an_ipv6_literal_keeps_its_brackets_in_host():
-    wire = Wire()
+    wire = FakeNetwork()
     async with HTTPClient(Guard(), connect=wire) as outbound:
         await outbound.post("https://[2606:4700:4700::1111]:8443/", (), b"")
     assert wire.connected == [("2606:4700:4700::1111", 8443)]
@@ -249,15 +249,15 @@ async def test_an_ipv6_literal_keeps_its_brackets_in_host():
     ],
 )
 async def test_one_bad_address_is_enough(addresses):
-    wire = Wire()
-    async with HTTPClient(Guard(), resolver=Names(addresses), connect=wire) as outbound:
+    wire = FakeNetwork()
+    async with HTTPClient(Guard(), resolver=FakeResolver(addresses), connect=wire) as outbound:
         with pytest.raises(OutboundRefused, match=r"example\.com has an address that is not public"):
             await outbound.post("https://example.com/", (), b"")
     assert wire.connected == []
 
 
 async def test_rebinding_between_two_calls():
-    wire, names = Wire(), Names(["93.184.215.14"], ["127.0.0.1"])
+    wire, names = FakeNetwork(), FakeResolver(["93.184.215.14"], ["127.0.0.1"])
     async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         await outbound.post("https://example.com/", (), b"")
         with pytest.raises(OutboundRefused):
@@ -266,15 +266,15 @@ async def test_rebinding_between_two_calls():
 
 
 async def test_the_next_address_is_tried():
-    wire, names = Wire(unreachable=("2606:4700:4700::1111",)), Names(["2606:4700:4700::1111", "1.1.1.1"])
+    wire, names = FakeNetwork(unreachable=("2606:4700:4700::1111",)), FakeResolver(["2606:4700:4700::1111", "1.1.1.1"])
     async with HTTPClient(Guard(), resolver=names, connect=wire) as outbound:
         assert (await outbound.post("https://example.com/", (), b"")).status == 200
     assert [host for host, _ in wire.connected] == ["2606:4700:4700::1111", "1.1.1.1"]
 
 
-@pytest.mark.parametrize("answer", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), []])
-async def test_a_name_without_an_address(answer):
-    async with HTTPClient(Guard(), resolver=Names(answer), connect=Wire()) as outbound:
+@pytest.mark.parametrize("result", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long"), []])
+async def test_a_name_that_cannot_be_resolved(result):
+    async with HTTPClient(Guard(), resolver=FakeResolver(result), connect=FakeNetwork()) as outbound:
         with pytest.raises(OutboundError, match="cannot be resolved"):
             await outbound.post("https://example.com/", (), b"")
 
@@ -283,21 +283,21 @@ async def test_a_resolver_that_hangs():
     async def hang(host: str, port: int) -> list[str]:
         return await asyncio.Future()
 
-    async with HTTPClient(Guard(), timeout=0.1, resolver=hang, connect=Wire()) as outbound:
+    async with HTTPClient(Guard(), timeout=0.1, resolver=hang, connect=FakeNetwork()) as outbound:
         with pytest.raises(OutboundError, match=r"not resolved in time|no response within"):
             await outbound.post("https://example.com/", (), b"")
 
 
-async def test_the_text_of_the_url_is_looked_at_again():
-    names = Names(["93.184.215.14"])
-    async with HTTPClient(Guard(), resolver=names, connect=Wire()) as outbound:
+async def test_the_url_is_checked_again_before_each_call():
+    names = FakeResolver(["93.184.215.14"])
+    async with HTTPClient(Guard(), resolver=names, connect=FakeNetwork()) as outbound:
         for url in ("http://example.com/", "https://127.0.0.1/", "https://localhost/", "file:///etc/passwd"):
             with pytest.raises(OutboundRefused):
                 await outbound.post(url, (), b"")
-    assert names.asked == []
+    assert names.hosts == []
 
 
-async def test_a_closed_client_says_so():
+async def test_a_closed_client_raises():
     outbound = HTTPClient(Guard())
     async with outbound:
         pass
@@ -313,7 +313,7 @@ async def test_tls_checks_the_name_not_the_address():
     guard = Guard(["receiver.example", "other.example"])
     async with (
         Receiver(OK).running(serving) as port,
-        HTTPClient(guard, resolver=Names(["127.0.0.1"]), ssl_context=trusting) as outbound,
+        HTTPClient(guard, resolver=FakeResolver(["127.0.0.1"]), ssl_context=trusting) as outbound,
     ):
         assert (await outbound.post(f"https://receiver.example:{port}/", (), b"")).status == 200
         with pytest.raises(OutboundError, match=r"the certificate is not valid: Hostname mismatch"):
@@ -325,13 +325,13 @@ async def test_without_a_context_the_public_authorities_are_trusted():
     trustme.CA().issue_cert("receiver.example").configure_cert(serving)
     async with (
         Receiver(OK).running(serving) as port,
-        HTTPClient(Guard(["receiver.example"]), resolver=Names(["127.0.0.1"])) as outbound,
+        HTTPClient(Guard(["receiver.example"]), resolver=FakeResolver(["127.0.0.1"])) as outbound,
     ):
         with pytest.raises(OutboundError, match=r"the certificate is not valid: (self-signed|unable to get local issuer)"):
             await outbound.post(f"https://receiver.example:{port}/", (), b"")
 
 
-async def test_the_public_authorities_are_read_once_and_when_they_are_needed(monkeypatch):
+async def test_the_certificate_authorities_are_loaded_once_and_on_first_use(monkeypatch):
     read: list[bool] = []
 
     def read_slowly(trust_env: bool) -> ssl.SSLContext:
@@ -342,20 +342,20 @@ async def test_the_public_authorities_are_read_once_and_when_they_are_needed(mon
     together = threading.Event()
     monkeypatch.setattr(connector.httpx, "create_ssl_context", read_slowly)
     monkeypatch.setattr(connector, "_public_authorities", cache(connector._public_authorities.__wrapped__))
-    async with HTTPClient(Guard(["receiver.example"]), connect=Wire(), resolver=Names(["127.0.0.1"])) as outbound:
+    async with HTTPClient(Guard(["receiver.example"]), connect=FakeNetwork(), resolver=FakeResolver(["127.0.0.1"])) as outbound:
         await outbound.post("http://receiver.example/", (), b"")
         assert read == []
         async with asyncio.TaskGroup() as group:
             for number in range(3):
                 group.create_task(outbound.post(f"https://receiver.example:{8000 + number}/", (), b""))
-            await asyncio.sleep(0)  # now all three are in their threads
+            await asyncio.sleep(0)  # now all three wait in their threads
             together.set()
-    async with HTTPClient(Guard(), connect=Wire(), resolver=Names(["93.184.215.14"])) as another:
+    async with HTTPClient(Guard(), connect=FakeNetwork(), resolver=FakeResolver(["93.184.215.14"])) as another:
         await another.post("https://example.com/", (), b"")
     assert read == [False]
 
 
-async def test_connections_that_nobody_uses_are_closed(monkeypatch):
+async def test_unused_connections_are_closed(monkeypatch):
     monkeypatch.setattr(pool, "_IDLE_TIMEOUT", 0.01)
     receiver, gone = Receiver(OK), asyncio.Event()
 
@@ -371,7 +371,7 @@ async def test_connections_that_nobody_uses_are_closed(monkeypatch):
             await gone.wait()
 
 
-async def test_closing_leaves_nothing_to_be_done():
+async def test_closing_leaves_no_task():
     receiver = Receiver(OK)
     async with receiver.running() as port:
         async with HTTPClient(LOCAL) as outbound:
@@ -379,13 +379,13 @@ async def test_closing_leaves_nothing_to_be_done():
         assert [timer for timer in asyncio.get_running_loop()._scheduled if not timer.cancelled()] == []
 
 
-async def test_a_connection_that_was_closed_meanwhile_is_replaced():
-    """The other side may close a connection that is kept just when we use it: nothing was done, so we say it again."""
+async def test_a_request_on_a_stale_connection_is_sent_again():
+    """The peer may close a kept connection just when it is used again: it received nothing, so the request is sent again."""
     receiver = Receiver(OK)
 
     async def once(reader, writer):
         writer.write(OK)
-        await reader.readuntil(b"\r\n\r\n")  # the next request is read and not answered
+        await reader.readuntil(b"\r\n\r\n")  # the next request is read but receives no response
 
     receiver.reply = once
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
@@ -394,7 +394,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_replaced():
     assert receiver.connections == 3
 
 
-async def test_what_was_begun_is_not_said_again():
+async def test_a_request_with_a_partial_response_is_not_sent_again():
     receiver = Receiver(OK)
 
     async def half(reader, writer):
@@ -410,7 +410,7 @@ async def test_what_was_begun_is_not_said_again():
     assert receiver.connections == 1
 
 
-async def test_a_connection_that_says_something_unasked_is_not_used_again():
+async def test_a_connection_with_unexpected_bytes_is_not_used_again():
     receiver = Receiver(OK + b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nforged")
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         for _ in range(2):
@@ -418,13 +418,13 @@ async def test_a_connection_that_says_something_unasked_is_not_used_again():
     assert receiver.connections == 2
 
 
-async def test_early_hints_are_no_answer():
+async def test_early_hints_are_not_the_response():
     receiver = Receiver(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + OK)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:
         assert (await outbound.post(f"http://127.0.0.1:{port}/", (), b"x")).status == 200
 
 
-async def test_a_body_that_is_not_in_memory():
+async def test_a_streamed_request_body():
     receiver = Receiver(OK)
 
     async def chunks():
@@ -439,7 +439,7 @@ async def test_a_body_that_is_not_in_memory():
     assert receiver.connections == 1
 
 
-async def test_no_more_is_read_from_a_body_than_the_other_side_takes():
+async def test_a_request_body_is_read_only_as_fast_as_it_is_sent():
     taken = 0
     served = asyncio.Event()
 
@@ -462,10 +462,10 @@ async def test_no_more_is_read_from_a_body_than_the_other_side_takes():
     server.close()
     await server.wait_closed()
     await asyncio.sleep(0.01)
-    assert taken < 200  # what the system's buffers hold; the rest was never asked for
+    assert taken < 200  # what the system's buffers hold; the rest was not read
 
 
-async def test_an_answer_before_the_whole_body_is_an_answer():
+async def test_a_response_before_the_end_of_the_request_body_is_used():
     taken = 0
     served = asyncio.Event()
 
@@ -494,7 +494,7 @@ async def test_an_answer_before_the_whole_body_is_an_answer():
     assert response.status == 413
 
 
-async def test_a_body_of_another_length_than_announced_is_not_sent_on():
+async def test_a_request_body_of_the_wrong_length_is_not_sent_completely():
     async def chunks():
         yield b"too long"
 
@@ -547,12 +547,12 @@ async def test_a_header_cannot_be_smuggled(value):
     assert receiver.requests == []
 
 
-async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
-    """TLS can bring it together with the handshake; it is the host's failure, not ours."""
+async def test_a_connection_closed_before_the_request_is_a_broken_connection():
+    """With TLS the close may arrive with the handshake; it is a failure of the host and not of this process."""
 
     async def connect(address, origin, context):
         connection = Connection()
-        transport = _Transport(Wire(), connection)
+        transport = _Transport(FakeNetwork(), connection)
         connection.connection_made(transport)
         connection.eof_received()
         transport.is_closing = lambda: True
@@ -563,8 +563,8 @@ async def test_an_end_that_comes_before_the_request_is_a_broken_connection():
             await outbound.post("http://127.0.0.1:9/", (), b"x")
 
 
-async def test_an_answer_counts_though_the_other_side_takes_no_more():
-    """It comes while the wire is full, and the wire never empties."""
+async def test_a_response_is_used_if_the_peer_reads_no_further():
+    """The response arrives while the write buffer is full, and the buffer is never drained."""
 
     class Full(_Transport):
         def write(self, data: bytes) -> None:
@@ -574,7 +574,7 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
                 asyncio.get_running_loop().call_soon(connection.data_received, response)
 
     connection = Connection()
-    connection.connection_made(Full(Wire(), connection))
+    connection.connection_made(Full(FakeNetwork(), connection))
 
     async def chunks():
         while True:
@@ -594,12 +594,12 @@ async def test_an_answer_counts_though_the_other_side_takes_no_more():
         (errno.ENOBUFS, "1.1.1.1", True),
         (errno.ENOMEM, "2606:4700:4700::1111", True),
         (errno.EADDRNOTAVAIL, "1.1.1.1", True),
-        (errno.EADDRNOTAVAIL, "2606:4700:4700::1111", False),  # no IPv6 here, and that does not pass
+        (errno.EADDRNOTAVAIL, "2606:4700:4700::1111", False),  # no IPv6 on this machine, a permanent condition
         (errno.ECONNREFUSED, "1.1.1.1", False),
         (errno.EHOSTUNREACH, "1.1.1.1", False),
     ],
 )
-async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, address, ours):
+async def test_a_local_shortage_is_not_a_failure_of_the_host(number, address, ours):
     async def fails(*_):
         raise OSError(number, "in words")
 
@@ -608,39 +608,39 @@ async def test_what_is_lacking_here_is_not_the_other_side_being_away(number, add
     def report(shortage, interval):
         reported.append((type(shortage), interval))
 
-    async with HTTPClient(Guard(), resolver=Names([address]), connect=fails, on_shortage=report) as outbound:
+    async with HTTPClient(Guard(), resolver=FakeResolver([address]), connect=fails, on_shortage=report) as outbound:
         for _ in range(3):
             with pytest.raises(OutboundShortage if ours else OutboundUnreached):
                 await outbound.post("https://example.com/", (), b"")
-    assert reported == [(OutboundShortage, 30.0)] * ours, "once, and not each time"
+    assert reported == [(OutboundShortage, 30.0)] * ours, "it is reported once, not each time"
 
 
-async def test_a_resolver_that_lacks_files_is_our_shortage():
-    resolver = Names(OSError(errno.EMFILE, "Too many open files"))
-    async with HTTPClient(Guard(), resolver=resolver, connect=Wire()) as outbound:
+async def test_a_resolver_without_file_descriptors_is_a_local_shortage():
+    resolver = FakeResolver(OSError(errno.EMFILE, "Too many open files"))
+    async with HTTPClient(Guard(), resolver=resolver, connect=FakeNetwork()) as outbound:
         with pytest.raises(OutboundShortage):
             await outbound.post("https://example.com/", (), b"")
 
 
-async def test_a_certificate_that_is_not_good_says_that_attempts_go_on():
+async def test_the_error_for_an_invalid_certificate_says_that_attempts_continue():
     async def distrusts(*_):
         error = ssl.SSLCertVerificationError(1, "certificate verify failed")
         error.verify_message = "certificate has expired"
         raise error
 
-    async with HTTPClient(Guard(), resolver=Names(["1.1.1.1"]), connect=distrusts) as outbound:
+    async with HTTPClient(Guard(), resolver=FakeResolver(["1.1.1.1"]), connect=distrusts) as outbound:
         with pytest.raises(OutboundUnreached, match="certificate has expired; attempts continue"):
             await outbound.post("https://example.com/", (), b"")
 
 
-async def test_what_is_called_is_the_url_as_a_browser_would_encode_it():
-    wire = Wire()
-    async with HTTPClient(Guard(), resolver=Names(["1.1.1.1"]), connect=wire) as outbound:
+async def test_the_called_url_is_encoded_as_by_browsers():
+    wire = FakeNetwork()
+    async with HTTPClient(Guard(), resolver=FakeResolver(["1.1.1.1"]), connect=wire) as outbound:
         await outbound.post("https://example.com/two words?a=1&b=two words|^#x", (), b"")
     assert b"POST /two%20words?a=1&b=two%20words|^ HTTP/1.1\r\n" in wire.sent
 
 
-async def test_a_kept_connection_is_read_again_after_a_large_answer():
+async def test_a_reused_connection_is_read_again_after_a_large_response():
     body = b"x" * 300_000
     receiver = Receiver(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
     async with receiver.running() as port, HTTPClient(LOCAL) as outbound:

@@ -233,7 +233,7 @@ def test_addresses(good, allow, host, address):
         Guard(allow).check_address(host, address)
 
 
-def test_a_refusal_does_not_tell_the_address():
+def test_a_refusal_does_not_contain_the_address():
     with pytest.raises(OutboundRefused) as caught:
         Guard().check_address("example.com", "10.1.2.3")
     assert "10.1.2.3" not in caught.value.detail
@@ -261,12 +261,12 @@ def _edges(network):
 @pytest.mark.parametrize(
     "entry", ["", "*", "http://example.com", "example.com:80", "10.0.0.1/8", "10.0.0", "a b", "*.*.com", "127.1"]
 )
-def test_a_wrong_entry_is_told(entry):
+def test_an_invalid_entry_is_refused(entry):
     with pytest.raises(SettingsError, match="outbound_allow"):
         Guard([entry])
 
 
-def test_what_is_checked_is_what_is_called():
+def test_the_checked_url_is_the_called_url():
     parsed = parse_url("https://BÜCHER.example:443/a/../b?c#d")
     assert (parsed.raw_host, parsed.port, parsed.raw_path) == (b"xn--bcher-kva.example", None, b"/b?c")
 

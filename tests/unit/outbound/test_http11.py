@@ -56,7 +56,7 @@ def connect() -> tuple[Connection, ManualTransport]:
 
 
 async def begin(connection: Connection, body: bytes | StreamBody = b"body") -> asyncio.Task[Any]:
-    """Start an exchange, up to the point at which it waits for the other side."""
+    """Start an exchange, up to the point at which it waits for the peer."""
     sending = asyncio.create_task(connection.send(REQUEST, body))
     await asyncio.sleep(0)
     return sending

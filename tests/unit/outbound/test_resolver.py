@@ -15,62 +15,62 @@ FOUND = [
 ]
 
 
-class System:
-    """In place of the system's resolver: it answers when its gate is opened."""
+class FakeSystemResolver:
+    """Replaces the system's resolver: it returns when its gate is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, found: object = FOUND) -> None:
-        self.found, self.gate, self.asked = found, threading.Event(), []
+        self.found, self.gate, self.calls = found, threading.Event(), []
         monkeypatch.setattr(module.socket, "getaddrinfo", self)
 
     def __call__(self, host: str, port: int, **_: object) -> object:
-        self.asked.append((host, threading.current_thread()))
+        self.calls.append((host, threading.current_thread()))
         self.gate.wait(10)
         if isinstance(self.found, Exception):
             raise self.found
         return self.found
 
 
-async def test_addresses_come_in_order_each_once(monkeypatch):
-    system = System(monkeypatch, [*FOUND, FOUND[0]])
+async def test_addresses_are_in_order_without_duplicates(monkeypatch):
+    system = FakeSystemResolver(monkeypatch, [*FOUND, FOUND[0]])
     system.gate.set()
     assert await ThreadedResolver().resolve("a.example", 443) == ["192.0.2.7", "2001:db8::7"]
 
 
 @pytest.mark.parametrize("error", [socket.gaierror(-2, "Name or service not known"), UnicodeError("label too long")])
-async def test_what_went_wrong_is_told(monkeypatch, error):
-    System(monkeypatch, error).gate.set()
+async def test_errors_of_the_system_are_raised(monkeypatch, error):
+    FakeSystemResolver(monkeypatch, error).gate.set()
     names = ThreadedResolver()
     for _ in range(2):
         with pytest.raises(type(error)):
             await names.resolve("a.example", 443)
 
 
-async def test_the_threads_of_the_loop_are_left_alone(monkeypatch):
+async def test_the_threads_of_the_event_loop_are_not_used(monkeypatch):
     """They are few, and the application's `def` endpoints run in them."""
-    system = System(monkeypatch)
+    system = FakeSystemResolver(monkeypatch)
     asking = [asyncio.create_task(ThreadedResolver().resolve(f"{number}.example", 443)) for number in range(40)]
     async with asyncio.timeout(5):
-        while len(system.asked) < 40:
+        while len(system.calls) < 40:
             await asyncio.sleep(0.001)
         assert await asyncio.to_thread(lambda: "free") == "free"
     system.gate.set()
     await asyncio.gather(*asking)
-    assert all(thread.daemon for _, thread in system.asked)
+    assert all(thread.daemon for _, thread in system.calls)
 
 
-async def test_those_who_ask_for_one_name_wait_for_one_answer(monkeypatch):
-    system = System(monkeypatch)
+async def test_concurrent_lookups_of_one_name_share_one_call(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
     names = ThreadedResolver()
     asking = [asyncio.create_task(names.resolve("a.example", 443)) for _ in range(5)]
     await asyncio.sleep(0)
     asking.pop().cancel()
     system.gate.set()
     assert await asyncio.gather(*asking) == [["192.0.2.7", "2001:db8::7"]] * 4
-    assert len(system.asked) == 1
+    assert len(system.calls) == 1
 
 
-async def test_one_that_gave_up_waiting_harms_nobody(monkeypatch):
-    system = System(monkeypatch, socket.gaierror(-3, "Temporary failure in name resolution"))
+async def test_a_cancelled_lookup_does_not_affect_others(monkeypatch):
+    system = FakeSystemResolver(monkeypatch, socket.gaierror(-3, "Temporary failure in name resolution"))
     names = ThreadedResolver()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
@@ -80,9 +80,9 @@ async def test_one_that_gave_up_waiting_harms_nobody(monkeypatch):
         await names.resolve("a.example", 443)
 
 
-async def test_there_is_an_end_to_the_threads(monkeypatch):
-    system = System(monkeypatch)
-    names = ThreadedResolver(most=4)  # of which a fourth is for names that were resolved before
+async def test_the_number_of_threads_is_limited(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
+    names = ThreadedResolver(most=4)  # a quarter of them are for names that were resolved before
     asking = [asyncio.create_task(names.resolve(name, 443)) for name in ("a.example", "b.example", "d.example")]
     await asyncio.sleep(0)
     with pytest.raises(OutboundBusy, match="too many names"):
@@ -92,8 +92,8 @@ async def test_there_is_an_end_to_the_threads(monkeypatch):
     assert await names.resolve("c.example", 443)
 
 
-async def test_a_name_that_no_thread_was_left_for_can_be_asked_for_again(monkeypatch):
-    system = System(monkeypatch)
+async def test_a_name_for_which_no_thread_was_free_can_be_looked_up_again(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
     system.gate.set()
     names = ThreadedResolver()
     with monkeypatch.context() as patch:
@@ -104,8 +104,8 @@ async def test_a_name_that_no_thread_was_left_for_can_be_asked_for_again(monkeyp
         assert await names.resolve("a.example", 443)
 
 
-def test_an_answer_after_the_end_of_the_loop_is_dropped(monkeypatch):
-    system = System(monkeypatch)
+def test_a_result_after_the_end_of_the_loop_is_dropped(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
 
     async def give_up() -> None:
         with pytest.raises(TimeoutError):
@@ -114,12 +114,12 @@ def test_an_answer_after_the_end_of_the_loop_is_dropped(monkeypatch):
 
     asyncio.run(give_up())
     system.gate.set()
-    for _, thread in system.asked:
+    for _, thread in system.calls:
         thread.join(10)
 
 
-async def test_names_that_hang_leave_threads_to_those_that_were_resolved_before(monkeypatch):
-    system = System(monkeypatch)
+async def test_names_that_hang_leave_threads_to_names_that_were_resolved_before(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
     system.gate.set()
     names = ThreadedResolver(most=4)
     assert await names.resolve("good.example", 443)
@@ -135,8 +135,8 @@ async def test_names_that_hang_leave_threads_to_those_that_were_resolved_before(
     await asyncio.gather(*asking, return_exceptions=True)
 
 
-async def test_names_below_one_domain_have_a_part_of_the_threads(monkeypatch):
-    system = System(monkeypatch)
+async def test_names_below_one_domain_share_a_part_of_the_threads(monkeypatch):
+    system = FakeSystemResolver(monkeypatch)
     names = ThreadedResolver(most=32)
     asking = [asyncio.create_task(names.resolve(f"a{number}.slow.example", 443)) for number in range(8)]
     await asyncio.sleep(0)
@@ -162,25 +162,25 @@ async def test_names_below_one_domain_have_a_part_of_the_threads(monkeypatch):
         ("localhost", "localhost"),
     ],
 )
-def test_what_counts_as_one_domain(host, domain):
+def test_names_that_count_as_one_domain(host, domain):
     assert domain_of(host) == domain
 
 
-async def test_a_name_that_is_not_found_is_not_asked_for_again_at_once(monkeypatch):
+async def test_a_name_that_is_not_found_is_not_looked_up_again_at_once(monkeypatch):
     now = [0.0]
-    system = System(monkeypatch, socket.gaierror(socket.EAI_NONAME, "not known"))
+    system = FakeSystemResolver(monkeypatch, socket.gaierror(socket.EAI_NONAME, "not known"))
     system.gate.set()
     names = ThreadedResolver(clock=lambda: now[0])
     for _ in range(3):
         with pytest.raises(socket.gaierror, match="not known"):
             await names.resolve("a.example", 443)
-    assert len(system.asked) == 1
+    assert len(system.calls) == 1
     now[0], system.found = NEGATIVE_TTL, FOUND
     assert await names.resolve("a.example", 443)
 
 
-async def test_a_resolver_that_lacks_files_does_not_say_that_the_name_is_not_there(monkeypatch):
-    system = System(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "try again"))
+async def test_a_lookup_without_file_descriptors_is_not_a_missing_name(monkeypatch):
+    system = FakeSystemResolver(monkeypatch, socket.gaierror(socket.EAI_AGAIN, "try again"))
     system.gate.set()
     names = ThreadedResolver()
 
@@ -192,4 +192,4 @@ async def test_a_resolver_that_lacks_files_does_not_say_that_the_name_is_not_the
         with pytest.raises(OSError, match="Too many open files"):
             await names.resolve("a.example", 443)
     system.found = FOUND
-    assert await names.resolve("a.example", 443), "it is not remembered as one that is not there"
+    assert await names.resolve("a.example", 443), "it is not cached as a missing name"

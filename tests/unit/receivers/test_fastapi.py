@@ -37,7 +37,7 @@ async def site(verifier) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-async def test_the_handler_gets_what_was_verified(sender, site):
+async def test_the_handler_receives_the_verified_webhook(sender, site):
     for headers in (sender.webhook(), sender.standard(), {**sender.webhook(), **sender.standard()}):
         response = await site.post("/done", headers=headers, content=BODY)
         assert response.status_code == 200
@@ -81,7 +81,7 @@ async def test_the_documentation_of_the_application_does_not_mention_it(site):
     assert "requestBody" not in operation
 
 
-async def test_in_starlette_it_is_called(sender, verifier):
+async def test_in_starlette_the_dependency_is_called_explicitly(sender, verifier):
     verified = verified_webhook(verifier)
 
     async def done(request: Request) -> JSONResponse:

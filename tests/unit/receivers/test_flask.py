@@ -37,7 +37,7 @@ def site(sender) -> FlaskClient:
     return app.test_client()
 
 
-def test_the_view_gets_what_was_verified(sender, site):
+def test_the_view_receives_the_verified_webhook(sender, site):
     for headers in (sender.webhook(), sender.standard(), {**sender.webhook(), **sender.standard()}):
         response = site.post("/done", headers=headers, data=BODY)
         assert response.status_code == 200
@@ -62,8 +62,8 @@ def test_without_keys_the_response_is_503(sender, site):
     assert site.post("/done", headers=sender.webhook(), data=BODY).status_code == 503
 
 
-def test_a_form_is_read_as_it_came(sender, site):
-    """Flask must not take the body for a form before it was verified."""
+def test_a_form_is_not_parsed_before_verification(sender, site):
+    """Flask must not parse the body as a form before it is verified."""
     headers = {**sender.webhook(), "content-type": "application/x-www-form-urlencoded"}
     assert site.post("/of/you/done", headers=headers, data=BODY).text == "you: id"
 

@@ -220,7 +220,7 @@ async def test_many_at_once_fetch_once(sender, clock):
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("response", "reason"),
     [
         (httpx.ConnectError("no route"), "no route"),
         (httpx.ReadTimeout(""), "ReadTimeout"),
@@ -236,8 +236,8 @@ async def test_many_at_once_fetch_once(sender, clock):
         (httpx.Response(200, json={"keys": []}), "no Ed25519 key"),
     ],
 )
-async def test_a_key_set_that_cannot_be_fetched_is_a_temporary_error(sender, verifier, clock, answer, reason):
-    sender.response = answer
+async def test_a_key_set_that_cannot_be_fetched_is_a_temporary_error(sender, verifier, clock, response, reason):
+    sender.response = response
     with pytest.raises(KeysUnavailable, match=reason) as caught:
         await verifier.verify(sender.webhook(), BODY)
     assert caught.value.status == 503

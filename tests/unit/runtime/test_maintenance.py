@@ -1,4 +1,4 @@
-"""What the maintenance tells the operator, and that it ends when it is to end."""
+"""Warnings of the maintenance for the operator, and its end."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from queue_middleware.runtime.maintenance import Maintenance
 
 
 def make_maintenance(store: Any = None, **options: Any) -> tuple[Maintenance, list[Event]]:
-    heard: list[Event] = []
-    return Maintenance(store, getattr(store, "waiting", None), heard.append, **options), heard
+    events: list[Event] = []
+    return Maintenance(store, getattr(store, "waiting", None), events.append, **options), events
 
 
-async def test_a_warning_is_told_once_for_as_long_as_it_is_true() -> None:
+async def test_a_warning_is_emitted_once_while_it_applies() -> None:
     now: list[str] = ["one"]
-    maintenance, heard = make_maintenance(warnings=lambda: now)
+    maintenance, events = make_maintenance(warnings=lambda: now)
     for true in (["one"], ["one"], ["one", "two"], ["two"], ["one", "two"]):
         now[:] = true
         await maintenance.warn()
-    assert heard == [OperatorWarning("one"), OperatorWarning("two"), OperatorWarning("one")]
+    assert events == [OperatorWarning("one"), OperatorWarning("two"), OperatorWarning("one")]
 
 
-async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
+async def test_a_new_warning_is_emitted_while_the_queue_runs() -> None:
     async def nothing(*_: Any, **__: Any) -> Any:
         return []
 
@@ -37,38 +37,38 @@ async def test_what_comes_to_be_is_told_while_the_queue_runs() -> None:
         return 0
 
     store = SimpleNamespace(rescue=nothing, expire=nothing, waiting=SimpleNamespace(time_out=nothing), prune=prune)
-    maintenance, heard = make_maintenance(store, warnings=lambda: ["the disk is on fire"])
+    maintenance, events = make_maintenance(store, warnings=lambda: ["the disk is on fire"])
     await maintenance.run()
-    assert heard == [OperatorWarning("the disk is on fire")]
+    assert events == [OperatorWarning("the disk is on fire")]
 
 
-async def test_what_ends_with_its_process_is_announced_as_an_end() -> None:
+async def test_a_job_that_fails_with_its_process_emits_finished() -> None:
     async def rescue(*, running: Collection[int]) -> list[RescuedJob]:
         return [RescuedJob("one", JobState.DELAYED, 1), RescuedJob("other", JobState.FAILED, 3, LOST)]
 
-    maintenance, heard = make_maintenance(SimpleNamespace(rescue=rescue))
+    maintenance, events = make_maintenance(SimpleNamespace(rescue=rescue))
     await maintenance.rescue()
-    assert heard == [
+    assert events == [
         Rescued("one", JobState.DELAYED),
         Rescued("other", JobState.FAILED),
         Finished.of("other", 3, LOST, 0.0),
     ]
 
 
-async def test_many_that_are_too_late_at_once_do_not_keep_it() -> None:
+async def test_a_stop_interrupts_the_expiry_of_many_jobs() -> None:
     async def always(*_: Any) -> list[RescuedJob]:
         maintenance.stop()
         return [RescuedJob("id", JobState.FAILED)]
 
-    maintenance, heard = make_maintenance(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
+    maintenance, events = make_maintenance(SimpleNamespace(expire=always, waiting=SimpleNamespace(time_out=always)))
     await maintenance.expire()
-    assert [type(event) for event in heard] == [Finished]
-    maintenance, heard = make_maintenance(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
+    assert [type(event) for event in events] == [Finished]
+    maintenance, events = make_maintenance(SimpleNamespace(waiting=SimpleNamespace(time_out=always)))
     await maintenance.time_out()
-    assert [type(event) for event in heard] == [Finished]
+    assert [type(event) for event in events] == [Finished]
 
 
-async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() -> None:
+async def test_on_a_full_disk_pruning_continues_although_other_steps_fail() -> None:
     async def full(*_: Any, **__: Any) -> Any:
         raise DiskFull("no room", 60)
 
@@ -79,8 +79,8 @@ async def test_on_a_disk_that_is_full_pruning_goes_on_though_nothing_else_can() 
 
     pruned: list[int] = []
     store = SimpleNamespace(rescue=full, expire=full, waiting=SimpleNamespace(time_out=full), prune=prune)
-    maintenance, heard = make_maintenance(store)
+    maintenance, events = make_maintenance(store)
     async with asyncio.timeout(5):
         await maintenance.run()
     assert pruned
-    assert [type(event) for event in heard] == [ServiceError]
+    assert [type(event) for event in events] == [ServiceError]

@@ -1,4 +1,4 @@
-"""Hearing the signal that ends a process: beside the server, whoever else listens, and without a trace afterwards."""
+"""The signal that ends a process: handled beside the server's and other handlers, and restored afterwards."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ SIGNAL = signal.SIGTERM
 
 
 class Handler:
-    """Somebody's, who counts; with `inner` he hands on to it."""
+    """A signal handler of another library, which counts its calls and passes the signal on to `inner`."""
 
     def __init__(self, inner: Any = None) -> None:
-        self.heard = 0
+        self.calls = 0
         self._inner = inner
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.heard += 1
+        self.calls += 1
         if self._inner is not None:
             self._inner(number, frame)
 
 
-class Told:
+class Callback:
     def __init__(self) -> None:
         self.times = 0
         self.event = asyncio.Event()
@@ -38,7 +38,7 @@ class Told:
         self.times += 1
         self.event.set()
 
-    async def heard(self) -> bool:
+    async def called(self) -> bool:
         async with asyncio.timeout(5):
             await self.event.wait()
         return True
@@ -46,7 +46,7 @@ class Told:
 
 @pytest.fixture
 def server() -> Iterator[Handler]:
-    """A server with a handler of its own; what was there before comes back after the test."""
+    """A server with its own signal handler; the previous one is restored after the test."""
     handler = Handler()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGINT)}
     signal.signal(SIGNAL, handler)
@@ -55,31 +55,31 @@ def server() -> Iterator[Handler]:
         signal.signal(number, old)
 
 
-async def test_both_hear(server: Handler) -> None:
-    told = Told()
-    shutdown = ShutdownSignal(told)
+async def test_the_server_and_the_queue_both_receive_the_signal(server: Handler) -> None:
+    callback = Callback()
+    shutdown = ShutdownSignal(callback)
     signal.raise_signal(SIGNAL)
-    assert (server.heard, told.times) == (1, 0)
+    assert (server.calls, callback.times) == (1, 0)
     shutdown.listen()
     shutdown.listen()
     signal.raise_signal(SIGNAL)
-    assert server.heard == 2
-    assert await told.heard()
+    assert server.calls == 2
+    assert await callback.called()
     shutdown.close()
     shutdown.close()
     assert signal.getsignal(SIGNAL) is server
 
 
-async def test_a_handler_of_the_event_loop_is_one_like_any_other(server: Handler) -> None:
-    """gunicorn's own ASGI worker and hypercorn set theirs with `loop.add_signal_handler`."""
+async def test_handlers_of_the_event_loop_are_supported(server: Handler) -> None:
+    """gunicorn's ASGI worker and hypercorn set their handlers with `loop.add_signal_handler`."""
     loop = asyncio.get_running_loop()
     theirs = asyncio.Event()
     loop.add_signal_handler(SIGNAL, theirs.set)
-    told = Told()
-    shutdown = ShutdownSignal(told)
+    callback = Callback()
+    shutdown = ShutdownSignal(callback)
     shutdown.listen()
     signal.raise_signal(SIGNAL)
-    assert await told.heard()
+    assert await callback.called()
     async with asyncio.timeout(5):
         await theirs.wait()
     shutdown.close()
@@ -90,7 +90,7 @@ async def test_a_handler_of_the_event_loop_is_one_like_any_other(server: Handler
     loop.remove_signal_handler(SIGNAL)
 
 
-async def test_hypercorn_tells_its_worker_processes_by_an_event(server: Handler) -> None:
+async def test_hypercorns_worker_processes_are_notified_by_an_event(server: Handler) -> None:
     class Context:
         terminated = asyncio.Event()
 
@@ -100,74 +100,74 @@ async def test_hypercorn_tells_its_worker_processes_by_an_event(server: Handler)
         async def app_send(self) -> None:
             raise NotImplementedError
 
-    told = Told()
-    shutdown = ShutdownSignal(told)
+    callback = Callback()
+    shutdown = ShutdownSignal(callback)
     shutdown.listen(HTTPStream().app_send)
     shutdown.listen(HTTPStream().app_send)
     await asyncio.sleep(0)
-    assert told.times == 0
+    assert callback.times == 0
     Context.terminated.set()
-    assert await told.heard()
+    assert await callback.called()
     shutdown.close()
 
 
 @pytest.mark.parametrize("nobody", [signal.SIG_DFL, signal.SIG_IGN])
-async def test_a_signal_without_a_handler_is_left_alone(server: Handler, nobody: Any) -> None:
+async def test_a_signal_without_a_handler_is_not_changed(server: Handler, nobody: Any) -> None:
     signal.signal(signal.SIGQUIT, nobody)
-    shutdown = ShutdownSignal(Told())
+    shutdown = ShutdownSignal(Callback())
     shutdown.listen()
     assert signal.getsignal(signal.SIGQUIT) is nobody
     shutdown.close()
 
 
-async def test_a_server_that_comes_later_is_heard_too(server: Handler) -> None:
-    told = Told()
-    shutdown = ShutdownSignal(told)
+async def test_a_server_that_starts_later_is_supported(server: Handler) -> None:
+    callback = Callback()
+    shutdown = ShutdownSignal(callback)
     shutdown.listen()
     later = Handler()
     signal.signal(SIGNAL, later)
     shutdown.listen()
     signal.raise_signal(SIGNAL)
-    assert await told.heard()
-    assert (later.heard, server.heard) == (1, 0)
+    assert await callback.called()
+    assert (later.calls, server.calls) == (1, 0)
     shutdown.close()
     assert signal.getsignal(SIGNAL) is later
 
 
-async def test_whoever_puts_himself_in_front_stays_there(server: Handler) -> None:
-    told = Told()
-    shutdown = ShutdownSignal(told)
+async def test_a_later_handler_stays_in_front(server: Handler) -> None:
+    callback = Callback()
+    shutdown = ShutdownSignal(callback)
     shutdown.listen()
     front = Handler(inner=signal.getsignal(SIGNAL))
     signal.signal(SIGNAL, front)
-    shutdown.listen()  # in front of him, who hands on to our first handler: nobody may go round in circles
+    shutdown.listen()  # in front of a handler that calls the first one: calls must not recurse endlessly
     signal.raise_signal(SIGNAL)
-    assert await told.heard()
-    assert (front.heard, server.heard) == (1, 1)
+    assert await callback.called()
+    assert (front.calls, server.calls) == (1, 1)
     shutdown.close()
     assert signal.getsignal(SIGNAL) is front
     signal.raise_signal(SIGNAL)
-    assert (front.heard, server.heard) == (2, 2)
+    assert (front.calls, server.calls) == (2, 2)
 
 
 async def test_two_queues_in_one_process(server: Handler) -> None:
-    ears = [Told(), Told()]
-    one, other = (ShutdownSignal(told) for told in ears)
+    callbacks = [Callback(), Callback()]
+    one, other = (ShutdownSignal(callback) for callback in callbacks)
     one.listen()
     other.listen()
     signal.raise_signal(SIGNAL)
-    for told in ears:
-        assert await told.heard()
+    for callback in callbacks:
+        assert await callback.called()
     one.close()  # in the wrong order
     other.close()
     signal.raise_signal(SIGNAL)
-    assert server.heard == 2
+    assert server.calls == 2
 
 
-async def test_outside_the_main_thread_nothing_is_touched(server: Handler) -> None:
+async def test_outside_the_main_thread_nothing_is_changed(server: Handler) -> None:
     def elsewhere() -> None:
         async def listen() -> None:
-            shutdown = ShutdownSignal(Told())
+            shutdown = ShutdownSignal(Callback())
             shutdown.listen()
             shutdown.close()
 
@@ -181,33 +181,33 @@ async def test_outside_the_main_thread_nothing_is_touched(server: Handler) -> No
 
 def test_a_signal_after_the_end_of_the_loop_reaches_the_server(server: Handler) -> None:
     async def listen() -> None:
-        ShutdownSignal(Told()).listen()
+        ShutdownSignal(Callback()).listen()
 
     asyncio.run(listen())
     signal.raise_signal(SIGNAL)
-    assert server.heard == 1
+    assert server.calls == 1
 
 
-async def test_interrupts_are_heard_from_when_it_is_asked_for(server: Handler) -> None:
-    told, interrupted = Told(), Told()
+async def test_interrupts_are_handled_after_listen_for_interrupt(server: Handler) -> None:
+    callback, interrupted = Callback(), Callback()
     signal.signal(signal.SIGINT, server)
-    shutdown = ShutdownSignal(told)
+    shutdown = ShutdownSignal(callback)
     shutdown.listen()
     signal.raise_signal(signal.SIGINT)
-    assert await told.heard()
+    assert await callback.called()
     assert shutdown.listen_for_interrupt(interrupted)
     signal.raise_signal(SIGNAL)
     await asyncio.sleep(0)
-    assert interrupted.times == 0, "the server's own signal is not the operator's second thought"
+    assert interrupted.times == 0, "the server's own signal is not a second interrupt by the operator"
     signal.raise_signal(signal.SIGINT)
-    assert await interrupted.heard()
-    assert server.heard == 3
+    assert await interrupted.called()
+    assert server.calls == 3
     shutdown.close()
     assert signal.getsignal(signal.SIGINT) is server
 
 
-async def test_an_interrupt_that_nobody_handles_is_not_promised(server: Handler) -> None:
+async def test_an_interrupt_without_a_handler_is_not_announced(server: Handler) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    shutdown = ShutdownSignal(Told())
-    assert not shutdown.listen_for_interrupt(Told())
+    shutdown = ShutdownSignal(Callback())
+    assert not shutdown.listen_for_interrupt(Callback())
     shutdown.close()

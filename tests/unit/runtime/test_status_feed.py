@@ -1,4 +1,4 @@
-"""One watch for all who follow: how often it looks, whom it wakes, and that it costs nothing when nothing happens."""
+"""One feed for all clients that follow requests: how often it reads, whom it notifies, and that it costs nothing when idle."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ def make_queued_job(key: int, **changes: object) -> Job:
     return make_job_view(key=key, request_id=str(UUID(int=key)), **given)
 
 
-class Shelf:
-    """The three verbs of a store that a watch needs, over jobs that a test puts there."""
+class FakeStore:
+    """The three methods of a store that the feed needs, over jobs that the test sets."""
 
     def __init__(self, count: int) -> None:
         self.jobs = {key: make_queued_job(key) for key in range(count)}
         self.lines = dict.fromkeys(self.jobs, 0)
-        self.looks: list[tuple[int, bool]] = []
-        """How many were asked about at once, and whether for positions."""
+        self.read_calls: list[tuple[int, bool]] = []
+        """For each read: how many jobs were read, and whether with positions."""
         self.listener: Callable[[], None] | None = None
         self.broken = False
-        self.before_answer: Callable[[], None] = lambda: None
+        self.before_return: Callable[[], None] = lambda: None
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
         assert topic is Topic.STATUS
@@ -48,37 +48,37 @@ class Shelf:
         job = self.jobs.get(UUID(request_id).int)
         if job is None:
             raise UnknownRequest("there is no such request")
-        self.before_answer()
+        self.before_return()
         await asyncio.sleep(0)
         return job
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         if self.broken:
             raise StoreError("broken")
-        self.looks.append((len(keys), positions))
+        self.read_calls.append((len(keys), positions))
         await asyncio.sleep(0)
         found = [self.jobs[key] for key in keys if key in self.jobs]
         return [JobSnapshot(job if positions else job.replace(position=None), self.lines[job.key]) for job in found]
 
     def change(self, key: int, **changes: object) -> None:
-        """Commit something."""
+        """Commit a change."""
         self.jobs[key] = self.jobs[key].replace(**changes)
-        self.tell()
+        self.notify()
 
-    def tell(self) -> None:
+    def notify(self) -> None:
         if self.listener is not None:
             self.listener()
 
     @property
-    def looked(self) -> int:
-        """How often, with many in slices."""
-        return len(self.looks)
+    def reads(self) -> int:
+        """The number of reads; a read of many jobs in slices counts once."""
+        return len(self.read_calls)
 
 
-class Watching:
-    def __init__(self, shelf: Shelf) -> None:
-        self.heard: list[Event] = []
-        self.watch = StatusFeed(shelf, self.heard.append)  # type: ignore[arg-type]
+class RunningFeed:
+    def __init__(self, store: FakeStore) -> None:
+        self.events: list[Event] = []
+        self.watch = StatusFeed(store, self.events.append)  # type: ignore[arg-type]
 
     async def __aenter__(self) -> StatusFeed:
         self._task = asyncio.create_task(self.watch.run())
@@ -100,176 +100,176 @@ async def stack() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
-async def test_a_change_wakes_those_who_follow_it_and_nobody_else(stack: AsyncExitStack) -> None:
-    shelf = Shelf(3)
-    async with Watching(shelf) as watch:
+async def test_a_change_notifies_only_the_followers_of_its_job(stack: AsyncExitStack) -> None:
+    store = FakeStore(3)
+    async with RunningFeed(store) as watch:
         followers = [await follow(stack, watch, key) for key in (0, 1, 1, 2)]
-        shelf.change(1, state=JobState.RUNNING, position=None)
+        store.change(1, state=JobState.RUNNING, position=None)
         woken = await asyncio.gather(*[follower.wait(0.1) for follower in followers])
         assert woken == [False, True, True, False]
-        assert followers[1].snapshot.job == shelf.jobs[1]
+        assert followers[1].snapshot.job == store.jobs[1]
 
 
-async def test_it_does_not_look_while_nothing_is_told(stack: AsyncExitStack) -> None:
-    shelf = Shelf(500)
-    async with Watching(shelf) as watch:
-        for key in shelf.jobs:
+async def test_without_notifications_nothing_is_read(stack: AsyncExitStack) -> None:
+    store = FakeStore(500)
+    async with RunningFeed(store) as watch:
+        for key in store.jobs:
             await follow(stack, watch, key)
         await asyncio.sleep(0.1)
-        assert shelf.looks == []
+        assert store.read_calls == []
 
 
-async def test_without_followers_nothing_is_listened_to() -> None:
-    shelf = Shelf(2)
-    async with Watching(shelf) as watch, AsyncExitStack() as stack:
-        assert shelf.listener is None
+async def test_without_followers_the_feed_does_not_subscribe() -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch, AsyncExitStack() as stack:
+        assert store.listener is None
         one, other = AsyncExitStack(), AsyncExitStack()
         await follow(one, watch, 0)
         await follow(other, watch, 0)
-        assert shelf.listener is not None
+        assert store.listener is not None
         await one.aclose()
-        assert shelf.listener is not None
+        assert store.listener is not None
         await other.aclose()
-        assert shelf.listener is None
+        assert store.listener is None
         await follow(stack, watch, 1)
-        assert shelf.listener is not None
+        assert store.listener is not None
 
 
-async def test_what_is_told_in_quick_succession_is_one_look(stack: AsyncExitStack) -> None:
-    shelf = Shelf(10)
-    async with Watching(shelf) as watch:
-        for key in shelf.jobs:
+async def test_notifications_in_quick_succession_cause_one_read(stack: AsyncExitStack) -> None:
+    store = FakeStore(10)
+    async with RunningFeed(store) as watch:
+        for key in store.jobs:
             await follow(stack, watch, key)
         loop = asyncio.get_running_loop()
         began = loop.time()
         told = 0
         while loop.time() - began < 0.3:
-            shelf.tell()
+            store.notify()
             told += 1
             await asyncio.sleep(0)
         assert told > 300
-        assert 2 <= shelf.looked <= 0.3 / module._PAUSE + 2
+        assert 2 <= store.reads <= 0.3 / module._PAUSE + 2
 
 
-async def test_positions_are_looked_at_less_often_the_more_are_followed(stack: AsyncExitStack) -> None:
-    shelf = Shelf(600)
-    async with Watching(shelf) as watch:
-        followers = [await follow(stack, watch, key) for key in shelf.jobs]
+async def test_positions_are_read_less_often_the_more_jobs_are_followed(stack: AsyncExitStack) -> None:
+    store = FakeStore(600)
+    async with RunningFeed(store) as watch:
+        followers = [await follow(stack, watch, key) for key in store.jobs]
         loop = asyncio.get_running_loop()
         began = loop.time()
         while loop.time() - began < 0.5:
-            shelf.tell()
+            store.notify()
             await asyncio.sleep(0.001)
         rounds = -(-600 // module._READ_BATCH)
-        assert sum(positions for _, positions in shelf.looks) == rounds  # once in 0.6 seconds
-        assert max(count for count, _ in shelf.looks) == module._READ_BATCH
-        shelf.change(7, position=3)
+        assert sum(positions for _, positions in store.read_calls) == rounds  # once in 0.6 seconds
+        assert max(count for count, _ in store.read_calls) == module._READ_BATCH
+        store.change(7, position=3)
         assert await followers[7].wait(DEADLINE)
         assert followers[7].snapshot.job.position == 3
 
 
-async def test_a_position_that_was_passed_over_is_looked_at_later(stack: AsyncExitStack) -> None:
-    shelf = Shelf(5)
-    async with Watching(shelf) as watch:
+async def test_a_skipped_position_is_read_later(stack: AsyncExitStack) -> None:
+    store = FakeStore(5)
+    async with RunningFeed(store) as watch:
         follower = await follow(stack, watch, 4)
-        shelf.change(4, position=3)
+        store.change(4, position=3)
         assert await follower.wait(DEADLINE)
-        shelf.change(4, position=2)  # nothing is told after this one
+        store.change(4, position=2)  # no notification after this one
         assert await follower.wait(DEADLINE)
         assert follower.snapshot.job.position == 2
 
 
-async def test_who_does_not_wait_is_not_held_up_by_positions(stack: AsyncExitStack) -> None:
-    shelf = Shelf(2)
-    shelf.jobs[0] = make_queued_job(0, state=JobState.RUNNING, position=None)
-    async with Watching(shelf) as watch:
+async def test_followers_of_running_jobs_do_not_wait_for_positions(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    store.jobs[0] = make_queued_job(0, state=JobState.RUNNING, position=None)
+    async with RunningFeed(store) as watch:
         running, waiting = await follow(stack, watch, 0), await follow(stack, watch, 1)
         for number in range(1, 4):
-            shelf.change(0, progress=Progress(number / 10))
+            store.change(0, progress=Progress(number / 10))
             assert await running.wait(DEADLINE)
             assert running.snapshot.job.progress == Progress(number / 10)
         assert waiting.snapshot.job.position == 1
-        shelf.change(0, state=JobState.QUEUED, position=0, progress=None)
+        store.change(0, state=JobState.QUEUED, position=0, progress=None)
         assert await running.wait(DEADLINE)
-        assert running.snapshot.job == shelf.jobs[0]
+        assert running.snapshot.job == store.jobs[0]
 
 
-async def test_lines_are_news_for_those_who_want_them(stack: AsyncExitStack) -> None:
-    shelf = Shelf(1)
-    async with Watching(shelf) as watch:
+async def test_new_lines_notify_only_followers_with_logs(stack: AsyncExitStack) -> None:
+    store = FakeStore(1)
+    async with RunningFeed(store) as watch:
         reader, other = await follow(stack, watch, 0, lines=True), await follow(stack, watch, 0)
-        shelf.lines[0] = 5
-        shelf.tell()
+        store.lines[0] = 5
+        store.notify()
         assert await reader.wait(DEADLINE)
         assert reader.snapshot.last_line == 5
         assert not await other.wait(0.05)
 
 
-async def test_what_changes_while_a_follower_arrives_is_not_missed(stack: AsyncExitStack) -> None:
-    shelf = Shelf(1)
+async def test_a_change_while_a_follower_is_added_is_not_missed(stack: AsyncExitStack) -> None:
+    store = FakeStore(1)
 
-    def change_behind_the_answer() -> None:
-        shelf.before_answer = lambda: None
-        shelf.change(0, state=JobState.RUNNING, position=None)
+    def change_after_the_read() -> None:
+        store.before_return = lambda: None
+        store.change(0, state=JobState.RUNNING, position=None)
 
-    shelf.before_answer = change_behind_the_answer
-    async with Watching(shelf) as watch:
+    store.before_return = change_after_the_read
+    async with RunningFeed(store) as watch:
         follower = await follow(stack, watch, 0)
         assert follower.snapshot.job.state is JobState.QUEUED
         while follower.snapshot.job.state is JobState.QUEUED:
             assert await follower.wait(DEADLINE)
 
 
-async def test_what_is_over_is_not_looked_at(stack: AsyncExitStack) -> None:
-    shelf = Shelf(2)
-    shelf.jobs[0] = make_queued_job(0, state=JobState.COMPLETED, position=None, status=200, finished_at=1)
-    async with Watching(shelf) as watch:
+async def test_completed_jobs_are_not_read(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    store.jobs[0] = make_queued_job(0, state=JobState.COMPLETED, position=None, status=200, finished_at=1)
+    async with RunningFeed(store) as watch:
         await follow(stack, watch, 0)
-        shelf.tell()
+        store.notify()
         await asyncio.sleep(0.05)
-        assert shelf.looks == []
+        assert store.read_calls == []
 
 
-async def test_one_that_is_gone_ends(stack: AsyncExitStack) -> None:
-    shelf = Shelf(2)
-    async with Watching(shelf) as watch:
+async def test_a_deleted_job_ends_its_followers(stack: AsyncExitStack) -> None:
+    store = FakeStore(2)
+    async with RunningFeed(store) as watch:
         gone, other = await follow(stack, watch, 0), await follow(stack, watch, 1)
-        del shelf.jobs[0]
-        shelf.tell()
+        del store.jobs[0]
+        store.notify()
         while not gone.ended:
             assert await gone.wait(DEADLINE)
         assert not other.ended
 
 
-async def test_who_is_not_there_is_not_followed(stack: AsyncExitStack) -> None:
-    shelf = Shelf(1)
-    async with Watching(shelf) as watch:
+async def test_an_unknown_job_cannot_be_followed(stack: AsyncExitStack) -> None:
+    store = FakeStore(1)
+    async with RunningFeed(store) as watch:
         with pytest.raises(UnknownRequest):
             await follow(stack, watch, 9)
-        assert shelf.listener is None
+        assert store.listener is None
 
 
 async def test_an_outage_is_survived(stack: AsyncExitStack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_OUTAGE_PAUSE", 0.01)
-    shelf = Shelf(1)
-    watching = Watching(shelf)
+    store = FakeStore(1)
+    watching = RunningFeed(store)
     async with watching as watch:
         follower = await follow(stack, watch, 0)
-        shelf.broken = True
-        shelf.change(0, position=7)
+        store.broken = True
+        store.change(0, position=7)
         async with asyncio.timeout(DEADLINE):
-            while not watching.heard:
+            while not watching.events:
                 await asyncio.sleep(0.001)
-        shelf.broken = False
+        store.broken = False
         assert await follower.wait(DEADLINE)
         assert follower.snapshot.job.position == 7
-    assert [type(event) for event in watching.heard] == [ServiceError, Recovered]
+    assert [type(event) for event in watching.events] == [ServiceError, Recovered]
 
 
-async def test_stopping_ends_everybody_at_once(stack: AsyncExitStack) -> None:
-    shelf = Shelf(300)
-    async with Watching(shelf) as watch:
-        followers = [await follow(stack, watch, key) for key in shelf.jobs]
+async def test_stopping_ends_all_followers_at_once(stack: AsyncExitStack) -> None:
+    store = FakeStore(300)
+    async with RunningFeed(store) as watch:
+        followers = [await follow(stack, watch, key) for key in store.jobs]
         waits = [asyncio.create_task(follower.wait(60)) for follower in followers]
         await asyncio.sleep(0.05)
         watch.stop()
@@ -281,18 +281,18 @@ async def test_stopping_ends_everybody_at_once(stack: AsyncExitStack) -> None:
         assert late.ended
 
 
-async def test_a_follower_whose_task_is_cancelled_is_gone() -> None:
-    shelf = Shelf(1)
+async def test_a_follower_whose_task_is_cancelled_is_removed() -> None:
+    store = FakeStore(1)
 
     async def body(watch: StatusFeed) -> None:
         async with watch.follow(str(UUID(int=0))) as follower:
             await follower.wait(60)
             await follower.wait(60)
 
-    async with Watching(shelf) as watch:
+    async with RunningFeed(store) as watch:
         task = asyncio.create_task(body(watch))
         await asyncio.sleep(0.05)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
-        assert shelf.listener is None
+        assert store.listener is None

@@ -1,4 +1,4 @@
-"""A host is the same one however it is written, wherever hosts are compared."""
+"""A host is the same however it is written, wherever hosts are compared."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SECRET = "whsec_" + base64.b64encode(b"k" * 32).decode()
 
 
 @pytest.mark.parametrize(("host", "url"), SPELLINGS)
-async def test_every_comparison_takes_them_for_the_same(host: str, url: str) -> None:
+async def test_all_comparisons_treat_spellings_as_equal(host: str, url: str) -> None:
     origin = origin_of(url)
     assert origin is not None
     assert origin.host == canonical_host(parse_url(url).host) == host
@@ -46,7 +46,7 @@ async def test_every_comparison_takes_them_for_the_same(host: str, url: str) -> 
 
 
 @pytest.mark.parametrize("entry", ["bücher.example", "BÜCHER.example.", "xn--bcher-kva.example", "*.EXAMPLE."])
-def test_options_take_any_spelling(entry: str) -> None:
+def test_options_accept_any_spelling(entry: str) -> None:
     url = "http://xn--bcher-kva.example/"
     Guard([entry]).check_url(url)
     Guard([entry]).check_address("xn--bcher-kva.example.", "10.0.0.1")
@@ -90,7 +90,7 @@ def test_a_host_of_the_queue_is_found_by_any_spelling(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ":", ":80", "[", "]", "a b", "%", "..", "xn--", "\uff41" * 400, "[::1", "::1", "\ud800"])
-def test_what_is_no_host_raises_nothing(text: str) -> None:
+def test_an_invalid_host_does_not_raise(text: str) -> None:
     canonical_host(text)
     canonical_authority(text)
     origin_of(f"https://{text}/")

@@ -1,4 +1,4 @@
-"""The definition of JSON, held against the grammar of RFC 8259."""
+"""The definition of JSON, compared with the grammar of RFC 8259."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ INVALID = [
 
 
 @pytest.mark.parametrize("text", VALID, ids=range(len(VALID)))
-def test_what_is_json(text: bytes) -> None:
+def test_valid_json(text: bytes) -> None:
     assert is_json(text)
     assert read_json(text) is not MISSING
     assert read_json(b'{"a": ' + text.removeprefix(MARK) + b', "status": "OK"}') is not MISSING
 
 
 @pytest.mark.parametrize("text", INVALID, ids=range(len(INVALID)))
-def test_what_is_none(text: bytes) -> None:
+def test_invalid_json(text: bytes) -> None:
     assert not is_json(text)
     assert read_json(text) is MISSING
     assert embeddable(text) is None
 
 
 @pytest.mark.parametrize("text", VALID, ids=range(len(VALID)))
-def test_parts_keep_their_text_and_what_is_beside_them_is_read(text: bytes) -> None:
+def test_parts_keep_their_text_and_other_members_are_read(text: bytes) -> None:
     part = text.removeprefix(MARK).strip()
     value = read_json(b'{"status": "OK", "output": ' + part + b', "list": [7]}')
     assert (read_path(value, "status"), read_path(value, "list.0")) == ("OK", 7)
@@ -63,7 +63,7 @@ def test_parts_keep_their_text_and_what_is_beside_them_is_read(text: bytes) -> N
         assert encode(value["output"]) == part
 
 
-def test_values_that_python_has_none_for() -> None:
+def test_values_that_python_cannot_represent() -> None:
     found = parse_part(read_json(b'{"a": 1e400}')["a"])
     assert isinstance(found, Unparsable)
     assert (str(found), encode(found)) == ("1e400", b"1e400")
@@ -72,7 +72,7 @@ def test_values_that_python_has_none_for() -> None:
     assert read_path(read_json(b'{"a": 1e400, "a": 2}'), "a") == 2
 
 
-def test_what_can_stand_inside_another_text() -> None:
+def test_json_that_can_be_embedded_in_other_text() -> None:
     plain = b'{"a": 1e400}'
     assert embeddable(plain) is plain
     assert embeddable(MARK + plain) == plain
@@ -84,8 +84,8 @@ def test_what_can_stand_inside_another_text() -> None:
     assert embeddable(b'["\\ud800", ' + DEEP + b"]") is None
 
 
-def test_the_scanner_says_what_the_quick_parser_says() -> None:
-    """On random texts without halves of pairs, well formed and broken."""
+def test_the_scanner_agrees_with_the_fast_parser() -> None:
+    """On random texts without lone surrogates, valid and invalid."""
     chance = random.Random(8259)
     pieces = ['"a"', '"\\n"', "1", "-2.5e3", "true", "null", "[", "]", "{", "}", ",", ":", " ", '"b": ', "0", "01", '"\t"']
     valid = 0
@@ -104,13 +104,13 @@ def test_the_scanner_says_what_the_quick_parser_says() -> None:
     assert 2000 < valid < 18_000
 
 
-def test_what_is_large_and_nested_too_deeply_is_refused_at_once() -> None:
+def test_large_deeply_nested_text_is_refused_quickly() -> None:
     """RFC 8259 §9: a parser may set limits. Scanned token by token it would take many seconds."""
     assert not is_json(b"[" * MAX_SCANNED_BYTES + b"]" * MAX_SCANNED_BYTES)
     assert read_json(b'{"a": ' + b"[" * MAX_SCANNED_BYTES + b"]" * MAX_SCANNED_BYTES + b"}") is MISSING
 
 
-def test_large_texts_are_read_one_level_at_a_time_whatever_is_in_them() -> None:
+def test_large_texts_are_read_one_level_at_a_time() -> None:
     text = b'{"rows": [' + b"1e400, " * LARGE_BYTES + b'0], "s": "\\ud800", "status": "OK"}'
     value = read_json(text)
     assert read_path(value, "status") == "OK"
@@ -118,8 +118,8 @@ def test_large_texts_are_read_one_level_at_a_time_whatever_is_in_them() -> None:
     assert str(read_path(value, "rows.0")) == "1e400"
 
 
-def test_half_of_a_pair_among_many_escapes_costs_no_memory():
-    """Each escape was an object of its own: half a gigabyte for a callback of 8 MiB."""
+def test_a_lone_surrogate_among_many_escapes_costs_no_memory():
+    """Each escape used to be an object: half a gigabyte for a callback of 8 MiB."""
     text = b'{"half": "\\ud800", "pair": "\\ud83d\\ude00", "text": "' + b"\\n" * 10**6 + b'\\\\ud800"}'
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""Large JSON of which a few members are wanted."""
+"""Reading a few members of large JSON."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ def raw(value: object) -> msgspec.Raw:
     return msgspec.json.decode(json.dumps(value).encode(), type=msgspec.Raw)
 
 
-def test_of_two_members_with_one_name_the_last_counts() -> None:
+def test_the_last_of_two_members_with_one_name_is_used() -> None:
     found = read_members(msgspec.json.decode(b'{"a": 1, "b": 2, "a": 3}', type=msgspec.Raw), ("a", "c", "b"))
     assert {name: bytes(value) for name, value in found.items()} == {"a": b"3", "b": b"2"}
 
 
-def test_null_is_something() -> None:
+def test_null_is_a_value() -> None:
     large = read_json(json.dumps({"a": None, "padding": PADDING}).encode())
     assert read_path(large, "a") is None
     assert read_path(large, "b") is MISSING
@@ -38,18 +38,18 @@ def test_positions_near_and_far(position: int) -> None:
     assert bytes(found) == b"%d" % position
 
 
-def test_behind_the_end_there_is_nothing() -> None:
+def test_a_position_after_the_end_has_no_value() -> None:
     assert read_element(raw([1]), 1) is None
     assert read_element(raw(list(range(300))), 300) is None
 
 
-def test_of_an_endless_list_no_far_positions_are_looked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_far_positions_of_a_long_list_are_not_searched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_MAX_COMMAS", 500)
     assert read_element(raw(list(range(1000))), 900) is None
     assert read_element(raw(list(range(1000))), 9) is not None
 
 
-def test_of_a_large_object_only_what_is_wanted_becomes_an_object() -> None:
+def test_only_the_requested_members_of_a_large_object_are_decoded() -> None:
     body = json.dumps({"status": "OK", "rest": {f"k{number}": number for number in range(30_000)}}).encode()
     value = read_json(body)
     assert isinstance(value, msgspec.Raw)
@@ -60,7 +60,7 @@ def test_of_a_large_object_only_what_is_wanted_becomes_an_object() -> None:
     assert members(read_json(b"[" + b"1," * LARGE_BYTES + b"1]"), ("status",)) is None
 
 
-def test_a_provider_is_recognised_by_a_large_payload_too() -> None:
+def test_a_provider_is_recognized_by_a_large_payload_too() -> None:
     payload = {"id": "1", "input": {"prompt": PADDING}, "status": "processing", "created_at": "now"}
     small, large = detect_provider({**payload, "input": {}}), detect_provider(read_json(json.dumps(payload).encode()))
     assert small is not None

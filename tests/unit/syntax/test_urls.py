@@ -33,7 +33,7 @@ ENCODED = [
 @pytest.mark.parametrize(("given", "encoded"), ENCODED)
 def test_paths_and_queries(given, encoded):
     assert encode_url(f"https://example.com{given}", "it") == f"https://example.com{encoded}"
-    assert encode_url(f"https://example.com{encoded}", "it") == f"https://example.com{encoded}", "once is enough"
+    assert encode_url(f"https://example.com{encoded}", "it") == f"https://example.com{encoded}", "it is stable"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_hosts(given, encoded):
         "https:/example.com/a b", "",
     ],
 )  # fmt: skip
-def test_what_is_a_mistake_or_a_trick_is_refused(url):
+def test_invalid_and_ambiguous_urls_are_refused(url):
     with pytest.raises(InvalidWebhook, match=r"^it "):
         encode_url(url, "it")
 
@@ -79,7 +79,7 @@ def test_the_limit_is_that_of_the_encoded_url():
     ("url", "target"),
     [("https://e.example", b"/"), ("https://e.example?a=50%", b"/?a=50%"), ("https://e.example/a%2fb|?^", b"/a%2fb|?^")],
 )
-def test_what_is_called_is_what_is_stored(url, target):
+def test_the_called_url_is_the_stored_url(url, target):
     assert request_target(encode_url(url, "it")) == target
 
 

@@ -21,7 +21,7 @@ def test_an_id_has_256_bits_and_only_its_hash_is_stored() -> None:
     assert bytes.fromhex(token) not in (task.salt, task.callback_hash, task.signal_hash)
 
 
-def test_every_task_has_ids_of_its_own() -> None:
+def test_every_task_has_its_own_ids() -> None:
     ids = CallbackTokens([OLD])
     token = {
         secret

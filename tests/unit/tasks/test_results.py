@@ -1,4 +1,4 @@
-"""A task's result within JSON: piece by piece it is what it is as a whole."""
+"""A task's result within JSON: sent in pieces, it is the same text as in one piece."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from queue_middleware.tasks.results import measure, serialize
 from tests.support.factories import make_job_view
 
 
-def a_record(body: bytes) -> TaskRecord:
+def make_record(body: bytes) -> TaskRecord:
     job = make_job_view(status=200, started_at=1_000, finished_at=3_000)
     response = StoredResponse(200, ((b"content-type", b"text/plain"), (b"x-a", b"1"), (b"x-a", b"\xe9")), body)
     spec = TaskSpec(base_url="https://s.example", wait_timeout=30.0, target="/work", method="POST")
@@ -42,10 +42,10 @@ async def pieces(body: bytes, size: int) -> AsyncIterator[bytes]:
     ],
     ids=str,
 )
-async def test_piece_by_piece_it_is_what_it_is_as_a_whole(body: bytes, size: int) -> None:
+async def test_the_pieces_are_the_whole_result(body: bytes, size: int) -> None:
     if size < 7 and len(body) > 10_000:
-        size = 65_537  # letters are cut through all the same
-    record = a_record(body)
+        size = 65_537  # multi-byte characters are cut through
+    record = make_record(body)
     spelling = await measure(pieces(body, size), len(body))
     spelled = b"".join([piece async for piece in serialize(pieces(body, size), spelling)])
     assert len(spelled) == spelling.length
@@ -57,7 +57,7 @@ async def test_piece_by_piece_it_is_what_it_is_as_a_whole(body: bytes, size: int
         assert len(before + spelled + after) == len(whole)
 
 
-async def test_no_piece_is_long_once_it_is_spelled() -> None:
+async def test_no_piece_is_long_after_escaping() -> None:
     body = b"\0" * 2**20
     spelling = await measure(pieces(body, 2**18), len(body))
     assert max([len(piece) async for piece in serialize(pieces(body, 2**18), spelling)]) <= 6 * 2**16

@@ -1,4 +1,4 @@
-"""Which databases are replaced while pytest runs, and by which."""
+"""Which databases are replaced while pytest runs, and with which."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def of(root: str, here: str | None = None, basetemp: str | None = None) -> Isola
         (of("/home/me/shop"), "/home/me/shop/queue.sqlite3", True),
         (of("/home/me/shop"), "/home/me/shop/data/queue.sqlite3", True),
         (of("/home/me/shop", "/home/me/shop/tests"), "/home/me/shop/queue.sqlite3", True),
-        (of("/home/me/shop"), "/var/lib/shop/queue.sqlite3", True),  # of the machine
+        (of("/home/me/shop"), "/var/lib/shop/queue.sqlite3", True),  # on this machine
         (of("/home/me/shop"), "/home/me/shopping/queue.sqlite3", True),
         (of("/home/me/shop"), "/tmp/pytest-of-me/pytest-0/test_x0/queue.sqlite3", False),
         (of("/home/me/shop"), f"{tempfile.gettempdir()}/tmpabc/queue.sqlite3", False),
@@ -44,7 +44,7 @@ def test_files_of_the_project_and_of_the_machine_are_replaced(run: Isolation, da
     assert placed.parent == (FOLDER if replaced else Path(database).parent)
 
 
-def test_each_queue_gets_a_fresh_one_and_other_processes_the_same() -> None:
+def test_each_queue_has_a_new_database_and_other_processes_share_it() -> None:
     run, child = of("/home/me/shop"), Isolation.read(of("/home/me/shop").written())
     database, other = Path("/home/me/shop/queue.sqlite3"), Path("/home/me/shop/other.sqlite3")
     order = [(database, "shop.main"), (database, "shop.main"), (other, "shop.main"), (database, "an admin's panel")]
@@ -55,9 +55,9 @@ def test_each_queue_gets_a_fresh_one_and_other_processes_the_same() -> None:
     assert placed[3].name.startswith("an-admin-s-panel-")
 
 
-def test_it_is_what_the_variable_says() -> None:
+def test_the_variable_sets_the_database() -> None:
     run = of("/home/me/shop", basetemp="/home/me/shop/.tmp")
     read = isolation({"QUEUE_TESTS": run.written()})
     assert read == run
-    assert isolation({"QUEUE_TESTS": run.written()}) is read  # it counts, so there is one for all queues
+    assert isolation({"QUEUE_TESTS": run.written()}) is read  # the variable is set, so all queues share one database
     assert isolation({}) is None

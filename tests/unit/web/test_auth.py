@@ -23,7 +23,7 @@ def sent(*headers: tuple[bytes, bytes]) -> Message:
         (b"x-api-key", b"alice:0123456789"),
     ],
 )
-async def test_a_key_in_each_spelling(header: tuple[bytes, bytes]) -> None:
+async def test_a_key_in_each_header(header: tuple[bytes, bytes]) -> None:
     assert await Authenticator(KEYS).authenticate(sent(header)) == "alice"
 
 
@@ -38,7 +38,7 @@ async def test_a_key_in_each_spelling(header: tuple[bytes, bytes]) -> None:
         (((b"x-api-key", b""),), "invalid key credentials"),
     ],
 )
-async def test_strangers(headers: tuple[tuple[bytes, bytes], ...], word: str) -> None:
+async def test_missing_and_invalid_keys_are_refused(headers: tuple[tuple[bytes, bytes], ...], word: str) -> None:
     with pytest.raises(Unauthorized, match=word) as refusal:
         await Authenticator(KEYS).authenticate(sent(*headers))
     assert (refusal.value.status, refusal.value.headers) == (401, ((b"www-authenticate", b"Key, Bearer"),))
@@ -53,7 +53,7 @@ def test_a_name_is_never_the_key() -> None:
         assert name == name_of(key)
 
 
-async def test_a_service_may_ask_itself() -> None:
+async def test_a_service_can_authenticate_itself() -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return connection.headers.get("x-user")
 
@@ -64,7 +64,7 @@ async def test_a_service_may_ask_itself() -> None:
         await access.authenticate(sent())
 
 
-async def test_both_may_be_asked() -> None:
+async def test_keys_and_authenticate_can_be_combined() -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return "by cookie" if connection.cookies else None
 
@@ -89,7 +89,7 @@ ALICE, BOB = b"alice:0123456789", b"bob:0123456789"
         ((b"x-api-key", b"alice:another-one"), (b"authorization", b"Key " + ALICE)),
     ],
 )
-async def test_any_key_that_is_known_counts(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+async def test_any_known_key_is_sufficient(headers: tuple[tuple[bytes, bytes], ...]) -> None:
     assert await Authenticator(("alice:0123456789", "alice:another-one")).authenticate(sent(*headers)) == "alice"
 
 
@@ -102,7 +102,7 @@ async def test_keys_of_two_clients_are_refused(first: str) -> None:
         await Authenticator(("alice:0123456789", "bob:0123456789")).authenticate(sent(*headers))
 
 
-async def test_of_many_keys_some_are_looked_at() -> None:
+async def test_the_number_of_checked_keys_is_limited() -> None:
     headers = [(b"x-api-key", b"wrong")] * 1000
     with pytest.raises(Unauthorized, match="invalid key"):
         await Authenticator(KEYS).authenticate(sent(*headers, (b"x-api-key", ALICE)))
@@ -110,7 +110,7 @@ async def test_of_many_keys_some_are_looked_at() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257, 7, object(), "half \ud800", "nul \0"])
-async def test_what_is_no_name_is_the_services_mistake(name: object) -> None:
+async def test_an_invalid_identity_is_an_error_of_the_service(name: object) -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return name  # type: ignore[return-value]
 
@@ -118,7 +118,7 @@ async def test_what_is_no_name_is_the_services_mistake(name: object) -> None:
         await Authenticator((), authenticate).authenticate(sent())
 
 
-def test_nobody_is_asked_where_there_is_nothing_to_ask_by() -> None:
+def test_without_keys_and_authenticate_no_authentication_is_required() -> None:
     assert not Authenticator().required
 
 
@@ -146,7 +146,7 @@ def test_nobody_is_asked_where_there_is_nothing_to_ask_by() -> None:
         (7, ""),
     ],
 )
-def test_no_text_that_stands_for_an_address_is_taken_for_an_identity(text: object, address: str) -> None:
+def test_text_for_an_address_is_not_an_identity(text: object, address: str) -> None:
     scope = {**sent(), "client": (text, 50000)}
     assert client_of(None, scope) == address
     assert not client_of(None, scope).startswith(IDENTITY_PREFIX)
@@ -172,7 +172,7 @@ def test_the_name_in_a_webhook_is_never_empty_and_always_a_header(identity: str 
 
 
 @pytest.mark.parametrize("headers", [(), ((b"authorization", b"Bearer a.token.of-the-service"),)])
-async def test_where_there_are_no_keys_none_is_asked_for(headers: tuple[tuple[bytes, bytes], ...]) -> None:
+async def test_without_configured_keys_none_is_requested(headers: tuple[tuple[bytes, bytes], ...]) -> None:
     async def authenticate(connection: HTTPConnection) -> str | None:
         return None
 

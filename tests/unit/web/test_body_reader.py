@@ -1,4 +1,4 @@
-"""Bodies that stall, and bodies for which there is no room: which of them end, and that the others do not notice."""
+"""Bodies that stall, and bodies that exceed the memory limit: which are ended, and that others are not affected."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WINDOW = int(20 * MIN_RATE)
 
 
 class Body:
-    """A body whose pieces arrive when a test sends them."""
+    """A body whose pieces arrive when the test sends them."""
 
     def __init__(self, reader: BodyReader, address: str = "192.0.2.7", identity: str | None = None) -> None:
         self.pieces: asyncio.Queue[Message] = asyncio.Queue()
@@ -46,14 +46,14 @@ class Body:
 
 
 async def settled() -> None:
-    """Let all tasks go as far as they can."""
+    """Let all tasks run until they wait."""
     for _ in range(10):
         await asyncio.sleep(0)
 
 
 @asynccontextmanager
 async def bodies(reader: BodyReader) -> AsyncIterator[Callable[..., Awaitable[Body]]]:
-    """Makes bodies that are being read, and ends those that are left."""
+    """Creates bodies that are being read, and cancels those that are left."""
     made: list[Body] = []
 
     async def make(size: int = 0, address: str = "192.0.2.7", identity: str | None = None) -> Body:
@@ -77,7 +77,7 @@ async def look(reader: BodyReader, times: int) -> None:
     await settled()
 
 
-async def test_a_body_that_stops_is_refused_when_its_time_is_over() -> None:
+async def test_a_body_that_stops_is_refused_at_its_time_limit() -> None:
     reader = BodyReader(10**6, 10**9, 20.0)
     async with bodies(reader) as make:
         silent, begun = await make(), await make(10**5)
@@ -94,7 +94,7 @@ async def test_a_body_that_stops_is_refused_when_its_time_is_over() -> None:
         assert begun.call.body_unread is False
 
 
-async def test_a_body_that_goes_on_may_take_as_long_as_it_takes() -> None:
+async def test_a_body_that_continues_has_no_total_time_limit() -> None:
     reader = BodyReader(10**9, 10**9, 20.0)
     async with bodies(reader) as make:
         slow, too_slow = await make(), await make()
@@ -108,7 +108,7 @@ async def test_a_body_that_goes_on_may_take_as_long_as_it_takes() -> None:
         assert len(slow.ended) == 10 * WINDOW + 1
 
 
-async def test_what_arrived_at_once_does_not_buy_time() -> None:
+async def test_a_fast_beginning_does_not_extend_the_time() -> None:
     reader = BodyReader(10**9, 10**9, 20.0)
     async with bodies(reader) as make:
         body = await make(100 * WINDOW)
@@ -116,7 +116,7 @@ async def test_what_arrived_at_once_does_not_buy_time() -> None:
         assert isinstance(body.ended, BodyTooSlow)
 
 
-async def test_the_end_of_a_body_may_be_short() -> None:
+async def test_the_last_piece_may_be_short() -> None:
     reader = BodyReader(10**9, 10**9, 20.0)
     async with bodies(reader) as make:
         body = await make(WINDOW)
@@ -125,8 +125,8 @@ async def test_the_end_of_a_body_may_be_short() -> None:
         assert len(body.ended) == WINDOW + 3
 
 
-async def test_an_event_loop_that_was_blocked_is_not_the_clients_fault(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks are counted: however long one took to come, it is one."""
+async def test_a_blocked_event_loop_is_not_counted_against_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Checks are counted: a delayed check counts once."""
     reader, loop = BodyReader(10**6, 10**9, 20.0), asyncio.get_running_loop()
     async with bodies(reader) as make:
         body = await make()
@@ -135,7 +135,7 @@ async def test_an_event_loop_that_was_blocked_is_not_the_clients_fault(monkeypat
         assert body.ended is None
 
 
-async def test_a_cancellation_from_elsewhere_stays_one() -> None:
+async def test_a_cancellation_by_another_task_is_a_cancellation() -> None:
     reader = BodyReader(10**6, 10**9, 20.0)
     async with bodies(reader) as make:
         body, late = await make(), await make()
@@ -144,12 +144,12 @@ async def test_a_cancellation_from_elsewhere_stays_one() -> None:
         assert body.reading.cancelled()
         for _ in range(21):
             reader._check(asyncio.get_running_loop())
-        late.reading.cancel()  # in the same moment
+        late.reading.cancel()  # at the same moment
         await settled()
         assert late.reading.cancelled()
 
 
-async def test_a_client_that_goes_and_a_body_that_is_too_large() -> None:
+async def test_a_disconnect_and_a_body_that_is_too_large() -> None:
     reader = BodyReader(MOST, 10**9, 20.0)
     async with bodies(reader) as make:
         gone, large = await make(10), await make()
@@ -160,7 +160,7 @@ async def test_a_client_that_goes_and_a_body_that_is_too_large() -> None:
         assert isinstance(gone.reading.exception(), ClientDisconnected)
 
 
-async def test_nothing_is_looked_at_where_nothing_is_read() -> None:
+async def test_without_bodies_there_are_no_checks() -> None:
     reader = BodyReader(MOST, 10**9, 0.1)
     body = Body(reader)
     await settled()
@@ -172,8 +172,8 @@ async def test_nothing_is_looked_at_where_nothing_is_read() -> None:
     assert reader._loop is None
 
 
-def test_another_event_loop_looks_for_itself() -> None:
-    """The queue may be started again in another one, while the first was closed with a look still to come."""
+def test_another_event_loop_has_its_own_checks() -> None:
+    """The queue may start again in another event loop after the first was closed with a pending check."""
     reader = BodyReader(10**6, 10**9, 0.1)
 
     async def stall() -> Any:
@@ -187,17 +187,17 @@ def test_another_event_loop_looks_for_itself() -> None:
 
     assert asyncio.run(finish()) == b"x"
     assert reader._loop is not None
-    told: list[Any] = []
-    thread = threading.Thread(target=lambda: told.append(asyncio.run(stall())))
+    result: list[Any] = []
+    thread = threading.Thread(target=lambda: result.append(asyncio.run(stall())))
     thread.start()
     thread.join()
-    assert isinstance(told[0], BodyTooSlow)
+    assert isinstance(result[0], BodyTooSlow)
 
 
-# --- room
+# --- memory
 
 
-async def test_one_client_does_not_keep_others_out() -> None:
+async def test_one_client_does_not_block_others() -> None:
     reader = BodyReader(MOST, 10 * MOST, 20.0)
     async with bodies(reader) as make:
         greedy = [await make(MOST, "192.0.2.7") for _ in range(10)]
@@ -208,7 +208,7 @@ async def test_one_client_does_not_keep_others_out() -> None:
         assert [type(body.ended) for body in greedy].count(Unavailable) == 1
 
 
-async def test_clients_are_told_apart_by_their_identity_where_they_have_one() -> None:
+async def test_clients_are_distinguished_by_identity() -> None:
     reader = BodyReader(MOST, 10 * MOST, 20.0)
     async with bodies(reader) as make:
         greedy = [await make(MOST, identity="alice") for _ in range(10)]
@@ -218,7 +218,7 @@ async def test_clients_are_told_apart_by_their_identity_where_they_have_one() ->
         assert sum(body.ended is not None for body in greedy) == 1
 
 
-async def test_a_client_that_is_alone_may_have_all_of_it_and_no_more() -> None:
+async def test_a_single_client_can_use_the_whole_limit_and_no_more() -> None:
     reader = BodyReader(MOST, 10 * MOST, 20.0)
     async with bodies(reader) as make:
         all_of_it = [await make(MOST) for _ in range(10)]
@@ -228,7 +228,7 @@ async def test_a_client_that_is_alone_may_have_all_of_it_and_no_more() -> None:
         assert all(body.ended is None for body in all_of_it)
 
 
-async def test_a_client_that_takes_as_much_as_any_gives_way() -> None:
+async def test_a_client_with_the_largest_share_gives_way() -> None:
     reader = BodyReader(MOST, 10 * MOST, 20.0)
     async with bodies(reader) as make:
         others = [await make(MOST, f"192.0.2.{number}") for number in range(10)]
@@ -239,7 +239,7 @@ async def test_a_client_that_takes_as_much_as_any_gives_way() -> None:
         assert isinstance(another.ended, Unavailable)
 
 
-async def test_what_has_stalled_gives_way_first_also_to_its_own_client() -> None:
+async def test_stalled_bodies_give_way_first_even_to_the_same_client() -> None:
     reader = BodyReader(MOST, 10 * MOST, 20.0)
     async with bodies(reader) as make:
         stalled = [await make(MOST) for _ in range(10)]
@@ -250,7 +250,7 @@ async def test_what_has_stalled_gives_way_first_also_to_its_own_client() -> None
         assert len(more.ended) == 6
 
 
-async def test_bodies_that_are_being_stored_take_room_and_are_not_ended() -> None:
+async def test_bodies_being_stored_use_memory_and_are_not_ended() -> None:
     reader = BodyReader(MOST, 2 * MOST, 20.0)
     async with bodies(reader) as make:
         stored = QueueRequest[Any]({**http_scope("POST", b"/x")}, lambda: _whole(2 * MOST - 1), respond)  # type: ignore[arg-type]
@@ -266,12 +266,12 @@ async def _whole(size: int) -> Message:
     return {"type": "http.request", "body": b"x" * size, "more_body": False}
 
 
-def test_one_body_always_has_room() -> None:
+def test_one_body_always_fits() -> None:
     assert BodyReader(10**9, MAX_CALLBACK_BYTES, 20.0)._budget == 2 * 10**9
 
 
-async def test_many_small_pieces_take_no_more_than_their_bytes() -> None:
-    """As an object of its own a piece of two bytes takes twenty times as much; some servers hand on each chunk as it came."""
+async def test_many_small_pieces_use_no_more_memory_than_their_bytes() -> None:
+    """As a separate object, a piece of two bytes takes twenty times as much; some servers pass on each chunk as received."""
     reader, count = BodyReader(10**6, 10**9, 20.0), 40_000
     pieces = [b"ab"] * count + [b"c" * 5000, b""] + [b"de"] * count
     left = iter(pieces)
@@ -294,7 +294,7 @@ async def test_many_small_pieces_take_no_more_than_their_bytes() -> None:
     assert held[0] < 3 * len(body)
 
 
-async def test_pieces_without_a_byte_take_nothing() -> None:
+async def test_empty_pieces_use_no_memory() -> None:
     reader, left = BodyReader(10**6, 10**9, 20.0), iter(range(50_000))
 
     async def receive() -> Message:
@@ -310,7 +310,7 @@ async def test_pieces_without_a_byte_take_nothing() -> None:
         tracemalloc.stop()
 
 
-async def test_a_body_that_takes_no_room_does_not_have_to_give_way() -> None:
+async def test_a_body_without_memory_does_not_give_way() -> None:
     async with bodies(BodyReader(MOST, 0, 20.0)) as make:
         waiting = await make(address="192.0.2.1")
         waiting.call.stalled = 10

@@ -1,4 +1,4 @@
-"""What browsers send with the requests of a page, and which of them a queue takes."""
+"""Headers of browsers in requests of a page, and which requests a queue accepts."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ NOBODY: frozenset[bytes] = frozenset()
         ("nothing at all: curl, fal's clients, servers", None, None, False),
     ],
 )
-def test_what_is_sent_and_what_becomes_of_it(what: str, site: bytes | None, origin: bytes | None, refused: bool) -> None:
+def test_headers_and_the_decision(what: str, site: bytes | None, origin: bytes | None, refused: bool) -> None:
     assert is_cross_site(site, origin, NOBODY, OWN) is refused, what
     assert is_cross_site(site, origin, {APP}, OWN) is refused, what
     assert is_cross_site(site, origin, {b"*"}, OWN) is False, what
@@ -59,19 +59,19 @@ def test_what_is_sent_and_what_becomes_of_it(what: str, site: bytes | None, orig
 
 @pytest.mark.parametrize("site", [b"cross-site", b"same-site", None])
 @pytest.mark.parametrize("origin", [APP, APP.upper()])
-def test_an_origin_that_is_named_is_allowed(site: bytes | None, origin: bytes) -> None:
+def test_a_configured_origin_is_allowed(site: bytes | None, origin: bytes) -> None:
     assert is_cross_site(site, origin, {APP}, OWN) is False
 
 
 @pytest.mark.parametrize(
     "origin", [b"http://app.example.com", b"https://app.example.com:8443", b"https://app.example.com.evil.net"]
 )
-def test_one_that_is_not_quite_it_is_not(origin: bytes) -> None:
+def test_similar_origins_are_refused(origin: bytes) -> None:
     assert is_cross_site(b"cross-site", origin, {APP}, OWN) is True
 
 
 def check(*headers: tuple[bytes, bytes], host: bytes = b"service.test", **options: Any) -> bool:
-    """Whether it is let through."""
+    """Whether the request is accepted."""
     scope = http_scope("POST", b"/fal/queue/submit/x")
     scope["headers"] = [(b"host", host), *headers]
     try:
@@ -98,12 +98,12 @@ def test_the_refusal_says_what_to_do() -> None:
         (b"[::1]:8000", b"http://[::1]:8000"),
     ],
 )
-def test_the_host_of_the_request_is_its_own(host: bytes, origin: bytes) -> None:
+def test_pages_of_the_requested_host_are_accepted(host: bytes, origin: bytes) -> None:
     assert check((b"origin", origin), host=host)
     assert not check((b"origin", b"http://evil.test"), host=host)
 
 
-def test_a_host_that_a_proxy_has_renamed() -> None:
+def test_a_host_renamed_by_a_proxy() -> None:
     origin = (b"origin", b"https://app.example.com")
     assert not check(origin, host=b"backend:8000")
     assert check(origin, (b"x-forwarded-host", b"app.example.com, edge.internal"), host=b"backend:8000")
@@ -112,11 +112,11 @@ def test_a_host_that_a_proxy_has_renamed() -> None:
     assert check(origin, host=b"backend:8000", fal_hosts="app.example.com:8001")
 
 
-def test_what_the_browser_compared_is_not_compared_with_a_host_that_is_said() -> None:
-    said = ((b"origin", EVIL), (b"sec-fetch-site", b"cross-site"), (b"x-forwarded-host", b"evil.example.net"))
-    assert not check(*said)
+def test_sec_fetch_site_takes_precedence_over_forwarded_hosts() -> None:
+    headers = ((b"origin", EVIL), (b"sec-fetch-site", b"cross-site"), (b"x-forwarded-host", b"evil.example.net"))
+    assert not check(*headers)
 
 
-def test_a_host_that_is_none_is_nobodys() -> None:
+def test_an_invalid_host_matches_no_origin() -> None:
     assert not check((b"origin", b"http://"), host=b"")
     assert not check((b"origin", b"null"), host=b"null")

@@ -1,4 +1,4 @@
-"""The OpenAPI document says what the tables say, and its schemas are those of the real answers."""
+"""The OpenAPI document agrees with the routing tables, and its schemas with the real responses."""
 
 from __future__ import annotations
 
@@ -27,8 +27,7 @@ from queue_middleware.web.openapi import document
 from queue_middleware.webhooks.formats.fal import webhook_body
 from queue_middleware.webhooks.signing.keyring import jwks
 from queue_middleware.webhooks.signing.keys import KeyPair
-from tests.support.factories import make_job_view, make_response
-from tests.unit.web.asyncqueue.test_schema import a_record
+from tests.support.factories import make_job_view, make_response, make_task_record
 
 ENTRY = entries_json([LogLine(1_760_000_000_000_000, LogLevel.WARN, "half way", {"stage": "upscaling"}, number=1)])
 
@@ -61,52 +60,52 @@ def test_every_operation_is_a_route(path: str, method: str, operation: dict[str,
     route = find_route(method.upper(), path.format(**NAMES))
     assert bool(route.request_id) == ("{request_id}" in path)
     assert bool(route.app) == path.startswith("/run/")
-    told = [resolved(parameter) for parameter in operation["parameters"]]
-    assert [parameter["name"] for parameter in told if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
+    found = [resolved(parameter) for parameter in operation["parameters"]]
+    assert [parameter["name"] for parameter in found if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
 
 
 @pytest.mark.parametrize(("path", "method", "operation"), operations(TASKS))
 def test_every_operation_of_tasks_is_a_route(path: str, method: str, operation: dict[str, Any]) -> None:
     route = find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS))
-    told = [resolved(parameter) for parameter in operation["parameters"]]
-    assert [parameter["name"] for parameter in told if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
+    found = [resolved(parameter) for parameter in operation["parameters"]]
+    assert [parameter["name"] for parameter in found if parameter["in"] == "path"] == re.findall(r"{(\w+)}", path)
     assert bool(route.id) == ("{" in path)
 
 
 def test_every_route_of_tasks_has_its_operation() -> None:
-    told = [
+    found = [
         find_task_route(method.upper(), path.removeprefix("/v1").format(**IDS)).operation
         for path, item in TASKS.items()
         for method in item
     ]
-    assert sorted(told) == sorted(TaskOperation)
+    assert sorted(found) == sorted(TaskOperation)
 
 
-def test_every_verb_has_its_operations_with_all_its_methods() -> None:
-    told = {path: set(item) for path, item in FAL.items()}
-    for path, methods in told.items():
+def test_every_operation_of_fal_has_all_its_methods() -> None:
+    found = {path: set(item) for path, item in FAL.items()}
+    for path, methods in found.items():
         operation = find_route(next(iter(methods)).upper(), path.format(**NAMES)).operation
         assert methods == {method.lower() for method in METHODS[operation]}
-    documented = {find_route(next(iter(methods)).upper(), path.format(**NAMES)).operation for path, methods in told.items()}
+    documented = {find_route(next(iter(methods)).upper(), path.format(**NAMES)).operation for path, methods in found.items()}
     assert documented == set(Operation)
 
 
 @pytest.mark.parametrize(("is_asked", "takes_keys"), [(False, False), (True, False), (True, True)])
-def test_every_reference_leads_somewhere_and_nothing_is_left_over(is_asked: bool, takes_keys: bool) -> None:
-    told = json.loads(document(LINKS.base, needs_authentication=is_asked, accepts_keys=takes_keys))
-    used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(told)))
+def test_every_reference_resolves_and_every_component_is_used(is_asked: bool, takes_keys: bool) -> None:
+    found = json.loads(document(LINKS.base, needs_authentication=is_asked, accepts_keys=takes_keys))
+    used = set(re.findall(r'"#/(components/\w+/[\w-]+)"', json.dumps(found)))
     schemes = {
-        name for item in told["paths"].values() for one in item.values() for way in one.get("security", ()) for name in way
+        name for item in found["paths"].values() for one in item.values() for way in one.get("security", ()) for name in way
     }
     used |= {f"components/securitySchemes/{name}" for name in schemes}
-    there = {f"components/{kind}/{name}" for kind, named in told["components"].items() for name in named}
+    there = {f"components/{kind}/{name}" for kind, named in found["components"].items() for name in named}
     assert used == there
 
 
-def test_what_needs_a_key_says_so_where_keys_are_asked_for() -> None:
+def test_operations_that_need_a_key_declare_it_if_keys_are_configured() -> None:
     assert "401" not in DOCUMENT["paths"]["/submit/{path}"]["post"]["responses"]
     with_accounts = json.loads(document(LINKS.base, needs_authentication=True))["paths"]
-    told = json.loads(document(LINKS.base, needs_authentication=True, accepts_keys=True))["paths"]
+    found = json.loads(document(LINKS.base, needs_authentication=True, accepts_keys=True))["paths"]
     open_paths = {
         "/.well-known/jwks.json",
         "/openapi.json",
@@ -114,7 +113,7 @@ def test_what_needs_a_key_says_so_where_keys_are_asked_for() -> None:
         "/v1/callbacks/{callback_id}",
         "/v1/signals/{signal_token}",
     }
-    for path, item in told.items():
+    for path, item in found.items():
         for method, operation in item.items():
             assert ("security" in operation) == (path not in open_paths)
             assert "security" not in with_accounts[path][method]
@@ -123,12 +122,12 @@ def test_what_needs_a_key_says_so_where_keys_are_asked_for() -> None:
                 assert "401" in with_accounts[path][method]["responses"]
 
 
-def test_no_schema_gives_a_property_another_type_than_the_one_it_extends() -> None:
-    """Redoc logs it as an error, and shows nothing of the property."""
+def test_no_schema_changes_the_type_of_an_inherited_property() -> None:
+    """Redoc logs an error for that and does not display the property."""
     schemas = DOCUMENT["components"]["schemas"]
 
     def properties(schema: dict[str, Any]) -> dict[str, Any]:
-        return {name: told for part in ancestors(schema) for name, told in part.get("properties", {}).items()}
+        return {name: found for part in ancestors(schema) for name, found in part.get("properties", {}).items()}
 
     def ancestors(schema: dict[str, Any]) -> list[dict[str, Any]]:
         parents = [resolved(reference) for reference in schema.get("allOf", ())]
@@ -136,16 +135,16 @@ def test_no_schema_gives_a_property_another_type_than_the_one_it_extends() -> No
 
     for schema in schemas.values():
         inherited = properties(schema)
-        for name, told in schema.get("properties", {}).items():
-            if name in inherited and "type" in told:
-                assert told["type"] == inherited[name].get("type"), name
+        for name, found in schema.get("properties", {}).items():
+            if name in inherited and "type" in found:
+                assert found["type"] == inherited[name].get("type"), name
 
 
-def test_every_failure_is_told() -> None:
+def test_every_failure_status_is_documented() -> None:
     words = {error_type(Failure(kind, "")) for kind in ErrorType}
     assert set(DOCUMENT["components"]["schemas"]["ErrorType"]["enum"]) == words
-    told = DOCUMENT["paths"]["/requests/{request_id}/response"]["get"]["responses"]
-    assert {str(status) for status in STATUS.values()} < set(told)
+    found = DOCUMENT["paths"]["/requests/{request_id}/response"]["get"]["responses"]
+    assert {str(status) for status in STATUS.values()} < set(found)
 
 
 def resolved(reference: dict[str, Any]) -> dict[str, Any]:
@@ -156,7 +155,7 @@ def resolved(reference: dict[str, Any]) -> dict[str, Any]:
 
 
 def check(name: str, body: bytes) -> None:
-    """Raises where the body is not what the document says."""
+    """Raise if the body does not match the document."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": DOCUMENT["components"]}
     jsonschema_rs.validator_for(schema, validate_formats=True).validate(json.loads(body))
 
@@ -187,14 +186,16 @@ BODIES = [
     ("Webhook", webhook_body(JobResult(job(JobState.FAILED, failure=FAILED), None))),
     (
         "CreatedTask",
-        representation.created_body(a_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}),
+        representation.created_body(
+            make_task_record(response=None), {"callbackId": "a", "callbackUrl": "b", "signalToken": "c"}
+        ),
     ),
-    ("OneTask", representation.task_body(a_record())),
-    ("OneTask", representation.task_body(a_record(response=make_response(b"\xff")))),
-    ("OneTask", representation.task_body(a_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
-    ("TaskPage", representation.page_body(TaskPage((a_record(),), 7), 1, 0)),
-    ("TaskCompletion", representation.completion_body(a_record())),
-    ("TaskCompletion", representation.completion_body(a_record(), "too large")),
+    ("OneTask", representation.task_body(make_task_record())),
+    ("OneTask", representation.task_body(make_task_record(response=make_response(b"\xff")))),
+    ("OneTask", representation.task_body(make_task_record(status=TaskStatus.DELAYED, due_at=1_800_000_000_000, response=None))),
+    ("TaskPage", representation.page_body(TaskPage((make_task_record(),), 7), 1, 0)),
+    ("TaskCompletion", representation.completion_body(make_task_record())),
+    ("TaskCompletion", representation.completion_body(make_task_record(), "too large")),
     ("TaskError", representation.error_body("no")),
     ("Providers", providers_body()),
     (
@@ -210,17 +211,17 @@ def test_real_bodies_are_as_described(name: str, body: bytes) -> None:
 
 
 @pytest.mark.parametrize(("name", "body"), [("Waiting", BODIES[3][1]), ("Completed", BODIES[1][1]), ("Failure", BODIES[9][1])])
-def test_the_descriptions_tell_them_apart(name: str, body: bytes) -> None:
+def test_the_descriptions_distinguish_the_bodies(name: str, body: bytes) -> None:
     with pytest.raises(jsonschema_rs.ValidationError):
         check(name, body)
 
 
-def test_the_fields_of_a_task_are_those_that_are_read() -> None:
+def test_the_documented_fields_of_a_task_are_those_that_are_read() -> None:
     assert set(DOCUMENT["components"]["schemas"]["NewTask"]["properties"]) == set(taskrequests._FIELDS)
     assert set(DOCUMENT["components"]["schemas"]["TaskStatus"]["enum"]) == set(TaskStatus)
 
 
-def test_the_longest_wait_is_that_of_the_service() -> None:
+def test_the_maximum_wait_is_that_of_the_service() -> None:
     components = json.loads(document("https://service.test/fal/queue", max_wait=60.0))["components"]
     assert components["parameters"]["fal_callback_timeout"]["schema"]["maximum"] == 60
     assert components["schemas"]["NewTask"]["properties"]["maxWaitTime"]["maximum"] == 60

@@ -5,7 +5,7 @@ from queue_middleware.web.rate_limit import MAX_FAILURES, WINDOW, LookupLimiter
 from tests.support.clock import Seconds
 
 
-def test_thirty_in_a_minute_and_then_no_more() -> None:
+def test_thirty_failures_a_minute_are_allowed() -> None:
     clock = Seconds(1000.0)
     guesses = LookupLimiter(clock)
     for _ in range(MAX_FAILURES):
@@ -18,22 +18,22 @@ def test_thirty_in_a_minute_and_then_no_more() -> None:
 
 
 @pytest.mark.parametrize("pause", [0.0, 0.3, 1.0, 1.9])
-def test_who_comes_again_when_he_was_told_to_is_heard(pause: float) -> None:
+def test_a_client_that_waits_for_retry_after_is_accepted(pause: float) -> None:
     clock = Seconds(1000.0)
     guesses = LookupLimiter(clock)
-    heard = 0
+    accepted = 0
     for _ in range(200):
         try:
             guesses.count("192.0.2.7")
         except RateLimited as refusal:
             clock.now += refusal.retry_after
             guesses.count("192.0.2.7")
-            heard += 1
+            accepted += 1
         clock.now += pause
-    assert heard > 1
+    assert accepted > 1
 
 
-def test_after_a_minute_they_are_forgotten() -> None:
+def test_failures_expire_after_a_minute() -> None:
     clock = Seconds(1000.0)
     guesses = LookupLimiter(clock)
     for _ in range(MAX_FAILURES):
@@ -42,7 +42,7 @@ def test_after_a_minute_they_are_forgotten() -> None:
     guesses.count("192.0.2.7")
 
 
-def test_who_goes_on_stays_refused() -> None:
+def test_a_client_that_continues_stays_refused() -> None:
     clock = Seconds(1000.0)
     guesses = LookupLimiter(clock)
     refused = 0

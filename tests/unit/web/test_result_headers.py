@@ -1,4 +1,4 @@
-"""How a stored response is served to browsers, and that nothing changes for all others."""
+"""How a stored response is served to browsers; nothing changes for other clients."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ GUARDS = [(b"x-content-type-options", b"nosniff"), (b"content-security-policy", 
 
 
 def browser(dest: str, mode: str, site: str) -> list[tuple[bytes, bytes]]:
-    said = {"sec-fetch-dest": dest, "sec-fetch-mode": mode, "sec-fetch-site": site}
-    return [(b"host", b"x"), *((name.encode(), word.encode()) for name, word in said.items())]
+    fetch_headers = {"sec-fetch-dest": dest, "sec-fetch-mode": mode, "sec-fetch-site": site}
+    return [(b"host", b"x"), *((name.encode(), value.encode()) for name, value in fetch_headers.items())]
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "headers",
     [
         [],
         [(b"host", b"service.test"), (b"accept", b"text/html"), (b"user-agent", b"Mozilla/5.0")],
@@ -26,8 +26,8 @@ def browser(dest: str, mode: str, site: str) -> list[tuple[bytes, bytes]]:
         browser("empty", "no-cors", "none"),
     ],
 )
-def test_clients_and_scripts_of_this_service_see_what_the_application_gave(asked: list[tuple[bytes, bytes]]) -> None:
-    assert served_headers(LOGIN, asked, external=False) == list(LOGIN)
+def test_clients_and_scripts_of_this_service_receive_the_response_unchanged(headers: list[tuple[bytes, bytes]]) -> None:
+    assert served_headers(LOGIN, headers, external=False) == list(LOGIN)
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
@@ -37,21 +37,21 @@ def test_clients_and_scripts_of_this_service_see_what_the_application_gave(asked
      ("fencedframe", "navigate"), ("image", "no-cors"), ("script", "no-cors"), ("serviceworker", "same-origin"),
      ("empty", "navigate")],
 )  # fmt: skip
-def test_where_a_browser_shows_it_it_is_sandboxed_and_sets_nothing(dest: str, mode: str, site: str) -> None:
+def test_a_displayed_response_is_sandboxed_and_sets_no_cookies(dest: str, mode: str, site: str) -> None:
     assert served_headers(LOGIN, browser(dest, mode, site), external=False) == [*PAGE, *GUARDS]
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_scripts_of_other_origins_read_it_and_it_sets_nothing(site: str) -> None:
+def test_scripts_of_other_origins_receive_it_without_cookies(site: str) -> None:
     assert served_headers(LOGIN, browser("empty", "no-cors", site), external=False) == list(PAGE)
 
 
-def test_a_browser_that_says_only_a_part_of_it_is_a_browser() -> None:
+def test_a_part_of_the_headers_is_sufficient_to_recognize_a_browser() -> None:
     for part in ((b"sec-fetch-mode", b"navigate"), (b"sec-fetch-dest", b"document"), (b"sec-fetch-site", b"cross-site")):
         assert served_headers(LOGIN, [part], external=False) == [*PAGE, *GUARDS]
 
 
-def test_the_applications_own_policy_stays_beside_ours() -> None:
+def test_the_applications_own_policy_is_kept() -> None:
     own = (b"content-security-policy", b"default-src 'self'")
     assert served_headers((*PAGE, own), browser("document", "navigate", "none"), external=False) == [*PAGE, own, *GUARDS]
 
@@ -68,7 +68,7 @@ def test_the_applications_own_policy_stays_beside_ours() -> None:
         ((b"text/html; application/pdf",), True),
     ],
 )
-def test_only_what_browsers_show_by_another_program_is_not_sandboxed(kinds: tuple[bytes, ...], sandboxed: bool) -> None:
+def test_types_that_browsers_show_with_a_plugin_are_not_sandboxed(kinds: tuple[bytes, ...], sandboxed: bool) -> None:
     headers = tuple((b"content-type", kind) for kind in kinds)
     for external in (False, True):
         served = served_headers(headers, browser("document", "navigate", "none"), external=external)
@@ -76,8 +76,10 @@ def test_only_what_browsers_show_by_another_program_is_not_sandboxed(kinds: tupl
         assert GUARDS[0] in served
 
 
-@pytest.mark.parametrize("asked", [[], browser("document", "navigate", "cross-site"), browser("empty", "cors", "same-origin")])
-def test_of_an_external_service_only_what_describes_the_content_is_served(asked: list[tuple[bytes, bytes]]) -> None:
+@pytest.mark.parametrize(
+    "headers", [[], browser("document", "navigate", "cross-site"), browser("empty", "cors", "same-origin")]
+)
+def test_of_an_external_service_only_content_headers_are_served(headers: list[tuple[bytes, bytes]]) -> None:
     kept = (
         (b"content-type", b"text/html"), (b"content-length", b"7"), (b"content-encoding", b"gzip"), (b"etag", b'"1"'),
         (b"content-disposition", b"attachment"), (b"x-fal-billable-units", b"2"), (b"x-ratelimit-remaining", b"3"),
@@ -90,23 +92,23 @@ def test_of_an_external_service_only_what_describes_the_content_is_served(asked:
         b"cache-control", b"vary",
     ]  # fmt: skip
     headers = (*kept, *((name, b"x") for name in acting))
-    assert served_headers(headers, asked, external=True) == [*kept, *GUARDS]
+    assert served_headers(headers, headers, external=True) == [*kept, *GUARDS]
 
 
 @pytest.mark.parametrize("value", [b"no-cache", b"no-store", b"private"])
-def test_what_no_cache_uses_without_asking_stays_as_it_is(value: bytes) -> None:
+def test_responses_that_caches_do_not_reuse_are_unchanged(value: bytes) -> None:
     headers = (*PAGE, (b"cache-control", value), (b"etag", b'"1"'))
     assert served_headers(headers, [], external=False) == list(headers)
 
 
-def test_what_is_only_shown_stays_as_it_is_also_where_caches_keep_it() -> None:
+def test_a_cacheable_response_that_is_never_changed_has_no_vary() -> None:
     headers = ((b"content-type", b"text/plain"), (b"cache-control", b"public, max-age=60"))
     assert served_headers(headers, [], external=False) == list(headers)
     assert served_headers((*headers, (b"set-cookie", b"a=1")), [], external=False)[-1][0] == b"vary"
 
 
 @pytest.mark.parametrize("name", [b"cache-control", b"expires"])
-def test_what_may_be_kept_by_caches_says_that_there_are_two_of_it(name: bytes) -> None:
+def test_a_cacheable_response_has_vary(name: bytes) -> None:
     headers = (*PAGE, (name, b"Public, Max-Age=60"))
     vary = (b"vary", b"sec-fetch-dest, sec-fetch-mode, sec-fetch-site")
     assert served_headers(headers, [], external=False) == [*headers, vary]
@@ -114,18 +116,18 @@ def test_what_may_be_kept_by_caches_says_that_there_are_two_of_it(name: bytes) -
 
 
 @pytest.mark.parametrize("kind", [b"multipart/x-mixed-replace; boundary=b", b"Multipart/Mixed", b" multipart/x-mixed-replace"])
-def test_parts_of_a_result_are_no_responses(kind: bytes) -> None:
-    """Firefox takes these apart and heeds the headers of each part, `Set-Cookie` among them (`nsMultiMixedConv`)."""
+def test_multipart_results_are_not_served_as_multipart(kind: bytes) -> None:
+    """Firefox splits these and applies the headers of each part, including `Set-Cookie` (`nsMultiMixedConv`)."""
     given, whole = (b"content-type", kind), (b"content-type", b"application/octet-stream")
     for call in (browser("document", "navigate", "cross-site"), browser("image", "no-cors", "cross-site")):
         assert served_headers((given,), call, external=False) == [whole, *GUARDS]
     assert served_headers((given,), browser("empty", "cors", "cross-site"), external=False) == [whole]
     assert served_headers((given,), [], external=True) == [whole, *GUARDS]
-    # As the application gave it where there is no browser to take it apart, or a page of this service asks.
+    # Unchanged for other programs, and for pages of this service.
     assert served_headers((given,), [], external=False) == [given]
     assert served_headers((given,), browser("empty", "cors", "same-origin"), external=False) == [given]
 
 
-def test_a_form_is_not_taken_apart() -> None:
+def test_form_data_is_served_unchanged() -> None:
     given = (b"content-type", b"multipart/form-data; boundary=b")
     assert served_headers((given,), browser("document", "navigate", "none"), external=False) == [given, *GUARDS]

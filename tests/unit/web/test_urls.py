@@ -32,7 +32,7 @@ def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, obje
         ("/api/fal/queue/y", "/api/", True),
         ("/fal/queue/y", "/api/", True),
         ("/api/fal/queued", "/api/", False),
-        # The root looks like the prefix, or like its beginning: behind it is the application's own.
+        # The root path looks like the prefix or its beginning: the path after it belongs to the application.
         ("/fal/queue/hello", "/fal/queue", False),
         ("/fal/queue", "/fal/queue", False),
         ("/fal/queue/", "/fal/queue", False),
@@ -46,7 +46,7 @@ def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, obje
         ("/fal/queue/y", "/", True),
     ],
 )
-def test_what_is_ours(path: str, root: str, ours: bool) -> None:
+def test_paths_of_the_queue(path: str, root: str, ours: bool) -> None:
     assert is_ours(scope(path, root=root), "/fal/queue") is ours
 
 
@@ -55,25 +55,25 @@ def test_what_is_ours(path: str, root: str, ours: bool) -> None:
     [("/fal/queue/y", "", True), ("/api/fal/queue/y", "", True), ("/api/hello", "", False), ("/x/fal/queue/y", "/x", True),
      ("/api/fal/queue/y", "/x", False)],
 )  # fmt: skip
-def test_the_applications_root_counts_where_the_server_names_none(path: str, root: str, ours: bool) -> None:
+def test_the_applications_root_path_is_used_if_the_server_has_none(path: str, root: str, ours: bool) -> None:
     assert is_ours(scope(path, root=root), "/fal/queue", "/api") is ours
 
 
 class Around:
-    """A middleware."""
+    """Middleware around the application."""
 
     def __init__(self, app: Any) -> None:
         self.app = app
 
 
-def test_the_root_that_a_fastapi_declares() -> None:
+def test_the_root_path_of_a_fastapi() -> None:
     app = FastAPI()
     assert declared_root(app) == ""
     app.root_path = "/api"
     assert declared_root(app) == declared_root(Around(Around(app))) == "/api"
 
 
-def test_a_folder_is_no_root() -> None:
+def test_a_root_path_that_is_a_folder_is_ignored() -> None:
     for app in (Flask("x"), Quart("x"), WSGIMiddleware(Flask("x")), Around(None), None, object()):
         assert declared_root(app) == ""
     endless = Around(None)
@@ -101,7 +101,7 @@ def test_a_folder_is_no_root() -> None:
         ("*", b"*", "", Address("", "*", at_host=True)),
     ],
 )
-def test_taking_apart(path: str, raw: bytes | None, root: str, address: Address) -> None:
+def test_splitting_a_path(path: str, raw: bytes | None, root: str, address: Address) -> None:
     assert split_address(scope(path, raw, root), "/fal/queue") == address
 
 
@@ -125,7 +125,7 @@ def test_taking_apart(path: str, raw: bytes | None, root: str, address: Address)
         (b"", False),
     ],
 )
-def test_hosts_that_are_ours(host: bytes, ours: bool) -> None:
+def test_hosts_of_the_queue(host: bytes, ours: bool) -> None:
     hosts = frozenset((b"queue.example.com", b"one.example.com:8001", b"[::1]"))
     assert is_at_host({"headers": [(b"accept", b"*/*"), (b"host", host)]}, hosts) is ours
     assert is_at_host({"headers": []}, hosts) is False
@@ -140,11 +140,11 @@ def scope_of(host: bytes, **more: Any) -> Any:
     [b"a", b"web_1:8000", b"Queue.EXAMPLE.com.", b"[::1]:8000", b"[fe80::1%25eth0]", b"192.0.2.7:80", b"xn--bcher-kva.example",
      b"%2Frun%2Fapp.sock", b"a" * 253 + b":65535", b"a:"],
 )  # fmt: skip
-def test_a_host_is_given_back_as_it_was_written(host: bytes) -> None:
+def test_a_host_is_returned_as_it_was_written(host: bytes) -> None:
     assert host_of(scope_of(host)) == host.decode()
 
 
-def test_without_a_host_it_is_the_servers_address() -> None:
+def test_without_a_host_header_the_servers_address_is_used() -> None:
     assert host_of(scope_of(b"")) == "127.0.0.1:8000"
     assert host_of({"headers": [], "server": ("127.0.0.1", 8000)}) == "127.0.0.1:8000"
 
@@ -154,15 +154,15 @@ def test_without_a_host_it_is_the_servers_address() -> None:
     [b'"quote"', b"a b", b"{callback_url}", b"a/b", b"a?b", b"a#b", b"user@a", b"a\\b", b"b\xc3\xbccher.example", b"[::1",
      b"a:b", b"a:123456", b"a" * 301, b"a" * 10**6],
 )  # fmt: skip
-def test_what_is_no_host_is_refused(host: bytes) -> None:
-    """It would stand in URLs that others call, and fill the places of a callback URL with places of its own."""
+def test_an_invalid_host_is_refused(host: bytes) -> None:
+    """It would be in URLs that others call, and could add placeholders to a callback URL."""
     before = module._read_host.cache_info().currsize, module._spellings.cache_info().currsize
     with pytest.raises(BadRequest, match="Host is not a host"):
         host_of(scope_of(host))
     assert (module._read_host.cache_info().currsize, module._spellings.cache_info().currsize) == before
 
 
-def test_hosts_that_are_long_are_not_remembered() -> None:
+def test_long_hosts_are_not_cached() -> None:
     before = module._spellings.cache_info().currsize
     assert is_at_host(scope_of(b"queue.example.com" + b"0" * 10**6), frozenset((b"queue.example.com",))) is False
     assert module._spellings.cache_info().currsize == before

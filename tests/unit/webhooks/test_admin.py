@@ -18,12 +18,12 @@ class Outbox:
 
     def __init__(self, *pages: list[DeliveryRecord]) -> None:
         self.pages = list(pages)
-        self.asked: list[tuple[DeliveryFilter, int, int]] = []
+        self.calls: list[tuple[DeliveryFilter, int, int]] = []
         self.again: list[list[int]] = []
         self.standings: list[HostHealth] = []
 
     async def records(self, which, *, after, limit):
-        self.asked.append((which, after, limit))
+        self.calls.append((which, after, limit))
         return self.pages.pop(0) if self.pages else []
 
     async def redeliver(self, ids):
@@ -40,7 +40,7 @@ async def test_all_matching_deliveries_are_redelivered_in_batches():
     count = await WebhookAdmin(outbox, events.append).redeliver(make_filter(host="a.example"))
     assert count == 3
     assert outbox.again == [[1, 2], [5]]
-    assert [after for _, after, _ in outbox.asked] == [0, 2, 5]
+    assert [after for _, after, _ in outbox.calls] == [0, 2, 5]
     assert events == [Redelivered(3)]
 
 
@@ -58,14 +58,14 @@ async def test_all_matching_deliveries_are_redelivered_in_batches():
 async def test_only_dead_deliveries_unless_named_by_id(selection, dead):
     outbox = Outbox()
     assert await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection)) == 0
-    assert outbox.asked[0][0].dead_only is dead
+    assert outbox.calls[0][0].dead_only is dead
 
 
 async def test_times_are_milliseconds():
     outbox = Outbox()
     since, until = datetime(2027, 1, 15, 8, 0, tzinfo=UTC), datetime(2027, 1, 15, 8, 0, 1, tzinfo=UTC)
     await WebhookAdmin(outbox, lambda _: None).deliveries(make_filter(since=since, until=until), after=7, limit=9)
-    assert outbox.asked == [(DeliveryFilter(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
+    assert outbox.calls == [(DeliveryFilter(since=1_800_000_000_000, until=1_800_000_001_000), 7, 9)]
 
 
 async def test_events_are_redelivered_only_by_their_own_id():
@@ -90,7 +90,7 @@ async def test_invalid_criteria_are_refused(selection, sentence):
     outbox = Outbox()
     with pytest.raises(BadRequest, match=sentence):
         await WebhookAdmin(outbox, lambda _: None).redeliver(make_filter(**selection))
-    assert outbox.asked == outbox.again == []
+    assert outbox.calls == outbox.again == []
 
 
 async def test_unhealthy_receivers_are_listed_by_default():

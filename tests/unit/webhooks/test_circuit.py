@@ -81,7 +81,7 @@ def test_the_pause_grows_to_five_minutes(failures, longest):
         assert longest / 2 <= pause_after(failures) <= longest
 
 
-def test_webhooks_are_given_up_after_the_schedule_and_an_hour_at_least():
+def test_deliveries_are_dead_after_the_schedule_and_at_least_an_hour():
     assert give_up_after((5.0, 300.0, 36000.0)) == 1.2 * 36305
     assert give_up_after((5.0,)) == give_up_after(()) == MIN_GIVE_UP_AFTER == 3600
 

@@ -21,7 +21,7 @@ def new(host, due=1):
     return FlowBacklog(host, HostHealth.NEW, due, host)
 
 
-def test_each_flow_gets_the_limit_of_its_health():
+def test_each_flow_has_the_limit_of_its_health():
     waiting = [
         good("g", 40),
         new("n", 5),
@@ -40,7 +40,7 @@ def test_running_attempts_count():
     assert shares.limited_hosts == {"g", "n"}
 
 
-def test_no_flow_gets_more_than_is_due():
+def test_no_flow_receives_more_than_is_due():
     assert allocate(Capacity(100, 100), [good("g", 3)]).by_flow == {"g": 3}
     assert allocate(Capacity(100, 100), [good("g", 0)]).by_flow == {}
 
@@ -51,14 +51,14 @@ def test_flows_are_served_in_order_until_the_capacity_is_used_up():
     assert shares.full
 
 
-def test_unproven_flows_get_their_share_and_no_more():
+def test_unproven_flows_have_their_share_and_no_more():
     shares = allocate(Capacity(5, 2), [new("a"), new("b"), new("c"), good("g", 4)])
     assert shares.by_flow == {"a": 1, "b": 1, "g": 3}
     assert shares.full
 
 
 def test_more_attempts_may_be_running_than_are_allowed_now():
-    """A healthy flow had sixteen, and then failed."""
+    """A healthy flow had sixteen attempts running, and then failed."""
     assert allocate(Capacity(5, 5, {"f": 16}), [FlowBacklog("f", HostHealth.FAILING, 9, "f")]).by_flow == {}
 
 
@@ -70,7 +70,7 @@ def test_the_name_of_a_flow_has_host_and_submitter():
     assert (host_of_flow("a.example:8443 id:me"), submitter_of_flow("a.example:8443 id:me")) == ("a.example:8443", "id:me")
 
 
-def test_slots_are_taken_and_given_back_once():
+def test_slots_are_taken_and_freed_once():
     slots, first, second = DispatchSlots(4), delivery(1, "a.example me"), delivery(2, "b.example me", HostHealth.NEW)
     slots.take(first)
     slots.take(second)

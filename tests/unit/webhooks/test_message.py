@@ -27,7 +27,7 @@ DELIVERY = Delivery(1, 1, "https://a.example/", "a.example", 1, 7, ID)
 
 
 class Parts:
-    """Stands for the store: the chunks of one response."""
+    """Replaces the store: the chunks of one response."""
 
     def __init__(self, *parts: bytes) -> None:
         self.parts = parts
@@ -90,7 +90,7 @@ async def test_a_long_result_is_signed_as_a_whole_and_sent_in_chunks(size):
 
 
 async def test_long_results_are_prepared_one_at_a_time():
-    class Watched(Parts):
+    class CountingParts(Parts):
         busy = most = 0
 
         async def output(self, key: int, number: int) -> bytes:
@@ -100,10 +100,10 @@ async def test_long_results_are_prepared_one_at_a_time():
             self.busy -= 1
             return await super().output(key, number)
 
-    store = Watched(b'"' + b"x" * (CHUNK_SIZE - 1))
+    store = CountingParts(b'"' + b"x" * (CHUNK_SIZE - 1))
     messages = builder(store)
     await asyncio.gather(*(messages.build(DELIVERY, result_of(b'"', 1)) for _ in range(5)))
-    assert (len(store.read), store.most) == (5 * 3, 1)  # once to see whether it is JSON, and twice to sign it
+    assert (len(store.read), store.most) == (5 * 3, 1)  # once to check whether it is JSON, and twice to sign it
 
 
 async def test_a_long_result_that_is_not_json_is_not_included():

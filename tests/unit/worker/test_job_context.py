@@ -5,31 +5,9 @@ import contextvars
 import pytest
 
 from queue_middleware import current_job
-from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLevel, LogLine
-from queue_middleware.jobs.models import Progress
+from queue_middleware.jobs.log_lines import MAX_LABEL_LENGTH, LogLevel
 from queue_middleware.worker.job_context import ActiveJob, activate, active_job
-
-
-class FakeExecution:
-    """An attempt and its log in one, which keeps what it is given."""
-
-    def __init__(self, *, over: bool = False) -> None:
-        self.job = ActiveJob("the-id", 2, self, lambda: self)
-        self.over = over
-        self.lines: list[LogLine] = []
-        self.reports: list[Progress] = []
-
-    def log_buffer(self) -> FakeExecution | None:
-        return None if self.over else self
-
-    def now(self) -> int:
-        return 1_800_000_000_000_000 + len(self.lines)
-
-    def write(self, line: LogLine) -> None:
-        self.lines.append(line)
-
-    def report(self, progress: Progress) -> None:
-        self.reports.append(progress)
+from tests.support.execution import FakeExecution
 
 
 @pytest.fixture
@@ -72,7 +50,7 @@ def test_identity(execution: FakeExecution) -> None:
 
 
 @pytest.mark.parametrize("wrong", [-0.01, 1.01, float("nan"), 40])
-def test_a_fraction_outside_is_refused_everywhere(execution: FakeExecution, wrong: float) -> None:
+def test_a_fraction_out_of_range_is_always_refused(execution: FakeExecution, wrong: float) -> None:
     with pytest.raises(ValueError, match="it must be from 0 to 1"):
         current_job.report_progress(wrong)
     with pytest.raises(ValueError, match="it must be from 0 to 1"):
@@ -80,14 +58,14 @@ def test_a_fraction_outside_is_refused_everywhere(execution: FakeExecution, wron
     assert execution.reports == []
 
 
-def test_a_wrong_level_is_refused_everywhere(execution: FakeExecution) -> None:
+def test_an_invalid_level_is_always_refused(execution: FakeExecution) -> None:
     with pytest.raises(ValueError, match="level is 'LOUD'"):
         current_job.log("x", level="LOUD")
     with pytest.raises(ValueError, match="level is 'LOUD'"):
         during(execution, current_job.log, "x", level="LOUD")
 
 
-def test_outside_a_replay_and_after_its_end_nothing_happens() -> None:
+def test_calls_outside_a_replay_and_after_its_end_are_ignored() -> None:
     current_job.log("x")
     current_job.report_progress(0.5)
     late = FakeExecution(over=True)
@@ -96,7 +74,7 @@ def test_outside_a_replay_and_after_its_end_nothing_happens() -> None:
     assert late.lines == late.reports == []
 
 
-def test_a_context_may_outlive_the_attempt() -> None:
+def test_a_context_can_outlive_the_attempt() -> None:
     def run() -> None:
         activate(ActiveJob("the-id", 2, object(), lambda: None))
         assert (bool(current_job), current_job.id, current_job.attempt) == (True, "the-id", 2)

@@ -15,15 +15,15 @@ from queue_middleware.jobs.log_lines import MAX_MESSAGE_LENGTH, LogLevel
 from queue_middleware.worker import log_capture
 from queue_middleware.worker.job_context import activate
 from queue_middleware.worker.log_capture import LogCapture, line_of
+from tests.support.execution import FakeExecution
 from tests.support.queue_client import eventually
-from tests.unit.worker.test_job_context import FakeExecution
 
 log = logging.getLogger("tests.capture.app")
 
 
 @pytest.fixture(autouse=True)
 def level() -> Iterator[None]:
-    """INFO here, whatever the rest of the session does."""
+    """The level INFO, independent of the rest of the session."""
     log.setLevel(logging.INFO)
     yield
     log.setLevel(logging.NOTSET)
@@ -48,15 +48,15 @@ def during(execution: FakeExecution, call: object, *arguments: object, **options
     contextvars.Context().run(run)
 
 
-def said(execution: FakeExecution) -> list[str]:
+def messages(execution: FakeExecution) -> list[str]:
     return [line.message for line in execution.lines]
 
 
-def ears(logger: logging.Logger) -> int:
+def handlers(logger: logging.Logger) -> int:
     return sum(isinstance(handler, log_capture.CaptureHandler) for handler in logger.handlers)
 
 
-# --- what is heard
+# --- which records are captured
 
 
 async def test_a_record_of_a_replay_becomes_a_line(capturing: LogCapture, execution: FakeExecution) -> None:
@@ -81,15 +81,17 @@ async def test_nothing_of_another_queue_is_captured(capturing: LogCapture, execu
         during(execution, log.info, "mine")
         during(stranger, log.info, "his")
     during(stranger, log.info, "his queue has stopped")
-    assert (said(execution), said(stranger)) == (["mine"], ["his"])
+    assert (messages(execution), messages(stranger)) == (["mine"], ["his"])
 
 
-@pytest.mark.parametrize(("name", "heard"), [("queue_middleware", 0), ("queue_middleware.x", 0), ("queue_middleware_user", 1)])
+@pytest.mark.parametrize(
+    ("name", "captured"), [("queue_middleware", 0), ("queue_middleware.x", 0), ("queue_middleware_user", 1)]
+)
 async def test_records_of_the_queue_itself_are_not_captured(
-    capturing: LogCapture, execution: FakeExecution, name: str, heard: int
+    capturing: LogCapture, execution: FakeExecution, name: str, captured: int
 ) -> None:
     during(execution, logging.getLogger(name).error, "x")
-    assert len(execution.lines) == heard
+    assert len(execution.lines) == captured
 
 
 async def test_a_record_is_captured_once_for_several_handlers(capturing: LogCapture, execution: FakeExecution) -> None:
@@ -101,24 +103,24 @@ async def test_a_record_is_captured_once_for_several_handlers(capturing: LogCapt
     finally:
         for logger, stream in zip((child, log, logging.root), streams, strict=True):
             logger.removeHandler(stream)
-    assert said(execution) == ["once"]
+    assert messages(execution) == ["once"]
 
 
-async def test_after_the_end_nobody_listens(execution: FakeExecution) -> None:
+async def test_after_the_end_no_handler_is_installed(execution: FakeExecution) -> None:
     with LogCapture(execution, asyncio.get_running_loop()):
-        assert ears(logging.root) == 1
-    assert ears(logging.root) == 0
+        assert handlers(logging.root) == 1
+    assert handlers(logging.root) == 0
     during(execution, log.warning, "too late")
     assert execution.lines == []
 
 
-# --- loggers that keep their records to themselves, and loggers that change
+# --- loggers that do not propagate, and loggers that change
 
 
 @pytest.fixture
-def hermit() -> Iterator[logging.Logger]:
-    """As those of uvicorn and gunicorn: a handler of its own, and nothing for the root."""
-    logger = logging.getLogger("tests.capture.hermit")
+def isolated_logger() -> Iterator[logging.Logger]:
+    """Like the loggers of uvicorn and gunicorn: a handler of its own, no propagation."""
+    logger = logging.getLogger("tests.capture.isolated_logger")
     handler = logging.StreamHandler(io.StringIO())
     logger.addHandler(handler)
     logger.propagate = False
@@ -127,17 +129,17 @@ def hermit() -> Iterator[logging.Logger]:
     logger.removeHandler(handler)
 
 
-async def test_a_logger_that_does_not_propagate_is_captured(hermit: logging.Logger, execution: FakeExecution) -> None:
+async def test_a_logger_that_does_not_propagate_is_captured(isolated_logger: logging.Logger, execution: FakeExecution) -> None:
     with LogCapture(execution, asyncio.get_running_loop()):
-        during(execution, hermit.warning, "here")
-        during(execution, hermit.getChild("child").warning, "and below")
-        hermit.propagate = True
-        during(execution, hermit.warning, "once, although both ends hear it now")
-    assert said(execution) == ["here", "and below", "once, although both ends hear it now"]
-    assert ears(hermit) == 0
+        during(execution, isolated_logger.warning, "here")
+        during(execution, isolated_logger.getChild("child").warning, "and below")
+        isolated_logger.propagate = True
+        during(execution, isolated_logger.warning, "once, although both ends hear it now")
+    assert messages(execution) == ["here", "and below", "once, although both ends hear it now"]
+    assert handlers(isolated_logger) == 0
 
 
-async def test_a_logger_that_was_made_silent_stays_silent(execution: FakeExecution) -> None:
+async def test_a_silenced_logger_stays_silent(execution: FakeExecution) -> None:
     silent = logging.getLogger("tests.capture.silent")
     null = logging.NullHandler()
     silent.addHandler(null)
@@ -152,21 +154,21 @@ async def test_a_logger_that_was_made_silent_stays_silent(execution: FakeExecuti
 
 
 async def test_loggers_that_are_configured_later_are_found(
-    hermit: logging.Logger, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
+    isolated_logger: logging.Logger, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_capture, "_UPDATE_INTERVAL", 0.001)
-    hermit.propagate = True
+    isolated_logger.propagate = True
     with LogCapture(execution, asyncio.get_running_loop()):
-        hermit.propagate = False
-        await eventually(lambda: ears(hermit) == 1)
-        during(execution, hermit.warning, "found")
-        hermit.propagate = True
-        await eventually(lambda: ears(hermit) == 0)
-        during(execution, hermit.warning, "and found again")
-    assert said(execution) == ["found", "and found again"]
+        isolated_logger.propagate = False
+        await eventually(lambda: handlers(isolated_logger) == 1)
+        during(execution, isolated_logger.warning, "found")
+        isolated_logger.propagate = True
+        await eventually(lambda: handlers(isolated_logger) == 0)
+        during(execution, isolated_logger.warning, "and found again")
+    assert messages(execution) == ["found", "and found again"]
 
 
-async def test_listening_goes_on_after_somebody_took_all_handlers_away(
+async def test_capturing_continues_after_all_handlers_were_removed(
     execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(log_capture, "_UPDATE_INTERVAL", 0.001)
@@ -174,19 +176,19 @@ async def test_listening_goes_on_after_somebody_took_all_handlers_away(
         before = list(logging.root.handlers)
         try:
             logging.root.handlers.clear()  # as `dictConfig` and `basicConfig(force=True)` do
-            await eventually(lambda: ears(logging.root) == 1)
+            await eventually(lambda: handlers(logging.root) == 1)
             during(execution, log.warning, "still here")
         finally:
             logging.root.handlers[:] = before
-    assert said(execution) == ["still here"]
+    assert messages(execution) == ["still here"]
 
 
-# --- what Python does where nobody has configured logging
+# --- Python's behavior without logging configuration
 
 
 @contextlib.contextmanager
 def unconfigured(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
-    """The root without the handlers of the test runner, and stderr to look at."""
+    """The root logger without the test runner's handlers, and a stderr to inspect."""
     before = list(logging.root.handlers)
     logging.root.handlers.clear()
     with monkeypatch.context() as patched:
@@ -203,7 +205,7 @@ async def test_warnings_still_reach_stderr_once(execution: FakeExecution, monkey
         during(execution, log.warning, "and this")
         logging.getLogger("queue_middleware").warning("and ours")
         assert stderr.getvalue() == "this\nand this\nand ours\n"
-    assert said(execution) == ["and this"]
+    assert messages(execution) == ["and this"]
 
 
 async def test_a_handler_below_the_root_is_enough(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -215,14 +217,14 @@ async def test_a_handler_below_the_root_is_enough(execution: FakeExecution, monk
         assert stderr.getvalue() == ""
 
 
-async def test_who_wants_no_last_resort_gets_none(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disabled_last_resort_handler_stays_disabled(execution: FakeExecution, monkeypatch: pytest.MonkeyPatch) -> None:
     with unconfigured(monkeypatch) as stderr, LogCapture(execution, asyncio.get_running_loop()):
         monkeypatch.setattr(logging, "lastResort", None)
         log.warning("nowhere")
         assert stderr.getvalue() == ""
 
 
-async def test_a_finished_replay_is_not_even_spelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_records_after_a_finished_replay_are_not_formatted(monkeypatch: pytest.MonkeyPatch) -> None:
     over = FakeExecution(over=True)
     spelled: list[logging.LogRecord] = []
     monkeypatch.setattr(log_capture, "line_of", spelled.append)
@@ -231,11 +233,11 @@ async def test_a_finished_replay_is_not_even_spelled(monkeypatch: pytest.MonkeyP
     assert spelled == over.lines == []
 
 
-# --- records that are not as they should be
+# --- malformed records
 
 
-class Thorn:
-    """Objects that raise from whatever is asked."""
+class Hostile:
+    """Every method raises."""
 
     def __str__(self) -> str:
         raise LookupError("str")
@@ -256,8 +258,8 @@ def record(message: object, *arguments: object, **more: object) -> logging.LogRe
         (record("%d items", "many"), "%d items (its arguments do not fit: ('many',))"),
         (record("%s"), "%s"),
         (record("no place", 1), "no place (its arguments do not fit: (1,))"),
-        (record(Thorn()), "[Thorn has no text: LookupError] (its arguments do not fit: ())"),
-        (record("%s", Thorn()), "%s (its arguments do not fit: they cannot be shown either: LookupError)"),
+        (record(Hostile()), "[Hostile has no text: LookupError] (its arguments do not fit: ())"),
+        (record("%s", Hostile()), "%s (its arguments do not fit: they cannot be shown either: LookupError)"),
         (record({"a": 1}), "{'a': 1}"),
         (record("x", stack_info="Stack (most recent call last):\n  here"), "x\nStack (most recent call last):\n  here"),
         (record("x", exc_text="spelled already"), "x\nspelled already"),
@@ -277,12 +279,12 @@ def test_labels_of_a_record() -> None:
 async def test_bad_arguments_do_not_reach_the_handler(
     capturing: LogCapture, execution: FakeExecution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(logging, "raiseExceptions", False)  # other handlers complain to stderr, as ever
-    during(execution, log.info, "%d", Thorn())
+    monkeypatch.setattr(logging, "raiseExceptions", False)  # other logging handlers report errors to stderr as usual
+    during(execution, log.info, "%d", Hostile())
     assert len(execution.lines) == 1
 
 
-async def test_a_broken_book_does_not_reach_the_handler(capturing: LogCapture) -> None:
+async def test_an_error_of_the_log_buffer_does_not_reach_the_handler(capturing: LogCapture) -> None:
     class Broken(FakeExecution):
         def write(self, line: object) -> None:
             raise RuntimeError
@@ -298,7 +300,7 @@ def dive(depth: int) -> None:
     raise ValueError("at the bottom")
 
 
-async def test_a_traceback_comes_with_its_record(capturing: LogCapture, execution: FakeExecution) -> None:
+async def test_a_traceback_is_part_of_the_message(capturing: LogCapture, execution: FakeExecution) -> None:
     def handler() -> None:
         try:
             try:
@@ -316,7 +318,7 @@ async def test_a_traceback_comes_with_its_record(capturing: LogCapture, executio
     assert line.message.endswith("LookupError: above")
 
 
-async def test_of_a_long_traceback_the_end_is_kept(capturing: LogCapture, execution: FakeExecution) -> None:
+async def test_a_long_traceback_keeps_its_end(capturing: LogCapture, execution: FakeExecution) -> None:
     def handler() -> None:
         try:
             dive(500)
@@ -328,7 +330,7 @@ async def test_of_a_long_traceback_the_end_is_kept(capturing: LogCapture, execut
             log.exception("long")
 
     during(execution, handler)
-    deep, long = said(execution)
+    deep, long = messages(execution)
     assert deep.startswith("deep\n")
     assert deep.endswith("ValueError: at the bottom")
     assert long.endswith("xxx")

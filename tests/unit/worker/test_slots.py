@@ -43,7 +43,7 @@ def test_reservations_and_attempts_share_the_slots(slots: JobSlots[Attempt], job
 
 
 @pytest.mark.parametrize(("occupied", "reserved"), [(0, 2), (1, 1), (2, 1), (3, 0), (4, 0)])
-def test_the_queue_gets_half_of_the_free_slots(slots: JobSlots[Attempt], occupied: int, reserved: int) -> None:
+def test_claims_use_half_of_the_free_slots(slots: JobSlots[Attempt], occupied: int, reserved: int) -> None:
     for token in range(occupied):
         slots.occupy(make_attempt(token))
     assert slots.reserve_for_queue() == reserved

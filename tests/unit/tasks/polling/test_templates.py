@@ -78,7 +78,7 @@ def test_a_response_without_json_has_no_values(body):
 
 
 @pytest.mark.parametrize("name", ["file", "long", "backslash"])
-def test_what_is_not_an_http_url_is_refused(name):
+def test_urls_that_are_not_http_are_refused(name):
     body = {**BODY, "long": "https://a.example/" + "x" * 2050, "backslash": "https://a.example/a\\b"}
     with pytest.raises(TemplateError, match="no valid HTTP URL"):
         render(f"{{startResult.body.{name}}}", start(body))

@@ -21,19 +21,19 @@ EVENT_SOURCE = (ACCEPT, (b"cache-control", b"no-cache"))
         (((b"last-event-id", b"0"),), ResumePoint(0, wants_ids=True)),
     ],
 )
-def test_what_was_heard(headers: tuple[tuple[bytes, bytes], ...], resume: ResumePoint) -> None:
+def test_last_event_ids_are_read(headers: tuple[tuple[bytes, bytes], ...], resume: ResumePoint) -> None:
     assert read_resume_point(headers) == resume
 
 
 @pytest.mark.parametrize(
     "last", [b"", b"-1", b"x", b"1.5", b"12.END", b" 12", b"9" * 16, b"9" * 10**6, b"12.end.end", b"\xc2\xb2"]
 )
-def test_an_id_of_somebody_elses_says_nothing(last: bytes) -> None:
+def test_foreign_event_ids_are_ignored(last: bytes) -> None:
     assert read_resume_point(((b"last-event-id", last),)) == ResumePoint(wants_ids=True)
 
 
 @pytest.mark.parametrize(("line", "end"), [(0, False), (0, True), (10_000, False), (10_000, True)])
-def test_there_and_back(line: int, end: bool) -> None:
+def test_ids_survive_a_round_trip(line: int, end: bool) -> None:
     field = id_field(line, end=end)
     assert field.startswith(b"id: ")
     assert field.endswith(b"\n")

@@ -1,4 +1,4 @@
-"""The URLs in the answers."""
+"""The URLs in the responses."""
 
 import json
 
@@ -27,13 +27,13 @@ ID = "0192f0c0-0000-7000-8000-000000000000"
     ],
     ids=["gateway", "queue"],
 )
-def test_urls_end_as_the_clients_of_their_form_build_them(links: Links, response: str, status: str, cancel: str) -> None:
-    told = json.loads(submitted_body(ID, 0, links))
-    assert (told["response_url"], told["status_url"], told["cancel_url"]) == (response, status, cancel)
+def test_urls_have_the_form_that_clients_build(links: Links, response: str, status: str, cancel: str) -> None:
+    content = json.loads(submitted_body(ID, 0, links))
+    assert (content["response_url"], content["status_url"], content["cancel_url"]) == (response, status, cancel)
 
 
-def test_urls_that_are_long_are_not_remembered() -> None:
-    """An app can be named by as many letters as the server takes."""
+def test_long_urls_are_not_cached() -> None:
+    """An app name may be as long as the server accepts."""
     before = link_parts.cache_info().currsize
     base = "https://a.example/fal/queue/run/o/" + "a" * 512
     assert json.loads(submitted_body(ID, 0, Links(base, response_end="")))["status_url"] == f"{base}/requests/{ID}/status"

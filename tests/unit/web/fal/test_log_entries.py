@@ -10,7 +10,7 @@ from queue_middleware.web.fal.logs import entries_json, timestamp
 AT = 1_734_709_037_120_314
 
 
-def test_an_entry_as_fal_writes_it() -> None:
+def test_an_entry_has_fals_format() -> None:
     assert json.loads(f"[{entries_json([LogLine(AT, LogLevel.WARN, 'low on ink', {'step': '3'})])}]") == [
         {
             "message": "low on ink",

@@ -26,7 +26,7 @@ def lines(first: int, last: int) -> list[LogLine]:
 
 
 class Log:
-    """What is in the database, and how much of it was asked for."""
+    """A fake store that records how many lines were read."""
 
     def __init__(self) -> None:
         self.lines: dict[int, list[LogLine]] = {}
@@ -39,59 +39,59 @@ class Log:
 
 
 @pytest.fixture
-def spelled(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
-    """How many lines were spelled at a time, and whether in the event loop's thread."""
-    said: list[tuple[int, bool]] = []
+def rendered(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, bool]]:
+    """For each rendering: the number of lines, and whether it ran in the event loop's thread."""
+    calls: list[tuple[int, bool]] = []
 
     def count(lines: Sequence[LogLine]) -> str:
-        said.append((len(lines), threading.current_thread() is threading.main_thread()))
+        calls.append((len(lines), threading.current_thread() is threading.main_thread()))
         return entries_json(lines)
 
     monkeypatch.setattr(logs, "entries_json", count)
-    return said
+    return calls
 
 
-def told(text: str) -> list[Any]:
+def messages(text: str) -> list[Any]:
     return [entry["message"] for entry in json.loads(f"[{text}]")]
 
 
-async def test_a_poll_reads_and_spells_only_what_is_new(spelled: list[tuple[int, bool]]) -> None:
+async def test_a_poll_reads_and_renders_only_new_lines(rendered: list[tuple[int, bool]]) -> None:
     log = Log()
     texts, job = LogCache(log.read), make_logged_job(key=7)
     assert await texts.get(job) == ""
     for number in (100, 101, 101):
         log.lines[7] = lines(1, number)
-        assert told(await texts.get(job)) == [f"line {n}" for n in range(1, number + 1)]
+        assert messages(await texts.get(job)) == [f"line {n}" for n in range(1, number + 1)]
     assert log.given == [0, 100, 1, 0]
-    assert spelled == [(100, True), (1, True)]
+    assert rendered == [(100, True), (1, True)]
 
 
-async def test_while_thousands_of_lines_are_spelled_others_have_their_turns(spelled: list[tuple[int, bool]]) -> None:
+async def test_rendering_thousands_of_lines_does_not_block_the_event_loop(rendered: list[tuple[int, bool]]) -> None:
     turns: list[int] = []
 
     async def other() -> None:
         while True:
-            turns.append(len(spelled))
+            turns.append(len(rendered))
             await asyncio.sleep(0)
 
     task = asyncio.get_running_loop().create_task(other())
-    assert told(await render(lines(1, 10_000))) == [f"line {number}" for number in range(1, 10_001)]
+    assert messages(await render(lines(1, 10_000))) == [f"line {number}" for number in range(1, 10_001)]
     task.cancel()
-    assert max(count for count, _ in spelled) == 256
-    assert len(set(turns)) == len(spelled) - 1  # one between any two of them
+    assert max(count for count, _ in rendered) == 256
+    assert len(set(turns)) == len(rendered) - 1  # one between any two of them
 
 
-async def test_a_key_that_comes_again_does_not_show_the_lines_of_another_request() -> None:
+async def test_a_reused_key_does_not_show_the_lines_of_another_request() -> None:
     log = Log()
     log.lines[7] = lines(1, 3)
     texts = LogCache(log.read)
-    assert len(told(await texts.get(make_logged_job(key=7)))) == 3
+    assert len(messages(await texts.get(make_logged_job(key=7)))) == 3
     log.lines[7] = lines(1, 1)
-    assert len(told(await texts.get(make_logged_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
+    assert len(messages(await texts.get(make_logged_job(key=7, request_id="0192f0c0-0000-7000-8000-0000000000ff")))) == 1
 
 
 @pytest.mark.parametrize(("name", "limit"), [("_CACHE_BYTES", 3000), ("_CACHE_REQUESTS", 3)])
-async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
+async def test_the_cache_is_bounded_and_evicts_the_least_recently_used(
     name: str, limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logs, name, limit)
@@ -101,7 +101,7 @@ async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
     for job in jobs:
         log.lines[job.key] = lines(1, 5)
         await texts.get(jobs[0])
-        assert len(told(await texts.get(job))) == 5
+        assert len(messages(await texts.get(job))) == 5
     kept = sum(len(text) for _, text in texts._texts.values())
     assert kept == texts._size <= logs._CACHE_BYTES
     assert 1 < len(texts._texts) <= logs._CACHE_REQUESTS
@@ -111,13 +111,13 @@ async def test_what_is_kept_is_bounded_and_the_least_asked_for_goes_first(
     assert log.given == [0, 5]
 
 
-async def test_one_log_that_is_too_large_to_be_kept_does_not_drive_out_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_too_large_for_the_cache_does_not_evict_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_CACHE_BYTES", 3000)
     log = Log()
     log.lines = {1: lines(1, 5), 2: lines(1, 1000)}
     texts = LogCache(log.read)
     small, large = (make_logged_job(key=key, request_id=f"0192f0c0-0000-7000-8000-{key:012x}") for key in (1, 2))
     for _ in range(2):
-        assert len(told(await texts.get(small))) == 5
-        assert len(told(await texts.get(large))) == 1000
+        assert len(messages(await texts.get(small))) == 5
+        assert len(messages(await texts.get(large))) == 1000
     assert log.given == [5, 1000, 0, 1000]

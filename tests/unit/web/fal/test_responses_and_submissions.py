@@ -1,4 +1,4 @@
-"""The spellings of fal's queue."""
+"""The formats of fal's queue."""
 
 import json
 
@@ -51,7 +51,7 @@ def test_targets_that_are_queued(target: str) -> None:
         "/fal/queue/",
     ],
 )
-def test_targets_that_are_not(target: str) -> None:
+def test_targets_that_are_not_queued(target: str) -> None:
     with pytest.raises(BadRequest):
         check_target(target, "/fal/queue")
 
@@ -71,11 +71,11 @@ def test_a_path_beside_the_prefix_is_queued() -> None:
         (b"fal=1&FAL_x=2", b"fal=1&FAL_x=2", {}),
     ],
 )
-def test_only_fal_parameters_are_taken_out(query: bytes, theirs: bytes, ours: dict[str, str]) -> None:
+def test_only_fal_parameters_are_removed(query: bytes, theirs: bytes, ours: dict[str, str]) -> None:
     assert split_query(query) == (theirs, ours)
 
 
-def test_a_parameter_of_ours_given_twice_is_refused() -> None:
+def test_a_repeated_parameter_of_the_queue_is_refused() -> None:
     with pytest.raises(BadRequest, match="fal_webhook is given more than once"):
         split_query(b"fal_webhook=a&fal_webhook=b")
 
@@ -86,9 +86,15 @@ def test_the_longest_call() -> None:
         check_length("/" * 2000, b"x" * 49)
 
 
-def test_no_knobs() -> None:
-    knobs = read_options({}, {}, 3)
-    assert (knobs.retry, knobs.priority, knobs.start_timeout, knobs.webhook, knobs.max_queue_length) == (
+def test_defaults_without_parameters() -> None:
+    options = read_options({}, {}, 3)
+    assert (
+        options.retry,
+        options.priority,
+        options.start_timeout,
+        options.webhook,
+        options.max_queue_length,
+    ) == (
         RetryPolicy(3),
         Priority.NORMAL,
         None,
@@ -97,47 +103,47 @@ def test_no_knobs() -> None:
     )
 
 
-def knobs(**headers: str):
+def options(**headers: str):
     return read_options({f"x-fal-{name.replace('_', '-')}".encode(): value.encode() for name, value in headers.items()}, {}, 3)
 
 
-def test_priority_and_words_nobody_knows() -> None:
-    assert knobs(queue_priority="low").priority is Priority.LOW
+def test_priority_and_unknown_values() -> None:
+    assert options(queue_priority="low").priority is Priority.LOW
     for word in ("normal", "high", "", "9"):
-        assert knobs(queue_priority=word).priority is Priority.NORMAL
-    assert knobs(no_retry="perhaps", runner_hint="x", nonsense="1").retry == RetryPolicy(3)
+        assert options(queue_priority=word).priority is Priority.NORMAL
+    assert options(no_retry="perhaps", runner_hint="x", nonsense="1").retry == RetryPolicy(3)
 
 
 @pytest.mark.parametrize(
     ("value", "stored"), [("0", False), ("False", False), ("no", False), ("1", True), ("", True), ("perhaps", True)]
 )
-def test_whether_the_answer_is_stored(value: str, stored: bool) -> None:
-    assert knobs(store_io=value).store_io is stored
+def test_whether_the_response_is_stored(value: str, stored: bool) -> None:
+    assert options(store_io=value).store_io is stored
 
 
-def test_the_newer_start_deadline_wins() -> None:
-    assert knobs(request_timeout="30").start_timeout == 30.0
-    assert knobs(request_timeout="0.30000000000000004").start_timeout == 0.1 + 0.2
-    assert knobs(request_timeout="30", request_start_timeout="5.5").start_timeout == 5.5
-    assert knobs(request_start_timeout="5.5", request_timeout="30").start_timeout == 5.5
+def test_the_newer_start_deadline_takes_precedence() -> None:
+    assert options(request_timeout="30").start_timeout == 30.0
+    assert options(request_timeout="0.30000000000000004").start_timeout == 0.1 + 0.2
+    assert options(request_timeout="30", request_start_timeout="5.5").start_timeout == 5.5
+    assert options(request_start_timeout="5.5", request_timeout="30").start_timeout == 5.5
     with pytest.raises(BadRequest, match="x-fal-request-timeout is 'soon'"):
-        knobs(request_start_timeout="5.5", request_timeout="soon")
+        options(request_start_timeout="5.5", request_timeout="soon")
 
 
 @pytest.mark.parametrize("value", ["", "soon", "1.", ".5", "0.1", "0", "-1", "nan", "inf", "1e12", "0x10"])
 def test_malformed_seconds(value: str) -> None:
     with pytest.raises(BadRequest, match="x-fal-request-timeout"):
-        knobs(request_timeout=value)
+        options(request_timeout=value)
 
 
 @pytest.mark.parametrize("value", ["1", "true", "YES"])
-def test_no_retry(value: str) -> None:
-    assert knobs(no_retry=value).retry == RetryPolicy(1)
+def test_no_retry_header(value: str) -> None:
+    assert options(no_retry=value).retry == RetryPolicy(1)
 
 
 def test_retry_config() -> None:
     config = {"server_error": {"retries": 2}, "timeout": {"retries": 0}, "sunspots": {"retries": "many"}}
-    assert knobs(retry_config=json.dumps(config)).retry == RetryPolicy(3, {RetryCause.SERVER_ERROR: 2, RetryCause.TIMEOUT: 0})
+    assert options(retry_config=json.dumps(config)).retry == RetryPolicy(3, {RetryCause.SERVER_ERROR: 2, RetryCause.TIMEOUT: 0})
 
 
 @pytest.mark.parametrize(
@@ -156,7 +162,7 @@ def test_retry_config() -> None:
 )
 def test_malformed_retry_config(value: str) -> None:
     with pytest.raises(BadRequest, match="x-fal-retry-config"):
-        knobs(retry_config=value)
+        options(retry_config=value)
 
 
 @pytest.mark.parametrize("value", ["", "x", "-1", "1.5", "\u0663", "9" * 16])
@@ -165,7 +171,7 @@ def test_malformed_queue_length(value: str) -> None:
         read_options({}, {"fal_max_queue_length": value}, 3)
 
 
-def test_the_answer_to_a_submission() -> None:
+def test_the_response_to_a_submission() -> None:
     assert json.loads(submitted_body(ID, 4, LINKS)) == {
         "status": "IN_QUEUE",
         "request_id": ID,
@@ -239,7 +245,7 @@ def test_status(job: Job, status: str, rest: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize(("query", "wanted"), [(b"logs=1", True), (b"a=b&logs=True", True), (b"logs=0", False), (b"", False)])
-def test_logs_are_off_unless_asked_for(query: bytes, wanted: bool) -> None:
+def test_logs_are_off_by_default(query: bytes, wanted: bool) -> None:
     assert wants_logs(query) is wanted
 
 
@@ -255,7 +261,7 @@ def test_logs_are_off_unless_asked_for(query: bytes, wanted: bool) -> None:
         ("fal_WEBHOOK", "fal_webhook"),
     ],
 )
-def test_a_parameter_of_ours_that_there_is_not_is_refused_with_the_nearest(name: str, hint: str) -> None:
+def test_an_unknown_fal_parameter_is_refused_with_the_nearest(name: str, hint: str) -> None:
     with pytest.raises(BadRequest) as refusal:
         read_options({}, {"fal_webhook": "https://a.example/", name: "1"}, 3)
     assert hint in refusal.value.detail
@@ -264,5 +270,5 @@ def test_a_parameter_of_ours_that_there_is_not_is_refused_with_the_nearest(name:
 
 
 @pytest.mark.parametrize("name", ["fal_webhook", "fal_max_queue_length", "fal_jwt_token"])
-def test_what_fals_own_clients_send_is_known(name: str) -> None:
+def test_parameters_of_fals_clients_are_known(name: str) -> None:
     read_options({}, {name: "7"}, 3)

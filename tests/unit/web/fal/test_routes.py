@@ -1,4 +1,4 @@
-"""Which path of fal's queue means what."""
+"""The routes of fal's queue."""
 
 import pytest
 
@@ -59,7 +59,7 @@ def test_routes(method: str, path: str, route: Route) -> None:
         f"/requests/{ID}/stream",
     ],
 )
-def test_what_is_no_route(path: str) -> None:
+def test_paths_without_a_route(path: str) -> None:
     with pytest.raises(UnknownRoute):
         find_route("GET", path)
 
@@ -98,7 +98,7 @@ APP_ROUTES = [
     ("GET", f"/o/a/v1/fast/requests/{ID}/response/", Route(Operation.RESPONSE, ID, app="/o/a")),
     ("GET", f"/o/a/v1/requests/{ID}", Route(Operation.RESPONSE, ID, app="/o/a")),
     ("PUT", f"/o/a/v1/requests/{ID}/cancel", Route(Operation.CANCEL, ID, app="/o/a")),
-    # Directly behind the app a malformed id stays one; behind a path it is the application's own.
+    # Directly below the app a malformed id is an id; below a path it belongs to the application.
     ("GET", "/o/a/requests/not-an-id/status", Route(Operation.STATUS, "not-an-id", app="/o/a")),
     ("GET", "/o/a/requests//status", Route(Operation.STATUS, "", app="/o/a")),
     ("GET", "/o/a/v1/requests/not-an-id", Route(Operation.SUBMIT, target="/v1/requests/not-an-id", app="/o/a")),
@@ -137,28 +137,28 @@ def test_the_queue_form(method: str, path: str, route: Route) -> None:
         f"/requests/{ID}",
     ],
 )
-def test_what_is_no_route_of_an_app(path: str) -> None:
+def test_paths_of_an_app_without_a_route(path: str) -> None:
     with pytest.raises(UnknownRoute):
         find_host_route("GET", path)
     with pytest.raises(UnknownRoute):
         find_route("GET", f"/run{path}")
 
 
-def test_a_path_of_many_words_costs_no_more_than_its_length(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_path_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
     call: list[str] = []
 
-    class Asked(dict[str, Operation]):
+    class CountingDict(dict[str, Operation]):
         def get(self, word: str, default: Operation | None = None) -> Operation | None:  # type: ignore[override]
             call.append(word)
             return super().get(word, default)
 
-    monkeypatch.setattr(routes, "APP_SUFFIXES", Asked(routes.APP_SUFFIXES))
+    monkeypatch.setattr(routes, "APP_SUFFIXES", CountingDict(routes.APP_SUFFIXES))
     path = "/x" + "/requests" * 1000
     assert find_host_route("POST", f"/o/a{path}") == Route(Operation.SUBMIT, target=path, app="/o/a")
     assert len("".join(call)) < 50 * 1000
 
 
-def test_the_keys_are_at_the_root_of_a_host_too() -> None:
+def test_the_key_set_is_at_the_root_of_a_host_too() -> None:
     assert find_host_route("GET", "/.well-known/jwks.json") == Route(Operation.KEYS)
     with pytest.raises(MethodNotAllowed):
         find_host_route("POST", "/.well-known/jwks.json")

@@ -66,7 +66,7 @@ def test_every_2xx_is_ok(status, word):
         b"null",
     ],
 )
-def test_the_applications_json_is_carried_byte_for_byte(body):
+def test_the_applications_json_is_included_byte_for_byte(body):
     assert b'"payload": ' + body + b', "request_id"' in webhook_body(answered(body))
 
 
@@ -97,7 +97,7 @@ def test_json_media_types(type_):
         (b'{"a": "\x00"}', JSON),
     ],
 )
-def test_anything_else_is_named_not_carried(body, headers):
+def test_other_bodies_are_not_included(body, headers):
     sent = json.loads(webhook_body(answered(body, headers=headers)))
     assert sent == {
         "error": None,
@@ -202,12 +202,12 @@ def test_events_have_the_keys_of_fal_and_more():
         ("what is this", "what is this"),
     ],
 )
-def test_by_what_name_a_receiver_is_known(url, host):
+def test_the_name_of_a_receiver(url, host):
     assert receiver_host(url) == host
 
 
 @pytest.mark.parametrize(
-    ("body", "carried"),
+    ("body", "included"),
     [
         (b"\xef\xbb\xbf{}", b"{}"),
         (b'{"a": 1e400}', b'{"a": 1e400}'),
@@ -215,5 +215,5 @@ def test_by_what_name_a_receiver_is_known(url, host):
         (b'["\\ud800"]', b'["\\ud800"]'),
     ],
 )
-def test_all_json_is_carried(body, carried):
-    assert b'"payload": ' + carried + b', "request_id"' in webhook_body(answered(body, headers=JSON))
+def test_all_json_is_included(body, included):
+    assert b'"payload": ' + included + b', "request_id"' in webhook_body(answered(body, headers=JSON))

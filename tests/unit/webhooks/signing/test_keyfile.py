@@ -91,7 +91,7 @@ def test_processes_that_start_together_agree_on_one_key(tmp_path):
     assert names(tmp_path) == ["key"]
 
 
-def test_reading_alone_makes_nothing(tmp_path):
+def test_reading_creates_no_key(tmp_path):
     with pytest.raises(SettingsError, match=r"there is no signing key .*; make one with: queue-middleware keys rotate"):
         KeyFile(tmp_path / "key").read()
     assert names(tmp_path) == []
@@ -115,7 +115,7 @@ def test_a_key_that_others_may_read_is_refused(file, bits):
 
 
 @pytest.fixture
-def a_service(monkeypatch, file) -> int:
+def owned_by_the_service(monkeypatch, file) -> int:
     """The reading user is not root and owns the file, whichever user runs the tests."""
     user = os.geteuid() or 4711
     if os.geteuid() == 0:
@@ -125,7 +125,7 @@ def a_service(monkeypatch, file) -> int:
 
 
 @pytest.mark.parametrize("bits", [0o640, 0o660, 0o620, 0o440])
-def test_an_owned_file_is_closed_to_its_group_with_a_warning(file, warnings, a_service, bits):
+def test_an_owned_file_is_closed_to_its_group_with_a_warning(file, warnings, owned_by_the_service, bits):
     """Kubernetes opens all files of a volume to the group of `fsGroup` when a pod starts."""
     file.path.chmod(bits)
     assert kids(file.read()) == [FIRST.kid]
@@ -136,7 +136,7 @@ def test_an_owned_file_is_closed_to_its_group_with_a_warning(file, warnings, a_s
     assert len(warnings) == 1
 
 
-def test_on_a_read_only_file_system_the_mode_stays(file, warnings, a_service, monkeypatch):
+def test_on_a_read_only_file_system_the_mode_stays(file, warnings, owned_by_the_service, monkeypatch):
     def refuse(descriptor: int, mode: int) -> None:
         raise OSError(30, "Read-only file system")
 
@@ -213,7 +213,7 @@ def test_a_mounted_secret_is_seen_to_change(tmp_path):
 # --- rotating
 
 
-def test_a_rotation_is_written_down(file, clock):
+def test_a_rotation_is_written_to_the_file(file, clock):
     ring = file.rotate()
     again = KeyFile(file.path).read()
     assert kids(again) == kids(ring)
@@ -296,7 +296,7 @@ def test_readers_see_whole_files_during_rotations(file):
     assert set(seen) <= {1, 2}
 
 
-def test_a_rotation_waits_for_its_turn(file):
+def test_rotations_take_turns(file):
     folder = os.open(file.path.parent, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
@@ -311,7 +311,7 @@ def test_a_rotation_waits_for_its_turn(file):
         os.close(folder)
 
 
-def test_a_link_stays_a_link(file, tmp_path):
+def test_a_symbolic_link_is_kept(file, tmp_path):
     link = tmp_path / "link"
     link.symlink_to(file.path)
     KeyFile(link, clock=lambda: NOW).rotate()

@@ -24,12 +24,12 @@ NOW = 1_800_000_000.0
 
 
 def at(ring: KeyRing, now: float) -> dict[str, str]:
-    """Where each key stands, as `{"A": "active", …}`."""
+    """The state of each key, as `{"A": "active", …}`."""
     names = {A.kid: "A", B.kid: "B", C.kid: "C", D.kid: "D"}
     return {names[key.pair.kid]: str(ring.status(key, now)) for key in ring.keys}
 
 
-# --- the law
+# --- the lifecycle of keys
 
 LIFE = [
     # hours after the rotation, A, B
@@ -48,19 +48,19 @@ def test_a_rotation_over_time(hours, first, second):
     assert at(ring, NOW + hours * HOUR) == {"A": first, "B": second}
 
 
-def test_the_promised_times():
+def test_the_documented_times():
     assert MIN_LEAD_TIME >= 24 * HOUR
     assert LEAD_TIME > MIN_LEAD_TIME
     assert KEPT >= 48 * HOUR
 
 
-def test_what_signs_is_published_and_only_the_retired_are_not():
+def test_signing_keys_are_published_and_only_retired_keys_are_not():
     assert all(rights.published for rights in RULES.values() if rights.signs)
     assert [standing for standing, rights in RULES.items() if not rights.published] == [KeyStatus.RETIRED]
     assert set(RULES) == set(KeyStatus)
 
 
-def test_keys_without_a_time_are_as_they_ever_were():
+def test_keys_without_a_time_behave_as_before_rotation():
     ring = KeyRing.of(A, B, C)
     for now in (0.0, NOW, 1e11):
         assert at(ring, now) == {"A": "active", "B": "spare", "C": "spare"}
@@ -180,7 +180,7 @@ def test_separators(separator):
         (f"{A.seed_hex()} nonsense", "64 hex digits"),
         (f"{A.seed_hex()}@", "2026-01-31T00:00:00Z"),
         (f"{A.seed_hex()}@tomorrow", "2026-01-31T00:00:00Z"),
-        (f"{A.seed_hex()}@2027-01-15T08:00:00", "2026-01-31T00:00:00Z"),  # whose clock?
+        (f"{A.seed_hex()}@2027-01-15T08:00:00", "2026-01-31T00:00:00Z"),  # which time zone?
         (f"{A.seed_hex()}@2027-01-15", "2026-01-31T00:00:00Z"),
         (f"{A.seed_hex()}@{B.seed_hex()}", "2026-01-31T00:00:00Z"),
         (f"{A.seed_hex()} @2027-01-15T08:00:00Z", "64 hex digits"),
@@ -200,7 +200,7 @@ def test_the_repr_does_not_show_private_keys():
     assert A.seed_hex() not in f"{ring!r} {ring.keys!r}"
 
 
-# --- as it is published
+# --- the published key set
 
 
 def test_key_set_has_each_key_without_and_with_padding():
@@ -211,7 +211,7 @@ def test_key_set_has_each_key_without_and_with_padding():
     assert all("d" not in entry for entry in entries)
 
 
-def test_what_shows_itself_in_logs_and_debuggers_is_never_a_seed():
+def test_seeds_are_not_in_representations():
     ring = KeyRing([Key(A), Key(B, NOW + HOUR), Key(D)])
     for shown in (ring, *ring.keys, *(key.pair for key in ring.keys), [ring, ring.keys]):
         for text in (str(shown), repr(shown), f"{shown}", f"{shown!s:.9999}"):

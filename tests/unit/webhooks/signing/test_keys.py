@@ -38,7 +38,7 @@ def test_the_public_half_as_a_web_key():
     assert base64.urlsafe_b64decode(key.jwk(padded=True)["x"]).hex() == PUBLIC
 
 
-def test_new_keys_differ_and_can_be_written_down():
+def test_new_keys_differ_and_can_be_serialized():
     first, second = KeyPair.generate(), KeyPair.generate()
     assert first.kid != second.kid
     again = KeyPair.from_hex(first.seed_hex())

@@ -45,7 +45,7 @@ def test_a_rotation_from_start_to_end():
     assert (LEAD_TIME, KEPT) == (25 * 3600, 48 * 3600)
 
 
-def test_another_ring_counts_at_once():
+def test_a_new_key_ring_is_used_at_once():
     first, second, clock = KeyPair.generate(), KeyPair.generate(), Seconds(NOW)
     signer = Signer(KeyRing.of(first), clock=clock)
     assert signer.active.kid == first.kid
