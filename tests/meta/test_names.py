@@ -16,7 +16,7 @@ from queue_middleware import Settings
 from .test_docs import PAGES, ROOT, name
 
 PACKAGE = ROOT / "src" / "queue_middleware"
-TOP_FOLDERS = ("src", "tests", "docs", "examples", "benchmarks")
+TOP_FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", ".ci")
 CHECKED = [page for page in [*PAGES, ROOT / "benchmarks" / "README.md"] if "protocols" not in page.parts]
 """The protocols are texts about other software, with paths of it."""
 ABOUT_THE_SOURCE = [
