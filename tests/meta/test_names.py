@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from dataclasses import fields
 from functools import cache
@@ -15,7 +16,7 @@ from queue_middleware import Settings
 from .test_docs import PAGES, ROOT, name
 
 PACKAGE = ROOT / "src" / "queue_middleware"
-TOP_FOLDERS = ("src", "tests", "docs", "examples", "benchmarks")
+TOP_FOLDERS = ("src", "tests", "docs", "examples", "benchmarks", ".ci")
 CHECKED = [page for page in [*PAGES, ROOT / "benchmarks" / "README.md"] if "protocols" not in page.parts]
 """The protocols are texts about other software, with paths of it."""
 ABOUT_THE_SOURCE = [
@@ -140,6 +141,12 @@ def test_every_identifier_is_in_the_source(page: Path) -> None:
 @pytest.mark.parametrize("page", ABOUT_THE_SOURCE, ids=name)
 def test_every_object_of_a_module_exists(page: Path) -> None:
     assert [text for text in code_in(page) if is_missing_in_module(text)] == []
+
+
+@pytest.mark.parametrize("page", CHECKED, ids=name)
+def test_every_module_that_a_command_runs_exists(page: Path) -> None:
+    commands = re.findall(r"python -m ((?:benchmarks|examples|queue_middleware)[\w.]*)", page.read_text())
+    assert [module for module in commands if importlib.util.find_spec(module.rstrip(".")) is None] == []
 
 
 def test_no_exception_is_left_over() -> None:
