@@ -270,6 +270,37 @@ async def test_finished_work_outlives_an_outage_of_the_database(database: Path, 
         assert [event.where for event in ear.of(ServiceError)] == ["settle", "settle"]
 
 
+async def test_an_outage_that_is_longer_than_background_work_may_be_costs_no_finished_work(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases can be renewed meanwhile, as on a full disk, and so they are: the result still has to be stored."""
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
+    monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
+    monkeypatch.setattr(Flaky, "outages", 10**9)
+    ear = Memory()
+    gate = Gate()
+    gate.open.set()
+    app = QueueMiddleware(gate.app, database=database, min_free_disk=0, observers=[ear], request_timeout=1, on_crash="fail")
+    async with connected(app) as queue:
+        request_id = await queue.submit("GET", "/kept")
+        ticks = 0
+        check_deadlines = Worker._check_deadlines
+
+        def check(worker: Worker, now: float) -> None:
+            nonlocal ticks
+            check_deadlines(worker, now)
+            ticks += bool(ear.of(ServiceError))
+
+        monkeypatch.setattr(Worker, "_check_deadlines", check)
+        await eventually(lambda: ticks > 2)
+        services = app._runtime.services
+        assert len(services.worker.tokens()) == 1, "its lease is no longer renewed"
+        assert not ear.of(SlotStuck)
+        services.stores.jobs.outages = 0  # type: ignore[attr-defined]
+        assert (await queue.response(request_id)).text == "kept"
+
+
 async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
     ear = Memory()
     stopped = asyncio.Event()

@@ -240,7 +240,7 @@ class JobExecutor:
             return
         if not self.is_settled:
             self.abort(AbortReason.TIMEOUT)
-        else:
+        elif not self._is_committing:  # an outcome that is not yet stored needs the lease, which only a slot renews
             self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
             self._deadline = math.inf
             self._slots.vacate(self, still_running=True)
