@@ -225,7 +225,10 @@ class QueueMiddleware(Generic[AppT]):
         return await self._runtime.webhook_admin.attempts(delivery_id)
 
     async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
-        """The hosts that webhooks go to and that are not well, or those of other standings; at most 1,000."""
+        """The hosts that webhooks go to and that fail, are slow or have an open circuit; or those with the given `health`.
+
+        At most 1,000 are returned.
+        """
         return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(
