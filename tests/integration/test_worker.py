@@ -301,6 +301,30 @@ async def test_an_outage_that_is_longer_than_background_work_may_be_costs_no_fin
         assert (await queue.response(request_id)).text == "kept"
 
 
+@pytest.mark.parametrize("verb", ["complete", "retry"])
+async def test_an_outage_that_lasts_until_the_end_hands_the_work_back_and_reports_no_lost_lease(
+    database: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def unreachable(self: SQLiteStore, *arguments: Any) -> Any:
+        raise StoreBusy("out of reach", 1)
+
+    monkeypatch.setattr(SQLiteStore, verb, unreachable)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
+    ear = Memory()
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("x", 200 if verb == "complete" else 503)
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[ear], shutdown_timeout=0)
+    async with connected(app) as queue:
+        await queue.submit("GET", "/")
+        await eventually(lambda: ear.of(ServiceError))
+    assert stored_jobs(database, "state = 'queued'") == 1
+    assert not ear.of(ClaimLost)
+    assert not ear.of(Finished)
+
+
 async def test_work_that_was_taken_from_us_is_stopped_and_writes_nothing(database: Path) -> None:
     ear = Memory()
     stopped = asyncio.Event()

@@ -189,9 +189,10 @@ class JobExecutor:
         self._vacate_if_over()
 
     def _on_lost(self) -> None:
-        """Another process has the job by now."""
+        """Another process has the job by now; or the worker has ended in an outage, and the store hands the job back."""
         self._forget()
-        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
+        if not self._context.is_being_torn_down():
+            self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt))
 
     def _lose(self) -> None:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
