@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
 from queue_middleware import QueueMiddleware, current_job
-from queue_middleware.events import AttemptFailed, Finished, JobAwaiting
+from queue_middleware.errors import StoreBusy
+from queue_middleware.events import AttemptFailed, ClaimLost, Finished, JobAwaiting
 from queue_middleware.jobs.models import ErrorType
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.stores.common import returns
+from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker.worker import Worker
 from tests.integration.test_callbacks import call_back, path_in
 from tests.integration.test_tasks import Tasks
@@ -148,3 +152,75 @@ async def test_a_request_that_is_handed_back_has_not_finished(database: Path) ->
         await queue.submit("POST", "/start")
         await handler.begun.wait()
     assert not memory.of(Finished)
+
+
+class Chance:
+    """An application, its clients and its database, all of which do by chance whatever they may do."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)
+        self.urls: dict[str, str] = {}
+        self.ids: list[str] = []
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        """Responds, fails, hangs, or starts work for an external service."""
+        kind = self.random.choice(("respond", "wait", "raise", "hang", "503"))
+        if self.random.random() < 0.3:
+            current_job.log("a line, so that the outcome is stored behind it")
+        if kind == "wait":
+            self.urls[str(current_job.id)] = urlsplit(str(current_job.callback_url)).path
+        for _ in range(self.random.randrange(50)):
+            await asyncio.sleep(0)
+        if kind == "raise":
+            raise ValueError
+        if kind == "hang":
+            await asyncio.Event().wait()
+        await answer(send, b"{}", {"wait": 202, "503": 503}.get(kind, 200))
+
+    async def act(self, queue: Queue) -> None:
+        """Submit; perhaps cancel a request, and call one back."""
+        self.ids.append(await queue.submit("POST", "/"))
+        if self.random.random() < 0.3:
+            await queue.cancel(self.random.choice(self.ids))
+        if self.urls and self.random.random() < 0.5:
+            await self.call_back(queue, self.random.choice(sorted(self.urls)))
+
+    async def call_back(self, queue: Queue, request_id: str) -> None:
+        await queue.client.post(self.urls[request_id], json={"status": self.random.choice(("OK", "ERROR"))})
+
+    def disturb(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """One write in seven does not reach the database."""
+        for name in ("complete", "fail", "retry", "release", "log"):
+            monkeypatch.setattr(SQLiteStore, name, self._flaky(getattr(SQLiteStore, name)))
+
+    def _flaky(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            if self.random.random() < 0.15:
+                raise StoreBusy("out of reach", 1)
+            return method(*arguments)
+
+        return call
+
+
+@pytest.mark.usefixtures("at_once")
+async def test_each_request_finishes_once_and_as_the_database_has_it(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
+    chance, memory = Chance(1), Memory()
+    chance.disturb(monkeypatch)
+    options = {"min_free_disk": 0, "concurrency": 8, "request_timeout": 0.2, "observers": [memory]}
+    app = QueueMiddleware(http_only(chance), database=database, **options)
+    async with connected(app) as queue:
+        for _ in range(40):
+            await chance.act(queue)
+
+        async def have_ended() -> bool:
+            for request_id in list(chance.urls):
+                await chance.call_back(queue, request_id)
+            return sum((await app.counts()).outcomes.values()) == 40
+
+        await eventually(have_ended)
+        await eventually(lambda: len(memory.of(Finished)) == 40 and not app._runtime.services.worker.tokens())
+        jobs = [await app._runtime.job(request_id) for request_id in chance.ids]
+    ends = {event.request_id: (event.status, event.error) for event in memory.of(Finished)}
+    assert ends == {job.request_id: (job.status, job.failure and job.failure.error_type) for job in jobs}
+    assert not memory.of(ClaimLost)

@@ -270,6 +270,63 @@ async def test_a_finished_attempt_is_stored_after_a_database_outage(database: Pa
         assert [event.where for event in recorder.of(ServiceError)] == ["settle", "settle"]
 
 
+async def test_an_outage_that_is_longer_than_background_work_may_be_costs_no_finished_work(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Leases can be renewed meanwhile, as on a full disk, and so they are: the result still has to be stored."""
+    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
+    monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
+    monkeypatch.setattr(Flaky, "outages", 10**9)
+    recorder = EventRecorder()
+    gate = Gate()
+    gate.open.set()
+    app = QueueMiddleware(
+        gate.app, database=database, min_free_disk=0, observers=[recorder], request_timeout=1, on_crash="fail"
+    )
+    async with connected(app) as queue:
+        request_id = await queue.submit("GET", "/kept")
+        ticks = 0
+        check_deadlines = Worker._check_deadlines
+
+        def check(worker: Worker, now: float) -> None:
+            nonlocal ticks
+            check_deadlines(worker, now)
+            ticks += bool(recorder.of(ServiceError))
+
+        monkeypatch.setattr(Worker, "_check_deadlines", check)
+        await eventually(lambda: ticks > 2)
+        services = app._runtime.services
+        assert len(services.worker.tokens()) == 1, "its lease is no longer renewed"
+        assert not recorder.of(SlotStuck)
+        services.stores.jobs.outages = 0  # type: ignore[attr-defined]
+        assert (await queue.response(request_id)).text == "kept"
+
+
+@pytest.mark.parametrize("verb", ["complete", "retry"])
+async def test_an_outage_that_lasts_until_the_end_hands_the_work_back_and_reports_no_lost_lease(
+    database: Path, monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    def unreachable(self: SQLiteStore, *arguments: Any) -> Any:
+        raise StoreBusy("out of reach", 1)
+
+    monkeypatch.setattr(SQLiteStore, verb, unreachable)
+    monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
+    recorder = EventRecorder()
+
+    async def endpoint(request: Request) -> Response:
+        return PlainTextResponse("x", 200 if verb == "complete" else 503)
+
+    inner = Starlette(routes=[Route("/", endpoint)])
+    app = QueueMiddleware(inner, database=database, min_free_disk=0, observers=[recorder], shutdown_timeout=0)
+    async with connected(app) as queue:
+        await queue.submit("GET", "/")
+        await eventually(lambda: recorder.of(ServiceError))
+    assert stored_jobs(database, "state = 'queued'") == 1
+    assert not recorder.of(ClaimLost)
+    assert not recorder.of(Finished)
+
+
 async def test_an_attempt_whose_lease_was_lost_is_stopped_and_writes_nothing(database: Path) -> None:
     recorder = EventRecorder()
     stopped = asyncio.Event()

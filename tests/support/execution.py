@@ -19,6 +19,9 @@ class FakeExecution:
     def log_buffer(self) -> FakeExecution | None:
         return None if self.over else self
 
+    def now(self) -> int:
+        return 1_800_000_000_000_000 + len(self.lines)
+
     def write(self, line: LogLine) -> None:
         self.lines.append(line)
 

@@ -113,7 +113,7 @@ class JobExecutor:
             self._lose()
             raise error
         if isinstance(error, asyncio.CancelledError) and self._context.is_being_torn_down():
-            self.forget()  # the store hands the job back when it is closed
+            self._forget()  # the store hands the job back when it is closed
             raise error
         if self.abort_reason is None:
             self._context.emit(ApplicationError(self.claim.request_id, error))
@@ -188,17 +188,18 @@ class JobExecutor:
         self._vacate_if_over()
 
     def _on_lost(self) -> None:
-        """Another process has the job by now."""
-        self.forget()
-        self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt, self.claim.route))
+        """Another process has the job by now; or the worker has ended in an outage, and the store hands the job back."""
+        self._forget()
+        if not self._context.is_being_torn_down():
+            self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt, self.claim.route))
 
     def _lose(self) -> None:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
         if not self.is_settled:
-            self.forget()
+            self._forget()
             self._context.store.lose(self.claim, LossReason.EXIT)
 
-    def forget(self) -> None:
+    def _forget(self) -> None:
         """Commit nothing more of this attempt."""
         self.is_settled = True
         if self._log is not None:
@@ -239,7 +240,7 @@ class JobExecutor:
             return
         if not self.is_settled:
             self.abort(AbortReason.TIMEOUT)
-        else:
+        elif not self._is_committing:  # an outcome that is not yet stored needs the lease, which only a slot renews
             self._context.emit(SlotStuck(self.claim.request_id, now - self.since))
             self._deadline = math.inf
             self._slots.vacate(self, still_running=True)
@@ -290,7 +291,7 @@ class JobExecutor:
 
     def abandon(self) -> None:
         """At the end of the process: cancel what can be cancelled, without waiting for it."""
-        self.forget()
+        self._forget()
         if self._call is None:
             # A task that is cancelled before its first step would never free its slot; with a reason it ends there.
             self.abort_reason = self.abort_reason or AbortReason.LOST

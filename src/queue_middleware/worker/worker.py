@@ -30,8 +30,8 @@ from .starts import Startable, StartQueue
 class Worker:
     """At most `settings.concurrency` attempts at once in this process.
 
-    `run` is the life of the worker: it ends some time after `stop`. `reserve`, `hold` and `release` are for the submission of
-    a job that is claimed in the same transaction; see `starts.Submission`.
+    `run` works until `stop`, then drains. `reserve`, `hold` and `release`, in this order, are for the submission of a job that
+    is claimed in the same transaction; `starts.Submission` calls the last two.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Worker:
         return not self._is_stopping and self._slots.reserve(job)
 
     def hold(self, claim: Claim | None) -> JobExecutor | None:
-        """See `starts.Starter`."""
+        """Occupy the reserved slot with the claim, whose attempt begins after `release`; without a claim, free the slot."""
         self._slots.unreserve()
         if claim is None:
             self._on_free_slot()
@@ -121,7 +121,7 @@ class Worker:
         return attempt
 
     def release(self, attempt: Startable) -> None:
-        """See `starts.Starter`."""
+        """Let the attempt begin. Repeatable."""
         self._starts.release(attempt)
 
     def _take(self, claim: Claim) -> JobExecutor:
