@@ -30,6 +30,8 @@ _LONGEST_HOST = 300
 class Address(Struct, frozen=True):
     """The address of a request to the queue. Both parts are percent-encoded as the client sent them."""
 
+    private = frozenset({"rest"})  # it may contain the secret id of a callback
+
     root: str
     """The path before the prefix, which the server or a mount has consumed."""
     rest: str

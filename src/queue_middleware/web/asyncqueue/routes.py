@@ -41,6 +41,8 @@ CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.
 class TaskRoute(Struct, frozen=True):
     """The operation at a path, and the id in the path."""
 
+    private = frozenset({"id"})
+
     operation: TaskOperation
     id: str = ""
     """Id of a task, a callback or a signal, as the client sent it."""
