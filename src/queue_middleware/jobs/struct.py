@@ -27,10 +27,12 @@ class Struct(msgspec.Struct, frozen=True, gc=False):
 
     public: ClassVar[frozenset[str]] = frozenset()
     """Private names that are shown in the repr of this class."""
+    private: ClassVar[frozenset[str]] = frozenset()
+    """Further names that are private in this class."""
 
     def __repr__(self) -> str:
         """All fields except private ones; bytes only as their length."""
-        private = _PRIVATE - self.public
+        private = (_PRIVATE | self.private) - self.public
         shown = (f"{name}={_shown(getattr(self, name), hide=name in private)}" for name in self.__struct_fields__)
         return f"{type(self).__name__}({', '.join(shown)})"
 

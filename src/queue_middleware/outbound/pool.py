@@ -26,11 +26,13 @@ class ConnectionPool:
 
     def take(self, origin: Origin) -> Connection | None:
         """The connection that was used last, if it can still be used."""
-        idle = self._idle.get(origin)
+        idle = self._idle.pop(origin, [])
         while idle:
             connection, until = idle.pop()
             self._count -= 1
             if connection.is_open and until > self._loop.time():
+                if idle:
+                    self._idle[origin] = idle
                 return connection
             connection.abort()
         return None
@@ -40,7 +42,7 @@ class ConnectionPool:
         if not connection.reset() or self._is_closed or self._count >= _MAX_IDLE:
             connection.abort()
             return
-        if not self._count:
+        if self._sweeping is None:
             self._sweep_later()
         self._count += 1
         self._idle.setdefault(origin, []).append((connection, self._loop.time() + _IDLE_TIMEOUT))
@@ -57,6 +59,7 @@ class ConnectionPool:
 
     def _sweep(self) -> None:
         """Close the connections that have been idle for too long, and forget those that the other side closed."""
+        self._sweeping = None
         now = self._loop.time()
         for origin, idle in list(self._idle.items()):
             kept = [(connection, until) for connection, until in idle if connection.is_open and until > now]
@@ -72,6 +75,4 @@ class ConnectionPool:
             self._sweep_later()
 
     def _sweep_later(self) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
         self._sweeping = self._loop.call_later(_IDLE_TIMEOUT, self._sweep)

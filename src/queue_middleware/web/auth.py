@@ -21,7 +21,7 @@ Authenticate = Callable[[HTTPConnection], Awaitable[str | None]]
 _NAMED_KEY = re.compile(r"([A-Za-z0-9_-]{1,128}):.+")
 _SCHEMES = ("key", "bearer")
 _MOST_KEYS = 8
-"""Of one request. Each is hashed and compared with all that are known."""
+"""Keys of one request that are checked. Each is hashed and compared with all known keys."""
 _LONGEST_IDENTITY = 256
 _LONGEST_ADDRESS = 64
 """Characters; an IPv6 address with a zone and a port has fewer."""
@@ -68,14 +68,14 @@ class Authenticator:
 
 
 def client_of(identity: str | None, scope: Scope) -> str:
-    """What the limits of one client count, and what a job belongs to: see `models.NewJob.client`."""
+    """The client that limits count a request for and that a job belongs to, in the form of `NewJob.client`."""
     return address_of(scope) if identity is None else IDENTITY_PREFIX + identity
 
 
 def address_of(scope: Scope) -> str:
-    """The IP address of the client in its canonical form; empty where it is none, as with a socket of the file system.
+    """The client's IP address in canonical form; empty if the server gives no IP address, e.g. for a Unix domain socket.
 
-    Servers behind proxies take it from a header, so it may be any text. An IP address is never taken for an identity.
+    Servers behind proxies take it from a header, so it may be any text. An IP address is never used as an identity.
     """
     client = scope.get("client")
     if not client or not isinstance(client[0], str) or len(client[0]) > _LONGEST_ADDRESS:
@@ -96,13 +96,13 @@ def _canonical(text: str) -> str:
 
 
 def name_of(key: str) -> str:
-    """Whose key it is: what stands in front of its colon, as fal's keys have it; of others a piece of their hash."""
+    """The identity that a key stands for: the part before its colon, as in fal's keys, or else a part of the key's hash."""
     named = _NAMED_KEY.fullmatch(key)
     return named[1] if named else f"key-{_digest(key).hex()[:16]}"
 
 
 def _given_keys(scope: Scope) -> list[str]:
-    """All of them: `Authorization` may be meant for the application or for a proxy in front."""
+    """All keys in both headers, because `Authorization` may be meant for the application or for a proxy in front of it."""
     keys: list[str] = []
     for name, value in scope["headers"]:
         if name == b"authorization":

@@ -12,7 +12,7 @@ _HEADERS = (
     b"authorization, content-type, x-fal-request-start-timeout, x-fal-request-timeout, x-fal-queue-priority, "
     b"x-fal-runner-hint, x-fal-no-retry, x-fal-retry-config, x-fal-store-io, x-fal-object-lifecycle-preference"
 )
-"""What is allowed where a preflight does not say what it wants."""
+"""Headers that are allowed if a preflight names none."""
 _EXPOSED = (
     b"x-fal-request-id, x-fal-request-timeout-type, x-fal-error-type, x-fal-billable-units, x-fal-served-from, "
     b"retry-after, content-disposition"
@@ -63,7 +63,7 @@ class CORSMiddleware:
 
     async def _preflight(self, origin: bytes, grant: list[tuple[bytes, bytes]], wanted: bytes, send: Send) -> None:
         if grant == [_VARY]:
-            detail = f"the origin {origin.decode('latin-1')[:200]!r} is none of those that 'cors_origins' names"
+            detail = f"the origin {origin.decode('latin-1')[:200]!r} is not in 'cors_origins'"
             body = json.dumps({"detail": detail}).encode()
             start = {"status": 403, "headers": [_JSON, (b"content-length", b"%d" % len(body)), *grant]}
         else:

@@ -1,7 +1,7 @@
-"""Refuses what a page of another site makes a browser send: the visitor's cookies go along, and it acts for the visitor.
+"""Refuses requests that a page of another site makes a browser send, because the browser adds the visitor's cookies to them.
 
-Browsers say where a request comes from, and a page cannot change it: `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers)
-and `Origin` (WHATWG Fetch standard, section "Origin header"). Other clients send neither, and are never refused here.
+Browsers send where a request comes from, and a page cannot change it: `Sec-Fetch-Site` (W3C Fetch Metadata Request Headers)
+and `Origin` (WHATWG Fetch standard, section "Origin header"). Other clients send neither and are never refused here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from queue_middleware.errors import CrossSite
 from queue_middleware.settings import Settings
 
 _NOT_CROSS = frozenset({b"same-origin", b"same-site", b"none"})
-"""`none`: the visitor's own doing, such as the address bar or a bookmark. Words of later standards are refused."""
+"""`none`: the visitor's own action, such as the address bar or a bookmark. Values of later standards are refused."""
 _ORIGIN = re.compile(rb"https?://(\[[^\]]*\]|[^:/]+)(:[0-9]*)?")
 _HOST = re.compile(rb"(\[[^\]]*\]|[^:]*)(:[0-9]*)?")
 
@@ -63,13 +63,13 @@ class CrossSiteCheck:
 
 
 def _hosts_of(scope: Scope) -> set[bytes]:
-    """The names that the request itself was sent to."""
+    """The names of the hosts that the request was sent to."""
     named = [value for name, value in scope["headers"] if name in (b"host", b"x-forwarded-host")]
     return {_host_name(host) for value in named for host in value.split(b",")}
 
 
 def _host_of_origin(origin: bytes) -> bytes | None:
-    """The name of its host; None for what is none of the web, such as `null` or an extension of the browser."""
+    """The name of the host of an origin; None for an origin without one, such as `null` or a browser extension."""
     match = _ORIGIN.fullmatch(origin.lower())
     return match[1].removesuffix(b".") if match else None
 

@@ -12,7 +12,7 @@ from queue_middleware.errors import RateLimited
 MAX_FAILURES = 30
 WINDOW = 60.0
 _ADDRESSES = 10_000
-"""Of more than so many the ones that were seen first are forgotten; an id has 256 bits, so this is not what keeps it."""
+"""Addresses that are counted; beyond that the oldest is forgotten. Ids have 256 bits, so they do not depend on this limit."""
 
 
 class LookupLimiter:
@@ -32,5 +32,5 @@ class LookupLimiter:
         if len(self._failed) > _ADDRESSES:
             del self._failed[next(iter(self._failed))]
         if len(times) > MAX_FAILURES:
-            # The next one counts as well, so the second oldest has to be over by then.
+            # The next lookup counts as well, so by then the second oldest has to be out of the window.
             raise RateLimited("Rate limit exceeded", max(1, math.ceil(times[1] + WINDOW - now)))

@@ -156,7 +156,7 @@ class BodyReader:
         try:
             return await self._chunks(request)
         except asyncio.CancelledError:
-            # A cancellation from elsewhere takes precedence over ours, as in `asyncio.timeout`.
+            # A cancellation from elsewhere takes precedence over that of `_interrupt`, as in `asyncio.timeout`.
             if request.interruption is None or task.uncancel() > request.cancelling:
                 raise
             raise request.interruption from None

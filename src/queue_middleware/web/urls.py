@@ -1,4 +1,4 @@
-"""Which part of a request's path is the server's root, which is our prefix, and what is left behind them."""
+"""Splits the path of a request into the server's root path, the queue's prefix and the rest; builds the URLs of the queue."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _HOST = re.compile(rb"(.*?)((?::[0-9]*)?)", re.DOTALL)
 _NAME_AND_PORT = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=%-]+|\[[A-Za-z0-9._~:%-]+\])(?::[0-9]{0,5})?")
 """RFC 9112 §3.2, RFC 3986 §3.2.2."""
 _MOST_LAYERS = 64
-"""Middlewares that are looked behind; one may wrap itself."""
+"""Middlewares that are unwrapped at most; one may wrap itself."""
 _MAX_CACHED_PATH = 512
 """Characters. Shorter paths are cached, because clients poll the same ones."""
 _LONGEST_HOST = 300
@@ -28,25 +28,27 @@ _LONGEST_HOST = 300
 
 
 class Address(Struct, frozen=True):
-    """A request to the queue. Both parts are percent-encoded, as they came."""
+    """The address of a request to the queue. Both parts are percent-encoded as the client sent them."""
+
+    private = frozenset({"rest"})  # it may contain the secret id of a callback
 
     root: str
-    """In front of the prefix; what the server or a mount took for itself."""
+    """The path before the prefix, which the server or a mount has consumed."""
     rest: str
-    """Behind the prefix, or the whole path where there is none."""
+    """The path after the prefix; without a prefix the path after `root`."""
     at_host: bool = False
-    """Whether it came to one of the hosts whose paths are all the queue's."""
+    """Whether the request was sent to one of `fal_hosts`, where all paths belong to the queue."""
 
 
 def is_ours(scope: Scope, prefix: str, root: str = "") -> bool:
-    """Whether the path is the prefix or below it. `root`: the application's root path, where the server names none."""
+    """Whether the path is the prefix or below it. `root`: the application's root path, used if the server gives none."""
     return _start(scope["path"], scope.get("root_path") or root, prefix) is not None
 
 
 def declared_root(app: object) -> str:
-    """The `root_path` of `FastAPI(root_path=…)`, also behind middlewares; FastAPI adds it to the scope by itself.
+    """The `root_path` of `FastAPI(root_path=…)`, also inside middlewares; FastAPI adds it to the scope by itself.
 
-    Only FastAPI is asked: of Flask and Quart `root_path` is a folder.
+    Only that of FastAPI is read: in Flask and Quart `root_path` is a folder.
     """
     fastapi = sys.modules.get("fastapi")
     for _ in range(_MOST_LAYERS):
@@ -59,7 +61,7 @@ def declared_root(app: object) -> str:
 
 
 def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
-    """Whether it is addressed to one of these hosts (lower case, with the port that is meant or for any without)."""
+    """Whether the request is for one of these hosts: lower case, with a port, or without one for any port."""
     for name, value in scope["headers"]:
         if name == b"host":
             return len(value) <= _LONGEST_HOST and not hosts.isdisjoint(_spellings(value))
@@ -68,14 +70,14 @@ def is_at_host(scope: Scope, hosts: frozenset[bytes]) -> bool:
 
 @lru_cache(maxsize=256)
 def _spellings(host: bytes) -> tuple[bytes, ...]:
-    """A host as it came, and without its port."""
+    """The canonical form of a host without its port, and with it."""
     spelled = canonical_authority(host.decode("latin-1"))
     name, port = _HOST.fullmatch(spelled.encode("latin-1", "replace")).groups()  # type: ignore[union-attr]  # it matches everything
     return name, name + port
 
 
 def split_address(scope: Scope, prefix: str) -> Address:
-    """Take the address apart. What is not below the prefix came to one of our hosts."""
+    """Split the address. A request that is not below the prefix was sent to one of `fal_hosts`."""
     path: str = scope["path"]
     split = _split if len(path) < _MAX_CACHED_PATH else _split.__wrapped__
     return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
@@ -93,15 +95,15 @@ def _split(path: str, root: str, raw: str, prefix: str) -> Address:
 
 
 def _start(path: str, root: str, prefix: str) -> int | None:
-    """Where the prefix begins in the path. `path` holds `root_path` with most servers, and not with some."""
+    """Where the prefix begins in the path. With most servers, but not all, `path` contains `root_path`."""
     if root and path.startswith(root):
         if _below(path, prefix, len(root)):
             return len(root)
         # Some servers put a root that ends with a slash in front of the path as it is, some do not double the slash.
         if root[-1] == "/" and _below(path, prefix, len(root) - 1):
             return len(root) - 1
-        # As Starlette reads it: the path holds the root, and what is behind it is the application's, also where the root looks
-        # like the prefix.
+        # As in Starlette: the path contains the root, and the rest belongs to the application, even if the root looks like the
+        # prefix.
         if root[-1] == "/" or path[len(root) : len(root) + 1] in ("", "/"):
             return None
     return 0 if _below(path, prefix, 0) else None
@@ -113,7 +115,7 @@ def _below(path: str, prefix: str, start: int) -> bool:
 
 
 def raw_path(scope: Scope) -> str:
-    """The path as it came, without the query that some servers leave in it."""
+    """The path as the client sent it, without the query that some servers leave in it."""
     raw: bytes | None = scope.get("raw_path")
     if raw is None:
         return quote(scope["path"], safe="/:@!$&'()*+,;=~-._")
@@ -121,7 +123,7 @@ def raw_path(scope: Scope) -> str:
 
 
 def _behind(raw: str, start: str) -> str:
-    """What follows after the characters that decode to `start`; a client may percent-encode any of them."""
+    """The part of `raw` after the characters that decode to `start`; a client may percent-encode any of them."""
     if raw.startswith(start):
         return raw[len(start) :]
     position = 0
@@ -131,7 +133,7 @@ def _behind(raw: str, start: str) -> str:
 
 
 def host_of(scope: Scope) -> str:
-    """Host and port as the client wrote them, or else those of the server. Raises `BadRequest` for what is no host."""
+    """Host and port as the client sent them, or else those of the server. Raises `BadRequest` for an invalid host."""
     for name, value in scope["headers"]:
         if name == b"host" and value:
             return _read_host(value if len(value) <= _LONGEST_HOST else b"/")
@@ -141,20 +143,20 @@ def host_of(scope: Scope) -> str:
 
 @lru_cache(maxsize=256)
 def _read_host(value: bytes) -> str:
-    """It goes into URLs that others call, and what they are called with is filled in there in places of the request."""
+    """Checked strictly, because the host becomes part of callback URLs, which are substituted into requests."""
     if _NAME_AND_PORT.fullmatch(value) is None:
         raise BadRequest("the header Host is not a host, with a port or without")
     return value.decode("ascii")
 
 
 def base_url(scope: Scope, settings: Settings) -> str:
-    """The URL of our prefix, as this client sees it. Raises `BadRequest` as `host_of` does."""
+    """The URL of the prefix as this client sees it. Raises `BadRequest` as `host_of` does."""
     base = settings.public_url or origin(scope.get("scheme", "http"), host_of(scope), scope.get("root_path", ""))
     return base + settings.prefix
 
 
 def client_address(scope: Scope) -> tuple[str, int] | None:
-    """Host and port; what is neither, for instance the path of a socket, is no address to replay."""
+    """Host and port for the replay; None if the server gives something else, e.g. the path of a socket."""
     client: Any = scope.get("client")
     if client and isinstance(client[0], str) and isinstance(client[1], int):
         return client[0], client[1]
@@ -162,6 +164,6 @@ def client_address(scope: Scope) -> tuple[str, int] | None:
 
 
 def server_address(scope: Scope) -> tuple[str, int | None] | None:
-    """The same of the server, which may have no port."""
+    """Host and port of the server, which may have no port."""
     server: Any = scope.get("server")
     return (str(server[0]), server[1]) if server and isinstance(server[1], int | None) else None

@@ -16,6 +16,8 @@ from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.tasks.polling.response import FetchResult, PollError, PollUrls
+from queue_middleware.web.asyncqueue.routes import TaskOperation, TaskRoute
+from queue_middleware.web.urls import Address
 from queue_middleware.webhooks.models import DeliveryAttempt
 
 SECRET = "s3cret"
@@ -33,6 +35,8 @@ def test_every_private_name_is_a_field_of_some_value() -> None:
         if not module.name.endswith(("__main__", "pytest_plugin")):
             importlib.import_module(module.name)
     assert {field for kind in all_structs() for field in kind.__struct_fields__} >= struct._PRIVATE
+    for kind in all_structs():
+        assert set(kind.__struct_fields__) >= kind.private, kind
 
 
 @pytest.mark.parametrize(
@@ -44,6 +48,8 @@ def test_every_private_name_is_a_field_of_some_value() -> None:
         PollError("the status request returned 500", SECRET),
         LogLine(0, LogLevel.INFO, SECRET, {"customer": SECRET}),
         FetchResult(f"https://a.example/?key={SECRET}"),
+        TaskRoute(TaskOperation.CALLBACK, SECRET),
+        Address("/fal/queue", f"/v1/callbacks/{SECRET}"),
         read_headers(((b"authorization", SECRET.encode()), (b"x-fal-store-io", SECRET.encode()))),
     ],
     ids=lambda value: type(value).__name__,

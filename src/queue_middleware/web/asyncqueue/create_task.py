@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES, read_headers
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
@@ -15,6 +15,7 @@ from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.routes import OTHER
+from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Task, TaskSpec
 from queue_middleware.outbound.guard import parse_url
 from queue_middleware.runtime.runtime import Runtime
@@ -37,8 +38,10 @@ _SAMPLE = "https://service.example.com/fal/queue/v1/callbacks/" + "0" * 64
 """A callback URL of realistic length. Targets are checked with it in place of the placeholder."""
 
 
-class Created(NamedTuple):
+class Created(Struct, frozen=True):
     """A new task, and the secrets that only its creator receives."""
+
+    private = frozenset({"secrets"})
 
     record: TaskRecord
     secrets: dict[str, str]

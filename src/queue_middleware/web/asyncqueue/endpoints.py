@@ -86,7 +86,7 @@ class TaskEndpoints:
             self._bodies.done(request)
         with submission:
             request.request_id = created.record.job.request_id
-            await request.respond(201, created_body(*created))
+            await request.respond(201, created_body(created.record, created.secrets))
 
     async def _list(self, request: Request) -> None:
         if request.identity is None:

@@ -37,7 +37,7 @@ _BODIES: dict[TaskOperation, _Item] = {
 }
 """Schemas of request bodies."""
 
-_ANSWERS: dict[TaskOperation, tuple[int, str]] = {
+_RESPONSES: dict[TaskOperation, tuple[int, str]] = {
     TaskOperation.CREATE: (201, "CreatedTask"),
     TaskOperation.LIST: (200, "TaskPage"),
     TaskOperation.READ: (200, "OneTask"),
@@ -72,14 +72,14 @@ def task_operations() -> tuple[dict[str, _Item], dict[str, _Item]]:
 
 
 def _operation(kind: TaskOperation) -> _Item:
-    status, answer = _ANSWERS[kind]
+    status, response = _RESPONSES[kind]
     ids = (_IDS[kind],) if kind in _IDS else ()
     operation: _Item = {
         "summary": _SUMMARIES[kind],
         "tags": ["tasks"],
         "parameters": [{"$ref": f"#/components/parameters/{name}"} for name in (*ids, *_PARAMETERS.get(kind, ()))],
         "responses": {
-            str(status): {"$ref": f"#/components/responses/{answer}"},
+            str(status): {"$ref": f"#/components/responses/{response}"},
             **{str(refused): {"$ref": "#/components/responses/TaskRefused"} for refused in (*_REFUSALS[kind], 500, 503)},
         },
     }

@@ -28,7 +28,7 @@ ROUTES: dict[tuple[str, ...], dict[str, TaskOperation]] = {
     ("signals", "*"): {"POST": TaskOperation.SIGNAL},
     ("providers",): {"GET": TaskOperation.PROVIDERS},
 }
-"""The words of a path behind `/v1`; a star stands for an id."""
+"""The segments of a path after `/v1`; a star stands for an id."""
 
 PUBLIC = frozenset({TaskOperation.CALLBACK, TaskOperation.SIGNAL, TaskOperation.PROVIDERS})
 """Operations without authentication: their id is a secret, or they reveal nothing."""
@@ -39,19 +39,21 @@ CHANGING = frozenset({TaskOperation.CREATE, TaskOperation.CANCEL, TaskOperation.
 
 
 class TaskRoute(Struct, frozen=True):
-    """Where a path leads."""
+    """The operation at a path, and the id in the path."""
+
+    private = frozenset({"id"})
 
     operation: TaskOperation
     id: str = ""
-    """Of a task, a callback or a signal, as it was given."""
+    """Id of a task, a callback or a signal, as the client sent it."""
 
 
 def find_task_route(method: str, path: str) -> TaskRoute:
-    """The route of a percent-encoded path behind `/v1`. Raises `UnknownRoute`, `MethodNotAllowed`."""
+    """The route of a percent-encoded path after `/v1`. Raises `UnknownRoute`, `MethodNotAllowed`."""
     words = path.removesuffix("/").split("/")[1:]
     route = ROUTES.get(tuple(word if place != 1 else "*" for place, word in enumerate(words)))
     if route is None or "" in words:
-        # Not repeated: it may hold a secret.
+        # The path is not repeated, because it may contain a secret.
         raise UnknownRoute("there is no such route; below /v1 are tasks, callbacks, signals and providers")
     allowed = {**route, "HEAD": route["GET"]} if "GET" in route else route
     if method not in allowed:

@@ -27,7 +27,7 @@ _BAD_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]|[^\x00-\xff]")
 
 
 class TaskRequest(Struct, frozen=True):
-    """A task as it is asked for. Seconds, and defaults, as the contract has them."""
+    """A task as the client describes it. Times are in seconds; defaults are those of the protocol."""
 
     target: str
     method: str
@@ -39,7 +39,7 @@ class TaskRequest(Struct, frozen=True):
     retries: int
     backoff: Backoff
     priority: int
-    """1 to 10, high first."""
+    """1 to 10; higher numbers run first."""
     on_complete: str | None
     signal: bool
     provider: str | None
@@ -53,9 +53,9 @@ _FIELDS = (
 
 
 def read_task(body: bytes, max_wait: float = math.inf) -> TaskRequest:
-    """Read the body of `POST /v1/tasks`; `max_wait` seconds is the most for `maxWaitTime`.
+    """Read the body of `POST /v1/tasks`. `maxWaitTime` may be at most `max_wait` seconds.
 
-    Raises `BadRequest`, which names the field, its value, and what it takes.
+    Raises `BadRequest`, which names the field, its value and what is accepted.
     """
     fields = members(read_json(body), _FIELDS)
     if fields is None:
@@ -104,7 +104,7 @@ def _wait(fields: Mapping[str, Any], poll: PollConfig | None, most: float) -> fl
 
 
 def check_due(due_at: int | None, now: float, most: float) -> None:
-    """Raise `BadRequest` for a task that is put off for more than `most` seconds.
+    """Raise `BadRequest` for a task that is delayed by more than `most` seconds.
 
     `due_at` in milliseconds since 1970, `now` in seconds.
     """
@@ -166,7 +166,7 @@ def _time(fields: Mapping[str, Any], name: str) -> int | None:
 
 
 def _headers(given: Any, *, has_body: bool) -> Headers:
-    """Names in lower case. A body that does not say what it is is JSON: that is what tasks are for."""
+    """The headers with lower-case names. A body without a content type is sent as JSON, the usual type of tasks."""
     if given is None:
         given = {}
     if not isinstance(given, dict):

@@ -11,20 +11,20 @@ from queue_middleware.jobs.ids import is_request_id
 from queue_middleware.jobs.struct import Struct
 
 NAMESPACES = ("workflows", "comfy")
-"""What may stand in front of an owner in the queue form."""
+"""What may precede an owner in the queue form."""
 
 _NAME = "[A-Za-z0-9][A-Za-z0-9._~-]*"
 _NAMESPACE = "|".join(NAMESPACES)
 _OWNER = rf"(?!(?:{_NAMESPACE}|requests)/){_NAME}"
 _ALIAS = rf"(?!requests(?:/|$)){_NAME}"
 _APP = re.compile(rf"((?:/(?:{_NAMESPACE}))?/{_OWNER}/{_ALIAS})(/.*)?", re.DOTALL)
-"""`/{owner}/{alias}`, with or without a namespace, and what follows."""
+"""`/{owner}/{alias}`, with or without a namespace, and the rest of the path."""
 _OLD_APP = re.compile(r"/([0-9]+)-([A-Za-z0-9-]+)(/?|/requests(?:/.*)?)", re.DOTALL)
-"""Owner and alias in one word, as they were before 2024; clients take it apart only where nothing else names the app."""
+"""Owner and alias in one segment, the form before 2024. If a segment other than `requests` follows, the first is an owner."""
 
 
 class Operation(StrEnum):
-    """What a route of ours does."""
+    """What a route of the queue does."""
 
     SUBMIT = "submit"
     STATUS = "status"
@@ -44,13 +44,13 @@ METHODS: dict[Operation, tuple[str, ...]] = {
     Operation.KEYS: ("GET",),
     Operation.DOCUMENT: ("GET",),
 }
-"""The seeds disagree about status and cancel; both spellings are served."""
+"""fal's documents and clients differ about the methods of status and cancel; all of them are served."""
 
 PUBLIC = frozenset({Operation.KEYS, Operation.DOCUMENT})
 """Operations without authentication."""
 
 CHANGING = frozenset({Operation.SUBMIT, Operation.CANCEL})
-"""What changes something, and is done only for pages of this site and of those that are allowed."""
+"""Operations that a page of another site must not make a browser send."""
 
 FIXED: dict[str, Operation] = {"/.well-known/jwks.json": Operation.KEYS, "/openapi.json": Operation.DOCUMENT}
 
@@ -60,7 +60,7 @@ REQUEST_SUFFIXES: dict[str, Operation] = {
     "response": Operation.RESPONSE,
     "cancel": Operation.CANCEL,
 }
-"""What may stand behind `/requests/{id}/`, in every form."""
+"""What may follow `/requests/{id}/`, in every form."""
 
 ID_SUFFIXES: dict[str, Operation] = {
     "get": Operation.STATUS,
@@ -68,15 +68,15 @@ ID_SUFFIXES: dict[str, Operation] = {
     "response": Operation.RESPONSE,
     "cancel": Operation.CANCEL,
 }
-"""What may stand behind `/{id}/`, in the gateway form only."""
+"""What may follow `/{id}/`, in the gateway form only."""
 
 APP_SUFFIXES: dict[str, Operation] = {"": Operation.RESPONSE, **REQUEST_SUFFIXES}
-"""What may stand behind `/{owner}/{alias}/requests/{id}` and a slash."""
+"""What may follow `/{owner}/{alias}/requests/{id}` and a slash."""
 _MOST_WORDS = max(word.count("/") + 1 for word in APP_SUFFIXES)
 
 
 class Route(Struct, frozen=True):
-    """Where a path of ours leads."""
+    """The operation at a path, and the parameters in the path."""
 
     operation: Operation
     request_id: str = ""
@@ -91,9 +91,9 @@ _MAX_CACHED_PATH = 512
 
 
 def find_route(method: str, path: str) -> Route:
-    """The route of a percent-encoded path, prefix taken off. Raises `UnknownRoute`, `MethodNotAllowed`.
+    """The route of a percent-encoded path after the prefix. Raises `UnknownRoute`, `MethodNotAllowed`.
 
-    With and without a slash at the end: no client of fal follows redirects.
+    A slash at the end is accepted, because no client of fal follows redirects.
     """
     return _find_route(method, path) if len(path) < _MAX_CACHED_PATH else _find_route.__wrapped__(method, path)
 
@@ -110,7 +110,7 @@ def _find_route(method: str, path: str) -> Route:
 
 
 def find_host_route(method: str, path: str) -> Route:
-    """The route of a whole path on a host that is the queue's: the queue form, and the keys. Raises as `find_route` does."""
+    """The route of a path at one of `fal_hosts`: the queue form, and the keys. Raises as `find_route` does."""
     is_keys = FIXED.get(path.removesuffix("/")) is Operation.KEYS
     return _checked(method, Route(Operation.KEYS) if is_keys else _app_route(path))
 
@@ -148,10 +148,10 @@ def _app_route(path: str) -> Route:
 
 
 def _request_route(app: str, rest: str) -> Route | None:
-    """The route of one request of an app; None for a path of the application's own.
+    """The route of one request of an app; None for a path of the application itself.
 
-    Directly behind the app the word `requests` is ours, whatever follows: asking for a bad id must not become a submission.
-    Behind a path it is ours only in front of a UUID and one of our words.
+    Directly after the app, `requests` belongs to the queue whatever follows: a request with a bad id must not become a
+    submission. After a path it belongs to the queue only before a UUID and one of `APP_SUFFIXES`.
     """
     if "/requests" not in rest:
         return None
@@ -159,7 +159,7 @@ def _request_route(app: str, rest: str) -> Route | None:
     for place, segment in enumerate(segments):
         if segment != "requests":
             continue
-        # One word more than any route has is enough to see that it is none; a path can hold thousands of them.
+        # One segment more than any route has is enough to see that there is no route; a path can have thousands of segments.
         request_id, *words = segments[place + 1 : place + 3 + _MOST_WORDS] or [""]
         operation = APP_SUFFIXES.get("/".join(words))
         if place == 0 and (operation is None or len(segments) == 1):
