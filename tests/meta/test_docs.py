@@ -1,4 +1,4 @@
-"""Documentation that cannot rot: its code runs, its options are the real ones, its links lead somewhere."""
+"""Checks of the documentation: its code runs, its options are the real ones, its links work."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 WALKED = frozenset({"docs/how-to/django.md", "docs/how-to/test-your-endpoints.md"})
-"""Their blocks are files of one project: `test_walks` makes it and runs it."""
+"""Their blocks are files of one project, which `test_walks` creates and runs."""
 
 
 def python_blocks() -> Iterator[Any]:
@@ -59,8 +59,8 @@ def python_blocks() -> Iterator[Any]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own, so that `./queue.sqlite3` lies there, and the environment that the pages assume."""
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A separate folder for `./queue.sqlite3`, and the environment that the pages assume."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JWKS_URL", "https://service.example.com/fal/queue/.well-known/jwks.json")
     monkeypatch.setenv("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -79,17 +79,17 @@ def run_block(code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("code", list(python_blocks()))
-def test_every_python_block_runs_as_it_stands(code: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_python_block_runs_unchanged(code: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_block(code, monkeypatch)
-    assert not list(elsewhere.iterdir()), "nothing is opened or written before the start"
+    assert not list(own_folder.iterdir()), "nothing is opened or written before the start"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-queue.md"])
-async def test_the_first_application_answers_through_its_queue(
-    page: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+async def test_the_first_application_works_through_its_queue(
+    page: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = run_block(blocks(ROOT / page, "python")[0], monkeypatch)
-    # What it shows is the queue: the seconds that its handler pretends to need are not waited for.
+    # The handler's simulated work is not waited for.
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0)))
     app = module.app
     async with LifespanManager(app) as manager:
@@ -101,7 +101,7 @@ async def test_the_first_application_answers_through_its_queue(
                 while (await client.get(submitted["status_url"])).status_code == 202:
                     await anyio.sleep(0.02)
             response = await client.get(submitted["response_url"])
-    assert (elsewhere / "queue.sqlite3").exists()
+    assert (own_folder / "queue.sqlite3").exists()
     assert (response.status_code, response.content) == (direct.status_code, direct.content) == (200, direct.content)
 
 
@@ -109,7 +109,7 @@ def test_the_readme_has_both_commands_on_its_first_screen() -> None:
     screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:50])
     assert "pip install -e '.[demo]' && python -m examples.fastapi_app.demo" in screen
     assert "pip install -e '.[dev]' && pytest" in screen
-    assert len(blocks(ROOT / "README.md", "python")[0].splitlines()) <= 18  # 12 lines of code and the blank ones between them
+    assert len(blocks(ROOT / "README.md", "python")[0].splitlines()) <= 18  # 12 lines of code and the blank lines between them
 
 
 # --- options
@@ -135,7 +135,7 @@ def test_the_documented_variable_and_default_are_the_real_ones(option: str, docu
     if default in ("none", "all"):
         assert expected in (None, ())
     else:
-        # The environment's own parser reads the page: what is written there could be set there.
+        # The environment's own parser reads the page: each documented value could be set in the environment.
         assert getattr(Settings.load({}, {variable: default}), option) == expected
 
 
@@ -167,7 +167,7 @@ def links() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("page", "target"), list(links()))
-def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
+def test_every_relative_link_works(page: Path, target: str) -> None:
     relative, _, anchor = target.partition("#")
     path = (page.parent / relative).resolve() if relative else page
     assert path.exists(), f"{name(page)} links to {target}"
@@ -176,7 +176,7 @@ def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """The anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 
@@ -245,7 +245,7 @@ def test_every_command_and_its_options_are_documented() -> None:
 
 
 def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.ArgumentParser]]:
-    """Every command that does something, by what is typed."""
+    """Every command that does something, by its words."""
     inner = [choice for action in parser._actions if isinstance(action.choices, dict) for choice in action.choices.values()]
     for choice in inner:
         yield from commands(choice)
@@ -253,7 +253,7 @@ def commands(parser: argparse.ArgumentParser) -> Iterator[tuple[str, argparse.Ar
         yield parser.prog, parser
 
 
-def test_the_standings_of_the_page_are_those_of_the_law() -> None:
+def test_the_documented_key_states_are_the_real_ones() -> None:
     rows = re.findall(
         r"^\| `(\w+)` \| .+ \| (yes|no) \| (.+) \|$", (ROOT / "docs/reference/command.md").read_text(), re.MULTILINE
     )
@@ -307,7 +307,7 @@ def test_every_argument_of_a_selection_is_documented() -> None:
     assert re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE) == selecting
 
 
-async def test_the_observer_of_the_page_receives_its_events(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_observer_of_the_page_receives_its_events(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = run_block(blocks(ROOT / "docs/how-to/write-an-observer.md", "python")[0], monkeypatch)
     async with LifespanManager(module.app) as manager:
         transport = httpx.ASGITransport(manager.app)

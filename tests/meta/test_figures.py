@@ -1,4 +1,4 @@
-"""Figures in the documents are those of the code: whoever changes one is reminded of the other."""
+"""Figures in the documents agree with the code: a change of one requires a change of the other."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ KIB, MIB, MINUTE, HOUR, DAY = 1024, 2**20, 60, 3600, 86400
 
 # fmt: off
 FIGURES: list[tuple[str, str, Any, Any]] = [
-    # document, what it says, what the code says, the same as a number
+    # document, its text, the value in the code, the same value as a number
     ("docs/explanation/guarantees.md", "One attempt keeps at most 10,000 lines", log_buffer.MAX_LINES, 10_000),
     ("docs/explanation/guarantees.md", "they are written ten times a second at most", 1 / log_buffer.FLUSH_INTERVAL, 10),
     ("docs/explanation/guarantees.md", "within a fiftieth of a second it may send the last one only", status_feed._PAUSE, 1 / 50),  # noqa: E501
@@ -136,7 +136,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("page", "sentence", "real", "figure"), FIGURES, ids=[f"{row[0]}:{row[1][:40]}" for row in FIGURES])
-def test_the_figure_is_the_real_one(page: str, sentence: str, real: Any, figure: Any) -> None:
+def test_documented_figures_are_those_of_the_code(page: str, sentence: str, real: Any, figure: Any) -> None:
     assert sentence in " ".join((ROOT / page).read_text().split())
     assert real == pytest.approx(figure, rel=1e-9)
 
