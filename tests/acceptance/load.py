@@ -1,4 +1,4 @@
-"""A load on a server that is being disturbed, and the judgement afterwards: nothing acknowledged is lost, wrong or untold."""
+"""Load on a server that is being disturbed. Afterwards every acknowledged request must be completed and its webhook sent."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from tests.support.webhook_receiver import Receiver
 from .servers import Server
 
 PATIENCE = 60.0
-"""Seconds for everything to be completed and told after the last disturbance."""
+"""Seconds after the last disturbance until everything is completed and all webhooks have arrived."""
 
 
 @dataclass
 class Load:
-    """Submits one thing after the other and keeps what was acknowledged: request id → question."""
+    """Submits continuously and keeps what was acknowledged: request id → question."""
 
     server: Server
     receiver: Receiver
@@ -38,7 +38,7 @@ class Load:
                 tasks.start_soon(self._submit, client)
 
     async def _submit(self, client: httpx.AsyncClient) -> None:
-        """At most some dozens ahead of the service: the blows are to meet running work, not an endless queue."""
+        """Stays at most some dozens ahead of the service: the disturbances should affect running work, not a long queue."""
         for number in self.questions:
             await eventually(lambda: len(self.acknowledged) - len(self.receiver.arrived) < 60, PATIENCE)
             with suppress(httpx.TransportError):
@@ -49,18 +49,18 @@ class Load:
                 if response.status_code == 200:
                     self.acknowledged[response.json()["request_id"]] = number
                 else:
-                    # Not yet up, or already closing. Anything else would be an answer to a good request that is not one.
+                    # Not yet started, or already closing. Any other error would be a wrong response to a valid request.
                     assert response.status_code == 503, response.text
             await anyio.sleep(0.01)
 
     async def goes_on(self, more: int = 20) -> None:
-        """Wait until so many further submissions were acknowledged."""
+        """Wait until this many further submissions were acknowledged."""
         goal = len(self.acknowledged) + more
         await eventually(lambda: len(self.acknowledged) >= goal, PATIENCE)
 
 
 async def judge(load: Load, *, clocks_differ_by: float = 0) -> None:
-    """Wait for the end of everything that was acknowledged, and look at all of it. The server's clock may have been wrong."""
+    """Wait for the end of everything that was acknowledged, and check all of it. The server's clock may have been wrong."""
     server, receiver = load.server, load.receiver
     async with server.queue() as queue:
         with anyio.fail_after(PATIENCE):
@@ -68,7 +68,7 @@ async def judge(load: Load, *, clocks_differ_by: float = 0) -> None:
                 response = await queue.response(request_id)
                 assert (response.status_code, response.json()) == (200, {"n": number, "square": number * number})
     await eventually(lambda: receiver.arrived.keys() >= load.acknowledged.keys(), PATIENCE)
-    # What was stored without being acknowledged ends as well, and nothing is left lying about.
+    # Requests stored without an acknowledgment end as well, and nothing is left.
     await eventually(lambda: not count_rows(server.database, "job WHERE finished_at IS NULL"), PATIENCE)
     await eventually(lambda: not count_rows(server.database, "delivery WHERE state IN ('pending', 'sending')"), PATIENCE)
     assert count_rows(server.database, "delivery WHERE state = 'dead'") == 0
@@ -85,13 +85,13 @@ async def judge(load: Load, *, clocks_differ_by: float = 0) -> None:
 
 
 def count_rows(database: Path, rows: str) -> int:
-    """Asked behind the service's back."""
+    """Read from the file, without the service."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
         return connection.execute(f"SELECT count(*) FROM {rows}").fetchone()[0]
 
 
 def repeated(server: Server) -> bool:
-    """Whether anything ran more than once."""
+    """The questions that ran more than once."""
     runs = server.lines("runs")
     return len(runs) > len(set(runs))
 

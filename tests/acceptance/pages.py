@@ -1,4 +1,4 @@
-"""A service with pages, for the tests with a real browser. It notes down what it was asked, with what a browser says of it."""
+"""A service with pages, for the tests with a real browser. It records each request with the browser's headers about it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ fetch("/fal/queue/submit/hello", {method: "POST", body: "{}"}).then((answer) => 
   events.onerror = () => { if (events.readyState === 2) done("told: " + told.join(", ")) };
 });
 </script>"""
-"""A page of the service itself: it submits, and listens until there is nothing more to come."""
+"""A page of the service itself: it submits, and reads the status stream to its end."""
 
 RESULT = """<!doctype html><title>result</title><body>a result<script>document.body.dataset.ran = "the script ran"</script>"""
 
@@ -48,8 +48,8 @@ async def health(request: Request) -> Response:
     return Response("well")
 
 
-class Noting:
-    """Around everything: one line for each answer."""
+class RequestLog:
+    """Around the service: one line for each response."""
 
     def __init__(self, app: Any) -> None:
         self._app = app
@@ -73,4 +73,4 @@ routes = [
     Route("/result", result, methods=METHODS),
     Route("/health", health),
 ]
-app = Noting(QueueMiddleware(Starlette(routes=routes, lifespan=lifespan)))
+app = RequestLog(QueueMiddleware(Starlette(routes=routes, lifespan=lifespan)))

@@ -1,4 +1,4 @@
-"""Real servers as subprocesses: started on a free loopback port, looked at, ended by their own pids, never left behind."""
+"""Real servers as subprocesses: started on a free loopback port, inspected, stopped by their own pids, never left behind."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from tests.support.queue_client import Queue, eventually
 ROOT = Path(__file__).parents[2]
 APP = "tests.acceptance.service:app"
 START = 30.0
-"""Seconds for a server to be ready. Two busy cores import several workers' worth of Python in that time."""
+"""Seconds for a server to start. Two busy cores import several workers' worth of Python in that time."""
 STOP = 15.0
-"""Seconds for a server to end in good order."""
+"""Seconds for a regular shutdown."""
 
 Command = Callable[[int], list[str]]
-"""From a port to what comes behind `python -m`."""
+"""From a port to the arguments after `python -m`."""
 
 
 def uvicorn(*options: str) -> Command:
@@ -43,18 +43,18 @@ def hypercorn(*options: str) -> Command:
 
 
 def has_gunicorn_asgi() -> bool:
-    """gunicorn's own ASGI worker came with version 24."""
+    """gunicorn has its own ASGI worker since version 24."""
     return find_spec("gunicorn.workers.gasgi") is not None
 
 
 def uvicorn_worker() -> str:
-    """uvicorn's worker for gunicorn has moved to a package of its own."""
+    """uvicorn's worker for gunicorn is in a separate package now."""
     return f"{'uvicorn_worker' if find_spec('uvicorn_worker') else 'uvicorn.workers'}.UvicornWorker"
 
 
 @dataclass
 class Server:
-    """A server and its directory, in which the service keeps its database and writes down what it does."""
+    """A server and its directory, in which the service keeps its database and records what it does."""
 
     command: Command
     directory: Path
@@ -62,7 +62,7 @@ class Server:
     port: int = 0
     process: subprocess.Popen[bytes] | None = None
     killed: set[int] = field(default_factory=set)
-    """The pids of what was ended by SIGKILL."""
+    """The pids of processes that were killed."""
 
     @property
     def url(self) -> str:
@@ -74,13 +74,13 @@ class Server:
 
     @property
     def output(self) -> str:
-        """What all its processes have printed, from all its starts."""
+        """The output of all its processes from all its starts."""
         with suppress(FileNotFoundError):
             return (self.directory / "output.txt").read_text(errors="replace")
         return ""
 
     def lines(self, name: str) -> list[str]:
-        """What the service has noted under this name."""
+        """The lines that the service recorded under this name."""
         with suppress(FileNotFoundError):
             return (self.directory / name).read_text().splitlines()
         return []
@@ -88,14 +88,14 @@ class Server:
     # --- starting
 
     async def start(self, workers: int = 1) -> None:
-        """Start, and wait until it answers and that many workers are there. A restart keeps the port."""
+        """Start, and wait until it responds and has this many workers. A restart keeps the port."""
         self.port = self.port or free_port()
         (self.directory / "workers").mkdir(exist_ok=True)
         environ = {
             **{name: value for name, value in os.environ.items() if name != "QUEUE_NAME"},
             "PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "src"))),
             "PYTHONUNBUFFERED": "1",
-            "HOME": str(self.directory),  # gunicorn puts a control socket there
+            "HOME": str(self.directory),  # gunicorn creates a control socket there
             "SERVICE_DIRECTORY": str(self.directory),
             "QUEUE_DATABASE": str(self.database),
             "QUEUE_OUTBOUND_ALLOW": "127.0.0.1",
@@ -110,7 +110,7 @@ class Server:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # its workers can be told from strangers by their session
+                start_new_session=True,  # the session distinguishes its workers from other processes
             )
         async with self.client() as client:
             await eventually(lambda: self._is_ready(client, workers), START)
@@ -134,37 +134,37 @@ class Server:
             yield Queue(client)
 
     def workers(self) -> list[int]:
-        """The pids of the workers that have started and not closed."""
+        """The pids of workers that have started and not shut down."""
         return sorted(int(sign.name) for sign in (self.directory / "workers").iterdir() if self._is_ours(int(sign.name)))
 
     def _is_ours(self, pid: int) -> bool:
-        """Alive, and of the session that we started; a pid may have been given to somebody else since."""
+        """Alive and in the session of this server; the pid may belong to another process by now."""
         with suppress(ProcessLookupError, PermissionError):
             return self.process is not None and os.getsid(pid) == self.process.pid
         return False
 
-    # --- ending
+    # --- stopping
 
     async def stop(self, how: signal.Signals = signal.SIGTERM) -> int:
-        """Ask for the end and wait for it; the exit status."""
+        """Send a stop signal and wait for the end; returns the exit status."""
         assert self.process is not None
         self.process.send_signal(how)
         return await self.ended()
 
     async def ended(self, seconds: float = STOP) -> int:
-        """Wait for the end; the exit status."""
+        """Wait for the end; returns the exit status."""
         assert self.process is not None
         return await anyio.to_thread.run_sync(self.process.wait, seconds)
 
     def kill_worker(self, pid: int) -> None:
-        """SIGKILL for one worker."""
+        """Kill one worker."""
         self._forget(pid)
         if self._is_ours(pid):
             self.killed.add(pid)
             os.kill(pid, signal.SIGKILL)
 
     async def kill_all(self) -> None:
-        """SIGKILL for all of it: the supervisor first, or it would start new workers."""
+        """Kill all processes: the supervisor first, or it would start new workers."""
         if self.process is None:
             return
         workers = self.workers()
@@ -175,13 +175,13 @@ class Server:
         await self.ended()
 
     def signal_all(self, how: signal.Signals) -> None:
-        """Send a signal to each process of it."""
+        """Send a signal to every process."""
         assert self.process is not None
         for pid in (self.process.pid, *self._session()):
             os.kill(pid, how)
 
     def _session(self) -> list[int]:
-        """The pids of all processes of the session but its first; workers without a lifespan leave no sign of their own."""
+        """The pids of all processes of the session but the first; workers without a lifespan record nothing."""
         assert self.process is not None
         pids = [int(entry.name) for entry in Path("/proc").glob("[0-9]*")]
         return [pid for pid in pids if pid != self.process.pid and self._is_ours(pid)]
@@ -189,7 +189,7 @@ class Server:
     def _forget(self, pid: int) -> None:
         (self.directory / "workers" / str(pid)).unlink(missing_ok=True)
 
-    # --- judging
+    # --- checking
 
     def complaints(self) -> list[str]:
         """Lines of the output that should not be there."""
@@ -205,7 +205,7 @@ def free_port() -> int:
 
 @asynccontextmanager
 async def serving(command: Command, directory: Path, workers: int = 1, **settings: object) -> AsyncIterator[Server]:
-    """A running server. Whatever happens in the block it is gone afterwards, and a failure is shown with its output."""
+    """A running server. It never survives the block, and a failure shows its output."""
     server = Server(command, directory, {f"QUEUE_{name.upper()}": str(value) for name, value in settings.items()})
     try:
         await server.start(workers)
@@ -219,7 +219,7 @@ async def serving(command: Command, directory: Path, workers: int = 1, **setting
 
 
 def tail(text: str, lines: Sequence[int] = (40, 160)) -> str:
-    """The beginning and the end of what a server printed."""
+    """The beginning and the end of a server's output."""
     first, last = lines
     printed = text.splitlines()
     if len(printed) <= first + last:

@@ -1,6 +1,6 @@
-"""The service that the acceptance tests run under real servers. Its queue is set up by `QUEUE_*` in the environment.
+"""The service that the acceptance tests run on real servers. `QUEUE_*` in the environment configures its queue.
 
-What it does is written down in files of `SERVICE_DIRECTORY`, because that outlives a killed process.
+It records what it does in files in `SERVICE_DIRECTORY`, because files survive a killed process.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from queue_middleware import QueueMiddleware, current_job
 DIRECTORY = Path(os.environ["SERVICE_DIRECTORY"])
 
 
-def let_the_wall_clock_be_set() -> None:
-    """Where a test has laid a file for it, the wall clock of this process is off by as many seconds as stand there."""
+def make_wall_clock_adjustable() -> None:
+    """If the test has written a file for it, the wall clock of this process is off by the seconds in the file."""
     with (DIRECTORY / "wall-clock").open("r+b") as file:
         shift = mmap.mmap(file.fileno(), 8)
     right, right_ns = time.time, time.time_ns
@@ -35,36 +35,36 @@ def let_the_wall_clock_be_set() -> None:
 
 
 if (DIRECTORY / "wall-clock").exists():
-    let_the_wall_clock_be_set()
+    make_wall_clock_adjustable()
 
 
 @asynccontextmanager
 async def lifespan(app: Starlette) -> AsyncIterator[None]:
-    """A worker shows that it is there, and that it went in good order."""
+    """Records that a worker has started, and that it has shut down regularly."""
     sign = DIRECTORY / "workers" / str(os.getpid())
     sign.touch()
     yield
     sign.unlink(missing_ok=True)
-    note("closed", str(os.getpid()))
+    record("closed", str(os.getpid()))
 
 
-def note(name: str, line: str) -> None:
-    """Append a line; appends of this size do not mix, whoever else is writing."""
+def record(name: str, line: str) -> None:
+    """Append a line; appends of this size are atomic."""
     with (DIRECTORY / name).open("ab", buffering=0) as file:
         file.write(line.encode() + b"\n")
 
 
 async def square(request: Request) -> Response:
-    """Honest little work: it takes `seconds`, and its answer depends on its question."""
+    """Simple work: it takes `seconds`, and its response depends on the question."""
     question = await request.json()
-    note("runs", str(question["n"]))
-    note("runners", f"{question['n']} {os.getpid()}")
+    record("runs", str(question["n"]))
+    record("runners", f"{question['n']} {os.getpid()}")
     await asyncio.sleep(question.get("seconds", 0))
     return JSONResponse({"n": question["n"], "square": question["n"] ** 2})
 
 
 class Gate:
-    """A file that somebody will make. One task looks for it, however many wait."""
+    """A file that the test creates. One task checks for it, however many handlers wait."""
 
     def __init__(self) -> None:
         self._looking: asyncio.Task[None] | None = None
@@ -82,49 +82,49 @@ gate = Gate()
 
 
 async def gated(request: Request) -> Response:
-    """Waits until somebody opens the gate."""
-    note("entered", request.headers["x-fal-request-id"])
-    note("attempts", request.headers.get("x-fal-attempt", "1"))
+    """Waits until the gate is open."""
+    record("entered", request.headers["x-fal-request-id"])
+    record("attempts", request.headers.get("x-fal-attempt", "1"))
     try:
         await gate.pass_through()
     except asyncio.CancelledError:
-        note("tidied", request.headers["x-fal-request-id"])
+        record("tidied", request.headers["x-fal-request-id"])
         raise
     return PlainTextResponse("through")
 
 
 async def busy(request: Request) -> Response:
-    """Has no time at its first attempt, and wants to be asked again in an hour."""
+    """Responds with 503 at the first attempt, with a `Retry-After` of an hour."""
     attempt = request.headers.get("x-fal-attempt", "1")
-    note("busy", attempt)
+    record("busy", attempt)
     if attempt == "1":
         return PlainTextResponse("later", 503, {"retry-after": "3600"})
     return PlainTextResponse(f"attempt {attempt}")
 
 
 async def handed_over(request: Request) -> Response:
-    """Somebody else will finish it."""
-    note("handed_over", f"{current_job.id} {current_job.callback_url}")
+    """An external service will complete the task."""
+    record("handed_over", f"{current_job.id} {current_job.callback_url}")
     return Response(status_code=202)
 
 
 async def blocking(request: Request) -> Response:
-    """Holds up its event loop, as no handler should."""
-    note("blocking", request.headers["x-fal-request-id"])
+    """Blocks its event loop, as no handler should."""
+    record("blocking", request.headers["x-fal-request-id"])
     time.sleep((await request.json())["seconds"])
     return PlainTextResponse("blocked")
 
 
 async def exiting(request: Request) -> Response:
-    """Ends its process in its first step, without a word to anything."""
-    note("exiting", request.headers["x-fal-request-id"])
+    """Ends its process in its first step, without any cleanup."""
+    record("exiting", request.headers["x-fal-request-id"])
     os._exit(1)
 
 
 async def crashing(request: Request) -> Response:
-    """Ends its process each time that it runs, after `seconds`, by `how`."""
+    """Ends its process in every attempt, after `seconds`, by `how`."""
     question = await request.json()
-    note("crashing", request.headers["x-fal-request-id"])
+    record("crashing", request.headers["x-fal-request-id"])
     await asyncio.sleep(question.get("seconds", 0))
     if question["how"] == "signal":
         os.kill(os.getpid(), signal.SIGTERM)
@@ -135,11 +135,11 @@ async def crashing(request: Request) -> Response:
 
 
 async def in_a_thread(request: Request) -> Response:
-    """Waits for the gate in one of the threads that its event loop lends."""
+    """Waits for the gate in a thread of the event loop's executor."""
     request_id, attempt = request.headers["x-fal-request-id"], request.headers.get("x-fal-attempt", "1")
 
     def wait() -> None:
-        note("in_a_thread", request_id)
+        record("in_a_thread", request_id)
         while not (DIRECTORY / "gate").exists():
             time.sleep(0.02)
 

@@ -1,4 +1,4 @@
-"""Under every server the response to a submission is with its client before the handler may block or end the process."""
+"""On every server, the response to a submission arrives before the handler can block or end the process."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SERVERS = [
     pytest.param(hypercorn(), id="hypercorn"),
 ]
 BLOCKED = 1.5
-"""Seconds for which a handler blocks its event loop; below 2, after which gunicorn closes a connection that it has not read."""
+"""Seconds for which a handler blocks its event loop; below 2, after which gunicorn closes an unread connection."""
 
 
 @pytest.mark.parametrize("command", SERVERS)
@@ -62,7 +62,7 @@ async def test_submissions_that_are_committed_together(command: Command, tmp_pat
         async with anyio.create_task_group() as group:
             for _ in range(2):
                 group.start_soon(measured)
-        # What arrives while a handler blocks is read behind it; of two that arrive together none waits for both.
+        # What arrives while a handler blocks is read after it; of two that arrive together, neither waits for both.
         assert min(took) < BLOCKED / 2
         assert max(took) < BLOCKED * 1.5
 

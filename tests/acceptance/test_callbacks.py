@@ -1,4 +1,4 @@
-"""The seed's two commands with only their hosts changed, against a real server that is restarted and killed in the middle."""
+"""The two example commands with other hosts, on a real server that is restarted and killed in between."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ curl -X POST https://api.asyncqueue.io/v1/tasks \
     "onCompleteUrl": "https://your-app.com/api/prediction-ready"
   }'
 """
-REPLICATE = re.sub(r"~\n +", "", REPLICATE)  # one line in the seed
+REPLICATE = re.sub(r"~\n +", "", REPLICATE)  # one line in the original
 OPTIONS = {"task_targets": "127.0.0.1", "api_keys": "async_your_key", "webhook_schedule": ",".join(["200ms"] * 50)}
 
 
@@ -94,7 +94,7 @@ async def restart(server: Server) -> None:
 
 
 @pytest.mark.parametrize(("command", "kind"), [(FAL, Fal), (REPLICATE, Replicate)], ids=["fal", "replicate"])
-async def test_the_whole_diagram_with_a_restart_in_the_middle(command: str, kind: type[Provider], tmp_path: Path) -> None:
+async def test_the_complete_flow_with_a_restart_in_the_middle(command: str, kind: type[Provider], tmp_path: Path) -> None:
     async with (
         providing(kind()) as provider,
         receiving() as receiver,
@@ -129,13 +129,13 @@ async def test_the_whole_diagram_with_a_restart_in_the_middle(command: str, kind
     payload = json.loads(done["result"]["body"])
     assert payload["status"] in ("OK", "succeeded")
     assert not server.complaints()
-    assert callback_id not in printed  # the server's access log is among it
+    assert callback_id not in printed  # the output includes the server's access log
     assert "/v1/callbacks/" in printed
     assert callback_id.encode() not in stored
 
 
 class HeldFal(Fal):
-    """Calls back before it answers, as a provider may that is quick."""
+    """Calls back before it responds, as a fast provider may."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ async def test_killed_between_callback_and_completion(tmp_path: Path) -> None:
 
 
 async def test_killed_after_the_callback_was_acknowledged(tmp_path: Path) -> None:
-    """Each time at the moment at which the provider has his answer: what was acknowledged is kept."""
+    """The process is killed at the moment when the provider receives its response: what was acknowledged is kept."""
     async with (
         providing(Fal()) as provider,
         receiving() as receiver,
@@ -209,8 +209,8 @@ async def test_killed_after_the_callback_was_acknowledged(tmp_path: Path) -> Non
         pytest.param(gunicorn("--worker-class", uvicorn_worker(), "--access-logfile", "-"), id="gunicorn-uvicorn"),
     ],
 )
-async def test_access_logs_hold_no_secret(command: Command, tmp_path: Path) -> None:
-    """gunicorn's own ASGI worker, whose log is off unless asked for, is not among them: it logs what it has read itself."""
+async def test_access_logs_contain_no_secret(command: Command, tmp_path: Path) -> None:
+    """Without gunicorn's own ASGI worker, whose access log is off by default: it logs the path that it has parsed itself."""
     callback_id, token = "ab" * 32, "cd" * 32
     async with serving(command, tmp_path) as server:
         async with server.client() as client:

@@ -1,4 +1,4 @@
-"""Times that pass while nobody is there, and processes that hang: what was promised holds on every clock we have."""
+"""Time that passes while no process runs, and processes that hang: guarantees hold on every clock."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ CLOCKS = {
     "delivery": ("since", "due_at"),
     "receiver": ("next_at",),
 }
-"""Every time that is stored and waited for."""
+"""Every stored time that is waited for."""
 HOUR = 3600
 
 
 def two_hours_pass(database: Path) -> None:
-    """Nobody runs; so it makes no difference whether the clock goes on or what it is compared with goes back."""
+    """No process runs, so advancing the clock is the same as moving all stored times back."""
     with closing(sqlite3.connect(database)) as connection, connection:
         for table, columns in CLOCKS.items():
             for column in columns:
@@ -67,8 +67,8 @@ class Tasks:
         return await eventually(arrived)
 
 
-async def waiting_behind(queue: Queue, target: str, **request: Any) -> str:
-    """A request that stands in the queue, because every slot is taken."""
+async def queued_behind(queue: Queue, target: str, **request: Any) -> str:
+    """A queued request, because every slot is taken."""
     request_id = await queue.submit("POST", target, **request)
     assert (await queue.status(request_id))["status"] == "IN_QUEUE"
     return request_id
@@ -76,7 +76,7 @@ async def waiting_behind(queue: Queue, target: str, **request: Any) -> str:
 
 @pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
 @pytest.mark.parametrize("command", SERVERS)
-async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tmp_path: Path) -> None:
+async def test_time_passes_while_no_process_runs(command: Command, blow: str, tmp_path: Path) -> None:
     refusing = True
     options = {"concurrency": 1, "shutdown_timeout": "200ms", "webhook_schedule": "1h,1h"}
     async with (
@@ -101,20 +101,20 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
             assert delayed["task"]["status"] == "delayed"
             gated = [await queue.submit("POST", "/gated") for _ in range(2)]
             await eventually(lambda: len(server.lines("entered")) == 2)
-            late = await waiting_behind(
+            late = await queued_behind(
                 queue,
                 f"/square?fal_webhook={receiver.url}/late",
                 json={"n": 7},
                 headers={"x-fal-request-start-timeout": str(HOUR), "x-fal-request-timeout": str(9 * HOUR)},
             )
-            patient = await waiting_behind(queue, "/square", json={"n": 8}, headers={"x-fal-request-timeout": str(9 * HOUR)})
+            patient = await queued_behind(queue, "/square", json={"n": 8}, headers={"x-fal-request-timeout": str(9 * HOUR)})
         await (server.stop() if blow == "SIGTERM" else server.kill_all())
         refusing = False
         two_hours_pass(server.database)
         await server.start(2)
         async with server.queue() as queue:
             tasks = Tasks(queue)
-            # Nothing of it has to wait for a slot: all of them are taken again.
+            # None of this has to wait for a slot: all of them are taken again.
             refused = await queue.response(late)
             assert (refused.status_code, refused.json()["error_type"]) == (504, "request_timeout")
             assert refused.headers["x-fal-request-timeout-type"] == "user"
@@ -142,7 +142,7 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
                 assert (await verifier.verify(webhook.headers, webhook.body)).request_id == done
             assert first.body == second.body
             assert first.headers["webhook-id"] == second.headers["webhook-id"]
-            # Signed anew; within one second of this machine's time that is the same signature.
+            # Signed anew; within the same second of this machine's clock the signature is the same.
             stamps, signatures = (
                 [webhook.headers[f"x-fal-webhook-{name}"] for webhook in (first, second)] for name in ("timestamp", "signature")
             )
@@ -158,7 +158,7 @@ async def test_times_go_on_while_nobody_is_there(command: Command, blow: str, tm
         assert server.complaints() == []
 
 
-async def test_a_process_that_hangs_loses_its_requests_and_cannot_finish_them_any_more(tmp_path: Path) -> None:
+async def test_a_process_that_hangs_loses_its_requests_and_cannot_finish_them(tmp_path: Path) -> None:
     async with (
         receiving() as receiver,
         serving(uvicorn(), tmp_path, lease="1s") as hanging,
@@ -184,8 +184,8 @@ async def test_a_process_that_hangs_loses_its_requests_and_cannot_finish_them_an
         assert len(receiver.webhooks_for(request_id)) == 1
 
 
-async def test_a_process_that_was_stopped_for_long_goes_on_with_its_own_work(tmp_path: Path) -> None:
-    """No other process is there to take it: it has not died, and does not say so of itself."""
+async def test_a_process_that_was_suspended_for_long_continues_its_own_work(tmp_path: Path) -> None:
+    """No other process could take the work, and the process does not rescue its own claims."""
     async with serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as stopped:
         async with stopped.queue() as queue:
             request_id = await queue.submit("POST", "/gated")
@@ -204,8 +204,8 @@ async def test_a_process_that_was_stopped_for_long_goes_on_with_its_own_work(tmp
         assert "lost" not in stopped.output
 
 
-async def test_two_processes_that_were_stopped_together_take_nothing_from_each_other(tmp_path: Path) -> None:
-    """As by the lid of a laptop."""
+async def test_two_processes_suspended_together_take_nothing_from_each_other(tmp_path: Path) -> None:
+    """As when a laptop is closed."""
     async with (
         serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as one,
         serving(uvicorn(), tmp_path, lease="1s", on_crash="fail") as other,
@@ -213,7 +213,7 @@ async def test_two_processes_that_were_stopped_together_take_nothing_from_each_o
         async with one.queue() as queue:
             request_id = await queue.submit("POST", "/gated")
             await eventually(lambda: one.lines("entered") == [request_id])
-            await asyncio.sleep(2)  # until both are calm
+            await asyncio.sleep(2)  # until leases can be judged in both
             assert one.process is not None
             assert other.process is not None
             processes = (one.process, other.process)
@@ -244,10 +244,10 @@ async def test_a_handler_that_blocks_its_event_loop_keeps_its_lease(tmp_path: Pa
 
 
 @pytest.mark.parametrize("command", SERVERS)
-async def test_any_worker_takes_a_callback_and_wakes_who_waits_for_it_in_another(command: Command, tmp_path: Path) -> None:
+async def test_any_worker_accepts_a_callback_and_notifies_waiters_in_another(command: Command, tmp_path: Path) -> None:
     async with serving(command, tmp_path, 2) as server:
         for number in range(8):
-            # Each call over a connection of its own, so that both workers have their turn.
+            # Each call over a separate connection, so that both workers receive some.
             async with server.queue() as queue:
                 made = await Tasks(queue).make(
                     targetUrl="/square?hook={callback_url}", body=f'{{"n": {number}}}', maxWaitTime=60

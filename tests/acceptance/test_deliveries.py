@@ -1,4 +1,4 @@
-"""A thousand receivers of which many are bad; a thousand deliveries in the middle of which the process is killed."""
+"""A thousand receivers, many of which fail; a thousand deliveries, during which the process is killed."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ BAD = [f"{kind}{number}.test" for kind in ("hangs", "refuses", "fails") for numb
 PATIENCE = 60.0
 
 
-class Town:
-    """All receivers on one port, told apart by the name in `Host`; those that refuse are on another, where nobody listens."""
+class Receivers:
+    """All receivers on one port, distinguished by the name in `Host`; those that refuse are on a port without a listener."""
 
     def __init__(self) -> None:
         self.arrived: list[float] = []
@@ -57,24 +57,24 @@ class Town:
         self.port = 0
 
     @asynccontextmanager
-    async def open(self) -> AsyncIterator[Town]:
-        server = await asyncio.get_running_loop().create_server(lambda: _House(self), "127.0.0.1", 0, backlog=1024)
+    async def open(self) -> AsyncIterator[Receivers]:
+        server = await asyncio.get_running_loop().create_server(lambda: _Connection(self), "127.0.0.1", 0, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
-        with socket.socket() as nobody:
-            nobody.bind(("127.0.0.1", 0))
-            self.nobody = nobody.getsockname()[1]
+        with socket.socket() as closed_port:
+            closed_port.bind(("127.0.0.1", 0))
+            self.closed_port = closed_port.getsockname()[1]
             yield self
         server.close()
 
     def url(self, host: str) -> str:
-        return f"http://{host}:{self.nobody if host.startswith('refuses') else self.port}/hook"
+        return f"http://{host}:{self.closed_port if host.startswith('refuses') else self.port}/hook"
 
     def expect(self, count: int) -> None:
         self.missing = count
         self.arrived.clear()
         self.all_are_here.clear()
 
-    def answer(self, host: bytes) -> bytes | None:
+    def respond(self, host: bytes) -> bytes | None:
         if host.startswith(b"hangs"):
             return None
         if host.startswith(b"fails"):
@@ -85,9 +85,9 @@ class Town:
         return b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n"
 
 
-class _House(asyncio.Protocol):
-    def __init__(self, town: Town) -> None:
-        self._town = town
+class _Connection(asyncio.Protocol):
+    def __init__(self, receivers: Receivers) -> None:
+        self._receivers = receivers
         self._read = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -99,12 +99,12 @@ class _House(asyncio.Protocol):
         if not end or len(body) < int(head.split(b"content-length: ")[1].split(b"\r\n")[0]):
             return
         self._read = b""
-        response = self._town.answer(head.split(b"host: ")[1])
+        response = self._receivers.respond(head.split(b"host: ")[1])
         if response is not None:
             self._transport.write(response)  # type: ignore[attr-defined]
 
 
-class Ear:
+class CircuitCounter:
     def __init__(self) -> None:
         self.opened: Counter[str] = Counter()
 
@@ -113,11 +113,11 @@ class Ear:
             self.opened[event.host.rstrip("0123456789:").removesuffix(".test").rstrip("0123456789")] += 1
 
 
-async def fill(store: SQLiteStore, town: Town, hosts: list[str]) -> None:
-    """Results are stored, their webhooks are due, those of good and bad receivers mixed."""
+async def fill(store: SQLiteStore, receivers: Receivers, hosts: list[str]) -> None:
+    """Store results whose webhooks are due, for good and bad receivers mixed."""
 
     async def one(host: str) -> None:
-        receipt = await store.submit(make_job(webhook=town.url(host)), start=True)
+        receipt = await store.submit(make_job(webhook=receivers.url(host)), start=True)
         assert receipt.claim
         await store.complete(receipt.claim, make_response(b'"' + b"x" * 8192 + b'"'))
 
@@ -126,16 +126,16 @@ async def fill(store: SQLiteStore, town: Town, hosts: list[str]) -> None:
         await asyncio.gather(*(one(host) for host in mixed[start : start + 256]))
 
 
-async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None) -> float:
-    """Seconds from the start until 99 of 100 webhooks for good receivers have arrived; all of them do."""
+async def p99(folder: Path, receivers: Receivers, hosts: list[str], counter: CircuitCounter | None = None) -> float:
+    """Seconds from the start until 99 of 100 webhooks for good receivers have arrived; all of them must arrive."""
     settings = Settings(
         database=str(folder / "queue.sqlite3"), min_free_disk=0, webhook_timeout=5.0, max_queued_per_client=10**6
     )
     store = SQLiteStore(settings)
     await store.open()
     try:
-        await fill(store, town, hosts)
-        town.expect(len(GOOD) * EACH)
+        await fill(store, receivers, hosts)
+        receivers.expect(len(GOOD) * EACH)
 
         async def resolve(host: str, port: int) -> list[str]:
             return ["127.0.0.1"]
@@ -143,17 +143,17 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
         async with HTTPClient(Guard(["*.test"]), settings.webhook_timeout, resolver=resolve) as outbound:
             signer = Signer(KeyRing.of(KeyPair.generate()))
             messages = MessageBuilder(signer, {REQUEST_FORMAT: RequestFormat(store.response_chunk, settings)}, time.time)
-            emit = make_emitter([ear] if ear else [])
+            emit = make_emitter([counter] if counter else [])
             engine = Dispatcher(store, store.webhooks, outbound, messages, settings.webhook_schedule, emit, grace=0.0)
             gc.collect()
             began = time.perf_counter()
             task = asyncio.create_task(engine.run())
             async with asyncio.timeout(PATIENCE):
-                await town.all_are_here.wait()
-            times = sorted(arrived - began for arrived in town.arrived)
-            if ear is not None:
-                # By then the others have failed as often as it takes: each is tried one at a time.
-                await eventually(lambda: sum(ear.opened.values()) >= 1, PATIENCE)
+                await receivers.all_are_here.wait()
+            times = sorted(arrived - began for arrived in receivers.arrived)
+            if counter is not None:
+                # By then the circuits of the others are open: each is attempted one delivery at a time.
+                await eventually(lambda: sum(counter.opened.values()) >= 1, PATIENCE)
                 assert len(await store.webhooks.receivers([HostHealth.HEALTHY])) == len(GOOD)
             engine.stop()
             await task
@@ -164,7 +164,7 @@ async def p99(folder: Path, town: Town, hosts: list[str], ear: Ear | None = None
 
 @contextmanager
 def little_memory(most: int) -> Iterator[None]:
-    """The process grows by no more than that."""
+    """The memory of the process grows by at most this many bytes."""
     status = Path("/proc/self/statm")
     before = int(status.read_text().split()[1]) * 4096 if status.exists() else 0
     yield
@@ -172,16 +172,16 @@ def little_memory(most: int) -> Iterator[None]:
     assert after - before < most, f"grown by {(after - before) / 2**20:.0f} MiB"
 
 
-async def test_bad_receivers_hold_up_nobody(tmp_path: Path) -> None:
-    """Of 1,000 receivers 100 hang, 100 refuse and 100 answer 500; the other 700 hardly notice."""
+async def test_bad_receivers_delay_no_others(tmp_path: Path) -> None:
+    """Of 1,000 receivers, 100 hang, 100 refuse and 100 respond with 500; the other 700 are hardly affected."""
     ratios = []
-    async with Town().open() as town:
+    async with Receivers().open() as receivers:
         for number in range(2):
             for name in ("alone", "mixed"):
                 (tmp_path / f"{name}{number}").mkdir()
-            alone = await p99(tmp_path / f"alone{number}", town, GOOD)
+            alone = await p99(tmp_path / f"alone{number}", receivers, GOOD)
             with little_memory(64 * 2**20):
-                mixed = await p99(tmp_path / f"mixed{number}", town, [*GOOD, *BAD], Ear())
+                mixed = await p99(tmp_path / f"mixed{number}", receivers, [*GOOD, *BAD], CircuitCounter())
             ratios.append(mixed / alone)
     assert min(ratios) <= 2.0, ratios
 
@@ -204,7 +204,7 @@ async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path
         assert len(acknowledged) == count
         await eventually(lambda: count_rows(server.database, "job WHERE finished_at IS NULL") == 0)
         before = len(receiver.arrived)
-        assert before < count, "the blow is to fall in the middle"
+        assert before < count, "the process has to be killed in the middle"
         await server.kill_all()
         sending = count_rows(server.database, "delivery WHERE state = 'sending'")
         assert sending > 0
@@ -222,11 +222,11 @@ async def test_a_kill_in_the_middle_of_a_thousand_deliveries_loses_none(tmp_path
                 assert (await verifier.verify(webhook.headers, webhook.body)).request_id == request_id
                 assert any(_is_signed(key["x"], webhook) for key in keys)
         twice = sum(len(webhooks) > 1 for webhooks in receiver.arrived.values())
-        assert twice <= sending, "only what was on its way is sent again"
+        assert twice <= sending, "only deliveries in flight are sent again"
 
 
 def _is_signed(x: str, webhook: Webhook) -> bool:
-    """Whether it is, by this key, as Standard Webhooks wants it."""
+    """Whether the webhook is signed by this key, as Standard Webhooks specifies."""
     key = VerifyKey(base64.urlsafe_b64decode(x + "=" * (-len(x) % 4)))
     signed = f"{webhook.headers['webhook-id']}.{webhook.headers['webhook-timestamp']}.".encode() + webhook.body
     for word in webhook.headers["webhook-signature"].split():

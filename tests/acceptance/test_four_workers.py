@@ -1,4 +1,4 @@
-"""Four processes on one file: they share the work, and nobody runs anything twice."""
+"""Four processes on one file: they share the work, and nothing runs twice."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ async def read(queue: Queue, unread: Iterator[tuple[int, str]]) -> None:
 
 
 async def test_positions_are_those_of_the_shared_queue(tmp_path: Path) -> None:
-    """Whichever process is asked, a request's position is the number of those in front of it in the file."""
+    """Whichever process responds, a request's position is the number of requests before it in the file."""
     async with serving(uvicorn("--workers", "4"), tmp_path, workers=4, concurrency=2) as server, server.queue() as queue:
         ids = [await queue.submit("POST", "/gated") for _ in range(40)]
         await eventually(lambda: len(server.lines("entered")) == 8)
@@ -71,7 +71,7 @@ async def test_positions_are_those_of_the_shared_queue(tmp_path: Path) -> None:
 
 
 async def standings(server: Server, ids: list[str]) -> list[int | None]:
-    """The position of each, None for those that run; asked over new connections, so of any of the processes."""
+    """The position of each request, None for running ones; new connections reach any of the processes."""
     positions: list[int | None] = []
     for request_id in ids:
         async with server.queue() as queue:

@@ -1,4 +1,4 @@
-"""The name of an application under every way of starting it, and the end of a process that is interrupted twice."""
+"""The name of an application however it is started, and the end of a process that is interrupted twice."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ WAYS = {
 
 
 async def started_name(way: Sequence[str], folder: Path) -> str:
-    """What the first worker logs when it starts."""
+    """The name that the first worker logs when it starts."""
     output = folder / f"output-{free_port()}.txt"
     port = str(free_port())
     environ = {name: value for name, value in os.environ.items() if not name.startswith("QUEUE_")}
@@ -87,7 +87,7 @@ async def started_name(way: Sequence[str], folder: Path) -> str:
         raise AssertionError(output.read_text()) from None
     finally:
         with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)  # it leads a session of its own, in which are only its workers
+            os.killpg(process.pid, signal.SIGKILL)  # the server leads a session that contains only its workers
         process.wait()
 
 
@@ -98,7 +98,7 @@ async def test_one_service_has_one_name_and_one_database_under_every_server(code
     assert len(list(tmp_path.glob("*.sqlite3"))) == 1
 
 
-async def test_two_services_in_one_folder_are_told_apart_without_an_option(tmp_path: Path) -> None:
+async def test_two_services_in_one_folder_are_distinguished_without_an_option(tmp_path: Path) -> None:
     for name, code in (("shop", WRAPPED), ("admin", ADDED)):
         (tmp_path / f"{name}.py").write_text(LOGGED + code)
     assert await started_name(WAYS["uvicorn"], tmp_path) == "shop"
@@ -109,7 +109,7 @@ async def test_two_services_in_one_folder_are_told_apart_without_an_option(tmp_p
 WAITS = "queue stopping: waiting at most 20 s for 1 running request"
 
 
-async def test_a_second_interrupt_ends_the_wait_of_which_it_was_said(tmp_path: Path) -> None:
+async def test_a_second_interrupt_ends_the_announced_wait(tmp_path: Path) -> None:
     async with serving(uvicorn(), tmp_path) as server:
         async with server.queue() as queue:
             request_id = await queue.submit("POST", "/gated")
@@ -120,7 +120,7 @@ async def test_a_second_interrupt_ends_the_wait_of_which_it_was_said(tmp_path: P
         assert "press Ctrl-C again to stop at once" in server.output
         await _interrupt(server)
         await server.ended(8)
-        assert time.monotonic() - began < 12, "it did not wait for the time to shut down"
+        assert time.monotonic() - began < 12, "it did not wait for the shutdown timeout"
         (tmp_path / "gate").touch()
         await server.start()
         async with server.queue() as again:
@@ -129,18 +129,18 @@ async def test_a_second_interrupt_ends_the_wait_of_which_it_was_said(tmp_path: P
 
 
 async def _interrupt(server: Server) -> None:
-    """As a terminal does: the whole group hears it."""
+    """Send SIGINT to the process group, as a terminal does."""
     assert server.process is not None
     os.killpg(server.process.pid, signal.SIGINT)
 
 
-async def test_nothing_is_said_where_nothing_is_waited_for(tmp_path: Path) -> None:
+async def test_no_wait_is_announced_if_there_is_none(tmp_path: Path) -> None:
     async with serving(uvicorn(), tmp_path) as server:
         await server.stop(signal.SIGINT)
         assert "queue stopping" not in server.output
 
 
-async def test_hypercorn_whose_workers_hear_no_interrupt_says_what_is_waited_for_and_promises_nothing(tmp_path: Path) -> None:
+async def test_hypercorn_whose_workers_receive_no_interrupt_announces_the_wait_only(tmp_path: Path) -> None:
     async with serving(hypercorn(), tmp_path, shutdown_timeout="1s") as server:
         async with server.queue() as queue:
             await queue.submit("POST", "/gated")

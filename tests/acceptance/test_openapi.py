@@ -1,4 +1,4 @@
-"""schemathesis against a real server: whatever it asks of the queue's routes is answered as the document says."""
+"""schemathesis against a real server: every response of the queue's routes matches the document."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ CONFIG = """
 "query.fal_webhook" = "http://127.0.0.1:9/hook"
 
 [checks]
-# A stored answer of the application may be a 404 of its own.
+# A stored response of the application may be a 404.
 ensure_resource_availability.enabled = false
 use_after_free.enabled = false
 
 [[operations]]
-# A valid cancellation that comes too late is a 400.
+# A valid cancellation after the end is a 400.
 include-path-regex = "/cancel$"
 checks.positive_data_acceptance.enabled = false
 
@@ -41,7 +41,7 @@ phases.coverage.enabled = false
 """
 
 
-async def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
+async def test_every_response_matches_the_document(tmp_path: Path) -> None:
     (tmp_path / "schemathesis.toml").write_text(CONFIG)
     async with serving(uvicorn(), tmp_path) as server:
         command = [
@@ -57,6 +57,6 @@ async def test_every_answer_is_as_the_document_says(tmp_path: Path) -> None:
         assert run.returncode == 0, run.stdout[-20_000:] + run.stderr
         async with server.client() as client:
             paths = (await client.get("/fal/queue/openapi.json")).json()["paths"]
-        # The document itself it has only read.
+        # schemathesis does not test the document's own route.
         assert f"Tested: {sum(map(len, paths.values())) - 1}" in run.stdout
         assert server.complaints() == []

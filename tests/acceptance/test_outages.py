@@ -1,7 +1,7 @@
-"""What happens to machines in the field: processes that die, a database that is away, disks that are full, clocks that jump.
+"""Faults of real machines: processes that die, a database that is unavailable, full disks, clocks that jump.
 
-Each is watched for: nothing acknowledged is lost or wrong, nothing runs twice unless its process really died, no webhook is
-missing.
+Each test checks that nothing acknowledged is lost or wrong, that nothing runs twice unless its process died, and that no
+webhook is missing.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ pytestmark = pytest.mark.slow
 
 LEASE = 2.0
 OUTAGE = 3 * LEASE
-"""Seconds: longer than a lease, and than the next one."""
+"""Seconds: longer than a lease and the following one."""
 LONG = 8
-"""Requests that run for as long as the gate is shut."""
+"""Requests that run while the gate is closed."""
 HOUR = 3600
 
 
@@ -59,7 +59,7 @@ async def test_sixty_seconds_of_kill_9_lose_nothing(workers: int, tmp_path: Path
             tasks.cancel_scope.cancel()
         await judge(load)
         assert [line for line in server.complaints() if "locked" in line] == []
-        assert repeated(server), "no running work was met, so nothing was shown here"
+        assert repeated(server), "no running request was killed, so the test shows nothing"
         assert repeated_without_death(server, server.killed) == {}
 
 
@@ -71,7 +71,7 @@ async def kill_one_worker(server: Server, chance: random.Random, workers: int) -
 
 @asynccontextmanager
 async def disturbed(directory: Path, **options: object) -> AsyncIterator[Server]:
-    """Two workers with requests that run all the time, and others that come and go. What was said is judged at the end."""
+    """Two workers with long requests and a load of short ones. All webhooks are checked at the end."""
     settings = {
         "lease": LEASE,
         "concurrency": LONG,
@@ -88,7 +88,7 @@ async def disturbed(directory: Path, **options: object) -> AsyncIterator[Server]
             yield server
             await load.goes_on()
             tasks.cancel_scope.cancel()
-        assert len(server.lines("entered")) == LONG, "a request that was running was begun again"
+        assert len(server.lines("entered")) == LONG, "a running request was started again"
         (directory / "gate").touch()
         await end_well(server, receiver, running)
         await judge(load, clocks_differ_by=HOUR)
@@ -130,7 +130,7 @@ async def test_a_disk_that_is_full_for_longer_than_a_lease(tmp_path: Path) -> No
 
 
 async def refused(server: Server) -> None:
-    """Wait until also the smallest submissions are refused, for then the write-ahead log has used up the room of its own."""
+    """Wait until even the smallest submissions are refused, because then the write-ahead log has no space left either."""
     questions = count(-1, -1)
     async with server.client() as client:
 
@@ -143,7 +143,7 @@ async def refused(server: Server) -> None:
 
 @contextmanager
 def small_disk(folder: Path) -> Iterator[Path]:
-    """A file system of its own, in memory; only root may make one."""
+    """A small file system in memory; only root can create one."""
     folder.mkdir()
     made = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=48m", "tmpfs", str(folder)], check=False, capture_output=True, text=True
@@ -157,7 +157,7 @@ def small_disk(folder: Path) -> Iterator[Path]:
 
 
 def fill(filler: Path) -> None:
-    """Take all the room that is left."""
+    """Use up all free space."""
     with filler.open("wb", buffering=0) as file:
         size = 2**20
         while size:
@@ -175,16 +175,16 @@ async def test_a_wall_clock_that_jumps_by_an_hour_and_back(jump: int, tmp_path: 
         with (tmp_path / "wall-clock").open("r+b") as file:
             file.write(struct.pack("q", seconds))
 
-    # With the lease that users have, leases are looked at many times before one is renewed.
+    # With the default lease, leases are checked many times before one is renewed.
     async with disturbed(tmp_path, lease=60):
-        # The last is the hour that passes: a webhook that became due by the wrong clock is sent at that time, and not before.
+        # The last step is the hour that passes: a webhook that became due by the wrong clock is sent then and not before.
         for seconds in (jump, 0, HOUR):
             set_clock(seconds)
             await anyio.sleep(OUTAGE)
 
 
 async def test_a_machine_that_is_suspended_for_longer_than_a_lease(tmp_path: Path) -> None:
-    """All of its processes stand still, and go on. One that stands still alone loses its work to the others: `test_clocks`."""
+    """All processes are suspended and resumed. In `test_clocks`, one that is suspended alone loses its work to others."""
     async with disturbed(tmp_path) as server:
         server.signal_all(signal.SIGSTOP)
         await anyio.sleep(OUTAGE)

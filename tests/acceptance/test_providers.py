@@ -1,4 +1,4 @@
-"""Polled tasks on a real server that is restarted and killed in the middle: the provider is asked on, and the end is told."""
+"""Polled tasks on a real server that is restarted and killed in between: polling continues, and the webhook arrives."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def create(server: Server, target: str, receiver: str, **task: Any) -> str
 
 
 @pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
-async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path) -> None:
+async def test_polling_continues_after_a_restart(blow: str, tmp_path: Path) -> None:
     async with (
         providing(Replicate(ends="processing")) as provider,
         receiving() as receiver,
@@ -44,7 +44,7 @@ async def test_a_provider_is_asked_on_after_a_restart(blow: str, tmp_path: Path)
         await server.start()
         (webhook,) = await eventually(lambda: receiver.webhooks_for(task_id), 90)
         complaints = server.complaints()
-    assert len(provider.jobs) == 1  # it was ordered once
+    assert len(provider.jobs) == 1  # it was started once
     assert len(provider.polls) > call
     assert webhook.content["event"] == "task.completed"
     assert webhook.content["task"]["result"]["body"].startswith('["https://replicate.delivery/')

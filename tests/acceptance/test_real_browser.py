@@ -1,6 +1,6 @@
-"""Chromium itself: what a page of another site makes it send is refused, and what it is made to show does nothing.
+"""Chromium itself: requests that a page of another site sends are refused, and responses that it shows do nothing.
 
-`127.0.0.1` and `localhost` are two sites to a browser. No other name resolves in the one that is started here.
+`127.0.0.1` and `localhost` are two sites to a browser. No other name resolves in this browser.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from tests.support.provider_server import Call, Reply, providing
 from tests.support.queue_client import stored_jobs
 
 REQUIRED = "QUEUE_TESTS_REQUIRE_BROWSER"
-"""Set to 1, a missing browser is a failure; otherwise its tests are skipped, and say why."""
+"""If this is 1, a missing browser is a failure; otherwise its tests are skipped with the reason."""
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = pytest.mark.slow
@@ -42,7 +42,7 @@ def browser() -> str:
 
 
 async def open_page(browser: str, folder: Path, url: str) -> str:
-    """What the page has become some seconds of its own time later."""
+    """The DOM of the page after some seconds of virtual time."""
     command = [
         browser, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking",
         "--disable-component-update", "--disable-sync", "--disable-default-apps", "--no-proxy-server",
@@ -59,13 +59,13 @@ async def open_page(browser: str, folder: Path, url: str) -> str:
 
 @asynccontextmanager
 async def other_site(pages: dict[str, str]) -> AsyncIterator[tuple[str, list[Call]]]:
-    """Pages at `localhost`, and what was asked for there."""
+    """Pages at `localhost`, and the requests that were made there."""
 
-    def answer(call: Call) -> Reply:
+    def respond(call: Call) -> Reply:
         page = pages.get(urlsplit(call.target).path)
         return Reply(404) if page is None else Reply(body=page.encode(), headers=(("content-type", "text/html"),))
 
-    async with providing(answer) as site:
+    async with providing(respond) as site:
         yield site.url.replace("127.0.0.1", "localhost"), site.calls
 
 
@@ -102,7 +102,7 @@ async def test_a_page_of_another_site_submits_nothing(browser: str, tmp_path: Pa
         assert stored_jobs(server.database) == 0
 
 
-async def test_a_page_of_the_service_submits_and_listens_to_the_end(browser: str, tmp_path: Path) -> None:
+async def test_a_page_of_the_service_submits_and_reads_the_stream_to_its_end(browser: str, tmp_path: Path) -> None:
     async with serving(app(), tmp_path) as server:
         shown = await open_page(browser, tmp_path, f"{server.url}/")
         assert "told: hello, id 1.end" in shown
@@ -110,7 +110,7 @@ async def test_a_page_of_the_service_submits_and_listens_to_the_end(browser: str
         assert streams == ["200", "204"]
 
 
-async def test_a_result_that_is_opened_runs_nothing_and_sets_nothing(browser: str, tmp_path: Path) -> None:
+async def test_an_opened_result_runs_no_script_and_sets_no_cookie(browser: str, tmp_path: Path) -> None:
     async with serving(app(), tmp_path) as server, server.queue() as queue:
         direct = await open_page(browser, tmp_path / "direct", f"{server.url}/result")
         assert "data-ran" in direct  # what it would do as a page of the service

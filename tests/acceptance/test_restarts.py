@@ -1,4 +1,4 @@
-"""Whatever is done to the service in the middle of its work: what it has acknowledged is completed, and is told."""
+"""Whatever is done to the service while it works: what it has acknowledged is completed, and its webhook arrives."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ WORKERS = 3
         ),
     ],
 )
-async def test_everything_acknowledged_survives_every_blow(command: Command, rounds: int, tmp_path: Path) -> None:
+async def test_everything_acknowledged_survives_every_disturbance(command: Command, rounds: int, tmp_path: Path) -> None:
     chance = random.Random(20)
     refusals = chance.sample(range(400), 40)
 
     def sometimes_refuse(webhook: Webhook) -> int:
-        """Some questions meet a receiver that is down at their first attempt; the retry has to survive the blows too."""
+        """For some questions the receiver fails at the first attempt; the retry has to survive the disturbances too."""
         first = len(receiver.webhooks_for(webhook.request_id)) == 1
         return 503 if first and webhook.content["payload"]["n"] in refusals else 200
 
     options = {
         "concurrency": 4,
-        "max_attempts": 10,  # a request may be met by several blows; that is not what is counted here
+        "max_attempts": 10,  # a request may be affected by several disturbances; this is not counted here
         "shutdown_timeout": "300ms",
         "webhook_schedule": ",".join(["300ms"] * 100),
     }
@@ -58,23 +58,23 @@ async def test_everything_acknowledged_survives_every_blow(command: Command, rou
             tasks.cancel_scope.cancel()
         await judge(load)
         assert [line for line in server.complaints() if "locked" in line] == []
-        assert repeated(server), "the blows have met no running work, so nothing was shown here"
+        assert repeated(server), "no running request was affected, so the test shows nothing"
 
 
 async def terminate(server: Server, chance: random.Random) -> None:
-    """An ordinary restart, as of a deployment."""
+    """An ordinary restart, as for a deployment."""
     assert await server.stop() in (0, -signal.SIGTERM)
     await server.start(WORKERS)
 
 
 async def kill_one(server: Server, chance: random.Random) -> None:
-    """One worker dies; the others go on, and the supervisor makes a new one."""
+    """One worker is killed; the others continue, and the supervisor starts a new one."""
     victim = chance.choice(server.workers())
     server.kill_worker(victim)
     await eventually(lambda: len(server.workers()) == WORKERS and victim not in server.workers(), 30)
 
 
 async def kill_all(server: Server, chance: random.Random) -> None:
-    """The power goes, as far as the processes can tell."""
+    """A power failure, as far as the processes can tell."""
     await server.kill_all()
     await server.start(WORKERS)

@@ -1,4 +1,4 @@
-"""A real server that is told a root path, as behind a proxy that takes it away."""
+"""A real server with a root path, as behind a proxy that removes it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The queue under every server that is promised: from a submission to a signed webhook, and to a clean end."""
+"""The queue on every supported server: from a submission to a signed webhook and a regular shutdown."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SERVERS = [
 
 
 @pytest.mark.parametrize(("command", "workers"), SERVERS)
-async def test_from_a_submission_to_a_clean_end(command: Command, workers: int, tmp_path: Path) -> None:
+async def test_from_a_submission_to_a_regular_shutdown(command: Command, workers: int, tmp_path: Path) -> None:
     async with (
         receiving() as receiver,
         serving(command, tmp_path, workers) as server,
@@ -54,7 +54,7 @@ async def test_from_a_submission_to_a_clean_end(command: Command, workers: int, 
         pids = server.workers()
         assert len(pids) == workers
         began = time.monotonic()
-        # uvicorn raises the signal once more when it is done, as a well-behaved program does.
+        # uvicorn raises the signal once more when it is done, as well-behaved programs do.
         assert await server.stop() in (0, -signal.SIGTERM)
         assert time.monotonic() - began < 8
         assert sorted(map(int, server.lines("closed"))) == pids
@@ -69,7 +69,7 @@ async def test_from_a_submission_to_a_clean_end(command: Command, workers: int, 
         pytest.param(hypercorn(), id="hypercorn"),
     ],
 )
-async def test_sigterm_in_the_middle_of_work_hands_it_back(command: Command, tmp_path: Path) -> None:
+async def test_sigterm_hands_running_attempts_back(command: Command, tmp_path: Path) -> None:
     async with serving(command, tmp_path, shutdown_timeout="500ms") as server:
         async with server.queue() as queue:
             request_id = await queue.submit("POST", "/gated")
@@ -80,12 +80,12 @@ async def test_sigterm_in_the_middle_of_work_hands_it_back(command: Command, tmp
         async with server.queue() as queue:
             assert (await queue.response(request_id)).text == "through"
         assert server.lines("entered") == [request_id, request_id]
-        assert server.lines("tidied") == [request_id]  # its `finally` blocks had their time
+        assert server.lines("tidied") == [request_id]  # its `finally` blocks have run
         assert server.lines("attempts") == ["1", "1"]  # and no attempt was charged
 
 
-async def test_handlers_that_keep_all_threads_keep_neither_the_keys_nor_the_end(tmp_path: Path) -> None:
-    threads = min(32, (os.cpu_count() or 1) + 4)  # as many as the event loop lends
+async def test_handlers_that_occupy_all_threads_block_neither_the_keys_nor_the_shutdown(tmp_path: Path) -> None:
+    threads = min(32, (os.cpu_count() or 1) + 4)  # as many as the event loop's executor has
     async with serving(uvicorn(), tmp_path, shutdown_timeout="200ms", concurrency=2 * threads) as server:
         async with server.queue() as queue:
             ids = [await queue.submit("POST", "/in-a-thread") for _ in range(threads + 2)]
@@ -100,7 +100,7 @@ async def test_handlers_that_keep_all_threads_keep_neither_the_keys_nor_the_end(
 
 
 async def test_a_second_sigint_ends_the_process_at_once(tmp_path: Path) -> None:
-    """It makes uvicorn skip the lifespan's end; no thread of ours may hold the process then."""
+    """It makes uvicorn skip the lifespan's shutdown; no thread of the queue may keep the process alive then."""
     async with serving(uvicorn(), tmp_path) as server, server.queue() as queue:
         request_id = await queue.submit("POST", "/gated")
         await eventually(lambda: server.lines("entered"))
@@ -118,8 +118,8 @@ async def test_a_second_sigint_ends_the_process_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("options", [["--lifespan", "off"], ["--lifespan", "off", "--workers", "2"]], ids=["one", "two"])
-async def test_without_lifespan_the_queue_says_why_it_does_not_work(options: list[str], tmp_path: Path) -> None:
-    # No lifespan, no signs of workers to wait for.
+async def test_without_lifespan_the_queue_reports_why_it_does_not_run(options: list[str], tmp_path: Path) -> None:
+    # Without lifespan the workers record nothing, so there is nothing to wait for.
     async with serving(uvicorn(*options), tmp_path, workers=0) as server, server.client() as client:
         refused = await client.post("/fal/queue/submit/square", json={"n": 1})
         assert refused.status_code == 503
@@ -129,7 +129,7 @@ async def test_without_lifespan_the_queue_says_why_it_does_not_work(options: lis
         assert not server.database.exists()
 
 
-async def test_a_database_that_cannot_be_opened_stops_the_start_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_database_that_cannot_be_opened_stops_the_start_with_a_message(tmp_path: Path) -> None:
     server = Server(uvicorn(), tmp_path)
     server.database.write_bytes(b"this is not SQLite, this is a letter to my aunt\n" * 100)
     with pytest.raises(AssertionError, match="the server ended with 3"):
@@ -137,7 +137,7 @@ async def test_a_database_that_cannot_be_opened_stops_the_start_with_a_sentence(
     assert f"the database {server.database} cannot be opened" in server.output
 
 
-async def test_a_folder_in_the_place_of_the_database_is_told_where_the_queue_is_made(tmp_path: Path) -> None:
+async def test_a_folder_at_the_path_of_the_database_is_refused_at_construction(tmp_path: Path) -> None:
     server = Server(uvicorn(), tmp_path)
     server.database.mkdir()
     with pytest.raises(AssertionError, match="the server ended with 1"):

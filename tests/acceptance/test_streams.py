@@ -1,4 +1,4 @@
-"""The status stream over real sockets: the end of every server, changes in other processes, and a thousand listeners."""
+"""The status stream over real sockets: shutdown of every server, changes in other processes, and a thousand clients."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LISTENERS = 1000
 
 
 class Stream:
-    """One connection that listens, as bytes come in."""
+    """One connection that reads a stream."""
 
     def __init__(self, socket: anyio.abc.SocketStream, request_id: str) -> None:
         self.request_id = request_id
@@ -37,7 +37,7 @@ class Stream:
         self._received = b""
 
     async def open(self) -> None:
-        """Ask, and wait for the head and the first event."""
+        """Send the request, and wait for the head and the first event."""
         path = f"/fal/queue/requests/{self.request_id}/status/stream"
         await self._socket.send(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         while not self.events:
@@ -62,7 +62,7 @@ class Stream:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the answer came to its proper end and was not just cut off."""
+        """Whether the response ended properly and was not cut off."""
         return self._received.endswith(b"\r\n0\r\n\r\n")
 
 
@@ -79,7 +79,7 @@ async def listening(server: Server, ids: list[str]) -> AsyncIterator[list[Stream
 
 
 async def submitted(server: Server, count: int) -> list[str]:
-    """The ids of so many requests that wait at the gate, or for those in front of it."""
+    """The ids of this many requests, which wait at the gate or for a slot."""
     ids: list[str] = []
     numbers = iter(range(count))
 
@@ -108,7 +108,7 @@ HYPERCORN_PAIR = hypercorn("--workers", "2")
         pytest.param(uvicorn(), 1, signal.SIGTERM, 0.5, id="uvicorn"),
         pytest.param(uvicorn(), 1, signal.SIGINT, 0.5, id="uvicorn-sigint"),
         pytest.param(uvicorn("--loop", "asyncio", "--http", "h11"), 1, signal.SIGTERM, 0.5, id="uvicorn-pure-python"),
-        # Their supervisors look for signals every now and then.
+        # Their supervisors check for signals only at intervals.
         pytest.param(uvicorn("--workers", "2"), 2, signal.SIGTERM, 1.5, id="uvicorn-2-workers"),
         pytest.param(gunicorn(*UVICORN_WORKER), 1, signal.SIGTERM, 1.5, id="gunicorn-uvicorn"),
         pytest.param(gunicorn(*ASGI_WORKER), 1, signal.SIGTERM, 1.5, id="gunicorn-asgi", marks=needs_asgi_worker),
@@ -117,7 +117,7 @@ HYPERCORN_PAIR = hypercorn("--workers", "2")
         pytest.param(HYPERCORN_PAIR, 2, signal.SIGTERM, 1.5, id="hypercorn-2-workers"),
     ],
 )
-async def test_a_server_that_is_asked_to_end_is_not_held_up_by_open_streams(
+async def test_open_streams_do_not_delay_the_shutdown_of_a_server(
     command: Command, workers: int, how: signal.Signals, most: float, tmp_path: Path
 ) -> None:
     async with serving(command, tmp_path, workers, shutdown_timeout="100ms") as server:
@@ -131,16 +131,16 @@ async def test_a_server_that_is_asked_to_end_is_not_held_up_by_open_streams(
             assert all(stream.is_whole for stream in streams)
             await server.ended()
         assert time.monotonic() - began < 8
-        # Hypercorn kills its other workers as soon as the first has ended, wherever they are in their own end.
+        # Hypercorn kills its other workers as soon as the first has ended, whatever their state.
         assert len(server.lines("closed")) == workers or (command is HYPERCORN_PAIR and server.lines("closed"))
         assert server.complaints() == []
 
 
-async def test_what_one_process_does_is_heard_in_another_at_once(tmp_path: Path) -> None:
+async def test_changes_of_one_process_reach_streams_of_another_at_once(tmp_path: Path) -> None:
     async with serving(uvicorn("--workers", "4"), tmp_path, workers=4) as server:
         ids = await submitted(server, 4)
         await eventually(lambda: len(server.lines("entered")) == 4)
-        # Each connection belongs to any of the processes, so most of these listen where nothing runs.
+        # Each connection may be in any of the processes, so most of these streams are where nothing runs.
         async with listening(server, ids * 4) as streams:
             await anyio.sleep(0.1)
             async with anyio.create_task_group() as tasks:
@@ -155,7 +155,7 @@ async def test_what_one_process_does_is_heard_in_another_at_once(tmp_path: Path)
 
 
 def memory(pid: int) -> int:
-    """Bytes of memory that a process has in use."""
+    """Bytes of memory that a process uses."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
@@ -173,15 +173,15 @@ async def share(pid: int, seconds: float) -> float:
 
 
 @pytest.fixture
-async def crowd(tmp_path: Path) -> AsyncIterator[tuple[Server, list[str]]]:
+async def busy_server(tmp_path: Path) -> AsyncIterator[tuple[Server, list[str]]]:
     """A server with a thousand requests, of which eight run."""
     options = {"max_queued_per_client": LISTENERS, "shutdown_timeout": "100ms"}
     async with serving(uvicorn("--log-level", "warning"), tmp_path, **options) as server:
         yield server, await submitted(server, LISTENERS)
 
 
-async def test_a_thousand_idle_listeners_cost_little_and_each_hears_its_end(crowd: tuple[Server, list[str]]) -> None:
-    server, ids = crowd
+async def test_a_thousand_idle_streams_cost_little_and_each_receives_its_end(busy_server: tuple[Server, list[str]]) -> None:
+    server, ids = busy_server
     assert server.process is not None
     pid = server.process.pid
     without = await share(pid, 3)
@@ -203,8 +203,8 @@ async def test_a_thousand_idle_listeners_cost_little_and_each_hears_its_end(crow
     assert server.complaints() == []
 
 
-async def test_a_thousand_listeners_do_not_hold_up_the_end(crowd: tuple[Server, list[str]]) -> None:
-    server, ids = crowd
+async def test_a_thousand_streams_do_not_delay_the_shutdown(busy_server: tuple[Server, list[str]]) -> None:
+    server, ids = busy_server
     async with listening(server, ids) as streams:
         began = time.monotonic()
         assert server.process is not None

@@ -22,7 +22,7 @@ from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker.worker import Worker
 from tests.integration.test_callbacks import call_back, path_in
 from tests.integration.test_tasks import Tasks
-from tests.support.doubles import Memory
+from tests.support.doubles import EventRecorder
 from tests.support.queue_client import Queue, connected, eventually
 from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
 
@@ -45,8 +45,8 @@ class Handler:
 
 
 @asynccontextmanager
-async def observed(database: Path, handler: Any, memory: Memory, **options: Any) -> AsyncIterator[Queue]:
-    options = {"min_free_disk": 0, "shutdown_timeout": 2, "observers": [memory], **options}
+async def observed(database: Path, handler: Any, recorder: EventRecorder, **options: Any) -> AsyncIterator[Queue]:
+    options = {"min_free_disk": 0, "shutdown_timeout": 2, "observers": [recorder], **options}
     async with connected(QueueMiddleware(http_only(handler), database=database, **options)) as queue:
         yield queue
 
@@ -64,94 +64,94 @@ def deaf(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("status", [202, 500])
 async def test_a_callback_that_came_during_the_attempt(database: Path, status: int) -> None:
     """It ends the request, whatever the handler responds afterwards."""
-    memory, handler = Memory(), Handler(status)
+    recorder, handler = EventRecorder(), Handler(status)
     handler.reads_url = True
-    async with observed(database, handler, memory) as queue:
+    async with observed(database, handler, recorder) as queue:
         request_id = await queue.submit("POST", "/start")
         await handler.begun.wait()
         await call_back(queue, path_in(handler.url), {"status": "OK", "images": []})
         handler.respond.set()
         assert (await queue.response(request_id)).status_code == 200
-        (finished,) = await eventually(lambda: memory.of(Finished))
+        (finished,) = await eventually(lambda: recorder.of(Finished))
         assert (finished.attempt, finished.status, finished.error) == (1, 200, None)
 
 
 async def test_a_failure_that_was_reported_during_the_attempt(database: Path) -> None:
-    memory, handler = Memory(), Handler(202)
-    async with observed(database, handler, memory) as queue:
+    recorder, handler = EventRecorder(), Handler(202)
+    async with observed(database, handler, recorder) as queue:
         tasks = Tasks(queue)
         created = await tasks.create("/work", waitForSignal=True)
         await handler.begun.wait()
         await tasks.call("POST", f"/signals/{created['signalToken']}", 200, json={"status": "failed", "error": "no GPU"})
         handler.respond.set()
         await tasks.reaches(created["task"]["id"], "failed")
-        (finished,) = await eventually(lambda: memory.of(Finished))
+        (finished,) = await eventually(lambda: recorder.of(Finished))
         assert (finished.status, finished.error, finished.outcome) == (None, ErrorType.PROVIDER_FAILED, Outcome.FAILED)
 
 
 async def test_a_redirect_of_a_task_that_was_to_wait(database: Path) -> None:
-    memory, handler = Memory(), Handler(302)
+    recorder, handler = EventRecorder(), Handler(302)
     handler.respond.set()
-    async with observed(database, handler, memory) as queue:
+    async with observed(database, handler, recorder) as queue:
         await Tasks(queue).run("/work", waitForSignal=True)
-        (finished,) = await eventually(lambda: memory.of(Finished))
+        (finished,) = await eventually(lambda: recorder.of(Finished))
         assert (finished.status, finished.error) == (None, ErrorType.RUNNER_SERVER_ERROR)
 
 
 @pytest.mark.usefixtures("deaf")
 async def test_a_request_that_is_to_be_cancelled_and_would_wait(database: Path) -> None:
-    memory, handler = Memory(), Handler(202)
+    recorder, handler = EventRecorder(), Handler(202)
     handler.reads_url = True
-    async with observed(database, handler, memory) as queue:
+    async with observed(database, handler, recorder) as queue:
         request_id = await queue.submit("POST", "/start")
         await handler.begun.wait()
         await queue.cancel(request_id)
         handler.respond.set()
-        (finished,) = await eventually(lambda: memory.of(Finished))
+        (finished,) = await eventually(lambda: recorder.of(Finished))
         assert (finished.status, finished.outcome) == (None, Outcome.CANCELLED)
-        assert not memory.of(JobAwaiting)
+        assert not recorder.of(JobAwaiting)
 
 
 @pytest.mark.usefixtures("deaf")
 async def test_a_request_that_is_to_be_cancelled_and_would_be_retried(database: Path) -> None:
-    memory, handler = Memory(), Handler(503)
-    async with observed(database, handler, memory) as queue:
+    recorder, handler = EventRecorder(), Handler(503)
+    async with observed(database, handler, recorder) as queue:
         request_id = await queue.submit("POST", "/start")
         await handler.begun.wait()
         await queue.cancel(request_id)
         handler.respond.set()
-        (finished,) = await eventually(lambda: memory.of(Finished))
+        (finished,) = await eventually(lambda: recorder.of(Finished))
         assert (finished.request_id, finished.attempt, finished.outcome) == (request_id, 1, Outcome.CANCELLED)
-        assert not memory.of(AttemptFailed)
+        assert not recorder.of(AttemptFailed)
 
 
 @pytest.mark.usefixtures("deaf")
 async def test_a_request_that_is_to_be_cancelled_and_would_be_handed_back(database: Path) -> None:
-    memory, handler = Memory(), Handler(200)
-    async with observed(database, handler, memory, shutdown_timeout=0) as queue:
+    recorder, handler = EventRecorder(), Handler(200)
+    async with observed(database, handler, recorder, shutdown_timeout=0) as queue:
         request_id = await queue.submit("POST", "/start")
         await handler.begun.wait()
         await queue.cancel(request_id)
-    (finished,) = memory.of(Finished)
+    (finished,) = recorder.of(Finished)
     assert (finished.request_id, finished.outcome) == (request_id, Outcome.CANCELLED)
 
 
 async def test_a_request_that_was_handed_back_too_often(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(returns, "MAX_FREE_RELEASES", 0)
-    memory, handler = Memory(), Handler(200)
-    async with observed(database, handler, memory, shutdown_timeout=0, max_attempts=1) as queue:
+    recorder, handler = EventRecorder(), Handler(200)
+    async with observed(database, handler, recorder, shutdown_timeout=0, max_attempts=1) as queue:
         await queue.submit("POST", "/start")
         await handler.begun.wait()
-    (finished,) = memory.of(Finished)
+    (finished,) = recorder.of(Finished)
     assert (finished.status, finished.error) == (None, ErrorType.RUNNER_DISCONNECTED)
 
 
 async def test_a_request_that_is_handed_back_has_not_finished(database: Path) -> None:
-    memory, handler = Memory(), Handler(200)
-    async with observed(database, handler, memory, shutdown_timeout=0) as queue:
+    recorder, handler = EventRecorder(), Handler(200)
+    async with observed(database, handler, recorder, shutdown_timeout=0) as queue:
         await queue.submit("POST", "/start")
         await handler.begun.wait()
-    assert not memory.of(Finished)
+    assert not recorder.of(Finished)
 
 
 class Chance:
@@ -205,9 +205,9 @@ class Chance:
 @pytest.mark.usefixtures("at_once")
 async def test_each_request_finishes_once_and_as_the_database_has_it(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
-    chance, memory = Chance(1), Memory()
+    chance, recorder = Chance(1), EventRecorder()
     chance.disturb(monkeypatch)
-    options = {"min_free_disk": 0, "concurrency": 8, "request_timeout": 0.2, "observers": [memory]}
+    options = {"min_free_disk": 0, "concurrency": 8, "request_timeout": 0.2, "observers": [recorder]}
     app = QueueMiddleware(http_only(chance), database=database, **options)
     async with connected(app) as queue:
         for _ in range(40):
@@ -219,8 +219,8 @@ async def test_each_request_finishes_once_and_as_the_database_has_it(database: P
             return sum((await app.counts()).outcomes.values()) == 40
 
         await eventually(have_ended)
-        await eventually(lambda: len(memory.of(Finished)) == 40 and not app._runtime.services.worker.tokens())
+        await eventually(lambda: len(recorder.of(Finished)) == 40 and not app._runtime.services.worker.tokens())
         jobs = [await app._runtime.job(request_id) for request_id in chance.ids]
-    ends = {event.request_id: (event.status, event.error) for event in memory.of(Finished)}
+    ends = {event.request_id: (event.status, event.error) for event in recorder.of(Finished)}
     assert ends == {job.request_id: (job.status, job.failure and job.failure.error_type) for job in jobs}
-    assert not memory.of(ClaimLost)
+    assert not recorder.of(ClaimLost)

@@ -66,10 +66,10 @@ class Network:
         if literal in NEIGHBOURS or literal in str(self._case.ends):
             return [literal]  # as the system's resolver does
         self.resolved.append(host)
-        response = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
-        if response is HANGS:
+        addresses = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if addresses is HANGS:
             return await asyncio.Future()
-        return response
+        return addresses
 
     async def refuse(self, protocol: Any, host: str, port: int, **options: Any) -> Any:
         self.connected.append(f"{host}:{port}")

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from queue_middleware import QueueMiddleware
-from tests.support.raw_asgi import Answer, Message, Receive, Send, answer, call, http_scope
+from tests.support.raw_asgi import Message, RawResponse, Receive, Send, call, http_scope, respond
 
 KEY = "acme:a-secret-key"
 CROSS_SITE = ((b"origin", b"https://evil.example"), (b"sec-fetch-site", b"cross-site"))
@@ -18,14 +18,14 @@ TASKS, CALLBACK, SIGNAL = "/v1/tasks", f"/v1/callbacks/{'0' * 64}", f"/v1/signal
 
 
 async def application(scope: Message, receive: Receive, send: Send) -> None:
-    await answer(send, b"of the application")
+    await respond(send, b"of the application")
 
 
 def queue(database: Path, **options: Any) -> QueueMiddleware:
     return QueueMiddleware(application, database=database, min_free_disk=0, name="router", **options)
 
 
-async def ask(app: QueueMiddleware, method: str, path: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> Answer:
+async def ask(app: QueueMiddleware, method: str, path: str, headers: tuple[tuple[bytes, bytes], ...] = ()) -> RawResponse:
     return await call(app, http_scope(method, f"/fal/queue{path}".encode(), headers=headers))
 
 

@@ -1,4 +1,4 @@
-"""The shape of the source, as `docs/explanation/architecture.md` describes it: where modules lie, and how large they are."""
+"""The structure of the source, as `docs/explanation/architecture.md` describes it: the place and size of modules."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(PACKAGE))
 
 
-def test_only_these_modules_lie_at_the_top() -> None:
+def test_only_these_modules_are_at_the_top() -> None:
     assert {path.stem for path in PACKAGE.glob("*.py")} == TOP
     assert {path.name for path in FOLDERS if path.parent == PACKAGE} == PACKAGES
 
@@ -72,7 +72,7 @@ def test_the_page_shows_every_package() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_file_holds_one_concept(path: Path) -> None:
+def test_files_have_at_most_300_lines(path: Path) -> None:
     assert len(path.read_text().splitlines()) <= LONGEST_FILE
     assert path.stem not in VAGUE
 
@@ -82,14 +82,14 @@ def test_most_files_are_short() -> None:
 
 
 @pytest.mark.parametrize("path", MODULES, ids=name_of)
-def test_a_function_can_be_read_at_once(path: Path) -> None:
+def test_functions_have_at_most_40_lines(path: Path) -> None:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert (node.end_lineno or 0) - node.lineno < LONGEST_FUNCTION, node.name
 
 
 @pytest.mark.parametrize("folder", [folder for folder in FOLDERS if list(folder.glob("[!_]*.py"))], ids=name_of)
-def test_a_package_says_what_it_is_for(folder: Path) -> None:
+def test_packages_have_a_docstring_with_purpose_imports_and_start(folder: Path) -> None:
     text = ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
     assert "May import:" in text, "what it may import"
     assert "Begin with" in text, "where to begin reading"

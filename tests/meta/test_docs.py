@@ -34,7 +34,7 @@ def blocks(path: Path, language: str) -> list[str]:
 
 
 WALKED = frozenset({"docs/how-to/django.md", "docs/how-to/test-your-endpoints.md"})
-"""Their blocks are files of one project: `test_walks` makes it and runs it."""
+"""Their blocks are files of one project, which `test_walks` creates and runs."""
 
 
 def python_blocks() -> Iterator[Any]:
@@ -46,8 +46,8 @@ def python_blocks() -> Iterator[Any]:
 
 
 @pytest.fixture
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder of its own, so that `./queue.sqlite3` lies there, and the environment that the pages assume."""
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A separate folder for `./queue.sqlite3`, and the environment that the pages assume."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("JWKS_URL", "https://service.example.com/fal/queue/.well-known/jwks.json")
     monkeypatch.setenv("WEBHOOK_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
@@ -66,17 +66,17 @@ def run_block(code: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 
 
 @pytest.mark.parametrize("code", list(python_blocks()))
-def test_every_python_block_runs_as_it_stands(code: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_python_block_runs_unchanged(code: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_block(code, monkeypatch)
-    assert not list(elsewhere.iterdir()), "nothing is opened or written before the start"
+    assert not list(own_folder.iterdir()), "nothing is opened or written before the start"
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/tutorial/first-queue.md"])
 async def test_the_first_application_works_through_its_queue(
-    page: str, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+    page: str, own_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     module = run_block(blocks(ROOT / page, "python")[0], monkeypatch)
-    # What it shows is the queue: the seconds that its handler pretends to need are not waited for.
+    # The handler's simulated work is not waited for.
     monkeypatch.setattr(module, "asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0)))
     app = module.app
     async with LifespanManager(app) as manager:
@@ -88,7 +88,7 @@ async def test_the_first_application_works_through_its_queue(
                 while (await client.get(submitted["status_url"])).status_code == 202:
                     await anyio.sleep(0.02)
             response = await client.get(submitted["response_url"])
-    assert (elsewhere / "queue.sqlite3").exists()
+    assert (own_folder / "queue.sqlite3").exists()
     assert (response.status_code, response.content) == (direct.status_code, direct.content) == (200, direct.content)
 
 
@@ -96,10 +96,10 @@ def test_the_readme_has_both_commands_on_its_first_screen() -> None:
     screen = "\n".join((ROOT / "README.md").read_text().splitlines()[:50])
     assert "pip install -e '.[demo]' && python -m examples.fastapi_app.demo" in screen
     assert "pip install -e '.[dev]' && pytest" in screen
-    assert len(blocks(ROOT / "README.md", "python")[0].splitlines()) <= 18  # 12 lines of code and the blank ones between them
+    assert len(blocks(ROOT / "README.md", "python")[0].splitlines()) <= 18  # 12 lines of code and the blank lines between them
 
 
-async def test_the_observer_of_the_page_receives_its_events(elsewhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_observer_of_the_page_receives_its_events(own_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = run_block(blocks(ROOT / "docs/how-to/write-an-observer.md", "python")[0], monkeypatch)
     async with LifespanManager(module.app) as manager:
         transport = httpx.ASGITransport(manager.app)
@@ -121,7 +121,7 @@ def links() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize(("page", "target"), list(links()))
-def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
+def test_every_relative_link_works(page: Path, target: str) -> None:
     relative, _, anchor = target.partition("#")
     path = (page.parent / relative).resolve() if relative else page
     assert path.exists(), f"{name(page)} links to {target}"
@@ -130,7 +130,7 @@ def test_every_relative_link_leads_somewhere(page: Path, target: str) -> None:
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """The anchor that GitHub generates for a heading."""
     return re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-")
 
 

@@ -1,4 +1,4 @@
-"""The reference page of events and the module have the same events with the same fields, and no field may hold a secret."""
+"""The reference page of events has the same events and fields as the module, and no field may contain a secret."""
 
 from __future__ import annotations
 

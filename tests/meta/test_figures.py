@@ -139,7 +139,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
 
 
 @pytest.mark.parametrize(("page", "sentence", "real", "figure"), FIGURES, ids=[f"{row[0]}:{row[1][:40]}" for row in FIGURES])
-def test_the_figure_is_the_real_one(page: str, sentence: str, real: Any, figure: Any) -> None:
+def test_documented_figures_are_those_of_the_code(page: str, sentence: str, real: Any, figure: Any) -> None:
     assert sentence in " ".join((ROOT / page).read_text().split())
     assert real == pytest.approx(figure, rel=1e-9)
 

@@ -1,4 +1,4 @@
-"""Each test begins with an event loop of its own; only the tests of one module may share one."""
+"""Each test has its own event loop; only the tests of one module may share one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def wide_fixtures(path: Path) -> Iterator[ast.AST]:
-    """The functions of a file that are fixtures for more than its own tests."""
+    """The functions of a file that are fixtures for other files too."""
     for node in ast.walk(ast.parse(path.read_text())):
         for decorator in getattr(node, "decorator_list", ()):
             words = {word.arg: word.value for word in getattr(decorator, "keywords", ())}
@@ -28,12 +28,12 @@ def files() -> Iterator[Any]:
 
 
 @pytest.mark.parametrize("path", list(files()))
-def test_no_fixture_holds_an_event_loop_for_the_tests_of_other_modules(path: Path) -> None:
-    """With it they would all run in one, and what some leave behind there would fail others, in the whole suite only."""
+def test_no_fixture_keeps_an_event_loop_for_tests_of_other_modules(path: Path) -> None:
+    """Otherwise all of them would run in one loop, and what some leave behind would fail others, in the complete suite only."""
     assert [node.name for node in wide_fixtures(path) if isinstance(node, ast.AsyncFunctionDef)] == []
 
 
 def test_the_fixtures_are_found() -> None:
-    """A guard for the test above."""
+    """Ensures that the test above checks something."""
     found = [getattr(node, "name", "") for node in wide_fixtures(TESTS / "acceptance/clients/conftest.py")]
     assert {"service", "network", "environments"} <= set(found)

@@ -1,4 +1,4 @@
-"""The types that users see: mypy, as strict as it gets, over code as they write it."""
+"""The public types: strict mypy over code as users write it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CODE = Path(__file__).parents[1] / "typing"
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["applications", "api", "mistakes"])
 def test_code_of_users_is_well_typed(name: str, tmp_path: Path) -> None:
-    # Elsewhere, so that the installed package is checked against and not this project's own settings.
+    # In another folder, so that the installed package is checked without this project's settings.
     command = [
         sys.executable,
         "-m",

@@ -1,4 +1,4 @@
-"""Pages that build a project are walked: their files are written down, and what they promise is tried with them."""
+"""Pages that build a project: their files are written, and what the pages say is checked with them."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _CODE = re.compile(r"^```\w*\n(.*?)^```$|`([^`\n]+)`", re.MULTILINE | re.DOTALL)
 
 
 def write_files(page: str, directory: Path) -> list[str]:
-    """Every Python block that begins with the name of its file; a later one replaces an earlier."""
+    """Write every Python block that begins with a file name; a later block replaces an earlier one."""
     written = []
     for code in blocks(HOW_TO / page, "python"):
         first = code.partition("\n")[0]
-        assert re.fullmatch(r"# [\w/]+\.py", first), f"{page}: a block says which file it is"
+        assert re.fullmatch(r"# [\w/]+\.py", first), f"{page}: a block names its file"
         path = directory / first.removeprefix("# ")
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(code)
@@ -47,7 +47,7 @@ def run(directory: Path, *command: str) -> str:
 
 
 @pytest.mark.slow
-def test_the_tests_of_the_page_on_testing_pass_and_leave_nothing_behind(tmp_path: Path) -> None:
+def test_the_tests_on_the_page_about_testing_pass_and_leave_no_files(tmp_path: Path) -> None:
     written = write_files("test-your-endpoints.md", tmp_path)
     assert {"main.py", "conftest.py"} < set(written)
     told = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
@@ -78,7 +78,7 @@ asyncio.run(main())
 
 @pytest.mark.slow
 @pytest.mark.parametrize("asgi", [0, 1], ids=["plain", "with-static-files"])
-def test_the_project_of_the_page_on_django_answers_through_its_queue(asgi: int, tmp_path: Path) -> None:
+def test_the_project_on_the_page_about_django_works_through_its_queue(asgi: int, tmp_path: Path) -> None:
     run(tmp_path, "-m", "django", "startproject", "mysite", ".")
     write_files("django.md", tmp_path)
     variants = [code for code in blocks(HOW_TO / "django.md", "python") if code.startswith("# mysite/asgi.py")]
@@ -92,19 +92,19 @@ def test_the_project_of_the_page_on_django_answers_through_its_queue(asgi: int, 
 
 
 def code_of(path: Path) -> list[str]:
-    """The lines of all code, in blocks and between backticks."""
+    """The lines of all code, in blocks and in backticks."""
     return [line for block, word in _CODE.findall(path.read_text()) for line in (block or word).splitlines()]
 
 
 def commands(program: str) -> list[tuple[str, str]]:
-    """Page and command, up to a comment or the next one."""
+    """Page and command, up to a comment or the next command."""
     call = re.compile(rf"(?:^|\s|&& ){program} (?!\|)([^#|&]*--[^#|&]*)")
     return [(name(path), match[1]) for path in PAGES for line in code_of(path) if (match := call.search(line))]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("program", ["uvicorn", "gunicorn", "hypercorn", "fastapi"])
-def test_options_of_servers_that_pages_name_exist(program: str) -> None:
+def test_documented_options_of_servers_exist(program: str) -> None:
     if program == "fastapi":
         pytest.importorskip("fastapi_cli")
     words = [(program, "run", "--help"), (program, "dev", "--help")] if program == "fastapi" else [(program, "--help")]
@@ -116,7 +116,7 @@ def test_options_of_servers_that_pages_name_exist(program: str) -> None:
             assert re.search(rf"{option}(?![a-z-])", told), f"{page}: {program} has no {option}"
 
 
-def test_every_variable_that_a_page_names_is_an_option() -> None:
+def test_every_documented_variable_is_an_option() -> None:
     known = {f"QUEUE_{option.name.removeprefix('queue_').upper()}" for option in fields(Settings)}
     known |= {
         "QUEUE_",
@@ -130,7 +130,7 @@ def test_every_variable_that_a_page_names_is_an_option() -> None:
         assert named <= known, f"{name(path)}: {named - known}"
 
 
-def test_the_limits_of_gunicorn_are_above_what_a_shutdown_takes() -> None:
+def test_documented_timeouts_of_gunicorn_are_longer_than_a_shutdown() -> None:
     shutdown = Settings().shutdown_timeout
     named = [command for page, command in commands("gunicorn") if page == "docs/how-to/servers.md"]
     assert len(named) == 2
@@ -152,7 +152,7 @@ def dockerfile() -> list[tuple[str, str]]:
     return [(word, rest) for word, _, rest in (line.partition(" ") for line in lines)]
 
 
-def test_the_compose_file_keeps_the_folder_and_gives_time_to_stop() -> None:
+def test_the_compose_file_keeps_the_folder_and_allows_time_to_stop() -> None:
     told = compose()
     (service,) = told["services"].values()
     database = dict(rest.split("=", 1) for word, rest in dockerfile() if word == "ENV")["QUEUE_DATABASE"]
@@ -165,17 +165,17 @@ def test_the_compose_file_keeps_the_folder_and_gives_time_to_stop() -> None:
     assert all(isinstance(value, str) for value in service["environment"].values())
 
 
-def test_the_dockerfile_is_one() -> None:
+def test_the_dockerfile_is_valid() -> None:
     told = dockerfile()
     assert {word for word, _ in told} <= {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "ENV", "EXPOSE", "CMD"}
     steps = [word for word, _ in told]
     assert steps[0] == "FROM"
-    # The process is the server itself, which gets the signals; and it does not run as root.
+    # The process is the server itself, which receives the signals; and it does not run as root.
     assert dict(told)["CMD"].startswith('["uvicorn", ')
     assert steps.index("USER") < steps.index("CMD")
 
 
-def test_blocks_of_toml_can_be_read() -> None:
+def test_toml_blocks_are_valid() -> None:
     found = [code for path in PAGES for code in blocks(path, "toml")]
     assert found
     for code in found:

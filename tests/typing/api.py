@@ -43,15 +43,15 @@ async def operate() -> None:
 # --- observers
 
 
-class Everything:
+class AllEvents:
     """An observer of all events."""
 
     def on_event(self, event: Event) -> None:
         print(type(event).__name__)
 
 
-class Some:
-    """An observer of some."""
+class SomeEvents:
+    """An observer of some events."""
 
     kinds: frozenset[type[Event]] = frozenset({Finished})
 
@@ -59,7 +59,7 @@ class Some:
         print(event)
 
 
-observers: list[Observer] = [Everything(), Some()]
+observers: list[Observer] = [AllEvents(), SomeEvents()]
 QueueMiddleware(FastAPI(), observers=observers)
 
 

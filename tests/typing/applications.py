@@ -1,4 +1,4 @@
-"""The public object, as strictly typed programs use it."""
+"""The public object as strictly typed programs use it."""
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,7 +11,7 @@ from starlette.requests import HTTPConnection
 from queue_middleware import QueueMiddleware, Settings
 from queue_middleware.jobs.counts import QueueCounts
 
-# The queue in the application's object: its decorators keep their types.
+# The queue attached to the application: its decorators keep their types.
 app = FastAPI()
 queue = QueueMiddleware.attach(app, concurrency=1, outbound_allow=["127.0.0.1"])
 assert_type(queue, QueueMiddleware[FastAPI])
@@ -23,7 +23,7 @@ async def generate() -> dict[str, str]:
     return {}
 
 
-# The queue around it: a name of its own, because a variable keeps its first type.
+# The queue around the application: a separate name, because a variable keeps its first type.
 api = FastAPI()
 asgi = QueueMiddleware(api, max_attempts=1, retention="7d")
 assert_type(asgi.app, FastAPI)
@@ -34,7 +34,7 @@ assert_type(asgi.settings, Settings)
 
 
 class Service(QueueMiddleware[Starlette]):
-    """A subclass names its application."""
+    """A subclass with the type of its application."""
 
     async def waiting(self) -> QueueCounts:
         return await self.counts()
@@ -53,11 +53,11 @@ def route_of(scope: Mapping[str, Any]) -> str | None:
 
 
 bare: QueueMiddleware = QueueMiddleware(plain, authenticate=authenticate, route_of=route_of)
-"""Without an argument it is that of any application, also for those who allow no incomplete generics."""
+"""Without an argument, the class accepts any application, even where incomplete generics are disallowed."""
 
 
 def operate(queue: QueueMiddleware) -> None:
-    """What takes any queue takes each of them."""
+    """A function for any queue accepts each of them."""
 
 
 operate(queue)

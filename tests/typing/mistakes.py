@@ -1,4 +1,4 @@
-"""What a type checker has to refuse; `warn_unused_ignores` makes a missing refusal an error."""
+"""Code that a type checker has to reject; `warn_unused_ignores` reports an error that is missing."""
 
 from fastapi import FastAPI
 

@@ -1,4 +1,4 @@
-"""Clients at work: one process for each thing that a user of fal would do, with what he would set and nothing else."""
+"""Runs clients: one process for each action of a user of fal, with only the settings that a user would make."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from .edge import Edge
 from .environments import SCRIPTS, Environment
 
 DEADLINE = 60.0
-"""Seconds for one process. The slowest takes two on an idle machine, most of it for its imports."""
+"""Seconds for one process. The slowest takes two seconds on an idle machine, mostly for its imports."""
 
 
 @dataclass(frozen=True)
 class Client:
-    """A client of fal on a script of its user's."""
+    """A client of fal, with a script that uses it."""
 
     environment: Environment
     script: Path
     variables: Mapping[str, str]
 
     async def run(self, task: str, **arguments: Any) -> Any:
-        """Do one task of the script; what it tells at the end."""
+        """Run one task of the script and return its result."""
         return json.loads((await self.printed(str(self.script), task, json.dumps(arguments))).splitlines()[-1])
 
     async def program(self, code: str, path: Path) -> str:
-        """Run a whole program as its reader would: in a file beside the packages that are installed. What it prints."""
+        """Run a complete program as a reader would: in a file beside the installed packages. Returns its output."""
         path.write_text(code)
         packages = path.with_name("node_modules")
         packages.unlink(missing_ok=True)
@@ -40,7 +40,7 @@ class Client:
         return await self.printed(str(path))
 
     async def printed(self, *arguments: str) -> str:
-        """What one process has printed. Whatever happens it is gone afterwards."""
+        """Run a process and return its output. It never survives the call."""
         with anyio.fail_after(DEADLINE):
             done = await anyio.run_process(
                 [*self.environment.command, *arguments], env=self.variables, cwd=SCRIPTS, stdin=DEVNULL, check=False
@@ -50,23 +50,23 @@ class Client:
         return printed
 
     def setting(self, **variables: str) -> Client:
-        """The same with more set."""
+        """The same client with further settings."""
         return Client(self.environment, self.script, {**self.variables, **variables})
 
 
 def python_client(environment: Environment, script: str, edge: Edge, folder: Path) -> Client:
-    """A Python client behind the edge; it finds names by an ordinary proxy."""
+    """A Python client behind the edge; it reaches it through an ordinary proxy."""
     trust = {"SSL_CERT_FILE": str(edge.authority), "HTTPS_PROXY": f"http://127.0.0.1:{edge.proxy}"}
     return Client(environment, SCRIPTS / script, _setting(environment, folder) | trust)
 
 
 def node_client(environment: Environment, script: str, edge: Edge, folder: Path) -> Client:
-    """A client on Node.js behind the edge. Its `fetch` knows no proxy in every version, so `names.cjs` leads it to the edge."""
+    """A Node.js client behind the edge. Its `fetch` may not support a proxy, so `names.cjs` directs it to the edge."""
     trust = {"NODE_EXTRA_CA_CERTS": str(edge.authority), "NODE_OPTIONS": f"--require={SCRIPTS / 'names.cjs'}"}
     return Client(environment, SCRIPTS / script, _setting(environment, folder) | trust | {"EDGE": str(edge.terminator)})
 
 
 def _setting(environment: Environment, folder: Path) -> dict[str, str]:
-    """Nothing of this machine's settings or of this user's."""
+    """The environment without settings of this machine or of the current user."""
     mine = {"PATH": os.environ["PATH"], "HOME": str(folder), "FAL_KEY": "an-id:a-secret", "GATES": str(folder / "gates")}
     return {**mine, **dict(environment.variables)}

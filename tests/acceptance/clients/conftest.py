@@ -1,4 +1,4 @@
-"""One service and one edge for all clients, and every client in its own environment."""
+"""One service and one edge for all clients; each client has its own environment."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from .edge import SERVICE, Edge, edge
 from .environments import BUILDS, Environment, Environments, Missing
 
 REQUIRED = "QUEUE_TESTS_REQUIRE_CLIENTS"
-"""Set to 1, an environment that cannot be made is a failure, as in `.ci/run`; otherwise its tests are skipped, and say why."""
+"""If this is 1, a missing environment is a failure, as in `.ci/run`; otherwise its tests are skipped with the reason."""
 
 
 def studio(port: int) -> list[str]:
-    """uvicorn as one runs it behind a proxy that ends TLS."""
+    """uvicorn as it is run behind a proxy that terminates TLS."""
     proxied = ("--proxy-headers", "--forwarded-allow-ips", "127.0.0.1")
     return ["uvicorn", "tests.acceptance.clients.service:app", "--host", "127.0.0.1", "--port", str(port), *proxied]
 
 
 @pytest.fixture(scope="session")
 def portal() -> Iterator[BlockingPortal]:
-    """An event loop beside those of the tests. They begin with one of their own each, and do so after these tests too."""
+    """An event loop in a thread, for fixtures of the session: each test has its own event loop."""
     with start_blocking_portal() as portal:
         yield portal
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) -> Iterator[Server]:
-    """The studio. It paints one picture at a time, so that a test knows who waits for whom."""
+    """The studio. It paints one picture at a time, so that a test determines which request waits for which."""
     folder = tmp_path_factory.mktemp("service")
     (folder / "gates").mkdir()
     running = serving(studio, folder, concurrency=1, fal_hosts=f"queue.{SERVICE}")
@@ -48,7 +48,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, portal: BlockingPortal) ->
 
 @pytest.fixture
 def gate(service: Server) -> Iterator[str]:
-    """Holds a picture back until the client opens it; open after the test, however it ended."""
+    """Holds a picture back until the client opens it; always open after the test."""
     name = uuid4().hex
     yield name
     (service.directory / "gates" / name).touch()
@@ -56,14 +56,14 @@ def gate(service: Server) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def network(service: Server, portal: BlockingPortal) -> Iterator[Edge]:
-    """What is between the clients and the service."""
+    """The network between the clients and the service."""
     with portal.wrap_async_context_manager(edge(service.port, service.directory)) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
 def environments(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environments]:
-    """All environments that the collected tests need, made at the same time."""
+    """All environments that the collected tests need, created concurrently."""
     cache = request.config.cache
     folder = cache.mkdir("clients") if cache else tmp_path_factory.mktemp("clients")
     fixtures = {name for item in request.session.items if isinstance(item, pytest.Function) for name in item.fixturenames}
@@ -71,8 +71,8 @@ def environments(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
         yield made
 
 
-def the(name: str, environments: Environments) -> Environment:
-    """The environment, or the end of the test."""
+def require_environment(name: str, environments: Environments) -> Environment:
+    """The environment; skips or fails the test if it is missing."""
     try:
         return environments.get(name)
     except Missing as error:
@@ -84,22 +84,24 @@ def the(name: str, environments: Environments) -> Environment:
 
 @pytest.fixture(scope="session")
 def fal_client(environments: Environments, network: Edge, service: Server) -> Client:
-    return python_client(the("fal_client", environments), "fal_client_now.py", network, service.directory)
+    return python_client(require_environment("fal_client", environments), "fal_client_now.py", network, service.directory)
 
 
 @pytest.fixture(scope="session")
 def fal_client_first(environments: Environments, network: Edge, service: Server) -> Client:
-    return python_client(the("fal_client_first", environments), "fal_client_first.py", network, service.directory)
+    return python_client(
+        require_environment("fal_client_first", environments), "fal_client_first.py", network, service.directory
+    )
 
 
 @pytest.fixture(scope="session")
 def fal_sdk(environments: Environments, network: Edge, service: Server) -> Client:
-    return python_client(the("fal_sdk", environments), "fal_apps.py", network, service.directory)
+    return python_client(require_environment("fal_sdk", environments), "fal_apps.py", network, service.directory)
 
 
 @pytest.fixture(scope="session")
 def fal_sdk_gateway(environments: Environments, network: Edge, service: Server) -> Client:
-    return python_client(the("fal_sdk_gateway", environments), "fal_apps.py", network, service.directory)
+    return python_client(require_environment("fal_sdk_gateway", environments), "fal_apps.py", network, service.directory)
 
 
 @pytest.fixture(scope="session")
@@ -115,4 +117,4 @@ def serverless_js(node: Environment, network: Edge, service: Server, request: py
 
 @pytest.fixture(scope="session")
 def node(environments: Environments) -> Environment:
-    return the("node", environments)
+    return require_environment("node", environments)

@@ -1,10 +1,10 @@
-"""The edge of a network, on loopback: https with a certificate of its own in front of a server that speaks http.
+"""The edge of a network, on loopback: https with its own certificate in front of a server that speaks http.
 
-The clients of fal insist on https and on port 443, so a test needs both without touching them. There are two doors:
+The clients of fal require https and port 443, so a test needs both without changing the clients. There are two servers:
 
-* `terminator`: TLS, and what a proxy in front of a service does: it says `X-Forwarded-Proto: https` and passes everything on.
-* `proxy`: an ordinary `CONNECT` proxy, named to clients by `HTTPS_PROXY`. Every name under `SERVICE` leads to the terminator,
-  whatever the port, and nothing else can be reached: no client gets past it to the internet.
+* `terminator`: TLS, and what a proxy in front of a service does: it sets `X-Forwarded-Proto: https` and forwards everything.
+* `proxy`: an ordinary `CONNECT` proxy, which clients use through `HTTPS_PROXY`. Every name under `SERVICE` leads to the
+  terminator, whatever the port, and nothing else can be reached: no client can connect to the internet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import trustme
 
 SERVICE = "service.example.com"
 NAMES = (SERVICE, f"*.{SERVICE}", f"*.gateway.{SERVICE}", "localhost")
-"""What the certificate is for; all that the recipes of docs/how-to/fal-clients.md need."""
+"""The names in the certificate: all that the recipes of docs/how-to/fal-clients.md need."""
 
 _LENGTH = re.compile(rb"^content-length: *(\d+)\r$", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^transfer-encoding:", re.IGNORECASE | re.MULTILINE)
@@ -32,10 +32,10 @@ Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @dataclass
 class Edge:
-    """Both doors, and what has come through them."""
+    """Both servers, and the requests that passed through them."""
 
     upstream: int
-    """The port of the server behind."""
+    """The port of the server behind the edge."""
     authority: Path
     """The certificate that clients have to trust, for `SSL_CERT_FILE` and `NODE_EXTRA_CA_CERTS`."""
     terminator: int = 0
@@ -44,7 +44,7 @@ class Edge:
     """Method and target of every request, in order of arrival."""
 
     async def terminate(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One connection of a client to one connection to the server: requests one after the other, answers as they come."""
+        """Connect one client connection to one server connection: requests in order, responses as they arrive."""
         behind, ahead = await asyncio.open_connection("127.0.0.1", self.upstream)
         responses = asyncio.create_task(relay(behind, writer))
         try:
@@ -61,7 +61,7 @@ class Edge:
             await asyncio.wait([responses])
 
     async def tunnel(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """One `CONNECT`, and then bytes both ways."""
+        """Handle one `CONNECT`, then forward bytes in both directions."""
         wanted = _TUNNEL.match(await request_head(reader))
         name = wanted[1].decode() if wanted else ""
         if not f".{name}".endswith(f".{SERVICE}"):
@@ -73,7 +73,7 @@ class Edge:
 
 
 async def request_head(reader: asyncio.StreamReader) -> bytes:
-    """Request line and headers; nothing at the end of the connection."""
+    """Read the request line and the headers; empty at the end of the connection."""
     try:
         return await reader.readuntil(b"\r\n\r\n")
     except asyncio.IncompleteReadError:
@@ -81,7 +81,7 @@ async def request_head(reader: asyncio.StreamReader) -> bytes:
 
 
 async def relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-    """Pass on what comes, as it comes, and the end of it."""
+    """Forward bytes as they arrive, and the end of the stream."""
     with suppress(ConnectionError, ssl.SSLError):
         while piece := await source.read(65536):
             target.write(piece)
@@ -91,22 +91,22 @@ async def relay(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> N
 
 @asynccontextmanager
 async def listening(serve: Serve, context: ssl.SSLContext | None = None) -> AsyncIterator[int]:
-    """A door on a free loopback port; its number. When it closes nobody is left in it."""
+    """Serve on a free loopback port and yield the port. All connections are closed at the end."""
     visitors: set[asyncio.Task[None]] = set()
 
-    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         assert task is not None
         visitors.add(task)
         try:
             await serve(reader, writer)
         except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
-            pass  # a client that goes in the middle, as children that are ended do
+            pass  # a client that disconnects, as terminated processes do
         finally:
             visitors.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(meet, "127.0.0.1", 0, ssl=context)
+    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=context)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
@@ -118,7 +118,7 @@ async def listening(serve: Serve, context: ssl.SSLContext | None = None) -> Asyn
 
 @asynccontextmanager
 async def edge(upstream: int, folder: Path) -> AsyncIterator[Edge]:
-    """The edge in front of a server on a loopback port. Its authority is made here and ends with the test."""
+    """The edge in front of a server on a loopback port. Its certificate authority exists only for the test."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(folder / "authority.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,7 +1,7 @@
-"""The clients as their users have them: each version in an environment of its own, from the registries, with nothing changed.
+"""The clients as users install them: each version in its own environment, unchanged from the registries.
 
-They are kept in pytest's cache, because installing takes a minute and running them a few seconds; `pytest --cache-clear` makes
-them anew. Without Node.js on the machine the one of PyPI is used, so that Python is still all that a fresh clone needs.
+They are kept in pytest's cache, because installing takes a minute and running takes seconds; `pytest --cache-clear` creates
+them again. Without Node.js on the machine, the one from PyPI is used, so that a fresh clone needs only Python.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Self
 
 SCRIPTS = Path(__file__).parent / "scripts"
 INSTALL = 400.0
-"""Seconds for one installation, with the others at the same time and a slow network."""
+"""Seconds for one installation, concurrent with the others and over a slow network."""
 OLDEST_NODE = 18
-"""The first with `fetch`, which every client here uses."""
+"""The first version with `fetch`, which every client here uses."""
 
 
 class Missing(Exception):
-    """An environment that cannot be made here, and why."""
+    """An environment cannot be created on this machine; the text is the reason."""
 
 
 @dataclass(frozen=True)
 class Environment:
-    """How scripts are run with a client: `command script …`, with these variables."""
+    """How scripts are run with a client: `command script …`, with these environment variables."""
 
     command: tuple[str, ...]
     variables: tuple[tuple[str, str], ...] = ()
@@ -41,7 +41,7 @@ Build = Callable[[Path], Environment]
 
 
 def python_with(requirement: str) -> Build:
-    """A virtual environment with one package of PyPI and what it asks for."""
+    """A virtual environment with one package from PyPI and its dependencies."""
 
     def build(cache: Path) -> Environment:
         version = "{}.{}".format(*sys.version_info)
@@ -51,7 +51,7 @@ def python_with(requirement: str) -> Build:
 
 
 def node(cache: Path) -> Environment:
-    """Node.js, and the packages that `scripts/package-lock.json` names."""
+    """Node.js with the packages of `scripts/package-lock.json`."""
     program, npm = _node(cache)
     lock = (SCRIPTS / "package-lock.json").read_bytes()
 
@@ -65,18 +65,18 @@ def node(cache: Path) -> Environment:
 
 
 BUILDS: dict[str, Build] = {
-    # The largest first: they are made at the same time.
+    # The largest first: they are created concurrently.
     "fal_sdk": python_with("fal==1.83.0"),
     "fal_sdk_gateway": python_with("fal==0.12.1"),
     "node": node,
     "fal_client": python_with("fal-client==1.0.3"),
     "fal_client_first": python_with("fal-client==0.1.0"),
 }
-"""By the name of the fixture that tests ask for."""
+"""By the name of the fixture that tests use."""
 
 
 class Environments:
-    """Those that are wanted, made side by side; whoever asks first for one waits for it."""
+    """The environments that the tests need, created concurrently; the first test that uses one waits for it."""
 
     def __init__(self, cache: Path, wanted: set[str]) -> None:
         self._pool = ThreadPoolExecutor(max_workers=3)
@@ -91,15 +91,15 @@ class Environments:
         self._pool.shutdown(cancel_futures=True)
 
     def get(self, name: str) -> Environment:
-        """Wait for it. Raises `Missing`."""
+        """Wait for an environment. Raises `Missing`."""
         return self._made[name].result()
 
 
-# --- making
+# --- creating
 
 
 def _virtual_environment(folder: Path, requirement: str) -> Path:
-    """The interpreter of a virtual environment that has this package."""
+    """The interpreter of a virtual environment that contains this package."""
 
     def install(folder: Path) -> None:
         _run([sys.executable, "-m", "venv", "--without-pip", str(folder)], folder)
@@ -109,7 +109,7 @@ def _virtual_environment(folder: Path, requirement: str) -> Path:
 
 
 def _once(folder: Path, install: Callable[[Path], None]) -> Path:
-    """The folder, filled once for all who come later; what broke off is begun anew."""
+    """The folder, filled only once; an interrupted installation is started again."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     with folder.with_name(f"{folder.name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -123,7 +123,7 @@ def _once(folder: Path, install: Callable[[Path], None]) -> Path:
 
 
 def _run(command: list[str], folder: Path) -> str:
-    """What the command printed. Raises `Missing` if it fails."""
+    """The output of the command. Raises `Missing` if it fails."""
     try:
         done = subprocess.run(
             command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=INSTALL, check=True
@@ -139,7 +139,7 @@ def _run(command: list[str], folder: Path) -> str:
 
 
 def _node(cache: Path) -> tuple[str, list[str]]:
-    """Node.js and npm: those of the machine, or those of PyPI."""
+    """Node.js and npm: those of the machine, or those from PyPI."""
     found, npm = shutil.which("node"), shutil.which("npm")
     if found and npm:
         version = re.match(r"v(\d+)", _run([found, "--version"], cache))

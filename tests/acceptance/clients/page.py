@@ -1,4 +1,4 @@
-"""What the pages of docs/how-to tell people to set and to write, for tests that do exactly that."""
+"""Reads from docs/how-to which variables and code the pages recommend, for tests that use exactly those."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _EXPORT = re.compile(r"^export (\w+)=(.+)$", re.MULTILINE)
 
 
 def recipe(name: str) -> dict[str, str]:
-    """The environment variables that the section of this heading exports."""
+    """The environment variables that the section with this heading exports."""
     return dict(_EXPORT.findall(block(name, "sh")))
 
 
 def block(name: str, language: str, page: str = "fal-clients.md") -> str:
-    """The only block of this language in the section of this heading; backticks of the heading left out."""
+    """The only code block in this language in the section with this heading; backticks in the heading are ignored."""
     sections = {heading.replace("`", ""): text for heading, text in _SECTION.findall((HOW_TO / page).read_text())}
     (code,) = [code for kind, code in _BLOCK.findall(sections[name]) if kind == language]
     return code

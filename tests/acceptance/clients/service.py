@@ -1,6 +1,6 @@
-"""The service that the clients of fal call: a small FastAPI studio behind a queue, under a real server.
+"""The service that the clients of fal call: a small FastAPI studio with a queue, on a real server.
 
-A picture is finished when its gate is opened, which is a file; the client under test opens it when it has seen enough.
+A picture is finished when its gate, a file, exists; the client under test opens it when it has seen enough.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ studio = FastAPI(lifespan=lifespan)
 
 
 class Order(BaseModel):
-    """What is to be painted, and who says when it is done."""
+    """The picture to paint, and the gate to wait for."""
 
     picture: str
     gate: str | None = None
@@ -33,7 +33,7 @@ class Order(BaseModel):
 
 @studio.post("/paint")
 async def paint(order: Order) -> dict[str, Any]:
-    """Two stages and two lines of log, the gate between them."""
+    """Two stages and two log lines, with the gate between them."""
     note("painting", str(current_job.id))
     current_job.report_progress(0.25, "sketching")
     log.info("sketching %s", order.picture)
@@ -51,7 +51,7 @@ async def paint(order: Order) -> dict[str, Any]:
 @studio.post("/")
 @studio.post("/echo")
 async def echo(request: Request) -> dict[str, Any]:
-    """What arrived, for the test to compare with what was sent."""
+    """Return what arrived, so that the test can compare it with what was sent."""
     body = await request.body()
     return {
         "path": request.url.path,
@@ -64,13 +64,13 @@ async def echo(request: Request) -> dict[str, Any]:
 
 @studio.post("/broken")
 async def broken() -> None:
-    """FastAPI makes a plain 500 of it."""
+    """Raises; FastAPI responds with a plain 500."""
     raise RuntimeError("the easel fell over")
 
 
 @studio.post("/words")
 async def words() -> StreamingResponse:
-    """An answer that comes in pieces."""
+    """A streamed response."""
 
     async def pieces() -> AsyncIterator[bytes]:
         for piece in (b'{"words": ', b'["one", ', '"zwölf"'.encode(), b"]}"):
@@ -86,7 +86,7 @@ async def health() -> PlainTextResponse:
 
 
 async def front(scope: Scope, receive: Receive, send: Send) -> None:
-    """In front of the studio, where nobody makes an answer of an exception."""
+    """Outside the studio, where exceptions are not converted to responses."""
     if scope["type"] == "http" and scope["path"] == "/fallen":
         raise RuntimeError("the roof came down")
     await studio(scope, receive, send)

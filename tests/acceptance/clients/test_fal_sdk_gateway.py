@@ -1,4 +1,4 @@
-"""`fal` 0.12.1, the last SDK of the gateway form: `https://{id}.gateway.{host}/fal/queue/…`, with slashes at the end."""
+"""`fal` 0.12.1, the last SDK with the gateway form: `https://{id}.gateway.{host}/fal/queue/…`, with trailing slashes."""
 
 from __future__ import annotations
 
@@ -22,42 +22,42 @@ def sdk(fal_sdk_gateway: Client) -> Client:
 
 async def test_submit_events_and_result(sdk: Client, network: Edge, gate: str) -> None:
     network.seen.clear()
-    told = await sdk.run("submit", app=APP, path="/paint", arguments={"picture": "a cat"}, gate=gate)
-    assert UUID(told["id"])
-    assert told["result"] == told["again"] == {"picture": "A CAT"}
-    kinds = [kind for kind, _ in told["events"]]
+    output = await sdk.run("submit", app=APP, path="/paint", arguments={"picture": "a cat"}, gate=gate)
+    assert UUID(output["id"])
+    assert output["result"] == output["again"] == {"picture": "A CAT"}
+    kinds = [kind for kind, _ in output["events"]]
     assert kinds[-1] == "InProgress"
     assert set(kinds) <= {"Queued", "InProgress"}
-    assert told["last"][0] == "Completed"
-    assert isinstance(told["last"][1]["logs"], list)
+    assert output["last"][0] == "Completed"
+    assert isinstance(output["last"][1]["logs"], list)
     assert network.seen[0] == "POST /fal/queue/submit/paint"
-    assert f"GET /fal/queue/requests/{told['id']}/status/?logs=1" in network.seen
-    assert f"GET /fal/queue/requests/{told['id']}/response/" in network.seen
+    assert f"GET /fal/queue/requests/{output['id']}/status/?logs=1" in network.seen
+    assert f"GET /fal/queue/requests/{output['id']}/response/" in network.seen
 
 
 async def test_the_default_path_is_the_root(sdk: Client, network: Edge) -> None:
     network.seen.clear()
-    told = await sdk.run("run", app=APP, path="/", arguments={"n": 1})
+    output = await sdk.run("run", app=APP, path="/", arguments={"n": 1})
     assert network.seen[0] == "POST /fal/queue/submit/"
-    assert (told["path"], told["body"]) == ("/", {"n": 1})
+    assert (output["path"], output["body"]) == ("/", {"n": 1})
 
 
-async def test_the_place_in_the_queue_and_a_result_that_is_not_there_yet(sdk: Client, gate: str) -> None:
-    told = await sdk.run("queued", app=APP, path="/paint", gate=gate)
-    assert told["waiting"] == ["Queued", {"position": 0}]
-    assert told["early"] == [400, {"detail": "Request is still in progress"}]
-    assert told["results"] == [{"picture": "FIRST"}, {"picture": "SECOND"}]
+async def test_the_position_and_an_early_fetch_of_the_result(sdk: Client, gate: str) -> None:
+    output = await sdk.run("queued", app=APP, path="/paint", gate=gate)
+    assert output["waiting"] == ["Queued", {"position": 0}]
+    assert output["early"] == [400, {"detail": "Request is still in progress"}]
+    assert output["results"] == [{"picture": "FIRST"}, {"picture": "SECOND"}]
 
 
-async def test_errors_arrive_as_the_application_gave_them(sdk: Client) -> None:
-    told = await sdk.run("failing", app=APP, path="/paint", arguments={"sculpture": "a cat"})
-    status, body = told["error"]
+async def test_errors_of_the_application_are_unchanged(sdk: Client) -> None:
+    output = await sdk.run("failing", app=APP, path="/paint", arguments={"sculpture": "a cat"})
+    status, body = output["error"]
     assert status == 422
     assert body["detail"][0]["loc"] == ["body", "picture"]
-    assert told["status"][0] == "Completed"
+    assert output["status"][0] == "Completed"
 
 
 async def test_errors_of_the_platform_have_their_type(sdk: Client) -> None:
-    told = await sdk.run("failing", app=APP, path="/fallen", arguments={})
-    status, body = told["error"]
+    output = await sdk.run("failing", app=APP, path="/fallen", arguments={})
+    status, body = output["error"]
     assert (status, body["error_type"]) == (500, "runner_server_error")

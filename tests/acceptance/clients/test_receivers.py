@@ -1,4 +1,4 @@
-"""Receivers of webhooks on Node.js and in Python that know nothing of this package, and a service whose keys change."""
+"""Webhook receivers on Node.js and in Python that do not use this package, and a service whose keys change."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ JWKS = "/fal/queue/.well-known/jwks.json"
 
 @pytest.fixture(scope="module")
 async def sender(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Server]:
-    """A service of two processes, with a secret that its receivers share."""
+    """A service of two processes, with a secret that it shares with its receivers."""
     folder = tmp_path_factory.mktemp("sender")
     async with serving(uvicorn("--workers", "2"), folder, 2, webhook_secret=SECRET) as server:
         yield server
@@ -55,15 +55,15 @@ def js(node: Environment, sender: Server) -> Client:
     return Client(node, SCRIPTS / "verify.cjs", variables | dict(node.variables))
 
 
-async def a_webhook(sender: Server, receiver: Receiver) -> Webhook:
+async def new_webhook(sender: Server, receiver: Receiver) -> Webhook:
     async with sender.queue() as queue:
         request_id = await queue.submit("POST", f"/square?fal_webhook={receiver.url}/", json={"n": 12})
         (webhook,) = await eventually(lambda: receiver.webhooks_for(request_id))
     return webhook
 
 
-def told(webhook: Webhook, **changes: Any) -> dict[str, Any]:
-    """As it is handed to a script."""
+def as_arguments(webhook: Webhook, **changes: Any) -> dict[str, Any]:
+    """The webhook as a script receives it."""
     return {"headers": webhook.headers, "body": base64.b64encode(webhook.body).decode(), "secret": SECRET} | changes
 
 
@@ -71,31 +71,31 @@ def changed(webhook: Webhook) -> str:
     return base64.b64encode(webhook.body.replace(b"144", b"145")).decode()
 
 
-async def test_libsodium_as_the_guide_has_it(js: Client, sender: Server, receiver: Receiver) -> None:
-    webhook = await a_webhook(sender, receiver)
-    assert await js.run("guide", **told(webhook)) is True
-    assert await js.run("guideRefuses", **told(webhook, body=changed(webhook))) is True
+async def test_libsodium_as_in_the_guide(js: Client, sender: Server, receiver: Receiver) -> None:
+    webhook = await new_webhook(sender, receiver)
+    assert await js.run("guide", **as_arguments(webhook)) is True
+    assert await js.run("guideRefuses", **as_arguments(webhook, body=changed(webhook))) is True
     another = {**webhook.headers, "x-fal-webhook-user-id": "somebody"}
-    assert await js.run("guideRefuses", **told(webhook, headers=another)) is True
+    assert await js.run("guideRefuses", **as_arguments(webhook, headers=another)) is True
 
 
 async def test_node_crypto_with_every_entry_of_the_key_set(js: Client, sender: Server, receiver: Receiver) -> None:
-    webhook = await a_webhook(sender, receiver)
-    assert await js.run("builtIn", **told(webhook)) == [True, True]  # unpadded, padded
-    assert await js.run("builtIn", **told(webhook, body=changed(webhook))) == [False, False]
+    webhook = await new_webhook(sender, receiver)
+    assert await js.run("builtIn", **as_arguments(webhook)) == [True, True]  # unpadded, padded
+    assert await js.run("builtIn", **as_arguments(webhook, body=changed(webhook))) == [False, False]
 
 
 async def test_the_library_of_standard_webhooks(js: Client, sender: Server, receiver: Receiver) -> None:
-    webhook = await a_webhook(sender, receiver)
-    assert (await js.run("library", **told(webhook)))["payload"] == {"n": 12, "square": 144}
-    assert await js.run("libraryRefuses", **told(webhook, body=changed(webhook))) is True
+    webhook = await new_webhook(sender, receiver)
+    assert (await js.run("library", **as_arguments(webhook)))["payload"] == {"n": 12, "square": 144}
+    assert await js.run("libraryRefuses", **as_arguments(webhook, body=changed(webhook))) is True
 
 
-async def test_python_as_fal_documents_it(sender: Server, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_python_as_documented_by_fal(sender: Server, receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JWKS_URL", sender.url + JWKS)
     page = types.ModuleType("page")
     exec(block("Python", "python", PAGE), page.__dict__)
-    webhook = await a_webhook(sender, receiver)
+    webhook = await new_webhook(sender, receiver)
     outcomes = [
         await anyio.to_thread.run_sync(page.is_genuine, headers, body)
         for headers, body in (
@@ -112,7 +112,7 @@ async def test_python_as_fal_documents_it(sender: Server, receiver: Receiver, mo
 
 @asynccontextmanager
 async def program(js: Client, code: str, path: Path) -> AsyncIterator[TextReceiveStream]:
-    """A program that serves, and what it prints. Ended by its pid."""
+    """Run a program that serves, and yield its output. It is terminated by its pid."""
     path.write_text(code)
     command = [*js.environment.command, str(path)]
     async with await anyio.open_process(command, env=dict(js.variables) | {"PORT": "0"}, stderr=None) as process:
@@ -137,7 +137,7 @@ async def test_the_receiver_of_the_page_on_node(js: Client, sender: Server, rece
         async with sender.queue() as queue:
             request_id = await queue.submit("POST", f"/square?fal_webhook={url}/", json={"n": 3})
             assert await line(printed) == f"{request_id} OK"
-        webhook = await a_webhook(sender, receiver)
+        webhook = await new_webhook(sender, receiver)
         async with httpx.AsyncClient(trust_env=False) as client:
             forged = await client.post(url, headers=_x(webhook.headers), content=webhook.body + b" ")
             genuine = await client.post(url, headers=_x(webhook.headers), content=webhook.body)
@@ -149,21 +149,21 @@ def _x(headers: dict[str, str]) -> dict[str, str]:
 
 
 async def test_a_rotation_under_two_processes(js: Client, sender: Server, receiver: Receiver) -> None:
-    """By the command, beside the running service: nobody restarts, and nobody is refused who asks for the keys."""
+    """By the command, beside the running service: no process restarts, and no receiver that fetches the keys is affected."""
     before = await _published(sender)
     printed = await anyio.to_thread.run_sync(_command, sender, "rotate")
     assert "is published now and signs from" in printed
     assert before < await _published(sender)
-    webhook = await a_webhook(sender, receiver)
-    assert await js.run("guide", **told(webhook)) is True
+    webhook = await new_webhook(sender, receiver)
+    assert await js.run("guide", **as_arguments(webhook)) is True
 
     await anyio.to_thread.run_sync(_command, sender, "rotate", "--compromised")
 
-    async def all_are_signed_anew() -> bool:
-        webhooks = [await a_webhook(sender, receiver) for _ in range(4)]
-        return all([any(await js.run("builtIn", **told(webhook))) for webhook in webhooks])
+    async def all_use_the_new_key() -> bool:
+        webhooks = [await new_webhook(sender, receiver) for _ in range(4)]
+        return all([any(await js.run("builtIn", **as_arguments(webhook))) for webhook in webhooks])
 
-    await eventually(all_are_signed_anew, 60)
+    await eventually(all_use_the_new_key, 60)
     assert not before & await _published(sender)
 
 

@@ -1,4 +1,4 @@
-"""The same little zoo of endpoints, written in six frameworks as their users would write it. Here is what they agree on."""
+"""The same endpoints, written in six frameworks as their users would write them. This module has what they share."""
 
 from __future__ import annotations
 
@@ -29,19 +29,19 @@ SERVICES = {
     "flask": ("flask_zoo", ""),
     "quart": ("quart_zoo", ""),
 }
-"""Name → module, and where its endpoints begin."""
+"""Name → module and the path of its endpoints."""
 
 _OURS = {b"x-fal-request-id"}
 
 
 def load(name: str) -> tuple[Any, str]:
-    """The application of a service, and where its endpoints begin."""
+    """The application of a service and the path of its endpoints."""
     module, root = SERVICES[name]
     return import_module(f"{__name__}.{module}").make(), root
 
 
 class Hanging:
-    """What the endpoints that never end by themselves have come through."""
+    """Records the states of endpoints that never return."""
 
     def __init__(self) -> None:
         self.seen: list[str] = []
@@ -58,7 +58,7 @@ hang_here = Hanging()
 
 
 def log_here() -> None:
-    """What an endpoint says while it works: by `logging`, as it always did, and in the queue's words."""
+    """Log lines of an endpoint: through `logging`, and through `current_job`."""
     log = logging.getLogger("zoo.keeper")
     log.warning("feeding %s", "the seals")
     current_job.report_progress(0.5, "half of the fish")
@@ -70,12 +70,12 @@ def log_here() -> None:
 
 
 def digest(body: bytes) -> dict[str, Any]:
-    """A body, small enough to be looked at."""
+    """A short description of a body."""
     return {"length": len(body), "sha256": hashlib.sha256(body).hexdigest()}
 
 
 def described(scope: Mapping[str, Any], body: bytes, **seen: Any) -> dict[str, Any]:
-    """Everything an application can see of a request; header order is kept within a name, as HTTP wants it."""
+    """Everything an application sees of a request; header order is kept within a name, as in HTTP."""
     headers = sorted((pair for pair in scope["headers"] if pair[0] not in _OURS), key=lambda pair: pair[0])
     return {
         "method": scope["method"],
@@ -94,5 +94,5 @@ def described(scope: Mapping[str, Any], body: bytes, **seen: Any) -> dict[str, A
 
 
 def pairs(items: Iterable[tuple[str, Any]]) -> list[list[str]]:
-    """Fields of a form or of a query, in their order."""
+    """Fields of a form or of a query, in order."""
     return [[name, str(value)] for name, value in items]

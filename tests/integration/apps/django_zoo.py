@@ -1,4 +1,4 @@
-"""Django in one file: async views at the root, the same as sync views below `/sync`. Its ASGI application knows no lifespan."""
+"""Django in one file: async views at the root, the same as sync views below `/sync`. Its ASGI interface has no lifespan."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ async def hang(request: HttpRequest) -> HttpResponseBase:
 
 
 def _async(view: View) -> Callable[..., Awaitable[HttpResponseBase]]:
-    """The same view for Django's async path, where it runs in the event loop instead of in a thread."""
+    """The same view on Django's async path, where it runs in the event loop and not in a thread."""
 
     async def in_loop(*args: Any, **options: Any) -> HttpResponseBase:
         return view(*args, **options)

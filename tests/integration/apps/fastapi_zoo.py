@@ -1,4 +1,4 @@
-"""FastAPI: half of the endpoints are plain functions, which run in its thread pool."""
+"""FastAPI: half of the endpoints are sync functions, which run in its thread pool."""
 
 from __future__ import annotations
 

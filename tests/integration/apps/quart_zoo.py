@@ -12,7 +12,7 @@ from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, 
 
 app = Quart(__name__)
 app.config["MAX_CONTENT_LENGTH"] = None
-app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # it would send `expires`, which is another one each second
+app.config["SEND_FILE_MAX_AGE_DEFAULT"] = None  # it would send `expires`, which changes every second
 
 
 @app.route("/echo", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])

@@ -18,7 +18,7 @@ from . import ALPHABET, CHUNKS, ETAG, LARGE, REPEATED, TEXT, described, digest, 
 
 
 class Stamp(BaseHTTPMiddleware):
-    """What half of the middlewares in the wild look like."""
+    """A typical third-party middleware."""
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         response = await call_next(request)

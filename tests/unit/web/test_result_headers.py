@@ -17,7 +17,7 @@ def browser(dest: str, mode: str, site: str) -> list[tuple[bytes, bytes]]:
 
 
 @pytest.mark.parametrize(
-    "headers",
+    "request_headers",
     [
         [],
         [(b"host", b"service.test"), (b"accept", b"text/html"), (b"user-agent", b"Mozilla/5.0")],
@@ -26,8 +26,8 @@ def browser(dest: str, mode: str, site: str) -> list[tuple[bytes, bytes]]:
         browser("empty", "no-cors", "none"),
     ],
 )
-def test_clients_and_scripts_of_this_service_receive_the_response_unchanged(headers: list[tuple[bytes, bytes]]) -> None:
-    assert served_headers(LOGIN, headers, external=False) == list(LOGIN)
+def test_clients_and_scripts_of_this_service_receive_the_response_unchanged(request_headers: list[tuple[bytes, bytes]]) -> None:
+    assert served_headers(LOGIN, request_headers, external=False) == list(LOGIN)
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site", "same-origin", "none"])
@@ -77,9 +77,9 @@ def test_types_that_browsers_show_with_a_plugin_are_not_sandboxed(kinds: tuple[b
 
 
 @pytest.mark.parametrize(
-    "headers", [[], browser("document", "navigate", "cross-site"), browser("empty", "cors", "same-origin")]
+    "request_headers", [[], browser("document", "navigate", "cross-site"), browser("empty", "cors", "same-origin")]
 )
-def test_of_an_external_service_only_content_headers_are_served(headers: list[tuple[bytes, bytes]]) -> None:
+def test_of_an_external_service_only_content_headers_are_served(request_headers: list[tuple[bytes, bytes]]) -> None:
     kept = (
         (b"content-type", b"text/html"), (b"content-length", b"7"), (b"content-encoding", b"gzip"), (b"etag", b'"1"'),
         (b"content-disposition", b"attachment"), (b"x-fal-billable-units", b"2"), (b"x-ratelimit-remaining", b"3"),
@@ -92,7 +92,7 @@ def test_of_an_external_service_only_content_headers_are_served(headers: list[tu
         b"cache-control", b"vary",
     ]  # fmt: skip
     headers = (*kept, *((name, b"x") for name in acting))
-    assert served_headers(headers, headers, external=True) == [*kept, *GUARDS]
+    assert served_headers(headers, request_headers, external=True) == [*kept, *GUARDS]
 
 
 @pytest.mark.parametrize("value", [b"no-cache", b"no-store", b"private"])

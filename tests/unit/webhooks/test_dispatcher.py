@@ -271,16 +271,16 @@ async def test_a_delivery_is_dead_after_the_last_attempt(setup):
     assert len(receiver.posts) == 1 + len(SCHEDULE)
 
 
-async def test_events_do_not_repeat_the_target_of_a_redirect(bench):
+async def test_events_do_not_repeat_the_target_of_a_redirect(setup):
     """It is the URL of the webhook in another notation, as a rule: with https, or with a slash at the end."""
     target = "https://receiver.example/hook/secret-path/"
-    async with bench.running(Receiver(Response(301, ((b"location", target.encode()),), b""))):
-        await bench.finish(url=target.removesuffix("/"))
-        failed, dead = await bench.events.next(), await bench.events.next()
+    async with setup.running(Receiver(Response(301, ((b"location", target.encode()),), b""))):
+        await setup.finish(url=target.removesuffix("/"))
+        failed, dead = await setup.events.next(), await setup.events.next()
     assert isinstance(failed, DeliveryFailed)
     assert isinstance(dead, DeliveryDead)
     assert failed.error == dead.error == "response status 301; redirects are not followed"
-    (attempt,) = await bench.store.webhooks.attempts(dead.delivery_id)
+    (attempt,) = await setup.store.webhooks.attempts(dead.delivery_id)
     assert target in attempt.error
 
 

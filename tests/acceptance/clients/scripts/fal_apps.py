@@ -1,4 +1,4 @@
-"""What users of the `fal` SDK do with applications: `fal.apps`, the same words in 0.12.1 and today."""
+"""Actions of users of the `fal` SDK: `fal.apps`, which has the same functions in 0.12.1 and today."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Any
 
 import httpx
 from fal import apps
-from told import main, open_gate, shown
+from runner import main, open_gate, shown
 
 
 def submit(app: str, path: str, arguments: dict[str, Any], gate: str | None = None) -> Any:
-    """Submit, look at each event, open the gate at the first line of log, fetch the result."""
+    """Submit, follow the events, open the gate at the first log line, fetch the result."""
     if gate:
         arguments["gate"] = gate
     handle = apps.submit(app, arguments, path=path)
@@ -35,7 +35,7 @@ def run(app: str, path: str, arguments: dict[str, Any]) -> Any:
 
 
 def queued(app: str, path: str, gate: str) -> Any:
-    """Two requests where one can run: where the second stands, and what its result is before there is one."""
+    """Two requests with one slot: the position of the second, and the response to an early fetch of its result."""
     first = apps.submit(app, {"picture": "first", "gate": gate}, path=path)
     second = apps.submit(app, {"picture": "second"}, path=path)
     for status in first.iter_events():
@@ -48,13 +48,13 @@ def queued(app: str, path: str, gate: str) -> Any:
 
 
 def failing(app: str, path: str, arguments: dict[str, Any]) -> Any:
-    """What an error looks like."""
+    """The error of a failed request."""
     handle = apps.submit(app, arguments, path=path)
     return {"error": refused(handle.get), "status": shown(handle.status())}
 
 
 def cancel(app: str, path: str, gate: str) -> Any:
-    """Cancel what is running. 0.12.1 cannot."""
+    """Cancel a running request, which 0.12.1 cannot do."""
     handle = apps.submit(app, {"picture": "a cat", "gate": gate}, path=path)
     for status in handle.iter_events():
         if isinstance(status, apps.InProgress):
@@ -65,7 +65,7 @@ def cancel(app: str, path: str, gate: str) -> Any:
 
 
 def refused(call: Any) -> Any:
-    """The HTTP error that the call ends with."""
+    """The HTTP error that the call raises."""
     try:
         call()
     except httpx.HTTPStatusError as error:

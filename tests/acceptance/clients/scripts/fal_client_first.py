@@ -1,4 +1,4 @@
-"""What users of `fal_client` 0.1.0 did, in a thread and in an event loop: submit and the handle are all it has of the queue."""
+"""Actions of users of `fal_client` 0.1.0, sync and async: it has only submit and the handle."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from typing import Any
 
 import fal_client
 import httpx
-from told import main, open_gate, shown
+from runner import main, open_gate, shown
 
 
 def submit(app: str, arguments: dict[str, Any], path: str = "", gate: str | None = None) -> Any:
-    """Submit, look at each event, open the gate at the first line of log, get the result. It polls without any pause."""
+    """Submit, follow the events, open the gate at the first log line, get the result. It polls without a pause."""
     handle = fal_client.submit(app, arguments, path=path)
     updates: list[Any] = []
     for status in handle.iter_events(with_logs=True):
-        look(status, updates, gate)
+        follow(status, updates, gate)
     return {"id": handle.request_id, "updates": updates, "bare": shown(handle.status()), "result": handle.get()}
 
 
@@ -22,11 +22,11 @@ async def submit_async(app: str, arguments: dict[str, Any], path: str = "", gate
     handle = await fal_client.submit_async(app, arguments, path=path)
     updates: list[Any] = []
     async for status in handle.iter_events(with_logs=True):
-        look(status, updates, gate)
+        follow(status, updates, gate)
     return {"id": handle.request_id, "updates": updates, "bare": shown(await handle.status()), "result": await handle.get()}
 
 
-def look(status: fal_client.Status, updates: list[Any], gate: str | None) -> None:
+def follow(status: fal_client.Status, updates: list[Any], gate: str | None) -> None:
     if updates[-1:] != [shown(status)]:
         updates.append(shown(status))
     if gate and isinstance(status, fal_client.InProgress) and status.logs:
@@ -34,7 +34,7 @@ def look(status: fal_client.Status, updates: list[Any], gate: str | None) -> Non
 
 
 def waiting(app: str, gate: str) -> Any:
-    """Two requests where one can run: where the second stands."""
+    """Two requests with one slot: the position of the second."""
     first = fal_client.submit(app, {"picture": "first", "gate": gate})
     second = fal_client.submit(app, {"picture": "second"})
     for status in first.iter_events():
@@ -46,7 +46,7 @@ def waiting(app: str, gate: str) -> Any:
 
 
 def failing(app: str, arguments: dict[str, Any]) -> Any:
-    """What an error looks like."""
+    """The error of a failed request."""
     handle = fal_client.submit(app, arguments)
     try:
         handle.get()

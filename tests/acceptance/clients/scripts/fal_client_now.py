@@ -1,4 +1,4 @@
-"""What users of `fal_client` do, in a thread and in an event loop: the package of today."""
+"""Actions of users of the current `fal_client`, sync and async."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import fal_client
-from told import main, open_gate, shown
+from runner import main, open_gate, shown
 
 UNKNOWN = "01936b6e-0000-7000-8000-000000000000"
 
 
 class Watch:
-    """Keeps the updates that differ, and opens the gate at the first line of log."""
+    """Keeps the updates that differ, and opens the gate at the first log line."""
 
     def __init__(self, gate: str | None) -> None:
         self.gate = gate
@@ -26,21 +26,21 @@ class Watch:
         if self.gate and isinstance(status, fal_client.InProgress) and status.logs:
             open_gate(self.gate)
 
-    def told(self, result: Any) -> Any:
+    def report(self, result: Any) -> Any:
         return {"id": self.ids[0], "updates": self.updates, "result": result}
 
 
 def subscribe(app: str, arguments: dict[str, Any], gate: str | None = None, **options: Any) -> Any:
-    """Everything in one call."""
+    """Subscribe in one call."""
     watch = Watch(gate)
-    return watch.told(
+    return watch.report(
         fal_client.subscribe(app, arguments, with_logs=True, on_enqueue=watch.ids.append, on_queue_update=watch, **options)
     )
 
 
 async def subscribe_async(app: str, arguments: dict[str, Any], gate: str | None = None, **options: Any) -> Any:
     watch = Watch(gate)
-    return watch.told(
+    return watch.report(
         await fal_client.subscribe_async(
             app, arguments, with_logs=True, on_enqueue=watch.ids.append, on_queue_update=watch, **options
         )
@@ -48,7 +48,7 @@ async def subscribe_async(app: str, arguments: dict[str, Any], gate: str | None 
 
 
 def steps(app: str, arguments: dict[str, Any], gate: str, webhook_url: str) -> Any:
-    """The same step by step, by the handle and by the id."""
+    """The same in single steps, with the handle and with the id."""
     handle = fal_client.submit(app, arguments, webhook_url=webhook_url, hint="a-runner")
     for status in handle.iter_events(with_logs=True, interval=0.02):
         if isinstance(status, fal_client.InProgress):
@@ -77,20 +77,20 @@ async def steps_async(app: str, arguments: dict[str, Any], gate: str, webhook_ur
 
 
 def waiting(app: str, gate: str) -> Any:
-    """One runs, and three wait: where each stands, who is in front of whom, and what cancelling one does."""
+    """One request runs and three wait: their positions, their order, and the effect of cancelling one."""
     first = started(app, gate)
     low = fal_client.submit(app, {"picture": "low"}, priority="low")
     normal = fal_client.submit(app, {"picture": "normal"})
     gone = fal_client.submit(app, {"picture": "gone"})
     places = [shown(handle.status()) for handle in (low, normal, gone)]
     fal_client.cancel(app, gone.request_id)
-    told = {"places": places, "cancelled": shown(gone.status()), "error": refused(gone.get)}
+    output = {"places": places, "cancelled": shown(gone.status()), "error": refused(gone.get)}
     open_gate(gate)
-    return {**told, "results": [first.get(), low.get(), normal.get()]}
+    return {**output, "results": [first.get(), low.get(), normal.get()]}
 
 
 def started(app: str, gate: str) -> fal_client.SyncRequestHandle:
-    """A request that runs."""
+    """A running request."""
     handle = fal_client.submit(app, {"picture": "first", "gate": gate})
     for status in handle.iter_events(interval=0.02):
         if isinstance(status, fal_client.InProgress):
@@ -99,7 +99,7 @@ def started(app: str, gate: str) -> fal_client.SyncRequestHandle:
 
 
 def cancelling(app: str, gate: str) -> Any:
-    """Cancel what runs, then what has ended, then what never was."""
+    """Cancel a running request, a completed one and an unknown one."""
     handle = started(app, gate)
     handle.cancel()
     error = refused(handle.get)
@@ -129,7 +129,7 @@ async def cancelling_async(app: str, gate: str) -> Any:
 
 
 def failing(app: str, arguments: dict[str, Any]) -> Any:
-    """What an error looks like."""
+    """The error of a failed request."""
     handle = fal_client.submit(app, arguments)
     return {"id": handle.request_id, "error": refused(handle.get), "status": shown(handle.status())}
 
@@ -140,21 +140,21 @@ async def failing_async(app: str, arguments: dict[str, Any]) -> Any:
 
 
 def unknown(app: str) -> Any:
-    """What becomes of a request that never was."""
+    """The errors for an unknown request."""
     return [refused(lambda: fal_client.status(app, UNKNOWN)), refused(lambda: fal_client.result(app, UNKNOWN))]
 
 
 def too_late(app: str, gate: str) -> Any:
-    """A request that has to start soon, where another one is running."""
+    """A request with a start deadline while another one is running."""
     first = started(app, gate)
     handle = fal_client.submit(app, {"picture": "late"}, start_timeout=1.05)
-    told = {"error": refused(handle.get), "status": shown(handle.status())}
+    output = {"error": refused(handle.get), "status": shown(handle.status())}
     open_gate(gate)
-    return {**told, "first": first.get()}
+    return {**output, "first": first.get()}
 
 
 def impatient(app: str, gate: str) -> Any:
-    """A caller who waits for a second, and cancels."""
+    """A caller that waits for a second and then cancels."""
     try:
         fal_client.subscribe(app, {"picture": "a cat", "gate": gate}, client_timeout=1.05)
     except fal_client.FalClientTimeoutError as timeout:
@@ -173,17 +173,17 @@ async def impatient_async(app: str, gate: str) -> Any:
 
 
 async def many(app: str, count: int) -> Any:
-    """Callers side by side, each polling."""
+    """Concurrent callers, each of which polls."""
     calls = (fal_client.subscribe_async(app, {"n": n}) for n in range(count))
     return [response["body"]["n"] for response in await asyncio.gather(*calls)]
 
 
 def refused(call: Callable[[], Any]) -> Any:
-    """The error that the call ends with."""
+    """The error that the call raises."""
     try:
         call()
     except fal_client.FalClientHTTPError as error:
-        return words(error)
+        return as_dict(error)
     raise AssertionError("it should have failed")
 
 
@@ -191,11 +191,11 @@ async def refused_async(call: Callable[[], Awaitable[Any]]) -> Any:
     try:
         await call()
     except fal_client.FalClientHTTPError as error:
-        return words(error)
+        return as_dict(error)
     raise AssertionError("it should have failed")
 
 
-def words(error: fal_client.FalClientHTTPError) -> Any:
+def as_dict(error: fal_client.FalClientHTTPError) -> Any:
     names = ("x-fal-request-id", "x-fal-error-type", "x-fal-request-timeout-type")
     headers = {name: error.response_headers[name] for name in names if name in error.response_headers}
     return {"code": error.status_code, "message": error.message, "type": error.error_type, "headers": headers}

@@ -1,7 +1,7 @@
 "use strict";
 // What users of @fal-ai/client do, with the service under another name by `requestMiddleware`: BASE is where the queue form lives.
 const { fal } = require("@fal-ai/client");
-const { main, open, caught } = require("./told.cjs");
+const { main, open, caught } = require("./runner.cjs");
 
 fal.config({
   requestMiddleware: async (request) => ({

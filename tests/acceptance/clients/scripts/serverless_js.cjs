@@ -1,7 +1,7 @@
 "use strict";
 // What users of @fal-ai/serverless-client wrote, in the versions that speak the gateway form; PACKAGE says which.
 const fal = require(process.env.PACKAGE);
-const { main, open, caught } = require("./told.cjs");
+const { main, open, caught } = require("./runner.cjs");
 
 main({
   /** Submit, look at each update, open the gate when it runs, read the result: in one call. */

@@ -4,7 +4,7 @@ const crypto = require("node:crypto");
 const sodium = require("libsodium-wrappers");
 const fetch = require("node-fetch");
 const { Webhook } = require("standardwebhooks");
-const { main } = require("./told.cjs");
+const { main } = require("./runner.cjs");
 
 const JWKS_URL = process.env.JWKS_URL; // in the guide it is fal's own; the rest of this function is as it stands there
 
