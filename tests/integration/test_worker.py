@@ -101,6 +101,27 @@ async def test_a_worker_that_is_begun_again_has_all_its_slots(database: Path, mo
         assert [(await queue.run("GET", f"/{number}")).text for number in range(3)] == ["0", "1", "2"]
 
 
+async def test_a_defect_in_one_check_does_not_end_the_time_limits(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_deadline = executor.JobExecutor.check_deadline
+    defects = 1
+
+    def broken(attempt: executor.JobExecutor, now: float) -> None:
+        nonlocal defects
+        if defects:
+            defects -= 1
+            raise ZeroDivisionError
+        check_deadline(attempt, now)
+
+    monkeypatch.setattr(executor.JobExecutor, "check_deadline", broken)
+    memory = Memory()
+    app = QueueMiddleware(
+        Gate().app, database=database, min_free_disk=0, request_timeout=0.1, max_attempts=1, observers=[memory]
+    )
+    async with connected(app) as queue:
+        assert (await queue.run("GET", "/x")).status_code == 504
+    assert [(event.where, type(event.error)) for event in memory.of(ServiceError)] == [("deadlines", ZeroDivisionError)]
+
+
 async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()
