@@ -122,6 +122,42 @@ async def test_a_defect_in_one_check_does_not_end_the_time_limits(database: Path
     assert [(event.where, type(event.error)) for event in memory.of(ServiceError)] == [("deadlines", ZeroDivisionError)]
 
 
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("queue_middleware.worker.completer.retry_line", 503),
+        ("queue_middleware.worker.task_session.decide_wait", 202),
+        ("queue_middleware.stores.common.job_store.ended", 200),
+    ],
+)
+@pytest.mark.parametrize("logs", [False, True])
+async def test_a_defect_in_a_commit_gives_the_claim_up(
+    database: Path, monkeypatch: pytest.MonkeyPatch, name: str, status: int, logs: bool
+) -> None:
+    """Otherwise the request would run for ever: its slot would stay occupied, and its lease be renewed."""
+
+    async def work(request: Request) -> Response:
+        if logs:
+            current_job.log("a line")
+        if status == 202:
+            assert current_job.callback_url
+        return PlainTextResponse("x", status)
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(name, broken)
+    memory = Memory()
+    app = QueueMiddleware(
+        Starlette(routes=[Route("/", work)]), database=database, min_free_disk=0, observers=[memory], on_crash="fail", lease=0.5
+    )
+    async with connected(app) as queue:
+        assert (await queue.run("GET", "/")).status_code == 503
+        assert app._runtime.services.worker.tokens() == []
+    assert [(event.where, type(event.error)) for event in memory.of(ServiceError)] == [("attempt", ZeroDivisionError)]
+    assert [event.error for event in memory.of(Finished)] == [ErrorType.RUNNER_DISCONNECTED]
+
+
 async def test_an_attempt_that_was_given_up_is_forgotten_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()
