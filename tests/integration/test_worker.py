@@ -101,6 +101,68 @@ async def test_a_restarted_worker_has_all_its_slots(database: Path, monkeypatch:
         assert [(await queue.run("GET", f"/{number}")).text for number in range(3)] == ["0", "1", "2"]
 
 
+async def test_a_defect_in_one_check_does_not_end_the_time_limits(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_deadline = executor.JobExecutor.check_deadline
+    defects = 1
+
+    def broken(attempt: executor.JobExecutor, now: float) -> None:
+        nonlocal defects
+        if defects:
+            defects -= 1
+            raise ZeroDivisionError
+        check_deadline(attempt, now)
+
+    monkeypatch.setattr(executor.JobExecutor, "check_deadline", broken)
+    recorder = EventRecorder()
+    app = QueueMiddleware(
+        Gate().app, database=database, min_free_disk=0, request_timeout=0.1, max_attempts=1, observers=[recorder]
+    )
+    async with connected(app) as queue:
+        assert (await queue.run("GET", "/x")).status_code == 504
+    assert [(event.where, type(event.error)) for event in recorder.of(ServiceError)] == [("deadlines", ZeroDivisionError)]
+
+
+@pytest.mark.parametrize(
+    ("name", "status"),
+    [
+        ("queue_middleware.worker.completer.retry_line", 503),
+        ("queue_middleware.worker.task_session.decide_wait", 202),
+        ("queue_middleware.stores.common.job_store.ended_attempt", 200),
+    ],
+)
+@pytest.mark.parametrize("logs", [False, True])
+async def test_a_defect_in_a_commit_gives_the_claim_up(
+    database: Path, monkeypatch: pytest.MonkeyPatch, name: str, status: int, logs: bool
+) -> None:
+    """Otherwise the request would run for ever: its slot would stay occupied, and its lease be renewed."""
+
+    async def work(request: Request) -> Response:
+        if logs:
+            current_job.log("a line")
+        if status == 202:
+            assert current_job.callback_url
+        return PlainTextResponse("x", status)
+
+    def broken(*arguments: Any, **options: Any) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(name, broken)
+    recorder = EventRecorder()
+    app = QueueMiddleware(
+        Starlette(routes=[Route("/", work)]),
+        database=database,
+        min_free_disk=0,
+        observers=[recorder],
+        on_crash="fail",
+        lease=0.5,
+    )
+    async with connected(app) as queue:
+        assert (await queue.run("GET", "/")).status_code == 503
+        assert app._runtime.services.worker.tokens() == []
+    assert [(event.where, type(event.error)) for event in recorder.of(ServiceError)] == [("attempt", ZeroDivisionError)]
+    assert [event.error for event in recorder.of(Finished)] == [ErrorType.RUNNER_DISCONNECTED]
+
+
 async def test_an_abandoned_attempt_is_removed_when_it_ends(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     over = asyncio.Event()

@@ -26,7 +26,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.syntax.urls import encode_url
 from queue_middleware.tasks.callback_auth import CallbackVerifier
 from queue_middleware.tasks.callbacks import CallbackHandler
-from queue_middleware.tasks.models import TaskPage, TaskRecord, TaskStatus, TokenKind
+from queue_middleware.tasks.models import TaskPage, TaskRecord, TaskStatus
 from queue_middleware.webhooks.admin import WebhookAdmin
 from queue_middleware.webhooks.signing.keyfile import keys_of_option
 from queue_middleware.worker.starts import Submission
@@ -269,8 +269,7 @@ class Runtime:
 
     def tokens_of(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a new task."""
-        make = self.services.callback_tokens.make
-        return make(TokenKind.CALLBACK, task.salt), make(TokenKind.SIGNAL, task.salt)
+        return self.services.callback_tokens.of_task(task)
 
     async def task(self, request_id: str) -> TaskRecord:
         """A task with its job. Raises `UnknownRequest`."""

@@ -55,6 +55,10 @@ class CallbackTokens:
     def __init__(self, secrets: Sequence[bytes]) -> None:
         self._secrets = tuple(secrets)
 
+    def of_task(self, task: Task) -> tuple[str, str]:
+        """The callback id and the signal token of a task."""
+        return self.make(TokenKind.CALLBACK, task.salt), self.make(TokenKind.SIGNAL, task.salt)
+
     def make(self, kind: TokenKind, salt: bytes) -> str:
         """The id of a new task."""
         return _derive(self._secrets[0], kind, salt)

@@ -105,8 +105,12 @@ class JobCompleter:
             await session.registered()
         return await self._context.retry_on_outage(give_back if log is None else log.before(give_back, wait=True))
 
-    def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, duration: float) -> None:
-        """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt."""
+    def report(self, claim: Claim, end: StoredResponse | Failure | AttemptEnd, since: float) -> None:
+        """Emit what became of the job. If the store decided that, `end` is not the outcome of the attempt.
+
+        `since` is when the attempt began, by the event loop's clock.
+        """
+        duration = self._context.loop.time() - since
         if not isinstance(end, AttemptEnd):
             self._context.emit(Finished.of(claim.request_id, claim.attempt, end, duration, claim.route))
         elif end.state is JobState.AWAITING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -49,6 +49,17 @@ class WorkerContext:
         """Whether the event loop is ending and cancels all tasks. A handler can also cancel only itself."""
         task = self.worker_task
         return task is None or task.done() or task.cancelling() > 0
+
+    def create_task(self, work: Coroutine[Any, Any, None], on_defect: Callable[[Exception], None]) -> asyncio.Task[None]:
+        """Run `work` in a task; an exception of it is passed to `on_defect`."""
+
+        async def run() -> None:
+            try:
+                await work
+            except Exception as defect:
+                on_defect(defect)
+
+        return self.loop.create_task(run())
 
     async def retry_on_outage(self, call: Callable[[], Awaitable[T]], error: QueueError | None = None) -> T | Literal[False]:
         """Call the store until it succeeds, so that an outage does not discard work that is done.

@@ -7,6 +7,9 @@ from collections.abc import Callable
 from enum import StrEnum
 from typing import Protocol
 
+from queue_middleware.jobs.models import ErrorType, Failure
+from queue_middleware.jobs.outcomes import CANCELLED
+
 DISCONNECT_GRACE = 0.1
 """Seconds between `http.disconnect` and the cancellation of the task: time to end by itself."""
 CANCEL_GRACE = 5.0
@@ -20,6 +23,15 @@ class AbortReason(StrEnum):
     TIMEOUT = "timeout"
     SHUTDOWN = "shutdown"
     LOST = "lost"
+
+
+def failure_of(reason: AbortReason | None, limit: float) -> Failure | None:
+    """The failure that an aborted job ends with; None if it goes on in another attempt. `limit` in seconds."""
+    if reason is AbortReason.CANCELLED:
+        return CANCELLED
+    if reason is AbortReason.TIMEOUT:
+        return Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {limit:g} s")
+    return None
 
 
 class Abortable(Protocol):

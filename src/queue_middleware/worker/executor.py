@@ -6,20 +6,22 @@ import asyncio
 import math
 import os
 import weakref
+from collections.abc import Coroutine
 from contextvars import Context
+from typing import Any
 
 from queue_middleware.asgi.cancellation import CancellableCall, ends_process, in_wsgi_bridge, invoke
-from queue_middleware.asgi.replay import App, NoResponse, Replay, ResponseTooLarge
+from queue_middleware.asgi.replay import NoResponse, Replay, ResponseTooLarge
 from queue_middleware.asgi.scope import build_scope
 from queue_middleware.errors import QueueError
 from queue_middleware.events import ApplicationError, AttemptStarted, ClaimLost, ServiceError, SlotStuck
-from queue_middleware.jobs.models import AttemptEnd, Claim, ErrorType, Failure, StoredResponse
-from queue_middleware.jobs.outcomes import CANCELLED, LossReason
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, StoredResponse
+from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.retry import RetryDecision, decide_retry
 
 from .completer import Held, JobCompleter
 from .context import WorkerContext
-from .early_end import AbortReason, end_early
+from .early_end import AbortReason, end_early, failure_of
 from .job_context import TOO_LATE, ActiveJob, activate
 from .log_buffer import LogBuffer
 from .slots import JobSlots
@@ -82,7 +84,8 @@ class JobExecutor:
             if self.abort_reason is None:
                 activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
                 scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
-                self._call = call = CancellableCall(invoke(self._resolve_app(), scope, self._replay))
+                app = context.app if self._session is None else self._session.begin(self._replay)
+                self._call = call = CancellableCall(invoke(app, scope, self._replay))
                 error = await call
                 context.routes.learn(scope, claim.request.root_path, claim.route)
                 if error is not None:
@@ -97,13 +100,6 @@ class JobExecutor:
         finally:
             self._has_returned = True
             self._vacate_if_over()
-
-    def _resolve_app(self) -> App:
-        if self._session is None:
-            return self._context.app
-        if self._session.secret is not None:
-            self._replay.redact(self._session.secret)
-        return self._session.app
 
     def _check_error(self, error: BaseException) -> None:
         """Emit what the application raised. Raises it again if it ends the process or the event loop."""
@@ -127,8 +123,7 @@ class JobExecutor:
 
     async def store_part(self, number: int, data: bytes) -> None:
         """Store a part of a large response while it is being produced."""
-        store = self._context.store
-        if not await self._context.retry_on_outage(lambda: store.append(self.claim, number, data)):
+        if not await self._context.retry_on_outage(lambda: self._context.store.append(self.claim, number, data)):
             self.abort(AbortReason.LOST)
 
     def on_response(self, outcome: StoredResponse | Failure) -> None:
@@ -146,21 +141,31 @@ class JobExecutor:
         self.is_settled = self._is_committing = True
         self._outcome = outcome
         if decision is not None:
-            self._settling = self._context.loop.create_task(self._retry(decision))
-            return
-        if self._log is not None:
-            self._settling = self._context.loop.create_task(self._commit_until_stored(None))
-            return
-        try:
-            self._completer.commit(self.claim, outcome, self._session, self._on_commit)
-        except QueueError as error:
-            self._on_commit(error)
+            self._settle_in_task(self._retry(decision))
+        elif self._log is not None:
+            self._settle_in_task(self._commit_until_stored(None))
+        else:
+            try:
+                self._completer.commit(self.claim, outcome, self._session, self._on_commit)
+            except QueueError as error:
+                self._on_commit(error)
+            except Exception as defect:
+                self._on_defect(defect)
 
     def _on_commit(self, result: Held | QueueError) -> None:
         if isinstance(result, QueueError):
-            self._settling = self._context.loop.create_task(self._commit_until_stored(result))
+            self._settle_in_task(self._commit_until_stored(result))
         else:
             self._on_final(result)
+
+    def _settle_in_task(self, settling: Coroutine[Any, Any, None]) -> None:
+        self._settling = self._context.create_task(settling, self._on_defect)
+
+    def _on_defect(self, defect: Exception) -> None:
+        """Give the claim up: its lease is no longer renewed, and the job is rescued when it ends."""
+        self._context.emit(ServiceError("attempt", defect, 0))
+        self._forget()
+        self._on_committed()
 
     async def _commit_until_stored(self, error: QueueError | None) -> None:
         self._on_final(await self._completer.commit_until_stored(self.claim, self._outcome, self._session, self._log, error))
@@ -170,18 +175,15 @@ class JobExecutor:
 
     def _on_final(self, held: Held) -> None:
         if held:
-            self._report(self._outcome if held is True else held)
+            self._completer.report(self.claim, self._outcome if held is True else held, self.since)
         else:
             self._on_lost()
         self._on_committed()
 
     async def _release(self) -> None:
         if end := await self._completer.release(self.claim, self._session, self._log):
-            self._report(end)
+            self._completer.report(self.claim, end, self.since)
         self._on_committed()
-
-    def _report(self, end: StoredResponse | Failure | AttemptEnd) -> None:
-        self._completer.report(self.claim, end, self._context.loop.time() - self.since)
 
     def _on_committed(self) -> None:
         self._is_committing = False
@@ -277,14 +279,12 @@ class JobExecutor:
 
     def settle_aborted(self) -> asyncio.Task[None] | None:
         """Settle by the reason of the abort. Repeatable; returns the task that may have to be awaited."""
-        if self.abort_reason is AbortReason.CANCELLED:
-            self._settle(CANCELLED)
-        elif self.abort_reason is AbortReason.TIMEOUT:
-            self._settle(Failure(ErrorType.REQUEST_TIMEOUT, f"the attempt took longer than {self._limit:g} s"))
-        elif not self.is_settled:
-            if self.abort_reason is AbortReason.SHUTDOWN:
+        if not self.is_settled:
+            if (failure := failure_of(self.abort_reason, self._limit)) is not None:
+                self._settle(failure)
+            elif self.abort_reason is AbortReason.SHUTDOWN:
                 self.is_settled = self._is_committing = True
-                self._settling = self._context.loop.create_task(self._release())
+                self._settle_in_task(self._release())
             else:
                 self._on_lost()
         return self._settling

@@ -8,7 +8,7 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Self
 
-from queue_middleware.asgi.replay import Replay
+from queue_middleware.asgi.replay import App, Replay
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, StoredResponse
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.store import OnResult
@@ -26,8 +26,7 @@ class TaskSession:
         self.task = task
         self.claim = claim.replace(request=resolved.request)
         """The claim, with the callback URL in place of its placeholders."""
-        self.app = resolved.app
-        """What the attempt calls: the wrapped application, or the external target in the form of one."""
+        self._app = resolved.app
         self.secret = resolved.callback_id
         """The callback token, once this process has computed it; it must not be stored anywhere."""
         self._is_url_requested = False
@@ -40,6 +39,12 @@ class TaskSession:
     def on_demand(cls, claim: Claim, context: WorkerContext) -> Self:
         """Create it for a job that has no task yet; `commit` stores one."""
         return cls(claim, context.targets.new_callback_task(claim.request), context)
+
+    def begin(self, replay: Replay) -> App:
+        """What the attempt calls: the wrapped application, or the external target in the form of one."""
+        if self.secret is not None:
+            replay.redact(self.secret)
+        return self._app
 
     def callback_url(self, replay: Replay) -> str:
         """The callback URL, for the handler; from any thread. Raises `QueueError` if its secret is no longer configured."""

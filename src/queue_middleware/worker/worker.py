@@ -216,9 +216,15 @@ class Worker:
     async def _watch_deadlines(self) -> None:
         """One clock for all attempts: a timer for each would cost more than many handlers do."""
         tick = min(0.25, self._settings.request_timeout / 4)
+        trouble = ErrorStreak("deadlines", self._emit)
         while True:
             await asyncio.sleep(tick)
-            self._check_deadlines(self._loop.time())
+            try:
+                self._check_deadlines(self._loop.time())
+            except Exception as error:
+                trouble.met(error, tick)
+            else:
+                trouble.over()
 
     def _check_deadlines(self, now: float) -> None:
         self._starts.release_late(now)
