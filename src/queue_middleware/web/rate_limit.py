@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
+import time
 from collections import deque
 from collections.abc import Callable
 
@@ -18,8 +18,8 @@ _ADDRESSES = 10_000
 class LookupLimiter:
     """Failed lookups of the last minute, by address, in this process."""
 
-    def __init__(self, clock: Callable[[], float] | None = None) -> None:
-        self._clock = clock or asyncio.get_running_loop().time
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._failed: dict[str, deque[float]] = {}
 
     def count(self, address: str) -> None:

@@ -60,3 +60,8 @@ def test_memory_is_bounded() -> None:
     for number in range(10_500):
         guesses.count(str(number))
     assert len(guesses._failed) == 10_000
+
+
+def test_the_limiter_needs_no_event_loop():
+    """That of an endpoint is made before there is one, and a queue may be started again in another one."""
+    LookupLimiter().count("192.0.2.1")

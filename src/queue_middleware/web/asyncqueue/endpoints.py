@@ -47,7 +47,7 @@ class TaskEndpoints:
         self._bodies = bodies
         self._callback_bodies = BodyReader(runtime.settings.max_request_body, MAX_CALLBACK_BYTES, runtime.settings.body_timeout)
         self._creator = TaskCreator(runtime)
-        self._limiter: LookupLimiter | None = None
+        self._limiter = LookupLimiter()
         handlers: dict[TaskOperation, Callable[[Request], Awaitable[None]]] = {
             TaskOperation.CREATE: self._create,
             TaskOperation.LIST: self._list,
@@ -167,7 +167,7 @@ class TaskEndpoints:
             body = await self._callback_bodies.read(request, request.headers)
             await reception.receive_callback(request.route.id, request.headers, body)
         except UnknownRequest:
-            self._count_failed_lookup(request)
+            self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_CALLBACK) from None
         finally:
             self._callback_bodies.done(request)
@@ -180,16 +180,11 @@ class TaskEndpoints:
             body = await self._callback_bodies.read(request, request.headers)
             waiter = await reception.receive_signal(request.route.id, body)
         except UnknownRequest:
-            self._count_failed_lookup(request)
+            self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_SIGNAL) from None
         finally:
             self._callback_bodies.done(request)
         await request.respond(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
-
-    def _count_failed_lookup(self, request: Request) -> None:
-        if self._limiter is None:
-            self._limiter = LookupLimiter()
-        self._limiter.count(address_of(request.scope))
 
     async def _providers(self, request: Request) -> None:
         await request.respond(200, providers_body())
