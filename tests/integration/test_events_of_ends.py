@@ -24,7 +24,7 @@ from tests.integration.test_callbacks import call_back, path_in
 from tests.integration.test_tasks import Tasks
 from tests.support.doubles import EventRecorder
 from tests.support.queue_client import Queue, connected, eventually
-from tests.support.raw_asgi import Message, Receive, Send, answer, http_only
+from tests.support.raw_asgi import Message, Receive, Send, http_only, respond
 
 
 class Handler:
@@ -41,7 +41,7 @@ class Handler:
             self.url = current_job.callback_url or ""
         self.begun.set()
         await self.respond.wait()
-        await answer(send, b"{}", self.status)
+        await respond(send, b"{}", self.status)
 
 
 @asynccontextmanager
@@ -175,7 +175,7 @@ class Chance:
             raise ValueError
         if kind == "hang":
             await asyncio.Event().wait()
-        await answer(send, b"{}", {"wait": 202, "503": 503}.get(kind, 200))
+        await respond(send, b"{}", {"wait": 202, "503": 503}.get(kind, 200))
 
     async def act(self, queue: Queue) -> None:
         """Submit; perhaps cancel a request, and call one back."""
