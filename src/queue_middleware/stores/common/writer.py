@@ -150,7 +150,7 @@ class Writer:
         """Fail operations that wait too long for the write lock; otherwise they would hang and fill the memory."""
         self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         for pending in self._take(sys.maxsize, sys.maxsize):
-            _resolve(pending, StoreBusy("the queue's database does not answer", 5))
+            _resolve(pending, StoreBusy("the queue's database does not respond", 5))
 
     def _resolve_all(self, results: _Results, topics: set[Topic]) -> None:
         if self._timer is not None:

@@ -149,7 +149,7 @@ async def test_a_full_disk_fails_cleanly(bench: Bench) -> None:
 async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TIMEOUT", 0.01)
     first = await bench.blocked()
-    with pytest.raises(StoreBusy, match="does not answer"):
+    with pytest.raises(StoreBusy, match="does not respond"):
         await bench.writer.submit(bench.insert, 1)
     bench.go_on.set()
     assert await first == -1
@@ -158,7 +158,7 @@ async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, 
 
 async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_TIMEOUT", 0.01)
-    with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
+    with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not respond"):
         await bench.writer.submit(bench.insert, 1)
     assert await bench.writer.submit(bench.insert, 2) == 2
     assert bench.rows() == [2]
