@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from queue_middleware.errors import StillInProgress, UnknownRequest
+from queue_middleware.errors import QueueError, StillInProgress, UnknownRequest
 from queue_middleware.jobs.counts import QueueCounts
-from queue_middleware.jobs.ids import parse_request_id
+from queue_middleware.jobs.ids import SEQUENCE_BITS
 from queue_middleware.jobs.models import Job, JobResult, JobSnapshot, JobState, StoredResponse
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
@@ -18,14 +18,28 @@ from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .transaction import Queries
 
+Asked = tuple[str, int, bytes]
+"""A request id, and the two parts of it that `parse_request_id` gives."""
 
-def job(queries: Queries, request_id: str) -> Job:
-    """One job as it stands."""
-    first, tail = parse_request_id(request_id)
-    row = queries.one("job", {"first": first, "tail": tail})
-    if row is None:
-        raise UnknownRequest(f"there is no request {request_id}")
-    return job_of(*row)
+_COLUMNS = 13
+"""Of a job, in front of what is read beside it."""
+
+
+def job(queries: Queries, batch: Sequence[Asked]) -> list[Job | QueueError]:
+    """Jobs as they stand."""
+    rows = zip(batch, _by_id(queries, "job", batch), strict=True)
+    return [_unknown(asked) if row is None else job_of(*row) for asked, row in rows]
+
+
+def _by_id(queries: Queries, name: str, batch: Sequence[Asked]) -> list[tuple[Any, ...] | None]:
+    """Rows that begin with the key and the random part of a job."""
+    rows = queries.rows(name, [asked[1:] for asked in batch])
+    found = {(row[0] >> SEQUENCE_BITS << SEQUENCE_BITS, row[1]): row for row in rows}
+    return [found.get((first, tail)) for _, first, tail in batch]
+
+
+def _unknown(asked: Asked) -> UnknownRequest:
+    return UnknownRequest(f"there is no request {asked[0]}")
 
 
 def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
@@ -34,18 +48,21 @@ def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSn
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
-def result(queries: Queries, request_id: str) -> JobResult:
-    """A finished job with its answer, from one snapshot."""
-    with queries.snapshot():
-        found = job(queries, request_id)
-        row = queries.one("response", (found.key,))
+def result(queries: Queries, batch: Sequence[Asked]) -> list[JobResult | QueueError]:
+    """Finished jobs with their responses."""
+    rows = zip(batch, _by_id(queries, "result", batch), strict=True)
+    return [_unknown(asked) if row is None else _ended(row) for asked, row in rows]
+
+
+def _ended(row: tuple[Any, ...]) -> JobResult | QueueError:
+    found = job_of(*row[:_COLUMNS])
     if found.state not in FINAL:
-        raise StillInProgress("Request is still in progress")
-    if row is None:
+        return StillInProgress("Request is still in progress")
+    head, body, chunks, resolved_by, spec = row[_COLUMNS:]
+    if head is None:
         return JobResult(found, None)
-    *answer, resolved_by, spec = row
     external = resolved_by is not None or (spec is not None and decode_spec(spec).is_external)
-    return _result(found, tuple(answer), external)
+    return _result(found, (head, body, chunks), external)
 
 
 def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> JobResult:

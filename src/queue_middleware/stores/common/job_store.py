@@ -29,23 +29,25 @@ from queue_middleware.settings import Settings
 from . import job_queries, jobs, logs, returns, submissions
 from .codec import clean, encode_lines, encode_request
 from .operations import ended, size_of
+from .reader import Reader
 from .transaction import Queries
 from .writer import R, Writer
 
 
 class CommonJobStore(ABC):
-    """Base of the job stores; `jobs.store.JobStore` has the contracts. A subclass opens the database and sets `_writer`."""
+    """Base of the job stores; `jobs.store.JobStore` has the contracts. A subclass opens the database and sets both."""
 
     _writer: Writer
+    _reader: Reader
 
     def __init__(self, settings: Settings) -> None:
         self.owner = ""
         """Random name of this start of the process."""
         self._limits = submissions.Limits.of(settings)
 
-    @abstractmethod
     def _read(self, work: Callable[[Queries], R]) -> Awaitable[R]:
         """Run a short read."""
+        return self._reader.read(work)
 
     @abstractmethod
     def _read_many(self, work: Callable[[Queries], R]) -> Awaitable[R]:
@@ -72,7 +74,7 @@ class CommonJobStore(ABC):
 
     async def job(self, request_id: str) -> Job:
         """Read one job."""
-        return await self._read(lambda queries: job_queries.job(queries, request_id))
+        return await self._reader.submit(job_queries.job, (request_id, *parse_request_id(request_id)))
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
@@ -80,7 +82,7 @@ class CommonJobStore(ABC):
 
     async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""
-        return await self._read(lambda queries: job_queries.result(queries, request_id))
+        return await self._reader.submit(job_queries.result, (request_id, *parse_request_id(request_id)))
 
     async def response_chunk(self, key: int, number: int) -> bytes:
         """Read one chunk of a response."""

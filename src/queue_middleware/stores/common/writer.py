@@ -251,10 +251,11 @@ def _resolve(waiting: _Waiting, result: Any) -> None:
         if waiting.on_result is not None:
             waiting.on_result(result)
     finally:
-        _set(waiting.future, result)
+        set_result(waiting.future, result)
 
 
-def _set(future: asyncio.Future[Any], result: Any) -> None:
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Resolve a future whose caller may have gone, with a result or a `QueueError`."""
     if future.done():
         return
     if isinstance(result, QueueError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
@@ -83,6 +83,11 @@ class SQLiteQueries:
         """All rows; no cursor stays open behind them."""
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """All rows that a `{rows}` block finds."""
+        cursors = (self.connection.execute(*statement) for statement in _statements(name, rows))
+        return [row for cursor in cursors for row in cursor.fetchall()]
+
     def snapshot(self) -> AbstractContextManager[None]:
         """A block whose queries all see the same state."""
         return self._snapshot
@@ -104,10 +109,15 @@ class _Snapshot:
 def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
     """Run a `{rows}` block for all rows, in as few statements as possible; how many rows of the table it changed."""
     changed = 0
+    for statement in _statements(name, rows):
+        changed += connection.execute(*statement).rowcount
+    return changed
+
+
+def _statements(name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     most = _SIZES[-1]
     for start in range(0, len(rows), most):
         chunk = rows[start : start + most]
         size = next(size for size in _SIZES if size >= len(chunk))
         padding = (None,) * ((size - len(chunk)) * len(chunk[0]))
-        changed += connection.execute(_for_rows(name, size), (*chain.from_iterable(chunk), *padding)).rowcount
-    return changed
+        yield _for_rows(name, size), (*chain.from_iterable(chunk), *padding)
