@@ -254,10 +254,11 @@ def _resolve(pending: _Pending, result: Any) -> None:
         if pending.on_result is not None:
             pending.on_result(result)
     finally:
-        _set(pending.future, result)
+        set_result(pending.future, result)
 
 
-def _set(future: asyncio.Future[Any], result: Any) -> None:
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Resolve a future with a result or a `QueueError`, even if its caller is gone."""
     if future.done():
         return
     if isinstance(result, QueueError):

@@ -188,13 +188,14 @@ QUERY_PLANS = [
 def test_hot_queries_use_their_index(name: str, index: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    names = set(re.findall(r":(\w+)", SQL[name]))
-    values: Any = dict.fromkeys(names) if names else [None] * SQL[name].count("?")
-    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
+    text = SQL[name].replace("{rows}", "")
+    names = set(re.findall(r":(\w+)", text))
+    values: Any = dict.fromkeys(names) if names else [None] * text.count("?")
+    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
     assert index in plan
     # The list of a JSON parameter and the rows of a subquery have no index; they are as short as what is asked for. Suspects
     # are as many as have just lost their process.
-    assert not re.search(r"SCAN (?!chosen|json_each|suspect|\()\w+\b(?! USING)", plan), plan
+    assert not re.search(r"SCAN (?!chosen|json_each|suspect|CONSTANT|\()\w+\b(?! USING)", plan), plan
     connection.close()
 
 

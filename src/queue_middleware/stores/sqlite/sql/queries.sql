@@ -237,7 +237,7 @@ WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? 
 -- name: job
 SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     (SELECT position FROM queue_position WHERE queue_position.id = job.id)
-FROM job WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
+FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AND column1 | 32767 AND id_random = column2;
 
 -- name: snapshots
 -- Positions are optional, because they cost more than all other columns together.
@@ -246,8 +246,12 @@ SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_
     (SELECT max(number) FROM log WHERE job_id = job.id)
 FROM json_each(:keys) AS chosen CROSS JOIN job ON job.id = chosen.value;
 
--- name: response
-SELECT head, body, chunks, resolved_by, spec FROM payload LEFT JOIN task USING (job_id) WHERE job_id = ?;
+-- name: result
+-- Before the end the payload is the request, which is not read.
+SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, job.client, job.task,
+    head, body, chunks, resolved_by, spec
+FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AND column1 | 32767 AND id_random = column2
+    LEFT JOIN payload ON payload.job_id = job.id AND finished_at IS NOT NULL LEFT JOIN task ON task.job_id = job.id;
 
 -- name: response_chunk
 SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
