@@ -28,7 +28,7 @@ from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import WriteLock
-from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql import SQL, SQLiteQueries, bind, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
 from tests.support.factories import a_job, an_answer, claimed
 from tests.support.queue_client import eventually
@@ -152,6 +152,31 @@ def test_rows_of_every_count(count: int) -> None:
     connection.executemany(job, [(n,) for n in range(count)])
     assert execute_rows(connection, "put_payloads", [(n, b"", b"", 0) for n in range(count)]) == count
     assert connection.execute("SELECT count(*) FROM payload").fetchone() == (count,)
+    connection.close()
+
+
+def test_lists_are_bound_as_json_and_nothing_else_is() -> None:
+    assert bind("end_waiting", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
+    assert bind("glance", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
+    assert bind("release_deliveries", {"due": 1, "owner": "x", "tokens": None})["tokens"] is None
+    given = {"until": 1}
+    assert bind("put_off_suspects", given) is given
+
+
+def test_every_list_of_a_block_is_recognized() -> None:
+    bound = re.compile(r"json_each\((?:\?|:\w+)\)")
+    assert all(len(bound.findall(text)) == text.count("json_each") for text in SQL.values())
+
+
+def test_a_query_for_very_many_rows_is_several_statements() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    rest = ("queued", 0, "client", 0, 1, *[None] * 7, False)
+    execute_rows(connection, "insert_jobs", [(number << 15, b"%010d" % number, *rest) for number in range(300)])
+    queries = SQLiteQueries(connection)
+    found = queries.rows("job", [(number << 15, b"%010d" % number) for number in range(400)])
+    assert [row[0] for row in found] == [number << 15 for number in range(300)]
+    assert queries.rows("job", []) == []
     connection.close()
 
 
