@@ -168,7 +168,7 @@ async def test_an_exit_caused_by_an_attempt_is_charged(store: JobStore, clock: M
 
 
 async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
-    """Release the attempt after this time. Returns the number of the next attempt, None if there is none."""
+    """Release the running attempt after this time. Returns its number; None if none is running."""
     claims = await store.claim(1)
     clock.advance(milliseconds / 1000)
     for claim in claims:
