@@ -287,7 +287,10 @@ class Commits:
 async def test_a_commit_with_unknown_outcome_is_not_repeated(bench: Bench, code: int, done: bool) -> None:
     commits = Commits(bench.connection._conn, code, done=done)
     bench.connection._connection = commits
+    together = threading.Event()
+    bench.connection.post(lambda _: together.wait(10))
     waiting = [bench.writer.submit(bench.insert, number) for number in range(3)]
+    together.set()
     results = await asyncio.gather(*waiting, return_exceptions=True)
     bench.connection._connection = commits._inner
     assert all(isinstance(result, QueueError) for result in results)
