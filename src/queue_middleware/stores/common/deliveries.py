@@ -72,17 +72,17 @@ def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[F
 
 def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog], allocation: Allocation) -> list[str]:
     """Hosts that got a share of the capacity or have no due flow. All others stay due as they are."""
-    served = {one.host for one in backlogs if one.flow in allocation.by_flow or one.due == 0}
-    return [host for host in hosts if host in served or all(one.host != host for one in backlogs)]
+    served = {backlog.host for backlog in backlogs if backlog.flow in allocation.by_flow or backlog.due == 0}
+    return [host for host in hosts if host in served or all(backlog.host != host for backlog in backlogs)]
 
 
 def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> set[str]:
     """Reserve the one probe that an open circuit allows, for as long as a lease. Returns the flows that others are probing."""
     until = {"now": transaction.now, "until": transaction.now + transaction.lease}
-    hosts = [one.host for one in backlogs if one.host_health is HostHealth.OPEN]
+    hosts = [backlog.host for backlog in backlogs if backlog.host_health is HostHealth.OPEN]
     reserved = {row[0] for row in transaction.all("reserve_host_probes", {**until, "hosts": hosts})} if hosts else set()
-    lost = {one.flow for one in backlogs if one.host_health is HostHealth.OPEN and one.host not in reserved}
-    flows = [one.flow for one in backlogs if one.health is HostHealth.OPEN and one.flow not in lost]
+    lost = {backlog.flow for backlog in backlogs if backlog.host_health is HostHealth.OPEN and backlog.host not in reserved}
+    flows = [backlog.flow for backlog in backlogs if backlog.health is HostHealth.OPEN and backlog.flow not in lost]
     if flows:
         lost.update(flows)
         lost.difference_update(row[0] for row in transaction.all("reserve_flow_probes", {**until, "flows": flows}))

@@ -57,25 +57,25 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
 def correct(transaction: Transaction, batch: Sequence[FutureTimes]) -> list[None]:
     """Make deliveries, jobs and polls due now, and start the waits of tasks anew."""
     for found in batch:
-        several: dict[str, Any] = {
+        parameters: dict[str, Any] = {
             "now": transaction.now,
             "far": found.far,
             "keys": found.jobs,
             "latest": transaction.now + CLOCK_TOLERANCE,
         }
-        if found.jobs and transaction.change("reset_far_delayed_jobs", several):
+        if found.jobs and transaction.change("reset_far_delayed_jobs", parameters):
             transaction.backlog.invalidate()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
-            several["keys"] = found.tasks
-            transaction.change("reset_far_waits", several)
-            transaction.change("reset_far_polls", several)
+            parameters["keys"] = found.tasks
+            transaction.change("reset_far_waits", parameters)
+            transaction.change("reset_far_polls", parameters)
             transaction.topics.add(Topic.POLL)
         if found.hosts:
-            several["hosts"] = found.hosts
+            parameters["hosts"] = found.hosts
             for name in ("reset_far_deliveries", "reset_far_flows", "reset_far_hosts"):
-                transaction.change(name, several)
-            flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
+                transaction.change(name, parameters)
+            flows = [flow for (flow,) in transaction.all("flows_of_hosts", parameters)]
             schedule_next(transaction, [], flows, found.hosts)
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from queue_middleware.errors import StillInProgress, UnknownRequest
+from queue_middleware.errors import QueueError, StillInProgress, UnknownRequest
 from queue_middleware.jobs.counts import QueueCounts
-from queue_middleware.jobs.ids import parse_request_id
+from queue_middleware.jobs.ids import SEQUENCE_BITS
 from queue_middleware.jobs.models import Job, JobResult, JobSnapshot, JobState, StoredResponse
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
@@ -18,14 +18,28 @@ from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .transaction import Queries
 
+RequestId = tuple[str, int, bytes]
+"""A request id and its two parts, as `parse_request_id` returns them."""
 
-def job(queries: Queries, request_id: str) -> Job:
-    """The present state of one job."""
-    first, tail = parse_request_id(request_id)
-    row = queries.one("job", {"first": first, "tail": tail})
-    if row is None:
-        raise UnknownRequest(f"there is no request {request_id}")
-    return job_of(*row)
+_COLUMNS = 13
+"""The number of columns of a job; further columns follow them."""
+
+
+def job(queries: Queries, batch: Sequence[RequestId]) -> list[Job | QueueError]:
+    """The present state of jobs."""
+    rows = zip(batch, _by_id(queries, "job", batch), strict=True)
+    return [_unknown(request_id) if row is None else job_of(*row) for request_id, row in rows]
+
+
+def _by_id(queries: Queries, name: str, batch: Sequence[RequestId]) -> list[tuple[Any, ...] | None]:
+    """Run a query whose rows begin with the key and the random part of a job; its row for each item, None if there is none."""
+    rows = queries.rows(name, [request_id[1:] for request_id in batch])
+    found = {(row[0] >> SEQUENCE_BITS << SEQUENCE_BITS, row[1]): row for row in rows}
+    return [found.get((first, tail)) for _, first, tail in batch]
+
+
+def _unknown(request_id: RequestId) -> UnknownRequest:
+    return UnknownRequest(f"there is no request {request_id[0]}")
 
 
 def snapshots(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
@@ -34,18 +48,21 @@ def snapshots(queries: Queries, keys: Sequence[int], positions: bool) -> list[Jo
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
-def result(queries: Queries, request_id: str) -> JobResult:
-    """An ended job with its response, both read from one snapshot."""
-    with queries.snapshot():
-        found = job(queries, request_id)
-        row = queries.one("response", (found.key,))
+def result(queries: Queries, batch: Sequence[RequestId]) -> list[JobResult | QueueError]:
+    """Ended jobs with their responses."""
+    rows = zip(batch, _by_id(queries, "result", batch), strict=True)
+    return [_unknown(request_id) if row is None else _ended(row) for request_id, row in rows]
+
+
+def _ended(row: tuple[Any, ...]) -> JobResult | QueueError:
+    found = job_of(*row[:_COLUMNS])
     if found.state not in FINAL:
-        raise StillInProgress("Request is still in progress")
-    if row is None:
+        return StillInProgress("Request is still in progress")
+    head, body, chunks, resolved_by, spec = row[_COLUMNS:]
+    if head is None:
         return JobResult(found, None)
-    *response, resolved_by, spec = row
     external = resolved_by is not None or (spec is not None and decode_spec(spec).is_external)
-    return _result(found, tuple(response), external)
+    return _result(found, (head, body, chunks), external)
 
 
 def _result(found: Job, response: tuple[Any, ...] | None, external: bool = False) -> JobResult:

@@ -31,6 +31,7 @@ from queue_middleware.settings import Settings
 from . import job_list, job_queries, jobs, logs, returns, submissions
 from .codec import clean, encode_lines, encode_request
 from .operations import ended_attempt, long_request_bytes
+from .reader import Reader
 from .transaction import Queries
 from .writer import R, Writer
 
@@ -38,19 +39,20 @@ from .writer import R, Writer
 class CommonJobStore(ABC):
     """Base class of the job stores. The port `jobs.store.JobStore` states the contracts.
 
-    A subclass opens the database and sets `_writer`.
+    A subclass opens the database and sets `_writer` and `_reader`.
     """
 
     _writer: Writer
+    _reader: Reader
 
     def __init__(self, settings: Settings) -> None:
         self.owner = ""
         """A random name, new for each start of the process; the claims of the process have it."""
         self._limits = submissions.Limits.of(settings)
 
-    @abstractmethod
     def _read(self, work: Callable[[Queries], R]) -> Awaitable[R]:
         """Run a short read."""
+        return self._reader.read(work)
 
     @abstractmethod
     def _read_many(self, work: Callable[[Queries], R]) -> Awaitable[R]:
@@ -77,7 +79,7 @@ class CommonJobStore(ABC):
 
     async def job(self, request_id: str) -> Job:
         """Read one job."""
-        return await self._read(lambda queries: job_queries.job(queries, request_id))
+        return await self._reader.submit(job_queries.job, (request_id, *parse_request_id(request_id)))
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
@@ -85,7 +87,7 @@ class CommonJobStore(ABC):
 
     async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""
-        return await self._read(lambda queries: job_queries.result(queries, request_id))
+        return await self._reader.submit(job_queries.result, (request_id, *parse_request_id(request_id)))
 
     async def response_chunk(self, key: int, number: int) -> bytes:
         """Read one chunk of a response."""

@@ -41,25 +41,6 @@ _retries = msgspec.json.Decoder(dict[RetryCause, int])
 # --- starting
 
 
-def promote(transaction: Transaction) -> None:
-    """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running."""
-    backlog = transaction.backlog
-    transaction.refresh()
-    changed = transaction.change("promote_delayed", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
-    if backlog.suspects:
-        changed += transaction.change("delete_ended_suspects")
-        changed += transaction.change("promote_suspect", (transaction.now,))
-    if changed:
-        backlog.invalidate()
-        transaction.refresh()
-
-
-def notify_next_suspect(transaction: Transaction) -> None:
-    """Notify the workers after the end of a job: if it was a suspect, the next suspect may run."""
-    if transaction.backlog.suspects:
-        transaction.topics.add(Topic.WORK)
-
-
 def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
     """Start queued jobs; each item is the largest number of jobs to start."""
     return [_claim(transaction, limit) for limit in batch]
@@ -102,6 +83,19 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     return claims
 
 
+def promote(transaction: Transaction) -> None:
+    """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running."""
+    backlog = transaction.backlog
+    transaction.refresh()
+    changed = transaction.change("promote_delayed", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
+    if backlog.suspects:
+        changed += transaction.change("delete_ended_suspects")
+        changed += transaction.change("promote_suspect", (transaction.now,))
+    if changed:
+        backlog.invalidate()
+        transaction.refresh()
+
+
 def policy_of(max_attempts: int, retries: str | None) -> RetryPolicy:
     """The retry policy in the columns of a job."""
     return RetryPolicy(max_attempts, _retries.decode(retries) if retries else {})
@@ -131,6 +125,11 @@ def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool
     return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch]
 
 
+def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
+    """Like `finish`, for failures only. It is an operation of its own because deleting stored response chunks may take long."""
+    return finish(transaction, batch)
+
+
 def _has_finished(transaction: Transaction, ended: EndedAttempt) -> bool:
     """Whether this claim has ended its job before, so that the present write is a repetition."""
     row = transaction.one("is_finished_by", ended[:2])
@@ -150,11 +149,6 @@ def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> 
             transaction.change("delete_request_chunks", (key,))
     insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
     notify_next_suspect(transaction)
-
-
-def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
-    """Like `finish`, for failures only. It is an operation of its own because deleting stored response chunks may take long."""
-    return finish(transaction, batch)
 
 
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
@@ -197,6 +191,12 @@ def insert_deliveries(transaction: Transaction, ended: Sequence[tuple[int, str |
     if deliveries:
         transaction.rows("insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
+
+
+def notify_next_suspect(transaction: Transaction) -> None:
+    """Notify the workers after the end of a job: if it was a suspect, the next suspect may run."""
+    if transaction.backlog.suspects:
+        transaction.topics.add(Topic.WORK)
 
 
 # --- ending a job that is not running

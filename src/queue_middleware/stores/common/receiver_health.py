@@ -135,18 +135,18 @@ def _update(transaction: Transaction, batch: Sequence[Settlement], found: _Store
     A health that another process has changed since it was read is read again, and the attempts are applied to it anew.
     """
     steps: list[_Step | None] = [None] * len(batch)
-    places: Sequence[int] = range(len(batch))
+    indices: Sequence[int] = range(len(batch))
     while True:
         stored = level.stored(found)
         health = dict(stored)
-        for place in places:
-            delivery, _, _, _, outcome, _ = batch[place]
+        for index in indices:
+            delivery, _, _, _, outcome, _ = batch[index]
             name = level.name(delivery)
             old = health.get(name)
-            steps[place] = None
+            steps[index] = None
             if old is not None:
                 health[name] = level.after(old, delivery, outcome, transaction.now)
-                steps[place] = old, health[name]
+                steps[index] = old, health[name]
         lost = {
             name
             for name, new in sorted(health.items())
@@ -154,8 +154,8 @@ def _update(transaction: Transaction, batch: Sequence[Settlement], found: _Store
         }
         if not lost:
             return steps
-        places = [place for place in places if level.name(batch[place][0]) in lost]
-        found = _read(transaction, [batch[place] for place in places])
+        indices = [index for index in indices if level.name(batch[index][0]) in lost]
+        found = _read(transaction, [batch[index] for index in indices])
 
 
 def _changed(batch: Sequence[Settlement], steps: Sequence[_Step | None], level: _Level) -> dict[str, _Step]:
@@ -228,9 +228,9 @@ def _columns(health: HealthRecord, prefix: str = "") -> dict[str, Any]:
 
 def schedule_next(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
     """Recompute `next_at` of flows, then of hosts. `served` are flows of which a delivery has just been claimed."""
-    for several, earliest in ((served, transaction.now), (flows, 0)):
-        if several:
-            row = {"now": transaction.now, "earliest": earliest, "flows": list(several)}
+    for names, earliest in ((served, transaction.now), (flows, 0)):
+        if names:
+            row = {"now": transaction.now, "earliest": earliest, "flows": list(names)}
             transaction.change("schedule_flows", row)
     if hosts:
         transaction.change("schedule_hosts", {"now": transaction.now, "hosts": list(hosts)})

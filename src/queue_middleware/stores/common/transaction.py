@@ -33,6 +33,9 @@ class Queries(Protocol):
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
 
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """All rows that a query finds for all these rows."""
+
     def snapshot(self) -> AbstractContextManager[None]:
         """A context in which all queries see the same state."""
 

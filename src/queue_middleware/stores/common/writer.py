@@ -150,7 +150,7 @@ class Writer:
         """Fail operations that wait too long for the write lock; otherwise they would hang and fill the memory."""
         self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         late = self._take(sys.maxsize, sys.maxsize)
-        interrupt = self._resolve_all([(pending, StoreBusy("the queue's database does not answer", 5)) for pending in late])
+        interrupt = self._resolve_all([(pending, StoreBusy("the queue's database does not respond", 5)) for pending in late])
         if interrupt is not None:
             raise interrupt
 
@@ -261,10 +261,11 @@ def _resolve(pending: _Pending, result: Any) -> None:
         if pending.on_result is not None:
             pending.on_result(result)
     finally:
-        _set(pending.future, result)
+        set_result(pending.future, result)
 
 
-def _set(future: asyncio.Future[Any], result: Any) -> None:
+def set_result(future: asyncio.Future[Any], result: Any) -> None:
+    """Resolve a future with a result or a `QueueError`, even if its caller is gone."""
     if future.done():
         return
     if isinstance(result, QueueError):

@@ -19,7 +19,6 @@ from .disk_reserve import DiskReserve
 from .file_watch import FileWatch
 from .leases import Leases
 from .locks import dead_owners
-from .sql import SQLiteQueries
 
 _EXTRA_LOST_ATTEMPTS = 3
 """Attempts of a delivery that may be lost with their process, in addition to those of the schedule."""
@@ -33,7 +32,7 @@ class Maintenance:
         path: Path,
         settings: Settings,
         write: Callable[..., Awaitable[Any]],
-        read: Callable[[Callable[[SQLiteQueries], Any]], Awaitable[Any]],
+        read: Callable[[Callable[[Any], Any]], Awaitable[Any]],
         clocks: Clocks,
         leases: Leases,
         watched: FileWatch,

@@ -17,6 +17,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE
+from queue_middleware.stores.common.reader import Reader
 from queue_middleware.stores.common.routes import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
@@ -80,7 +81,9 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(run_in_thread, self._files.close)
             self._connection = await Connection(self.path, self._files.write_lock, self._files.wakeup.notify).open()
             stack.push_async_callback(self._connection.close)
-            self._reader = await Connection(self.path, None).open()
+            self._reading = await Connection(self.path, None).open()
+            stack.push_async_callback(self._reading.close)
+            self._reader = Reader(self._reading, SQLiteQueries)
             stack.push_async_callback(self._reader.close)
             self._lister = await Connection(self.path, None).open()
             stack.push_async_callback(self._lister.close)
@@ -93,9 +96,9 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish, self._file_watch.check
             self._writer = Writer(self._connection, self._begin, publish, self._undone, check, ONE_BY_ONE, self._free_space)
-            await self._reader.call(self._file_watch.begin)
+            await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
-            self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reader))]
+            self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
@@ -149,9 +152,6 @@ class SQLiteStore(CommonJobStore):
         self, operation: Operation[P, R], payload: P, size: int = 0, on_result: Callable[[R | QueueError], None] | None = None
     ) -> Awaitable[R]:
         return self._writer.submit(operation, payload, size, on_result)
-
-    def _read(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
-        return self._reader.query(work)
 
     def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
         """Reads of many rows have their own connection: they may take long, and a read of a status must not wait for them."""

@@ -1,4 +1,4 @@
-"""Disk that is kept back: made where there is plenty, given up where there is none."""
+"""The reserve file: created on a large disk, deleted when space is scarce."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def free(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10 * size, 9 * size, size))
 
 
-def test_it_is_made_once_and_takes_room_on_the_disk(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_is_created_once_and_occupies_space(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 2**40)
     reserve = DiskReserve(database, wanted=True)
     for _ in range(2):
@@ -39,7 +39,7 @@ def test_it_is_made_once_and_takes_room_on_the_disk(database: Path, monkeypatch:
     assert not file.exists()
 
 
-def test_it_is_not_made_where_the_disk_is_not_watched_or_small(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_reserve_is_not_created_on_a_small_or_unwatched_disk(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free(monkeypatch, 2**40)
     DiskReserve(database, wanted=False).create()
     free(monkeypatch, 2 * SIZE)
@@ -48,7 +48,7 @@ def test_it_is_not_made_where_the_disk_is_not_watched_or_small(database: Path, m
 
 
 @pytest.mark.parametrize(("size", "left"), [(2**19, 0), (2**30, 1)])
-def test_before_the_start_it_is_given_up_only_where_nothing_could_be_opened(
+def test_at_start_the_reserve_is_deleted_only_if_space_is_scarce(
     database: Path, monkeypatch: pytest.MonkeyPatch, size: int, left: int
 ) -> None:
     free(monkeypatch, 2**40)
@@ -59,7 +59,7 @@ def test_before_the_start_it_is_given_up_only_where_nothing_could_be_opened(
     assert len(list(database.parent.iterdir())) == left
 
 
-def test_a_folder_that_is_not_there_is_somebody_elses_trouble(tmp_path: Path) -> None:
+def test_a_missing_folder_is_ignored(tmp_path: Path) -> None:
     reserve = DiskReserve(tmp_path / "no" / "queue.sqlite3", wanted=True)
     reserve.delete_if_scarce()
     reserve.delete()

@@ -1,4 +1,4 @@
-"""Lists of many rows: what is passed over costs little, and nobody else waits for them."""
+"""Lists of many rows: skipped rows cost little, and other reads do not wait."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def test_tasks_are_found_by_their_client(connection: sqlite3.Connection, name: s
     assert not [step for step in plan if re.match(r"SCAN (job|task)\b", step)], plan
 
 
-def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Connection) -> None:
-    """Counted in steps of SQLite's machine: a row that is only passed over takes some three, one that is joined some fifty."""
+def test_tasks_before_a_page_are_not_read(connection: sqlite3.Connection) -> None:
+    """Counted in steps of SQLite's virtual machine: a skipped row takes about three, a joined row about fifty."""
     connection.execute("PRAGMA foreign_keys = OFF")
     for key in range(2000):
         connection.execute(

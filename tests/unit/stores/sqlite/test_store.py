@@ -1,4 +1,4 @@
-"""What is SQLite's own about the store; what every store owes is in tests/conformance."""
+"""Behavior of the store that is specific to SQLite. The behavior of every store is tested in tests/conformance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.stores.sqlite import store as module
 from queue_middleware.stores.sqlite.location import database_path
 from queue_middleware.stores.sqlite.locks import WriteLock
-from queue_middleware.stores.sqlite.sql import SQL, execute_rows
+from queue_middleware.stores.sqlite.sql import SQL, SQLiteQueries, bind, execute_rows
 from queue_middleware.stores.sqlite.sql.schema import migrate, migrations
 from tests.support.factories import claim_deliveries, make_job, make_response
 from tests.support.queue_client import eventually
@@ -47,7 +47,7 @@ def make(folder: Path, **options: Any) -> SQLiteStore:
         ("sqlite:////var/q.sqlite3", "/var/q.sqlite3"),
     ],
 )
-def test_where_the_file_is(option: str, path: str) -> None:
+def test_the_path_of_the_file(option: str, path: str) -> None:
     assert str(database_path(option)) == path
 
 
@@ -77,14 +77,14 @@ async def test_closing_leaves_the_file_and_its_lock(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["queue.sqlite3", "queue.sqlite3.lock"]
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
     with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
         await make(tmp_path).open()
     assert (tmp_path / "queue.sqlite3").read_bytes() == b"a love letter" * 100
 
 
-async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be opened"):
         await make(tmp_path / "file" / "folder").open()
@@ -110,7 +110,7 @@ def test_a_file_of_a_version_before_the_first_release_is_refused(tmp_path: Path)
     connection.close()
 
 
-def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
+def test_migrations_have_increasing_numbers_and_can_be_repeated() -> None:
     numbers = [number for number, _ in migrations()]
     assert numbers == sorted(set(numbers))
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -121,7 +121,7 @@ def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("state", ["'running'", "'delayed'", "'completed'", "'failed'", "'cancelled'", "'unheard of'", "NULL"])
-def test_the_schema_does_not_take_half_a_state(state: str) -> None:
+def test_the_schema_refuses_inconsistent_rows(state: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     insert = "INSERT INTO job (id, id_random, state, priority, client, max_attempts) VALUES (1, zeroblob(10), {}, 5, '', 1)"
@@ -131,7 +131,7 @@ def test_the_schema_does_not_take_half_a_state(state: str) -> None:
     connection.close()
 
 
-def test_every_named_query_is_good_sql_and_is_used() -> None:
+def test_every_named_query_is_valid_and_used() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
@@ -152,6 +152,31 @@ def test_rows_of_every_count(count: int) -> None:
     connection.executemany(job, [(n,) for n in range(count)])
     assert execute_rows(connection, "put_payloads", [(n, b"", b"", 0) for n in range(count)]) == count
     assert connection.execute("SELECT count(*) FROM payload").fetchone() == (count,)
+    connection.close()
+
+
+def test_lists_are_bound_as_json_and_nothing_else_is() -> None:
+    assert bind("end_waiting", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
+    assert bind("glance", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
+    assert bind("release_deliveries", {"due": 1, "owner": "x", "tokens": None})["tokens"] is None
+    given = {"until": 1}
+    assert bind("put_off_suspects", given) is given
+
+
+def test_every_list_of_a_block_is_recognized() -> None:
+    bound = re.compile(r"json_each\((?:\?|:\w+)\)")
+    assert all(len(bound.findall(text)) == text.count("json_each") for text in SQL.values())
+
+
+def test_a_query_for_very_many_rows_is_several_statements() -> None:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    migrate(connection)
+    rest = ("queued", 0, "client", 0, 1, *[None] * 7, False)
+    execute_rows(connection, "insert_jobs", [(number << 15, b"%010d" % number, *rest) for number in range(300)])
+    queries = SQLiteQueries(connection)
+    found = queries.rows("job", [(number << 15, b"%010d" % number) for number in range(400)])
+    assert [row[0] for row in found] == [number << 15 for number in range(300)]
+    assert queries.rows("job", []) == []
     connection.close()
 
 
@@ -188,17 +213,18 @@ QUERY_PLANS = [
 def test_hot_queries_use_their_index(name: str, index: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    names = set(re.findall(r":(\w+)", SQL[name]))
-    values: Any = dict.fromkeys(names) if names else [None] * SQL[name].count("?")
-    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", values))
+    text = SQL[name].replace("{rows}", "")
+    names = set(re.findall(r":(\w+)", text))
+    values: Any = dict.fromkeys(names) if names else [None] * text.count("?")
+    plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
     assert index in plan
-    # The list of a JSON parameter and the rows of a subquery have no index; they are as short as what is asked for. Suspects
-    # are as many as have just lost their process.
-    assert not re.search(r"SCAN (?!chosen|json_each|suspect|\()\w+\b(?! USING)", plan), plan
+    # The list of a JSON parameter and the rows of a subquery have no index; they are as short as the request. There are only as
+    # many suspects as jobs that have just lost their process.
+    assert not re.search(r"SCAN (?!chosen|json_each|suspect|CONSTANT|\()\w+\b(?! USING)", plan), plan
     connection.close()
 
 
-def test_a_queue_whose_answers_are_all_stored_is_not_searched_for_others() -> None:
+def test_unstored_responses_are_found_without_a_scan_of_jobs() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     names = dict.fromkeys(re.findall(r":(\w+)", SQL["prunable_responses"]))
@@ -218,7 +244,7 @@ async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -
     await store.close()
 
 
-async def test_a_network_file_system_is_refused_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_network_file_system_is_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "mount_table", lambda: "server:/x / nfs rw 0 0")
     with pytest.raises(StoreError, match="file locks do not hold"):
         await make(tmp_path).open()
@@ -241,7 +267,7 @@ def test_a_sqlite_with_the_reset_bug_is_noted(
     assert make(tmp_path).warnings() == []
 
 
-async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path) -> None:
+async def test_the_files_are_readable_by_the_owner_only(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         (tmp_path / "new").mkdir()
@@ -256,10 +282,10 @@ async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True), (0o602, True)])
-async def test_a_file_that_others_can_read_is_warned_of(
+async def test_a_file_that_others_can_read_causes_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, warned: bool
 ) -> None:
-    """It may be one that was restored from a backup, or made by hand. Who made it so may have had a reason: it stays so."""
+    """The file may have been restored from a backup or created by hand. Its permissions are not changed."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 52, 0))
     store = make(tmp_path)
     assert store.warnings() == []
@@ -274,7 +300,9 @@ async def test_a_file_that_others_can_read_is_warned_of(
     await store.close()
 
 
-async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_blocks_the_write_ahead_log_causes_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 52, 0))
     for place in (files, connection):
         monkeypatch.setattr(place, "LARGEST_WAL", 8 * 2**20)
@@ -289,15 +317,15 @@ async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path:
     (warning,) = store.warnings()
     assert f"{store.path}-wal is larger than" in warning
     reader.close()
-    for _ in range(3):  # the log is checkpointed, begun anew, and cut
+    for _ in range(3):  # the log is checkpointed, restarted and truncated
         await store.submit(make_job(b"x" * 2 * 2**20))
     assert store.warnings() == []
     await store.close()
 
 
 @pytest.mark.slow
-async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
-    """Its lease would run for a minute; its lock tells at once."""
+async def test_the_jobs_of_a_killed_process_are_rescued_at_once(tmp_path: Path) -> None:
+    """The lease would last for a minute; the released liveness lock shows the death at once."""
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
@@ -323,7 +351,7 @@ asyncio.run(main())
 
 
 async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
-    """They may hold credentials."""
+    """They may contain credentials."""
     store = make(tmp_path)
     await store.open()
     for finish in ("complete", "fail", "cancel"):
@@ -342,7 +370,7 @@ async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
 
 
 async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
-    """A handler that blocks the loop must not lose its job: the heartbeat is a thread with a connection of its own."""
+    """A handler that blocks the event loop must not lose its job: leases are renewed in a thread with its own connection."""
     store = make(tmp_path)
     await store.open()
     receipt = await store.submit(make_job(), start=True)
@@ -354,14 +382,14 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
     renewed = threading.Event()
     thread = threading.Thread(target=lambda: (store.renew(tokens), renewed.set()))
     thread.start()
-    assert renewed.wait(10)  # the loop stands still meanwhile
+    assert renewed.wait(10)  # the event loop is blocked meanwhile
     thread.join()
     assert connection.execute(lease).fetchone()[0] > before
     connection.close()
     await store.close()
 
 
-async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Path) -> None:
+async def test_an_unreadable_request_does_not_block_others(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
     broken = await store.submit(make_job(webhook="https://example.com/"))
@@ -377,11 +405,11 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     await store.close()
 
 
-async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_worker_claims_again_after_an_unreadable_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: object) -> None:
         raise msgspec.DecodeError("of another release")
 
-    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # no other notification reports the work
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
@@ -394,7 +422,7 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     await store.close()
 
 
-async def test_refused_starts_leave_nothing_open(tmp_path: Path) -> None:
+async def test_a_failed_start_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
@@ -438,7 +466,7 @@ asyncio.run(main())
 
 
 async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a write-ahead log a full disk shows at COMMIT, when the operations have already counted."""
+    """With a write-ahead log a full disk is detected at COMMIT, after the operations have updated the counters."""
     store = make(tmp_path)
     await store.open()
     await store.submit(make_job())
@@ -458,7 +486,7 @@ async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, m
     await store.close()
 
 
-async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_open(
+async def test_claims_that_cannot_be_released_are_left_to_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> list[int]:
@@ -479,7 +507,7 @@ async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_op
     await heir.close()
 
 
-async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_does_not_wait_forever_for_the_write_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 0.1)
     store = make(tmp_path)
     await store.open()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cache
 from importlib.resources import files
@@ -84,6 +84,11 @@ class SQLiteQueries:
         """All rows. No cursor stays open."""
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
+    def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+        """All rows that a `{rows}` block finds."""
+        cursors = (self.connection.execute(*statement) for statement in _statements(name, rows))
+        return [row for cursor in cursors for row in cursor.fetchall()]
+
     def snapshot(self) -> AbstractContextManager[None]:
         """A context in which all queries see the same state."""
         return self._snapshot
@@ -105,10 +110,15 @@ class _Snapshot:
 def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
     """Run a `{rows}` block for all rows, in as few statements as possible. Returns how many rows of the table it changed."""
     changed = 0
+    for statement in _statements(name, rows):
+        changed += connection.execute(*statement).rowcount
+    return changed
+
+
+def _statements(name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     largest = _SIZES[-1]
     for start in range(0, len(rows), largest):
         batch = rows[start : start + largest]
         size = next(size for size in _SIZES if size >= len(batch))
         padding = (None,) * ((size - len(batch)) * len(batch[0]))
-        changed += connection.execute(_for_rows(name, size), (*chain.from_iterable(batch), *padding)).rowcount
-    return changed
+        yield _for_rows(name, size), (*chain.from_iterable(batch), *padding)

@@ -1,11 +1,12 @@
--- Named blocks. `{rows}` before a tuple repeats it for the rows of a batch, so that a batch is one statement: the interpreter's lock is
--- released and taken again for each statement and for each returned row, and the event loop needs that lock as well.
+-- Named blocks. `{rows}` before a tuple repeats the tuple for each row of a batch, so that a batch is one statement: Python releases and
+-- takes its global lock for each statement and for each returned row, and the event loop needs this lock as well.
 -- Batches are padded with rows of NULL, which WHERE skips.
 
 -- name: last_key
 SELECT max(id) FROM job;
 
 -- name: last_key_to_follow
+-- The largest key that the next key must exceed; the parameter is the first key that is too far in the future.
 SELECT max(
     ifnull((SELECT max(id) FROM job WHERE id < ?), 0),
     ifnull((SELECT max(id) FROM job WHERE state = 'queued'), 0),
@@ -34,6 +35,7 @@ INSERT INTO webhook_events (job_id, events)
 SELECT * FROM (VALUES {rows}(?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: count_backlog
+-- Jobs by state and priority; the state 'suspect' counts all suspects.
 SELECT state, priority, sum(jobs) FROM backlog
 WHERE state IN ('queued', 'delayed', 'scheduled', 'task') AND level = 4 GROUP BY state, priority
 UNION ALL SELECT 'suspect', 0, count(*) FROM suspect;
@@ -54,7 +56,7 @@ WHERE id = (SELECT id FROM suspect CROSS JOIN job ON id = job_id WHERE state = '
     AND NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job ON id = job_id WHERE state IN ('queued', 'running'));
 
 -- name: delete_ended_suspects
--- Jobs that have ended or await an external service are not suspects any more.
+-- Jobs that have ended or await an external service are no longer suspects.
 DELETE FROM suspect WHERE job_id IN (
     SELECT job_id FROM suspect CROSS JOIN job ON id = job_id WHERE state NOT IN ('queued', 'delayed', 'running'));
 
@@ -100,18 +102,18 @@ INSERT OR REPLACE INTO response_chunk (job_id, number, data)
 SELECT * FROM (VALUES {rows}(?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: finish_jobs
--- Columns: id, token, state, finished_at, status, error_type, error. Not a WITH, because Python's sqlite3 counts the rows of plain UPDATEs only.
+-- Columns: id, token, state, finished_at, status, error_type, error. Without WITH, because Python's sqlite3 counts only rows of plain UPDATEs.
 UPDATE job SET state = column3, finished_at = column4, status = column5, error_type = column6, error = column7,
     owner = NULL, lease_until = NULL, cancelling = 0
 FROM (VALUES {rows}(?, ?, ?, ?, ?, ?, ?)) AS outcome
 WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: is_finished_by
--- The token of the claim that ended the job is kept.
+-- A job keeps the token of the claim that ended it.
 SELECT EXISTS (SELECT 1 FROM job WHERE id = ? AND token = ? AND finished_at IS NOT NULL);
 
 -- name: clear_token
--- For a job that was not ended by the holder of its claim.
+-- For a job that was not ended by its own claim.
 UPDATE job SET token = NULL WHERE id = ?;
 
 -- name: insert_deliveries
@@ -120,7 +122,7 @@ SELECT column1, column2, column3, column3 || ' ' || (SELECT client FROM job WHER
 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE column1 IS NOT NULL;
 
 -- name: delete_request
--- A request may hold credentials and is not needed once the job has ended. A response has already replaced it.
+-- For a job that ends without a response, which would replace the request: a request may contain credentials and is no longer needed.
 DELETE FROM payload WHERE job_id = ?;
 
 -- name: delete_request_chunks
@@ -147,7 +149,7 @@ UPDATE job SET state = 'delayed', due_at = ?, owner = NULL, token = NULL, lease_
 WHERE id = ?;
 
 -- name: requeue_job
--- An attempt that was released is not charged, unless that has happened too often.
+-- The first parameter is 1 if the attempt is not charged, otherwise 0.
 UPDATE job SET state = 'queued', attempt = attempt - ?, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE id = ?;
 
@@ -157,8 +159,8 @@ UPDATE job SET progress = column3, stage = column4
 FROM (VALUES {rows}(?, ?, ?, ?)) WHERE job.id = column1 AND job.token = column2 AND job.state = 'running';
 
 -- name: insert_log_lines
--- Columns: id, token, number of new lines, lines. The state is not checked: the claim that ended a job may add its last lines, and
--- they may follow the end in the same transaction.
+-- Columns: id, token, number of new lines, lines. The state is not checked, because the claim that ended a job may add its last lines
+-- later, even in the same transaction.
 INSERT INTO log (job_id, number, lines)
 SELECT column1, column3 + coalesce((SELECT max(number) FROM log WHERE job_id = column1), 0), column4
 FROM (VALUES {rows}(?, ?, ?, ?)) JOIN job ON job.id = column1 AND job.token = column2;
@@ -190,7 +192,7 @@ WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_
 UPDATE task SET lease_until = :lease_until WHERE token IN (SELECT value FROM json_each(:tokens)) AND owner = :owner;
 
 -- name: update_heartbeat
--- For a process that has nothing to renew: only a write shows that the database is available, e.g. that its disk is not full.
+-- For a process without leases to renew: only a write shows that the database is available, for instance that the disk is not full.
 UPDATE heartbeat SET at = ?;
 
 -- name: owners
@@ -198,7 +200,7 @@ SELECT owner FROM job WHERE state = 'running' UNION SELECT owner FROM delivery W
 UNION SELECT owner FROM task WHERE token IS NOT NULL;
 
 -- name: has_expired_leases
--- A process that may not judge leases asks with -1, which no lease has.
+-- A process that must not judge leases passes -1, which is before the end of every lease.
 SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running' AND lease_until <= :ended_by)
     OR EXISTS (SELECT 1 FROM delivery WHERE state = 'sending' AND lease_until <= :ended_by)
     OR EXISTS (SELECT 1 FROM task WHERE token IS NOT NULL AND lease_until <= :ended_by);
@@ -224,7 +226,7 @@ WHERE token IS NOT NULL AND (lease_until <= :ended_by OR owner IN (SELECT value 
 UPDATE task SET owner = NULL, token = NULL, lease_until = NULL WHERE token IS NOT NULL AND owner = :owner;
 
 -- name: release_jobs
--- Jobs with a requested cancellation are left to the rescue, which ends them.
+-- Jobs to be cancelled keep their claims. They are ended by the process that rescues them.
 UPDATE job SET state = 'queued', attempt = attempt - 1, owner = NULL, token = NULL, lease_until = NULL, progress = NULL, stage = NULL
 WHERE state = 'running' AND owner = :owner AND cancelling = 0;
 
@@ -235,28 +237,32 @@ WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL AND start_by <= ? 
 -- name: job
 SELECT id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     (SELECT position FROM queue_position WHERE queue_position.id = job.id)
-FROM job WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
+FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AND column1 | 32767 AND id_random = column2;
 
 -- name: snapshots
--- Positions cost more than all other columns, so they are optional.
+-- Positions are optional, because they cost more than all other columns together.
 SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, client, task,
     CASE WHEN :positions THEN (SELECT position FROM queue_position WHERE queue_position.id = job.id) END,
     (SELECT max(number) FROM log WHERE job_id = job.id)
-FROM json_each(:keys) AS seen CROSS JOIN job ON job.id = seen.value;
+FROM json_each(:keys) AS chosen CROSS JOIN job ON job.id = chosen.value;
 
--- name: response
-SELECT head, body, chunks, resolved_by, spec FROM payload LEFT JOIN task USING (job_id) WHERE job_id = ?;
+-- name: result
+-- Before the end the payload is the request, which is not read.
+SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, job.client, job.task,
+    head, body, chunks, resolved_by, spec
+FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AND column1 | 32767 AND id_random = column2
+    LEFT JOIN payload ON payload.job_id = job.id AND finished_at IS NOT NULL LEFT JOIN task ON task.job_id = job.id;
 
 -- name: response_chunk
 SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
--- The attempt is not charged, because the queue itself ended it.
+-- The attempt is not charged, because it was not sent.
 UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
 
 -- name: release_flow_probes
--- Runs before the release: a probe that was not sent may be sent by another process.
+-- Runs before the release of the deliveries: another process may send the probe instead.
 UPDATE flow SET open_until = :due WHERE health = 'open' AND flow IN (
     SELECT flow FROM delivery WHERE state = 'sending' AND owner = :owner AND token IN (SELECT value FROM json_each(:tokens)));
 
@@ -271,7 +277,7 @@ SELECT host, health, next_at FROM receiver WHERE health = 'healthy' AND next_at 
 SELECT host, health, next_at FROM receiver WHERE health <> 'healthy' AND next_at <= :now ORDER BY next_at LIMIT :limit;
 
 -- name: due_flows
--- The flows of each host that are due.
+-- The due flows of each host, and up to `most` due deliveries of each flow, counted.
 SELECT flow.flow, flow.host, flow.health, flow.next_at, (SELECT count(*) FROM (
     SELECT 1 FROM delivery WHERE flow = flow.flow AND state = 'pending' AND due_at <= :now LIMIT :most))
 FROM json_each(:hosts) AS chosen CROSS JOIN flow ON flow.flow IN (
@@ -296,7 +302,7 @@ UPDATE receiver SET open_until = :until
 WHERE health = 'open' AND ifnull(open_until, 0) <= :now AND host IN (SELECT value FROM json_each(:hosts)) RETURNING host;
 
 -- name: schedule_flows
--- A flow that was served queues behind the other flows of its host: it is due again from now on, however long the rest has been due.
+-- A flow that was served is due again at `earliest`, behind the other flows of its host, even if its next delivery has long been due.
 UPDATE flow SET used_at = :now, next_at = (
     SELECT max(min(due_at), ifnull(open_until, 0), :earliest) FROM delivery WHERE flow = flow.flow AND state = 'pending')
 WHERE flow IN (SELECT value FROM json_each(:flows));
@@ -307,7 +313,7 @@ UPDATE receiver SET used_at = :now, next_at = (
 WHERE host IN (SELECT value FROM json_each(:hosts));
 
 -- name: settle_deliveries
--- Columns: id, token, state, due_at. A failed delivery is not repeated if a later one of the same request exists.
+-- Columns: id, token, state, due_at. A failed delivery is superseded instead of retried if a later one of the same request exists.
 UPDATE delivery SET state = CASE
         WHEN column3 = 'pending' AND number > 0
             AND EXISTS (SELECT 1 FROM delivery AS later WHERE later.job_id = delivery.job_id AND later.state = 'blocked')
@@ -347,7 +353,7 @@ UPDATE flow SET open_until = :now, next_at = CASE WHEN next_at IS NOT NULL THEN 
 WHERE open_until > :now AND flow IN (SELECT flow FROM flow AS its WHERE its.host IN (SELECT value FROM json_each(:hosts)) AND its.next_at IS NOT NULL);
 
 -- name: give_up_deliveries
--- Deliveries that have been due for longer than their whole schedule, at a host that has just failed again.
+-- Deliveries of a failing host or flow that have been due for their whole schedule. An attempt that was not sent is recorded for each.
 UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE id IN (
     SELECT due.id FROM flow AS its CROSS JOIN delivery AS due ON due.flow = its.flow
     WHERE its.host = :host AND its.next_at IS NOT NULL AND (:flow IS NULL OR its.flow = :flow)
@@ -355,7 +361,7 @@ UPDATE delivery SET state = 'dead', attempt = attempt + 1, due_at = :now WHERE i
 RETURNING id, url, attempt, flow, job_id, (SELECT id_random FROM job WHERE job.id = job_id);
 
 -- name: insert_started_delivery
--- `data` holds the client of the request: the webhook names it, as the one at the end does.
+-- `data` contains the client of the request, which the webhook names like the one about the end.
 INSERT INTO delivery (job_id, number, kind, data, url, host, flow, since, due_at)
 SELECT :key, 1 + (SELECT count(*) FROM delivery WHERE job_id = :key), 'started',
     json_set(:data, '$.client', (SELECT client FROM job WHERE id = :key)), :url, :host,
@@ -375,7 +381,7 @@ SELECT :key, 1 + count(*), 'progress', json_set(:data, '$.client', (SELECT clien
 FROM delivery WHERE job_id = :key;
 
 -- name: redeliver
--- Starts the whole schedule anew.
+-- The schedule starts anew.
 UPDATE delivery SET state = 'pending', attempts_before_redelivery = attempt, since = :now, due_at = :now
 WHERE id IN (SELECT value FROM json_each(:ids)) AND state IN ('pending', 'delivered', 'superseded', 'dead')
 RETURNING host, flow;
@@ -387,7 +393,7 @@ UPDATE flow SET open_until = :now WHERE open_until > :now AND flow IN (SELECT va
 UPDATE receiver SET open_until = :now WHERE open_until > :now AND host IN (SELECT value FROM json_each(:hosts));
 
 -- name: next_delayed_job
--- A suspect that waits for another one is due when that has ended.
+-- Suspects have no due time while another suspect is queued or running: its end makes the next one due.
 SELECT min(due_at) FROM job WHERE state = 'delayed' AND (id NOT IN (SELECT job_id FROM suspect)
     OR NOT EXISTS (SELECT 1 FROM suspect CROSS JOIN job AS other ON other.id = job_id WHERE other.state IN ('queued', 'running')));
 
@@ -401,7 +407,7 @@ SELECT head, body, chunks, job.id, id_random, state, attempt, progress, stage, s
 FROM job LEFT JOIN payload ON payload.job_id = job.id WHERE job.id IN (SELECT value FROM json_each(?));
 
 -- name: count_jobs
--- Ended jobs are counted by `count_outcomes`: there may be a million, and no query here visits each of them.
+-- Ended jobs are counted by `count_outcomes` without visiting them: there may be a million.
 SELECT state, sum(jobs) FROM backlog WHERE state IN ('queued', 'delayed') AND level = 4 GROUP BY state
 UNION ALL SELECT 'running', count(*) FROM job WHERE state = 'running'
 UNION ALL SELECT 'awaiting', count(*) FROM task WHERE awaits_until IS NOT NULL;
@@ -413,12 +419,12 @@ SELECT name, jobs FROM outcome WHERE jobs > 0;
 SELECT state, count(*) FROM delivery GROUP BY state;
 
 -- name: count_receivers
--- A host counts once for each health that it has as a whole or that one of its flows has.
+-- A host is counted once for each health that its flows have, and for its own health if it is failing or open.
 SELECT health, count(DISTINCT host) FROM (
     SELECT host, health FROM flow UNION SELECT host, health FROM receiver WHERE health IN ('failing', 'open')) GROUP BY health;
 
 -- name: receivers
--- Flows, each with the health that decides: its own, or that of its host.
+-- Flows with their effective health: that of the host if its circuit is open, otherwise their own.
 SELECT flow.host, iif(receiver.health = 'open', 'open', flow.health) AS health,
     max(flow.failures, iif(receiver.health = 'open', receiver.failures, 0)),
     ifnull(flow.failing_since, iif(receiver.health = 'open', receiver.failing_since, NULL)),
@@ -465,19 +471,19 @@ ORDER BY delivery.id LIMIT :limit;
 SELECT at, duration, status, error, response FROM delivery_attempt WHERE delivery_id = ? ORDER BY number;
 
 -- name: prunable_jobs
--- The id holds the time of submission, so no index is needed for the oldest. A job with an unfinished delivery keeps its result.
+-- The id contains the time of submission, so the oldest jobs are found without an index. A job with an unfinished delivery is kept.
 SELECT id FROM job WHERE id > :after AND id < :first_kept AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: prunable_jobs_ahead
--- Jobs whose id is ahead of the clock, because the clock was wrong when they were submitted.
+-- Jobs whose id is in the future, because the clock was wrong when they were submitted.
 SELECT id FROM job WHERE id >= :ahead AND finished_at <= :before
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND state IN ('blocked', 'pending', 'sending'))
 ORDER BY id LIMIT :limit;
 
 -- name: jobs_ended_ahead
--- Jobs whose end lies in the future, because the clock was wrong. They were submitted by that clock, or are old.
+-- Jobs that ended in the future, because the clock was wrong. They were submitted by the same clock, or before the retention.
 SELECT id FROM job WHERE id >= :ahead AND finished_at > :latest
 UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LIMIT :limit;
 
@@ -485,7 +491,7 @@ UNION ALL SELECT id FROM job WHERE id < :first_kept AND finished_at > :latest LI
 UPDATE job SET finished_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AND finished_at > :latest;
 
 -- name: job_weight
--- The weight of a job for deletion. `length` does not read a blob.
+-- The weight of a job for retention. `length` does not read the blob.
 SELECT :row + ifnull((SELECT :row + length(body) FROM payload WHERE job_id = :key), 0)
     + :chunk * (SELECT count(*) FROM response_chunk WHERE job_id = :key)
     + :chunk * (SELECT count(*) FROM request_chunk WHERE job_id = :key)
@@ -512,6 +518,8 @@ DELETE FROM request_chunk WHERE rowid IN (SELECT rowid FROM request_chunk WHERE 
 -- name: delete_some_log_lines
 DELETE FROM log WHERE rowid IN (SELECT rowid FROM log WHERE job_id = :key ORDER BY number LIMIT :limit);
 
+-- Blocks named `far_` select what is due later than `far`, and blocks named `reset_far_` make it due now.
+
 -- name: far_hosts
 SELECT host FROM receiver WHERE health = 'healthy' AND next_at > :far
 UNION SELECT host FROM receiver WHERE health <> 'healthy' AND next_at > :far
@@ -531,7 +539,7 @@ UPDATE flow SET open_until = :now WHERE host IN (SELECT value FROM json_each(:ho
 UPDATE receiver SET open_until = :now WHERE host IN (SELECT value FROM json_each(:hosts)) AND open_until > :far;
 
 -- name: far_delayed_jobs
--- Only jobs that have had an attempt; before the first attempt the time was set by the submitter.
+-- Only jobs that have had an attempt: before the first attempt the time was set by the submitter.
 SELECT id FROM job WHERE state = 'delayed' AND attempt > 0 AND due_at > :far LIMIT :limit;
 
 -- name: reset_far_delayed_jobs
@@ -541,7 +549,7 @@ UPDATE job SET due_at = :now WHERE id IN (SELECT value FROM json_each(:keys)) AN
 DELETE FROM job WHERE id IN (SELECT value FROM json_each(?));
 
 -- name: prunable_responses
--- Failed jobs have no response, but need not be visited again. CROSS JOIN keeps the planner from scanning all jobs.
+-- Failed jobs are included although they have no response, so that their rows are deleted. CROSS JOIN prevents a scan of all jobs.
 SELECT unstored_response.job_id FROM unstored_response CROSS JOIN job ON job.id = unstored_response.job_id LEFT JOIN payload USING (job_id)
 WHERE finished_at <= CASE WHEN chunks > 0 OR length(body) >= :large THEN :before_if_large ELSE :before END
     AND NOT EXISTS (SELECT 1 FROM delivery WHERE job_id = job.id AND delivery.state IN ('blocked', 'pending', 'sending'))

@@ -2,6 +2,7 @@
 INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits, secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: count_tasks_of_client
+-- Tasks that have not ended.
 SELECT jobs FROM unfinished_tasks WHERE client = ?;
 
 -- name: mark_task
@@ -38,7 +39,7 @@ SELECT state, status, error_type FROM job
 WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
 -- name: set_awaiting
--- The token is kept, so that the claim that ended the attempt can repeat the write.
+-- The token is kept, so that the claim can repeat the write.
 UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
 -- name: begin_wait
@@ -62,7 +63,7 @@ WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
 -- name: timed_out_tasks
--- A task with a poll that is due or running is left to the poller for a minute.
+-- A task whose poll is due or running gets another minute.
 SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
@@ -94,7 +95,7 @@ SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: task_page
--- The tasks before the page are skipped in the index alone.
+-- Tasks before the page are skipped in the index, without reading them.
 SELECT task_record.* FROM (
     SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS listed
     CROSS JOIN task_record ON task_record.id = listed.job_id
@@ -104,7 +105,7 @@ ORDER BY id DESC;
 SELECT count(*) FROM task WHERE client = :client;
 
 -- name: task_page_of_status
--- The status is not stored, it follows from several columns. CROSS JOIN keeps the planner from scanning the tasks of all clients.
+-- The status is computed from several columns. CROSS JOIN prevents a scan of the tasks of all clients.
 SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS listed
     CROSS JOIN task_record ON task_record.id = listed.job_id
 WHERE task_status = :status ORDER BY listed.job_id DESC LIMIT :limit OFFSET :offset;
@@ -114,7 +115,7 @@ SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS listed
     CROSS JOIN task_record ON task_record.id = listed.job_id WHERE task_status = :status;
 
 -- name: task_response
--- For a failed task this is the provider's message.
+-- For a failed task: the message of the external service.
 SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
 -- name: far_waits
