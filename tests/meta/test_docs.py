@@ -151,8 +151,8 @@ def test_every_error_is_documented_with_its_status() -> None:
     }
     documented = dict(rows)
     assert documented.keys() == real.keys()
-    told = {kind: status for kind, status in documented.items() if status != "-"}
-    assert told == {kind: real[kind] for kind in told}
+    statuses = {kind: status for kind, status in documented.items() if status != "-"}
+    assert statuses == {kind: real[kind] for kind in statuses}
 
 
 # --- links

@@ -15,7 +15,7 @@ from queue_middleware.outbound import connector, http11
 from queue_middleware.receivers import jwks
 from queue_middleware.runtime import status_feed
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import webhook_events as news
+from queue_middleware.stores.common import webhook_events
 from queue_middleware.stores.sqlite import disk as filesystem
 from queue_middleware.stores.sqlite import notifier as listeners
 from queue_middleware.syntax import urls
@@ -64,7 +64,7 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "get at most three quarters of them", fairness.UNPROVEN_SHARE, 3 / 4),
     ("docs/explanation/deliveries.md", "A result of up to 256 KiB is in memory as a whole", CHUNK_SIZE, 256 * KIB),
     ("docs/explanation/deliveries.md", "which is 64 MiB when all slots are in use", CHUNK_SIZE * dispatcher.LIMIT, 64 * MIB),
-    ("docs/explanation/deliveries.md", "Progress is sent twice a second at most", 1000 / news._PAUSE, 2),
+    ("docs/explanation/deliveries.md", "Progress is sent twice a second at most", 1000 / webhook_events._PAUSE, 2),
     ("docs/explanation/deliveries.md", "attempts that are in progress get three seconds", background.DRAIN_TIMEOUT, 3),
     ("docs/how-to/run-in-production.md", "`concurrency` (8) is how many", Settings.concurrency, 8),
     ("docs/how-to/run-in-production.md", "for `retention` (7 days); results up to 64 MiB", Settings.retention, 7 * DAY),
