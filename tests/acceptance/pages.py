@@ -13,15 +13,15 @@ from queue_middleware import QueueMiddleware, current_job
 from tests.acceptance.service import lifespan, note
 
 HOME = """<!doctype html><title>home</title><body><script>
-const told = [], done = (words) => { document.body.textContent = words };
+const received = [], done = (words) => { document.body.textContent = words };
 fetch("/fal/queue/submit/hello", {method: "POST", body: "{}"}).then((answer) => answer.json()).then((submitted) => {
   const events = new EventSource(new URL(submitted.status_url).pathname + "/stream?logs=1");
   events.onmessage = (event) => {
     const status = JSON.parse(event.data);
-    told.push(...status.logs.map((line) => line.message));
-    if (status.status === "COMPLETED") told.push("id " + event.lastEventId);
+    received.push(...status.logs.map((line) => line.message));
+    if (status.status === "COMPLETED") received.push("id " + event.lastEventId);
   };
-  events.onerror = () => { if (events.readyState === 2) done("told: " + told.join(", ")) };
+  events.onerror = () => { if (events.readyState === 2) done("received: " + received.join(", ")) };
 });
 </script>"""
 """A page of the service itself: it submits, and reads the status stream to its end."""
@@ -57,10 +57,10 @@ class RequestLog:
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         async def noting(message: Any) -> None:
             if message["type"] == "http.response.start":
-                said = {name: value.decode() for name, value in scope["headers"]}
-                words = (scope["method"], scope["path"], said.get(b"sec-fetch-site"), said.get(b"sec-fetch-dest"))
-                cookie = "cookie" if b"cookie" in said else "-"
-                note("asked", " ".join(map(str, (*words, cookie, message["status"]))))
+                headers = {name: value.decode() for name, value in scope["headers"]}
+                parts = (scope["method"], scope["path"], headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-dest"))
+                cookie = "cookie" if b"cookie" in headers else "-"
+                note("asked", " ".join(map(str, (*parts, cookie, message["status"]))))
             await send(message)
 
         await self._app(scope, receive, noting if scope["type"] == "http" else send)

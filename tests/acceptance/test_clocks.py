@@ -74,9 +74,9 @@ async def queued_behind(queue: Queue, target: str, **request: Any) -> str:
     return request_id
 
 
-@pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
+@pytest.mark.parametrize("sign", ["SIGTERM", "SIGKILL"])
 @pytest.mark.parametrize("command", SERVERS)
-async def test_time_passes_while_no_process_runs(command: Command, blow: str, tmp_path: Path) -> None:
+async def test_time_passes_while_no_process_runs(command: Command, sign: str, tmp_path: Path) -> None:
     refusing = True
     options = {"concurrency": 1, "shutdown_timeout": "200ms", "webhook_schedule": "1h,1h"}
     async with (
@@ -108,7 +108,7 @@ async def test_time_passes_while_no_process_runs(command: Command, blow: str, tm
                 headers={"x-fal-request-start-timeout": str(HOUR), "x-fal-request-timeout": str(9 * HOUR)},
             )
             patient = await queued_behind(queue, "/square", json={"n": 8}, headers={"x-fal-request-timeout": str(9 * HOUR)})
-        await (server.stop() if blow == "SIGTERM" else server.kill_all())
+        await (server.stop() if sign == "SIGTERM" else server.kill_all())
         refusing = False
         two_hours_pass(server.database)
         await server.start(2)
@@ -152,7 +152,7 @@ async def test_time_passes_while_no_process_runs(command: Command, blow: str, tm
                 assert (webhook.content["status"], webhook.content["error"]) == (
                     ("OK", None) if error is None else ("ERROR", f"Invalid status code: {error}")
                 )
-        charged = "1" if blow == "SIGTERM" else "2"
+        charged = "1" if sign == "SIGTERM" else "2"
         assert sorted(server.lines("attempts")) == sorted(["1", "1", charged, charged])
         assert sorted(server.lines("runs")) == ["3", "4", "5", "6", "8"]
         assert server.complaints() == []
@@ -259,8 +259,8 @@ async def test_any_worker_accepts_a_callback_and_notifies_waiters_in_another(com
                     events = stream.aiter_lines()
                     assert '"IN_PROGRESS"' in await anext(events)
                     assert (await caller.post(made["callbackUrl"], json={"number": number})).json() == {"ok": True}
-                    told = [line async for line in events]
+                    received = [line async for line in events]
                 response: httpx.Response = await listener.send(reading)
-            assert '"COMPLETED"' in "".join(told)
+            assert '"COMPLETED"' in "".join(received)
             assert response.json()["task"]["result"]["body"] == f'{{"number":{number}}}'
         assert server.complaints() == []

@@ -75,7 +75,7 @@ async def standings(server: Server, ids: list[str]) -> list[int | None]:
     positions: list[int | None] = []
     for request_id in ids:
         async with server.queue() as queue:
-            told = await queue.status(request_id)
-            assert told["status"] == ("IN_PROGRESS" if told.get("queue_position") is None else "IN_QUEUE")
-            positions.append(told.get("queue_position"))
+            status = await queue.status(request_id)
+            assert status["status"] == ("IN_PROGRESS" if status.get("queue_position") is None else "IN_QUEUE")
+            positions.append(status.get("queue_position"))
     return positions

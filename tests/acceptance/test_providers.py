@@ -28,8 +28,8 @@ async def create(server: Server, target: str, receiver: str, **task: Any) -> str
     return response.json()["task"]["id"]
 
 
-@pytest.mark.parametrize("blow", ["SIGTERM", "SIGKILL"])
-async def test_polling_continues_after_a_restart(blow: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sign", ["SIGTERM", "SIGKILL"])
+async def test_polling_continues_after_a_restart(sign: str, tmp_path: Path) -> None:
     async with (
         providing(Replicate(ends="processing")) as provider,
         receiving() as receiver,
@@ -38,7 +38,7 @@ async def test_polling_continues_after_a_restart(blow: str, tmp_path: Path) -> N
         target = f"{provider.url}/v1/models/a/b/predictions"
         task_id = await create(server, target, receiver.url, body='{"input": {}}', pollConfig=CONFIG)
         await eventually(lambda: len(provider.polls) >= 3)
-        await (server.stop() if blow == "SIGTERM" else server.kill_all())
+        await (server.stop() if sign == "SIGTERM" else server.kill_all())
         provider.ends = ""
         call = len(provider.polls)
         await server.start()

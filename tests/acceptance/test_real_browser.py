@@ -96,16 +96,18 @@ async def test_a_page_of_another_site_submits_nothing(browser: str, tmp_path: Pa
         pages = {"/": ATTACK.replace("{at}", server.url)}
         async with other_site(pages) as (site, _):
             shown = await open_page(browser, tmp_path, f"{site}/")
-        call = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
-        assert {path for _, path, *_ in call} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, shown
-        assert {(site, status) for _, _, site, *_, status in call} == {("cross-site", "403")}
+        received = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
+        assert {path for _, path, *_ in received} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, (
+            shown
+        )
+        assert {(site, status) for _, _, site, *_, status in received} == {("cross-site", "403")}
         assert stored_jobs(server.database) == 0
 
 
 async def test_a_page_of_the_service_submits_and_reads_the_stream_to_its_end(browser: str, tmp_path: Path) -> None:
     async with serving(app(), tmp_path) as server:
         shown = await open_page(browser, tmp_path, f"{server.url}/")
-        assert "told: hello, id 1.end" in shown
+        assert "received: hello, id 1.end" in shown
         streams = [line.split()[-1] for line in server.lines("asked") if line.split()[1].endswith("/status/stream")]
         assert streams == ["200", "204"]
 

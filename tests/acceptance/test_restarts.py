@@ -51,9 +51,9 @@ async def test_everything_acknowledged_survives_every_disturbance(command: Comma
         load = Load(server, receiver)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(load.run)
-            for blow in [terminate] * 2 + [kill_one, kill_all] * rounds:
+            for disturb in [terminate] * 2 + [kill_one, kill_all] * rounds:
                 await load.goes_on()
-                await blow(server, chance)
+                await disturb(server, chance)
             await load.goes_on()
             tasks.cancel_scope.cancel()
         await judge(load)

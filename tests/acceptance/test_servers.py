@@ -131,7 +131,7 @@ async def test_without_lifespan_the_queue_reports_why_it_does_not_run(options: l
 
 async def test_a_database_that_cannot_be_opened_stops_the_start_with_a_message(tmp_path: Path) -> None:
     server = Server(uvicorn(), tmp_path)
-    server.database.write_bytes(b"this is not SQLite, this is a letter to my aunt\n" * 100)
+    server.database.write_bytes(b"this is not SQLite, this is a text file\n" * 100)
     with pytest.raises(AssertionError, match="the server ended with 3"):
         await server.start()
     assert f"the database {server.database} cannot be opened" in server.output

@@ -149,8 +149,8 @@ async def test_changes_of_one_process_reach_streams_of_another_at_once(tmp_path:
                 (tmp_path / "gate").touch()
             assert all(stream.events[-1]["status"] == "COMPLETED" for stream in streams)
             assert all(stream.is_whole for stream in streams)
-            heard = [stream.ended_at for stream in streams]
-            assert max(heard) - min(heard) < 1
+            ends = [stream.ended_at for stream in streams]
+            assert max(ends) - min(ends) < 1
         assert server.complaints() == []
 
 

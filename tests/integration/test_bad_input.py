@@ -328,8 +328,8 @@ async def test_a_submission_cancelled_while_it_is_stored_either_runs_or_is_not_s
     wrapped = QueueMiddleware(ok, database=database, concurrency=concurrency, min_free_disk=0)
     async with connected(wrapped) as queue, anyio.create_task_group() as tasks:
         assert (await queue.run("POST", "/before")).status_code == 200  # the worker is idle
-        with closing(sqlite3.connect(database, isolation_level=None)) as stranger:
-            stranger.execute("BEGIN IMMEDIATE")  # a backup tool: every commit waits for it
+        with closing(sqlite3.connect(database, isolation_level=None)) as backup:
+            backup.execute("BEGIN IMMEDIATE")  # a backup tool: every commit waits for it
             for number in range(3):
                 tasks.start_soon(call, wrapped, http_scope("POST", b"/fal/queue/submit/%d" % number))
             for _ in range(100):
@@ -337,7 +337,7 @@ async def test_a_submission_cancelled_while_it_is_stored_either_runs_or_is_not_s
             tasks.cancel_scope.cancel()
             with anyio.CancelScope(shield=True):
                 await anyio.sleep(0.01)
-            stranger.execute("ROLLBACK")
+            backup.execute("ROLLBACK")
         with anyio.CancelScope(shield=True):
             assert (await queue.run("POST", "/after")).status_code == 200
             await eventually(lambda: stored_jobs(database, "state <> 'completed'") == 0, seconds=5)
@@ -487,8 +487,8 @@ async def test_one_client_cannot_fill_the_queue(database: Path) -> None:
         await eventually(lambda: app.started)
         for number in range(2):
             await queue.submit("POST", f"/{number}")
-        for disguise in ({}, {"x-forwarded-for": "203.0.113.5"}, {"user-agent": "somebody else"}):
-            refused = await queue.client.post("/fal/queue/submit/x", headers=disguise)
+        for headers in ({}, {"x-forwarded-for": "203.0.113.5"}, {"user-agent": "somebody else"}):
+            refused = await queue.client.post("/fal/queue/submit/x", headers=headers)
             assert refused.status_code == 429
             assert int(refused.headers["retry-after"]) > 0
         assert stored_jobs(database) == 3

@@ -17,7 +17,7 @@ from starlette.routing import Route
 from tests.support.queue_client import Queue, serving
 
 PAGE = "https://app.example.com"
-STRANGER = "https://evil.example.net"
+OTHER_SITE = "https://evil.example.net"
 
 
 async def work(request: Request) -> Response:
@@ -67,7 +67,7 @@ async def test_preflights(database: Path, path: str) -> None:
 
 async def test_preflights_of_other_origins_are_refused_with_the_reason(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
-        for origin in (STRANGER, "null", f"{PAGE}.evil.net", "http://app.example.com"):
+        for origin in (OTHER_SITE, "null", f"{PAGE}.evil.net", "http://app.example.com"):
             refused = await preflight(queue, "/fal/queue/submit/work", origin)
             assert refused.status_code == 403
             assert origin in refused.json()["detail"]
@@ -124,7 +124,7 @@ async def test_headers_that_the_application_exposes_stay_exposed(database: Path)
 
 async def test_other_origins_and_direct_clients_receive_no_cors_headers(database: Path) -> None:
     async with serving(plain, database, cors_origins=[PAGE]) as queue:
-        for headers in ({"origin": STRANGER}, {}):
+        for headers in ({"origin": OTHER_SITE}, {}):
             for response in await every_kind_of_response(queue, **headers):
                 assert not [name for name in response.headers if name.startswith("access-control-")]
                 assert listed(response, "vary") == {"origin"}
@@ -133,8 +133,8 @@ async def test_other_origins_and_direct_clients_receive_no_cors_headers(database
 async def test_a_queue_open_to_all_origins(database: Path) -> None:
     async with serving(plain, database, cors_origins="*") as queue:
         for response in [
-            *await every_kind_of_response(queue, origin=STRANGER),
-            await preflight(queue, "/fal/queue/submit/x", STRANGER),
+            *await every_kind_of_response(queue, origin=OTHER_SITE),
+            await preflight(queue, "/fal/queue/submit/x", OTHER_SITE),
         ]:
             assert response.headers["access-control-allow-origin"] == "*"
             assert "vary" not in response.headers

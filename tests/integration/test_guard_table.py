@@ -19,7 +19,7 @@ import trustme
 from queue_middleware.errors import InvalidWebhook, OutboundError, OutboundRefused
 from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
-from tests.support.ssrf_cases import HANGS, METADATA, NEIGHBOURS, TEXT, TIME, Case, table
+from tests.support.ssrf_cases import ADJACENT_PUBLIC, HANGS, METADATA, TEXT, TIME, Case, table
 
 
 @pytest.mark.parametrize("case", [pytest.param(case, id=str(case)) for case in table()])
@@ -63,7 +63,7 @@ class Network:
 
     async def resolve(self, host: str, port: int) -> Sequence[str]:
         literal = host.strip("[]")
-        if literal in NEIGHBOURS or literal in str(self._case.ends):
+        if literal in ADJACENT_PUBLIC or literal in str(self._case.ends):
             return [literal]  # as the system's resolver does
         self.resolved.append(host)
         addresses = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
@@ -130,7 +130,7 @@ def authority() -> trustme.CA:
 @cache
 def certificate() -> trustme.LeafCert:
     """A certificate for the names of all cases that may be called, and for no other."""
-    return authority().issue_cert("example.com", "*.example.com", "redis", *NEIGHBOURS, "fd00::7", "127.0.0.1", "::1")
+    return authority().issue_cert("example.com", "*.example.com", "redis", *ADJACENT_PUBLIC, "fd00::7", "127.0.0.1", "::1")
 
 
 def serving(seen: Network) -> ssl.SSLContext:

@@ -218,7 +218,7 @@ async def test_a_second_event_loop_is_refused_and_the_first_goes_on(database: Pa
 # --- event loops other than asyncio
 
 
-def zoo(events: list[str]) -> Starlette:
+def make_app(events: list[str]) -> Starlette:
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[dict[str, str]]:
         events.append("up")
@@ -240,7 +240,7 @@ def test_under_trio_the_application_works_and_the_queue_reports_why_it_does_not(
     database: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     events: list[str] = []
-    app = QueueMiddleware(zoo(events), database=database, min_free_disk=0)
+    app = QueueMiddleware(make_app(events), database=database, min_free_disk=0)
     with TestClient(app, backend="trio") as client:
         assert events == ["up"]
         assert client.get("/").text == "hello, loaded"

@@ -579,4 +579,4 @@ async def test_websockets_reach_the_application_unchanged(database: Path, path: 
 
 
 async def _never(*_: Any) -> Any:
-    raise AssertionError("nobody reads or writes on this channel but the application")
+    raise AssertionError("only the application may read or write on this channel")

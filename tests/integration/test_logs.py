@@ -285,11 +285,11 @@ async def test_lines_can_be_read_while_the_request_runs(database: Path) -> None:
 
 
 async def test_without_logs_in_the_query_they_are_null_and_not_read(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    call: list[int] = []
+    reads: list[int] = []
     reading = SQLiteStore.logs
 
     def spied(self: SQLiteStore, key: int, after: int = 0) -> Any:
-        call.append(key)
+        reads.append(key)
         return reading(self, key, after)
 
     monkeypatch.setattr(SQLiteStore, "logs", spied)
@@ -301,11 +301,11 @@ async def test_without_logs_in_the_query_they_are_null_and_not_read(database: Pa
     async with serving(app_of(endpoint), database) as queue:
         request_id = await queue.submit("GET", "/endpoint")
         assert (await queue.reaches(request_id, "COMPLETED"))["logs"] is None
-        assert call == []
+        assert reads == []
         for query, expected in (("logs=1", 1), ("logs=true", 1), ("logs=0", None), ("logs=false", None)):
             response = (await queue.client.get(f"/fal/queue/requests/{request_id}/status?{query}")).json()
             assert (response["logs"] and len(response["logs"])) == expected
-        assert len(call) == 2
+        assert len(reads) == 2
 
 
 async def test_lines_are_stored_with_the_end_and_no_lines_cost_no_write(

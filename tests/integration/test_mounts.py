@@ -166,13 +166,13 @@ async def test_a_replay_has_the_parameters_of_a_host_route(database: Path) -> No
 
 @pytest.mark.parametrize("kind", [FastAPI, Starlette])
 async def test_a_replay_has_the_application_whose_middleware_the_queue_is(database: Path, kind: type[Any]) -> None:
-    async def whose(request: StarletteRequest) -> Response:
-        return JSONResponse([request.app is app, str(request.url_for("whose"))])
+    async def parent(request: StarletteRequest) -> Response:
+        return JSONResponse([request.app is app, str(request.url_for("parent"))])
 
-    app = kind(routes=[Route("/whose", whose, methods=["POST"], name="whose")])
+    app = kind(routes=[Route("/parent", parent, methods=["POST"], name="parent")])
     app.add_middleware(QueueMiddleware, database=database, **OPTIONS)
     async with connected(app) as queue:
-        assert (await queue.run("POST", "/whose")).json() == [True, "http://service.test/whose"]
+        assert (await queue.run("POST", "/parent")).json() == [True, "http://service.test/parent"]
 
 
 async def test_in_a_mount_without_root_path_the_routes_are_not_found(database: Path) -> None:

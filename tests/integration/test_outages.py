@@ -45,10 +45,10 @@ class Handler:
 @contextmanager
 def locked(database: Path) -> Iterator[None]:
     """Locked by another program."""
-    with closing(sqlite3.connect(database, isolation_level=None)) as stranger:
-        stranger.execute("BEGIN IMMEDIATE")
+    with closing(sqlite3.connect(database, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
         yield
-        stranger.execute("ROLLBACK")
+        other.execute("ROLLBACK")
 
 
 @contextmanager

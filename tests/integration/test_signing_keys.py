@@ -73,8 +73,12 @@ async def test_a_webhook_verifies_in_every_format(database: Path) -> None:
     async with running_service(database, webhook_secret=f"{FIRST},{SECOND}") as service:
         webhook = await service.webhook()
         body, headers = webhook.body, webhook.headers
-        told = await service.verifier().verify(headers, body)
-        assert (told.request_id, told.webhook_id, told.user_id) == (webhook.request_id, webhook.request_id, "anonymous")
+        verified = await service.verifier().verify(headers, body)
+        assert (verified.request_id, verified.webhook_id, verified.user_id) == (
+            webhook.request_id,
+            webhook.request_id,
+            "anonymous",
+        )
         of_fal = {name: value for name, value in headers.items() if name.startswith("x-fal-")}
         of_standard = {name: value for name, value in headers.items() if name.startswith("webhook-")}
         assert (await service.verifier().verify(of_fal, body)).request_id == webhook.request_id

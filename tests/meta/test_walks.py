@@ -50,9 +50,9 @@ def run(directory: Path, *command: str) -> str:
 def test_the_tests_on_the_page_about_testing_pass_and_leave_no_files(tmp_path: Path) -> None:
     written = write_files("test-your-endpoints.md", tmp_path)
     assert {"main.py", "conftest.py"} < set(written)
-    told = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
+    output = run(tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider")
     tests = sum(len(re.findall(r"def test_", (tmp_path / file).read_text())) for file in written)
-    assert re.search(rf"^{tests} passed", told, re.MULTILINE), told
+    assert re.search(rf"^{tests} passed", output, re.MULTILINE), output
     assert not list(tmp_path.glob("queue.sqlite3*"))
 
 
@@ -66,11 +66,11 @@ async def main() -> None:
     async with LifespanManager(application) as manager:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(manager.app), base_url="http://localhost") as client:
             direct = await client.post("/generate?prompt=a+dog")
-            told = (await client.post("/fal/queue/submit/generate?prompt=a+dog")).json()
-            await client.get(told["status_url"] + "/stream")
-            replayed = await client.get(told["response_url"])
+            submitted = (await client.post("/fal/queue/submit/generate?prompt=a+dog")).json()
+            await client.get(submitted["status_url"] + "/stream")
+            replayed = await client.get(submitted["response_url"])
             assert (direct.status_code, direct.content) == (replayed.status_code, replayed.content) == (200, direct.content)
-            print(replayed.text, (await client.get(told["status_url"] + "?logs=1")).json()["logs"][0]["message"])
+            print(replayed.text, (await client.get(submitted["status_url"] + "?logs=1")).json()["logs"][0]["message"])
 
 asyncio.run(main())
 """
@@ -107,13 +107,13 @@ def commands(program: str) -> list[tuple[str, str]]:
 def test_documented_options_of_servers_exist(program: str) -> None:
     if program == "fastapi":
         pytest.importorskip("fastapi_cli")
-    words = [(program, "run", "--help"), (program, "dev", "--help")] if program == "fastapi" else [(program, "--help")]
-    told = "".join(run(ROOT, "-m", *line) for line in words)
+    arguments = [(program, "run", "--help"), (program, "dev", "--help")] if program == "fastapi" else [(program, "--help")]
+    help_texts = "".join(run(ROOT, "-m", *line) for line in arguments)
     named = commands(program)
     assert named
     for page, command in named:
         for option in re.findall(r"(?<!\S)--[a-z-]+", command):
-            assert re.search(rf"{option}(?![a-z-])", told), f"{page}: {program} has no {option}"
+            assert re.search(rf"{option}(?![a-z-])", help_texts), f"{page}: {program} has no {option}"
 
 
 def test_every_documented_variable_is_an_option() -> None:
@@ -142,8 +142,8 @@ def test_documented_timeouts_of_gunicorn_are_longer_than_a_shutdown() -> None:
 
 def compose() -> dict[str, Any]:
     (text,) = blocks(HOW_TO / "docker.md", "yaml")
-    told: dict[str, Any] = yaml.safe_load(text)
-    return told
+    content: dict[str, Any] = yaml.safe_load(text)
+    return content
 
 
 def dockerfile() -> list[tuple[str, str]]:
@@ -153,12 +153,12 @@ def dockerfile() -> list[tuple[str, str]]:
 
 
 def test_the_compose_file_keeps_the_folder_and_allows_time_to_stop() -> None:
-    told = compose()
-    (service,) = told["services"].values()
+    content = compose()
+    (service,) = content["services"].values()
     database = dict(rest.split("=", 1) for word, rest in dockerfile() if word == "ENV")["QUEUE_DATABASE"]
     (volume,) = service["volumes"]
     source, _, target = volume.partition(":")
-    assert source in told["volumes"]
+    assert source in content["volumes"]
     assert Path(database).parent == Path(target)
     settings = Settings.load({}, service["environment"])
     assert parse_seconds(service["stop_grace_period"]) > 2 * settings.shutdown_timeout + 5
@@ -166,12 +166,12 @@ def test_the_compose_file_keeps_the_folder_and_allows_time_to_stop() -> None:
 
 
 def test_the_dockerfile_is_valid() -> None:
-    told = dockerfile()
-    assert {word for word, _ in told} <= {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "ENV", "EXPOSE", "CMD"}
-    steps = [word for word, _ in told]
+    instructions = dockerfile()
+    assert {word for word, _ in instructions} <= {"FROM", "RUN", "WORKDIR", "COPY", "USER", "VOLUME", "ENV", "EXPOSE", "CMD"}
+    steps = [word for word, _ in instructions]
     assert steps[0] == "FROM"
     # The process is the server itself, which receives the signals; and it does not run as root.
-    assert dict(told)["CMD"].startswith('["uvicorn", ')
+    assert dict(instructions)["CMD"].startswith('["uvicorn", ')
     assert steps.index("USER") < steps.index("CMD")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from queue_middleware.jobs.log_lines import LogLine
 from queue_middleware.jobs.models import Progress
 from queue_middleware.worker.job_context import ActiveJob
@@ -11,7 +13,8 @@ class FakeExecution:
     """Replaces an attempt and its log buffer; records what is written."""
 
     def __init__(self, *, over: bool = False) -> None:
-        self.job = ActiveJob("the-id", 2, self, lambda: self)
+        execution: Any = self  # without `callback_url`, which these tests do not use
+        self.job = ActiveJob("the-id", 2, execution, lambda: execution)
         self.over = over
         self.lines: list[LogLine] = []
         self.reports: list[Progress] = []

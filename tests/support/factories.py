@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 from itertools import count
-from typing import Any
+from typing import Any, Protocol
 
 from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
-from queue_middleware.jobs.store import JobStore
 from queue_middleware.jobs.task_spec import Backoff, Task, TaskSpec
 from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, TaskRecord, TaskStatus, Wait
+from queue_middleware.tasks.store import TaskStore
 from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
+from queue_middleware.webhooks.store import WebhookStore
 
 
 def make_request(body: bytes = b"{}", **changes: Any) -> StoredRequest:
@@ -69,7 +70,7 @@ def make_task(listed: bool = True, **spec: Any) -> Task:
 def make_task_record(**changes: Any) -> TaskRecord:
     """A completed task, created at 2025-01-15T10:10:00Z, as it is shown to clients."""
     created = 1_736_935_800_000
-    times = {"created_at": created, "started_at": created + 1000, "finished_at": created + 3345}
+    times: dict[str, Any] = {"created_at": created, "started_at": created + 1000, "finished_at": created + 3345}
     job = make_job_view(request_id="019d2b00-1234-7000-a000-000000000001", attempt=2, status=200, **times)
     spec = TaskSpec("https://service.example", 30.0, target="/work", method="POST", timeout=30.0, backoff=Backoff.LINEAR)
     headers = ((b"content-type", b"application/json"), (b"x-a", b"1"), (b"x-a", b"2"))
@@ -90,11 +91,21 @@ def make_delivery_attempt(status: int | None = 200, error: str | None = None) ->
     return DeliveryAttempt(at=1_800_000_000_000, duration=0.1, status=status, error=error)
 
 
-async def claim_deliveries(store: JobStore, limit: int = 100) -> list[Delivery]:
+class Ports(Protocol):
+    """The ports of a store beside that of its jobs."""
+
+    @property
+    def webhooks(self) -> WebhookStore: ...
+
+    @property
+    def tasks(self) -> TaskStore: ...
+
+
+async def claim_deliveries(store: Ports, limit: int = 100) -> list[Delivery]:
     """Claim up to `limit` deliveries, of any receivers."""
     return (await store.webhooks.claim(Capacity(limit, limit))).deliveries
 
 
-async def claim_polls(store: JobStore, limit: int = 100) -> list[Poll]:
+async def claim_polls(store: Ports, limit: int = 100) -> list[Poll]:
     """Claim up to `limit` polls, of any providers."""
     return (await store.tasks.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -64,19 +64,20 @@ class Queue:
         """Submit a request and return its id."""
         response = await self.client.request(method, f"{self.prefix}/submit{target}", **request)
         assert response.status_code == 200, response.text
-        return response.json()["request_id"]
+        return str(response.json()["request_id"])
 
     async def status(self, request_id: str) -> dict[str, Any]:
         """The status of a request. Its HTTP status must be 200 when completed and 202 before, as the protocol says."""
         response = await self.client.get(f"{self.prefix}/requests/{request_id}/status")
-        content = response.json()
+        content: dict[str, Any] = response.json()
         assert response.status_code == (200 if content.get("status") == "COMPLETED" else 202), response.text
         return content
 
     async def logs(self, request_id: str) -> list[dict[str, Any]]:
         """The log entries in the current status."""
         response = await self.client.get(f"{self.prefix}/requests/{request_id}/status?logs=1")
-        return response.json()["logs"]
+        entries: list[dict[str, Any]] = response.json()["logs"]
+        return entries
 
     async def reaches(self, request_id: str, status: str, seconds: float = DEADLINE) -> dict[str, Any]:
         """Wait until the request has this status. An unexpected final status is a failure."""
@@ -86,7 +87,8 @@ class Queue:
             assert current["status"] in (status, "IN_QUEUE", "IN_PROGRESS"), current
             return current if current["status"] == status else None
 
-        return await eventually(arrived, seconds)
+        reached: dict[str, Any] = await eventually(arrived, seconds)
+        return reached
 
     async def response(self, request_id: str) -> httpx.Response:
         """Wait for the end and return the stored response."""
@@ -138,4 +140,4 @@ async def serving(app: Any, database: Path, **options: Any) -> AsyncIterator[Que
 def stored_jobs(database: Path, where: str = "true") -> int:
     """The number of jobs in the file, read without the middleware."""
     with closing(sqlite3.connect(f"file:{database}?mode=ro", uri=True)) as connection:
-        return connection.execute(f"SELECT count(*) FROM job WHERE {where}").fetchone()[0]
+        return int(connection.execute(f"SELECT count(*) FROM job WHERE {where}").fetchone()[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -12,6 +12,7 @@ import anyio
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
@@ -23,7 +24,7 @@ class RawResponse:
 
     @property
     def status(self) -> int:
-        return next(message["status"] for message in self.messages if message["type"] == "http.response.start")
+        return next(int(message["status"]) for message in self.messages if message["type"] == "http.response.start")
 
     @property
     def headers(self) -> dict[bytes, bytes]:
@@ -44,13 +45,13 @@ def http_only(handle: App) -> App:
     return app
 
 
-async def respond(send: Send, body: bytes = b"ok", status: int = 200, headers: object = ()) -> None:
+async def respond(send: Send, body: bytes = b"ok", status: int = 200, headers: Headers = ()) -> None:
     """Send a complete response."""
     await send({"type": "http.response.start", "status": status, "headers": list(headers)})
     await send({"type": "http.response.body", "body": body})
 
 
-def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: bytes = b"", headers: object = ()) -> Message:
+def http_scope(method: str, raw_path: bytes, *, path: str | None = None, query: bytes = b"", headers: Headers = ()) -> Message:
     """A scope as uvicorn builds it. `path` is decoded from `raw_path` unless given."""
     return {
         "type": "http",

@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 
 from tests.support.queue_client import DEADLINE
-from tests.support.raw_asgi import App, Message, http_scope
+from tests.support.raw_asgi import App, Headers, Message, http_scope
 
 
 def data_of(write: bytes) -> bytes:
@@ -61,7 +61,8 @@ class SSEClient:
         assert write.startswith(b"data: {"), write
         assert write.endswith(b"}\n\n")
         assert write.count(b"\n") == 2
-        return json.loads(write.removeprefix(b"data: "))
+        event: dict[str, Any] = json.loads(write.removeprefix(b"data: "))
+        return event
 
     async def until(self, status: str) -> dict[str, Any]:
         """Read events until one has this status."""
@@ -99,7 +100,7 @@ class SSEClient:
 
 @asynccontextmanager
 async def open_stream(
-    app: App, request_id: str, query: bytes = b"", path: str = "/fal/queue/requests", headers: object = ()
+    app: App, request_id: str, query: bytes = b"", path: str = "/fal/queue/requests", headers: Headers = ()
 ) -> AsyncIterator[SSEClient]:
     """Read the stream of a request inside the block. After the block the client disconnects and the call must return."""
     client = SSEClient()

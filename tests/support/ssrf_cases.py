@@ -118,7 +118,7 @@ def inside(address: str) -> Iterator[tuple[str, str]]:
     yield "Teredo's client", str(IPv6Address(int(IPv6Address("2001:0:4136:e378:8000:63bf::")) | bits ^ 0xFFFFFFFF))
 
 
-NEIGHBOURS = (
+ADJACENT_PUBLIC = (
     "1.0.0.0", "9.255.255.255", "11.0.0.0", "100.63.255.255", "100.128.0.0", "126.255.255.255", "128.0.0.0",
     "168.63.129.15", "168.63.129.17", "169.253.255.255", "169.255.0.0", "172.15.255.255", "172.32.0.0", "191.255.255.255",
     "192.0.1.0", "192.0.3.0", "192.88.98.255", "192.88.100.0", "192.167.255.255", "192.169.0.0", "198.17.255.255",
@@ -139,7 +139,7 @@ def table() -> Iterator[Case]:
     yield from goes("public, IPv6", "https://example.com/", f"{PUBLIC_V6}:443", [PUBLIC_V6, PUBLIC])
     yield from goes("public, not ASCII", "https://bücher.example.com/", f"{PUBLIC}:443")
     yield from goes("a name that begins like an address", "https://10.example.com/", f"{PUBLIC}:443")
-    for address in NEIGHBOURS:
+    for address in ADJACENT_PUBLIC:
         literal = f"[{address}]" if ":" in address else address
         yield from goes("public address", f"https://{literal}/", f"{address}:443")
         yield from goes("public answer", "https://example.com/", f"{address}:443", [address])

@@ -30,7 +30,8 @@ class Webhook:
     @cached_property
     def content(self) -> dict[str, Any]:
         """fal's envelope: `request_id`, `status`, `payload`, `error`."""
-        return json.loads(self.body)
+        content: dict[str, Any] = json.loads(self.body)
+        return content
 
 
 @dataclass

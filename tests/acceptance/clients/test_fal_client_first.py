@@ -32,8 +32,8 @@ async def test_submit_events_and_result(client: Client, network: Edge, gate: str
     assert "InProgress" in kinds
     assert kinds[-1] == "Completed"
     last = output["updates"][-1][1]
-    said = [line["message"] for line in last["logs"]]
-    assert said.index("sketching a cat") < said.index("colouring a cat")
+    messages = [line["message"] for line in last["logs"]]
+    assert messages.index("sketching a cat") < messages.index("colouring a cat")
     assert last["metrics"]["inference_time"] > 0
     assert output["bare"] == ["Completed", {"logs": None, "metrics": last["metrics"]}]
     assert network.seen[0] == "POST /acme/studio/paint"

@@ -36,8 +36,8 @@ async def test_submit_events_and_result(fal_sdk: Client, network: Edge, gate: st
     assert kinds[-1] == "InProgress"
     assert set(kinds) <= {"Queued", "InProgress"}
     last, status = output["last"]
-    said = [line["message"] for line in status["logs"]]
-    assert said.index("sketching a cat") < said.index("colouring a cat")
+    messages = [line["message"] for line in status["logs"]]
+    assert messages.index("sketching a cat") < messages.index("colouring a cat")
     assert (last, status["error"], status["error_type"]) == ("Completed", None, None)
     assert network.seen[0] == f"POST {base}/paint"
     assert f"GET {base}/requests/{output['id']}/status/?logs=1" in network.seen

@@ -50,7 +50,7 @@ class Fal(Provider):
                 return Reply(200, {"keys": [self.pair.jwk(padded=False)]})
             case [_, _, "requests", job_id, "status"]:
                 status = self.next_status(self.job(job_id))
-                body = {"status": status, "request_id": job_id, "logs": None, "metrics": {}}
+                body: dict[str, Any] = {"status": status, "request_id": job_id, "logs": None, "metrics": {}}
                 return Reply(200 if status == "COMPLETED" else 202, body)
             case [_, _, "requests", job_id]:
                 job = self.job(job_id)

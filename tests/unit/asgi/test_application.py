@@ -20,7 +20,7 @@ from queue_middleware.asgi.application import FALLBACK, default_name, layers
 
 CODE = """
 from queue_middleware.asgi.application import default_name
-def ask(): return default_name(None)
+def name_of_application(): return default_name(None)
 async def endpoint(request): ...
 name = default_name(None)
 """
@@ -60,7 +60,7 @@ def test_the_module_is_found_however_the_service_was_started(variables: dict[str
 
 def test_a_factory_is_named_after_its_module() -> None:
     shop = module(__name__="shop")
-    assert shop.ask() == "shop"
+    assert shop.name_of_application() == "shop"
 
 
 async def test_a_queue_created_in_a_coroutine_is_named_after_its_module() -> None:

@@ -126,9 +126,9 @@ def test_keys_in_the_environment_can_be_listed_but_not_rotated(terminal):
     terminal.set(QUEUE_SIGNING_KEY=f"{FIRST.seed_hex()},{SECOND.seed_hex()}")
     assert [row["status"] for row in terminal.listed()] == ["active", "spare"]
     for arguments in (["keys", "rotate"], ["keys", "rotate", "--compromised"]):
-        told = terminal.run(*arguments, fails=True)
-        assert "append ',<new seed>@<time>'" in told
-        assert "@2027-01-16T09:00:00Z" in told
+        error = terminal.run(*arguments, fails=True)
+        assert "append ',<new seed>@<time>'" in error
+        assert "@2027-01-16T09:00:00Z" in error
     assert not terminal.file.path.exists()
 
 
@@ -143,10 +143,10 @@ def test_keys_in_the_environment_can_be_listed_but_not_rotated(terminal):
 def test_impossible_commands_print_one_clear_message(terminal, arguments, reason):
     if "rotate" in arguments:
         write_key_file(terminal, FIRST.seed_hex())
-    told = terminal.run(*arguments, fails=True)
-    assert told.startswith("queue-middleware: ")
-    assert reason in told
-    assert "Traceback" not in told
+    error = terminal.run(*arguments, fails=True)
+    assert error.startswith("queue-middleware: ")
+    assert reason in error
+    assert "Traceback" not in error
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from queue_middleware.web.fal.responses import error_response
 
 
 @pytest.mark.parametrize(
-    ("error_type", "status", "word"),
+    ("error_type", "status", "error_type_text"),
     [
         (ErrorType.REQUEST_TIMEOUT, 504, "request_timeout"),
         (ErrorType.START_TIMEOUT, 504, "request_timeout"),
@@ -19,11 +19,11 @@ from queue_middleware.web.fal.responses import error_response
         (ErrorType.CLIENT_CANCELLED, 499, "client_cancelled"),
     ],
 )
-def test_every_failure_has_its_error_type_and_message(error_type, status, word):
+def test_every_failure_has_its_error_type_and_message(error_type, status, error_type_text):
     failure = Failure(error_type, 'a "quote" and ü')
     assert STATUS[error_type] == status
-    assert failure_body(failure) == b'{"detail": "a \\"quote\\" and \\u00fc", "error_type": "%s"}' % word.encode()
-    assert (b"x-fal-error-type", word.encode()) in failure_headers(failure)
+    assert failure_body(failure) == b'{"detail": "a \\"quote\\" and \\u00fc", "error_type": "%s"}' % error_type_text.encode()
+    assert (b"x-fal-error-type", error_type_text.encode()) in failure_headers(failure)
 
 
 def test_the_table_has_every_failure():
@@ -36,7 +36,7 @@ def test_only_a_passed_start_deadline_is_the_users_timeout():
 
 
 @pytest.mark.parametrize(
-    ("error", "word"),
+    ("error", "error_type_text"),
     [
         (errors.BadRequest("x"), "bad_request"),
         (errors.StoreError("x"), "internal_error"),
@@ -46,13 +46,13 @@ def test_only_a_passed_start_deadline_is_the_users_timeout():
         (errors.QueueFull("x", 5), None),
     ],
 )
-def test_refusals(error, word):
+def test_refusals(error, error_type_text):
     body, headers = error_response(error)
-    assert json.loads(body) == {"detail": "x"} | ({"error_type": word} if word else {})
-    assert headers == error.headers + (((b"x-fal-error-type", word.encode()),) if word else ())
+    assert json.loads(body) == {"detail": "x"} | ({"error_type": error_type_text} if error_type_text else {})
+    assert headers == error.headers + (((b"x-fal-error-type", error_type_text.encode()),) if error_type_text else ())
 
 
 @pytest.mark.parametrize("refused", [errors.QueueFull, errors.TooManyQueued, errors.StoreBusy])
 def test_retry_after_of_concurrent_refusals_varies(refused):
-    told = {int(dict(error_response(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
-    assert told == {10, 11, 12, 13, 14, 15}
+    delays = {int(dict(error_response(refused("later", 10))[1])[b"retry-after"]) for _ in range(500)}
+    assert delays == {10, 11, 12, 13, 14, 15}

@@ -32,7 +32,7 @@ class Unprintable:
     """An object whose `__str__` raises."""
 
     def __str__(self) -> str:
-        raise LookupError("nothing to say")
+        raise LookupError("no text")
 
 
 @pytest.mark.parametrize(
@@ -54,17 +54,17 @@ def test_every_level_of_logging_maps_to_a_level_of_fal(number: int, level: LogLe
     assert level_for_number(number) is read_level(number) is level
 
 
-@pytest.mark.parametrize("word", LEVELS_BY_NAME)
-def test_a_level_is_read_in_any_case(word: str) -> None:
-    assert read_level(word) is read_level(word.lower()) is LEVELS_BY_NAME[word]
+@pytest.mark.parametrize("level", LEVELS_BY_NAME)
+def test_a_level_is_read_in_any_case(level: str) -> None:
+    assert read_level(level) is read_level(level.lower()) is LEVELS_BY_NAME[level]
 
 
-@pytest.mark.parametrize("word", ["", "LOUD", None, b"INFO"])
-def test_an_unknown_level_is_refused_with_the_valid_ones(word: object) -> None:
+@pytest.mark.parametrize("level", ["", "LOUD", None, b"INFO"])
+def test_an_unknown_level_is_refused_with_the_valid_ones(level: object) -> None:
     with pytest.raises(
         ValueError, match=r"it must be one of STDERR, STDOUT, ERROR, INFO, WARN, DEBUG, WARNING, CRITICAL, FATAL"
     ):
-        read_level(word)  # type: ignore[arg-type]
+        read_level(level)  # type: ignore[arg-type]
 
 
 def test_a_line_accepts_any_object() -> None:

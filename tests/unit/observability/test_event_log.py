@@ -95,16 +95,16 @@ def test_other_events_are_logged_each_time(journal: LoggingObserver, caplog: pyt
 
 
 def test_observers_receive_each_failure_and_one_recovery() -> None:
-    heard: list[object] = []
-    trouble = ErrorStreak("claim", heard.append)
-    trouble.over()
+    events: list[object] = []
+    streak = ErrorStreak("claim", events.append)
+    streak.over()
     error = StoreBusy("busy", 1)
     for _ in range(3):
-        trouble.met(error, 1.0)
-    trouble.over()
-    trouble.over()
-    assert heard[:3] == [ServiceError("claim", error, 1.0)] * 3
-    (end,) = heard[3:]
+        streak.met(error, 1.0)
+    streak.over()
+    streak.over()
+    assert events[:3] == [ServiceError("claim", error, 1.0)] * 3
+    (end,) = events[3:]
     assert isinstance(end, Recovered)
     assert (end.where, end.failures) == ("claim", 3)
 

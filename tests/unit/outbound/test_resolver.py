@@ -48,24 +48,24 @@ async def test_errors_of_the_system_are_raised(monkeypatch, error):
 async def test_the_threads_of_the_event_loop_are_not_used(monkeypatch):
     """They are few, and the application's `def` endpoints run in them."""
     system = FakeSystemResolver(monkeypatch)
-    asking = [asyncio.create_task(ThreadedResolver().resolve(f"{number}.example", 443)) for number in range(40)]
+    lookups = [asyncio.create_task(ThreadedResolver().resolve(f"{number}.example", 443)) for number in range(40)]
     async with asyncio.timeout(5):
         while len(system.calls) < 40:
             await asyncio.sleep(0.001)
         assert await asyncio.to_thread(lambda: "free") == "free"
     system.gate.set()
-    await asyncio.gather(*asking)
+    await asyncio.gather(*lookups)
     assert all(thread.daemon for _, thread in system.calls)
 
 
 async def test_concurrent_lookups_of_one_name_share_one_call(monkeypatch):
     system = FakeSystemResolver(monkeypatch)
     names = ThreadedResolver()
-    asking = [asyncio.create_task(names.resolve("a.example", 443)) for _ in range(5)]
+    lookups = [asyncio.create_task(names.resolve("a.example", 443)) for _ in range(5)]
     await asyncio.sleep(0)
-    asking.pop().cancel()
+    lookups.pop().cancel()
     system.gate.set()
-    assert await asyncio.gather(*asking) == [["192.0.2.7", "2001:db8::7"]] * 4
+    assert await asyncio.gather(*lookups) == [["192.0.2.7", "2001:db8::7"]] * 4
     assert len(system.calls) == 1
 
 
@@ -83,12 +83,12 @@ async def test_a_cancelled_lookup_does_not_affect_others(monkeypatch):
 async def test_the_number_of_threads_is_limited(monkeypatch):
     system = FakeSystemResolver(monkeypatch)
     names = ThreadedResolver(most=4)  # a quarter of them are for names that were resolved before
-    asking = [asyncio.create_task(names.resolve(name, 443)) for name in ("a.example", "b.example", "d.example")]
+    lookups = [asyncio.create_task(names.resolve(name, 443)) for name in ("a.example", "b.example", "d.example")]
     await asyncio.sleep(0)
     with pytest.raises(OutboundBusy, match="too many names"):
         await names.resolve("c.example", 443)
     system.gate.set()
-    await asyncio.gather(*asking)
+    await asyncio.gather(*lookups)
     assert await names.resolve("c.example", 443)
 
 
@@ -124,23 +124,23 @@ async def test_names_that_hang_leave_threads_to_names_that_were_resolved_before(
     names = ThreadedResolver(most=4)
     assert await names.resolve("good.example", 443)
     system.gate.clear()
-    asking = [asyncio.create_task(names.resolve(f"{number}.hanging{number}.example", 443)) for number in range(5)]
+    lookups = [asyncio.create_task(names.resolve(f"{number}.hanging{number}.example", 443)) for number in range(5)]
     await asyncio.sleep(0)
-    assert [isinstance(task.exception(), OutboundBusy) for task in asking if task.done()] == [True, True]
+    assert [isinstance(task.exception(), OutboundBusy) for task in lookups if task.done()] == [True, True]
     known = asyncio.create_task(names.resolve("good.example", 443))
     await asyncio.sleep(0)
     assert not known.done(), "it is being looked up"
     system.gate.set()
     assert await known
-    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.gather(*lookups, return_exceptions=True)
 
 
 async def test_names_below_one_domain_share_a_part_of_the_threads(monkeypatch):
     system = FakeSystemResolver(monkeypatch)
     names = ThreadedResolver(most=32)
-    asking = [asyncio.create_task(names.resolve(f"a{number}.slow.example", 443)) for number in range(8)]
+    lookups = [asyncio.create_task(names.resolve(f"a{number}.slow.example", 443)) for number in range(8)]
     await asyncio.sleep(0)
-    refused = [task.exception() for task in asking if task.done()]
+    refused = [task.exception() for task in lookups if task.done()]
     assert len(refused) == 6
     assert all(isinstance(error, OutboundBusy) and "slow.example" in str(error) for error in refused)
     other = asyncio.create_task(names.resolve("a.other.example", 443))
@@ -148,7 +148,7 @@ async def test_names_below_one_domain_share_a_part_of_the_threads(monkeypatch):
     assert not other.done()
     system.gate.set()
     assert await other
-    await asyncio.gather(*asking, return_exceptions=True)
+    await asyncio.gather(*lookups, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

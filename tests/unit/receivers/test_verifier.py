@@ -306,23 +306,23 @@ async def test_fals_headers_alone_give_no_other_id(sender, verifier):
 async def test_events_of_a_request_have_their_own_ids_with_fals_headers_too(sender, verifier):
     """fal's headers have one id for all webhooks of a request; a receiver that detects repeats by it would drop the end."""
     by_user = WebhookVerifier(JWKS_URL, user_id="user", client=sender.client, clock=lambda: NOW)
-    news, end = b'{"request_id": "id", "type": "request.started", "webhook_id": "id_1"}', BODY
+    progress, end = b'{"request_id": "id", "type": "request.started", "webhook_id": "id_1"}', BODY
     forged = b'{"request_id": "id", "webhook_id": "another_1"}'
     for verify in (verifier, by_user):
-        ids = [(await verify.verify(sender.webhook(body=body), body)).webhook_id for body in (news, end, forged)]
+        ids = [(await verify.verify(sender.webhook(body=body), body)).webhook_id for body in (progress, end, forged)]
         assert ids == ["id_1", "id", "id"]
-    assert (await verifier.verify(sender.webhook(body=news), news)).request_id == "id"
+    assert (await verifier.verify(sender.webhook(body=progress), progress)).request_id == "id"
 
 
 async def test_values_without_a_valid_signature_are_not_returned(sender, verifier):
     """If the headers of one format were changed, only values of the other are returned."""
     fal, other = sender.webhook(), sender.standard()
-    told = await verifier.verify({**fal, **other, "webhook-id": "another"}, BODY)
-    assert (told.webhook_id, told.request_id, told.user_id) == ("id", "id", "user")
-    told = await verifier.verify({**fal, **other, "x-fal-webhook-user-id": "other"}, BODY)
-    assert (told.webhook_id, told.request_id, told.user_id) == ("id_1", "id", "")
-    told = await verifier.verify({**fal, **other, "x-fal-webhook-timestamp": "soon"}, BODY)
-    assert (told.webhook_id, told.user_id) == ("id_1", "")
+    webhook = await verifier.verify({**fal, **other, "webhook-id": "another"}, BODY)
+    assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id", "id", "user")
+    webhook = await verifier.verify({**fal, **other, "x-fal-webhook-user-id": "other"}, BODY)
+    assert (webhook.webhook_id, webhook.request_id, webhook.user_id) == ("id_1", "id", "")
+    webhook = await verifier.verify({**fal, **other, "x-fal-webhook-timestamp": "soon"}, BODY)
+    assert (webhook.webhook_id, webhook.user_id) == ("id_1", "")
     with pytest.raises(VerificationError, match="none of the keys"):
         await verifier.verify({**fal, **other, "webhook-id": "another", "x-fal-webhook-user-id": "other"}, BODY)
 
@@ -455,16 +455,16 @@ def test_the_request_id_of_a_standard_webhook_is_in_its_body(sender, clock, body
 
 def test_webhooks_of_fal_itself(sender, clock):
     """The key set is at the default URL. Only `x` is documented, and its padding is not known."""
-    call: list[str] = []
+    fetched: list[str] = []
     (key,) = sender.signer.ring.published(NOW)
 
     def rest_fal_ai(request: httpx.Request) -> httpx.Response:
-        call.append(str(request.url))
+        fetched.append(str(request.url))
         return httpx.Response(200, json={"keys": [{"kty": "OKP", "crv": "Ed25519", "x": key.jwk(padded=True)["x"]}]})
 
     client = httpx.Client(transport=httpx.MockTransport(rest_fal_ai))
     webhook = WebhookVerifier(user_id="user", sync_client=client, clock=clock).verify_sync(sender.webhook(), BODY)
-    assert (webhook.request_id, call) == ("id", [FAL_JWKS_URL])
+    assert (webhook.request_id, fetched) == ("id", [FAL_JWKS_URL])
 
 
 @pytest.mark.parametrize("way", ["async", "sync"])

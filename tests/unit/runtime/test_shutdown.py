@@ -111,12 +111,12 @@ async def test_hypercorns_worker_processes_are_notified_by_an_event(server: Hand
     shutdown.close()
 
 
-@pytest.mark.parametrize("nobody", [signal.SIG_DFL, signal.SIG_IGN])
-async def test_a_signal_without_a_handler_is_not_changed(server: Handler, nobody: Any) -> None:
-    signal.signal(signal.SIGQUIT, nobody)
+@pytest.mark.parametrize("disposition", [signal.SIG_DFL, signal.SIG_IGN])
+async def test_a_signal_without_a_handler_is_not_changed(server: Handler, disposition: Any) -> None:
+    signal.signal(signal.SIGQUIT, disposition)
     shutdown = ShutdownSignal(Callback())
     shutdown.listen()
-    assert signal.getsignal(signal.SIGQUIT) is nobody
+    assert signal.getsignal(signal.SIGQUIT) is disposition
     shutdown.close()
 
 

@@ -142,12 +142,12 @@ async def test_notifications_in_quick_succession_cause_one_read(stack: AsyncExit
             await follow(stack, watch, key)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        told = 0
+        notifications = 0
         while loop.time() - began < 0.3:
             store.notify()
-            told += 1
+            notifications += 1
             await asyncio.sleep(0)
-        assert told > 300
+        assert notifications > 300
         assert 2 <= store.reads <= 0.3 / module._PAUSE + 2
 
 

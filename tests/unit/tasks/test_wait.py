@@ -19,9 +19,11 @@ CREDENTIALS = (KEY, (b"x-version", b"2"))
 LOCATION = ((b"location", b"/jobs/1"),)
 
 
-def after(status: int = 200, headers: tuple = (), asked: bool = False, **spec: object) -> Wait | None:
+def after(status: int = 200, headers: tuple = (), called_back: bool = False, **spec: object) -> Wait | None:
     given = {"callback": False, "is_external": True, "wait_timeout": 100.0, **spec}
-    return decide_wait(StoredResponse(status, headers, b""), make_task(**given).spec, REQUEST, NOW, callback_requested=asked)
+    return decide_wait(
+        StoredResponse(status, headers, b""), make_task(**given).spec, REQUEST, NOW, callback_requested=called_back
+    )
 
 
 def test_without_anything_to_wait_for_the_response_is_final():
@@ -43,7 +45,7 @@ def test_a_failure_is_final():
 def test_wait_for_a_callback_or_a_signal():
     assert after(callback=True) == Wait(100.0)
     assert after(signal=True) == Wait(100.0)
-    assert after(asked=True) == Wait(100.0)
+    assert after(called_back=True) == Wait(100.0)
 
 
 def test_wait_for_polls():
@@ -55,7 +57,7 @@ def test_wait_for_polls():
 
 def test_with_a_callback_the_first_poll_is_at_half_of_the_time():
     assert after(poll=POLLS, callback=True) == Wait(100.0, 50.0, None, CREDENTIALS)
-    assert after(poll=POLLS, asked=True) == Wait(100.0, 50.0, None, CREDENTIALS)
+    assert after(poll=POLLS, called_back=True) == Wait(100.0, 50.0, None, CREDENTIALS)
 
 
 def test_the_location_of_a_202_is_polled():

@@ -28,7 +28,7 @@ async def test_a_key_in_each_header(header: tuple[bytes, bytes]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("headers", "word"),
+    ("headers", "error"),
     [
         ((), "a key is needed"),
         (((b"authorization", b"Basic alice:0123456789"),), "a key is needed"),
@@ -38,8 +38,8 @@ async def test_a_key_in_each_header(header: tuple[bytes, bytes]) -> None:
         (((b"x-api-key", b""),), "invalid key credentials"),
     ],
 )
-async def test_missing_and_invalid_keys_are_refused(headers: tuple[tuple[bytes, bytes], ...], word: str) -> None:
-    with pytest.raises(Unauthorized, match=word) as refusal:
+async def test_missing_and_invalid_keys_are_refused(headers: tuple[tuple[bytes, bytes], ...], error: str) -> None:
+    with pytest.raises(Unauthorized, match=error) as refusal:
         await Authenticator(KEYS).authenticate(sent(*headers))
     assert (refusal.value.status, refusal.value.headers) == (401, ((b"www-authenticate", b"Key, Bearer"),))
 

@@ -13,7 +13,7 @@ from tests.support.raw_asgi import http_scope
 
 EVIL, APP = b"https://evil.example.net", b"https://app.example.com"
 OWN = frozenset({b"service.example.com"})
-NOBODY: frozenset[bytes] = frozenset()
+NO_ORIGINS: frozenset[bytes] = frozenset()
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ NOBODY: frozenset[bytes] = frozenset()
     ],
 )
 def test_headers_and_the_decision(what: str, site: bytes | None, origin: bytes | None, refused: bool) -> None:
-    assert is_cross_site(site, origin, NOBODY, OWN) is refused, what
+    assert is_cross_site(site, origin, NO_ORIGINS, OWN) is refused, what
     assert is_cross_site(site, origin, {APP}, OWN) is refused, what
     assert is_cross_site(site, origin, {b"*"}, OWN) is False, what
 

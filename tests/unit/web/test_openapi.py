@@ -141,16 +141,16 @@ def test_no_schema_changes_the_type_of_an_inherited_property() -> None:
 
 
 def test_every_failure_status_is_documented() -> None:
-    words = {error_type(Failure(kind, "")) for kind in ErrorType}
-    assert set(DOCUMENT["components"]["schemas"]["ErrorType"]["enum"]) == words
+    names = {error_type(Failure(kind, "")) for kind in ErrorType}
+    assert set(DOCUMENT["components"]["schemas"]["ErrorType"]["enum"]) == names
     found = DOCUMENT["paths"]["/requests/{request_id}/response"]["get"]["responses"]
     assert {str(status) for status in STATUS.values()} < set(found)
 
 
 def resolved(reference: dict[str, Any]) -> dict[str, Any]:
     node: Any = DOCUMENT
-    for word in reference["$ref"].split("/")[1:]:
-        node = node[word]
+    for part in reference["$ref"].split("/")[1:]:
+        node = node[part]
     return node
 
 

@@ -62,8 +62,8 @@ SCHEDULE = (5.0, 300.0)
 class Receiver(FakeHosts[Response]):
     """Stands for `Outbound`."""
 
-    def __init__(self, *answers: Response | Exception) -> None:
-        super().__init__(*(answers or (OK,)))
+    def __init__(self, *responses: Response | Exception) -> None:
+        super().__init__(*(responses or (OK,)))
         self.posts: list[tuple[str, dict[bytes, bytes], bytes]] = []
 
     async def post(self, url, headers, body):
@@ -462,7 +462,7 @@ async def test_a_stop_ends_the_pause_of_an_outage(setup, monkeypatch):
 
 
 async def test_an_unexpected_error_costs_only_an_attempt(setup):
-    receiver = Receiver(RuntimeError("a mistake of ours"), OK)
+    receiver = Receiver(RuntimeError("a defect"), OK)
     async with setup.running(receiver):
         await setup.finish()
         assert isinstance(await setup.events.next(), ServiceError)
@@ -532,9 +532,9 @@ async def test_a_circuit_opens_is_probed_and_closes(setup):
     assert await setup.states() == {DeliveryState.DELIVERED: FAILURE_THRESHOLD + 1}
 
 
-@pytest.mark.parametrize("answer", [OutboundRefused("not public"), RuntimeError("a mistake of ours")])
-async def test_local_errors_do_not_change_the_health_of_a_host(setup, answer):
-    async with setup.running(Receiver(answer)):
+@pytest.mark.parametrize("error", [OutboundRefused("not public"), RuntimeError("a defect")])
+async def test_local_errors_do_not_change_the_health_of_a_host(setup, error):
+    async with setup.running(Receiver(error)):
         for _ in range(FAILURE_THRESHOLD + 1):
             await setup.finish()
             while not isinstance(await setup.events.next(), DeliveryFailed):
@@ -636,7 +636,7 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(setup):
 
 
 async def test_slots_that_become_free_just_before_a_claim_are_included(setup):
-    """All of the host's attempts end while the engine still asks whether anything is due; none is left to wake it later."""
+    """The host's attempts all end while the dispatcher reads when the next delivery is due; no later event wakes it."""
     receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
     many = FLOW_LIMITS[HostHealth.HEALTHY]
 

@@ -259,15 +259,15 @@ async def test_the_last_lines_are_written_before_the_end(wait: bool) -> None:
     assert setup.store.calls == [("log", ("one", "two"), None), ("end", (), None)]
 
 
-@pytest.mark.parametrize(("wait", "messages"), [(False, ["log", "end"]), (True, ["log"])])
-async def test_the_end_does_not_wait_for_the_last_lines_unless_requested(wait: bool, messages: list[str]) -> None:
+@pytest.mark.parametrize(("wait", "calls"), [(False, ["log", "end"]), (True, ["log"])])
+async def test_the_end_does_not_wait_for_the_last_lines_unless_requested(wait: bool, calls: list[str]) -> None:
     setup = Setup()
     setup.store.open.clear()
     setup.write("one")
     ending = asyncio.create_task(setup.end(wait=wait))
     for _ in range(10):
         await asyncio.sleep(0)
-    assert [name for name, _, _ in setup.store.calls] == messages
+    assert [name for name, _, _ in setup.store.calls] == calls
     assert not ending.done()
     setup.store.open.set()
     assert await ending

@@ -76,12 +76,12 @@ async def test_nothing_outside_a_replay_is_captured(capturing: LogCapture, execu
 
 
 async def test_nothing_of_another_queue_is_captured(capturing: LogCapture, execution: FakeExecution) -> None:
-    stranger = FakeExecution()
-    with LogCapture(stranger, asyncio.get_running_loop()):
+    other = FakeExecution()
+    with LogCapture(other, asyncio.get_running_loop()):
         during(execution, log.info, "mine")
-        during(stranger, log.info, "his")
-    during(stranger, log.info, "his queue has stopped")
-    assert (messages(execution), messages(stranger)) == (["mine"], ["his"])
+        during(other, log.info, "its")
+    during(other, log.info, "its queue has stopped")
+    assert (messages(execution), messages(other)) == (["mine"], ["its"])
 
 
 @pytest.mark.parametrize(
@@ -134,8 +134,8 @@ async def test_a_logger_that_does_not_propagate_is_captured(isolated_logger: log
         during(execution, isolated_logger.warning, "here")
         during(execution, isolated_logger.getChild("child").warning, "and below")
         isolated_logger.propagate = True
-        during(execution, isolated_logger.warning, "once, although both ends hear it now")
-    assert messages(execution) == ["here", "and below", "once, although both ends hear it now"]
+        during(execution, isolated_logger.warning, "once, although both handlers are installed now")
+    assert messages(execution) == ["here", "and below", "once, although both handlers are installed now"]
     assert handlers(isolated_logger) == 0
 
 

@@ -229,7 +229,7 @@ def test_a_failure_payload_is_a_failure():
     assert called({**OF_REPLICATE, "status": "canceled"}) == Failed("the provider reports status canceled")
     assert called({"id": "g", "state": "failed", "created_at": "2025", "failure_reason": "moderated"}) == Failed("moderated")
     assert called({"status": "FAILED", "failure": "no"}, RUNWAY) == Failed("no")
-    # of unknown services too, if the payload has a common word for a failure
+    # of unknown services too, if the payload has a common name for a failure
     assert called({"status": "Failed", "reason": "out of paint"}) == Failed("out of paint")
     assert called({"state": "error"}) == Failed("the provider reports status error")
     assert called({"state": "cancelled"}, CONFIG) == Failed("the provider reports status cancelled")

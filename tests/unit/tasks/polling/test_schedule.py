@@ -77,11 +77,11 @@ def test_capacity_is_free_until_the_limit():
     assert (capacity.limit, dict(capacity.busy)) == (1, {"b": 1})
 
 
-@pytest.mark.parametrize(("limit", "each", "strangers"), [(1, 1, 1), (2, 1, 2), (3, 2, 3), (4, 2, 3), (8, 4, 6)])
-def test_half_for_one_host_and_three_quarters_for_unproven_hosts(limit, each, strangers):
+@pytest.mark.parametrize(("limit", "each", "unproven"), [(1, 1, 1), (2, 1, 2), (3, 2, 3), (4, 2, 3), (8, 4, 6)])
+def test_half_for_one_host_and_three_quarters_for_unproven_hosts(limit, each, unproven):
     capacity = PollLimiter(limit).capacity()
     assert capacity is not None
-    assert (capacity.per_host, capacity.unproven) == (each, strangers)
+    assert (capacity.per_host, capacity.unproven) == (each, unproven)
 
 
 def test_a_host_is_proven_after_a_prompt_response_until_a_slow_one():

@@ -145,17 +145,17 @@ def test_paths_of_an_app_without_a_route(path: str) -> None:
 
 
 def test_a_long_path_takes_linear_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    call: list[str] = []
+    lookups: list[str] = []
 
     class CountingDict(dict[str, Operation]):
-        def get(self, word: str, default: Operation | None = None) -> Operation | None:  # type: ignore[override]
-            call.append(word)
-            return super().get(word, default)
+        def get(self, segment: str, default: Operation | None = None) -> Operation | None:  # type: ignore[override]
+            lookups.append(segment)
+            return super().get(segment, default)
 
     monkeypatch.setattr(routes, "APP_SUFFIXES", CountingDict(routes.APP_SUFFIXES))
     path = "/x" + "/requests" * 1000
     assert find_host_route("POST", f"/o/a{path}") == Route(Operation.SUBMIT, target=path, app="/o/a")
-    assert len("".join(call)) < 50 * 1000
+    assert len("".join(lookups)) < 50 * 1000
 
 
 def test_the_key_set_is_at_the_root_of_a_host_too() -> None:

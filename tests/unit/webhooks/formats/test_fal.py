@@ -20,7 +20,7 @@ ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
 
 
-def answered(body, status=200, headers=JSON):
+def result_of(body, status=200, headers=JSON):
     return JobResult(job(JobState.COMPLETED, status=status), StoredResponse(status, headers, body))
 
 
@@ -33,25 +33,25 @@ def job(state, status=None, failure=None):
 
 
 def test_a_success_has_fals_bytes():
-    assert webhook_body(answered(b'{"seed": 1}')).decode() == (
+    assert webhook_body(result_of(b'{"seed": 1}')).decode() == (
         f'{{"error": null, "gateway_request_id": "{ID}", "payload": {{"seed": 1}}, "request_id": "{ID}", "status": "OK"}}'
     )
 
 
 def test_an_error_of_the_application_has_fals_bytes():
-    assert webhook_body(answered(b'{"detail":"Not found"}', 404)).decode() == (
+    assert webhook_body(result_of(b'{"detail":"Not found"}', 404)).decode() == (
         f'{{"error": "Invalid status code: 404", "gateway_request_id": "{ID}", "payload": {{"detail":"Not found"}}, '
         f'"request_id": "{ID}", "status": "ERROR"}}'
     )
 
 
 @pytest.mark.parametrize(
-    ("status", "word"), [(200, "OK"), (201, "OK"), (299, "OK"), (302, "ERROR"), (422, "ERROR"), (500, "ERROR")]
+    ("status", "expected"), [(200, "OK"), (201, "OK"), (299, "OK"), (302, "ERROR"), (422, "ERROR"), (500, "ERROR")]
 )
-def test_every_2xx_is_ok(status, word):
-    sent = json.loads(webhook_body(answered(b"{}", status)))
-    assert sent["status"] == word
-    assert sent["error"] == (None if word == "OK" else f"Invalid status code: {status}")
+def test_every_2xx_is_ok(status, expected):
+    sent = json.loads(webhook_body(result_of(b"{}", status)))
+    assert sent["status"] == expected
+    assert sent["error"] == (None if expected == "OK" else f"Invalid status code: {status}")
 
 
 @pytest.mark.parametrize(
@@ -67,14 +67,14 @@ def test_every_2xx_is_ok(status, word):
     ],
 )
 def test_the_applications_json_is_included_byte_for_byte(body):
-    assert b'"payload": ' + body + b', "request_id"' in webhook_body(answered(body))
+    assert b'"payload": ' + body + b', "request_id"' in webhook_body(result_of(body))
 
 
 @pytest.mark.parametrize(
     "type_", [b"application/json", b"Application/JSON; charset=utf-8", b"application/problem+json", b"text/json"]
 )
 def test_json_media_types(type_):
-    assert json.loads(webhook_body(answered(b"[1]", headers=((b"content-type", type_),))))["payload"] == [1]
+    assert json.loads(webhook_body(result_of(b"[1]", headers=((b"content-type", type_),))))["payload"] == [1]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_json_media_types(type_):
     ],
 )
 def test_other_bodies_are_not_included(body, headers):
-    sent = json.loads(webhook_body(answered(body, headers=headers)))
+    sent = json.loads(webhook_body(result_of(body, headers=headers)))
     assert sent == {
         "error": None,
         "gateway_request_id": ID,
@@ -111,12 +111,12 @@ def test_other_bodies_are_not_included(body, headers):
 
 
 def test_an_error_page_stays_an_error():
-    sent = json.loads(webhook_body(answered(b"Oops", 500, ((b"content-type", b"text/plain"),))))
+    sent = json.loads(webhook_body(result_of(b"Oops", 500, ((b"content-type", b"text/plain"),))))
     assert (sent["status"], sent["error"], sent["payload"]) == ("ERROR", "Invalid status code: 500", None)
 
 
 @pytest.mark.parametrize(
-    ("kind", "error", "word"),
+    ("kind", "error", "expected"),
     [
         (ErrorType.REQUEST_TIMEOUT, "Invalid status code: 504", "request_timeout"),
         (ErrorType.START_TIMEOUT, "Invalid status code: 504", "request_timeout"),
@@ -124,10 +124,10 @@ def test_an_error_page_stays_an_error():
         (ErrorType.RUNNER_SERVER_ERROR, "Invalid status code: 500", "runner_server_error"),
     ],
 )
-def test_a_failure_of_the_platform(kind, error, word):
+def test_a_failure_of_the_platform(kind, error, expected):
     sent = json.loads(webhook_body(failed(Failure(kind, "why"))))
     assert (sent["status"], sent["error"]) == ("ERROR", error)
-    assert sent["payload"] == {"detail": "why", "error_type": word}
+    assert sent["payload"] == {"detail": "why", "error_type": expected}
 
 
 @pytest.mark.parametrize("failure", [None, Failure(ErrorType.CLIENT_CANCELLED, "Request was cancelled")])
@@ -157,21 +157,21 @@ def test_the_headers():
 
 
 def test_the_frame_around_the_payload_is_the_same_bytes():
-    result = answered(b'{"seed": 1}')
+    result = result_of(b'{"seed": 1}')
     before, payload, after = split_body(result)
     assert payload is result.response.body
     assert before + payload + after == webhook_body(result)
 
 
-@pytest.mark.parametrize(("status", "word"), [(200, "OK"), (500, "ERROR")])
-def test_an_oversized_response_is_replaced_by_its_url(status, word):
-    result = answered(b'{"seed": 1}', status)
+@pytest.mark.parametrize(("status", "expected"), [(200, "OK"), (500, "ERROR")])
+def test_an_oversized_response_is_replaced_by_its_url(status, expected):
+    result = result_of(b'{"seed": 1}', status)
     sent = json.loads(oversized_body(result, 10, "https://s.example/fal/queue/requests/1/response"))
     assert sent["payload"] is None
     assert sent["payload_error"] == (
         "Response payload has 11 bytes, more than 10. Fetch it from https://s.example/fal/queue/requests/1/response"
     )
-    assert (sent["status"], sent["error"]) == (word, None if word == "OK" else "Invalid status code: 500")
+    assert (sent["status"], sent["error"]) == (expected, None if expected == "OK" else "Invalid status code: 500")
     assert list(sent) == sorted(sent)
 
 
@@ -198,7 +198,7 @@ def test_events_have_the_keys_of_fal_and_more():
         ("https://[2606:4700::1111]:8443/", "[2606:4700::1111]:8443"),
         ("https://[2606:4700::1111]", "[2606:4700::1111]"),
         ("HTTPS://example.com?x", "example.com"),
-        ("https://user:word@example.com/", "example.com"),
+        ("https://user:expected@example.com/", "example.com"),
         ("what is this", "what is this"),
     ],
 )
@@ -216,4 +216,4 @@ def test_the_name_of_a_receiver(url, host):
     ],
 )
 def test_all_json_is_included(body, included):
-    assert b'"payload": ' + included + b', "request_id"' in webhook_body(answered(body, headers=JSON))
+    assert b'"payload": ' + included + b', "request_id"' in webhook_body(result_of(body, headers=JSON))
