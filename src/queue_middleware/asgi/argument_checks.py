@@ -1,0 +1,77 @@
+"""Checks the arguments of `QueueMiddleware` at construction, without calling any. Each check raises `SettingsError`."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from queue_middleware.errors import SettingsError
+
+
+def check_application(app: object) -> None:
+    """Raise `SettingsError` for an object that is recognizably not an ASGI application."""
+    if not callable(app):
+        raise SettingsError(f"{app!r} is not an ASGI application; pass the application object, e.g. QueueMiddleware(app)")
+    if _takes(app, 3):
+        return
+    if _takes(app, 2):
+        raise SettingsError(
+            f"{_kind(app)} is a WSGI application; wrap it first, with a2wsgi: QueueMiddleware(a2wsgi.WSGIMiddleware(app))"
+        )
+    raise SettingsError(f"{_kind(app)} is not an ASGI application: it does not take scope, receive and send")
+
+
+def _takes(app: Any, arguments: int) -> bool:
+    try:
+        inspect.signature(app, follow_wrapped=False).bind(*range(arguments))
+    except ValueError:
+        return True  # the signature is unknown
+    except TypeError:
+        return False
+    return True
+
+
+def _kind(app: object) -> str:
+    return getattr(app, "__qualname__", None) or type(app).__qualname__
+
+
+def check_nesting(inner: Iterable[tuple[str, Path]], outer: tuple[str, Path]) -> None:
+    """Raise `SettingsError` if the application already has a queue with the same prefix or the same database.
+
+    With the same prefix the inner queue could not be reached; with the same database each would execute the requests of the
+    other.
+    """
+    for prefix, database in inner:
+        same = f"prefix {prefix}" if prefix == outer[0] else f"database {database}" if database == outer[1] else None
+        if same is not None:
+            raise SettingsError(
+                f"the application already has a queue with the same {same}; wrap it once, or give each queue "
+                "its own prefix and its own database"
+            )
+
+
+def check_route_of(route_of: object) -> None:
+    """Raise `SettingsError` for a `route_of` that cannot be called with a scope."""
+    if not callable(route_of) or inspect.iscoroutinefunction(route_of) or not _takes(route_of, 1):
+        raise SettingsError(f"route_of: {route_of!r} is not a plain function of one argument; write 'def route_of(scope)'")
+
+
+def check_authenticate(authenticate: object) -> None:
+    """Raise `SettingsError` for an `authenticate` that cannot be awaited."""
+    plain = authenticate
+    while isinstance(plain, partial):
+        plain = plain.func
+    if not callable(plain):
+        raise SettingsError(f"authenticate: {plain!r} is not a function; write 'async def authenticate(connection)'")
+    if inspect.iscoroutinefunction(plain):
+        return
+    if not (inspect.isfunction(plain) or inspect.ismethod(plain)):
+        plain = getattr(type(plain), "__call__", plain)  # noqa: B004 - a callable object
+    if (inspect.isfunction(plain) or inspect.ismethod(plain)) and not inspect.iscoroutinefunction(plain):
+        raise SettingsError(
+            f"authenticate: {_kind(authenticate)} is not async; write 'async def', and call blocking code with "
+            "asyncio.to_thread"
+        )
