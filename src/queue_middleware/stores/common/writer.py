@@ -138,7 +138,7 @@ class Writer:
         return not self._writing
 
     async def close(self) -> None:
-        """Refuse new operations and wait for the pending ones. Repeatable."""
+        """Refuse new operations and wait for the pending ones. Idempotent."""
         self._closing = True
         await self._idle.wait()
 

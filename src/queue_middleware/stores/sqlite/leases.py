@@ -83,7 +83,7 @@ class Leases:
                 old.close()
 
     def close(self) -> None:
-        """Close the connection under the write lock, because the last close is a checkpoint. Repeatable."""
+        """Close the connection under the write lock, because the last close is a checkpoint. Idempotent."""
         with self._renewing, self._write_lock if self._connection is not None else contextlib.nullcontext():
             connection, self._connection = self._connection, None
             if connection is not None:

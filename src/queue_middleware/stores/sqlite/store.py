@@ -14,9 +14,9 @@ from queue_middleware.errors import QueueError
 from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
-from queue_middleware.stores.common import returns
+from queue_middleware.stores.common import requeueing
 from queue_middleware.stores.common.job_store import CommonJobStore
-from queue_middleware.stores.common.operations import ONE_BY_ONE
+from queue_middleware.stores.common.operation_costs import ONE_BY_ONE
 from queue_middleware.stores.common.reader import Reader
 from queue_middleware.stores.common.routes import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
@@ -102,7 +102,7 @@ class SQLiteStore(CommonJobStore):
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
-        """Finish pending writes, release the claims of this process, and close all files. Repeatable."""
+        """Finish pending writes, release the claims of this process, and close all files. Idempotent."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -120,7 +120,7 @@ class SQLiteStore(CommonJobStore):
 
     async def _release_all(self) -> None:
         try:
-            while await self._writer.submit(returns.release_all, None):
+            while await self._writer.submit(requeueing.release_all, None):
                 pass
         except QueueError:
             # The claims cannot be released. This process counts as dead, so that others take over its work; closing goes on.
