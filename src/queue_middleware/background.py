@@ -45,7 +45,7 @@ async def run_in_thread(work: Callable[..., T], *arguments: object) -> T:
             outcome.set_exception(error)
 
     outcome.set_running_or_notify_cancel()
-    Thread(target=run, name="queue-aside", daemon=True).start()
+    Thread(target=run, name="queue-run-in-thread", daemon=True).start()
     return await asyncio.wrap_future(outcome)
 
 
@@ -159,12 +159,12 @@ class ClaimLoop:
             await self._drain()
 
     def stop(self) -> None:
-        """Claim nothing more; `run` ends soon. Repeatable."""
+        """Claim nothing more; `run` ends soon. Idempotent."""
         self._stopping.set()
         self._wake.set()
 
     def hurry(self) -> None:
-        """Once stopped, cancel running work instead of waiting for it. May be called before `stop`. Repeatable."""
+        """Once stopped, cancel running work instead of waiting for it. May be called before `stop`. Idempotent."""
         self._grace = 0.0
         if self._stopping.is_set():
             for task in list(self._running):

@@ -111,7 +111,7 @@ class NewJob(Struct, frozen=True):
 
     request: StoredRequest
     client: str
-    """The client that limits count: `IDENTITY_PREFIX` and the submitter identity, otherwise the network address."""
+    """Names the client for its limits: `IDENTITY_PREFIX` and the submitter identity, otherwise the network address."""
     retry: RetryPolicy
     priority: int = Priority.NORMAL
     start_timeout: float | None = None
@@ -217,7 +217,7 @@ class Job(Struct, frozen=True):
     """HTTP status of the response; only if completed."""
     failure: Failure | None
     client: str = ""
-    """The submitter, as in `NewJob.client`."""
+    """The client that submitted the job, as in `NewJob.client`."""
     is_task: bool = False
     """Whether the job was created as a task, which decides the format of its webhook."""
 

@@ -138,7 +138,7 @@ class Runtime:
             self._running.stores.database.detach_after_fork()
 
     async def stop(self) -> None:
-        """Drain, hand back, close. Repeatable."""
+        """Drain, hand back, close. Idempotent."""
         if self._starts == 0 or self._main is None:
             return
         self._starts -= 1

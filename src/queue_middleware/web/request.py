@@ -187,7 +187,7 @@ class BodyReader:
                 return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
 
     def done(self, request: QueueRequest[Any]) -> None:
-        """Return the memory of the request's body to the budget. Repeatable."""
+        """Return the memory of the request's body to the budget. Idempotent."""
         self._held -= request.size
         request.size = 0
 

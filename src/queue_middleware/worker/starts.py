@@ -54,7 +54,7 @@ class StartQueue:
         self._held[attempt] = None
 
     def let_begin(self, attempt: Startable) -> None:
-        """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
+        """Let the attempt begin: the response to its submission is sent, or there will be none. Idempotent."""
         if attempt in self._held:
             del self._held[attempt]
             self.enqueue(attempt)
@@ -89,7 +89,7 @@ class Starter(Protocol):
         """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
 
     def let_begin(self, attempt: Startable) -> None:
-        """Let the attempt begin. Repeatable."""
+        """Let the attempt begin. Idempotent."""
 
 
 class Submission:
@@ -115,7 +115,7 @@ class Submission:
             self._starter.let_begin(attempt)
 
     def close(self) -> None:
-        """The response is on its way, or there will be none. Repeatable."""
+        """The response is on its way, or there will be none. Idempotent."""
         self._is_closed = True
         if self._attempt is not None:
             self._starter.let_begin(self._attempt)

@@ -99,7 +99,7 @@ class Poller:
         return self._loop.tokens()
 
     def hurry(self) -> None:
-        """After `stop`: cancel the running polls instead of waiting for them. Repeatable."""
+        """After `stop`: cancel the running polls instead of waiting for them. Idempotent."""
         self._loop.hurry()
 
     async def _claim(self) -> float | None:
