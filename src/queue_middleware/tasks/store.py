@@ -30,7 +30,7 @@ from .models import (
 )
 
 OnResult = Callable[[JobState | QueueError | None], None]
-"""Called in the event loop with the result of `conclude`, or with the error that prevented it."""
+"""Called in the event loop with the result of `complete_attempt`, or with the error that prevented it."""
 
 
 class TaskStore(Protocol):
