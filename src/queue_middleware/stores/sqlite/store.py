@@ -92,8 +92,8 @@ class SQLiteStore(CommonJobStore):
             stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
-            publish, undone, check = self._notifier.publish, self._backlog.invalidate, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, undone, check, ONE_BY_ONE, self._free_space)
+            publish, on_rollback, check = self._notifier.publish, self._backlog.invalidate, self._file_watch.check
+            self._writer = Writer(self._connection, self._begin, publish, on_rollback, check, ONE_BY_ONE, self._free_space)
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
