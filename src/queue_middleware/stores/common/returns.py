@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.ids import format_request_id
-from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
+from queue_middleware.jobs.log_lines import LogLine, loss_line, release_line
 from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, RetryCause, RetryPolicy, StoredResponse
 from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, LossReason
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
@@ -105,7 +105,7 @@ def _release(transaction: Transaction, job: _RunningJob) -> bool:
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
         return True
-    _requeue(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    _requeue(transaction, job, None, release_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return True
 
 
