@@ -60,7 +60,7 @@ class RequestLog:
                 headers = {name: value.decode() for name, value in scope["headers"]}
                 parts = (scope["method"], scope["path"], headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-dest"))
                 cookie = "cookie" if b"cookie" in headers else "-"
-                note("asked", " ".join(map(str, (*parts, cookie, message["status"]))))
+                note("requests", " ".join(map(str, (*parts, cookie, message["status"]))))
             await send(message)
 
         await self._app(scope, receive, noting if scope["type"] == "http" else send)
