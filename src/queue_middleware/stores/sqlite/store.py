@@ -95,7 +95,9 @@ class SQLiteStore(CommonJobStore):
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space)
+            self._writer = Writer(
+                self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
+            )
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
