@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import JobState, StoredResponse
-from queue_middleware.jobs.states import FINAL
 from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage, TaskRecord, TaskStatus, TokenKind
 
 from .codec import decode_headers, decode_spec
@@ -29,18 +29,17 @@ def find(queries: Queries, secret: TokenKind, digest: bytes) -> PendingJob:
 
 
 def record(queries: Queries, request_id: str) -> TaskRecord:
-    """One task, from one snapshot."""
+    """One task."""
     first, tail = parse_request_id(request_id)
-    with queries.snapshot():
-        row = queries.one("record", {"first": first, "tail": tail})
-        if row is None:
-            raise UnknownRequest(f"there is no task {request_id}")
-        found = _record(row)
-        answer = queries.one("last_word", (found.job.key,)) if found.job.state in FINAL else None
-    if answer is None:
+    row = queries.one("record", {"first": first, "tail": tail})
+    if row is None:
+        raise UnknownRequest(f"there is no task {request_id}")
+    *columns, head, body, chunks = row
+    found = _record(columns)
+    if head is None:
         return found
     # The report of a failed provider has status 200 too: it arrived as a request to this service.
-    return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(answer[0]), answer[1], answer[2]))
+    return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(head), body, chunks))
 
 
 def page(queries: Queries, client: str, status: TaskStatus | None, limit: int, offset: int) -> TaskPage:
@@ -57,7 +56,7 @@ def anybody_late(queries: Queries, now: int) -> bool:
     return queries.one("waited_too_long", {"now": now}) is not None
 
 
-def _record(row: tuple[Any, ...]) -> TaskRecord:
+def _record(row: Sequence[Any]) -> TaskRecord:
     spec, priority, max_attempts, due_at, webhook, resolved_by, event, word = row[12:]
     return TaskRecord(
         job=job_of(*row[:12]),

@@ -93,7 +93,9 @@ WHERE job_id = :key AND token = :token;
 SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
 -- name: record
-SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
+-- For a failed task the response is the provider's message. Before the end the payload is the request, which is not read.
+SELECT task_record.*, head, body, chunks FROM task_record LEFT JOIN payload ON job_id = id AND finished_at IS NOT NULL
+WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: page
 -- The tasks before the page are skipped in the index alone.
@@ -114,10 +116,6 @@ WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
 -- name: count_page_of_status
 SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
     CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
-
--- name: last_word
--- For a failed task this is the provider's message.
-SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
 -- name: waits_ahead
 SELECT job_id FROM task WHERE awaits_until > :latest AND (responded_at > :latest OR poll_at > awaits_until + 60000) LIMIT :limit;
