@@ -1,4 +1,4 @@
-"""The behaviour that every store owes. A second backend is one more entry in `BACKENDS`."""
+"""The behavior that every store must have. A second backend is one more entry in `BACKENDS`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ class Backend(Protocol):
     def make(self, clock: ManualClock, **options: Any) -> JobStore: ...
 
     def die(self, store: JobStore) -> None:
-        """As if its process had been killed, for those who look whether it lives."""
+        """Make the process of this store count as killed."""
 
     def broken_invariants(self) -> dict[str, list[tuple[Any, ...]]]:
-        """What is wrong in the database, whatever the test has done to it; asked for when all stores are closed."""
+        """The violated invariants of the database, read after all stores are closed."""
 
 
 class SQLiteBackend:
@@ -49,7 +49,7 @@ BACKENDS: dict[str, Callable[[Path], Backend]] = {"sqlite": SQLiteBackend}
 
 
 class Stores:
-    """Opens stores for a test, closes them after it."""
+    """Opens stores for a test and closes them afterwards."""
 
     def __init__(self, backend: Backend, clock: ManualClock, stack: AsyncExitStack) -> None:
         self._backend = backend

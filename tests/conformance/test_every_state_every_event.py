@@ -1,4 +1,4 @@
-"""Every state times every event: what the law names happens, and nothing else does."""
+"""For every state and event exactly the transition of the table happens."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ async def _expire(store: JobStore, clock: ManualClock, claim: Claim) -> None:
 
 async def _cancel(store: JobStore, clock: ManualClock, claim: Claim) -> None:
     await store.cancel(claim.request_id)
-    await store.fail(claim, CANCELLED)  # how the attempt ends itself, once it is told
+    await store.fail(claim, CANCELLED)  # the attempt ends like this after the request
 
 
 async def _wait(store: JobStore, clock: object, claim: Claim) -> None:
@@ -95,7 +95,7 @@ async def test_job(store: JobStore, clock: ManualClock, state: JobState, event: 
 
 
 async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, Delivery, Claim]:
-    """Its id, the attempt that was made of it or of the one it waits for, and the claim on its request."""
+    """The id of a delivery, the attempt of it or of the one that blocks it, and the claim on its request."""
     receipt = await store.submit(a_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
     assert receipt.claim
     if state is DeliveryState.PENDING:
@@ -118,14 +118,14 @@ async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int,
 
 
 class Hands:
-    """What a test can do to the delivery with this id."""
+    """The operations on the delivery with this id."""
 
     def __init__(self, store: JobStore, clock: ManualClock, number: int, attempted: Delivery, claim: Claim) -> None:
         self.store, self.clock, self.number, self.attempted, self.claim = store, clock, number, attempted, claim
 
     @property
     def delivery(self) -> Delivery:
-        """The attempt at it; where it never had one, an attempt that somebody made up."""
+        """The attempt of the delivery; an invented one if it had none."""
         return self.attempted if self.attempted.id == self.number else self.attempted.replace(id=self.number, token=1)
 
     async def settle(self, delivered: bool, retry_in: float | None) -> None:
@@ -156,7 +156,7 @@ DELIVERY_HAPPENS: dict[DeliveryEvent, Callable[[Hands], Awaitable[object]]] = {
     DeliveryEvent.SUPERSEDE: Hands.supersede,
     DeliveryEvent.REDELIVER: lambda hands: hands.store.webhooks.redeliver([hands.number]),
 }
-"""But for `GIVE_UP`, which needs a host and a day: see `test_outbox`."""
+"""All events but `GIVE_UP`, which needs a host and a day and is tested in `test_outbox`."""
 
 
 @pytest.mark.parametrize("event", DELIVERY_HAPPENS)

@@ -1,4 +1,4 @@
-"""Webhooks of several submitters to one host: what one endpoint does is not laid to the charge of the others."""
+"""Webhooks of several submitters to one host: a failing endpoint does not affect the others."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOO_MANY = an_attempt(429, "answered 429")
 
 
 async def finish(store: JobStore, client: str, count: int = 1, host: str = RELAY) -> None:
-    """Requests of this submitter that are done; their webhooks are due."""
+    """Create ended requests of this submitter, whose webhooks are due."""
     for _ in range(count):
         receipt = await store.submit(a_job(webhook=f"{host}/{client}", client=client), start=True)
         assert receipt.claim
@@ -56,7 +56,7 @@ async def make_open(store: JobStore, client: str, outcome: AttemptOutcome = Atte
     return settled
 
 
-async def test_one_submitter_who_is_refused_holds_up_no_other(store: JobStore) -> None:
+async def test_a_failing_endpoint_of_one_submitter_delays_no_other(store: JobStore) -> None:
     settled = await make_open(store, "ann")
     assert (settled.flow_change, settled.host_change) == ((HostHealth.FAILING, HostHealth.OPEN), None)
     await finish(store, "ann", 3)
@@ -69,7 +69,7 @@ async def test_one_submitter_who_is_refused_holds_up_no_other(store: JobStore) -
     assert await standings(store) == {"ann": HostHealth.OPEN, "bob": HostHealth.HEALTHY}
 
 
-async def test_a_success_of_another_does_not_end_the_pause(store: JobStore, clock: ManualClock) -> None:
+async def test_a_success_of_another_flow_does_not_close_the_circuit(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store, "ann")
     await finish(store, "bob")
     await succeed(store, (await claimed(store))[0])
@@ -80,7 +80,7 @@ async def test_a_success_of_another_does_not_end_the_pause(store: JobStore, cloc
     assert (clients([probe]), probe.health) == (["ann"], HostHealth.OPEN)
 
 
-async def test_submitters_take_turns_at_a_host_however_much_one_has(store: JobStore, clock: ManualClock) -> None:
+async def test_flows_of_a_host_take_turns(store: JobStore, clock: ManualClock) -> None:
     for client in ("ann", "bob"):
         await finish(store, client)
     for delivery in await claimed(store):
@@ -89,13 +89,13 @@ async def test_submitters_take_turns_at_a_host_however_much_one_has(store: JobSt
     clock.advance(3600)
     await finish(store, "bob", 2)
     given = []
-    for _ in range(4):  # one place becomes free after the other
+    for _ in range(4):  # capacity becomes free step by step
         clock.advance(0.001)
         given += clients(await claimed(store, 1))
     assert given == ["ann", "bob", "ann", "bob"]
 
 
-async def test_one_that_fills_its_places_leaves_places_of_the_host_to_others(store: JobStore) -> None:
+async def test_a_flow_at_its_limit_leaves_capacity_of_the_host_to_others(store: JobStore) -> None:
     for client in ("ann", "bob"):
         await finish(store, client)
     for delivery in await claimed(store):
@@ -107,7 +107,7 @@ async def test_one_that_fills_its_places_leaves_places_of_the_host_to_others(sto
     assert clients(await claimed(store, busy={first[0].flow: 16})) == ["bob", "bob"]
 
 
-async def test_all_submitters_together_do_not_flood_a_host(store: JobStore) -> None:
+async def test_all_flows_together_respect_the_limit_of_a_host(store: JobStore) -> None:
     names = [f"client{number}" for number in range(60)]
     for name in names:
         await finish(store, name)
@@ -118,7 +118,7 @@ async def test_all_submitters_together_do_not_flood_a_host(store: JobStore) -> N
     assert len(await claimed(store)) == 32
 
 
-async def test_a_host_with_very_many_submitters_does_not_hide_the_others(store: JobStore, clock: ManualClock) -> None:
+async def test_a_host_with_very_many_flows_does_not_hide_others(store: JobStore, clock: ManualClock) -> None:
     for number in range(150):
         await finish(store, f"client{number}")
     clock.advance(1)
@@ -128,7 +128,7 @@ async def test_a_host_with_very_many_submitters_does_not_hide_the_others(store: 
     assert given.limited_hosts == {"relay.example"}
 
 
-async def test_a_host_that_is_not_reached_is_left_alone_as_a_whole(store: JobStore, clock: ManualClock) -> None:
+async def test_failed_connections_open_the_circuit_of_the_whole_host(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store, "ann", AttemptOutcome.UNREACHED)
     assert settled.host_change == (HostHealth.FAILING, HostHealth.OPEN)
     await finish(store, "bob", 2)
@@ -138,13 +138,13 @@ async def test_a_host_that_is_not_reached_is_left_alone_as_a_whole(store: JobSto
     clock.advance(settled.pause)
     (probe,) = await claimed(store)
     assert (probe.health, await claimed(store)) == (HostHealth.OPEN, [])
-    # It has answered: all may go, and what is left alone for itself is probed at once.
+    # The host has responded: all flows may be served, and flows with an open circuit are probed at once.
     assert (await succeed(store, probe)).host_change == (HostHealth.OPEN, HostHealth.HEALTHY)
     rest = await claimed(store)
     assert {"ann", "bob", "cid"} - {*clients([probe])} <= {*clients(rest)}
 
 
-async def test_probes_of_a_host_take_turns_between_submitters(store: JobStore, clock: ManualClock) -> None:
+async def test_probes_of_a_host_alternate_between_flows(store: JobStore, clock: ManualClock) -> None:
     pause = (await make_open(store, "ann", AttemptOutcome.UNREACHED)).pause
     clock.advance(0.001)
     await finish(store, "bob")
@@ -157,7 +157,7 @@ async def test_probes_of_a_host_take_turns_between_submitters(store: JobStore, c
     assert probed == {"ann", "bob"}
 
 
-async def test_an_error_of_one_endpoint_ends_a_pause_that_was_for_the_connection(store: JobStore, clock: ManualClock) -> None:
+async def test_an_http_error_closes_the_circuit_of_the_host(store: JobStore, clock: ManualClock) -> None:
     pause = (await make_open(store, "ann", AttemptOutcome.UNREACHED)).pause
     await finish(store, "bob")
     clock.advance(pause)
@@ -166,7 +166,7 @@ async def test_an_error_of_one_endpoint_ends_a_pause_that_was_for_the_connection
     assert "bob" in clients(await claimed(store))
 
 
-async def test_a_host_at_which_several_submitters_fail_is_left_alone_as_a_whole(store: JobStore) -> None:
+async def test_failures_of_several_flows_open_the_circuit_of_the_whole_host(store: JobStore) -> None:
     names = [f"client{number}" for number in range(MIN_FAILING_FLOWS)]
     for name in names:
         await finish(store, name)
@@ -181,7 +181,7 @@ async def test_a_host_at_which_several_submitters_fail_is_left_alone_as_a_whole(
     assert (await standings(store))["new"] is HostHealth.OPEN
 
 
-async def test_successes_between_the_failures_of_several_keep_a_host_open(store: JobStore) -> None:
+async def test_successes_between_failures_keep_the_circuit_of_a_host_closed(store: JobStore) -> None:
     await finish(store, "well")
     await succeed(store, (await claimed(store))[0])
     for number in range(MIN_FAILING_FLOWS + 3):
@@ -193,7 +193,7 @@ async def test_successes_between_the_failures_of_several_keep_a_host_open(store:
         assert clients([delivery]) == ["well"]
 
 
-async def test_what_waits_for_a_host_as_a_whole_is_given_up_in_time(stores: Stores, clock: ManualClock) -> None:
+async def test_deliveries_to_a_failing_host_are_given_up_after_the_schedule(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(webhook_schedule="5s, 50s")  # so an hour
     await make_open(store, "ann", AttemptOutcome.UNREACHED)
     await finish(store, "bob", 3)
@@ -203,7 +203,7 @@ async def test_what_waits_for_a_host_as_a_whole_is_given_up_in_time(stores: Stor
     assert len(settled.given_up) == 3, "of both submitters, but for what was sent just now"
 
 
-async def test_what_is_handed_back_for_later_is_due_then_and_its_probe_is_anothers(store: JobStore, clock: ManualClock) -> None:
+async def test_a_released_probe_can_be_sent_by_another_process(store: JobStore, clock: ManualClock) -> None:
     pause = (await make_open(store, "ann")).pause
     clock.advance(pause)
     (probe,) = await claimed(store)
@@ -215,7 +215,7 @@ async def test_what_is_handed_back_for_later_is_due_then_and_its_probe_is_anothe
     assert (again.id, again.attempt, again.health) == (probe.id, probe.attempt, HostHealth.OPEN)
 
 
-async def test_flows_survive_a_restart_and_are_forgotten_in_time(stores: Stores, clock: ManualClock) -> None:
+async def test_flows_survive_a_restart_and_are_deleted_after_the_retention(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     await make_open(store, "ann")
     await finish(store, "bob")
@@ -228,7 +228,7 @@ async def test_flows_survive_a_restart_and_are_forgotten_in_time(stores: Stores,
     assert await standings(heir) == {"ann": HostHealth.OPEN}
 
 
-async def test_delivering_again_probes_the_host_as_a_whole(store: JobStore) -> None:
+async def test_redelivery_probes_the_whole_host(store: JobStore) -> None:
     await make_open(store, "ann", AttemptOutcome.UNREACHED)
     (record,) = await store.webhooks.records(DeliveryFilter())
     assert await claimed(store) == []
@@ -238,7 +238,7 @@ async def test_delivering_again_probes_the_host_as_a_whole(store: JobStore) -> N
 
 
 @pytest.mark.parametrize("outcome", [AttemptOutcome.FAILED, AttemptOutcome.UNREACHED])
-async def test_one_that_says_nothing_leaves_the_host_as_it_was(store: JobStore, outcome: AttemptOutcome) -> None:
+async def test_an_attempt_without_an_outcome_does_not_change_the_host(store: JobStore, outcome: AttemptOutcome) -> None:
     await finish(store, "ann")
     (delivery,) = await claimed(store)
     await fail(store, delivery, outcome)

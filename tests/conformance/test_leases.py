@@ -1,4 +1,4 @@
-"""The law of leases, `leases.IS_LOST`, as every store keeps it: for attempts, deliveries and polls."""
+"""The table `leases.IS_LOST`, which every store applies to attempts, deliveries and polls."""
 
 from __future__ import annotations
 
@@ -66,7 +66,9 @@ HELD = {"attempt": an_attempt_of, "delivery": a_delivery_of, "poll": a_poll_of}
 @pytest.mark.parametrize(
     ("judgement", "lost"), IS_LOST.items(), ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else ""
 )
-async def test_the_law(stores: Stores, clock: ManualClock, what: str, judgement: tuple[Holder, bool, bool], lost: bool) -> None:
+async def test_the_table_of_lost_leases(
+    stores: Stores, clock: ManualClock, what: str, judgement: tuple[Holder, bool, bool], lost: bool
+) -> None:
     holder, over, calm = judgement
     judge, other = await stores.open(lease=60.0), await stores.open(lease=60.0)
     token, is_held = await HELD[what](judge if holder is Holder.ITSELF else other)
@@ -74,7 +76,7 @@ async def test_the_law(stores: Stores, clock: ManualClock, what: str, judgement:
     if not over:
         await asyncio.to_thread((judge if holder is Holder.ITSELF else other).renew, [token])
     if not calm:
-        clock.advance(31)  # nothing was committed by the judge in so long
+        clock.advance(31)  # for so long the judging process has committed nothing
         if not over:
             await asyncio.to_thread(other.renew, [token])
     if holder is Holder.EXITED:
@@ -84,8 +86,8 @@ async def test_the_law(stores: Stores, clock: ManualClock, what: str, judgement:
 
 
 @pytest.mark.parametrize("what", HELD)
-async def test_no_outage_costs_a_process_what_it_works_on(stores: Stores, clock: ManualClock, what: str) -> None:
-    """Nor another one, which renews as soon as it can, though a little later."""
+async def test_no_outage_makes_a_running_process_lose_its_claims(stores: Stores, clock: ManualClock, what: str) -> None:
+    """This holds for each of several processes, which renew one after the other when the database is back."""
     one, other = await stores.open(), await stores.open()
     token, is_held = await HELD[what](one)
     await lease_passes(one, clock, renewed=[token])
@@ -102,7 +104,7 @@ async def test_no_outage_costs_a_process_what_it_works_on(stores: Stores, clock:
 
 
 @pytest.mark.parametrize("hours", [-1, 1, 24 * 365])
-async def test_setting_the_clock_ends_no_lease_and_keeps_none_alive(store: JobStore, clock: ManualClock, hours: int) -> None:
+async def test_setting_the_clock_neither_ends_nor_extends_a_lease(store: JobStore, clock: ManualClock, hours: int) -> None:
     token, is_held = await an_attempt_of(store)
     await lease_passes(store, clock, renewed=[token])
     clock.set(hours * 3600)
@@ -113,9 +115,7 @@ async def test_setting_the_clock_ends_no_lease_and_keeps_none_alive(store: JobSt
     assert not await is_held()
 
 
-async def test_a_store_that_has_just_been_opened_judges_no_lease_for_as_long_as_one_lasts(
-    stores: Stores, clock: ManualClock
-) -> None:
+async def test_a_newly_opened_store_judges_no_lease_for_the_length_of_a_lease(stores: Stores, clock: ManualClock) -> None:
     old = await stores.open()
     _, is_held = await an_attempt_of(old)
     clock.advance(100)
@@ -131,8 +131,8 @@ async def test_a_store_that_has_just_been_opened_judges_no_lease_for_as_long_as_
     assert not await is_held()
 
 
-async def test_what_was_finished_counts_though_its_lease_is_over(store: JobStore, clock: ManualClock) -> None:
-    """As long as no other has it."""
+async def test_a_result_counts_even_after_the_lease_has_ended(store: JobStore, clock: ManualClock) -> None:
+    """Unless another process has taken over the job."""
     claim = (await store.submit(a_job(webhook="https://receiver.test/"), start=True)).claim
     assert claim
     clock.advance(1000)
@@ -142,7 +142,7 @@ async def test_what_was_finished_counts_though_its_lease_is_over(store: JobStore
     assert await store.webhooks.settle(delivery, an_attempt(), delivered=True, retry_in=None)
 
 
-async def test_a_renewal_that_misses_something_says_so_at_once(stores: Stores, clock: ManualClock) -> None:
+async def test_a_renewal_of_a_lost_lease_notifies_at_once(stores: Stores, clock: ManualClock) -> None:
     stopped, other = await stores.open(), await stores.open()
     token, is_held = await an_attempt_of(stopped)
     await lease_passes(other, clock)
@@ -155,7 +155,7 @@ async def test_a_renewal_that_misses_something_says_so_at_once(stores: Stores, c
     await eventually(lambda: heard)
 
 
-async def test_what_is_handed_back_at_the_close_is_free_at_once(stores: Stores) -> None:
+async def test_claims_released_at_close_are_free_at_once(stores: Stores) -> None:
     leaving, staying = await stores.open(), await stores.open()
     _, is_held = await a_poll_of(leaving)
     assert await is_held()

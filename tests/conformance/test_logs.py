@@ -1,4 +1,4 @@
-"""What is promised about log lines: in order over all attempts, only from who holds the job, and gone with it."""
+"""Guarantees about log lines: in order over all attempts, only from the holder of the claim, deleted with the job."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ async def said(store: JobStore, key: int, after: int = 0) -> list[tuple[int, str
     return [(line.number, line.message) for line in await store.logs(key, after)]
 
 
-async def test_a_line_comes_back_as_it_was(store: JobStore) -> None:
+async def test_a_line_is_returned_unchanged(store: JobStore) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     line = a_line("Grüße\x00\n\N{SNOWMAN}", level=LogLevel.STDERR, labels={"step": "3", "": ""}, source="OTHER")
@@ -33,7 +33,7 @@ async def test_a_line_comes_back_as_it_was(store: JobStore) -> None:
     assert await store.logs(claim.key) == [line.replace(number=1)]
 
 
-async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: JobStore) -> None:
+async def test_lines_are_numbered_in_order_and_read_from_any_number(store: JobStore) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     assert await said(store, claim.key) == []
@@ -44,7 +44,7 @@ async def test_lines_are_numbered_in_order_and_read_from_any_number_on(store: Jo
         assert await said(store, claim.key, after) == everything[after:]
 
 
-async def test_every_job_has_its_own(store: JobStore) -> None:
+async def test_every_job_has_its_own_lines(store: JobStore) -> None:
     claims = [claim for _ in range(3) if (claim := (await store.submit(a_job(), start=True)).claim)]
     await asyncio.gather(*[store.log(claim, lines(claim.request_id)) for claim in claims for _ in range(2)])
     for claim in claims:
@@ -61,7 +61,7 @@ async def test_progress_may_come_with_lines_or_alone(store: JobStore) -> None:
     assert await said(store, receipt.claim.key) == [(1, "half")]
 
 
-async def test_lines_of_all_attempts_stay_in_one_sequence(store: JobStore, clock: ManualClock) -> None:
+async def test_lines_of_all_attempts_are_one_sequence(store: JobStore, clock: ManualClock) -> None:
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
     await store.log(claim, lines("first"))
@@ -78,7 +78,7 @@ async def test_lines_of_all_attempts_stay_in_one_sequence(store: JobStore, clock
     assert loss[0] == 3
 
 
-async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_claim_adds_no_lines(store: JobStore, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(), start=True)).claim
     assert stale
     await store.log(stale, lines("mine"))
@@ -96,7 +96,7 @@ async def test_who_lost_the_job_adds_nothing(store: JobStore, clock: ManualClock
     assert "attempt 1 of 3 was lost" in loss[1]
 
 
-async def test_who_lost_a_job_that_then_failed_adds_nothing(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_claim_adds_no_lines_after_its_job_has_failed(store: JobStore, clock: ManualClock) -> None:
     stale = (await store.submit(a_job(retry=RetryPolicy(1)), start=True)).claim
     assert stale
     await lease_passes(store, clock)
@@ -105,7 +105,7 @@ async def test_who_lost_a_job_that_then_failed_adds_nothing(store: JobStore, clo
     assert await said(store, stale.key) == []
 
 
-async def test_the_last_lines_come_with_the_end_whatever_stands_first_in_its_transaction(store: JobStore) -> None:
+async def test_the_last_lines_are_stored_in_the_transaction_of_the_end(store: JobStore) -> None:
     one, other = [(await store.submit(a_job(), start=True)).claim for _ in range(2)]
     assert one
     assert other
@@ -125,7 +125,7 @@ async def test_a_cancelled_job_keeps_its_lines(store: JobStore) -> None:
     assert await said(store, claim.key) == [(1, "begun"), (2, "tidying up")]
 
 
-async def test_retention_takes_lines_with_their_job(stores: Stores, clock: ManualClock) -> None:
+async def test_retention_deletes_lines_with_their_job(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=60)
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim
@@ -137,7 +137,7 @@ async def test_retention_takes_lines_with_their_job(stores: Stores, clock: Manua
     assert await store.logs(claim.key) == []
 
 
-async def test_another_process_reads_them(stores: Stores) -> None:
+async def test_another_process_reads_the_lines(stores: Stores) -> None:
     here, there = await stores.open(), await stores.open()
     claim = (await here.submit(a_job(), start=True)).claim
     assert claim

@@ -14,7 +14,7 @@ from tests.support.leases import lease_passes
 
 COUNT = 6
 LOST = 2
-"""The place of the one that is lost among them."""
+"""The index of the lost claim in the batch."""
 HELD = [number != LOST for number in range(COUNT)]
 PROGRESS = Progress(0.5)
 
@@ -29,11 +29,11 @@ def a_line() -> list[LogLine]:
 
 
 async def stored(store: JobStore, claim: Claim) -> bool:
-    """Whether the job has this line; a hand-back adds one of its own."""
+    """Whether the job has this line; a release adds another one."""
     return [line.message for line in await store.logs(claim.key)].count("line") == 1
 
 
-async def test_one_lost_job_does_not_keep_the_others_from_their_end(store: JobStore) -> None:
+async def test_jobs_end_in_a_batch_with_a_lost_claim(store: JobStore) -> None:
     claims = await begin(store, webhook="https://a.example/hook")
     await store.release(claims[LOST])
     assert await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims]) == HELD
@@ -41,7 +41,7 @@ async def test_one_lost_job_does_not_keep_the_others_from_their_end(store: JobSt
     assert (await store.counts()).deliveries == {DeliveryState.PENDING: COUNT - 1}
 
 
-async def test_all_lost_jobs_together_end_nothing(store: JobStore, clock: ManualClock) -> None:
+async def test_a_batch_of_lost_claims_ends_no_job(store: JobStore, clock: ManualClock) -> None:
     stale = await begin(store)
     await lease_passes(store, clock)
     await store.rescue()
@@ -49,14 +49,14 @@ async def test_all_lost_jobs_together_end_nothing(store: JobStore, clock: Manual
     assert (await store.counts()).jobs == {JobState.DELAYED: COUNT}
 
 
-async def test_ends_that_are_repeated_together_are_confirmed(store: JobStore) -> None:
+async def test_repeated_ends_in_a_batch_are_confirmed(store: JobStore) -> None:
     claims = await begin(store, webhook="https://a.example/hook")
     for _ in range(2):
         assert all(await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims]))
     assert (await store.counts()).deliveries == {DeliveryState.PENDING: COUNT}
 
 
-async def test_one_lost_job_does_not_keep_the_others_from_their_lines(store: JobStore) -> None:
+async def test_lines_are_stored_in_a_batch_with_a_lost_claim(store: JobStore) -> None:
     claims = await begin(store, webhook="https://a.example/hook", events=(WebhookKind.PROGRESS,))
     await store.release(claims[LOST])
     assert await asyncio.gather(*[store.log(claim, a_line(), PROGRESS) for claim in claims]) == HELD
@@ -65,7 +65,7 @@ async def test_one_lost_job_does_not_keep_the_others_from_their_lines(store: Job
     assert (await store.counts()).deliveries == {DeliveryState.PENDING: COUNT - 1}
 
 
-async def test_last_lines_are_kept_though_the_progress_comes_too_late(store: JobStore) -> None:
+async def test_last_lines_are_stored_even_if_the_progress_is_too_late(store: JobStore) -> None:
     claims = await begin(store)
     await asyncio.gather(*[store.complete(claim, an_answer()) for claim in claims])
     assert all(await asyncio.gather(*[store.log(claim, a_line(), PROGRESS) for claim in claims]))
@@ -73,7 +73,7 @@ async def test_last_lines_are_kept_though_the_progress_comes_too_late(store: Job
     assert [(await store.job(claim.request_id)).progress for claim in claims] == [None] * COUNT
 
 
-async def test_one_lost_delivery_does_not_keep_the_others_from_being_settled(store: JobStore) -> None:
+async def test_deliveries_are_settled_in_a_batch_with_a_lost_one(store: JobStore) -> None:
     for number in range(COUNT):
         claim = (await store.submit(a_job(webhook=f"https://r{number}.example/"), start=True)).claim
         assert claim

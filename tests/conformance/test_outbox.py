@@ -1,4 +1,4 @@
-"""Webhooks: how they are shared out, held back, put in order, given up and delivered again."""
+"""Webhooks: allocation of capacity, health of receivers, order, giving up and redelivery."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from .conftest import Stores
 GONE = an_attempt(None, "no connection")
 A, B = "https://a.example/hook", "https://b.example/hook"
 FLOW = "a.example 192.0.2.7"
-"""Of `A`, and of what `a_job` says that its client is."""
+"""The flow of host `A` and of the client of `a_job`."""
 ALL = tuple(WebhookKind)
 
 
 async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
-    """Requests that are done; their webhooks are due."""
+    """Create ended requests, whose webhooks are due."""
     ids = []
     for _ in range(count):
         receipt = await store.submit(a_job(webhook=url), start=True)
@@ -67,7 +67,7 @@ async def make_good(store: JobStore, url: str = A) -> None:
 
 
 async def make_open(store: JobStore, url: str = A) -> Settled:
-    """A host that has failed as often as it takes."""
+    """Let a host fail until its circuit is open."""
     await finish(store, url)
     for _ in range(FAILURE_THRESHOLD):
         (delivery,) = await claimed(store)
@@ -88,10 +88,10 @@ def hosts(deliveries: list[Delivery]) -> list[str]:
     return [delivery.host for delivery in deliveries]
 
 
-# --- sharing out
+# --- allocation
 
 
-async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
+async def test_a_claim_returns_the_result_to_report(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"[1, ")
@@ -105,14 +105,14 @@ async def test_a_claim_brings_what_is_to_be_told(store: JobStore) -> None:
     assert (result.response.status, result.response.body, result.response.chunks) == (201, b"2]", 1)
 
 
-async def test_a_request_that_ended_without_an_answer_has_a_result_too(store: JobStore) -> None:
+async def test_a_request_that_ended_without_a_response_has_a_result(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook=A))
     await store.cancel(receipt.request_id)
     given = await store.webhooks.claim(Capacity(5, 5))
     assert given.results[given.deliveries[0].key] == await store.result(receipt.request_id)
 
 
-async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: JobStore) -> None:
+async def test_a_new_host_gets_one_delivery_at_a_time(store: JobStore) -> None:
     await finish(store, A, 3)
     given = await store.webhooks.claim(Capacity(5, 5))
     assert hosts(given.deliveries) == ["a.example"]
@@ -120,7 +120,7 @@ async def test_a_host_of_which_nothing_is_known_gets_one_at_a_time(store: JobSto
     assert (await store.webhooks.claim(Capacity(5, 5, {FLOW: 1}))).deliveries == []
 
 
-async def test_a_host_that_is_well_gets_many(store: JobStore) -> None:
+async def test_a_healthy_host_gets_many_deliveries(store: JobStore) -> None:
     await make_good(store)
     ids = await finish(store, A, FLOW_LIMITS[HostHealth.HEALTHY] + 3)
     given = await store.webhooks.claim(Capacity(100, 0))
@@ -130,14 +130,14 @@ async def test_a_host_that_is_well_gets_many(store: JobStore) -> None:
     assert [delivery.request_id for delivery in again.deliveries] == ids[16:18]
 
 
-async def test_one_host_with_very_much_does_not_hide_the_others(store: JobStore, clock: ManualClock) -> None:
+async def test_a_host_with_very_many_deliveries_does_not_hide_others(store: JobStore, clock: ManualClock) -> None:
     await finish(store, A, 50)
     clock.advance(1)
     await finish(store, B)
     assert hosts(await claimed(store, 2)) == ["a.example", "b.example"]
 
 
-async def test_strangers_leave_room_for_those_that_are_well(store: JobStore, clock: ManualClock) -> None:
+async def test_new_hosts_leave_capacity_for_healthy_hosts(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     for number in range(5):
         await finish(store, f"https://stranger{number}.example/")
@@ -148,7 +148,7 @@ async def test_strangers_leave_room_for_those_that_are_well(store: JobStore, clo
     assert given.full
 
 
-async def test_those_that_are_well_are_found_behind_any_number_of_others(store: JobStore, clock: ManualClock) -> None:
+async def test_healthy_hosts_are_found_behind_any_number_of_others(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     for number in range(20):
         await finish(store, f"https://stranger{number}.example/")
@@ -157,13 +157,13 @@ async def test_those_that_are_well_are_found_behind_any_number_of_others(store: 
     assert hosts((await store.webhooks.claim(Capacity(3, 0))).deliveries) == ["a.example"]
 
 
-async def test_ports_and_spellings_make_one_host_or_two(store: JobStore) -> None:
+async def test_which_ports_and_spellings_are_the_same_host(store: JobStore) -> None:
     for url in ("https://A.example:443/x", "https://a.example./y", "http://a.example/z", "https://a.example:8443/"):
         await finish(store, url)
     assert sorted(hosts(await claimed(store))) == ["a.example", "a.example:8443"]
 
 
-async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: ManualClock) -> None:
+async def test_a_claim_returns_when_the_next_delivery_is_due(store: JobStore, clock: ManualClock) -> None:
     assert (await store.webhooks.claim(Capacity(5, 5))) == Claimed([])
     await finish(store)
     (delivery,) = await claimed(store)
@@ -173,7 +173,7 @@ async def test_a_claim_says_when_there_will_be_more(store: JobStore, clock: Manu
     assert await store.next_due(Topic.DELIVERY) == 42.0
 
 
-async def test_what_is_handed_back_is_due_again_and_not_charged(store: JobStore) -> None:
+async def test_a_released_delivery_is_due_again_and_not_charged(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.webhooks.release([delivery.token])
@@ -181,15 +181,15 @@ async def test_what_is_handed_back_is_due_again_and_not_charged(store: JobStore)
     assert (again.attempt, again.token == delivery.token) == (1, False)
 
 
-async def test_two_processes_do_not_get_the_same(stores: Stores) -> None:
+async def test_two_processes_never_claim_the_same_delivery(stores: Stores) -> None:
     here, there = await stores.open(), await stores.open()
     ids = [(await finish(here, f"https://r{number}.example/"))[0] for number in range(6)]
     first, second = await claimed(here, 3), await claimed(there, 5)
     assert [delivery.request_id for delivery in (*first, *second)] == ids
 
 
-async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: ManualClock) -> None:
-    """A process that hung loses its request; both it and its successor come to an end."""
+async def test_a_request_that_ends_twice_is_delivered_once(store: JobStore, clock: ManualClock) -> None:
+    """A process that hung loses its request; it and the process that took over both end the request."""
     receipt = await store.submit(a_job(webhook=A), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
@@ -204,10 +204,10 @@ async def test_a_request_that_ends_twice_is_told_once(store: JobStore, clock: Ma
     assert await states(store) == {DeliveryState.SENDING: 1}
 
 
-# --- standings
+# --- health
 
 
-async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None:
+async def test_responses_make_a_host_healthy_slow_or_failing(store: JobStore) -> None:
     await finish(store, A, 3)
     (first,) = await claimed(store)
     assert (await succeed(store, first)).flow_change == (HostHealth.NEW, HostHealth.HEALTHY)
@@ -217,14 +217,14 @@ async def test_answers_make_a_host_well_slow_or_failing(store: JobStore) -> None
     assert (await receiver(store)).failures == 1
 
 
-async def test_an_attempt_that_says_nothing_about_the_host_changes_nothing(store: JobStore) -> None:
+async def test_an_attempt_that_shows_nothing_about_the_host_changes_nothing(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
     assert (await receiver(store)).health is HostHealth.NEW
 
 
-async def test_a_host_that_fails_again_and_again_is_left_alone(store: JobStore, clock: ManualClock) -> None:
+async def test_repeated_failures_open_the_circuit_of_a_host(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store)
     assert settled.flow_change == (HostHealth.FAILING, HostHealth.OPEN)
     assert 5 <= settled.pause <= 10
@@ -237,14 +237,14 @@ async def test_a_host_that_fails_again_and_again_is_left_alone(store: JobStore, 
     assert (await store.counts()).receivers == {HostHealth.OPEN: 1}
 
 
-async def test_what_becomes_due_meanwhile_waits_without_being_charged(store: JobStore) -> None:
+async def test_deliveries_to_an_open_circuit_wait_without_being_charged(store: JobStore) -> None:
     await make_open(store)
     await finish(store, A, 3)
     assert await claimed(store) == []
     assert (await receiver(store)).pending == 4
 
 
-async def test_one_probe_over_all_processes_and_then_everything_in_its_order(stores: Stores, clock: ManualClock) -> None:
+async def test_all_processes_together_send_one_probe_then_everything_in_order(stores: Stores, clock: ManualClock) -> None:
     here, there = await stores.open(), await stores.open()
     await make_open(here)
     ids = []
@@ -259,7 +259,7 @@ async def test_one_probe_over_all_processes_and_then_everything_in_its_order(sto
     assert [delivery.request_id for delivery in await claimed(there)] == ids
 
 
-async def test_one_probe_though_several_processes_claim_at_once(stores: Stores, clock: ManualClock) -> None:
+async def test_one_probe_when_several_processes_claim_at_once(stores: Stores, clock: ManualClock) -> None:
     several = [await stores.open() for _ in range(4)]
     await make_open(several[0])
     await finish(several[0], count=8)
@@ -268,7 +268,7 @@ async def test_one_probe_though_several_processes_claim_at_once(stores: Stores, 
     assert [delivery.health for deliveries in given for delivery in deliveries] == [HostHealth.OPEN]
 
 
-async def test_failures_that_several_processes_find_at_once_are_all_counted(stores: Stores) -> None:
+async def test_concurrent_failures_of_several_processes_are_all_counted(stores: Stores) -> None:
     several = [await stores.open() for _ in range(4)]
     await make_good(several[0])
     await finish(several[0], count=FAILURE_THRESHOLD)
@@ -278,7 +278,7 @@ async def test_failures_that_several_processes_find_at_once_are_all_counted(stor
     assert (await fail(several[1], first)).flow_change == (HostHealth.FAILING, HostHealth.OPEN)
 
 
-async def test_a_probe_that_fails_makes_the_pause_longer(store: JobStore, clock: ManualClock) -> None:
+async def test_a_failed_probe_makes_the_pause_longer(store: JobStore, clock: ManualClock) -> None:
     pauses = [(await make_open(store)).pause]
     for _ in range(8):
         clock.advance(pauses[-1])
@@ -299,11 +299,11 @@ async def test_a_probe_whose_process_died_is_followed_by_another(store: JobStore
     assert await claimed(store) == []
     await lease_passes(store, clock)
     await store.rescue()
-    clock.advance(60)  # its backoff: it may be what ended its process
+    clock.advance(60)  # the backoff of a lost delivery
     assert len(await claimed(store)) == 1
 
 
-async def test_a_probe_that_says_nothing_makes_room_for_another(store: JobStore, clock: ManualClock) -> None:
+async def test_a_probe_without_an_outcome_is_followed_by_another(store: JobStore, clock: ManualClock) -> None:
     await make_open(store)
     await finish(store)
     clock.advance(10)
@@ -313,7 +313,7 @@ async def test_a_probe_that_says_nothing_makes_room_for_another(store: JobStore,
     assert (another.id, another.health) == (probe.id + 1, HostHealth.OPEN)
 
 
-async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: JobStore) -> None:
+async def test_failures_while_the_circuit_is_open_do_not_count(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 10)
     settled = [await fail(store, delivery) for delivery in await claimed(store)]
@@ -324,7 +324,7 @@ async def test_those_that_fail_while_it_is_left_alone_do_not_count(store: JobSto
     assert (await receiver(store)).failures == FAILURE_THRESHOLD
 
 
-async def test_a_late_success_opens_the_way_again(store: JobStore) -> None:
+async def test_a_late_success_closes_the_circuit(store: JobStore) -> None:
     await make_good(store)
     await finish(store, A, 7)
     deliveries = await claimed(store)
@@ -335,7 +335,7 @@ async def test_a_late_success_opens_the_way_again(store: JobStore) -> None:
     assert len(await claimed(store)) == 6
 
 
-async def test_standings_survive_a_restart(stores: Stores) -> None:
+async def test_health_survives_a_restart(stores: Stores) -> None:
     store = await stores.open()
     await make_open(store)
     await store.close()
@@ -344,8 +344,8 @@ async def test_standings_survive_a_restart(stores: Stores) -> None:
     assert await claimed(heir) == []
 
 
-async def test_what_has_waited_for_a_whole_schedule_is_given_up(stores: Stores, clock: ManualClock) -> None:
-    """Otherwise the webhooks of a host that never comes back would be kept for ever, and their results with them."""
+async def test_deliveries_due_for_a_whole_schedule_are_given_up(stores: Stores, clock: ManualClock) -> None:
+    """Otherwise the webhooks of a host that never recovers would be kept forever, together with their results."""
     store = await stores.open(webhook_schedule="5s, 50s")  # so an hour
     await make_open(store)
     early, *_ = await finish(store, A, 2)
@@ -361,7 +361,7 @@ async def test_what_has_waited_for_a_whole_schedule_is_given_up(stores: Stores, 
     assert (attempt.status, attempt.error is not None) == (None, True)
 
 
-async def test_what_is_known_of_hosts_that_nobody_calls_is_forgotten(stores: Stores, clock: ManualClock) -> None:
+async def test_the_health_of_unused_hosts_is_deleted(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     await make_good(store, A)
     await make_open(store, B)
@@ -370,17 +370,17 @@ async def test_what_is_known_of_hosts_that_nobody_calls_is_forgotten(stores: Sto
     assert [one.host for one in await store.webhooks.receivers(list(HostHealth))] == ["b.example"]
 
 
-# --- news before the end
+# --- events before the end
 
 
-async def test_nobody_is_told_of_more_than_the_end_unless_he_asks(store: JobStore) -> None:
+async def test_without_events_only_the_end_is_delivered(store: JobStore) -> None:
     claim = await begin(store, events=())
     await store.log(claim, [], Progress(0.5))
     assert await states(store) == {}
 
 
 @pytest.mark.parametrize("start", [True, False])
-async def test_the_start_is_told_once(store: JobStore, start: bool) -> None:
+async def test_the_start_is_delivered_once(store: JobStore, start: bool) -> None:
     receipt = await store.submit(a_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
     claim = receipt.claim or (await store.claim(1))[0]
     assert claim.events == (WebhookKind.STARTED,)
@@ -391,7 +391,7 @@ async def test_the_start_is_told_once(store: JobStore, start: bool) -> None:
     assert await states(store) == {DeliveryState.SENDING: 1}
 
 
-async def test_news_go_out_in_order_and_never_two_at_once(store: JobStore, clock: ManualClock) -> None:
+async def test_webhooks_of_a_request_are_sent_in_order_never_two_at_once(store: JobStore, clock: ManualClock) -> None:
     await make_good(store)
     claim = await begin(store)
     await store.log(claim, [], Progress(0.5, "half"))
@@ -411,7 +411,7 @@ async def test_news_go_out_in_order_and_never_two_at_once(store: JobStore, clock
     ]
 
 
-async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store: JobStore, clock: ManualClock) -> None:
+async def test_progress_is_delivered_at_most_twice_a_second_with_the_latest_data(store: JobStore, clock: ManualClock) -> None:
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     told = []
     for step in range(1, 11):
@@ -420,11 +420,11 @@ async def test_progress_is_told_twice_a_second_at_most_and_says_the_latest(store
             told.append((step, json.loads(delivery.data or "")["fraction"]))
             await succeed(store, delivery)
         clock.advance(0.2)
-    # Every 0.2 s a report: what is said at 0.6 s was due at 0.5 s, and there was no call in between.
+    # Progress is reported every 0.2 s. The report at 0.6 s is the first after a webhook became due at 0.5 s.
     assert told == [(1, 0.1), (4, 0.4), (6, 0.6), (9, 0.9)]
 
 
-async def test_the_last_progress_does_not_wait_and_the_end_follows(store: JobStore) -> None:
+async def test_the_last_progress_is_due_at_once_and_the_end_follows(store: JobStore) -> None:
     await make_good(store)
     claim = await begin(store, events=(WebhookKind.PROGRESS,))
     await store.log(claim, [], Progress(0.1))
@@ -439,7 +439,7 @@ async def test_the_last_progress_does_not_wait_and_the_end_follows(store: JobSto
 
 
 @pytest.mark.parametrize("end", ["complete", "fail", "cancel"])
-async def test_news_that_have_failed_do_not_hold_up_the_end(store: JobStore, end: str) -> None:
+async def test_a_failed_event_webhook_does_not_delay_the_end(store: JobStore, end: str) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
     settled = await store.webhooks.settle(started, GONE, delivered=False, retry_in=3600.0)
@@ -455,7 +455,7 @@ async def test_news_that_have_failed_do_not_hold_up_the_end(store: JobStore, end
     assert await states(store) == {DeliveryState.SUPERSEDED: 1, DeliveryState.SENDING: 1}
 
 
-async def test_news_that_fail_on_their_way_give_way_to_newer(store: JobStore) -> None:
+async def test_a_failing_event_webhook_is_superseded_by_a_newer_one(store: JobStore) -> None:
     claim = await begin(store)
     (started,) = await claimed(store)
     await store.complete(claim, an_answer())
@@ -464,7 +464,7 @@ async def test_news_that_fail_on_their_way_give_way_to_newer(store: JobStore) ->
     assert [delivery.kind for delivery in await claimed(store)] == [WebhookKind.COMPLETED]
 
 
-async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobStore) -> None:
+async def test_the_end_is_retried_by_schedule_after_event_webhooks(store: JobStore) -> None:
     claim = await begin(store)
     await succeed(store, (await claimed(store))[0])
     await store.complete(claim, an_answer())
@@ -473,7 +473,7 @@ async def test_the_end_is_repeated_by_schedule_whatever_came_before(store: JobSt
     assert await states(store) == {DeliveryState.DELIVERED: 1, DeliveryState.PENDING: 1}
 
 
-async def test_retention_keeps_what_news_still_wait_for(stores: Stores, clock: ManualClock) -> None:
+async def test_retention_keeps_requests_with_pending_event_webhooks(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=0)
     claim = await begin(store)
     (started,) = await claimed(store)
@@ -501,7 +501,7 @@ async def test_records_and_attempts(store: JobStore, clock: ManualClock) -> None
     assert await store.webhooks.attempts(delivery.id) == [attempt]
 
 
-async def test_records_are_selected_by_time_host_and_death(store: JobStore, clock: ManualClock) -> None:
+async def test_records_are_selected_by_time_host_and_state(store: JobStore, clock: ManualClock) -> None:
     began = clock.now
     dead: list[int] = []
     for url in (A, B, A, B):
@@ -527,14 +527,14 @@ async def test_records_are_selected_by_time_host_and_death(store: JobStore, cloc
     assert [record.id for record in page] == everything[1:3]
 
 
-async def test_an_unknown_one_is_named(store: JobStore) -> None:
+async def test_an_unknown_delivery_or_request_is_named(store: JobStore) -> None:
     with pytest.raises(UnknownRequest, match="delivery 77"):
         await store.webhooks.records(DeliveryFilter(delivery_id=77))
     with pytest.raises(UnknownRequest, match="request"):
         await store.webhooks.records(DeliveryFilter(request_id="018f3b1e-0000-7000-8000-000000000001"))
 
 
-async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store: JobStore) -> None:
+async def test_redelivery_starts_the_schedule_anew_with_the_same_id(store: JobStore) -> None:
     await finish(store)
     (first,) = await claimed(store)
     await store.webhooks.settle(first, GONE, delivered=False, retry_in=None)
@@ -545,14 +545,14 @@ async def test_delivering_again_begins_the_schedule_anew_under_the_same_id(store
     assert [attempt.status for attempt in await store.webhooks.attempts(first.id)] == [None, 200]
 
 
-async def test_delivering_again_leaves_alone_what_is_on_its_way(store: JobStore) -> None:
+async def test_redelivery_does_not_change_a_delivery_that_is_being_sent(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     assert await store.webhooks.redeliver([delivery.id, 99]) == 0
     assert await succeed(store, delivery)
 
 
-async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStore) -> None:
+async def test_redelivery_probes_a_host_with_an_open_circuit(store: JobStore) -> None:
     await make_open(store)
     await finish(store)
     (record, *_) = await store.webhooks.records(DeliveryFilter())
@@ -562,7 +562,7 @@ async def test_delivering_again_probes_a_host_that_was_left_alone(store: JobStor
     assert probe.health is HostHealth.OPEN
 
 
-async def test_what_waits_for_its_next_attempt_can_be_delivered_at_once(store: JobStore) -> None:
+async def test_a_delivery_between_attempts_can_be_redelivered_at_once(store: JobStore) -> None:
     await finish(store)
     (delivery,) = await claimed(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=36000.0)

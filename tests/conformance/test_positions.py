@@ -1,4 +1,4 @@
-"""Positions are exact, whatever happens to those in front: the same as counting everybody, asked of any process."""
+"""Positions always equal the counted number of jobs before, whichever process returns them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _STEPS = 100
 
 
 class Chance:
-    """Does whatever may happen to a queue, and remembers who was submitted in which order."""
+    """Does random operations on a queue and records the order of submission."""
 
     def __init__(self, stores: list[JobStore], clock: ManualClock, seed: int) -> None:
         self._stores = stores
@@ -32,10 +32,10 @@ class Chance:
         self._numbers = itertools.count()
         self.keys: dict[str, int] = {}
         self.submitted: list[tuple[int, int, str]] = []
-        """Priority, number, id: as tuples they sort like the queue."""
+        """Priority, number and id, as tuples that sort like the queue."""
 
     async def step(self) -> None:
-        """One thing happens, in one of the processes."""
+        """Do one operation in one of the processes."""
         store = self._random.choice(self._stores)
         happens = (self._submit, self._submit, self._submit, self._claim, self._cancel, self._settle, self._settle, self._wait)
         await self._random.choice(happens)(store)
@@ -69,7 +69,7 @@ class Chance:
                     await store.retry(claim, self._random.choice((0.0, 5.0, 3600.0)))
 
     async def _wait(self, store: JobStore) -> None:
-        # From less than a bucket to several of the widest.
+        # From less than one bucket to several of the widest.
         self._clock.advance(self._random.choice((0.001, 0.03, 1, 25, 3000, 90_000)))
         while await store.expire():
             pass
@@ -77,7 +77,7 @@ class Chance:
 
 
 @pytest.mark.parametrize("seed", range(2))
-async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: ManualClock, seed: int) -> None:
+async def test_positions_equal_the_counted_jobs(stores: Stores, clock: ManualClock, seed: int) -> None:
     processes = [await stores.open(), await stores.open()]
     chance = Chance(processes, clock, seed)
     most = 0
@@ -103,7 +103,7 @@ async def test_positions_are_those_of_counting_everybody(stores: Stores, clock: 
     assert most > 30
 
 
-async def test_a_submission_is_told_its_place_by_any_process(stores: Stores) -> None:
+async def test_every_process_returns_the_position_of_a_submission(stores: Stores) -> None:
     one, other = await stores.open(), await stores.open()
     receipts = [await store.submit(a_job()) for _ in range(20) for store in (one, other)]
     assert [receipt.position for receipt in receipts] == list(range(40))
@@ -112,7 +112,7 @@ async def test_a_submission_is_told_its_place_by_any_process(stores: Stores) -> 
     assert (await other.submit(a_job())).position == 30
 
 
-async def test_the_limit_of_a_client_counts_what_other_processes_took(stores: Stores) -> None:
+async def test_the_limit_of_a_client_counts_jobs_of_all_processes(stores: Stores) -> None:
     one, other = await stores.open(max_queued_per_client=3), await stores.open(max_queued_per_client=3)
     for store in (one, other, one):
         await store.submit(a_job())
@@ -127,7 +127,7 @@ async def test_the_limit_of_a_client_counts_what_other_processes_took(stores: St
         await other.submit(a_job())
 
 
-async def test_a_glance_without_positions_has_none(store: JobStore) -> None:
+async def test_snapshots_without_positions_have_none(store: JobStore) -> None:
     receipt = await store.submit(a_job())
     job = await store.job(receipt.request_id)
     (seen,) = await store.snapshots([job.key, 1], positions=False)
@@ -135,7 +135,7 @@ async def test_a_glance_without_positions_has_none(store: JobStore) -> None:
     assert seen.last_line == 0
 
 
-async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
+async def test_many_delayed_jobs_become_due_in_batches(store: JobStore, clock: ManualClock) -> None:
     await asyncio.gather(*[store.submit(a_job()) for _ in range(700)])
     await asyncio.gather(*[store.retry(claim, 5.0) for claim in await store.claim(700)])
     clock.advance(5)
@@ -144,12 +144,12 @@ async def test_many_delayed_jobs_become_due_a_batch_at_a_time(store: JobStore, c
     assert len({claim.key for claim in claims}) == 700
 
 
-async def test_many_that_are_too_late_are_failed_a_batch_at_a_time(store: JobStore, clock: ManualClock) -> None:
+async def test_many_expired_jobs_are_failed_in_batches(store: JobStore, clock: ManualClock) -> None:
     late = [store.submit(a_job(start_timeout=10.0, webhook="https://example.com/")) for _ in range(600)]
     await asyncio.gather(*late)
     good = await store.submit(a_job())
     clock.advance(11)
-    (claim,) = await store.claim(5)  # whoever waits behind them need not wait for their end
+    (claim,) = await store.claim(5)  # jobs behind them need not wait for their end
     assert claim.request_id == good.request_id
     batches = []
     while expired := await store.expire():

@@ -1,4 +1,4 @@
-"""What a submission is promised."""
+"""Guarantees for submissions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.support.clock import ManualClock
 from tests.support.factories import a_job, a_request, an_answer
 
 
-async def test_what_was_acknowledged_is_there_after_a_restart(stores: Stores) -> None:
+async def test_acknowledged_jobs_survive_a_restart(stores: Stores) -> None:
     first = await stores.open()
     receipt = await first.submit(a_job(b"precious"))
     await first.close()
@@ -25,7 +25,7 @@ async def test_what_was_acknowledged_is_there_after_a_restart(stores: Stores) ->
     assert claim.request == a_request(b"precious")
 
 
-async def test_the_id_is_a_uuid_of_version_7_with_the_time_in_it(store: JobStore, clock: ManualClock) -> None:
+async def test_the_id_is_a_uuid_of_version_7_with_the_time(store: JobStore, clock: ManualClock) -> None:
     request_id = UUID((await store.submit(a_job())).request_id)
     assert (request_id.version, request_id.int >> 80) == (7, clock.now)
 
@@ -37,7 +37,7 @@ async def test_ids_of_one_millisecond_differ(store: JobStore) -> None:
         assert (await store.job(receipt.request_id)).request_id == receipt.request_id
 
 
-async def test_positions_count_those_in_front(store: JobStore) -> None:
+async def test_positions_count_the_jobs_before(store: JobStore) -> None:
     receipts = [await store.submit(a_job()) for _ in range(3)]
     low = await store.submit(a_job(priority=Priority.LOW))
     late = await store.submit(a_job())
@@ -47,7 +47,7 @@ async def test_positions_count_those_in_front(store: JobStore) -> None:
     assert [(await store.job(receipt.request_id)).position for receipt in (*receipts, low, late)] == [None, None, 0, 2, 1]
 
 
-async def test_a_job_starts_with_its_submission_when_nobody_waits(store: JobStore) -> None:
+async def test_a_job_starts_at_once_if_no_other_is_queued(store: JobStore) -> None:
     receipt = await store.submit(a_job(b"now", webhook="https://example.com/"), start=True)
     assert receipt.claim is not None
     assert (receipt.claim.attempt, receipt.claim.request.body, receipt.claim.webhook) == (1, b"now", "https://example.com/")
@@ -55,14 +55,14 @@ async def test_a_job_starts_with_its_submission_when_nobody_waits(store: JobStor
     assert await store.complete(receipt.claim, an_answer())
 
 
-async def test_a_job_never_starts_in_front_of_somebody_who_waits(store: JobStore) -> None:
+async def test_a_job_never_starts_before_a_queued_one(store: JobStore) -> None:
     waiting = await store.submit(a_job())
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim is None
     assert [claim.request_id for claim in await store.claim(2)] == [waiting.request_id, receipt.request_id]
 
 
-async def test_a_due_job_is_somebody_who_waits(store: JobStore, clock: ManualClock) -> None:
+async def test_a_due_delayed_job_counts_as_queued(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job())
     (claim,) = await store.claim(1)
     await store.retry(claim, 10.0)
@@ -71,7 +71,7 @@ async def test_a_due_job_is_somebody_who_waits(store: JobStore, clock: ManualClo
     assert (await store.submit(a_job(), start=True)).claim is None
 
 
-async def test_the_depth_is_limited(stores: Stores) -> None:
+async def test_the_length_of_the_queue_is_limited(stores: Stores) -> None:
     store = await stores.open(max_queued=2)
     await store.submit(a_job())
     await store.submit(a_job())
@@ -96,13 +96,13 @@ async def test_each_client_is_limited(stores: Stores) -> None:
         await store.submit(a_job())
 
 
-async def test_limits_hold_within_one_group(stores: Stores) -> None:
+async def test_limits_apply_within_one_group(stores: Stores) -> None:
     store = await stores.open(max_queued=10)
     results = await asyncio.gather(*[store.submit(a_job()) for _ in range(50)], return_exceptions=True)
     assert sum(isinstance(result, QueueFull) for result in results) == 40
 
 
-async def test_the_submitter_can_ask_for_a_short_queue(store: JobStore) -> None:
+async def test_the_submitter_can_limit_the_length_of_the_queue(store: JobStore) -> None:
     await store.submit(a_job(max_queue_length=0))
     await store.submit(a_job(max_queue_length=1))
     with pytest.raises(TooManyQueued, match="fal_max_queue_length=1"):
@@ -110,7 +110,7 @@ async def test_the_submitter_can_ask_for_a_short_queue(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 1, 256 * 1024, 256 * 1024 + 1, 3_000_000])
-async def test_bodies_of_every_size_come_back(store: JobStore, size: int) -> None:
+async def test_bodies_of_every_size_are_returned(store: JobStore, size: int) -> None:
     body = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     await store.submit(a_job(body))
     (claim,) = await store.claim(1)
@@ -127,12 +127,12 @@ async def test_unknown_and_malformed_ids(store: JobStore) -> None:
                 await verb(malformed)
 
 
-async def test_an_id_is_found_in_either_case(store: JobStore) -> None:
+async def test_an_id_is_found_in_upper_and_lower_case(store: JobStore) -> None:
     receipt = await store.submit(a_job())
     assert (await store.job(receipt.request_id.upper())).request_id == receipt.request_id
 
 
-async def test_cancelling_says_what_it_met(store: JobStore) -> None:
+async def test_cancelling_returns_the_state_that_it_found(store: JobStore) -> None:
     receipt = await store.submit(a_job())
     assert await store.cancel(receipt.request_id) is CancelOutcome.CANCELLED
     assert await store.cancel(receipt.request_id) is CancelOutcome.FINISHED
@@ -148,7 +148,7 @@ async def test_there_is_no_result_before_the_end(store: JobStore) -> None:
         await store.result(receipt.request_id)
 
 
-async def test_a_clock_that_goes_back_keeps_the_order(store: JobStore, clock: ManualClock) -> None:
+async def test_a_clock_that_is_set_back_keeps_the_order(store: JobStore, clock: ManualClock) -> None:
     first = await store.submit(a_job())
     clock.advance(-3600)
     second = await store.submit(a_job())

@@ -1,4 +1,4 @@
-"""What lost its process may be what ended it: it comes back later, and is run while no other such job is."""
+"""A job that lost its process may have ended it: it is delayed, and runs only while no other such job does."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ async def begun(store: JobStore, count: int) -> list[Claim]:
 
 
 async def lost(store: JobStore, clock: ManualClock) -> None:
-    """Every process that runs something."""
+    """All processes that run jobs."""
     await lease_passes(store, clock)
     await store.rescue()
 
 
-async def test_they_wait_and_then_run_one_at_a_time(stores: Stores, clock: ManualClock) -> None:
+async def test_suspects_are_delayed_and_run_one_at_a_time(stores: Stores, clock: ManualClock) -> None:
     one, other = await stores.open(), await stores.open()
     await begun(one, 3)
     await lost(other, clock)
@@ -41,12 +41,12 @@ async def test_they_wait_and_then_run_one_at_a_time(stores: Stores, clock: Manua
     for _ in range(3):
         (claim,) = await one.claim(8)
         assert await other.claim(8) == []
-        assert await other.next_due(Topic.WORK) is None  # whose turn it is is told by the end of the one that runs
+        assert await other.next_due(Topic.WORK) is None  # the end of the running suspect starts the next one
         await one.complete(claim, an_answer())
     assert await one.claim(8) == []
 
 
-async def test_others_go_on_beside_them(stores: Stores, clock: ManualClock) -> None:
+async def test_other_jobs_run_beside_suspects(stores: Stores, clock: ManualClock) -> None:
     one, other = await stores.open(), await stores.open()
     await begun(one, 2)
     await lost(other, clock)
@@ -59,7 +59,7 @@ async def test_others_go_on_beside_them(stores: Stores, clock: ManualClock) -> N
 
 
 @pytest.mark.parametrize("end", ["complete", "cancel", "retry", "release", "lose"])
-async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: ManualClock, end: str) -> None:
+async def test_the_end_of_a_suspect_starts_the_next(store: JobStore, clock: ManualClock, end: str) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -74,7 +74,7 @@ async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: Manual
             await store.cancel(first.request_id)
         case "retry":
             await store.retry(first, 30.0)
-        case "release":  # in its old place, and still a suspect
+        case "release":  # at its old position, and still a suspect
             await store.release(first)
             (again,) = await store.claim(8)
             assert again.request_id == first.request_id
@@ -86,7 +86,7 @@ async def test_the_end_of_one_lets_the_next_go_on(store: JobStore, clock: Manual
     assert second.request_id != first.request_id
 
 
-async def test_what_is_retried_for_another_reason_is_none_any_more(store: JobStore, clock: ManualClock) -> None:
+async def test_a_job_retried_for_another_reason_is_no_longer_a_suspect(store: JobStore, clock: ManualClock) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -98,7 +98,7 @@ async def test_what_is_retried_for_another_reason_is_none_any_more(store: JobSto
     await store.complete(second, an_answer())
 
 
-async def test_a_new_loss_puts_off_those_that_wait(store: JobStore, clock: ManualClock) -> None:
+async def test_a_new_loss_postpones_the_other_suspects(store: JobStore, clock: ManualClock) -> None:
     await begun(store, 2)
     await lost(store, clock)
     clock.advance(BACKOFF)
@@ -110,8 +110,8 @@ async def test_a_new_loss_puts_off_those_that_wait(store: JobStore, clock: Manua
 
 
 @pytest.mark.parametrize("seed", range(20))
-async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualClock, seed: int) -> None:
-    """Several crash at the same time, in one process or in several; each loss takes all that the process runs."""
+async def test_harmless_jobs_lost_with_a_crashing_one_always_finish(stores: Stores, clock: ManualClock, seed: int) -> None:
+    """Several jobs crash at the same time, in one process or in several; each crash loses all jobs of its process."""
     chance = random.Random(seed)
     workers = [await stores.open() for _ in range(chance.choice((1, 2, 3)))]
     bad, good = chance.randint(1, 4), chance.randint(1, 8)
@@ -121,7 +121,7 @@ async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualCl
     for number in range(bad + good):
         (crashing if number in guilty else innocent).add((await workers[0].submit(a_job())).request_id)
     for store in chance.sample(workers, len(workers)):
-        await store.claim(8)  # whatever a process runs is lost with it
+        await store.claim(8)  # all running jobs of a process are lost with it
     for _ in range(100):
         await lost(workers[0], clock)
         clock.advance(BACKOFF)
@@ -135,14 +135,12 @@ async def test_innocent_neighbours_always_finish(stores: Stores, clock: ManualCl
     assert {states[request_id] for request_id in crashing} == {JobState.FAILED}
 
 
-async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_given_up(
-    stores: Stores, clock: ManualClock
-) -> None:
+async def test_a_lost_delivery_is_delayed_longer_each_time_and_given_up(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(webhook_schedule="1s")
     claim = (await store.submit(a_job(webhook="https://example.com/"), start=True)).claim
     assert claim
     await store.complete(claim, an_answer())
-    for wait in (1, 2, 4, 8, 16):  # two attempts by the schedule, three more are lost
+    for wait in (1, 2, 4, 8, 16):  # two attempts of the schedule and three that may be lost besides
         (delivery,) = await claimed(store)
         await lost(store, clock)
         clock.advance(wait - 0.001)
@@ -158,7 +156,7 @@ async def test_a_delivery_that_loses_its_process_waits_longer_each_time_and_is_g
 # --- exits
 
 
-async def test_an_exit_that_an_attempt_causes_is_charged(store: JobStore, clock: ManualClock) -> None:
+async def test_an_exit_caused_by_an_attempt_is_charged(store: JobStore, clock: ManualClock) -> None:
     (claim,) = await begun(store, 1)
     rescue = await store.lose(claim, LossReason.EXIT)
     assert rescue
@@ -169,8 +167,8 @@ async def test_an_exit_that_an_attempt_causes_is_charged(store: JobStore, clock:
     assert again.attempt == 2
 
 
-async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
-    """Which attempt was handed back after so long; None where there is none any more."""
+async def released(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
+    """Release the running attempt after this time. Returns its number; None if none is running."""
     claims = await store.claim(1)
     clock.advance(milliseconds / 1000)
     for claim in claims:
@@ -179,24 +177,24 @@ async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1
     return None
 
 
-async def test_from_the_third_hand_back_in_a_row_each_is_charged(store: JobStore, clock: ManualClock) -> None:
+async def test_releases_are_charged_from_the_third_in_a_row(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job())
     assert MAX_FREE_RELEASES == 2
-    assert [await handed_back(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
+    assert [await released(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
     job = await store.job(receipt.request_id)
     assert job.failure is not None
     assert "again and again" in job.failure.detail
 
 
-async def test_a_deployment_now_and_then_ends_no_long_request(store: JobStore, clock: ManualClock) -> None:
+async def test_occasional_deployments_do_not_fail_a_long_request(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)))
-    assert [await handed_back(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
-    for _ in range(5):  # and short ones in between are not in a row
-        assert [await handed_back(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
-        assert await handed_back(store, clock, LONG_ATTEMPT_MS) == 1
+    assert [await released(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
+    for _ in range(5):  # short attempts in between are not in a row
+        assert [await released(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
+        assert await released(store, clock, LONG_ATTEMPT_MS) == 1
 
 
-async def test_the_end_of_the_process_counts_as_handing_back(stores: Stores) -> None:
+async def test_the_close_of_a_store_counts_as_a_release(stores: Stores) -> None:
     attempts = []
     for _ in range(4):
         store = await stores.open()
@@ -205,12 +203,12 @@ async def test_the_end_of_the_process_counts_as_handing_back(stores: Stores) -> 
     assert attempts == [1, 1, 1, 2]
 
 
-async def test_the_log_says_why_it_waits(store: JobStore, clock: ManualClock) -> None:
+async def test_the_log_has_the_reason_of_the_delay(store: JobStore, clock: ManualClock) -> None:
     (claim,) = await begun(store, 1)
     await lost(store, clock)
     clock.advance(BACKOFF)
     for _ in range(3):
-        await handed_back(store, clock)
+        await released(store, clock)
     (claim,) = await store.claim(1)
     await store.lose(claim, LossReason.EXIT)
     said = [line.message for line in await store.logs(claim.key)]
@@ -223,7 +221,7 @@ async def test_the_log_says_why_it_waits(store: JobStore, clock: ManualClock) ->
     assert len(said) == 4
 
 
-async def test_where_no_lines_are_kept_there_are_none(stores: Stores, clock: ManualClock) -> None:
+async def test_without_logs_no_line_is_added(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_logs=0)
     (claim,) = await begun(store, 1)
     await lost(store, clock)

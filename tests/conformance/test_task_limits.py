@@ -1,4 +1,4 @@
-"""What is kept beside the queue has limits of its own: tasks for later, and what waits for an external service."""
+"""Limits of jobs outside of the queue: scheduled tasks, and jobs that await an external service."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def _waits(store: JobStore, **changes: Any) -> Claim:
     return claim
 
 
-async def test_tasks_for_later_do_not_fill_the_queue(stores: Stores, clock: ManualClock) -> None:
+async def test_scheduled_tasks_do_not_fill_the_queue(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_queued=2)
     for number in range(10):
         await store.submit(_later(clock, client=f"192.0.2.{number}"))
@@ -46,7 +46,7 @@ async def test_tasks_for_later_do_not_fill_the_queue(stores: Stores, clock: Manu
         await store.submit(a_job())
 
 
-async def test_what_is_tried_again_later_is_in_the_queue(stores: Stores) -> None:
+async def test_jobs_delayed_for_a_retry_are_in_the_queue(stores: Stores) -> None:
     store = await stores.open(max_queued=1)
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim is not None
@@ -55,7 +55,7 @@ async def test_what_is_tried_again_later_is_in_the_queue(stores: Stores) -> None
         await store.submit(a_job())
 
 
-async def test_all_tasks_together_are_limited_and_others_are_not_hindered(stores: Stores, clock: ManualClock) -> None:
+async def test_all_tasks_together_are_limited_and_plain_jobs_are_not(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_tasks=4)
     await _waits(store)
     await _started(store)
@@ -68,7 +68,7 @@ async def test_all_tasks_together_are_limited_and_others_are_not_hindered(stores
     await store.submit(a_job(client="192.0.2.8"))
 
 
-async def test_one_client_has_a_share_of_the_tasks(stores: Stores, clock: ManualClock) -> None:
+async def test_the_tasks_of_one_client_are_limited(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_tasks_per_client=2)
     await store.submit(_later(clock))
     await _waits(store)
@@ -79,7 +79,7 @@ async def test_one_client_has_a_share_of_the_tasks(stores: Stores, clock: Manual
     await store.submit(a_job(client="192.0.2.8"))
 
 
-async def test_limits_of_tasks_hold_within_one_group_and_across_processes(stores: Stores, clock: ManualClock) -> None:
+async def test_limits_of_tasks_apply_within_one_group_and_across_processes(stores: Stores, clock: ManualClock) -> None:
     options = {"max_tasks": 5, "max_tasks_per_client": 3}
     one, other = await stores.open(**options), await stores.open(**options)
     for store in (one, other):
@@ -90,7 +90,7 @@ async def test_limits_of_tasks_hold_within_one_group_and_across_processes(stores
     assert results == ["taken", "taken", "QueueFull", "QueueFull", "QueueFull"]
 
 
-async def test_the_share_of_the_queue_holds_within_one_group(stores: Stores, clock: ManualClock) -> None:
+async def test_the_limit_of_a_client_applies_within_one_group(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(max_queued_per_client=3)
     submissions = [store.submit(a_job()) for _ in range(8)] + [store.submit(_later(clock)) for _ in range(2)]
     assert [await _outcome(submission) for submission in submissions] == ["taken"] * 3 + ["TooManyQueued"] * 5 + ["taken"] * 2
@@ -104,7 +104,7 @@ async def _outcome(submission: Awaitable[Any]) -> str:
     return "taken"
 
 
-async def test_a_handler_that_asks_for_its_callback_uses_its_clients_share(stores: Stores) -> None:
+async def test_a_requested_callback_counts_as_a_task_of_the_client(stores: Stores) -> None:
     store = await stores.open(max_tasks_per_client=1)
     claim = (await store.submit(a_job(), start=True)).claim
     assert claim is not None
@@ -192,7 +192,7 @@ ENDS: list[Callable[[JobStore, Claim, ManualClock], Awaitable[None]]] = [
 
 
 @pytest.mark.parametrize("end", ENDS, ids=lambda end: end.__name__.strip("_"))
-async def test_every_end_gives_the_share_back(stores: Stores, clock: ManualClock, end: Any) -> None:
+async def test_every_end_of_a_task_frees_its_place(stores: Stores, clock: ManualClock, end: Any) -> None:
     store = await stores.open(max_tasks_per_client=1, max_tasks=1)
     for _ in range(2):
         claim = await _started(store, start_timeout=100.0, retry=RetryPolicy(1))

@@ -1,4 +1,4 @@
-"""The status of a task, by which a store selects, is the one that `task_status` gives."""
+"""The status by which a store selects tasks equals that of the function `task_status`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _waits(poll_in: float | None, then: Way | None = None) -> Way:
 
 
 async def _running(store: JobStore, clock: ManualClock, claim: Claim) -> None:
-    """It goes on running."""
+    """Let the attempt continue."""
 
 
 async def _retried(store: JobStore, clock: ManualClock, claim: Claim) -> None:
@@ -116,6 +116,6 @@ async def test_the_status_of_a_task_follows_the_rule(store: JobStore, clock: Man
     await check(store, receipt.request_id, is_polled=is_polled)
 
 
-async def test_a_task_with_a_time_of_its_own_is_delayed(store: JobStore, clock: ManualClock) -> None:
+async def test_a_task_with_a_start_time_is_delayed(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 60_000))
     assert await check(store, receipt.request_id) is TaskStatus.DELAYED

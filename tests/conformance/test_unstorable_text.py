@@ -1,4 +1,4 @@
-"""Text of handlers, providers and receivers that some databases refuse: NUL, and halves of surrogate pairs."""
+"""Text of handlers, providers and receivers that some databases refuse: NUL and surrogates."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ async def reason(store: JobStore, claim: Claim) -> str | None:
     return failure and failure.detail
 
 
-async def test_in_the_name_of_a_stage(store: JobStore) -> None:
+async def test_unstorable_text_in_a_stage(store: JobStore) -> None:
     claim = await begin(store)
     assert await store.log(claim, [], Progress(0.5, GIVEN))
     assert (await store.job(claim.request_id)).progress == Progress(0.5, STORED)
 
 
-async def test_in_the_reason_of_a_failure(store: JobStore) -> None:
+async def test_unstorable_text_in_a_failure(store: JobStore) -> None:
     claim = await begin(store)
     assert await store.fail(claim, FAILURE)
     assert await reason(store, claim) == STORED
 
 
-async def test_in_what_a_provider_says(store: JobStore) -> None:
+async def test_unstorable_text_from_a_provider(store: JobStore) -> None:
     early, late = [await begin(store, task=a_task(callback=True)) for _ in range(2)]
     await store.tasks.resolve(early.key, CompletionSource.CALLBACK, a_word(failure=FAILURE))
     for claim in (early, late):
@@ -50,7 +50,7 @@ async def test_in_what_a_provider_says(store: JobStore) -> None:
     assert [await reason(store, claim) for claim in (early, late)] == [STORED, STORED]
 
 
-async def test_in_a_status_that_was_polled(store: JobStore, clock: ManualClock) -> None:
+async def test_unstorable_text_in_a_polled_status(store: JobStore, clock: ManualClock) -> None:
     claim = await begin(store, task=a_task(poll=POLL))
     assert claim.task
     await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(poll_in=1.0))
@@ -60,7 +60,7 @@ async def test_in_a_status_that_was_polled(store: JobStore, clock: ManualClock) 
     assert (await store.tasks.record(claim.request_id)).last_event == STORED
 
 
-async def test_in_the_error_of_a_delivery(store: JobStore) -> None:
+async def test_unstorable_text_in_the_error_of_a_delivery(store: JobStore) -> None:
     await store.complete(await begin(store, webhook="https://a.example/hook"), an_answer())
     (delivery,) = await claimed(store)
     await store.webhooks.settle(delivery, an_attempt(None, GIVEN), delivered=False, retry_in=1.0)

@@ -1,4 +1,4 @@
-"""Jobs that wait for somebody outside: callbacks, signals, polls, and the end of patience."""
+"""Jobs that await an external service: callbacks, signals, polls and time-outs."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ async def job_of(store: JobStore, claim: Claim) -> Job:
     return await store.job(claim.request_id)
 
 
-# --- going to wait
+# --- beginning a wait
 
 
-async def test_a_task_travels_with_its_claim(store: JobStore) -> None:
+async def test_a_claim_contains_its_task(store: JobStore) -> None:
     task = a_task(backoff=Backoff.LINEAR, timeout=2.5, poll=POLLS, provider="fal")
     policy = RetryPolicy(4, backoff=Backoff.LINEAR)
     receipt = await store.submit(a_job(task=task, retry=policy), start=True)
@@ -59,7 +59,7 @@ async def test_a_plain_submission_has_no_task(store: JobStore) -> None:
         await store.tasks.record(claim.request_id)
 
 
-async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> None:
+async def test_an_awaiting_job_has_no_result_and_no_webhook(store: JobStore) -> None:
     claim = await waiting(store)
     assert (await job_of(store, claim)).state is JobState.AWAITING
     assert await store.running_claims() == {}
@@ -67,7 +67,7 @@ async def test_what_waits_has_no_answer_yet_and_no_webhook(store: JobStore) -> N
     assert await claimed(store) == []
 
 
-async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: JobStore) -> None:
+async def test_a_repeated_begin_of_a_wait_changes_nothing(store: JobStore) -> None:
     claim = await waiting(store)
     assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(99.0))
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"first"'))
@@ -75,14 +75,14 @@ async def test_said_again_going_to_wait_is_true_and_changes_nothing(store: JobSt
     assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
 
 
-async def test_a_stale_claim_does_not_conclude(store: JobStore) -> None:
+async def test_a_lost_claim_does_not_complete_the_attempt(store: JobStore) -> None:
     claim = await running(store)
     await store.release(claim)
     assert not await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     assert not await store.tasks.register_callback(claim, a_task())
 
 
-async def test_without_a_wait_an_attempt_ends_as_others_do(store: JobStore) -> None:
+async def test_without_a_wait_an_attempt_ends_like_others(store: JobStore) -> None:
     answered, failed = await running(store), await running(store, webhook="https://other.example/")
     assert await store.tasks.complete_attempt(answered, answered.task, an_answer(status=422), None)
     assert await store.tasks.complete_attempt(failed, failed.task, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"), None)
@@ -91,7 +91,7 @@ async def test_without_a_wait_an_attempt_ends_as_others_do(store: JobStore) -> N
     assert len(await claimed(store)) == 2
 
 
-async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: JobStore) -> None:
+async def test_a_handler_can_request_its_callback_url_while_it_runs(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     task = a_task(listed=False)
@@ -105,7 +105,7 @@ async def test_a_handler_may_ask_for_its_callback_while_it_runs(store: JobStore)
         await store.tasks.record(receipt.request_id)
 
 
-async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(store: JobStore) -> None:
+async def test_a_task_that_was_not_registered_yet_is_stored_with_the_attempt(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     task = a_task(listed=False)
@@ -114,10 +114,10 @@ async def test_an_expectation_that_was_not_stored_yet_comes_with_the_conclusion(
     assert (await store.tasks.find(TokenKind.CALLBACK, task.callback_hash)).state is JobState.AWAITING
 
 
-# --- last words
+# --- final results
 
 
-async def test_the_first_word_ends_it_with_its_webhook(store: JobStore) -> None:
+async def test_the_first_result_ends_the_job_with_its_webhook(store: JobStore) -> None:
     claim = await waiting(store)
     word = a_word(b'{"status": "OK", "payload": {"images": []}}')
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, word) is ResolveOutcome.ENDED
@@ -126,7 +126,7 @@ async def test_the_first_word_ends_it_with_its_webhook(store: JobStore) -> None:
     assert [delivery.request_id for delivery in await claimed(store)] == [claim.request_id]
 
 
-async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store: JobStore) -> None:
+async def test_a_failure_fails_the_job_and_its_message_is_kept(store: JobStore) -> None:
     claim = await waiting(store)
     await store.tasks.resolve(claim.key, CompletionSource.POLL, a_word(b'{"status": "ERROR"}', FAILED))
     result = await store.result(claim.request_id)
@@ -137,7 +137,7 @@ async def test_a_failure_fails_it_and_what_was_said_is_kept_for_its_owner(store:
     assert len(await claimed(store)) == 1
 
 
-async def test_of_many_words_at_once_one_counts(store: JobStore) -> None:
+async def test_of_several_concurrent_results_one_counts(store: JobStore) -> None:
     claim = await waiting(store)
     words = [store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b"%d" % number)) for number in range(100)]
     outcomes = await asyncio.gather(*words)
@@ -147,14 +147,14 @@ async def test_of_many_words_at_once_one_counts(store: JobStore) -> None:
     assert len(await claimed(store)) == 1
 
 
-async def test_a_word_by_another_way_comes_too_late(store: JobStore) -> None:
+async def test_a_result_from_another_source_is_too_late(store: JobStore) -> None:
     claim = await waiting(store)
     await store.tasks.resolve(claim.key, CompletionSource.SIGNAL, a_word(b'"first"'))
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
     assert (await store.result(claim.request_id)).response == an_answer(b'"first"')
 
 
-async def test_a_word_after_another_end_comes_too_late(store: JobStore) -> None:
+async def test_a_result_after_another_end_is_too_late(store: JobStore) -> None:
     cancelled, answered = await waiting(store), await running(store)
     await store.cancel(cancelled.request_id)
     await store.tasks.complete_attempt(answered, answered.task, an_answer(status=400), None)
@@ -162,7 +162,7 @@ async def test_a_word_after_another_end_comes_too_late(store: JobStore) -> None:
         assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.TOO_LATE
 
 
-async def test_a_word_about_what_is_gone(store: JobStore) -> None:
+async def test_a_result_for_a_deleted_job(store: JobStore) -> None:
     with pytest.raises(UnknownRequest):
         await store.tasks.resolve(4711, CompletionSource.CALLBACK, a_word())
     with pytest.raises(UnknownRequest):
@@ -172,7 +172,7 @@ async def test_a_word_about_what_is_gone(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("how", ["wait", "answer", "fail", "retry", "release", "lose", "cancel"])
-async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
+async def test_a_result_during_the_attempt_counts_however_the_attempt_ends(
     store: JobStore, clock: ManualClock, how: str
 ) -> None:
     claim = await running(store, retry=RetryPolicy(1))
@@ -202,7 +202,7 @@ async def test_a_word_that_came_during_the_attempt_counts_however_that_ends(
     assert len(await claimed(store)) == 1
 
 
-async def test_an_early_failure_fails_it(store: JobStore) -> None:
+async def test_an_early_failure_fails_the_job(store: JobStore) -> None:
     claim = await running(store)
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word(b'"no"', FAILED))
     await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
@@ -211,8 +211,8 @@ async def test_an_early_failure_fails_it(store: JobStore) -> None:
 
 
 @pytest.mark.parametrize("delay", [None, 5.0])
-async def test_a_word_ends_what_waits_for_another_attempt(store: JobStore, delay: float | None) -> None:
-    """The call's answer was lost, but it had reached the provider: he is not called a second time."""
+async def test_a_result_ends_a_job_that_waits_for_another_attempt(store: JobStore, delay: float | None) -> None:
+    """The response of the call was lost, but the call had reached the provider, so it is not called again."""
     claim = await running(store)
     await (store.release(claim) if delay is None else store.retry(claim, delay))
     assert await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
@@ -222,7 +222,7 @@ async def test_a_word_ends_what_waits_for_another_attempt(store: JobStore, delay
 
 
 @pytest.mark.parametrize("is_early", [False, True])
-async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: JobStore, is_early: bool) -> None:
+async def test_no_chunk_of_a_long_call_response_remains(store: JobStore, is_early: bool) -> None:
     claim = await running(store)
     await store.append(claim, 0, b"part")
     if is_early:
@@ -235,7 +235,7 @@ async def test_a_long_answer_to_the_call_leaves_nothing_behind(store: JobStore, 
         await store.response_chunk(claim.key, 0)
 
 
-async def test_words_that_are_not_the_last_are_shown_until_the_end(store: JobStore) -> None:
+async def test_intermediate_events_are_shown_until_the_end(store: JobStore) -> None:
     claim = await waiting(store)
     await store.tasks.record_event(claim.key, "starting")
     await store.tasks.record_event(claim.key, "processing")
@@ -245,10 +245,10 @@ async def test_words_that_are_not_the_last_are_shown_until_the_end(store: JobSto
     assert (await store.tasks.record(claim.request_id)).last_event == "processing"
 
 
-# --- the end of patience
+# --- time-outs
 
 
-async def test_who_waits_too_long_has_timed_out(store: JobStore, clock: ManualClock) -> None:
+async def test_a_task_that_waits_too_long_times_out(store: JobStore, clock: ManualClock) -> None:
     claim, patient = await waiting(store, 30.0), await waiting(store, 31.0)
     clock.advance(29.9)
     assert await store.tasks.time_out() == []
@@ -264,7 +264,7 @@ async def test_who_waits_too_long_has_timed_out(store: JobStore, clock: ManualCl
     assert len(await claimed(store)) == 1
 
 
-async def test_its_time_begins_when_it_begins_to_wait(store: JobStore, clock: ManualClock) -> None:
+async def test_the_timeout_starts_with_the_wait(store: JobStore, clock: ManualClock) -> None:
     claim = await running(store)
     clock.advance(59)
     await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait(30.0))
@@ -272,7 +272,7 @@ async def test_its_time_begins_when_it_begins_to_wait(store: JobStore, clock: Ma
     assert await store.tasks.time_out() == []
 
 
-async def test_cancelling_ends_what_waits_at_once(store: JobStore, clock: ManualClock) -> None:
+async def test_cancelling_ends_an_awaiting_job_at_once(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.cancel(claim.request_id) is CancelOutcome.CANCELLED
     assert (await job_of(store, claim)).state is JobState.CANCELLED
@@ -282,21 +282,21 @@ async def test_cancelling_ends_what_waits_at_once(store: JobStore, clock: Manual
     assert await claimed_polls(store, 5) == []
 
 
-async def test_an_attempt_that_was_to_be_cancelled_does_not_go_to_wait(store: JobStore) -> None:
+async def test_an_attempt_to_be_cancelled_does_not_begin_a_wait(store: JobStore) -> None:
     claim = await running(store)
     await store.cancel(claim.request_id)
     assert await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
     assert (await job_of(store, claim)).state is JobState.CANCELLED
 
 
-async def test_a_lost_worker_does_not_matter_to_what_waits(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_process_does_not_affect_awaiting_jobs(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, 600.0)
     clock.advance(120)
     assert await store.rescue() == []
     assert (await job_of(store, claim)).state is JobState.AWAITING
 
 
-async def test_what_waits_outlives_its_process(stores: Stores) -> None:
+async def test_awaiting_jobs_survive_their_process(stores: Stores) -> None:
     here = await stores.open()
     claim = await waiting(here)
     await here.close()
@@ -306,7 +306,7 @@ async def test_what_waits_outlives_its_process(stores: Stores) -> None:
     assert await there.tasks.resolve(found.key, CompletionSource.CALLBACK, a_word()) is ResolveOutcome.ENDED
 
 
-async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, clock: ManualClock) -> None:
+async def test_a_hash_finds_the_job_until_retention_deletes_it(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     claim = await running(store, webhook=None)
     await store.tasks.complete_attempt(claim, claim.task, an_answer(), a_wait())
@@ -322,7 +322,7 @@ async def test_a_hash_finds_it_until_retention_has_taken_it(stores: Stores, cloc
 # --- polls
 
 
-async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: JobStore, clock: ManualClock) -> None:
+async def test_a_poll_is_due_on_time_with_all_that_it_needs(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, 60.0, poll_in=5.0, poll=POLLS, credentials=KEYS)
     assert await store.next_due(Topic.POLL) == 5.0
     assert await claimed_polls(store, 5) == []
@@ -344,7 +344,7 @@ async def test_a_poll_is_due_in_its_time_and_brings_what_it_needs(store: JobStor
     assert (poll.number, poll.failures) == (2, 4)
 
 
-async def test_the_longest_due_poll_goes_first(store: JobStore, clock: ManualClock) -> None:
+async def test_the_longest_due_poll_is_claimed_first(store: JobStore, clock: ManualClock) -> None:
     late, early = await waiting(store, poll_in=9.0, poll=POLLS), await waiting(store, poll_in=8.0, poll=POLLS)
     clock.advance(10)
     assert [poll.key for poll in await claimed_polls(store, 1)] == [early.key]
@@ -355,7 +355,7 @@ def polls_of(host: str) -> PollConfig:
     return POLLS.replace(url_template=f"https://{host}/{{startResult.body.id}}")
 
 
-async def test_a_host_that_has_all_it_may_have_makes_no_other_wait(store: JobStore, clock: ManualClock) -> None:
+async def test_a_host_at_its_limit_delays_no_other(store: JobStore, clock: ManualClock) -> None:
     slow = [(await waiting(store, 600.0, poll_in=5.0, poll=polls_of("slow.test"))).key for _ in range(4)]
     clock.advance(6)
     other = (await waiting(store, 600.0, poll_in=1.0, poll=polls_of("other.test"))).key
@@ -368,7 +368,7 @@ async def test_a_host_that_has_all_it_may_have_makes_no_other_wait(store: JobSto
     assert [poll.key for poll in claimed.polls] == slow[2:3]
 
 
-async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_are(store: JobStore, clock: ManualClock) -> None:
+async def test_unproven_hosts_leave_capacity_for_prompt_hosts(store: JobStore, clock: ManualClock) -> None:
     strange = [(await waiting(store, 600.0, poll_in=5.0, poll=polls_of(f"strange{n}.test"))).key for n in range(3)]
     prompt = (await waiting(store, 600.0, poll_in=6.0, poll=polls_of("prompt.test"))).key
     later = await waiting(store, 600.0, poll_in=17.0, poll=polls_of("prompt.test"))
@@ -382,7 +382,7 @@ async def test_those_who_are_not_known_to_be_prompt_leave_places_to_those_who_ar
     assert [poll.key for poll in claimed.polls] == [later.key]
 
 
-async def test_a_lost_poll_is_made_again(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_poll_is_repeated(store: JobStore, clock: ManualClock) -> None:
     await waiting(store, 600.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
     (lost,) = await claimed_polls(store, 5)
@@ -395,8 +395,8 @@ async def test_a_lost_poll_is_made_again(store: JobStore, clock: ManualClock) ->
     assert not await store.tasks.settle_poll(lost, next_in=3.0)
 
 
-async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: JobStore, clock: ManualClock) -> None:
-    """However far the wall clock is set meanwhile."""
+async def test_a_running_poll_is_renewed_and_not_repeated(store: JobStore, clock: ManualClock) -> None:
+    """Also if the wall clock is set meanwhile."""
     await waiting(store, 90_000.0, poll_in=5.0, poll=POLLS)
     clock.advance(5)
     (poll,) = await claimed_polls(store, 5)
@@ -408,7 +408,7 @@ async def test_a_poll_under_way_is_renewed_and_not_made_twice(store: JobStore, c
     assert await store.tasks.settle_poll(poll, next_in=3.0)
 
 
-async def test_a_poll_of_what_has_ended_is_not_recorded(store: JobStore, clock: ManualClock) -> None:
+async def test_a_poll_of_an_ended_job_is_not_recorded(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, poll_in=5.0, poll=POLLS)
     clock.advance(5)
     (poll,) = await claimed_polls(store, 5)
@@ -418,7 +418,7 @@ async def test_a_poll_of_what_has_ended_is_not_recorded(store: JobStore, clock: 
     assert await store.next_due(Topic.POLL) is None
 
 
-async def test_a_last_poll_has_a_minute_more(store: JobStore, clock: ManualClock) -> None:
+async def test_a_last_poll_gets_another_minute(store: JobStore, clock: ManualClock) -> None:
     claim = await waiting(store, 30.0, poll_in=30.0, poll=POLLS)
     clock.advance(31)
     assert await store.tasks.time_out() == []
@@ -431,10 +431,10 @@ async def test_a_last_poll_has_a_minute_more(store: JobStore, clock: ManualClock
     assert [rescue.request_id for rescue in await store.tasks.time_out()] == [given_up.request_id]
 
 
-# --- tasks that are put off
+# --- tasks with a start time
 
 
-async def test_a_task_with_a_time_of_its_own(store: JobStore, clock: ManualClock) -> None:
+async def test_a_task_with_a_start_time(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(task=a_task(), due_at=clock.now + 10_000), start=True)
     assert receipt.claim is None
     assert (await store.job(receipt.request_id)).state is JobState.DELAYED
@@ -445,15 +445,15 @@ async def test_a_task_with_a_time_of_its_own(store: JobStore, clock: ManualClock
     assert (claim.request_id, claim.attempt) == (receipt.request_id, 1)
 
 
-async def test_a_time_that_has_passed_is_now(store: JobStore, clock: ManualClock) -> None:
+async def test_a_start_time_in_the_past_means_now(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(task=a_task(), due_at=clock.now - 1))
     assert len(await store.claim(5)) == 1
 
 
-# --- what owners see
+# --- records and pages
 
 
-async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualClock) -> None:
+async def test_the_statuses_of_a_task(store: JobStore, clock: ManualClock) -> None:
     async def status(claim: Claim) -> TaskStatus:
         return (await store.tasks.record(claim.request_id)).status
 
@@ -481,7 +481,7 @@ async def test_the_words_for_where_a_task_stands(store: JobStore, clock: ManualC
     assert await status(both) is TaskStatus.CANCELLED
 
 
-async def test_a_record_shows_the_answer_at_the_end_only(store: JobStore) -> None:
+async def test_a_record_has_the_response_only_after_the_end(store: JobStore) -> None:
     claim = await waiting(store)
     record = await store.tasks.record(claim.request_id)
     assert (record.response, record.webhook, record.spec) == (None, "https://example.com/", claim.task.spec)
@@ -489,7 +489,7 @@ async def test_a_record_shows_the_answer_at_the_end_only(store: JobStore) -> Non
     assert (await store.tasks.record(claim.request_id)).response == a_word().response
 
 
-async def test_a_page_shows_ones_own_tasks_newest_first(store: JobStore, clock: ManualClock) -> None:
+async def test_a_page_shows_the_tasks_of_its_client_newest_first(store: JobStore, clock: ManualClock) -> None:
     mine = [await running(store, client="id:me") for _ in range(3)]
     await running(store, client="id:other")
     await store.submit(a_job(client="id:me"))

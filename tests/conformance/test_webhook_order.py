@@ -1,4 +1,4 @@
-"""The webhooks of one request follow `webhook_order`, whatever happens to them."""
+"""The webhooks of one request always follow the rules of `webhook_order`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _PAUSE = 500
 
 
 class Model:
-    """One request with webhooks for its start, its progress and its end: the store's, and the rules'."""
+    """A request with webhooks for start, progress and end, in the store and according to the rules."""
 
     def __init__(self, store: JobStore, clock: ManualClock, claim: Claim, seed: int) -> None:
         self._store = store
@@ -33,7 +33,7 @@ class Model:
         self.expected = add((), is_event=True, due_at=clock.now)
 
     async def step(self) -> None:
-        """One thing happens."""
+        """Do one operation."""
         await self._random.choice((self._report, self._claim_next, self._end_attempt, self._complete, self._wait))()
 
     async def _report(self) -> None:
@@ -41,7 +41,7 @@ class Model:
             return
         await self._store.log(self._claim, [], Progress(self._random.random()))
         if self._unsent_progress is not None and self._is_unsent(self.expected[self._unsent_progress]):
-            return  # that webhook reports the latest
+            return  # that webhook reports the latest progress
         due_at = max(self._clock.now, (self._last_progress or -_PAUSE) + _PAUSE)
         self._last_progress, self._unsent_progress = due_at, len(self.expected)
         self.expected = add(self.expected, is_event=True, due_at=due_at)

@@ -1,4 +1,4 @@
-"""What a worker is promised: order, exclusive claims, results with their webhooks, nothing lost with a process."""
+"""Guarantees for workers: order, exclusive claims, results with their webhooks, nothing lost with a process."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from tests.support.factories import a_job, a_task, a_wait, a_word, an_answer, an
 from tests.support.leases import lease_passes
 
 
-async def test_order_is_priority_then_first_come(store: JobStore) -> None:
+async def test_jobs_are_claimed_by_priority_then_by_submission(store: JobStore) -> None:
     names = [
         (await store.submit(a_job(priority=priority))).request_id
         for priority in (Priority.LOW, Priority.NORMAL, Priority.LOW, Priority.NORMAL)
@@ -46,20 +46,20 @@ async def test_two_processes_never_claim_the_same_job(stores: Stores) -> None:
     assert len(ids) == len(set(ids)) == 200
 
 
-async def test_the_result_comes_back_byte_for_byte(store: JobStore) -> None:
+async def test_the_result_is_returned_byte_for_byte(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     headers = ((b"set-cookie", b"a=1"), (b"set-cookie", b"b=\xff"), (b"content-type", b"image/png"))
     assert await store.complete(receipt.claim, an_answer(b"\x00\xff" * 500_000, 201, headers=headers))
     result = await store.result(receipt.request_id)
     assert result.response
-    assert len(result.response.body) <= CHUNK_SIZE  # it is never read as a whole
+    assert len(result.response.body) <= CHUNK_SIZE  # chunks are never read together
     pieces = [piece async for piece in iter_chunks(store.response_chunk, result.job.key, result.response)]
     assert result.response.replace(body=b"".join(pieces), chunks=0) == an_answer(b"\x00\xff" * 500_000, 201, headers=headers)
     assert (result.job.state, result.job.status) == (JobState.COMPLETED, 201)
 
 
-async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
+async def test_streamed_chunks_are_kept_in_order(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     for number, data in enumerate((b"one", b"two")):
@@ -73,7 +73,7 @@ async def test_streamed_parts_are_kept_in_order(store: JobStore) -> None:
         await store.response_chunk(result.job.key, 2)
 
 
-async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: JobStore, clock: ManualClock) -> None:
+async def test_chunks_of_a_repeated_attempt_are_deleted(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.append(receipt.claim, 0, b"stale")
@@ -86,7 +86,7 @@ async def test_parts_of_an_attempt_that_is_repeated_are_dropped(store: JobStore,
         await store.response_chunk(again.key, 0)
 
 
-async def test_a_claim_that_was_lost_writes_nothing(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_claim_writes_nothing(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     stale = receipt.claim
     assert stale
@@ -106,7 +106,7 @@ async def test_a_claim_that_was_lost_writes_nothing(store: JobStore, clock: Manu
     assert result.response.body == b"fresh"
 
 
-async def test_who_ended_a_job_may_say_so_again(store: JobStore) -> None:
+async def test_a_claim_can_repeat_the_write_that_ended_its_job(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     assert await store.complete(receipt.claim, an_answer(b"first"))
@@ -117,7 +117,7 @@ async def test_who_ended_a_job_may_say_so_again(store: JobStore) -> None:
     assert len(await claimed(store, 5)) == 1
 
 
-async def test_who_lost_a_job_that_then_failed_is_told(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_claim_gets_false_after_its_job_has_failed(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     assert receipt.claim
     await lease_passes(store, clock)
@@ -126,7 +126,7 @@ async def test_who_lost_a_job_that_then_failed_is_told(store: JobStore, clock: M
     assert (await store.job(receipt.request_id)).state is JobState.FAILED
 
 
-async def test_a_loser_among_winners(store: JobStore, clock: ManualClock) -> None:
+async def test_a_lost_claim_in_a_batch_does_not_affect_the_others(store: JobStore, clock: ManualClock) -> None:
     receipts = [await store.submit(a_job(), start=True) for _ in range(6)]
     claims = [receipt.claim for receipt in receipts if receipt.claim]
     await store.release(claims[2])
@@ -135,7 +135,7 @@ async def test_a_loser_among_winners(store: JobStore, clock: ManualClock) -> Non
     assert (await store.counts()).jobs == {JobState.COMPLETED: 5, JobState.QUEUED: 1}
 
 
-async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clock: ManualClock) -> None:
+async def test_attempts_are_charged_except_for_a_release(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job())
     (claim,) = await store.claim(1)
     await store.release(claim)
@@ -146,7 +146,7 @@ async def test_attempts_are_charged_but_not_for_a_hand_back(store: JobStore, clo
     assert claim.attempt == 2
 
 
-async def test_a_retry_waits_its_time(store: JobStore, clock: ManualClock) -> None:
+async def test_a_retry_is_due_after_its_delay(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.retry(receipt.claim, 8.0)
@@ -159,7 +159,7 @@ async def test_a_retry_waits_its_time(store: JobStore, clock: ManualClock) -> No
     assert await store.next_due(Topic.WORK) is None
 
 
-async def test_after_so_many_lost_leases_it_fails(store: JobStore, clock: ManualClock) -> None:
+async def test_a_job_fails_after_too_many_lost_leases(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"))
     for expected in (JobState.DELAYED, JobState.DELAYED, JobState.FAILED):
         clock.advance(2)  # its backoff
@@ -180,13 +180,13 @@ async def test_on_crash_fail_never_runs_twice(stores: Stores, clock: ManualClock
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
-async def test_no_retry_means_not_after_a_crash_either(store: JobStore, clock: ManualClock) -> None:
+async def test_without_retries_a_job_is_not_repeated_after_a_crash(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(retry=RetryPolicy(1)), start=True)
     await lease_passes(store, clock)
     assert [rescue.state for rescue in await store.rescue()] == [JobState.FAILED]
 
 
-async def test_the_submitters_retry_numbers_are_kept(store: JobStore, clock: ManualClock) -> None:
+async def test_the_retry_policy_of_the_submitter_is_kept(store: JobStore, clock: ManualClock) -> None:
     policy = RetryPolicy(3, {RetryCause.CONNECTION_ERROR: 0, RetryCause.TIMEOUT: 4})
     receipt = await store.submit(a_job(retry=policy))
     (claim,) = await store.claim(1)
@@ -210,7 +210,7 @@ async def test_renewal_keeps_jobs_and_deliveries(store: JobStore, clock: ManualC
     assert (await store.counts()).deliveries == {"sending": 1}
 
 
-async def test_what_its_process_forgot_is_not_renewed(store: JobStore, clock: ManualClock) -> None:
+async def test_leases_that_are_not_named_are_not_renewed(store: JobStore, clock: ManualClock) -> None:
     kept = await store.submit(a_job(), start=True)
     forgotten = await store.submit(a_job(), start=True)
     assert kept.claim
@@ -218,7 +218,7 @@ async def test_what_its_process_forgot_is_not_renewed(store: JobStore, clock: Ma
     assert [rescue.request_id for rescue in await store.rescue()] == [forgotten.request_id]
 
 
-async def test_what_is_held_says_what_is_to_be_cancelled(store: JobStore) -> None:
+async def test_running_claims_show_which_jobs_are_to_be_cancelled(store: JobStore) -> None:
     kept = await store.submit(a_job(), start=True)
     cancelled = await store.submit(a_job(), start=True)
     assert kept.claim
@@ -231,7 +231,7 @@ async def test_what_is_held_says_what_is_to_be_cancelled(store: JobStore) -> Non
 
 
 @pytest.mark.parametrize("how", ["retry", "release", "lose"])
-async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: ManualClock, how: str) -> None:
+async def test_a_job_to_be_cancelled_is_not_queued_again(store: JobStore, clock: ManualClock, how: str) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
@@ -248,7 +248,7 @@ async def test_a_job_to_be_cancelled_does_not_go_back(store: JobStore, clock: Ma
     assert len(await claimed(store, 1)) == 1
 
 
-async def test_an_answer_that_came_before_the_cancellation_counts(store: JobStore) -> None:
+async def test_a_response_before_the_cancellation_counts(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     await store.cancel(receipt.request_id)
@@ -256,7 +256,7 @@ async def test_an_answer_that_came_before_the_cancellation_counts(store: JobStor
     assert (await store.job(receipt.request_id)).state is JobState.COMPLETED
 
 
-async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attempt(store: JobStore, clock: ManualClock) -> None:
+async def test_the_start_deadline_does_not_end_a_running_attempt(store: JobStore, clock: ManualClock) -> None:
     running = await store.submit(a_job(start_timeout=5.0), start=True)
     waiting = await store.submit(a_job(start_timeout=5.0))
     clock.advance(5)
@@ -269,7 +269,7 @@ async def test_the_start_deadline_counts_waiting_and_never_cuts_a_running_attemp
     assert (await store.job(running.request_id)).state is JobState.RUNNING
 
 
-async def test_progress_is_shown_and_begins_anew_with_an_attempt(store: JobStore) -> None:
+async def test_progress_is_shown_and_reset_with_each_attempt(store: JobStore) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     assert await store.log(receipt.claim, (), Progress(0.25, "half of half"))
@@ -290,14 +290,14 @@ async def test_the_webhook_is_due_with_the_result_and_not_before(store: JobStore
     assert await claimed(store, 5) == []
 
 
-async def test_a_cancelled_waiting_job_has_its_webhook_too(store: JobStore) -> None:
+async def test_a_cancelled_queued_job_has_a_webhook(store: JobStore) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"))
     await store.cancel(receipt.request_id)
     (delivery,) = await claimed(store, 1)
     assert delivery.request_id == receipt.request_id
 
 
-async def test_a_failed_delivery_is_due_again_after_its_wait(store: JobStore, clock: ManualClock) -> None:
+async def test_a_failed_delivery_is_due_again_after_its_pause(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(webhook="https://example.com/hook"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
@@ -312,7 +312,7 @@ async def test_a_failed_delivery_is_due_again_after_its_wait(store: JobStore, cl
     assert again.attempt == 2
 
 
-async def test_the_longest_due_delivery_goes_first(store: JobStore, clock: ManualClock) -> None:
+async def test_the_longest_due_delivery_is_claimed_first(store: JobStore, clock: ManualClock) -> None:
     order = []
     for host in ("c", "a", "b"):
         receipt = await store.submit(a_job(webhook=f"https://{host}.example/hook"), start=True)
@@ -323,7 +323,7 @@ async def test_the_longest_due_delivery_goes_first(store: JobStore, clock: Manua
     assert [delivery.request_id for delivery in await claimed(store, 3)] == order
 
 
-async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Stores, clock: ManualClock) -> None:
+async def test_retention_deletes_ended_jobs_with_everything_that_belongs_to_them(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=100.0)
     old = await store.submit(a_job(), start=True)
     pending = await store.submit(a_job(webhook="https://example.com/"), start=True)
@@ -345,7 +345,7 @@ async def test_retention_takes_finished_jobs_with_all_that_is_theirs(stores: Sto
     assert len(await claimed(store, 5)) == 1
 
 
-async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> None:
+async def test_pruning_works_in_batches(stores: Stores, clock: ManualClock) -> None:
     store = await stores.open(retention=0)
     for _ in range(5):
         receipt = await store.submit(a_job(), start=True)
@@ -358,7 +358,7 @@ async def test_pruning_goes_in_batches(stores: Stores, clock: ManualClock) -> No
 @pytest.mark.parametrize(
     ("size", "parts", "seconds"), [(9_999, 0, 3600), (10_000, 0, 360), (1, 1, 360)], ids=["small", "large", "streamed"]
 )
-async def test_an_answer_that_is_not_to_be_stored(
+async def test_an_unstored_response_is_deleted_early(
     store: JobStore, clock: ManualClock, size: int, parts: int, seconds: int
 ) -> None:
     unstored = await store.submit(a_job(short_lived=True), start=True)
@@ -383,7 +383,7 @@ async def test_an_answer_that_is_not_to_be_stored(
     assert await store.prune(10) == 0
 
 
-async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(store: JobStore, clock: ManualClock) -> None:
+async def test_a_pending_webhook_keeps_an_unstored_response(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(short_lived=True, webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, an_answer())
@@ -397,7 +397,7 @@ async def test_a_webhook_on_its_way_keeps_an_answer_that_is_not_to_be_stored(sto
     assert (await store.result(receipt.request_id)).response is None
 
 
-async def test_short_lived_jobs_wait_and_fail_like_others(store: JobStore, clock: ManualClock) -> None:
+async def test_jobs_with_unstored_responses_are_delayed_and_fail_like_others(store: JobStore, clock: ManualClock) -> None:
     failing = await store.submit(a_job(short_lived=True))
     waiting = await store.submit(a_job(short_lived=True))
     (claim,) = await store.claim(1)
@@ -430,7 +430,7 @@ OUTCOMES: dict[str, tuple[StoredResponse | Failure, JobState]] = {
 
 
 @pytest.mark.parametrize("name", OUTCOMES)
-async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, clock: ManualClock, name: str) -> None:
+async def test_counts_show_how_the_stored_requests_ended(stores: Stores, clock: ManualClock, name: str) -> None:
     store = await stores.open(retention=100)
     outcome, state = OUTCOMES[name]
     for _ in range(2):
@@ -448,7 +448,7 @@ async def test_counts_say_how_the_requests_ended_that_are_kept(stores: Stores, c
     assert (await store.counts()).outcomes == {Outcome(name): 1}
 
 
-async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualClock) -> None:
+async def test_every_kind_of_end_is_counted(store: JobStore, clock: ManualClock) -> None:
     waiting = await store.submit(a_job())
     await store.cancel(waiting.request_id)
     await store.submit(a_job(start_timeout=1.0))
@@ -473,13 +473,13 @@ async def test_every_way_to_an_end_is_counted(store: JobStore, clock: ManualCloc
 
 
 @pytest.mark.parametrize("topic", Topic)
-async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
+async def test_every_process_is_notified_of_changes(stores: Stores, topic: Topic) -> None:
     here, there = await stores.open(), await stores.open()
     told = {store: asyncio.Event() for store in (here, there)}
     receipt = await here.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim
     async with asyncio.timeout(10):
-        await asyncio.sleep(0.2)  # what was written before must not count as news
+        await asyncio.sleep(0.2)  # earlier writes must not be taken for the change
         for store, event in told.items():
             store.subscribe(topic, event.set)
         if topic is Topic.WORK:
@@ -495,8 +495,8 @@ async def test_news_reach_every_process(stores: Stores, topic: Topic) -> None:
             await event.wait()
 
 
-async def test_closing_hands_back_what_is_still_held(stores: Stores) -> None:
-    """However the process ends, as long as it can still close: the next one need not wait for a lease to run out."""
+async def test_closing_releases_all_claims(stores: Stores) -> None:
+    """A process that closes its store leaves no lease for which the next process must wait."""
     store = await stores.open()
     receipt = await store.submit(a_job(), start=True)
     done = await store.submit(a_job(webhook="https://example.com/"), start=True)

@@ -1,4 +1,4 @@
-"""A wall clock that was wrong for a while: order, ids, retention and waits heal when it is right again."""
+"""A wall clock that was wrong for some time: order, ids, retention and waits are correct again after its correction."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ async def finished(store: JobStore) -> str:
 
 
 async def days_pass(store: JobStore, clock: ManualClock, days: int) -> int:
-    """As the janitor spends them, though it looks less often; how many were pruned."""
+    """Prune as maintenance does, but less often. Returns how many jobs were pruned."""
     pruned = 0
     for _ in range(days):
         clock.advance(DAY)
@@ -43,7 +43,7 @@ async def days_pass(store: JobStore, clock: ManualClock, days: int) -> int:
     return pruned
 
 
-async def test_a_clock_that_was_years_ahead_stops_no_pruning(store: JobStore, clock: ManualClock) -> None:
+async def test_pruning_continues_after_a_clock_was_years_ahead(store: JobStore, clock: ManualClock) -> None:
     clock.set(10 * YEAR)
     wrong = await finished(store)
     clock.set(-10 * YEAR)
@@ -57,9 +57,7 @@ async def test_a_clock_that_was_years_ahead_stops_no_pruning(store: JobStore, cl
             await store.job(request_id)
 
 
-async def test_what_ended_while_the_clock_was_ahead_is_as_old_as_the_day_it_was_right_again(
-    store: JobStore, clock: ManualClock
-) -> None:
+async def test_jobs_that_ended_in_the_future_age_from_the_correction_of_the_clock(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(a_job(), start=True)
     assert receipt.claim
     clock.set(10 * YEAR)
@@ -70,7 +68,7 @@ async def test_what_ended_while_the_clock_was_ahead_is_as_old_as_the_day_it_was_
     assert await days_pass(store, clock, 8) == 1
 
 
-async def test_while_a_clock_is_ahead_nothing_fresh_is_pruned(store: JobStore, clock: ManualClock) -> None:
+async def test_while_a_clock_is_ahead_no_recent_job_is_pruned(store: JobStore, clock: ManualClock) -> None:
     fresh = [await finished(store) for _ in range(3)]
     clock.advance(MINUTE)
     assert await store.prune(10) == 0
@@ -84,7 +82,7 @@ async def test_while_a_clock_is_ahead_nothing_fresh_is_pruned(store: JobStore, c
         assert (await store.result(request_id)).response is not None
 
 
-async def test_what_ended_while_the_clock_was_behind_is_not_pruned_when_it_is_right(stores: Stores, clock: ManualClock) -> None:
+async def test_jobs_that_ended_while_the_clock_was_behind_are_kept(stores: Stores, clock: ManualClock) -> None:
     clock.set(-10 * YEAR)
     store = await stores.open(retention=float(WEEK))
     fresh = await finished(store)
@@ -98,7 +96,7 @@ async def test_what_ended_while_the_clock_was_behind_is_not_pruned_when_it_is_ri
     assert await days_pass(store, clock, 2) == 1, "a day later the clock is believed"
 
 
-async def test_a_clock_that_goes_back_lets_no_one_overtake_those_who_wait(store: JobStore, clock: ManualClock) -> None:
+async def test_a_clock_that_is_set_back_lets_no_job_overtake_another(store: JobStore, clock: ManualClock) -> None:
     clock.set(10 * YEAR)
     ahead = [(await store.submit(a_job())).request_id for _ in range(2)]
     clock.set(-10 * YEAR)
@@ -133,8 +131,8 @@ async def test_a_delayed_job_is_due_when_the_clock_is_right_again(store: JobStor
     assert await store.next_due(Topic.WORK) == 0.0
 
 
-async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_right(store: JobStore, clock: ManualClock) -> None:
-    """The repetition of an attempt, a webhook, a host that is left alone, a poll, and the end of a wait."""
+async def test_due_times_in_the_future_are_corrected(store: JobStore, clock: ManualClock) -> None:
+    """The due times of a retry, a webhook, an open circuit, a poll and the end of a wait."""
     repeated, told, held = [(await store.submit(a_job(webhook=f"https://{host}.test/"), start=True)).claim for host in "abc"]
     waits = (await store.submit(a_job(task=a_task(poll=POLLS)), start=True)).claim
     assert repeated
@@ -164,14 +162,14 @@ async def test_what_was_put_off_by_a_clock_that_was_ahead_is_due_when_it_is_righ
     assert [rescue.state for rescue in await store.tasks.time_out()] == [JobState.FAILED]
 
 
-async def test_what_its_submitter_put_off_for_years_is_left_alone(store: JobStore, clock: ManualClock) -> None:
+async def test_start_times_set_by_submitters_are_not_corrected(store: JobStore, clock: ManualClock) -> None:
     await store.submit(a_job(task=a_task(), due_at=clock() + YEAR * 1000))
     await store.prune(10)
     assert await store.next_due(Topic.WORK) == YEAR
 
 
-async def test_what_ends_after_the_clock_was_put_right_keeps_the_time_of_its_end(store: JobStore, clock: ManualClock) -> None:
-    clock.set(30 * DAY)  # as after a virtual machine was resumed: retention does not believe it yet
+async def test_jobs_that_end_after_the_correction_keep_their_time(store: JobStore, clock: ManualClock) -> None:
+    clock.set(30 * DAY)  # as after a virtual machine was resumed; retention does not trust the clock yet
     request_id = await finished(store)
     ended = clock()
     clock.advance(MINUTE)
@@ -179,9 +177,7 @@ async def test_what_ends_after_the_clock_was_put_right_keeps_the_time_of_its_end
     assert (await store.job(request_id)).finished_at == ended
 
 
-async def test_submitters_whose_webhooks_were_sent_by_a_clock_that_was_ahead_are_forgotten(
-    store: JobStore, clock: ManualClock
-) -> None:
+async def test_flows_used_in_the_future_are_deleted(store: JobStore, clock: ManualClock) -> None:
     clock.set(10 * YEAR)
     receipt = await store.submit(a_job(webhook="https://example.com/"), start=True)
     assert receipt.claim

@@ -139,7 +139,7 @@ async def test_another_file_under_its_name_is_not_written_to(database: Path) -> 
         for _ in range(2):
             refused = await queue.client.post("/fal/queue/submit/work")
             assert refused.status_code == 503
-            assert "another file lies at" in refused.text
+            assert "was replaced while the queue runs" in refused.text
             await asyncio.sleep(2 * LEASE)
         handler.go_on.set()
     with closing(sqlite3.connect(database)) as connection:
@@ -148,7 +148,7 @@ async def test_another_file_under_its_name_is_not_written_to(database: Path) -> 
 
 @pytest.mark.parametrize("end", ["-wal", "-shm", ".lock"])
 async def test_a_companion_that_is_replaced_is_as_bad(database: Path, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.stores.sqlite.file_watch._LOOK_EVERY", 0.02)
+    monkeypatch.setattr("queue_middleware.stores.sqlite.file_watch._CHECK_INTERVAL", 0.02)
     handler, ear = Handler(), Memory()
     handler.go_on.set()
     async with a_queue(handler.app, database, ear) as queue:

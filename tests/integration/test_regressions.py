@@ -41,7 +41,7 @@ async def test_refusals_cost_no_slots(database: Path, monkeypatch: pytest.Monkey
 
     async with serving(APP, database, concurrency=2) as queue:
         with monkeypatch.context() as patched:
-            patched.setattr(FileWatch, "refuse_submissions", full)
+            patched.setattr(FileWatch, "check_accepting", full)
             for _ in range(5):
                 assert (await queue.client.get("/fal/queue/submit/")).status_code == 503
         assert (await queue.run("GET", "/")).text == "ok"

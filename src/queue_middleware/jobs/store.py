@@ -52,7 +52,7 @@ class JobStore(Protocol):
     """One process's view of the shared queue, under an owner name that is random for each start."""
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
-        """Call `listener` in the event loop after every change of this kind by any process, possibly without need.
+        """Call `listener` in the event loop after every change of this kind by any process; it may also be called without one.
 
         Call the returned function to unsubscribe. `STATUS` costs nothing while it has no listener.
         """
@@ -62,7 +62,7 @@ class JobStore(Protocol):
     def submit(
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
     ) -> Awaitable[SubmitResult]:
-        """Store a job. With `start`, and with no job waiting, it is claimed in the same transaction, as `SubmitResult.claim`.
+        """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `SubmitResult.claim`.
 
         `begin` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
         stopped waiting: a claimed job has to be run.
@@ -75,9 +75,9 @@ class JobStore(Protocol):
         """The current state of a job. Raises `UnknownRequest`, or `BadRequest` for a malformed id."""
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
-        """The current state of the jobs with these keys, in any order, without those that retention has deleted.
+        """The current state of the jobs with these keys, in any order. Jobs that retention has deleted are left out.
 
-        It never returns an earlier state than a previous call of any reading method did.
+        The returned state is never older than what a previous call of any reading method returned.
         """
 
     async def result(self, request_id: str) -> JobResult:
@@ -89,11 +89,12 @@ class JobStore(Protocol):
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
         """The log lines of a job whose number is larger than `after`, in order; none when retention has deleted them.
 
-        Once the job was read as ended they are complete, unless the database failed while the last ones were being stored.
+        They are complete once a read has shown that the job has ended, unless the database failed while the last ones were
+        being stored.
         """
 
     async def cancel(self, request_id: str) -> CancelOutcome:
-        """End a waiting job at once; mark a running one to be cancelled. Raises `UnknownRequest`, `BadRequest`."""
+        """End a job that is not running at once; mark a running one to be cancelled. Raises `UnknownRequest`, `BadRequest`."""
 
     # --- for the worker
 
@@ -106,28 +107,28 @@ class JobStore(Protocol):
     def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """Store the application's response, end the job, and make its webhook due, in one transaction.
 
-        Repeated by the same claim it returns True again and changes nothing; the same holds for `fail`. `told` is called in
-        the event loop with the result or the error, whether or not the returned awaitable is awaited.
+        A repeated call with the same claim returns True again and changes nothing; the same holds for `fail`. `on_stored` is
+        called in the event loop with the result or the error, whether or not the returned awaitable is awaited.
         """
 
     def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
-        """End the job without a response; `CLIENT_CANCELLED` ends it as cancelled. Its webhook becomes due with it."""
+        """End the job without a response, as cancelled if `failure` is `CLIENT_CANCELLED`, and make its webhook due."""
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
-        """Put the job back for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead.
+        """Delay the job for another attempt in `delay` seconds. A job that is to be cancelled is cancelled instead.
 
-        `line` is added to its log and gives the reason.
+        `line` is added to the job's log and gives the reason.
         """
 
     async def release(self, claim: Claim) -> bool:
-        """Hand the job back to its old place without charging the attempt. A job to be cancelled is cancelled instead.
+        """Queue the job again at its old position without charging the attempt. A job to be cancelled is cancelled instead.
 
-        After more than `retry.MAX_FREE_RELEASES` times in a row with attempts shorter than `LONG_ATTEMPT_MS`, the attempt is
-        charged, and after the last one the job fails. A log line records the hand-back.
+        A log line records the release. If a job is released more than `retry.MAX_FREE_RELEASES` times in a row, each time after
+        an attempt shorter than `retry.LONG_ATTEMPT_MS`, the attempt is charged, and the job fails if no attempt is left.
         """
 
     def lose(self, claim: Claim, loss: LossReason) -> Awaitable[RescuedJob | None]:
-        """The attempt ends this process: treat it as `rescue` would. None when the claim is no longer held."""
+        """Treat an attempt that ends this process as `rescue` treats a lost one. None if the claim is no longer held."""
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
         """Store the next log lines of the job, in order, and the progress of the attempt, which replaces earlier progress.
@@ -136,46 +137,47 @@ class JobStore(Protocol):
         """
 
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
-        """All jobs that this owner runs: key and token → whether the job is to be cancelled."""
+        """All jobs that this process runs: key and token → whether the job is to be cancelled."""
 
     def renew(self, tokens: Collection[int]) -> int:
-        """Extend the leases of these jobs, deliveries and polls of this owner; returns how many it still held.
+        """Extend the leases of these jobs, deliveries and polls of this process; returns how many it still holds.
 
-        Call it four times per lease, also without tokens: this is how a process knows that the database is reachable
-        (`leases.DatabaseUptime`). If fewer are held than were named, `Topic.CANCEL` is notified. Blocking; called from a
-        dedicated thread.
+        Call it four times per lease, also without tokens: this shows a process that the database is reachable
+        (`leases.DatabaseUptime`). If fewer are held than were named, listeners to `Topic.CANCEL` are notified. Blocking; called
+        from a dedicated thread.
         """
 
     # --- for maintenance
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs of lost workers, and their deliveries and polls.
+        """Take over the jobs, deliveries and polls of lost processes.
 
-        `running` are the tokens that this process works on; they are renewed first, in the same transaction.
+        `running` are the tokens that this process works on; their leases are renewed first, in the same transaction.
         `leases.IS_LOST` decides what counts as lost.
 
         A job fails if it has no attempt left, or if the process that accepted it has `on_crash="fail"`. All others are
-        suspects until they end or are retried for another reason: each waits for its backoff, and is claimed only while no
-        other suspect is queued or running in any process. Jobs that are not suspects are claimed meanwhile. A log line of
-        each suspect gives the reason for its wait.
+        suspects until they end or are retried for another reason: a suspect is delayed by its backoff, and is claimed only
+        while no other suspect is queued or running in any process. Jobs that are not suspects are claimed meanwhile. A line in
+        the log of each suspect gives the reason for the delay.
         """
 
     async def expire(self) -> list[RescuedJob]:
-        """Fail waiting jobs whose start deadline has passed, some hundreds per call; an empty list when none are left."""
+        """Fail jobs that have not started by their deadline, some hundreds per call; an empty list when none are left."""
 
     async def prune(self, limit: int) -> int:
-        """Delete expired data, up to `limit` of each kind, as one short step; 0 when nothing is left to delete.
+        """Delete expired data, up to `limit` rows of each kind, in one short transaction; 0 when nothing is left to delete.
 
-        Returns how many jobs and responses were deleted, or deleted in part: a long one takes several steps. Data that a
+        Returns how many jobs and responses were deleted, or deleted in part: a long one takes several calls. Data that a
         pending webhook needs is kept.
 
-        Finished jobs older than the retention are deleted with everything that belongs to them; the responses of short-lived
-        jobs after `outcomes.UNSTORED_RESPONSE_TTL_MS`, large ones after `outcomes.LARGE_UNSTORED_RESPONSE_TTL_MS`. The health
-        of hosts that received no webhook for the retention is deleted as well.
+        Ended jobs older than the retention are deleted with everything that belongs to them. If a job was submitted with the
+        request not to store its response, the response is deleted after `outcomes.UNSTORED_RESPONSE_TTL_MS`, a large one after
+        `outcomes.LARGE_UNSTORED_RESPONSE_TTL_MS`. The health of hosts that received no webhook for the retention is deleted as
+        well.
         """
 
     async def counts(self) -> QueueCounts:
-        """How many jobs, deliveries and receivers are in each state, and how the stored jobs ended. Reads no ended job."""
+        """How many jobs, deliveries and receivers are in each state, and how the stored jobs ended. Visits no ended job."""
 
     # --- for loops
 

@@ -1,7 +1,7 @@
-"""Implementations of the three storage ports, one package each; `open_stores` picks one by the scheme of `database`.
+"""Implementations of the three storage ports, one package for each kind of database.
 
-May import: `tasks`, `webhooks`, `events`, `jobs` and what lies below them; never `worker`, its sibling.
-Begin with `open_stores`, then `common.job_store` and `sqlite.store`.
+May import: `tasks`, `webhooks`, `events`, `jobs` and the layers below them; never `worker`, which is in the same layer.
+Begin with `open_stores`, which picks an implementation by the scheme of `database`, then `common.job_store` and `sqlite.store`.
 """
 
 from __future__ import annotations
@@ -27,36 +27,36 @@ class Location:
     """Where a database is, without opening it."""
 
     name: str
-    """How messages name it. It holds no password."""
+    """Its name in messages. Contains no password."""
     secrets: Path
-    """Path prefix of the generated secrets: `<secrets>.key` holds the signing keys, `<secrets>.secret` the callback secret."""
+    """Path prefix of the generated secrets: `<secrets>.key` contains the signing keys, `<secrets>.secret` that of callbacks."""
 
     def exists(self) -> bool:
-        """Whether there is a database. Blocking."""
+        """Whether the database exists. Blocking."""
         return self.secrets.exists()
 
 
 class Database(Protocol):
-    """One process's connection to the database behind the three ports."""
+    """The connection of one process to the database behind the three ports."""
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process had the database open when this one opened it. The first one reports for all of them."""
+        """Whether no other process had the database open when this one opened it. Only this one reports shared problems."""
 
     async def open(self) -> None:
         """Create or migrate the database, and start. Raises `StoreError` with the reason when it cannot be used."""
 
     async def close(self) -> None:
-        """Finish pending writes, hand back what this owner still runs or sends, then release everything. Repeatable."""
+        """Finish pending writes, release the claims that this process still holds, then close everything. Repeatable."""
 
     def detach_after_fork(self) -> None:
-        """In a forked child: release what belongs to the parent without affecting the parent."""
+        """In a forked child: close the descriptors that belong to the parent without affecting the parent."""
 
     def warnings(self) -> list[str]:
-        """What the operator should know at the moment, as sentences that stay the same while they apply. Blocking."""
+        """Present problems, as sentences for the operator. A sentence does not change while its problem lasts. Blocking."""
 
     def notes(self) -> list[str]:
-        """Facts about this database that need no action, as sentences."""
+        """Sentences about this database that need no action."""
 
     def storage_error(self) -> QueueError | None:
         """Why nothing can be stored at the moment, as of the last check; None while storing works. Does no I/O."""
@@ -64,7 +64,7 @@ class Database(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stores:
-    """The three ports on one database, so that each service gets only the one that it uses."""
+    """The three ports on one database. They are separate, so that each service gets only the port that it uses."""
 
     jobs: JobStore
     webhooks: WebhookStore
@@ -76,9 +76,9 @@ class Stores:
 def open_stores(
     settings: Settings, clock: Callable[[], int] | None = None, lease_clock: Callable[[], int] | None = None
 ) -> Stores:
-    """The ports of the database that `settings.database` names; `Stores.database.open` connects them.
+    """The ports of the database that `settings.database` names. They work after `Stores.database.open`.
 
-    `clock` (milliseconds since 1970) and `lease_clock` (milliseconds since boot) replace the system's in tests.
+    `clock` (milliseconds since 1970) and `lease_clock` (milliseconds since boot) replace the system clocks in tests.
     Raises `SettingsError` for a database of an unsupported kind.
     """
     location = locate(settings.database)
@@ -87,7 +87,7 @@ def open_stores(
 
 
 def locate(database: str) -> Location:
-    """Where the database is that the option `database` names. Raises `SettingsError` for one of an unsupported kind."""
+    """The location of the database that the option `database` names. Raises `SettingsError` for an unsupported kind."""
     scheme, separator, _ = database.partition("://")
     if separator and scheme != "sqlite":
         raise SettingsError(f"database: the scheme {scheme}:// is not supported; write {_SUPPORTED}")

@@ -1,6 +1,6 @@
 """The port of tasks: jobs that an external service finishes by callback, signal or poll, and their time-outs.
 
-A job starts to wait with the response of its attempt. The first final result ends it; all later ones are rejected.
+A job becomes awaiting together with the response of its attempt. The first final result ends it; all later ones are rejected.
 Each docstring is a contract that the conformance suite checks. A method that changes something has committed it durably when
 it returns.
 """
@@ -30,7 +30,7 @@ from .models import (
 )
 
 OnResult = Callable[[JobState | QueueError | None], None]
-"""Called in the event loop with the result of `conclude`, or with the error that prevented it."""
+"""Called in the event loop with the result of `complete_attempt`, or with the error that prevented it."""
 
 
 class TaskStore(Protocol):
@@ -39,7 +39,7 @@ class TaskStore(Protocol):
     # --- for attempts
 
     def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
-        """Make a running plain submission a task, as its handler asked for the callback URL; False if the claim is lost."""
+        """Make a running plain job a task, because its handler requested a callback URL; False if the claim is lost."""
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
@@ -48,19 +48,19 @@ class TaskStore(Protocol):
 
         With `wait` the job awaits an external service from now on, and its response is kept for the polls. A final result
         that arrived during the attempt ends the job, whatever the outcome of the attempt. Returns the new state of the job;
-        None if the claim is no longer held. Repeated by the same claim it changes nothing and returns the current state.
+        None if the claim is no longer held. A repeated call with the same claim changes nothing and returns the current state.
         """
 
     # --- for external services
 
-    async def find(self, secret: TokenKind, digest: bytes) -> PendingJob:
-        """The job whose secret id has this SHA-256. Raises `UnknownRequest`."""
+    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
+        """The job whose secret id of this kind has this SHA-256. Raises `UnknownRequest`."""
 
-    async def resolve(self, key: int, channel: CompletionSource, resolution: ExternalResult) -> ResolveOutcome:
-        """Store the final result: end the job and make its webhook due in one transaction, or report that it has ended.
+    async def resolve(self, key: int, source: CompletionSource, result: ExternalResult) -> ResolveOutcome:
+        """Store the final result: end the job and make its webhook due in one transaction, or return that it had ended.
 
-        A queued or delayed job is ended too: a call whose response was lost may have reached its target. While an attempt
-        runs the result is kept until it ends. Raises `UnknownRequest` when retention has deleted the job.
+        A queued or delayed job is ended too: a call whose response was lost may have reached its target. If an attempt is
+        running, the result is kept until the attempt has ended. Raises `UnknownRequest` when retention has deleted the job.
         """
 
     async def record_event(self, key: int, event: str) -> None:
@@ -68,17 +68,17 @@ class TaskStore(Protocol):
 
     # --- for the poller
 
-    async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
+    async def claim_polls(self, capacity: PollCapacity) -> ClaimedPolls:
         """Start due polls, the longest due first, as far as `tasks.polling.schedule.HostSelector` has capacity for their hosts.
 
-        A host at its limit delays no other, however much is due there; its polls may be put off for some seconds. Each poll
-        starts a lease, as an attempt does; a poll whose lease is lost is due again.
+        A host at its limit delays no other, however many polls of it are due; they may be postponed for some seconds. Each
+        poll starts a lease, as an attempt does; a poll whose lease is lost is due again.
         """
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
-        """Record a poll without a final result; the next one is due in `next_in` seconds, with None there is none.
+        """Record a poll without a final result. The next one is due in `next_in` seconds; None means that there is none.
 
-        `troubles` is passed on to the next poll. False if the poll is no longer held, or the job has ended.
+        `failures` is passed to the next poll. False if the poll is no longer held, or the job has ended.
         """
 
     # --- for maintenance
@@ -86,13 +86,13 @@ class TaskStore(Protocol):
     async def time_out(self) -> list[RescuedJob]:
         """Fail tasks that have waited too long, some hundreds per call; an empty list when none are left.
 
-        A task with a last poll still to come gets another minute for it.
+        A task whose last poll is still due gets another minute for it.
         """
 
     # --- for clients
 
     async def record(self, request_id: str) -> TaskRecord:
-        """One task, with its response once it has ended. Raises `UnknownRequest` if it is not a task, and `BadRequest`."""
+        """One task, with its response once it has ended. Raises `BadRequest`, and `UnknownRequest` also for a plain job."""
 
     async def page(self, client: str, status: TaskStatus | None, *, limit: int, offset: int) -> TaskPage:
-        """Tasks of one client (`NewJob.client`), the newest first, all of them or those of one status."""
+        """Tasks of one client (`NewJob.client`), newest first; `status` selects those of one status."""

@@ -1,4 +1,4 @@
-"""The port of webhooks: a transactional outbox. A webhook was committed in one transaction with the result that it reports.
+"""The port of webhooks: a transactional outbox. A webhook is committed in one transaction with the result that it reports.
 
 Each docstring is a contract that the conformance suite checks. A method that changes something has committed it durably when
 it returns.
@@ -21,9 +21,9 @@ class WebhookStore(Protocol):
     async def claim(self, capacity: Capacity) -> Claimed:
         """Start due deliveries, as many as `fairness.allocate` gives to each flow; within one flow the longest due first.
 
-        Each starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host whose
-        circuit is open, or that is at its limit, delays no other, however much is due there. Webhooks of one request are sent
-        in order, never two at once (`webhook_order`).
+        Each delivery starts a lease and comes with the result that it reports. Flows of one host take turns. A flow or a host
+        whose circuit is open, or that is at its limit, delays no other, however many of its deliveries are due. Webhooks of one
+        request are sent in order, never two at once (`webhook_order`).
         """
 
     def settle(
@@ -35,10 +35,10 @@ class WebhookStore(Protocol):
         retry_in: float | None,
         outcome: AttemptOutcome | None = None,
     ) -> Awaitable[Settled]:
-        """Record an attempt and its consequence: delivered, due again in `retry_in` seconds, or dead.
+        """Record an attempt and the new state of its delivery: delivered, due again in `retry_in` seconds, or dead.
 
-        A webhook about an event before the end is superseded instead of retried once there is a newer one. `outcome` is what
-        the attempt shows about the receiver; `circuit.next_health` and `circuit.next_host_health` derive its health from that.
+        A webhook about an event before the end of the request is superseded, not retried, if there is a newer one. `outcome` is
+        what the attempt shows about the receiver; `circuit.next_health` and `circuit.next_host_health` derive its health.
         """
 
     async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
@@ -56,10 +56,10 @@ class WebhookStore(Protocol):
         """All recorded attempts of a delivery, in order."""
 
     async def redeliver(self, ids: Collection[int]) -> int:
-        """Make these webhooks due now with a fresh schedule; returns how many. Those being sent are not changed.
+        """Make these webhooks due now with a new schedule; returns how many. Those that are being sent are not changed.
 
-        Hosts whose circuit is open are probed at once.
+        Receivers whose circuit is open are probed at once.
         """
 
-    async def receivers(self, standings: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
-        """Flows with these states of health, by host and submitter; those of a host with an open circuit count as `OPEN`."""
+    async def receivers(self, healths: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
+        """Flows with one of these healths, by host and submitter; a flow of a host with an open circuit counts as `OPEN`."""

@@ -1,4 +1,4 @@
-"""Which store the option `database` selects, and where the generated secrets are kept."""
+"""The store that the option `database` selects, and the path of the generated secrets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the ports reach the database: one operation of the next transaction, or one read."""
+"""The two kinds of access that the ports have to a database: an operation in the next transaction, and a read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .writer import Operation, P, R
 
 
 class Write(Protocol):
-    """Puts an operation into the next transaction; its arguments are those of `writer.Writer.submit`."""
+    """Puts an operation into the next transaction. The parameters are those of `writer.Writer.submit`."""
 
     def __call__(
         self,
@@ -21,7 +21,7 @@ class Write(Protocol):
         size: int = 0,
         on_result: Callable[[R | QueueError], None] | None = None,
     ) -> Awaitable[R]:
-        """The result, once it is committed."""
+        """The result of the operation, once it is committed."""
 
 
 class Read(Protocol):

@@ -1,6 +1,6 @@
-"""Bounds what one transaction deletes, so that the operations behind it do not wait long.
+"""Limits how much one transaction deletes, so that the next transaction does not wait long.
 
-The unit is a byte of stored data; a row weighs `ROW` beside its data, because of its indexes, its triggers and its page.
+Weight is counted in bytes of stored data; each row adds `ROW_WEIGHT` for its indexes, triggers and page.
 """
 
 from __future__ import annotations
@@ -11,37 +11,40 @@ from typing import Any
 
 from queue_middleware.jobs.models import CHUNK_SIZE
 
-ROW = 4096
-WEIGHT = 4 * 2**20
-"""Of one transaction: some 500 small jobs, or 16 parts of a long answer."""
-SECONDS = 0.025
-"""After which a transaction that deletes begins with nothing more. A cold disk is a hundred times slower than a warm one."""
+ROW_WEIGHT = 4096
+MAX_WEIGHT = 4 * 2**20
+"""Of one transaction: some 500 small jobs, or 16 chunks of a long response."""
+MAX_SECONDS = 0.025
+"""After this time a transaction deletes nothing more: a disk whose pages are not cached is a hundred times slower."""
 
 
 class Budget:
-    """What one transaction may still delete. `clock` gives seconds."""
+    """How much one transaction may still delete. `clock` returns seconds."""
 
-    def __init__(self, weight: int = WEIGHT, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, weight: int = MAX_WEIGHT, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._until = clock() + SECONDS
+        self._until = clock() + MAX_SECONDS
         self.left = weight
 
     def spend(self, weight: int) -> None:
-        """So much was deleted."""
+        """Subtract the weight of deleted rows."""
         self.left -= weight
 
     @property
     def is_spent(self) -> bool:
-        """Whether to commit now."""
+        """Whether nothing more may be deleted, so that the transaction should commit."""
         return self.left <= 0 or self._clock() >= self._until
 
 
 def within_bounds(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
-    """The first rows, at least one, whose payloads together are light enough. Their last column, how many parts, is cut off."""
+    """The first rows, at least one, whose payloads together weigh at most `MAX_WEIGHT`.
+
+    The last column of each row is its number of chunks; the returned rows do not have it.
+    """
     kept: list[tuple[Any, ...]] = []
-    left = WEIGHT
-    for *row, parts in rows:
-        left -= ROW + (parts or 0) * (ROW + CHUNK_SIZE)
+    left = MAX_WEIGHT
+    for *row, chunks in rows:
+        left -= ROW_WEIGHT + (chunks or 0) * (ROW_WEIGHT + CHUNK_SIZE)
         if kept and left < 0:
             break
         kept.append(tuple(row))

@@ -1,4 +1,4 @@
-"""Requests, responses and log lines as blobs: MessagePack for all but bodies, which are cut into parts. And clean text."""
+"""Encodes requests, responses and log lines as MessagePack, splits bodies into chunks, and replaces unstorable text."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from queue_middleware.jobs.task_spec import PollConfig, TaskSpec
 
 
 class _Head(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """Everything of a request but its body, in this order."""
+    """A request without its body. The order of the fields is the stored order."""
 
     method: str
     root_path: str
@@ -39,7 +39,7 @@ _polls = msgspec.msgpack.Decoder(PollConfig)
 
 
 def encode_request(request: StoredRequest) -> bytes:
-    """Everything of the request but its body."""
+    """Encode a request without its body."""
     head = (
         request.method,
         request.root_path,
@@ -76,7 +76,7 @@ def decode_request(data: bytes, body: bytes) -> StoredRequest:
 
 
 def encode_headers(headers: Headers) -> bytes:
-    """Names and values, order and repeats kept."""
+    """Encode names and values; order and repetitions are kept."""
     return _encoder.encode(headers)
 
 
@@ -86,7 +86,7 @@ def decode_headers(head: bytes) -> Headers:
 
 
 def encode_lines(lines: Sequence[LogLine]) -> bytes:
-    """A batch of lines without their numbers."""
+    """Encode a batch of lines without their numbers."""
     return _encoder.encode([(line.at, line.level, line.message, line.labels, line.source) for line in lines])
 
 
@@ -97,7 +97,7 @@ def decode_lines(data: bytes, last: int) -> list[LogLine]:
 
 
 def encode(value: TaskSpec | PollConfig) -> bytes:
-    """By the names of its fields, so that later releases may add some."""
+    """Encode a value by the names of its fields, so that later releases can add fields."""
     return _encoder.encode(value)
 
 
@@ -112,7 +112,7 @@ def decode_poll(data: bytes) -> PollConfig:
 
 
 def encode_secrets(headers: Mapping[str, str]) -> bytes:
-    """Headers for the polls of a task, which may be keys."""
+    """Encode the headers for the polls of a task, whose values may be API keys."""
     return _encoder.encode(headers)
 
 
@@ -122,23 +122,23 @@ def decode_secrets(data: bytes) -> dict[str, str]:
 
 
 def encode_events(events: tuple[WebhookKind, ...]) -> str:
-    """The events besides the end for which a webhook is sent."""
+    """Encode the events for which a webhook is sent, apart from the end of the request."""
     return ",".join(events)
 
 
 def decode_events(text: str) -> tuple[WebhookKind, ...]:
     """The inverse of `encode_events`."""
-    return tuple(WebhookKind(word) for word in text.split(","))
+    return tuple(WebhookKind(event) for event in text.split(","))
 
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def clean(text: str) -> str:
-    """The text with U+FFFD for each NUL and each half of a surrogate pair: databases store both wrongly, or refuse them."""
+    """The text with U+FFFD for NUL and for surrogates, which databases refuse or store incorrectly."""
     return _UNSTORABLE.sub("\ufffd", text)
 
 
-def cut(body: bytes) -> list[Any]:
-    """The body in chunks of at most `CHUNK_SIZE` bytes; one piece, perhaps empty, at least."""
+def split_body(body: bytes) -> list[Any]:
+    """Split a body into chunks of at most `CHUNK_SIZE` bytes; an empty body is one empty chunk."""
     return [body[start : start + CHUNK_SIZE] for start in range(0, len(body), CHUNK_SIZE)] or [b""]

@@ -1,6 +1,6 @@
-"""Repairs times that a clock far ahead has stored, and that would not come for years.
+"""Corrects due times far in the future, which were stored while the system clock was wrong.
 
-They are found on a reading connection and corrected inside a transaction that the writer opened.
+They are found on a reading connection and corrected in a write transaction.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from queue_middleware.jobs.struct import Struct
 
 from .receiver_health import schedule_next
 from .transaction import Queries, Transaction
-from .wall_clock import AHEAD
+from .wall_clock import CLOCK_TOLERANCE
 
-_FAR = 30 * 86_400_000
-"""Milliseconds. No pause of ours is that long: what is due later was put off by a clock that was wrong."""
-_AT_ONCE = 500
+_LONGEST_PAUSE = 30 * 86_400_000
+"""Milliseconds. The queue never pauses for longer, so a later due time was stored while the clock was wrong."""
+_LIMIT = 500
 
 
-class Ahead(Struct, frozen=True):
-    """What waits for a time that is too far ahead, but for jobs whose submitters have named that time."""
+class FutureTimes(Struct, frozen=True):
+    """What is due too far in the future, except jobs whose start time was set by their submitters."""
 
     far: int
     """Milliseconds since 1970."""
     hosts: list[str]
-    """With a webhook due, or held, until after `far`."""
+    """Hosts with a webhook that is due, or a circuit that is open, until after `far`."""
     jobs: list[int]
-    """To be repeated after `far`."""
+    """Keys of jobs whose next attempt is due after `far`."""
     tasks: list[int]
-    """That wait, or whose next poll is due, as no task does."""
+    """Keys of tasks whose wait began in the future, or whose next poll is due after their wait has ended."""
 
     @property
-    def is_any(self) -> bool:
-        """Whether there is anything to do."""
+    def found_any(self) -> bool:
+        """Whether there is anything to correct."""
         return bool(self.hosts or self.jobs or self.tasks)
 
 
-def ahead(queries: Queries, now: int, schedule: Sequence[float]) -> Ahead:
-    """At most some hundreds of each kind. `schedule`: the pauses between attempts to deliver, in seconds."""
+def find_future_times(queries: Queries, now: int, schedule: Sequence[float]) -> FutureTimes:
+    """Find up to `_LIMIT` rows of each kind. `schedule`: the pauses between delivery attempts, in seconds."""
     longest = round(max(schedule, default=0.0) * 1200)
-    asked = {"far": now + _FAR + longest, "latest": now + AHEAD, "limit": _AT_ONCE}
-    return Ahead(
-        asked["far"],
-        _found(queries, "hosts_ahead", asked),
-        _found(queries, "delayed_ahead", asked),
-        _found(queries, "waits_ahead", asked),
+    parameters = {"far": now + _LONGEST_PAUSE + longest, "latest": now + CLOCK_TOLERANCE, "limit": _LIMIT}
+    return FutureTimes(
+        parameters["far"],
+        _found(queries, "far_hosts", parameters),
+        _found(queries, "far_delayed_jobs", parameters),
+        _found(queries, "far_waits", parameters),
     )
 
 
@@ -54,28 +54,28 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
     return [row[0] for row in queries.all(name, parameters)]
 
 
-def bring_back(transaction: Transaction, batch: Sequence[Ahead]) -> list[None]:
-    """Make due what would have been due by now; what waits has its whole time before it."""
+def correct(transaction: Transaction, batch: Sequence[FutureTimes]) -> list[None]:
+    """Make deliveries, jobs and polls due now, and start the waits of tasks anew."""
     for found in batch:
-        several: dict[str, Any] = {
+        parameters: dict[str, Any] = {
             "now": transaction.now,
             "far": found.far,
             "keys": found.jobs,
-            "latest": transaction.now + AHEAD,
+            "latest": transaction.now + CLOCK_TOLERANCE,
         }
-        if found.jobs and transaction.change("delayed_now", several):
-            transaction.backlog.forget()
+        if found.jobs and transaction.change("reset_far_delayed_jobs", parameters):
+            transaction.backlog.invalidate()
             transaction.topics.add(Topic.WORK)
         if found.tasks:
-            several["keys"] = found.tasks
-            transaction.change("waits_from_now", several)
-            transaction.change("polls_now", several)
+            parameters["keys"] = found.tasks
+            transaction.change("reset_far_waits", parameters)
+            transaction.change("reset_far_polls", parameters)
             transaction.topics.add(Topic.POLL)
         if found.hosts:
-            several["hosts"] = found.hosts
-            for name in ("deliveries_now", "flows_now", "hosts_now"):
-                transaction.change(name, several)
-            flows = [flow for (flow,) in transaction.all("flows_of_hosts", several)]
+            parameters["hosts"] = found.hosts
+            for name in ("reset_far_deliveries", "reset_far_flows", "reset_far_hosts"):
+                transaction.change(name, parameters)
+            flows = [flow for (flow,) in transaction.all("flows_of_hosts", parameters)]
             schedule_next(transaction, [], flows, found.hosts)
             transaction.topics.add(Topic.DELIVERY)
     return [None] * len(batch)

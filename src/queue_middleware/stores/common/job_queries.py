@@ -1,4 +1,4 @@
-"""Reads of jobs, responses and counts, on a reading connection."""
+"""Reads jobs, responses and counts on a reading connection."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ from .codec import decode_headers, decode_spec
 from .job_row import job_of
 from .transaction import Queries
 
-Asked = tuple[str, int, bytes]
-"""A request id, and the two parts of it that `parse_request_id` gives."""
+RequestId = tuple[str, int, bytes]
+"""A request id and its two parts, as `parse_request_id` returns them."""
 
 _COLUMNS = 13
-"""Of a job, in front of what is read beside it."""
+"""The number of columns of a job; further columns follow them."""
 
 
-def job(queries: Queries, batch: Sequence[Asked]) -> list[Job | QueueError]:
-    """Jobs as they stand."""
+def job(queries: Queries, batch: Sequence[RequestId]) -> list[Job | QueueError]:
+    """The present state of jobs."""
     rows = zip(batch, _by_id(queries, "job", batch), strict=True)
-    return [_unknown(asked) if row is None else job_of(*row) for asked, row in rows]
+    return [_unknown(request_id) if row is None else job_of(*row) for request_id, row in rows]
 
 
-def _by_id(queries: Queries, name: str, batch: Sequence[Asked]) -> list[tuple[Any, ...] | None]:
-    """Rows that begin with the key and the random part of a job."""
-    rows = queries.rows(name, [asked[1:] for asked in batch])
+def _by_id(queries: Queries, name: str, batch: Sequence[RequestId]) -> list[tuple[Any, ...] | None]:
+    """Run a query whose rows begin with the key and the random part of a job; its row for each item, None if there is none."""
+    rows = queries.rows(name, [request_id[1:] for request_id in batch])
     found = {(row[0] >> SEQUENCE_BITS << SEQUENCE_BITS, row[1]): row for row in rows}
     return [found.get((first, tail)) for _, first, tail in batch]
 
 
-def _unknown(asked: Asked) -> UnknownRequest:
-    return UnknownRequest(f"there is no request {asked[0]}")
+def _unknown(request_id: RequestId) -> UnknownRequest:
+    return UnknownRequest(f"there is no request {request_id[0]}")
 
 
-def glance(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
-    """Several jobs as they stand, those that there are."""
-    rows = queries.all("glance", {"keys": list(keys), "positions": positions})
+def snapshots(queries: Queries, keys: Sequence[int], positions: bool) -> list[JobSnapshot]:
+    """The present state of several jobs. Deleted jobs are left out."""
+    rows = queries.all("snapshots", {"keys": list(keys), "positions": positions})
     return [JobSnapshot(job_of(*row[:-1]), row[-1] or 0) for row in rows]
 
 
-def result(queries: Queries, batch: Sequence[Asked]) -> list[JobResult | QueueError]:
-    """Finished jobs with their responses."""
+def result(queries: Queries, batch: Sequence[RequestId]) -> list[JobResult | QueueError]:
+    """Ended jobs with their responses."""
     rows = zip(batch, _by_id(queries, "result", batch), strict=True)
-    return [_unknown(asked) if row is None else _ended(row) for asked, row in rows]
+    return [_unknown(request_id) if row is None else _ended(row) for request_id, row in rows]
 
 
 def _ended(row: tuple[Any, ...]) -> JobResult | QueueError:
@@ -65,54 +65,54 @@ def _ended(row: tuple[Any, ...]) -> JobResult | QueueError:
     return _result(found, (head, body, chunks), external)
 
 
-def _result(found: Job, answer: tuple[Any, ...] | None, external: bool = False) -> JobResult:
-    if answer is None or found.status is None:
+def _result(found: Job, response: tuple[Any, ...] | None, external: bool = False) -> JobResult:
+    if response is None or found.status is None:
         return JobResult(found, None)
-    head, body, parts = answer
-    return JobResult(found, StoredResponse(found.status, decode_headers(head), body, parts), external)
+    head, body, chunks = response
+    return JobResult(found, StoredResponse(found.status, decode_headers(head), body, chunks), external)
 
 
 def results(queries: Queries, keys: Collection[int]) -> dict[int, JobResult]:
-    """Finished jobs with their answers, by key; without those that are gone."""
+    """Ended jobs with their responses, by key. Deleted jobs are left out."""
     found: dict[int, JobResult] = {}
-    for head, body, parts, *row in queries.all("results", (list(keys),)):
-        finished = job_of(*row)
-        if finished.state in FINAL:
-            found[finished.key] = _result(finished, None if head is None else (head, body, parts))
+    for head, body, chunks, *row in queries.all("results", (list(keys),)):
+        ended = job_of(*row)
+        if ended.state in FINAL:
+            found[ended.key] = _result(ended, None if head is None else (head, body, chunks))
     return found
 
 
-def output(queries: Queries, key: int, number: int) -> bytes:
-    """One part of an answer."""
-    row = queries.one("response_part", (key, number))
+def response_chunk(queries: Queries, key: int, number: int) -> bytes:
+    """One chunk of a response."""
+    row = queries.one("response_chunk", (key, number))
     if row is None:
         raise UnknownRequest("the result is no longer kept")
     return bytes(row[0])
 
 
-def held(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
-    """Key and token → whether it is to be cancelled."""
-    rows = queries.all("held", (owner,))
+def running_claims(queries: Queries, owner: str) -> Mapping[tuple[int, int], bool]:
+    """The running jobs of one process: key and token → whether the job is to be cancelled."""
+    rows = queries.all("running_claims", (owner,))
     return {(key, token): bool(cancelling) for key, token, cancelling in rows}
 
 
 def owners(queries: Queries) -> list[str]:
-    """All owners that hold a running job, a delivery or a poll."""
+    """All processes that hold a running job, a delivery or a poll."""
     return [row[0] for row in queries.all("owners")]
 
 
-def leases_ran_out(queries: Queries, ended_by: int) -> bool:
-    """Whether there is a lease that ended at this moment or before it."""
-    row = queries.one("leases_ran_out", {"ended_by": ended_by})
+def has_expired_leases(queries: Queries, ended_by: int) -> bool:
+    """Whether a lease ended at this time or before."""
+    row = queries.one("has_expired_leases", {"ended_by": ended_by})
     return row is not None and bool(row[0])
 
 
-def anything_overdue(queries: Queries, now: int) -> bool:
-    """Whether a start deadline has passed."""
-    return bool(queries.all("overdue", (now,)))
+def has_overdue_jobs(queries: Queries, now: int) -> bool:
+    """Whether the start deadline of a job has passed."""
+    return bool(queries.all("overdue_jobs", (now,)))
 
 
-_NEXT = {Topic.WORK: "next_work", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
+_NEXT = {Topic.WORK: "next_delayed_job", Topic.DELIVERY: "next_delivery", Topic.POLL: "next_poll"}
 
 
 def next_due(queries: Queries, topic: Topic) -> int | None:
@@ -122,22 +122,22 @@ def next_due(queries: Queries, topic: Topic) -> int | None:
 
 
 def counts(queries: Queries) -> QueueCounts:
-    """How many are in each state, and how many ended how; from one snapshot."""
+    """How many jobs, deliveries and receivers are in each state, and how the jobs ended, read from one snapshot."""
     with queries.snapshot():
         jobs, outcomes, deliveries, receivers = (
-            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_all_deliveries", "count_receivers")
+            dict(queries.all(name)) for name in ("count_jobs", "count_outcomes", "count_deliveries", "count_receivers")
         )
     ended = {Outcome(name): count for name, count in outcomes.items()}
     states = {JobState(state): count for state, count in jobs.items() if count}
     for outcome, count in ended.items():
-        state = _WITHOUT_ANSWER.get(outcome, JobState.COMPLETED)
+        state = _STATE_WITHOUT_RESPONSE.get(outcome, JobState.COMPLETED)
         states[state] = states.get(state, 0) + count
     return QueueCounts(
         states,
         {DeliveryState(state): count for state, count in deliveries.items()},
-        {HostHealth(standing): count for standing, count in receivers.items()},
+        {HostHealth(health): count for health, count in receivers.items()},
         ended,
     )
 
 
-_WITHOUT_ANSWER = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}
+_STATE_WITHOUT_RESPONSE = {Outcome.FAILED: JobState.FAILED, Outcome.CANCELLED: JobState.CANCELLED}

@@ -24,7 +24,10 @@ def job_of(
     task: int = LISTED,
     position: int | None = None,
 ) -> Job:
-    """From the columns, in the order in which all queries name them. What is read beside a task's is a task's."""
+    """A job from its columns, in the order of every query for jobs.
+
+    Queries for tasks do not select the column `task`, because every job that they find is a task.
+    """
     return Job(
         key=key,
         request_id=format_request_id(key, tail),

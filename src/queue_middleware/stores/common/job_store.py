@@ -1,4 +1,4 @@
-"""The methods of the job port that every store shares: each is one call to the writer or one read."""
+"""The methods of the job port that are the same for every database: each is one operation or one read."""
 
 from __future__ import annotations
 
@@ -28,21 +28,24 @@ from queue_middleware.settings import Settings
 
 from . import job_queries, jobs, logs, returns, submissions
 from .codec import clean, encode_lines, encode_request
-from .operations import ended, size_of
+from .operations import ended_attempt, long_request_bytes
 from .reader import Reader
 from .transaction import Queries
 from .writer import R, Writer
 
 
 class CommonJobStore(ABC):
-    """Base of the job stores; `jobs.store.JobStore` has the contracts. A subclass opens the database and sets both."""
+    """Base class of the job stores. The port `jobs.store.JobStore` states the contracts.
+
+    A subclass opens the database and sets `_writer` and `_reader`.
+    """
 
     _writer: Writer
     _reader: Reader
 
     def __init__(self, settings: Settings) -> None:
         self.owner = ""
-        """Random name of this start of the process."""
+        """A random name, new for each start of the process; the claims of the process have it."""
         self._limits = submissions.Limits.of(settings)
 
     def _read(self, work: Callable[[Queries], R]) -> Awaitable[R]:
@@ -51,22 +54,22 @@ class CommonJobStore(ABC):
 
     @abstractmethod
     def _read_many(self, work: Callable[[Queries], R]) -> Awaitable[R]:
-        """Run a read that may go through many rows, without delaying the short ones."""
+        """Run a read that may visit many rows. Short reads do not wait for it."""
 
     @abstractmethod
     def _now(self) -> int:
-        """The time of schedules, in milliseconds since 1970."""
+        """The time by which jobs and deliveries become due, in milliseconds since 1970."""
 
     @abstractmethod
     def _check_accepting(self) -> None:
-        """Raise the reason why no submission can be accepted, as of the last check. Does no I/O."""
+        """Raise an error if no submission can be accepted, as of the last check. Does no I/O."""
 
     # --- for submitters
 
     def submit(
         self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
     ) -> Awaitable[SubmitResult]:
-        """Store a job, and claim it with `start` if nothing waits."""
+        """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
         on_result = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
@@ -78,7 +81,7 @@ class CommonJobStore(ABC):
 
     async def snapshots(self, keys: Sequence[int], *, positions: bool) -> list[JobSnapshot]:
         """Read several jobs."""
-        return await self._read(lambda queries: job_queries.glance(queries, keys, positions))
+        return await self._read(lambda queries: job_queries.snapshots(queries, keys, positions))
 
     async def result(self, request_id: str) -> JobResult:
         """Read an ended job with its response."""
@@ -86,14 +89,14 @@ class CommonJobStore(ABC):
 
     async def response_chunk(self, key: int, number: int) -> bytes:
         """Read one chunk of a response."""
-        return await self._read(lambda queries: job_queries.output(queries, key, number))
+        return await self._read(lambda queries: job_queries.response_chunk(queries, key, number))
 
     async def logs(self, key: int, after: int = 0) -> list[LogLine]:
-        """Read the log lines of a job behind number `after`."""
+        """Read the log lines of a job with numbers above `after`."""
         return await self._read(lambda queries: logs.logs(queries, key, after))
 
     async def cancel(self, request_id: str) -> CancelOutcome:
-        """End a job, or request that its worker ends it."""
+        """Cancel a job; if it is running, its worker cancels it."""
         parse_request_id(request_id)
         return await self._writer.submit(jobs.cancel, request_id)
 
@@ -109,22 +112,24 @@ class CommonJobStore(ABC):
 
     def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job with a response."""
-        return self._writer.submit(jobs.finish, ended(claim, response), size_of(claim) + len(response.body), on_stored)
+        return self._writer.submit(
+            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_stored
+        )
 
     def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended(claim, failure), size_of(claim), on_stored)
+        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_stored)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> bool:
-        """Put a job back for another attempt."""
+        """Delay a job for another attempt."""
         return await self._writer.submit(returns.retry, (claim, round(delay * 1000), line))
 
     async def release(self, claim: Claim) -> bool:
-        """Hand a job back to the queue."""
+        """Queue a job again without charging its attempt."""
         return await self._writer.submit(returns.release, claim)
 
     def lose(self, claim: Claim, loss: LossReason) -> Awaitable[RescuedJob | None]:
-        """Treat an attempt as lost with its process."""
+        """Treat an attempt as one whose process was lost."""
         return self._writer.submit(returns.lose, (claim, loss))
 
     def log(self, claim: Claim, lines: Sequence[LogLine], progress: Progress | None = None) -> Awaitable[bool]:
@@ -135,8 +140,8 @@ class CommonJobStore(ABC):
         return self._writer.submit(logs.log, (claim, len(lines), data, progress), len(data))
 
     async def running_claims(self) -> Mapping[tuple[int, int], bool]:
-        """Read the jobs that this owner runs."""
-        return await self._read(lambda queries: job_queries.held(queries, self.owner))
+        """Read the running jobs of this process."""
+        return await self._read(lambda queries: job_queries.running_claims(queries, self.owner))
 
     # --- for operators and loops
 

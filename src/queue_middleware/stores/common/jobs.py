@@ -1,4 +1,4 @@
-"""Operations on jobs: claim, finish, cancel, expire. Each takes a batch and returns as many results."""
+"""Operations on jobs: claim, finish, cancel, expire. Each takes a batch and returns one result per item."""
 
 from __future__ import annotations
 
@@ -31,9 +31,8 @@ from .codec import clean, decode_events, decode_request
 from .transaction import Transaction
 from .webhook_events import add_started
 
-Ended = tuple[int, int, str | None, StoredResponse | Failure, bool]
-"""Key, token, webhook, outcome, whether its request may have parts."""
-
+EndedAttempt = tuple[int, int, str | None, StoredResponse | Failure, bool]
+"""Key, token, webhook URL, outcome, whether the request may have chunks."""
 
 _retries = msgspec.json.Decoder(dict[RetryCause, int])
 
@@ -41,27 +40,8 @@ _retries = msgspec.json.Decoder(dict[RetryCause, int])
 # --- starting
 
 
-def promote(transaction: Transaction) -> None:
-    """Delayed jobs whose time has come are queued, each in its old place; of suspects one, when no other is queued or runs."""
-    backlog = transaction.backlog
-    transaction.refresh()
-    changed = transaction.change("promote", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
-    if backlog.suspects:
-        changed += transaction.change("clear_suspects")
-        changed += transaction.change("promote_suspect", (transaction.now,))
-    if changed:
-        backlog.forget()
-        transaction.refresh()
-
-
-def let_suspects_go_on(transaction: Transaction) -> None:
-    """A job has ended, which may have been a suspect: the next one may run."""
-    if transaction.backlog.suspects:
-        transaction.topics.add(Topic.WORK)
-
-
 def claim(transaction: Transaction, batch: Sequence[int]) -> list[list[Claim]]:
-    """Start up to so many jobs."""
+    """Start queued jobs; each item is the largest number of jobs to start."""
     return [_claim(transaction, limit) for limit in batch]
 
 
@@ -69,26 +49,26 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     promote(transaction)
     if not transaction.backlog.queued.total():
         return []
-    asked = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
-    rows = transaction.all("claim", asked)
+    parameters = {"owner": transaction.owner, "now": transaction.now, "lease_until": transaction.lease_until, "limit": limit}
+    rows = transaction.all("claim_jobs", parameters)
     rows.sort(key=lambda row: (row[8], row[0]))
     requests = {row[0]: row[1:] for row in transaction.all("payloads", ([row[0] for row in rows],))}
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
     for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _ in rows:
         transaction.backlog.leave(priority, client)
-        head, body, parts = requests[key]
-        if parts:
-            body = b"".join((body, *(row[0] for row in transaction.all("request_parts", (key,)))))
+        head, body, chunks = requests[key]
+        if chunks:
+            body = b"".join((body, *(row[0] for row in transaction.all("request_chunks", (key,)))))
         policy = policy_of(max_attempts, retries)
         try:
             request = decode_request(head, body)
         except msgspec.DecodeError:
-            # It can never be run, and must not block the others. A worker that gets fewer claims than it asked for takes
-            # the queue for empty, so it is notified to claim again.
+            # It can never be run, and must not block the others. A worker that gets fewer claims than it requested assumes
+            # that the queue is empty, so it is notified to claim again.
             finish(transaction, [(key, token, webhook, UNREADABLE, True)])
             transaction.topics.add(Topic.WORK)
-            transaction.backlog.forget()
+            transaction.backlog.invalidate()
             continue
         task = tasks.get(key)
         if task is not None:
@@ -101,8 +81,21 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     return claims
 
 
+def promote(transaction: Transaction) -> None:
+    """Queue delayed jobs that are due, at their old positions; a suspect only while no other suspect is queued or running."""
+    backlog = transaction.backlog
+    transaction.refresh()
+    changed = transaction.change("promote_delayed", (transaction.now,)) if backlog.delayed or backlog.scheduled else 0
+    if backlog.suspects:
+        changed += transaction.change("delete_ended_suspects")
+        changed += transaction.change("promote_suspect", (transaction.now,))
+    if changed:
+        backlog.invalidate()
+        transaction.refresh()
+
+
 def policy_of(max_attempts: int, retries: str | None) -> RetryPolicy:
-    """From the columns."""
+    """The retry policy in the columns of a job."""
     return RetryPolicy(max_attempts, _retries.decode(retries) if retries else {})
 
 
@@ -110,49 +103,50 @@ def policy_of(max_attempts: int, retries: str | None) -> RetryPolicy:
 
 
 def append(transaction: Transaction, batch: Sequence[tuple[Claim, int, bytes]]) -> list[bool]:
-    """Store parts of answers that are still being produced."""
+    """Store chunks of responses that are still being produced."""
     return [
-        transaction.change("append", {"key": claim.key, "token": claim.token, "number": number, "data": data}) > 0
+        transaction.change("append_response_chunk", {"key": claim.key, "token": claim.token, "number": number, "data": data})
+        > 0
         for claim, number, data in batch
     ]
 
 
-def finish(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
-    """End jobs with an answer or a failure; result, state and the webhook's row belong to one transaction."""
+def finish(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
+    """End jobs with a response or a failure: result, state and webhook are written in one transaction."""
     rows = [_outcome_row(transaction, key, token, outcome) for key, token, _, outcome, _ in batch]
-    held = transaction.held("finish", rows)
+    held = transaction.held("finish_jobs", rows)
     if len(held) == len(batch):
-        _clear_up(transaction, batch)
+        _store_outcomes(transaction, batch)
         return [True] * len(batch)
     claims = {row[:2] for row in held}
-    _clear_up(transaction, [ended for ended in batch if ended[:2] in claims])
+    _store_outcomes(transaction, [ended for ended in batch if ended[:2] in claims])
     return [ended[:2] in claims or _has_finished(transaction, ended) for ended in batch]
 
 
-def _has_finished(transaction: Transaction, ended: Ended) -> bool:
-    """Whether this claim ended its job before, with a write that is repeated now."""
-    row = transaction.one("finished_by", ended[:2])
+def fail(transaction: Transaction, batch: Sequence[EndedAttempt]) -> list[bool]:
+    """Like `finish`, for failures only. It is an operation of its own because deleting stored response chunks may take long."""
+    return finish(transaction, batch)
+
+
+def _has_finished(transaction: Transaction, ended: EndedAttempt) -> bool:
+    """Whether this claim has ended its job before, so that the present write is a repetition."""
+    row = transaction.one("is_finished_by", ended[:2])
     return row is not None and bool(row[0])
 
 
-def _clear_up(transaction: Transaction, batch: Sequence[Ended]) -> None:
+def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> None:
     if not batch:
         return
-    for key, _, _, outcome, has_parts in batch:
+    for key, _, _, outcome, has_chunks in batch:
         if isinstance(outcome, Failure):
-            transaction.change("drop_response_parts", (key,))
-            transaction.change("drop_request", (key,))
+            transaction.change("delete_response_chunks", (key,))
+            transaction.change("delete_request", (key,))
         else:
             task_rows.put_response(transaction, key, outcome)
-        if has_parts:
-            transaction.change("drop_request_parts", (key,))
-    make_due(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
-    let_suspects_go_on(transaction)
-
-
-def fail(transaction: Transaction, batch: Sequence[Ended]) -> list[bool]:
-    """`finish` for failures, apart from it: what such an attempt had produced by then may be long, and is deleted."""
-    return finish(transaction, batch)
+        if has_chunks:
+            transaction.change("delete_request_chunks", (key,))
+    insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])
+    notify_next_suspect(transaction)
 
 
 def _outcome_row(transaction: Transaction, key: int, token: int, outcome: StoredResponse | Failure) -> tuple[Any, ...]:
@@ -162,73 +156,81 @@ def _outcome_row(transaction: Transaction, key: int, token: int, outcome: Stored
 
 
 def end_state(failure: Failure) -> JobState:
-    """The state of a job that ends with this failure."""
+    """The final state of a job that ends with this failure."""
     return JobState.CANCELLED if failure.error_type is ErrorType.CLIENT_CANCELLED else JobState.FAILED
 
 
-def finish_early(transaction: Transaction, key: int, token: int, webhook: str | None) -> StoredResponse | Failure | None:
-    """End an attempt by the last word that came while it was running, if one did; how it ended."""
-    word = task_rows.early(transaction, key)
-    if word is None:
+def finish_with_early_result(
+    transaction: Transaction, key: int, token: int, webhook: str | None
+) -> StoredResponse | Failure | None:
+    """End the job with the external result that arrived during its attempt; None if none has arrived."""
+    early = task_rows.early_result(transaction, key)
+    if early is None:
         return None
-    channel, resolution = word
-    transaction.change("drop_response_parts", (key,))  # nothing is kept of what the call has answered
-    outcome = resolution.failure or resolution.response
+    source, result = early
+    transaction.change("delete_response_chunks", (key,))  # the external result replaces the response of the call
+    outcome = result.failure or result.response
     finish(transaction, [(key, token, webhook, outcome, True)])
-    task_rows.put_word(transaction, key, channel, resolution)
+    task_rows.put_external_result(transaction, key, source, result)
     transaction.backlog.end_task()
     return outcome
 
 
-def make_due(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
-    """The webhooks of jobs (key, webhook) that have ended."""
+def insert_deliveries(transaction: Transaction, ended: Sequence[tuple[int, str | None]]) -> None:
+    """Make the webhooks of ended jobs due. `ended`: key and webhook URL of each job."""
     deliveries = [(key, webhook, receiver_host(webhook), transaction.now) for key, webhook in ended if webhook is not None]
     if deliveries:
         transaction.rows("insert_deliveries", deliveries)
         transaction.topics.add(Topic.DELIVERY)
 
 
-# --- ending from outside
+def notify_next_suspect(transaction: Transaction) -> None:
+    """Notify the workers after the end of a job: if it was a suspect, the next suspect may run."""
+    if transaction.backlog.suspects:
+        transaction.topics.add(Topic.WORK)
+
+
+# --- ending a job that is not running
 
 
 def cancel(transaction: Transaction, batch: Sequence[str]) -> list[CancelOutcome | QueueError]:
-    """End waiting jobs, mark running ones to be cancelled."""
+    """Cancel jobs that are not running; request the cancellation of running ones."""
     return [_cancel(transaction, request_id) for request_id in batch]
 
 
 def _cancel(transaction: Transaction, request_id: str) -> CancelOutcome | QueueError:
     first, tail = parse_request_id(request_id)
-    row = transaction.one("find", {"first": first, "tail": tail})
+    row = transaction.one("find_job", {"first": first, "tail": tail})
     if row is None:
         return UnknownRequest(f"there is no request {request_id}")
     key, state = row
     if state in FINAL:
         return CancelOutcome.FINISHED
     if state == JobState.RUNNING:
-        transaction.change("want_cancelled", (key,))
+        transaction.change("request_cancellation", (key,))
         transaction.topics.add(Topic.CANCEL)
         return CancelOutcome.RUNNING
-    end_waiting(transaction, [key], CANCELLED)
+    end_not_running(transaction, [key], CANCELLED)
     if state == JobState.AWAITING:
-        task_rows.wait_no_longer(transaction, key)
+        task_rows.end_wait(transaction, key)
     return CancelOutcome.CANCELLED
 
 
 def expire(transaction: Transaction, batch: Sequence[None]) -> list[list[RescuedJob]]:
-    """Fail the waiting jobs whose start deadline has passed."""
-    overdue = within_bounds(transaction.all("overdue", (transaction.now,)))
-    end_waiting(transaction, [key for key, _ in overdue], OVERDUE)
+    """Fail queued and delayed jobs whose start deadline has passed."""
+    overdue = within_bounds(transaction.all("overdue_jobs", (transaction.now,)))
+    end_not_running(transaction, [key for key, _ in overdue], OVERDUE)
     return [[RescuedJob(format_request_id(key, tail), JobState.FAILED) for key, tail in overdue] for _ in batch]
 
 
-def end_waiting(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
-    """Fail jobs that are queued, delayed, or awaiting an external service."""
-    end = (end_state(failure), transaction.now, failure.error_type, failure.detail, list(keys))
-    ended = transaction.all("end_waiting", end)
+def end_not_running(transaction: Transaction, keys: Sequence[int], failure: Failure) -> None:
+    """End jobs that are queued, delayed or awaiting an external service."""
+    columns = (end_state(failure), transaction.now, failure.error_type, failure.detail, list(keys))
+    ended = transaction.all("end_not_running", columns)
     if ended:
-        let_suspects_go_on(transaction)
-        transaction.backlog.forget()
+        notify_next_suspect(transaction)
+        transaction.backlog.invalidate()
         for key, _ in ended:
-            transaction.change("drop_request", (key,))
-            transaction.change("drop_request_parts", (key,))
-        make_due(transaction, ended)
+            transaction.change("delete_request", (key,))
+            transaction.change("delete_request_chunks", (key,))
+        insert_deliveries(transaction, ended)

@@ -1,4 +1,4 @@
-"""Judging leases inside a transaction that the writer opened; `jobs.states.IS_LOST` is the rule."""
+"""Decides in a write transaction which claims are lost; the rule is the table `jobs.leases.IS_LOST`."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ RENEWALS = ("renew_jobs", "renew_deliveries", "renew_polls")
 
 
 class LeaseClock(Protocol):
-    """What a process knows of the time at which leases ended."""
+    """Decides from the time that a process has observed which leases have ended."""
 
     def ended_by(self, now: int) -> int:
-        """Leases that ended at this moment or before it are over. `now` is on the clock that measures leases."""
+        """Leases until this time or earlier have ended. `now` is on the clock that measures leases."""
 
 
-class Lost(Struct, frozen=True, gc=True):
-    """What a judgement needs: owners that are certainly dead, tokens that the judge itself works on, and its pulse."""
+class LostCriteria(Struct, frozen=True, gc=True):
+    """What decides that a claim is lost: owners that are certainly dead, the tokens of this process, and its lease clock."""
 
     dead: list[str]
     running: Collection[int]
     leases: LeaseClock
 
 
-def lost_claims(transaction: Transaction, judged: Lost) -> dict[str, Any]:
-    """Renew the judge's own, then the parameters of the statements that find what is lost."""
-    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": list(judged.running)}
-    if judged.running:
+def lost_parameters(transaction: Transaction, criteria: LostCriteria) -> dict[str, Any]:
+    """Renew the leases of this process, then return the parameters of the statements that find lost claims."""
+    own = {"owner": transaction.owner, "lease_until": transaction.lease_until, "tokens": list(criteria.running)}
+    if criteria.running:
         for name in RENEWALS:
             transaction.change(name, own)
-    ended_by = judged.leases.ended_by(transaction.boot_time)
-    return {"now": transaction.now, "ended_by": ended_by, "dead": judged.dead}
+    ended_by = criteria.leases.ended_by(transaction.boot_time)
+    return {"now": transaction.now, "ended_by": ended_by, "dead": criteria.dead}

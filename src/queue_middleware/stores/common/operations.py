@@ -1,4 +1,4 @@
-"""Facts about operations that the writer needs before it runs them: their size, and which may take long whatever their size."""
+"""What the writer must know about operations before it runs them: their size, and which of them may take long."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from .writer import Operation
 ONE_BY_ONE: frozenset[Operation[Any, Any]] = frozenset(
     {
         jobs.cancel, jobs.fail, jobs.expire, returns.retry, returns.release, returns.release_all, returns.lose, returns.rescue,
-        tasks.conclude, tasks.resolve, tasks.time_out, deliveries.redeliver,
+        tasks.complete_attempt, tasks.resolve, tasks.time_out, deliveries.redeliver,
     }
 )  # fmt: skip
-"""They may delete a long answer or request whose size is not known beforehand, or many rows."""
+"""Operations that may delete many rows, or a long request or response whose size is not known beforehand."""
 
 
-def ended(claim: Claim, outcome: StoredResponse | Failure) -> jobs.Ended:
-    """The end of a claim's attempt."""
+def ended_attempt(claim: Claim, outcome: StoredResponse | Failure) -> jobs.EndedAttempt:
+    """The payload of `jobs.finish` and `jobs.fail`."""
     return claim.key, claim.token, claim.webhook, outcome, len(claim.request.body) > CHUNK_SIZE
 
 
-def size_of(claim: Claim) -> int:
-    """Bytes of a long request, which are deleted with its end."""
+def long_request_bytes(claim: Claim) -> int:
+    """The bytes of a request that is stored in chunks, which `jobs.finish` deletes; 0 for a short request."""
     size = len(claim.request.body)
     return size if size > CHUNK_SIZE else 0

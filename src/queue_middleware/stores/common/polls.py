@@ -1,4 +1,4 @@
-"""Operations on polls: claim and settle. Each takes a batch and returns as many results."""
+"""Operations on polls: claim and settle. Each takes a batch and returns one result per item."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from . import task_rows
 from .codec import clean, decode_headers, decode_poll, decode_secrets
 from .transaction import Transaction
 
-_LOOKED_AT = 500
-"""Due polls that one claim looks at."""
-_PUT_OFF = 15_000
-"""Milliseconds for which those are put off whose hosts have more due than that: others are to be seen behind them."""
+_MAX_DUE = 500
+"""Due polls that one claim reads."""
+_POSTPONE_MS = 15_000
+"""If one claim cannot read all due polls, those of hosts at their limit are postponed, so that later ones can be read."""
 
 
 def claim(transaction: Transaction, batch: Sequence[PollCapacity]) -> list[ClaimedPolls]:
-    """Start due polls, shared out between their hosts."""
-    return [_claim(transaction, places) for places in batch]
+    """Start due polls; `HostSelector` shares the capacity between hosts."""
+    return [_claim(transaction, capacity) for capacity in batch]
 
 
-def _claim(transaction: Transaction, places: PollCapacity) -> ClaimedPolls:
-    chosen, more = _choose(transaction, places)
+def _claim(transaction: Transaction, capacity: PollCapacity) -> ClaimedPolls:
+    chosen, more = _choose(transaction, capacity)
     polls = _start(transaction, chosen) if chosen else []
     if more:
         return ClaimedPolls(polls, 0.0)
@@ -35,34 +35,34 @@ def _claim(transaction: Transaction, places: PollCapacity) -> ClaimedPolls:
     return ClaimedPolls(polls, None if row is None or row[0] is None else (row[0] - transaction.now) / 1000)
 
 
-def _choose(transaction: Transaction, places: PollCapacity) -> tuple[list[int], bool]:
-    """The keys of the polls that are made now; and whether others may be due behind those that were looked at."""
-    choice = HostSelector(places)
+def _choose(transaction: Transaction, capacity: PollCapacity) -> tuple[list[int], bool]:
+    """The keys of the polls to start, and whether more may be due than were read."""
+    selector = HostSelector(capacity)
     chosen: list[int] = []
     held_back: list[int] = []
-    for key, host in transaction.all("due_polls", (transaction.now, _LOOKED_AT)):
-        if not choice.left:
+    for key, host in transaction.all("due_polls", (transaction.now, _MAX_DUE)):
+        if not selector.left:
             break
-        (chosen if choice.take(host) else held_back).append(key)
-    # But for as many as could be asked when a place becomes free.
-    put_off = held_back[places.per_host :]
-    if not choice.left or not put_off or len(chosen) + len(held_back) < _LOOKED_AT:
+        (chosen if selector.take(host) else held_back).append(key)
+    # As many as one host may have at once stay due, for when capacity becomes free.
+    postponed = held_back[capacity.per_host :]
+    if not selector.left or not postponed or len(chosen) + len(held_back) < _MAX_DUE:
         return chosen, False
-    transaction.change("put_off_polls", (transaction.now + _PUT_OFF, put_off))
+    transaction.change("postpone_polls", (transaction.now + _POSTPONE_MS, postponed))
     return chosen, True
 
 
 def _start(transaction: Transaction, keys: Sequence[int]) -> list[Poll]:
-    """Claim these polls, but for those that another process has claimed since; in this order."""
-    own = {"keys": keys, "owner": transaction.owner, "lease_until": transaction.lease_until}
-    claimed = {row[0]: row[1:] for row in transaction.all("claim_polls", own)}
+    """Claim these polls, in this order, except those that another process has claimed since they were read."""
+    parameters = {"keys": keys, "owner": transaction.owner, "lease_until": transaction.lease_until}
+    claimed = {row[0]: row[1:] for row in transaction.all("claim_polls", parameters)}
     responses = {row[0]: row[1:] for row in transaction.all("payloads", (keys,))}
     return [_poll(key, claimed[key], responses[key]) for key in keys if key in claimed]
 
 
 def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) -> Poll:
     token, number, failures, status, deadline, poll, host, credentials, secrets, tail, *columns = row
-    task = task_rows.task(columns)
+    task = task_rows.task_of(columns)
     config = decode_poll(poll) if poll else task.spec.poll
     assert config is not None, "a task with poll_at has a poll configuration"  # noqa: S101
     if secrets is not None:
@@ -84,13 +84,13 @@ def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) ->
 
 
 def settle(transaction: Transaction, batch: Sequence[tuple[Poll, int | None, str | None, int]]) -> list[bool]:
-    """Record polls that were not the end; the next in so many milliseconds, or none."""
+    """Record polls without a final result. Each item has the milliseconds to the next poll; None if there is none."""
     return [_settle(transaction, *settlement) for settlement in batch]
 
 
-def _settle(transaction: Transaction, poll: Poll, wait: int | None, event: str | None, troubles: int) -> bool:
-    poll_at = None if wait is None else transaction.now + wait
-    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event and clean(event), "troubles": troubles}
+def _settle(transaction: Transaction, poll: Poll, next_in: int | None, event: str | None, failures: int) -> bool:
+    poll_at = None if next_in is None else transaction.now + next_in
+    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event and clean(event), "failures": failures}
     held = transaction.change("settle_poll", row) > 0
     if held:
         transaction.topics.add(Topic.POLL)

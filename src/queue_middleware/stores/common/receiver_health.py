@@ -1,4 +1,4 @@
-"""Updates the health of webhook receivers after attempts, and gives up what has waited too long."""
+"""Updates the health of webhook receivers after attempts, and gives up webhooks to receivers that fail for too long."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from .codec import clean
 from .transaction import Transaction
 
 NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
-_BURIED_TOGETHER = 500
-"""Rows that are given up in one transaction; the next probe takes the next."""
+_MAX_GIVEN_UP = 500
+"""Webhooks that are given up in one transaction. More are given up after the next failed probe."""
 
 Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
-"""Delivery, attempt, delivered, milliseconds to the next, the outcome for the receiver, milliseconds of the whole schedule."""
+"""Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, milliseconds of the schedule."""
 
 
 class _Known(Struct, frozen=True):
-    """What is stored about a flow, or about a host."""
+    """The stored health of a flow or of a host."""
 
     record: HealthRecord
     suspects: str = ""
-    """Only of a host. As it is stored, so that it can be compared."""
+    """Of a host only. In the stored form, so that it can be compared with the database."""
 
 
 _Step = tuple[_Known, _Known]
-"""Before an attempt and after it."""
+"""The health before an attempt and after it."""
 
 
 class _Stored(Struct, frozen=True):
@@ -41,20 +41,23 @@ class _Stored(Struct, frozen=True):
     hosts: dict[str, _Known]
 
 
-class _Judge(Protocol):
-    """How an attempt changes one kind of receiver."""
+class _Level(Protocol):
+    """How attempts change health at one level: that of flows or that of hosts."""
 
-    def name(self, delivery: Delivery) -> str: ...
+    def name(self, delivery: Delivery) -> str:
+        """The flow or host of a delivery."""
 
-    def stored(self, found: _Stored) -> dict[str, _Known]: ...
+    def stored(self, found: _Stored) -> dict[str, _Known]:
+        """The health of flows or that of hosts."""
 
-    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known: ...
+    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+        """The health after an attempt."""
 
     def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
-        """Store the new health; False where it is not the old one any more."""
+        """Store the new health; False if the database no longer has the old one."""
 
 
-class _FlowJudge:
+class _FlowLevel:
     def name(self, delivery: Delivery) -> str:
         return delivery.flow
 
@@ -66,10 +69,10 @@ class _FlowJudge:
 
     def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
         row = {"flow": name, **_columns(new.record), **_columns(old.record, "seen_")}
-        return transaction.change("judge_flow", row) > 0
+        return transaction.change("update_flow_health", row) > 0
 
 
-class _HostJudge:
+class _HostLevel:
     def name(self, delivery: Delivery) -> str:
         return delivery.host
 
@@ -84,30 +87,30 @@ class _HostJudge:
 
     def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
         row = {"host": name, **_columns(new.record), **_columns(old.record, "seen_")}
-        return transaction.change("judge_host", row | {"suspects": new.suspects, "seen_suspects": old.suspects}) > 0
+        return transaction.change("update_host_health", row | {"suspects": new.suspects, "seen_suspects": old.suspects}) > 0
 
 
-_FLOWS = _FlowJudge()
-_HOSTS = _HostJudge()
+_FLOWS = _FlowLevel()
+_HOSTS = _HostLevel()
 
 
 def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Settled]:
-    """Update the health of flows and hosts after attempts; nothing is written for those that stay healthy."""
+    """Update the health of flows and hosts after attempts; nothing is written for a health that does not change."""
     found = _read(transaction, batch)
-    flows = _judge(transaction, batch, found, _FLOWS)
-    hosts = _judge(transaction, batch, found, _HOSTS)
+    flows = _update(transaction, batch, found, _FLOWS)
+    hosts = _update(transaction, batch, found, _HOSTS)
     settled: list[Settled] = []
     for (delivery, *_, patience), flow, host in zip(batch, flows, hosts, strict=True):
         if flow is None or host is None:
             settled.append(Settled(held=True))
             continue
         given_up = sum(len(one.given_up) for one in settled)
-        settled.append(_consequence(transaction, delivery, flow, host, patience, _BURIED_TOGETHER - given_up))
+        settled.append(_settled(transaction, delivery, flow, host, patience, _MAX_GIVEN_UP - given_up))
     changed_flows = _changed(batch, flows, _FLOWS)
     changed_hosts = _changed(batch, hosts, _HOSTS)
     recovered = [host for host, (old, new) in changed_hosts.items() if _is_open(old) and not _is_open(new)]
     if recovered:
-        transaction.change("probe_flows_of", {"now": transaction.now, "hosts": recovered})
+        transaction.change("probe_flows_of_hosts", {"now": transaction.now, "hosts": recovered})
     if changed_flows or changed_hosts:
         touched = changed_hosts.keys() | {one[0].host for one in batch if one[0].flow in changed_flows}
         schedule_next(transaction, [], list(changed_flows), list(touched))
@@ -116,51 +119,51 @@ def update_all(transaction: Transaction, batch: Sequence[Settlement]) -> list[Se
 
 
 def _read(transaction: Transaction, batch: Iterable[Settlement]) -> _Stored:
-    """Of the flows of a batch, and of their hosts."""
+    """The health of the flows of a batch and of their hosts."""
     found = _Stored({}, {})
-    for row in transaction.all("healths_of", (list({one[0].flow for one in batch}),)):
-        flow, standing, failures, since, until, host, of_host, its_failures, its_since, its_until, suspects = row
-        found.flows[flow] = _Known(HealthRecord(HostHealth(standing), failures, since, until))
-        record = HealthRecord(HostHealth(of_host), its_failures, its_since, its_until)
+    for row in transaction.all("health_of_flows", (list({one[0].flow for one in batch}),)):
+        flow, health, failures, since, until, host, host_health, host_failures, host_since, host_until, suspects = row
+        found.flows[flow] = _Known(HealthRecord(HostHealth(health), failures, since, until))
+        record = HealthRecord(HostHealth(host_health), host_failures, host_since, host_until)
         found.hosts[host] = _Known(record, suspects)
     return found
 
 
-def _judge(transaction: Transaction, batch: Sequence[Settlement], found: _Stored, judge: _Judge) -> list[_Step | None]:
-    """Store the health after all attempts; what each has changed, None where nothing is stored about its receiver.
+def _update(transaction: Transaction, batch: Sequence[Settlement], found: _Stored, level: _Level) -> list[_Step | None]:
+    """Store the health after all attempts. Returns the change by each attempt; None if its receiver has no stored health.
 
-    What another process has changed since it was read is read again, and judged anew.
+    A health that another process has changed since it was read is read again, and the attempts are applied to it anew.
     """
     steps: list[_Step | None] = [None] * len(batch)
-    places: Sequence[int] = range(len(batch))
+    indices: Sequence[int] = range(len(batch))
     while True:
-        stored = judge.stored(found)
+        stored = level.stored(found)
         health = dict(stored)
-        for place in places:
-            delivery, _, _, _, outcome, _ = batch[place]
-            name = judge.name(delivery)
+        for index in indices:
+            delivery, _, _, _, outcome, _ = batch[index]
+            name = level.name(delivery)
             old = health.get(name)
-            steps[place] = None
+            steps[index] = None
             if old is not None:
-                health[name] = judge.after(old, delivery, outcome, transaction.now)
-                steps[place] = old, health[name]
+                health[name] = level.after(old, delivery, outcome, transaction.now)
+                steps[index] = old, health[name]
         lost = {
             name
             for name, new in sorted(health.items())
-            if new != stored[name] and not judge.write(transaction, name, stored[name], new)
+            if new != stored[name] and not level.write(transaction, name, stored[name], new)
         }
         if not lost:
             return steps
-        places = [place for place in places if judge.name(batch[place][0]) in lost]
-        found = _read(transaction, [batch[place] for place in places])
+        indices = [index for index in indices if level.name(batch[index][0]) in lost]
+        found = _read(transaction, [batch[index] for index in indices])
 
 
-def _changed(batch: Sequence[Settlement], steps: Sequence[_Step | None], judge: _Judge) -> dict[str, _Step]:
-    """Receivers whose health is not what it was before the batch."""
+def _changed(batch: Sequence[Settlement], steps: Sequence[_Step | None], level: _Level) -> dict[str, _Step]:
+    """The receivers whose health differs from that before the batch."""
     ends: dict[str, _Step] = {}
     for settlement, step in zip(batch, steps, strict=True):
         if step is not None:
-            name = judge.name(settlement[0])
+            name = level.name(settlement[0])
             ends[name] = ends.get(name, step)[0], step[1]
     return {name: (old, new) for name, (old, new) in ends.items() if old != new}
 
@@ -169,65 +172,65 @@ def _is_open(known: _Known) -> bool:
     return known.record.health is HostHealth.OPEN
 
 
-def _consequence(transaction: Transaction, delivery: Delivery, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
+def _settled(transaction: Transaction, delivery: Delivery, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
     now = transaction.now
     (old_flow, new_flow), (old_host, new_host) = [(old.record, new.record) for old, new in (flow, host)]
     given_up: tuple[Delivery, ...] = ()
-    if _has_failed_for(new_host, old_host, now - patience):
+    if _has_failed_since(new_host, old_host, now - patience):
         given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
-    elif _has_failed_for(new_flow, old_flow, now - patience):
+    elif _has_failed_since(new_flow, old_flow, now - patience):
         given_up = _give_up(transaction, delivery.host, delivery.flow, now - patience, limit)
     until = max(new_flow.open_until or now, new_host.open_until or now)
     return Settled(
         held=True,
-        flow_change=_change(old_flow, new_flow),
-        host_change=_change(old_host, new_host),
+        flow_change=_health_change(old_flow, new_flow),
+        host_change=_health_change(old_host, new_host),
         pause=(until - now) / 1000,
         given_up=given_up,
     )
 
 
-def _change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
+def _health_change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
     return None if new.health is old.health else (old.health, new.health)
 
 
-def _has_failed_for(new: HealthRecord, old: HealthRecord, since: int) -> bool:
-    """Whether it has failed once more, and has been failing since then."""
+def _has_failed_since(new: HealthRecord, old: HealthRecord, since: int) -> bool:
+    """Whether the receiver has just failed again, and has been failing since this time or longer."""
     return new.health is HostHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 
 
 def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
-    """Give up the webhooks that have waited for a whole schedule at a receiver that failed all that time."""
-    limits = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
+    """Give up webhooks that have been due for a whole schedule at a receiver that has failed all that time."""
+    parameters = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
-        Delivery(number, 0, url, host, attempt, key, format_request_id(key, tail), flow=its)
-        for number, url, attempt, its, key, tail in transaction.all("give_up", limits)
+        Delivery(delivery_id, 0, url, host, attempt, key, format_request_id(key, tail), flow=its_flow)
+        for delivery_id, url, attempt, its_flow, key, tail in transaction.all("give_up_deliveries", parameters)
     )
-    nothing = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
-    transaction.rows("insert_attempts", [attempt_row(one, nothing) for one in given_up])
+    not_sent = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
+    transaction.rows("insert_delivery_attempts", [attempt_row(delivery, not_sent) for delivery in given_up])
     return given_up
 
 
 def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
-    """For `insert_attempts`."""
+    """The columns of the block `insert_delivery_attempts`."""
     error = None if attempt.error is None else clean(attempt.error)
     return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, error, attempt.response_body
 
 
 def _columns(health: HealthRecord, prefix: str = "") -> dict[str, Any]:
     return {
-        prefix + "standing": health.health,
+        prefix + "health": health.health,
         prefix + "failures": health.failures,
         prefix + "failing_since": health.failing_since,
-        prefix + "held_until": health.open_until,
+        prefix + "open_until": health.open_until,
     }
 
 
 def schedule_next(transaction: Transaction, served: Collection[str], flows: Collection[str], hosts: Collection[str]) -> None:
-    """Recompute the next turn of flows, then of hosts. `served` are flows that have just been given a webhook."""
-    for several, turn in ((served, transaction.now), (flows, 0)):
-        if several:
-            row = {"now": transaction.now, "turn": turn, "flows": list(several)}
-            transaction.change("look_again_at_flows", row)
+    """Recompute `next_at` of flows, then of hosts. `served` are flows of which a delivery has just been claimed."""
+    for names, earliest in ((served, transaction.now), (flows, 0)):
+        if names:
+            row = {"now": transaction.now, "earliest": earliest, "flows": list(names)}
+            transaction.change("schedule_flows", row)
     if hosts:
-        transaction.change("look_again_at_hosts", {"now": transaction.now, "hosts": list(hosts)})
+        transaction.change("schedule_hosts", {"now": transaction.now, "hosts": list(hosts)})

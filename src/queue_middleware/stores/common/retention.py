@@ -1,4 +1,4 @@
-"""Finds expired data on a reading connection, and deletes it in bounded transactions."""
+"""Finds data older than the retention on a reading connection, and deletes it in bounded transactions."""
 
 from __future__ import annotations
 
@@ -10,78 +10,79 @@ from queue_middleware.jobs.models import CHUNK_SIZE
 from queue_middleware.jobs.outcomes import LARGE_RESPONSE_BYTES, LARGE_UNSTORED_RESPONSE_TTL_MS, UNSTORED_RESPONSE_TTL_MS
 from queue_middleware.jobs.struct import Struct
 
-from .bounds import ROW, WEIGHT, Budget
+from .bounds import MAX_WEIGHT, ROW_WEIGHT, Budget
 from .transaction import Queries, Transaction
-from .wall_clock import AHEAD
+from .wall_clock import CLOCK_TOLERANCE
 
-_TOGETHER = 64
-"""Small jobs that are deleted with one statement; then the clock is looked at."""
-_LIGHT = 2**20
-"""A job that is heavier is deleted in bites."""
-_BITES = (
-    ("drop_some_response_parts", 4, CHUNK_SIZE),
-    ("drop_some_request_parts", 4, CHUNK_SIZE),
-    ("drop_some_logs", 4, CHUNK_SIZE),
+_JOBS_PER_STATEMENT = 64
+"""Small jobs that one statement deletes; the clock is read between two statements."""
+_LIGHT_JOB = 2**20
+"""Weight up to which a job is deleted with others. A heavier job is deleted alone and in parts."""
+_CHUNK_DELETES = (
+    ("delete_some_response_chunks", 4, CHUNK_SIZE),
+    ("delete_some_request_chunks", 4, CHUNK_SIZE),
+    ("delete_some_log_lines", 4, CHUNK_SIZE),
 )
-"""Statement, rows that it deletes at most, and how heavy one of them may be."""
-_NEWS = 64
-"""Deliveries about what was before the end of a request, which are deleted with one statement."""
+"""Statement, the most rows that it deletes at once, the largest weight of a row."""
+_DELIVERIES_PER_STATEMENT = 64
+"""Deliveries about events before the end of a request that one statement deletes."""
 
 
-class ExpiredRows(Struct, frozen=True):
-    """Finished jobs that are no longer kept, the oldest first, jobs whose answers are not stored, and receivers."""
+class PrunableRows(Struct, frozen=True):
+    """Rows that retention may delete, and rows whose times it corrects."""
 
     jobs: list[tuple[int, int]]
-    """Key and weight, see `bounds`."""
-    answers: list[tuple[int, int]]
+    """Key and weight (`bounds`) of ended jobs, the oldest first."""
+    responses: list[tuple[int, int]]
+    """Key and weight of jobs whose response was not to be stored."""
     hosts: list[str]
-    """Hosts that nothing went to for as long."""
+    """Hosts that have received no webhook for the retention."""
     flows: list[str]
-    """The same of flows."""
-    ahead: list[int]
-    """Keys of finished jobs whose end lies in the future, by a clock that was wrong. From now on they are as old as today."""
-    most: int = WEIGHT
-    """What the transaction that deletes them may delete at most."""
+    """Flows that have had no webhook for the retention."""
+    ended_ahead: list[int]
+    """Keys of jobs that ended in the future, because the clock was wrong. Their end is set to the present."""
+    max_weight: int = MAX_WEIGHT
+    """The largest weight that the transaction deletes."""
 
     @property
     def weight(self) -> int:
-        """Of all of them."""
-        return sum(weight for _, weight in (*self.jobs, *self.answers))
+        """The weight of all jobs and responses."""
+        return sum(weight for _, weight in (*self.jobs, *self.responses))
 
     def __bool__(self) -> bool:
-        return bool(self.jobs or self.answers or self.hosts or self.flows or self.ahead)
+        return bool(self.jobs or self.responses or self.hosts or self.flows or self.ended_ahead)
 
 
 class Pruned(Struct, frozen=True):
-    """What one transaction has done."""
+    """What one transaction has deleted."""
 
     count: int
-    """Jobs and answers that were deleted, or deleted in part."""
+    """Jobs and responses that were deleted, or deleted in part."""
     last: int | None
-    """The last job of those found that needs no further look; None where there was none."""
+    """The last job that the next step can skip; None if there is none."""
 
 
-def outlived(queries: Queries, now: int, retention: int, behind: int, limit: int) -> ExpiredRows:
-    """At most so many of each kind; `retention` in milliseconds, jobs only with keys behind `behind`."""
+def find_prunable(queries: Queries, now: int, retention: int, after: int, limit: int) -> PrunableRows:
+    """Find at most `limit` rows of each kind, and jobs only with keys above `after`. `retention` is in milliseconds."""
     before = now - retention
-    ahead = {"ahead": now + AHEAD << SEQUENCE_BITS, "latest": now + AHEAD, "before": before, "limit": limit}
-    jobs = {"behind": behind, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
-    answers = {
+    ahead = {"ahead": now + CLOCK_TOLERANCE << SEQUENCE_BITS, "latest": now + CLOCK_TOLERANCE, "before": before, "limit": limit}
+    jobs = {"after": after, "first_kept": (before + 1) << SEQUENCE_BITS, "before": before, "limit": limit}
+    responses = {
         "before": now - UNSTORED_RESPONSE_TTL_MS,
         "before_if_large": now - LARGE_UNSTORED_RESPONSE_TTL_MS,
         "large": LARGE_RESPONSE_BYTES,
         "limit": limit,
     }
-    hosts = {"before": before, "latest": now + AHEAD, "limit": limit}
-    found = _found(queries, "outlived", jobs)
-    # The others are looked for when all of the usual ones are gone: then few rows are in the way.
-    found += _found(queries, "outlived_ahead", ahead) if len(found) < limit else []
-    return ExpiredRows(
-        _weighed(queries, found[:limit]),
-        _weighed(queries, _found(queries, "short_lived", answers)),
+    hosts = {"before": before, "latest": now + CLOCK_TOLERANCE, "limit": limit}
+    found = _found(queries, "prunable_jobs", jobs)
+    # Jobs with a wrong time are searched last, when few ended jobs are left to visit.
+    found += _found(queries, "prunable_jobs_ahead", ahead) if len(found) < limit else []
+    return PrunableRows(
+        _with_weights(queries, found[:limit]),
+        _with_weights(queries, _found(queries, "prunable_responses", responses)),
         _found(queries, "unused_receivers", hosts),
         _found(queries, "unused_flows", hosts),
-        _found(queries, "ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
+        _found(queries, "jobs_ended_ahead", {**ahead, **jobs}) if len(found) < limit else [],
     )
 
 
@@ -89,91 +90,94 @@ def _found(queries: Queries, name: str, parameters: dict[str, int]) -> list[Any]
     return [row[0] for row in queries.all(name, parameters)]
 
 
-def _weighed(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
-    """With what each weighs, as far as one transaction can take it: no body is read for that."""
+def _with_weights(queries: Queries, keys: list[int]) -> list[tuple[int, int]]:
+    """The first keys with their weights, up to the weight that one transaction deletes. No body is read."""
     weighed: list[tuple[int, int]] = []
-    room = WEIGHT
+    left = MAX_WEIGHT
     for key in keys:
-        (row,) = queries.all("weight", {"key": key, "row": ROW, "part": ROW + CHUNK_SIZE})
+        (row,) = queries.all("job_weight", {"key": key, "row": ROW_WEIGHT, "chunk": ROW_WEIGHT + CHUNK_SIZE})
         weight = row[0]
         weighed.append((key, weight))
-        room -= weight
-        if room <= 0:
+        left -= weight
+        if left <= 0:
             break
     return weighed
 
 
-def prune(transaction: Transaction, batch: Sequence[ExpiredRows]) -> list[Pruned]:
-    """Delete as much of them as their `most` allows, the oldest first, and a part of one that alone is heavier."""
-    return [_prune(transaction, found, Budget(found.most)) for found in batch]
+def prune(transaction: Transaction, batch: Sequence[PrunableRows]) -> list[Pruned]:
+    """Delete rows up to their `max_weight`, the oldest jobs first. A single job that is heavier is deleted in part."""
+    return [_prune(transaction, found, Budget(found.max_weight)) for found in batch]
 
 
-def _prune(transaction: Transaction, found: ExpiredRows, budget: Budget) -> Pruned:
+def _prune(transaction: Transaction, found: PrunableRows, budget: Budget) -> Pruned:
     if found.hosts:
-        transaction.change("forget_receivers", (found.hosts,))
+        transaction.change("delete_receivers", (found.hosts,))
     if found.flows:
-        transaction.change("forget_flows", (found.flows,))
-    if found.ahead:
-        # By the clock itself: where retention does not believe it yet, what ends now has ended now all the same.
-        latest = transaction.now + AHEAD
-        transaction.change("ended_now", {"now": transaction.now, "latest": latest, "keys": found.ahead})
+        transaction.change("delete_flows", (found.flows,))
+    if found.ended_ahead:
+        # By the clock itself, even if retention does not trust it yet: jobs that end now are given the same time.
+        latest = transaction.now + CLOCK_TOLERANCE
+        transaction.change("reset_finished_at", {"now": transaction.now, "latest": latest, "keys": found.ended_ahead})
     last, count = _prune_jobs(transaction, found.jobs, budget)
     if not budget.is_spent:
-        count += _prune_responses(transaction, found.answers, budget)
+        count += _prune_responses(transaction, found.responses, budget)
     return Pruned(count, last)
 
 
 def _prune_jobs(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> tuple[int | None, int]:
     last: int | None = None
     count = 0
-    for start in range(0, len(found), _TOGETHER):
-        for some in _light_enough(found[start : start + _TOGETHER], budget):
-            # Once more, and inside the transaction: a webhook that an operator has just asked for again needs its result.
-            free = _not_needed(transaction, [key for key, _ in some])
-            count += len(free)
-            if len(some) == 1 and some[0][1] > min(_LIGHT, budget.left):
-                if free and not _delete_in_bites(transaction, free[0], budget):
+    for start in range(0, len(found), _JOBS_PER_STATEMENT):
+        for group in _groups(found[start : start + _JOBS_PER_STATEMENT], budget):
+            # Checked again in this transaction: a webhook that an operator has just redelivered needs its result.
+            prunable = _still_prunable(transaction, [key for key, _ in group])
+            count += len(prunable)
+            if len(group) == 1 and group[0][1] > min(_LIGHT_JOB, budget.left):
+                if prunable and not _delete_stepwise(transaction, prunable[0], budget):
                     return last, count
-            elif free:
-                transaction.change("prune", (free,))
-                budget.spend(sum(weight for _, weight in some))
-            last = some[-1][0]
+            elif prunable:
+                transaction.change("delete_jobs", (prunable,))
+                budget.spend(sum(weight for _, weight in group))
+            last = group[-1][0]
             if budget.is_spent:
                 return last, count
     return last, count
 
 
-def _light_enough(found: list[tuple[int, int]], budget: Budget) -> list[list[tuple[int, int]]]:
-    """All together where they fit into the budget and none of them is heavy, otherwise one by one."""
+def _groups(found: list[tuple[int, int]], budget: Budget) -> list[list[tuple[int, int]]]:
+    """One group of all jobs if they fit into the budget and none is heavy, otherwise a group for each job."""
     weights = [weight for _, weight in found]
-    together = sum(weights) <= budget.left and max(weights) <= _LIGHT
+    together = sum(weights) <= budget.left and max(weights) <= _LIGHT_JOB
     return [found] if together else [[one] for one in found]
 
 
-def _not_needed(transaction: Transaction, keys: list[int]) -> list[int]:
-    return [row[0] for row in transaction.all("no_longer_needed", (keys,))]
+def _still_prunable(transaction: Transaction, keys: list[int]) -> list[int]:
+    return [row[0] for row in transaction.all("still_prunable", (keys,))]
 
 
-def _delete_in_bites(transaction: Transaction, key: int, budget: Budget) -> bool:
-    """As much as the budget allows; whether all is gone. What was begun is found again, and cannot be asked for any more."""
-    while transaction.change("drop_some_news", {"key": key, "limit": _NEWS}):
-        budget.spend(_NEWS * ROW)
+def _delete_stepwise(transaction: Transaction, key: int, budget: Budget) -> bool:
+    """Delete as much of a job as the budget allows; True if all of it is deleted.
+
+    The rest is found by the next step. Until then its result and its webhooks cannot be read any more.
+    """
+    while transaction.change("delete_some_event_deliveries", {"key": key, "limit": _DELIVERIES_PER_STATEMENT}):
+        budget.spend(_DELIVERIES_PER_STATEMENT * ROW_WEIGHT)
         if budget.is_spent:
             return False
-    # Result and webhook together: nothing that could still be delivered lacks its result.
-    transaction.change("drop_answers", ([key],))
-    transaction.change("drop_deliveries", (key,))
-    if not _drop_parts(transaction, key, budget):
+    # Result and webhooks are deleted together: a webhook that can still be redelivered must have its result.
+    transaction.change("delete_payloads", ([key],))
+    transaction.change("delete_deliveries", (key,))
+    if not _delete_chunks(transaction, key, budget):
         return False
-    transaction.change("prune", ([key],))
+    transaction.change("delete_jobs", ([key],))
     return True
 
 
-def _drop_parts(transaction: Transaction, key: int, budget: Budget) -> bool:
-    for name, most, weight in _BITES:
-        limit = max(1, min(most, budget.left // weight))
-        while dropped := transaction.change(name, {"key": key, "limit": limit}):
-            budget.spend(dropped * weight)
+def _delete_chunks(transaction: Transaction, key: int, budget: Budget) -> bool:
+    for name, max_rows, weight in _CHUNK_DELETES:
+        limit = max(1, min(max_rows, budget.left // weight))
+        while deleted := transaction.change(name, {"key": key, "limit": limit}):
+            budget.spend(deleted * weight)
             if budget.is_spent:
                 return False
     return True
@@ -181,14 +185,14 @@ def _drop_parts(transaction: Transaction, key: int, budget: Budget) -> bool:
 
 def _prune_responses(transaction: Transaction, found: list[tuple[int, int]], budget: Budget) -> int:
     count = 0
-    for key in _not_needed(transaction, [key for key, _ in found]):
+    for key in _still_prunable(transaction, [key for key, _ in found]):
         count += 1
-        # The row in `payload` is deleted last: it shows that the response is large, and so when it is due.
-        if not _drop_parts(transaction, key, budget):
+        # The row in `payload` is deleted last: it shows that the response is large, which decides when it is deleted.
+        if not _delete_chunks(transaction, key, budget):
             break
-        transaction.change("drop_answers", ([key],))
-        transaction.change("drop_short_lived", ([key],))
-        budget.spend(2 * ROW)
+        transaction.change("delete_payloads", ([key],))
+        transaction.change("delete_unstored_responses", ([key],))
+        budget.spend(2 * ROW_WEIGHT)
         if budget.is_spent:
             break
     return count

@@ -1,4 +1,4 @@
-"""Operations on attempts that do not end their job: retried, handed back, or lost with their process."""
+"""Operations on attempts after which the job runs again: retried, released, or lost with their process."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.ids import format_request_id
-from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
+from queue_middleware.jobs.log_lines import LogLine, loss_line, release_line
 from queue_middleware.jobs.models import Claim, Failure, JobState, RescuedJob, RetryCause, RetryPolicy, StoredResponse
 from queue_middleware.jobs.outcomes import CANCELLED, LOST, RELEASED_TOO_OFTEN, LossReason
 from queue_middleware.jobs.retry import LONG_ATTEMPT_MS, MAX_FREE_RELEASES, attempts_allowed, attempts_left
@@ -15,18 +15,18 @@ from queue_middleware.jobs.store import Topic
 
 from .bounds import within_bounds
 from .codec import encode_lines
-from .jobs import end_state, finish, finish_early, policy_of
-from .leases import Lost, lost_claims
+from .jobs import end_state, finish, finish_with_early_result, policy_of
+from .leases import LostCriteria, lost_parameters
 from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"
 
 Retry = tuple[Claim, int, LogLine | None]
-"""Claim, milliseconds to the next attempt, what its submitter reads of it."""
+"""Claim, milliseconds to the next attempt, log line for the submitter."""
 
 
-class _Running(NamedTuple):
-    """The columns of `running_job`, in their order."""
+class _RunningJob(NamedTuple):
+    """A row of the block `running_job`."""
 
     key: int
     tail: bytes
@@ -47,138 +47,138 @@ class _Running(NamedTuple):
 
     @property
     def is_last(self) -> bool:
-        """Whether no attempt is left after a lost process."""
+        """Whether no attempt is left if this one is lost."""
         return not attempts_left(self.attempt, RetryCause.CONNECTION_ERROR, self.policy)
 
-    def became(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
+    def rescued_as(self, state: JobState, outcome: StoredResponse | Failure | None = None) -> RescuedJob:
         return RescuedJob(format_request_id(self.key, self.tail), state, self.attempt, outcome)
 
 
-def _running(transaction: Transaction, claim: Claim) -> _Running | None:
+def _running_job(transaction: Transaction, claim: Claim) -> _RunningJob | None:
     row = transaction.one("running_job", (claim.key, claim.token))
-    return None if row is None else _Running(*row)
+    return None if row is None else _RunningJob(*row)
 
 
-# --- by their holder
+# --- by the process that holds the claim
 
 
 def retry(transaction: Transaction, batch: Sequence[Retry]) -> list[bool]:
-    """Put attempts back for later."""
-    return [_retry(transaction, *one) for one in batch]
+    """Delay jobs for another attempt, unless an early result or a cancellation ends them."""
+    return [_retry(transaction, *item) for item in batch]
 
 
 def _retry(transaction: Transaction, claim: Claim, delay: int, line: LogLine | None) -> bool:
-    job = _running(transaction, claim)
+    job = _running_job(transaction, claim)
     if job is None:
         return False
-    if _ended(transaction, job) is None:
-        # Whatever it met before, its process was not ended by this attempt.
-        transaction.change("clear_suspect", (job.key,))
-        transaction.change("forget_hand_backs", (job.key,))
-        _put_back(transaction, job, delay, line)
+    if _end_if_decided(transaction, job) is None:
+        # The process has survived this attempt, so the job is no longer suspected of ending its process.
+        transaction.change("delete_suspect", (job.key,))
+        transaction.change("delete_release_count", (job.key,))
+        _requeue(transaction, job, delay, line)
     return True
 
 
 def release(transaction: Transaction, batch: Sequence[Claim]) -> list[bool]:
-    """Hand jobs back to the queue, in general without charging the attempt."""
-    jobs = [_running(transaction, claim) for claim in batch]
-    return [job is not None and _hand_back(transaction, job) for job in jobs]
+    """Queue jobs again; the attempt is charged only if it was released too often."""
+    jobs = [_running_job(transaction, claim) for claim in batch]
+    return [job is not None and _release(transaction, job) for job in jobs]
 
 
 def release_all(transaction: Transaction, batch: Sequence[None]) -> list[int]:
-    """Hand back jobs that this owner still has, its deliveries and polls; how many jobs. To be repeated until it has none."""
-    held = [_Running(*row) for row in within_bounds(transaction.all("running_jobs", (transaction.owner,)))]
+    """Release the jobs, deliveries and polls of this process. Returns the number of jobs; repeat until it is 0."""
+    held = [_RunningJob(*row) for row in within_bounds(transaction.all("running_jobs_of_owner", (transaction.owner,)))]
     for job in held:
-        _hand_back(transaction, job)
-    everything = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
-    if transaction.change("release_deliveries", everything):
+        _release(transaction, job)
+    parameters = {"due": transaction.now, "owner": transaction.owner, "tokens": None}
+    if transaction.change("release_deliveries", parameters):
         transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("release_polls", everything):
+    if transaction.change("release_polls", parameters):
         transaction.topics.add(Topic.POLL)
     return [len(held) for _ in batch]
 
 
-def _hand_back(transaction: Transaction, job: _Running) -> bool:
-    if _ended(transaction, job) is not None:
+def _release(transaction: Transaction, job: _RunningJob) -> bool:
+    if _end_if_decided(transaction, job) is not None:
         return True
-    charged = _ends_its_process(transaction, job)
+    charged = _is_charged(transaction, job)
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
         return True
-    _put_back(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    _requeue(transaction, job, None, release_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return True
 
 
-def _ends_its_process(transaction: Transaction, job: _Running) -> bool:
-    """Whether a job that is handed back may be why: it was every time that it ran, and soon."""
+def _is_charged(transaction: Transaction, job: _RunningJob) -> bool:
+    """Whether a release is charged: after many short attempts in a row, the job itself may be what stops its process."""
     if transaction.now - job.started_at >= LONG_ATTEMPT_MS:
-        transaction.change("forget_hand_backs", (job.key,))
+        transaction.change("delete_release_count", (job.key,))
         return False
-    row = transaction.one("count_hand_back", (job.key,))
+    row = transaction.one("count_release", (job.key,))
     return row is not None and int(row[0]) > MAX_FREE_RELEASES
 
 
-# --- with their process
+# --- with the process
 
 
 def lose(transaction: Transaction, batch: Sequence[tuple[Claim, LossReason]]) -> list[RescuedJob | None]:
-    """Attempts that end this process: the same becomes of them as of those of a process that died."""
-    found = [(_running(transaction, claim), loss) for claim, loss in batch]
-    return [None if job is None else _lost(transaction, job, loss) for job, loss in found]
+    """Treat attempts that end this process as `rescue` treats those of a dead process."""
+    found = [(_running_job(transaction, claim), reason) for claim, reason in batch]
+    return [None if job is None else _lose(transaction, job, reason) for job, reason in found]
 
 
-def rescue(transaction: Transaction, batch: Sequence[tuple[Lost, int]]) -> list[list[RescuedJob]]:
-    """Take the jobs, deliveries and polls of lost workers. See `leases.IS_LOST`.
+def rescue(transaction: Transaction, batch: Sequence[tuple[LostCriteria, int]]) -> list[list[RescuedJob]]:
+    """Take over the jobs, deliveries and polls of lost processes. `jobs.leases.IS_LOST` decides which processes are lost.
 
-    Each comes with the number of the attempt at a delivery after whose loss there is no other.
+    Each item has the number of attempts after which a lost delivery is not sent again.
     """
-    return [_rescue(transaction, judged, most) for judged, most in batch]
+    return [_rescue(transaction, criteria, max_attempts) for criteria, max_attempts in batch]
 
 
-def _rescue(transaction: Transaction, judged: Lost, most: int) -> list[RescuedJob]:
-    lost = lost_claims(transaction, judged)
-    jobs = [_Running(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
+def _rescue(transaction: Transaction, criteria: LostCriteria, max_attempts: int) -> list[RescuedJob]:
+    lost = lost_parameters(transaction, criteria)
+    jobs = [_RunningJob(*row) for row in within_bounds(transaction.all("lost_jobs", lost))]
     rescued = [
-        _lost(transaction, job, LossReason.PROCESS_DIED if job.owner in judged.dead else LossReason.LEASE_EXPIRED)
+        _lose(transaction, job, LossReason.PROCESS_DIED if job.owner in criteria.dead else LossReason.LEASE_EXPIRED)
         for job in jobs
     ]
     if rescued:
         transaction.topics.add(Topic.CANCEL)
-        # What has just ended one process may be about to end the next; a suspect does not run into it.
-        transaction.change("put_off_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
-    if deliveries := transaction.all("lost_deliveries", {**lost, "most": most}):
-        # What came of it is not known; its operator sees at least why it is sent again, or no more.
-        attempts = [(number, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for number, attempt in deliveries]
-        transaction.rows("insert_attempts", attempts)
+        # What has just ended one process may soon end another; no suspect starts in the meantime.
+        transaction.change("postpone_suspects", {"until": transaction.now + _in_milliseconds(exponential(1))})
+    if deliveries := transaction.all("release_lost_deliveries", {**lost, "max_attempts": max_attempts}):
+        # The outcome is not known. The recorded attempt shows the operator why the delivery is repeated or dead.
+        attempts = [(delivery, attempt, transaction.now, 0.0, None, LOST_SENDER, b"") for delivery, attempt in deliveries]
+        transaction.rows("insert_delivery_attempts", attempts)
         transaction.topics.add(Topic.DELIVERY)
-    if transaction.change("lost_polls", lost):
+    if transaction.change("release_lost_polls", lost):
         transaction.topics.add(Topic.POLL)
     return rescued
 
 
-def _lost(transaction: Transaction, job: _Running, loss: LossReason) -> RescuedJob:
-    outcome = _ended(transaction, job)
+def _lose(transaction: Transaction, job: _RunningJob, reason: LossReason) -> RescuedJob:
+    outcome = _end_if_decided(transaction, job)
     if outcome is None and (job.fails_on_crash or job.is_last):
         outcome = LOST
         _finish(transaction, job, outcome)
     if outcome is not None:
-        transaction.change("forget_token", (job.key,))
+        transaction.change("clear_token", (job.key,))
         state = end_state(outcome) if isinstance(outcome, Failure) else JobState.COMPLETED
-        return job.became(state, outcome)
-    transaction.change("suspect", (job.key, loss))
-    transaction.change("forget_hand_backs", (job.key,))
+        return job.rescued_as(state, outcome)
+    transaction.change("insert_suspect", (job.key, reason))
+    transaction.change("delete_release_count", (job.key,))
     delay = exponential(job.attempt)
-    most = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
-    _put_back(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, most, loss, delay))
-    return job.became(JobState.DELAYED)
+    max_attempts = attempts_allowed(RetryCause.CONNECTION_ERROR, job.policy)
+    _requeue(transaction, job, _in_milliseconds(delay), loss_line(transaction.now, job.attempt, max_attempts, reason, delay))
+    return job.rescued_as(JobState.DELAYED)
 
 
-# --- what they have in common
+# --- shared
 
 
-def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure | None:
-    """How a job ends that would go back but for a last word that has come, or a cancellation."""
-    if job.task and (outcome := finish_early(transaction, job.key, job.token, job.webhook)):
+def _end_if_decided(transaction: Transaction, job: _RunningJob) -> StoredResponse | Failure | None:
+    """End a job that has an early result or is to be cancelled, instead of queueing it again; the outcome, if it was ended."""
+    if job.task and (outcome := finish_with_early_result(transaction, job.key, job.token, job.webhook)):
         return outcome
     if job.cancelling:
         _finish(transaction, job, CANCELLED)
@@ -186,24 +186,24 @@ def _ended(transaction: Transaction, job: _Running) -> StoredResponse | Failure 
     return None
 
 
-def _finish(transaction: Transaction, job: _Running, failure: Failure) -> None:
+def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> None:
     finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
     if job.task:
         transaction.backlog.end_task()
 
 
-def _put_back(
-    transaction: Transaction, job: _Running, delay: int | None, line: LogLine | None, *, charged: bool = True
+def _requeue(
+    transaction: Transaction, job: _RunningJob, delay: int | None, line: LogLine | None, *, charged: bool = True
 ) -> None:
-    """To its old place, at once or in so many milliseconds."""
-    transaction.change("drop_response_parts", (job.key,))
+    """Queue a job at its old position, at once or after a delay in milliseconds."""
+    transaction.change("delete_response_chunks", (job.key,))
     if line is not None and transaction.keeps_logs:
-        transaction.change("add_line", {"key": job.key, "lines": encode_lines([line])})
+        transaction.change("append_log_line", {"key": job.key, "lines": encode_lines([line])})
     if delay is None:
-        transaction.change("requeue", (0 if charged else 1, job.key))
+        transaction.change("requeue_job", (0 if charged else 1, job.key))
     else:
-        transaction.change("delay", (transaction.now + delay, job.key))
-    transaction.backlog.forget()
+        transaction.change("delay_job", (transaction.now + delay, job.key))
+    transaction.backlog.invalidate()
     transaction.topics.add(Topic.WORK)
 
 

@@ -1,4 +1,4 @@
-"""The operation that stores new jobs, checks the limits, and claims a job at once if nothing waits."""
+"""The operation that stores new jobs: it checks the limits, and claims a job at once if no other is queued."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
-from .codec import cut, encode_events
+from .codec import encode_events, split_body
 from .jobs import promote
-from .task_rows import is_put_off, put_task
+from .task_rows import insert_submitted_task, is_scheduled
 from .transaction import Transaction
-from .wall_clock import AHEAD
+from .wall_clock import CLOCK_TOLERANCE
 from .webhook_events import add_started
 
 
 class Limits(msgspec.Struct, frozen=True):
-    """What this process decides about the jobs that it accepts: how many are kept, and what a lost process means."""
+    """The limits of this process for new jobs, and its option `on_crash`."""
 
     queued: int
     per_client: int
@@ -34,7 +34,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
-        """From the options."""
+        """The limits that the options set."""
         return cls(
             settings.max_queued,
             settings.max_queued_per_client,
@@ -44,20 +44,20 @@ class Limits(msgspec.Struct, frozen=True):
         )
 
 
-Batch = Sequence[tuple[NewJob, bytes, bool, Limits]]
-"""Job, its request's head, whether it may start at once, limits."""
+Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
+"""Job, encoded request without its body, whether the job may start at once, limits."""
 
 
-def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueError]:
-    """Store new jobs; those that may start, with no job in front, are claimed at once."""
+def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
+    """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
     backlog, key = transaction.backlog, _next_key(transaction)
     random = os.urandom(18 * len(batch))
     results: list[SubmitResult | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
-    parts: list[tuple[int, int, bytes]] = []
-    unusual: list[tuple[int, NewJob]] = []
+    chunks: list[tuple[int, int, bytes]] = []
+    special: list[tuple[int, NewJob]] = []
     for number, (new, head, start, limits) in enumerate(batch):
         if refusal := _refusal(transaction, new, limits, (batch, results)):
             results.append(refusal)
@@ -67,51 +67,51 @@ def submit(transaction: Transaction, batch: Batch) -> list[SubmitResult | QueueE
         request_id = format_request_id(key, tail)
         starts = start and not backlog.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
-        first, *rest = cut(new.request.body)
+        first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
         if new.events or new.short_lived or new.task is not None:
-            unusual.append((key, new))
+            special.append((key, new))
         if new.task is not None:
             backlog.begin_task(new.client)
-        parts.extend((key, n, data) for n, data in enumerate(rest))
+        chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
             claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task)
             results.append(SubmitResult(request_id, 0, claim))
         else:
-            results.append(SubmitResult(request_id, _enter(transaction, new)))
+            results.append(SubmitResult(request_id, _enqueue(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
-    transaction.rows("insert_request_parts", parts)
+    transaction.rows("insert_request_chunks", chunks)
     transaction.payloads += payloads
     backlog.last_key = key - 1
-    if unusual:
-        _put_beside(transaction, unusual)
+    if special:
+        _insert_rare_rows(transaction, special)
         _add_started(transaction, results)
     return results
 
 
 def _next_key(transaction: Transaction) -> int:
-    """Larger than all that it is to stand behind, so that a clock which was set back by a little disturbs no order.
+    """A key larger than those of all earlier jobs, so that the order stays right when the clock is set back a little.
 
-    Keys that are further ahead were given out when the clock was wrong. They are followed only for as long as one of their jobs
-    waits, which no later one may overtake; else every request would bear the wrong time until it has come.
+    Keys further ahead than `CLOCK_TOLERANCE` were made while the clock was wrong. New keys follow them only while one of their
+    jobs is queued or delayed, because a later job must not overtake it. Otherwise all keys would contain the wrong time.
     """
     backlog, now = transaction.backlog, transaction.now
-    if backlog.last_key >= now + AHEAD << SEQUENCE_BITS:
-        row = transaction.one("last_id_to_follow", (now + AHEAD << SEQUENCE_BITS,))
+    if backlog.last_key >= now + CLOCK_TOLERANCE << SEQUENCE_BITS:
+        row = transaction.one("last_key_to_follow", (now + CLOCK_TOLERANCE << SEQUENCE_BITS,))
         backlog.last_key = row[0] if row else 0
     return max(backlog.last_key + 1, now << SEQUENCE_BITS)
 
 
-def _put_beside(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
-    """What only few jobs have lies in tables of its own, beside their rows."""
-    news_wanted = [(key, encode_events(new.events)) for key, new in stored if new.events]
-    transaction.rows("insert_news_wanted", news_wanted)
-    short_lived = [(key,) for key, new in stored if new.short_lived]
-    transaction.rows("insert_short_lived", short_lived)
+def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
+    """Insert the rows of tables that only few jobs need."""
+    webhook_events = [(key, encode_events(new.events)) for key, new in stored if new.events]
+    transaction.rows("insert_webhook_events", webhook_events)
+    unstored = [(key,) for key, new in stored if new.short_lived]
+    transaction.rows("insert_unstored_responses", unstored)
     for key, new in stored:
         if new.task is not None:
-            put_task(transaction, key, new)
+            insert_submitted_task(transaction, key, new)
 
 
 def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
@@ -120,11 +120,11 @@ def _add_started(transaction: Transaction, results: Sequence[SubmitResult | Queu
             add_started(transaction, result.claim)
 
 
-def _enter(transaction: Transaction, new: NewJob) -> int:
-    """A job is queued, or scheduled; how many are in front of it."""
+def _enqueue(transaction: Transaction, new: NewJob) -> int:
+    """Count a new job as queued or scheduled. Returns its position: the number of queued jobs before it."""
     backlog = transaction.backlog
     position = sum(count for priority, count in backlog.queued.items() if priority <= new.priority)
-    if is_put_off(transaction, new):
+    if is_scheduled(transaction, new):
         backlog.scheduled += 1
     else:
         backlog.enter(new.priority, new.client)
@@ -132,53 +132,55 @@ def _enter(transaction: Transaction, new: NewJob) -> int:
     return position
 
 
-def _refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
-    if is_put_off(transaction, new):
-        return _task_refusal(transaction, new, limits, taken)
+def _refusal(transaction: Transaction, new: NewJob, limits: Limits, group: _Group) -> QueueError | None:
+    if is_scheduled(transaction, new):
+        return _task_refusal(transaction, new, limits, group)
     backlog = transaction.backlog
     waiting = backlog.waiting
     if new.max_queue_length is not None and waiting > new.max_queue_length:
         return TooManyQueued(f"{waiting} requests are waiting, more than fal_max_queue_length={new.max_queue_length}", 5)
     if waiting >= limits.queued:
         return QueueFull(f"the queue is full: {waiting} requests are waiting", 10)
-    if waiting >= limits.per_client:  # no client has more than there are in all
-        mine = transaction.waiting_of_client(
+    if waiting >= limits.per_client:  # no client has more jobs than all clients together
+        count = transaction.waiting_of_client(
             new.client,
-            lambda: _count(taken, new.client, lambda one, claim: not (claim or is_put_off(transaction, one))),
+            lambda: _count_accepted(group, new.client, lambda job, claim: not (claim or is_scheduled(transaction, job))),
         )
-        if mine >= limits.per_client:
-            return TooManyQueued(f"you have {mine} requests waiting, the most for one client", 10)
+        if count >= limits.per_client:
+            return TooManyQueued(f"you have {count} requests waiting, the most for one client", 10)
     if new.task is None and backlog.tasks < limits.tasks_per_client:
         return None
-    return _task_refusal(transaction, new, limits, taken)
+    return _task_refusal(transaction, new, limits, group)
 
 
-def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, taken: _Taken) -> QueueError | None:
-    """What has no slot and no place in the queue is kept all the same.
+def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: _Group) -> QueueError | None:
+    """Check the limits for tasks, which need neither a slot nor a position in the queue while they wait.
 
-    A client that has used up its share is refused plain requests, too: whether they will wait is for their handler to say.
+    A client at its limit cannot submit plain requests either, because their handlers may make them tasks.
     """
     backlog = transaction.backlog
     if new.task is not None and backlog.tasks >= limits.tasks:
         return QueueFull(f"{backlog.tasks} tasks have not ended, the most for this service (max_tasks)", 60)
     if backlog.tasks >= limits.tasks_per_client:
-        mine = transaction.tasks_of_client(new.client, lambda: _count(taken, new.client, lambda one, _: one.task is not None))
-        if mine >= limits.tasks_per_client:
+        count = transaction.tasks_of_client(
+            new.client, lambda: _count_accepted(group, new.client, lambda job, _: job.task is not None)
+        )
+        if count >= limits.tasks_per_client:
             return TooManyQueued(
-                f"you have {mine} tasks that have not ended, the most for one client (max_tasks_per_client)", 60
+                f"you have {count} tasks that have not ended, the most for one client (max_tasks_per_client)", 60
             )
     return None
 
 
-_Taken = tuple[Batch, Sequence[SubmitResult | QueueError]]
-"""A group, and what has become of those of it that were looked at."""
+_Group = tuple[Submissions, Sequence[SubmitResult | QueueError]]
+"""The submissions of a batch, and the results of those that were already checked."""
 
 
-def _count(taken: _Taken, client: str, wanted: Callable[[NewJob, Claim | None], bool]) -> int:
-    """How many of a client were taken in this group; their rows are not written yet."""
+def _count_accepted(group: _Group, client: str, is_counted: Callable[[NewJob, Claim | None], bool]) -> int:
+    """How many submissions of a client this batch has accepted; their rows are not written yet."""
     return sum(
-        isinstance(result, SubmitResult) and entry[0].client == client and wanted(entry[0], result.claim)
-        for entry, result in zip(*taken, strict=False)
+        isinstance(result, SubmitResult) and entry[0].client == client and is_counted(entry[0], result.claim)
+        for entry, result in zip(*group, strict=False)
     )
 
 

@@ -1,4 +1,4 @@
-"""The task port that every store shares: each method is one call to the writer or one read."""
+"""The task port, the same for every database: each method is one operation or one read."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .access import Read, Write
 
 
 class CommonTaskStore:
-    """`tasks.store.TaskStore` on the writer and the reads of a store."""
+    """`tasks.store.TaskStore` on the operations and reads of a store."""
 
     def __init__(self, write: Write, read: Read, clock: Callable[[], int], read_many: Read) -> None:
         self._write = write
@@ -39,35 +39,35 @@ class CommonTaskStore:
 
     def register_callback(self, claim: Claim, task: Task) -> Awaitable[bool]:
         """Make a running plain submission a task."""
-        return self._write(tasks.expect, (claim, task))
+        return self._write(tasks.register_callback, (claim, task))
 
     def complete_attempt(
         self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
     ) -> Awaitable[JobState | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
-        return self._write(tasks.conclude, (claim, task, outcome, wait), size, on_result)
+        return self._write(tasks.complete_attempt, (claim, task, outcome, wait), size, on_result)
 
     # --- for external services
 
-    async def find(self, secret: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
         """Find the job of a secret id."""
-        waiter: PendingJob = await self._read(lambda queries: task_queries.find(queries, secret, digest))
-        return waiter
+        found: PendingJob = await self._read(lambda queries: task_queries.find(queries, kind, digest))
+        return found
 
-    async def resolve(self, key: int, channel: CompletionSource, resolution: ExternalResult) -> ResolveOutcome:
+    async def resolve(self, key: int, source: CompletionSource, result: ExternalResult) -> ResolveOutcome:
         """Store the final result."""
-        return await self._write(tasks.resolve, (key, channel, resolution), len(resolution.response.body))
+        return await self._write(tasks.resolve, (key, source, result), len(result.response.body))
 
     async def record_event(self, key: int, event: str) -> None:
         """Store an intermediate event."""
-        await self._write(tasks.note, (key, event))
+        await self._write(tasks.record_event, (key, event))
 
     # --- for the poller
 
-    async def claim_polls(self, places: PollCapacity) -> ClaimedPolls:
+    async def claim_polls(self, capacity: PollCapacity) -> ClaimedPolls:
         """Start due polls."""
-        return await self._write(polls.claim, places)
+        return await self._write(polls.claim, capacity)
 
     async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result."""
@@ -77,7 +77,7 @@ class CommonTaskStore:
 
     async def time_out(self) -> list[RescuedJob]:
         """Fail tasks that have waited too long."""
-        if not await self._read(lambda queries: task_queries.anybody_late(queries, self._clock())):
+        if not await self._read(lambda queries: task_queries.has_timed_out_tasks(queries, self._clock())):
             return []
         return await self._write(tasks.time_out, None)
 

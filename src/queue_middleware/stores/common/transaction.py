@@ -1,4 +1,4 @@
-"""What the operations of a store need from its driver: named queries, and a transaction that the writer opened."""
+"""The interface between operations and the driver of a database: named queries, and a write transaction."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from queue_middleware.jobs.store import Topic
 
 
 class CommitFailed(Exception):
-    """COMMIT itself failed, with the driver's error as the cause: whether anything is committed is not known.
+    """COMMIT failed, with the driver's error as the cause, so it is not known whether anything is committed.
 
-    Nothing of the group may be repeated; its callers get an error that the outcome is unknown.
+    The group must not be repeated; its callers get this error.
     """
 
 
 class NotBatchable(Exception):
-    """A batch that must be executed one by one."""
+    """Raised for a batch whose items must be executed one by one."""
 
 
 class Queries(Protocol):
@@ -37,83 +37,83 @@ class Queries(Protocol):
         """All rows that a query finds for all these rows."""
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """A block whose queries all see the same state."""
+        """A context in which all queries see the same state."""
 
 
 class Backlog(Protocol):
-    """How many jobs wait, kept up to date by the operations, so that they need not be counted for each submission."""
+    """How many jobs wait to start. The operations update it, so that jobs need not be counted for each submission."""
 
     queued: Counter[int]
-    """By priority."""
+    """Queued jobs by priority."""
     delayed: int
-    """Until their next attempt; a part of the queue."""
+    """Jobs that are delayed until their next attempt. They count as a part of the queue."""
     suspects: int
-    """Jobs that have lost their process; those among them that have ended since may still be counted."""
+    """Jobs that are suspects. Some that have ended since may still be counted."""
     scheduled: int
-    """Until the time that their submitter has set; no part of the queue."""
+    """Jobs that are delayed until the start time set by their submitter. They are not a part of the queue."""
     tasks: int
-    """Tasks that have not ended, and requests that may wait for an external service, wherever they are."""
+    """Tasks that have not ended, in any state, including plain jobs whose handlers requested a callback URL."""
     last_key: int
-    """The largest key; the next one is larger, whatever the clock shows."""
+    """The largest key. The next key is larger, even if the clock was set back."""
     task_clients: dict[str, int]
-    """Tasks of the clients that were asked about."""
+    """Unfinished tasks by client, for clients whose tasks were counted."""
 
     @property
     def waiting(self) -> int:
-        """Queued jobs, and those that are tried again later."""
+        """The size of the queue: queued jobs, and jobs that are delayed until their next attempt."""
 
-    def forget(self) -> None:
-        """Count again next time."""
+    def invalidate(self) -> None:
+        """Count again at the next `Transaction.refresh`."""
 
     def begin_task(self, client: str) -> None:
-        """Count a task that was stored."""
+        """Count a new task."""
 
     def end_task(self) -> None:
-        """Count a task that has ended."""
+        """Subtract a task that has ended."""
 
     def enter(self, priority: int, client: str) -> None:
-        """Count a job that was queued."""
+        """Count a job that enters the queue."""
 
     def leave(self, priority: int, client: str) -> None:
-        """Count a job that left the queue to run."""
+        """Subtract a job that leaves the queue to run."""
 
 
 class Transaction(Protocol):
-    """One group of operations on its way to one COMMIT."""
+    """One write transaction, in which the operations of a group are executed."""
 
     now: int
     """Milliseconds since 1970; the same for the whole group."""
     owner: str
     boot_time: int
-    """Milliseconds on the clock on which leases are measured."""
+    """Milliseconds on the clock that measures leases."""
     lease: int
     """Milliseconds."""
     keeps_logs: bool
     """Whether log lines of jobs are stored."""
     topics: set[Topic]
-    """What listeners are notified of once the group is committed."""
+    """Topics whose listeners are notified after the commit."""
     payloads: list[tuple[int, bytes, bytes, int]]
-    """Requests and responses of several operations, to be written with one statement: `flush`."""
+    """Requests and responses of several operations, which `flush` writes with one statement."""
 
     @property
     def backlog(self) -> Backlog:
-        """How many jobs wait."""
+        """How many jobs wait to start."""
 
     @property
     def lease_until(self) -> int:
-        """When a lease ends that begins now, or is renewed."""
+        """The end of a lease that starts or is renewed now."""
 
     def refresh(self) -> bool:
-        """Bring `backlog` up to date; True when another process has written since."""
+        """Bring `backlog` up to date. True if another process has written since."""
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
-        """Waiting jobs of one client; `unwritten` counts those that were accepted in this group and have no row yet."""
+        """The size of one client's queue. `unwritten` counts the jobs of this group that have no row yet."""
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
-        """Tasks of one client that have not ended; `unwritten` as in `waiting_of_client`."""
+        """Unfinished tasks of one client. `unwritten` counts the tasks of this group that have no row yet."""
 
     def flush(self) -> None:
-        """Write `payloads`, so that they can be read in this transaction, or at its end."""
+        """Write `payloads`: at the end of the transaction, and before they are read in it."""
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
         """The first row of a named query."""
@@ -122,13 +122,14 @@ class Transaction(Protocol):
         """All rows of a named query."""
 
     def change(self, name: str, parameters: Any = ()) -> int:
-        """Run a named statement; how many rows it changed."""
+        """Run a named statement. Returns how many rows it changed."""
 
     def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> None:
         """Run a named statement once for all these rows."""
 
     def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Run a named statement for rows that begin with the key and the token of a claim; those whose claim is still held.
+        """Run a named statement for rows that begin with the key and the token of a claim.
 
-        The others changed nothing. Raises `NotBatchable` where the store cannot tell which these are.
+        Returns the rows whose claim is still held; the others changed nothing. Raises `NotBatchable` if the database does not
+        return which rows these are.
         """

@@ -1,43 +1,44 @@
-"""Protects retention from a system clock that is set wrong. Pure."""
+"""Protects retention from a wrong system clock. Pure."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from typing import Self
 
-AHEAD = 60_000
-"""Milliseconds by which a time may be ahead of the clock without being wrong: clocks are set back by so much every day."""
-_HOLD = 86_400_000
-"""Milliseconds for which a clock that was set forward is not believed by retention, or its own length where that is shorter."""
+CLOCK_TOLERANCE = 60_000
+"""Milliseconds by which a stored time may be ahead of the clock without being wrong: clocks are often set back a little."""
+_MAX_DISTRUST = 86_400_000
+"""Milliseconds for which retention does not trust a clock that was set forward; the retention itself if that is shorter."""
 
 
 @dataclass(frozen=True, slots=True)
 class WallClock:
-    """What retention believes the time to be. All values in milliseconds.
+    """The time that retention trusts. All values are in milliseconds.
 
-    The wall clock is compared with the boot clock. Set back, it is believed at once: that deletes less. Set forward by more
-    than `AHEAD`, it is believed when it has stayed so for a day: either it was behind, and what ended meanwhile is fresh
-    although it looks old, or it is ahead for a moment, and everything looks old.
+    The wall clock is compared with the boot clock. If it is set back, it is trusted at once, because less is deleted then.
+    If it is set forward by more than `CLOCK_TOLERANCE`, it is trusted after a day: either it was behind before, and jobs that
+    ended in that time look too old, or it is ahead for a short time, and all jobs look too old.
     """
 
     offset: int
-    """Wall clock less boot clock, as last seen."""
-    believed: int
+    """Wall clock minus boot clock, when last read."""
+    trusted: int
+    """The offset that is trusted."""
     since: int
-    """On the boot clock: from when on `offset` has been as it is."""
+    """When `offset` last changed, on the boot clock."""
 
     @classmethod
     def begin(cls, wall: int, boot: int) -> Self:
-        """At the start of a process."""
+        """The state at the start of a process, which trusts the wall clock."""
         return cls(wall - boot, wall - boot, boot)
 
-    def look(self, wall: int, boot: int, retention: int) -> Self:
-        """What is known after a look at both clocks."""
+    def update(self, wall: int, boot: int, retention: int) -> Self:
+        """The state after both clocks were read."""
         offset = wall - boot
-        since = boot if abs(offset - self.offset) > AHEAD else self.since
-        is_trusted = offset - self.believed <= AHEAD or boot - since >= min(_HOLD, retention)
-        return replace(self, offset=offset, since=since, believed=offset if is_trusted else self.believed)
+        since = boot if abs(offset - self.offset) > CLOCK_TOLERANCE else self.since
+        is_trusted = offset - self.trusted <= CLOCK_TOLERANCE or boot - since >= min(_MAX_DISTRUST, retention)
+        return replace(self, offset=offset, since=since, trusted=offset if is_trusted else self.trusted)
 
     def now(self, boot: int) -> int:
-        """The time since 1970 that is believed."""
-        return self.believed + boot
+        """The trusted time since 1970."""
+        return self.trusted + boot

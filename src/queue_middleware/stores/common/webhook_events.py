@@ -1,4 +1,4 @@
-"""Creates the webhooks about the start and the progress of a request, if it was submitted with these events."""
+"""Creates webhooks about the start and the progress of a request, if its submission asked for these events."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ _PAUSE = 500
 
 
 def add_started(transaction: Transaction, claim: Claim) -> None:
-    """The first attempt has begun. Repeatable."""
+    """Create the webhook about the start of the first attempt. Repeatable."""
     if claim.webhook is not None and WebhookKind.STARTED in claim.events:
-        _add(transaction, "announce_start", claim.key, claim.webhook, {"at": transaction.now})
+        _add(transaction, "insert_started_delivery", claim.key, claim.webhook, {"at": transaction.now})
 
 
 def add_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
-    """Update the progress webhook that was not sent yet, or add one, due half a second after the last."""
+    """Update the progress webhook that was not sent yet, or create one, due half a second after the previous one."""
     if claim.webhook is None or WebhookKind.PROGRESS not in claim.events:
         return
     data = {"at": transaction.now, "fraction": progress.fraction, "stage": progress.stage}
-    if not transaction.change("change_progress", {"key": claim.key, "data": json.dumps(data)}):
-        _add(transaction, "announce_progress", claim.key, claim.webhook, data, pause=_PAUSE)
+    if not transaction.change("update_progress_delivery", {"key": claim.key, "data": json.dumps(data)}):
+        _add(transaction, "insert_progress_delivery", claim.key, claim.webhook, data, pause=_PAUSE)
 
 
 def _add(transaction: Transaction, name: str, key: int, url: str, data: dict[str, Any], **more: int) -> None:

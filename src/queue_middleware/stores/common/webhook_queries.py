@@ -1,4 +1,4 @@
-"""Reads of webhooks and receivers for operators, on a reading connection."""
+"""Reads webhooks and receivers for operators on a reading connection."""
 
 from __future__ import annotations
 
@@ -19,48 +19,48 @@ from queue_middleware.webhooks.models import (
 
 from .transaction import Queries
 
-_FAR = 2**62
+_END_OF_TIME = 2**62
 _MOST_PENDING = 1000
 
 
-def deliveries(queries: Queries, which: DeliveryFilter, after: int, limit: int) -> list[DeliveryRecord]:
+def deliveries(queries: Queries, delivery_filter: DeliveryFilter, after: int, limit: int) -> list[DeliveryRecord]:
     """The selected webhooks. Raises `UnknownRequest`."""
-    if which.delivery_id is not None:
-        rows = queries.all("delivery", {"id": which.delivery_id})
+    if delivery_filter.delivery_id is not None:
+        rows = queries.all("delivery", {"id": delivery_filter.delivery_id})
         if not rows:
-            raise UnknownRequest(f"there is no delivery {which.delivery_id}")
-    elif which.request_id is not None:
-        key = _key(queries, which.request_id)
+            raise UnknownRequest(f"there is no delivery {delivery_filter.delivery_id}")
+    elif delivery_filter.request_id is not None:
+        key = _key(queries, delivery_filter.request_id)
         rows = queries.all("deliveries_of_request", {"key": key})
     else:
-        return [_record(*row) for row in _in_range(queries, which, after, limit)]
+        return [_record(*row) for row in _in_range(queries, delivery_filter, after, limit)]
     records = [_record(*row) for row in rows if row[0] > after]
-    return [one for one in records if _is_meant(one, which)][:limit]
+    return [record for record in records if _is_selected(record, delivery_filter)][:limit]
 
 
-def _in_range(queries: Queries, which: DeliveryFilter, after: int, limit: int) -> list[tuple[Any, ...]]:
-    asked = {
+def _in_range(queries: Queries, delivery_filter: DeliveryFilter, after: int, limit: int) -> list[tuple[Any, ...]]:
+    parameters = {
         "after": after,
-        "since": 0 if which.since is None else which.since,
-        "until": _FAR if which.until is None else which.until,
-        "host": which.host,
+        "since": 0 if delivery_filter.since is None else delivery_filter.since,
+        "until": _END_OF_TIME if delivery_filter.until is None else delivery_filter.until,
+        "host": delivery_filter.host,
         "limit": limit,
     }
-    return queries.all("dead_deliveries" if which.dead_only else "all_deliveries", asked)
+    return queries.all("dead_deliveries" if delivery_filter.dead_only else "all_deliveries", parameters)
 
 
-def _is_meant(record: DeliveryRecord, which: DeliveryFilter) -> bool:
+def _is_selected(record: DeliveryRecord, delivery_filter: DeliveryFilter) -> bool:
     return (
-        (record.state is DeliveryState.DEAD or not which.dead_only)
-        and (which.host is None or record.host == which.host)
-        and (which.since is None or record.since >= which.since)
-        and (which.until is None or record.since < which.until)
+        (record.state is DeliveryState.DEAD or not delivery_filter.dead_only)
+        and (delivery_filter.host is None or record.host == delivery_filter.host)
+        and (delivery_filter.since is None or record.since >= delivery_filter.since)
+        and (delivery_filter.until is None or record.since < delivery_filter.until)
     )
 
 
 def _key(queries: Queries, request_id: str) -> int:
     first, tail = parse_request_id(request_id)
-    rows = queries.all("find", {"first": first, "tail": tail})
+    rows = queries.all("find_job", {"first": first, "tail": tail})
     if not rows:
         raise UnknownRequest(f"there is no request {request_id}")
     return int(rows[0][0])
@@ -71,12 +71,12 @@ def _record(number: int, key: int, tail: bytes, kind: str, host: str, url: str, 
 
 
 def attempts(queries: Queries, delivery_id: int) -> list[DeliveryAttempt]:
-    """All attempts that were recorded."""
-    rows = queries.all("attempts", (delivery_id,))
+    """The recorded attempts of one delivery, in order."""
+    rows = queries.all("delivery_attempts", (delivery_id,))
     return [DeliveryAttempt(*row) for row in rows]
 
 
-def receivers(queries: Queries, standings: Collection[HostHealth], limit: int) -> list[Receiver]:
-    """Flows of these standings."""
-    asked = {"standings": list(standings), "limit": limit, "most": _MOST_PENDING}
-    return [Receiver(host, HostHealth(standing), *rest) for host, standing, *rest in queries.all("receivers", asked)]
+def receivers(queries: Queries, healths: Collection[HostHealth], limit: int) -> list[Receiver]:
+    """Flows with one of these healths."""
+    parameters = {"healths": list(healths), "limit": limit, "most": _MOST_PENDING}
+    return [Receiver(host, HostHealth(health), *rest) for host, health, *rest in queries.all("receivers", parameters)]

@@ -1,4 +1,4 @@
-"""The webhook port that every store shares: each method is one call to the writer or one read."""
+"""The webhook port, the same for every database: each method is one operation or one read."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .access import Read, Write
 
 
 class CommonWebhookStore:
-    """`webhooks.store.WebhookStore` on the writer and the reads of a store."""
+    """`webhooks.store.WebhookStore` on the operations and reads of a store."""
 
     def __init__(self, settings: Settings, write: Write, read: Read, read_many: Read) -> None:
-        self._patience = round(give_up_after(settings.webhook_schedule) * 1000)
+        self._give_up_after = round(give_up_after(settings.webhook_schedule) * 1000)
         self._write = write
         self._read = read
         self._read_many = read_many
@@ -36,7 +36,7 @@ class CommonWebhookStore:
     # --- for the dispatcher
 
     async def claim(self, capacity: Capacity) -> Claimed:
-        """Start due deliveries, then read the results that they report."""
+        """Start due deliveries, then read the results that the webhooks report."""
         claimed = await self._write(deliveries.claim, capacity)
         keys = [delivery.key for delivery in claimed.deliveries if delivery.kind is WebhookKind.COMPLETED]
         if not keys:
@@ -56,12 +56,12 @@ class CommonWebhookStore:
         retry_in: float | None,
         outcome: AttemptOutcome | None = None,
     ) -> Awaitable[Settled]:
-        """Record an attempt and its consequence."""
+        """Record an attempt and the new state of its delivery."""
         wait = None if retry_in is None else round(retry_in * 1000)
-        return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._patience))
+        return self._write(deliveries.settle, (delivery, attempt, delivered, wait, outcome, self._give_up_after))
 
     async def release(self, tokens: Collection[int], *, due_in: float = 0.0) -> None:
-        """Hand back claimed deliveries."""
+        """Release claimed deliveries."""
         await self._write(deliveries.release, (tokens, round(due_in * 1000)))
 
     # --- for operators
@@ -78,6 +78,6 @@ class CommonWebhookStore:
         """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
-    async def receivers(self, standings: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, healths: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
         """Read the health of receivers."""
-        return await self._read_many(lambda queries: webhook_queries.receivers(queries, standings, limit))
+        return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))

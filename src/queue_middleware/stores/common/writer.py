@@ -24,17 +24,17 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 Operation = Callable[[Transaction, Sequence[P]], Sequence[R | QueueError]]
-"""From a batch of payloads to as many results; a `QueueError` among them goes to its caller alone and undoes nothing."""
+"""A function from a batch of payloads to one result per payload. A `QueueError` is raised to its caller and undoes nothing."""
 
-_MOST_TOGETHER = 256
-_MOST_BYTES = 16 * 2**20
-_LONGEST = 0.05
-"""Seconds after which a group is committed: what was not executed by then goes into the next one."""
-_PATIENCE = 10.0
+_MAX_OPERATIONS = 256
+_MAX_BYTES = 16 * 2**20
+_MAX_SECONDS = 0.05
+"""Seconds after which a group is committed; operations that were not executed by then go into the next group."""
+_TIMEOUT = 10.0
 """Seconds after which operations that are not yet in a transaction fail with `StoreBusy`."""
 
 
-class _Waiting(msgspec.Struct, gc=False, eq=False):
+class _Pending(msgspec.Struct, gc=False, eq=False):
     operation: Operation[Any, Any]
     payload: Any
     size: int
@@ -42,67 +42,70 @@ class _Waiting(msgspec.Struct, gc=False, eq=False):
     on_result: Callable[[Any], None] | None
 
 
-_Results = list[tuple[_Waiting, Any]]
+_Results = list[tuple[_Pending, Any]]
 
 
 class WritingConnection(Protocol):
-    """The one connection of a process that writes, and the thread that uses it. `connection` is the driver's."""
+    """The only connection of a process that writes, with its thread. `connection` is an object of the driver."""
 
     def post(self, work: Callable[[Any], None]) -> None:
         """Run `work` in the connection's thread, without waiting. It must not raise."""
 
     def transact(self, connection: Any, work: Callable[[], T]) -> T:
-        """In the connection's thread: run `work` between BEGIN and COMMIT. Raises `CommitFailed` where COMMIT failed."""
+        """In the connection's thread: run `work` between BEGIN and COMMIT. Raises `CommitFailed` if COMMIT failed."""
 
     def failure_of(self, error: BaseException) -> QueueError:
-        """The error that callers know, with the driver's as its cause."""
+        """The error for the callers, with the driver's error as its cause."""
 
     def is_database_wide(self, error: BaseException) -> bool:
-        """Whether every operation would have failed like this one."""
+        """Whether the error would occur for every operation."""
 
     def is_full(self, error: BaseException) -> bool:
-        """Whether there was no room left for the database."""
+        """Whether the disk is full."""
 
 
 class Writer:
-    """All writing of a process. `begin` makes a transaction's context; `announce` hears what was committed.
+    """Executes all writes of a process.
 
-    The connection's thread takes whatever waits at the moment when its turn has come; what is submitted while it writes forms
-    the next transaction. There is no delay. `undone` is called after every transaction that was rolled back; `check` raises,
-    before COMMIT, what stands in the way of it.
+    When the connection's thread holds the write lock, it takes all pending operations as one group. Operations that are
+    submitted during a transaction form the next group. There is no artificial delay.
 
-    A group is bounded in number, bytes and time, because all others wait for its end. Operations of `one_by_one` may each take
-    long, whatever their size, so the clock is looked at between them. `relieve` makes what room it can on a disk that is full.
+    A group is limited in number, bytes and time, because all later operations wait for its end. Each operation of `one_by_one`
+    may take long whatever its size, so the clock is read between them.
 
-    After COMMIT nothing fails any more: every caller gets the result of the commit, whatever its listeners do.
+    After COMMIT nothing fails any more: every caller gets the result of the commit, even if a listener raises.
+
+    `begin` creates the object of a transaction. `publish` is called with the topics of a committed group. `on_rollback` is
+    called after every rollback. `check` is called before COMMIT and raises if it must not happen. `free_space` is called when
+    the disk is full.
     """
 
     def __init__(
         self,
         connection: WritingConnection,
         begin: Callable[[Any], Transaction],
-        announce: Callable[[set[Topic]], None],
-        undone: Callable[[], None],
+        publish: Callable[[set[Topic]], None],
+        on_rollback: Callable[[], None],
         check: Callable[[], None] = lambda: None,
         one_by_one: frozenset[Operation[Any, Any]] = frozenset(),
-        relieve: Callable[[Any], None] = lambda connection: None,
+        free_space: Callable[[Any], None] = lambda connection: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._connection = connection
         self._check = check
         self._begin = begin
-        self._announce = announce
-        self._undone = undone
+        self._publish = publish
+        self._on_rollback = on_rollback
         self._one_by_one = one_by_one
-        self._relieve = relieve
+        self._free_space = free_space
         self._clock = clock
-        self._waiting: deque[_Waiting] = deque()
+        self._pending: deque[_Pending] = deque()
         self._loop = asyncio.get_running_loop()
-        # Not the context of a caller: a cancelled timer keeps its context, with the request in it, until it would be due.
+        # Not the context of a caller: a cancelled timer keeps its context, and so the caller's request, until it would be due.
         self._context = copy_context()
         self._writing = False
-        self._patience: asyncio.TimerHandle | None = None
-        self._taking = threading.Lock()
+        self._timer: asyncio.TimerHandle | None = None
+        self._lock = threading.Lock()
         self._closing = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -116,13 +119,13 @@ class Writer:
     ) -> asyncio.Future[R]:
         """Put an operation into the next transaction. It is executed even if its caller has stopped waiting.
 
-        `on_result` is called with its result or failure in any case, before the future is resolved.
+        `on_result` is always called with the result or the error, before the future is resolved.
         """
         future: asyncio.Future[R] = self._loop.create_future()
         if self._closing:
-            _resolve(_Waiting(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
+            _resolve(_Pending(operation, payload, size, future, on_result), StoreBusy("the queue's database is closed", 5))
             return future
-        self._waiting.append(_Waiting(operation, payload, size, future, on_result))
+        self._pending.append(_Pending(operation, payload, size, future, on_result))
         if not self._writing:
             self._writing = True
             self._idle.clear()
@@ -131,135 +134,135 @@ class Writer:
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits and nothing is being written."""
+        """Whether no operation is pending or being executed."""
         return not self._writing
 
     async def close(self) -> None:
-        """Write what was begun, then end. Repeatable."""
+        """Refuse new operations and wait for the pending ones. Repeatable."""
         self._closing = True
         await self._idle.wait()
 
     def _start(self) -> None:
-        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
+        self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
         self._connection.post(self._write_and_report)
 
     def _time_out(self) -> None:
-        """Fail operations that wait too long for the write lock, so that they neither hang nor fill memory."""
-        self._patience = self._loop.call_later(_PATIENCE, self._time_out, context=self._context)
-        for waiting in self._take(sys.maxsize, sys.maxsize):
-            _resolve(waiting, StoreBusy("the queue's database does not answer", 5))
+        """Fail operations that wait too long for the write lock; otherwise they would hang and fill the memory."""
+        self._timer = self._loop.call_later(_TIMEOUT, self._time_out, context=self._context)
+        for pending in self._take(sys.maxsize, sys.maxsize):
+            _resolve(pending, StoreBusy("the queue's database does not respond", 5))
 
-    def _deliver(self, results: _Results, topics: set[Topic]) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+    def _resolve_all(self, results: _Results, topics: set[Topic]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         interrupt: BaseException | None = None
-        for waiting, result in results:
+        for pending, result in results:
             try:
-                _resolve(waiting, result)
+                _resolve(pending, result)
             except Exception as error:
-                # A callback has a defect; all others still have to be called, and the next group to be written.
+                # A callback is defective. The other callbacks must still be called, and the next group must be written.
                 self._loop.call_exception_handler({"message": "a callback of a commit failed", "exception": error})
             except BaseException as error:
-                interrupt = error  # it is for the event loop, and is raised when all callers have their results
-        if self._waiting:
+                interrupt = error  # for the event loop; it is raised again when all callers have their results
+        if self._pending:
             self._start()
         else:
             self._writing = False
             self._idle.set()
         if topics:
-            self._announce(topics)
+            self._publish(topics)
         if interrupt is not None:
             raise interrupt
 
-    def _take(self, most: int, room: int) -> list[_Waiting]:
-        """The next group; called by both threads."""
-        group: list[_Waiting] = []
-        with self._taking:
-            while self._waiting and len(group) < most and room > 0:
-                group.append(self._waiting.popleft())
-                room -= group[-1].size
+    def _take(self, max_operations: int, max_bytes: int) -> list[_Pending]:
+        """Take the next group. Called in both threads."""
+        group: list[_Pending] = []
+        with self._lock:
+            while self._pending and len(group) < max_operations and max_bytes > 0:
+                group.append(self._pending.popleft())
+                max_bytes -= group[-1].size
         return group
 
     # --- in the connection's thread
 
     def _write_and_report(self, connection: Any) -> None:
-        group: list[_Waiting] = []
+        group: list[_Pending] = []
         try:
             results, topics = self._write(connection, group)
         except BaseException as error:
-            # No known case; but without a result these callers and all later ones would wait forever.
-            results, topics = [(waiting, self._connection.failure_of(error)) for waiting in group], set()
-        with contextlib.suppress(RuntimeError):  # the loop was closed under us; what is committed is committed
-            self._loop.call_soon_threadsafe(self._deliver, results, topics)
+            # No case is known, but without results these callers and all later ones would wait forever.
+            results, topics = [(pending, self._connection.failure_of(error)) for pending in group], set()
+        with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile; the commit stands
+            self._loop.call_soon_threadsafe(self._resolve_all, results, topics)
 
-    def _write(self, connection: Any, group: list[_Waiting], *, relieved: bool = False) -> tuple[_Results, set[Topic]]:
-        """Write the group; an empty one is filled once the write lock is held, until when operations can time out."""
+    def _write(self, connection: Any, group: list[_Pending], *, freed: bool = False) -> tuple[_Results, set[Topic]]:
+        """Write a group. An empty group is filled when the write lock is held, so that operations can time out until then."""
         try:
             return self._connection.transact(connection, lambda: self._execute(connection, group))
         except Exception as error:
-            self._undone()
-            group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
-            if self._connection.is_full(error) and not relieved:
-                self._relieve(connection)
+            self._on_rollback()
+            group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
+            if self._connection.is_full(error) and not freed:
+                self._free_space(connection)
                 if not isinstance(error, CommitFailed):
-                    return self._write(connection, group, relieved=True)
+                    return self._write(connection, group, freed=True)
             if len(group) == 1 or isinstance(error, CommitFailed) or self._connection.is_database_wide(error):
                 failure = self._connection.failure_of(error)
-                return [(waiting, failure) for waiting in group], set()
-        # One of them cannot be executed, or not together with the others; executed alone, none affects another.
+                return [(pending, failure) for pending in group], set()
+        # One operation failed, or cannot be executed together with the others. Executed alone, it does not affect them.
         results: _Results = []
         topics: set[Topic] = set()
-        for waiting in group:
-            alone, changed = self._write(connection, [waiting])
+        for pending in group:
+            alone, changed = self._write(connection, [pending])
             results += alone
             topics |= changed
         return results, topics
 
-    def _execute(self, connection: Any, group: list[_Waiting]) -> tuple[_Results, set[Topic]]:
-        group += [] if group else self._take(_MOST_TOGETHER, _MOST_BYTES)
+    def _execute(self, connection: Any, group: list[_Pending]) -> tuple[_Results, set[Topic]]:
+        group += [] if group else self._take(_MAX_OPERATIONS, _MAX_BYTES)
         transaction = self._begin(connection)
         results: _Results = []
-        late = self._clock() + _LONGEST
+        deadline = self._clock() + _MAX_SECONDS
         for operation, batch in self._batches(group):
-            if results and self._clock() > late:
+            if results and self._clock() > deadline:
                 break
-            answers = operation(transaction, [waiting.payload for waiting in batch])
-            results.extend(zip(batch, answers, strict=True))
+            batch_results = operation(transaction, [pending.payload for pending in batch])
+            results.extend(zip(batch, batch_results, strict=True))
         transaction.flush()
         self._check()
         if len(results) < len(group):
-            self._put_back(group, {id(waiting) for waiting, _ in results})
+            self._put_back(group, {id(pending) for pending, _ in results})
         return results, transaction.topics
 
-    def _batches(self, group: list[_Waiting]) -> Iterable[tuple[Operation[Any, Any], list[_Waiting]]]:
-        batches: dict[tuple[Operation[Any, Any], int], list[_Waiting]] = {}
-        for waiting in group:
-            place = len(batches) if waiting.operation in self._one_by_one else -1
-            batches.setdefault((waiting.operation, place), []).append(waiting)
+    def _batches(self, group: list[_Pending]) -> Iterable[tuple[Operation[Any, Any], list[_Pending]]]:
+        batches: dict[tuple[Operation[Any, Any], int], list[_Pending]] = {}
+        for pending in group:
+            position = len(batches) if pending.operation in self._one_by_one else -1
+            batches.setdefault((pending.operation, position), []).append(pending)
         return ((operation, batch) for (operation, _), batch in batches.items())
 
-    def _put_back(self, group: list[_Waiting], executed: set[int]) -> None:
-        """In front of all that came since."""
-        rest = [waiting for waiting in group if id(waiting) not in executed]
-        group[:] = [waiting for waiting in group if id(waiting) in executed]
-        with self._taking:
-            self._waiting.extendleft(reversed(rest))
+    def _put_back(self, group: list[_Pending], executed: set[int]) -> None:
+        """Put operations that were not executed back, before those that were submitted since."""
+        rest = [pending for pending in group if id(pending) not in executed]
+        group[:] = [pending for pending in group if id(pending) in executed]
+        with self._lock:
+            self._pending.extendleft(reversed(rest))
 
 
-def _resolve(waiting: _Waiting, result: Any) -> None:
+def _resolve(pending: _Pending, result: Any) -> None:
     try:
-        if waiting.on_result is not None:
-            waiting.on_result(result)
+        if pending.on_result is not None:
+            pending.on_result(result)
     finally:
-        set_result(waiting.future, result)
+        set_result(pending.future, result)
 
 
 def set_result(future: asyncio.Future[Any], result: Any) -> None:
-    """Resolve a future whose caller may have gone, with a result or a `QueueError`."""
+    """Resolve a future with a result or a `QueueError`, even if its caller is gone."""
     if future.done():
         return
     if isinstance(result, QueueError):
         future.set_exception(result)
-        future.exception()  # its caller may be gone; asyncio must not warn about it then
+        future.exception()  # marks it as retrieved: asyncio must not warn when the caller is gone
     else:
         future.set_result(result)

@@ -1,4 +1,4 @@
-"""The storage ports on SQLite: one file, several processes; every write is acknowledged after its fsync.
+"""The storage ports on SQLite: several processes share one file, and a write is acknowledged after its fsync.
 
 May import: what `stores` may import, and `stores.common`.
 Begin with `store`, then `connection`, `locks` and `sql`.

@@ -1,4 +1,4 @@
-"""One SQLite connection and its thread, on aiosqlite; whole transactions are passed to it."""
+"""One SQLite connection with its thread, on aiosqlite. A whole transaction is one call."""
 
 from __future__ import annotations
 
@@ -25,33 +25,33 @@ T = TypeVar("T")
 _log = logging.getLogger("queue_middleware")
 
 _BUSY_TIMEOUT = 5.0
-"""Seconds. This wait concerns only programs that do not use the write lock, such as a backup tool or a shell."""
+"""Seconds to wait for programs that do not use the write lock, such as a backup tool or a shell."""
 LARGEST_WAL = 64 * 2**20
-"""Bytes to which the write-ahead log is cut when it is restarted. It grows for as long as a reader holds an old state."""
+"""Bytes to which the write-ahead log is truncated when it is restarted. It grows while a reader uses an old snapshot."""
 
 _SETTINGS = (
     "synchronous = FULL",
     "foreign_keys = ON",
     "wal_autocheckpoint = 250",
     "trusted_schema = OFF",
-    # A statement that can fail halfway keeps the pages it changes: every group would make a file for them and delete it.
+    # A statement that can fail halfway saves the pages that it changes; without this each group would create a file for them.
     "temp_store = MEMORY",
-    # Some builds of SQLite write zeros over every freed page: each deleted byte would pass through the log once more, and a
-    # full disk could never be emptied. With FAST pages that are written anyway are cleaned, and so the headers of requests.
+    # Some builds of SQLite overwrite every freed page: each deleted byte would be written to the log again, and space on a
+    # full disk could never be freed. FAST overwrites only in pages that are written anyway, which include request headers.
     "secure_delete = FAST",
 )
 
 
 class Connection(aiosqlite.Connection):
-    """One connection and its thread. Whole transactions are handed over, never the steps of one.
+    """One connection with its thread. A whole transaction is one call, never several.
 
     * A transaction spread over several awaits would hold the write lock while a handler blocks the event loop.
-    * A call is shielded: a cancelled wait on BEGIN IMMEDIATE would leave the connection in a transaction for ever.
-    * The thread is a daemon: shutdown may be skipped (a second SIGINT), and it must not keep the process.
+    * A call is shielded, because a cancelled wait for BEGIN IMMEDIATE would leave the connection in a transaction.
+    * The thread is a daemon: it must not keep the process alive when shutdown is skipped (a second SIGINT).
     """
 
     def __init__(self, path: Path, lock: WriteLock | None, committed: Callable[[], None] | None = None) -> None:
-        """For reading only without a lock. `committed` is called after every transaction, in the connection's thread."""
+        """Without `lock` the connection only reads. `committed` is called in its thread after every transaction."""
         super().__init__(lambda: open_connection(path, read_only=lock is None), 64)
         self._thread.daemon = True
         self._lock = lock
@@ -64,11 +64,11 @@ class Connection(aiosqlite.Connection):
         return self
 
     def call(self, work: Callable[[sqlite3.Connection], T]) -> Coroutine[Any, Any, T]:
-        """Run `work` in the connection's thread and wait for it, whatever happens to the caller. Raises `QueueError`s only."""
+        """Run `work` in the connection's thread. It is finished even if the caller is cancelled. Raises only `QueueError`."""
         return self._run(work)
 
     def query(self, work: Callable[[SQLiteQueries], T]) -> Coroutine[Any, Any, T]:
-        """Like `call`, for work that uses named queries only."""
+        """Like `call`, for work that uses only named queries."""
         return self._run(work, named=True)
 
     async def _run(self, work: Callable[[Any], T], *, named: bool = False) -> T:
@@ -89,24 +89,24 @@ class Connection(aiosqlite.Connection):
         self._tx.put_nowait((None, lambda: work(self._conn)))
 
     def transact(self, connection: sqlite3.Connection, work: Callable[[], T]) -> T:
-        """In the connection's thread: run `work` between BEGIN IMMEDIATE and COMMIT, in our turn."""
+        """In the connection's thread: run `work` between BEGIN IMMEDIATE and COMMIT, holding the write lock."""
         assert self._lock is not None, "a reading connection has no transactions"  # noqa: S101
         result = in_transaction(connection, self._lock, work)
         if self._committed is not None:
             try:
                 self._committed()
             except Exception:
-                # The commit stands, whatever happens to its notification.
+                # The commit stands even if its notification fails.
                 _log.exception("other processes could not be notified of a commit at once; they notice it within moments")
         return result
 
     def checkpoint(self, connection: sqlite3.Connection) -> None:
-        """In the connection's thread: bring what is in the log into the file, so that the log can be written from its start."""
+        """In the connection's thread: copy the write-ahead log into the database, so that the log can start anew."""
         assert self._lock is not None, "a reading connection has no checkpoints"  # noqa: S101
         _checkpoint(connection, self._lock)
 
     async def close(self) -> None:
-        """Close in our turn: the last connection's close is a checkpoint."""
+        """Close the connection. A writing connection holds the write lock first, because the last close is a checkpoint."""
         if self._running and self._connection is not None:
             await asyncio.shield(self._close())
 
@@ -114,17 +114,17 @@ class Connection(aiosqlite.Connection):
         if self._lock is None:
             await super().close()
             return
-        # Checkpointed here, under the lock, the file is whole before close; what close itself does is then nothing. Where it
-        # cannot be done, for instance on a full disk, everything stays in the log for the next process that opens the file.
+        # After this checkpoint under the lock, the one at close has nothing to do. If the checkpoint fails, for instance on a
+        # full disk, the data stays in the log for the next process that opens the file.
         execute: Callable[..., Awaitable[None]] = self._execute
         await execute(_checkpoint, self._conn, self._lock)
         await super().close()
 
 
 def in_transaction(connection: sqlite3.Connection, lock: WriteLock, work: Callable[[], T]) -> T:
-    """`work` as one transaction, all of it undone when it raises. Blocking. Nothing is raised after COMMIT."""
+    """Run `work` as one transaction, which is rolled back if it raises. Blocking. Nothing is raised after COMMIT."""
     with lock:
-        if connection.in_transaction:  # a ROLLBACK failed, for instance on a disk that did not answer
+        if connection.in_transaction:  # an earlier ROLLBACK failed, for instance because of a disk error
             connection.execute("ROLLBACK")
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -141,15 +141,15 @@ def _commit(connection: sqlite3.Connection) -> None:
     try:
         connection.execute("COMMIT")
     except sqlite3.Error as error:
-        # By SQLite's documentation (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then. But a
-        # disk that returned an error may have kept the frames, and they count after a power cut.
+        # By SQLite's documentation (sqlite.org/lang_transaction.html, "Response to errors") nothing is committed then.
+        # But a disk that returned an error may have written the frames, and they are valid after a power failure.
         raise CommitFailed(str(error)) from error
 
 
 def open_connection(path: Path, *, read_only: bool = False, create: bool = True) -> sqlite3.Connection:
-    """A connection with every setting that durability stands on, set explicitly. Blocking.
+    """Open a connection and set everything that durability depends on. Blocking.
 
-    `create=False` once the queue runs: where the file is gone an empty one must not take its place.
+    While the queue runs `create` is False: if the file is gone, an empty one must not replace it.
     """
     connection = sqlite3.connect(
         f"file:{quote(str(path))}?mode={'rwc' if create else 'rw'}",

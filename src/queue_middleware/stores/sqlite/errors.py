@@ -7,26 +7,26 @@ import sqlite3
 from queue_middleware.errors import DiskFull, QueueError, StoreBusy, StoreError, Unavailable
 
 _BUSY = frozenset({sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED})
-_EVERYBODYS = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
-"""Primary result codes that no single operation is to blame for. Not a full disk: for something small there may be room."""
+_DATABASE_WIDE = _BUSY | {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}
+"""Primary result codes that no single operation causes. A full disk is not one: a small operation may still succeed."""
 
 
 def is_database_wide(error: BaseException) -> bool:
-    """Whether every operation would have failed like this one."""
-    return isinstance(error, Unavailable) or primary_code(error) in _EVERYBODYS
+    """Whether the error would occur for every operation."""
+    return isinstance(error, Unavailable) or primary_code(error) in _DATABASE_WIDE
 
 
 def is_full(error: BaseException) -> bool:
-    """Whether there was no room left on the disk."""
+    """Whether the disk is full."""
     return primary_code(error) == sqlite3.SQLITE_FULL
 
 
 def as_queue_error(error: BaseException) -> QueueError:
-    """The error that callers know, with SQLite's as its cause."""
+    """The error for the callers, with SQLite's error as its cause."""
     if isinstance(error, QueueError):
         return error
     code = primary_code(error)
-    known: QueueError = StoreError("the queue's database failed; the log of the service says how")
+    known: QueueError = StoreError("the queue's database failed; the log of the service has the error")
     if code in _BUSY:
         known = StoreBusy("the queue's database is locked by another program", 5)
     elif code == sqlite3.SQLITE_FULL:
@@ -36,5 +36,5 @@ def as_queue_error(error: BaseException) -> QueueError:
 
 
 def primary_code(error: BaseException) -> int:
-    """Of SQLite's error, or of the one that caused this."""
+    """The primary result code of an error of SQLite, or of its cause; 0 for another error."""
     return (getattr(error, "sqlite_errorcode", 0) or getattr(error.__cause__, "sqlite_errorcode", 0)) & 0xFF

@@ -1,4 +1,4 @@
-"""Opens the database file and the files beside it: write locks, wakeup pipes and the liveness lock. Blocking."""
+"""Opens the database file and the files next to it: write locks, wakeup pipes and the liveness lock. Blocking."""
 
 from __future__ import annotations
 
@@ -20,47 +20,47 @@ from .sql import SQLiteQueries
 from .sql.schema import migrate
 from .wakeup import WakeupPipes
 
-_OLDEST = (3, 37, 0)
-"""SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
-_RESET_MENDED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
-"""Releases from which on the write-ahead log cannot be reset under a writer."""
-_PAGE = 8192
-"""Bytes. Jobs with bodies of a kilobyte cost a fifth less than with pages of 4096."""
+_MIN_VERSION = (3, 37, 0)
+"""The first SQLite with STRICT tables; RETURNING and UPDATE FROM are older."""
+_WAL_RESET_FIXED = ((3, 51, 3), (3, 50, 7), (3, 44, 6))
+"""The first releases in which the write-ahead log cannot be reset while another process writes."""
+_PAGE_SIZE = 8192
+"""Bytes. Writing jobs with bodies of a kilobyte takes a fifth less time than with pages of 4096 bytes."""
 
 
 def check_place(path: Path, settings: Settings) -> None:
-    """Raise `StoreError` where no database can be: by a SQLite that is too old, or on a network file system."""
-    if sqlite3.sqlite_version_info < _OLDEST:
-        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _OLDEST))} is needed")
+    """Raise `StoreError` if SQLite is too old, or if the database is on a network file system."""
+    if sqlite3.sqlite_version_info < _MIN_VERSION:
+        raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _MIN_VERSION))} is needed")
     if not settings.allow_network_filesystem:
         refuse_network_filesystem(path, mount_table())
 
 
 def notes() -> list[str]:
-    """What is worth knowing about this machine's SQLite and asks for nothing, sentence by sentence."""
+    """Sentences about this machine's SQLite that need no action."""
     version = sqlite3.sqlite_version_info
-    if version >= _RESET_MENDED[0] or any(version[:2] == mended[:2] and version >= mended for mended in _RESET_MENDED):
+    if version >= _WAL_RESET_FIXED[0] or any(version[:2] == fixed[:2] and version >= fixed for fixed in _WAL_RESET_FIXED):
         return []
     note = (
-        f"SQLite {sqlite3.sqlite_version} has a defect that is mended in 3.51.3: two programs that write to one file may lose "
-        "commits. The queue protects itself, its processes take turns, and nothing has to be done. Only let no other program "
-        "write to the file while the queue runs"
+        f"SQLite {sqlite3.sqlite_version} has a defect that is fixed in 3.51.3: two programs that write to one file may lose "
+        "commits. The processes of the queue exclude each other, so you need not do anything, but no other program may write "
+        "to the file while the queue runs"
     )
     return [note]
 
 
 def warnings(path: Path) -> list[str]:
-    """What the operator should know about this database, sentence by sentence. Blocking: it looks at files."""
+    """Problems of this database that the operator should know about, as sentences. Blocking."""
     found = []
-    if _open_to_others(path):
+    if _is_readable_by_others(path):
         found.append(
-            f"the database {path} can be read or written by others, and what clients submit is in it; "
+            f"the database {path}, which contains what clients submit, can be read or written by other users; "
             f"run: chmod 600 {' '.join(f'{path}{end}' for end in ('', '-wal', '-shm'))}"
         )
     if _wal_is_stuck(path):
         found.append(
-            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because a program keeps "
-            "reading an old state of the database: end the backup or the shell that does"
+            f"the write-ahead log {path}-wal is larger than {LARGEST_WAL // 2**20} MiB and grows, because a program is "
+            "reading an old snapshot of the database: end the backup or the shell that does so"
         )
     if path.exists() and path.stat().st_nlink > 1:
         found.append(_several_names(path))
@@ -69,29 +69,29 @@ def warnings(path: Path) -> list[str]:
 
 def _several_names(path: Path) -> str:
     return (
-        f"the database {path} has another name, a hard link; used by both names it would be corrupted: find the other with "
-        f"'find … -samefile {path}' and remove it, or make it a copy"
+        f"the database {path} has another name, a hard link; if both names are used it is corrupted: find the other name with "
+        f"'find … -samefile {path}' and remove it, or replace it by a copy"
     )
 
 
-def _open_to_others(path: Path) -> bool:
-    """Whether others than its owner may read or write the file. Those that we make are not; others may have made it."""
+def _is_readable_by_others(path: Path) -> bool:
+    """Whether other users may read or write the file. The queue creates it without these permissions."""
     return path.exists() and bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
 
 
 def _wal_is_stuck(path: Path) -> bool:
-    """Whether the write-ahead log is longer than it is cut to whenever all of it is in the database."""
+    """Whether the write-ahead log is longer than the length to which each restart truncates it."""
     wal = path.with_name(f"{path.name}-wal")
     return wal.exists() and wal.stat().st_size > LARGEST_WAL
 
 
 class Files:
-    """What a store holds open beside its connections."""
+    """The files that a store keeps open apart from its connections."""
 
     def __init__(self, path: Path, owner: str, application: str | None = None) -> None:
-        """Create or migrate the file. Raises `StoreError` with nothing left open, and for the file of another application.
+        """Create or migrate the database. Raises `StoreError`, also for the database of another application.
 
-        Without the name of an `application` it is opened whichever it belongs to.
+        With `application=None` the database of any application is opened.
         """
         self._held: list[WriteLock | LivenessLock | WakeupPipes] = []
         try:
@@ -100,7 +100,7 @@ class Files:
             self.renewal_lock = self._lock(path)
             with self.write_lock:
                 _create(path, application)
-                # In the same turn: of processes that start together one is the first.
+                # Still under the lock, so that only one of several processes that start together is the first.
                 self.is_first = not any(living_owners(path))
                 self.liveness = LivenessLock(path, owner)
                 self._held.append(self.liveness)
@@ -119,20 +119,20 @@ class Files:
         return lock
 
     def close(self, *, leave_liveness_lock: bool = False) -> None:
-        """Release everything. A liveness file that is left without its lock makes other processes take over. Repeatable."""
+        """Close all files. A liveness file that is left without its lock lets other processes take over. Repeatable."""
         if leave_liveness_lock:
             self.liveness.disown()
         for held in reversed(self._held):
             held.close()
 
     def disown(self) -> None:
-        """In a forked child: let go without unlocking. The locks are the parent's, but we would keep them when it dies."""
+        """In a forked child: close the descriptors without unlocking. Open ones would keep the locks of a dead parent."""
         for held in self._held:
             held.disown()
 
 
 def _check_place(path: Path) -> None:
-    """A typing error must not make a new, empty queue somewhere else, nor two names two queues of one file."""
+    """Refuse a path in a missing folder, which may be a typing error, and a file with several names."""
     if not path.parent.exists():
         raise StoreError(
             f"the database {path} cannot be opened, its folder is missing; correct the option database, or run: "
@@ -144,15 +144,15 @@ def _check_place(path: Path) -> None:
 
 def _create(path: Path, application: str | None) -> None:
     if not path.exists():
-        # What clients sent is in it: for the owner of the service only.
+        # It contains what clients sent, so only the owner may read it.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = open_connection(path)
     try:
         check_owner(connection, path, application)
-        connection.execute(f"PRAGMA page_size = {_PAGE}")  # of a new file; an old one keeps its own
+        connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # for a new file; an old file keeps its page size
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":
-            raise StoreError(f"{path} does not take a write-ahead log, its journal is {mode!r}")
+            raise StoreError(f"{path} cannot have a write-ahead log; its journal mode is {mode!r}")
         migrate(connection)
         if application is not None:
             adopt(connection, path, application)

@@ -1,4 +1,4 @@
-"""Resolves the option `database` to the real path of the file, because other files lie beside it."""
+"""Resolves the option `database` to the real path of the file, next to which other files are created."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from pathlib import Path
 from queue_middleware.errors import SettingsError, StoreError
 from queue_middleware.option_parsers import path_of_database
 
-_MOST_LINKS = 40
-"""As many as Linux follows."""
+_MAX_LINKS = 40
+"""Symbolic links that are followed, as many as Linux does."""
 
 
 def database_path(database: str) -> Path:
-    """The file that the option `database` names: absolute, symbolic links followed, whether it exists or not.
+    """The absolute path of the file that `database` names, with symbolic links resolved. The file need not exist.
 
-    Raises `StoreError` for another kind of database, `SettingsError` for what cannot be a file.
+    Raises `StoreError` for another kind of database, and `SettingsError` for a path that cannot be a file.
     """
     try:
         text = path_of_database(database)
@@ -26,7 +26,7 @@ def database_path(database: str) -> Path:
         path = Path(text).expanduser()
     except RuntimeError:
         raise SettingsError(f"database: the home folder in {text!r} is not known; write an absolute path") from None
-    here = Path(os.fsdecode(os.getcwdb()))  # noqa: PTH109 - see `_follow`
+    here = Path(os.fsdecode(os.getcwdb()))  # noqa: PTH109 - not reported as a blocking call
     real = _follow(str(here / path))
     if stat.S_ISDIR(_mode(real)):
         raise SettingsError(f"database: {real} is a folder; write the path of a file, e.g. {real / 'queue.sqlite3'}")
@@ -34,35 +34,35 @@ def database_path(database: str) -> Path:
 
 
 def _follow(path: str) -> Path:
-    """What `os.path.realpath` gives, without the calls that detectors of blocking calls in event loops report.
+    """Do the same as `os.path.realpath`, without calls that detectors of blocking calls report.
 
-    A queue may be made in one, by a test or by `add_middleware`.
+    A queue may be created in a running event loop, for instance by a test or by `add_middleware`.
     """
-    waiting, real, links = path.split("/")[::-1], Path("/"), 0
-    while waiting:
-        part = waiting.pop()
+    parts, real, links = path.split("/")[::-1], Path("/"), 0
+    while parts:
+        part = parts.pop()
         if part == "..":
             real = real.parent
         elif part not in ("", "."):
             target = _link(real / part)
             links += target is not None
-            if links > _MOST_LINKS:
+            if links > _MAX_LINKS:
                 raise SettingsError(f"database: the symbolic links of {path} lead in a circle")
             if target is None:
                 real = real / part
             else:
                 real = Path("/") if target.startswith("/") else real
-                waiting.extend(target.split("/")[::-1])
+                parts.extend(target.split("/")[::-1])
     return real
 
 
 def _link(path: Path) -> str | None:
-    """Where a symbolic link points; None for everything else, and for what is not there."""
+    """The target of a symbolic link; None for any other file and for a missing one."""
     return str(path.readlink()) if stat.S_ISLNK(_mode(path)) else None
 
 
 def _mode(path: Path) -> int:
-    """0 for what is not there, or cannot be looked at: opening it will say why."""
+    """The mode of a file; 0 if it is missing or cannot be read, which opening it will report."""
     try:
         return os.lstat(path).st_mode
     except OSError:

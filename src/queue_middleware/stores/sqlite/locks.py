@@ -1,4 +1,4 @@
-"""Two uses of flock(2): a write lock over all processes, and a liveness lock for each process."""
+"""Two uses of flock(2): a write lock shared by all processes, and a liveness lock for each process."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from types import TracebackType
 
 
 class WriteLock:
-    """Held around every write transaction and checkpoint. Waiting for it is fair; SQLite's busy handler lets some starve.
+    """A lock that is held for every write transaction and checkpoint.
 
-    It also keeps two connections from committing and checkpointing at once, which in SQLite before 3.51.3 can lose commits.
-    Each instance has its own descriptor, so two connections of one process take turns as well.
+    Processes get it in the order in which they wait; with SQLite's own busy handler some would wait forever. It also prevents
+    two connections from committing and checkpointing at the same time, which can lose commits in SQLite before 3.51.3. Each
+    instance has its own descriptor, so two connections of one process exclude each other as well.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,40 +27,40 @@ class WriteLock:
         fcntl.flock(self._file, fcntl.LOCK_EX)
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # It comes after COMMIT and must not fail. Where the descriptor was closed under us the kernel has unlocked it.
+        # This runs after COMMIT and must not fail. If the descriptor was closed elsewhere, the kernel has released the lock.
         try:  # noqa: SIM105 - a context manager costs more than the call
             fcntl.flock(self._file, fcntl.LOCK_UN)
         except (OSError, ValueError):
             pass
 
     def close(self) -> None:
-        """Give the descriptor back. Repeatable."""
+        """Close the descriptor, which releases the lock. Repeatable."""
         self.disown()
 
     def disown(self) -> None:
-        """Close our descriptor; a lock that another process shares stays locked."""
+        """Close the descriptor. A lock that the parent process shares stays locked."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
 
 
 class LivenessLock:
-    """A file that its owner keeps locked while it lives: the kernel lets go of it when the process dies, however it dies."""
+    """A file that a process keeps locked while it runs. The kernel releases the lock however the process ends."""
 
     def __init__(self, database: Path, owner: str) -> None:
         self._database = database
         self._path = _liveness_path(database, owner)
         self._file = -1
         self._renewing = threading.Lock()
-        self._make()
+        self._create()
 
-    def _make(self) -> None:
-        # Locked before it has its name: no process can meet it unlocked and take its owner for dead.
+    def _create(self) -> None:
+        # The file is locked before it gets its name, so no process finds it unlocked and considers its owner dead.
         hidden = self._path.with_name(f"{self._path.name}.new")
         made = os.open(hidden, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(made, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            os.utime(made)  # finer than the kernel's own stamp, so that two have an order
+            os.utime(made)  # more precise than the kernel's timestamp, so that two files have an order
             hidden.rename(self._path)
         except BaseException:
             os.close(made)
@@ -68,14 +69,14 @@ class LivenessLock:
         if old >= 0:
             os.close(old)
 
-    def keep(self) -> None:
-        """Make it again where it was removed, for instance by a program that tidies up. Called from the heartbeat's thread.
+    def restore(self) -> None:
+        """Create the file again if it was removed, for instance by a cleanup program. Called in the thread that renews leases.
 
-        Raises `OSError`. After `close` or `disown` it does nothing.
+        Raises `OSError`. Does nothing after `close` or `disown`.
         """
         with self._renewing:
             if self._file >= 0 and not self._is_in_place():
-                self._make()
+                self._create()
 
     def _is_in_place(self) -> bool:
         try:
@@ -84,24 +85,26 @@ class LivenessLock:
             return False
         return os.path.samestat(found, os.fstat(self._file))
 
-    def is_eldest(self) -> bool:
-        """Whether no living process has been here for longer: one of several speaks for all."""
-        ours = _age(self._path)
-        return all(_age(path) >= ours for path in _liveness_paths(self._database) if path != self._path and not _is_free(path))
+    def is_oldest(self) -> bool:
+        """Whether no other running process has had the database open for longer. The oldest one reports for all."""
+        own = _age(self._path)
+        return all(
+            _age(path) >= own for path in _liveness_paths(self._database) if path != self._path and not _is_unlocked(path)
+        )
 
     def close(self) -> None:
-        """Take the sign down. Repeatable."""
+        """Remove the file. Repeatable."""
         with self._renewing:
             if self._file >= 0:
                 self._path.unlink(missing_ok=True)
-                self._let_go()
+                self._close_file()
 
     def disown(self) -> None:
-        """Close our descriptor and leave the file."""
-        # Without the lock: in a forked child a thread that held it is not there to give it back.
-        self._let_go()
+        """Close the descriptor and leave the file."""
+        # Without `_renewing`: in a forked child the thread that may hold it does not exist.
+        self._close_file()
 
-    def _let_go(self) -> None:
+    def _close_file(self) -> None:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -113,33 +116,33 @@ def make_owner(boot: str) -> str:
 
 
 def dead_owners(database: Path, own: str, owners: Iterable[str]) -> list[str]:
-    """Those that certainly died: of an earlier boot, or the kernel let go of their life sign.
+    """The owners that are certainly dead: those of an earlier boot, and those whose liveness lock is released.
 
-    `own` is not among them, nor an owner of this boot without a file: its lease decides.
+    `own` is never among them. An owner of this boot without a file is not either: its lease decides.
     """
     return [
         owner
         for owner in owners
-        if owner != own and (_is_of_another_boot(owner, own) or _is_free(_liveness_path(database, owner)))
+        if owner != own and (_is_of_another_boot(owner, own) or _is_unlocked(_liveness_path(database, owner)))
     ]
 
 
 def _is_of_another_boot(owner: str, own: str) -> bool:
-    theirs, ours = owner.rpartition("-")[0], own.rpartition("-")[0]
-    return bool(theirs and ours) and theirs != ours
+    boot, own_boot = owner.rpartition("-")[0], own.rpartition("-")[0]
+    return bool(boot and own_boot) and boot != own_boot
 
 
 def living_owners(database: Path) -> list[str]:
-    """Those that live on this machine."""
+    """The owners that are running."""
     prefix = len(f"{database.name}.alive-")
-    return [path.name[prefix:] for path in _liveness_paths(database) if not _is_free(path)]
+    return [path.name[prefix:] for path in _liveness_paths(database) if not _is_unlocked(path)]
 
 
 def remove_dead_liveness_locks(database: Path, needed: Iterable[str]) -> None:
-    """Remove the files of dead owners, except those with work that is still to be rescued."""
+    """Remove the files of dead owners, except of those whose work was not rescued yet."""
     kept = {_liveness_path(database, owner) for owner in needed}
     for path in _liveness_paths(database):
-        if path not in kept and _is_free(path):
+        if path not in kept and _is_unlocked(path):
             path.unlink(missing_ok=True)
 
 
@@ -153,14 +156,14 @@ def _liveness_paths(database: Path) -> Iterator[Path]:
 
 
 def _age(path: Path) -> tuple[float, str]:
-    """Smaller for the older; one that is gone is younger than all."""
+    """A value that is smaller for an older file, and largest for a missing one."""
     with contextlib.suppress(FileNotFoundError):
         return path.stat().st_mtime_ns, path.name
     return math.inf, path.name
 
 
-def _is_free(path: Path) -> bool:
-    # Any other error, for instance that no file descriptors are left, shows nothing about its owner.
+def _is_unlocked(path: Path) -> bool:
+    # Any error, for instance that no descriptors are left, shows nothing about the owner.
     with contextlib.suppress(OSError):
         file = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         try:

@@ -1,4 +1,4 @@
-"""Maintenance for all processes on a file: takes over lost work, expires jobs, frees space."""
+"""Maintenance of a file for all of its processes: takes over lost work, expires jobs, frees space."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue_middleware.background import run_in_thread
 from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, returns
-from queue_middleware.stores.common.leases import Lost
+from queue_middleware.stores.common.leases import LostCriteria
 from queue_middleware.stores.common.pruning import Pruning
 
 from .clocks import Clocks
@@ -20,12 +20,12 @@ from .file_watch import FileWatch
 from .leases import Leases
 from .locks import dead_owners
 
-_LOST_BESIDES = 3
-"""Attempts at a delivery that may be lost with their process, over and above those of the schedule."""
+_EXTRA_LOST_ATTEMPTS = 3
+"""Attempts of a delivery that may be lost with their process, in addition to those of the schedule."""
 
 
 class Maintenance:
-    """Of one store. `write` and `read` are the store's; what is looked for first is only read."""
+    """The maintenance of one store. Each method reads first, and writes only if there is something to do."""
 
     def __init__(
         self,
@@ -44,35 +44,37 @@ class Maintenance:
         self._clocks = clocks
         self._leases = leases
         self._watched = watched
-        self._pruning = Pruning(write, read, clocks.believed, round(settings.retention * 1000))
+        self._pruning = Pruning(write, read, clocks.trusted_now, round(settings.retention * 1000))
         self.reserve = DiskReserve(path, wanted=settings.min_free_disk != 0)
 
     async def rescue(self, owner: str, running: Collection[int]) -> list[RescuedJob]:
-        """Take over the jobs of lost workers, in the name of `owner`."""
+        """Take over the jobs of lost processes. `owner` is the present process."""
         dead = await self._read(lambda queries: dead_owners(self._path, owner, job_queries.owners(queries)))
         ended_by = self._leases.ended_by(self._clocks.boot())
-        if not dead and not await self._read(lambda queries: job_queries.leases_ran_out(queries, ended_by)):
+        if not dead and not await self._read(lambda queries: job_queries.has_expired_leases(queries, ended_by)):
             return []
-        most = len(self._schedule) + 1 + _LOST_BESIDES
-        rescued: list[RescuedJob] = await self._write(returns.rescue, (Lost(dead, running, self._leases), most))
+        max_attempts = len(self._schedule) + 1 + _EXTRA_LOST_ATTEMPTS
+        rescued: list[RescuedJob] = await self._write(returns.rescue, (LostCriteria(dead, running, self._leases), max_attempts))
         return rescued
 
     async def expire(self) -> list[RescuedJob]:
         """Fail jobs whose start deadline has passed."""
-        if not await self._read(lambda queries: job_queries.anything_overdue(queries, self._clocks.wall())):
+        if not await self._read(lambda queries: job_queries.has_overdue_jobs(queries, self._clocks.wall())):
             return []
         expired: list[RescuedJob] = await self._write(jobs.expire, None)
         return expired
 
     async def prune(self, limit: int) -> int:
-        """Delete expired data, and repair times that a wrong clock has set."""
-        # First, because on a full disk nothing else can be written before it has made room.
+        """Delete expired data, and correct times that were stored while the clock was wrong."""
+        # Pruning comes first, because on a full disk nothing else can be written before space is freed.
         count = await self._pruning.step(limit)
         now = self._clocks.wall()
-        put_off: future_times.Ahead = await self._read(lambda queries: future_times.ahead(queries, now, self._schedule))
-        if put_off.is_any:
-            await self._write(future_times.bring_back, put_off)
+        found: future_times.FutureTimes = await self._read(
+            lambda queries: future_times.find_future_times(queries, now, self._schedule)
+        )
+        if found.found_any:
+            await self._write(future_times.correct, found)
         if not count:
             self._watched.spare = await self._read(free_bytes)
-            await run_in_thread(self.reserve.keep)
+            await run_in_thread(self.reserve.create)
         return count

@@ -1,4 +1,4 @@
-"""Calls the listeners of a process after its own commits and those of other processes."""
+"""Calls the listeners of a process after its own commits and after those of other processes."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from .wakeup import WakeupPipes
 _log = logging.getLogger("queue_middleware")
 
 _POLL_INTERVAL = 0.05
-"""Seconds between two looks for the commits of other processes."""
+"""Seconds between two checks for commits of other processes."""
 _LINGER = 5.0
-"""Seconds for which the wakeup pipe stays open after the last listener to `Topic.STATUS` has left: others often follow."""
+"""Seconds for which the wakeup pipe stays open after the last listener to `Topic.STATUS` has left: the next often follows."""
 
 
 class Notifier:
-    """All in the event loop, but for `status_is_wanted`."""
+    """The listeners of one process. Only `status_is_wanted` may be used outside of the event loop."""
 
     def __init__(self, pipes: WakeupPipes) -> None:
         self._pipes = pipes
         self._listeners: dict[Topic, list[Callable[[], None]]] = {topic: [] for topic in Topic}
-        self._tending: asyncio.Task[None] | None = None
+        self._pipe_task: asyncio.Task[None] | None = None
         self._closed = False
 
     def subscribe(self, topic: Topic, listener: Callable[[], None]) -> Callable[[], None]:
-        """See `jobs.store.JobStore.subscribe`."""
+        """Call `listener` after every change of this kind; the returned function unsubscribes it."""
         self._listeners[topic].append(listener)
         if topic is Topic.STATUS:
             self._update_pipe()
@@ -46,11 +46,11 @@ class Notifier:
     # The pipe is created and removed in a thread. Until it is open, `poll` notices what other processes commit.
 
     def _update_pipe(self) -> None:
-        if not self._closed and (self._tending is None or self._tending.done()):
-            self._tending = asyncio.get_running_loop().create_task(self._tend(), name="queue-wakeup")
+        if not self._closed and (self._pipe_task is None or self._pipe_task.done()):
+            self._pipe_task = asyncio.get_running_loop().create_task(self._sync_pipe(), name="queue-wakeup")
 
-    async def _tend(self) -> None:
-        """Create or remove the pipe until it exists exactly while it is wanted."""
+    async def _sync_pipe(self) -> None:
+        """Create or remove the pipe until it exists if and only if it is wanted."""
         while self.status_is_wanted is not self._pipes.is_open:
             if self._pipes.is_open:
                 self._pipes.stop_listening()
@@ -64,8 +64,8 @@ class Notifier:
     async def close(self) -> None:
         """Stop polling. The pipe is closed by `WakeupPipes.close`. May be called repeatedly."""
         self._closed = True
-        if self._tending is not None:
-            await asyncio.wait((self._tending,))
+        if self._pipe_task is not None:
+            await asyncio.wait((self._pipe_task,))
         self._pipes.stop_listening()
 
     @property
@@ -74,7 +74,7 @@ class Notifier:
         return bool(self._listeners[Topic.STATUS])
 
     def publish(self, topics: Iterable[Topic]) -> None:
-        """Call all listeners of these topics; an exception of one does not affect the others."""
+        """Call all listeners of these topics. An exception of one listener does not affect the others."""
         for topic in topics:
             for listener in tuple(self._listeners[topic]):
                 try:
@@ -83,9 +83,9 @@ class Notifier:
                     _log.exception("a listener to %s failed", topic)
 
     async def poll(self, connection: Connection, is_idle: Callable[[], bool]) -> None:
-        """Notice what other processes commit: `PRAGMA data_version` changes with their writes and not with our own.
+        """Detect commits of other processes: `PRAGMA data_version` changes only with the writes of other connections.
 
-        `connection` is the one that writes, `is_idle` whether it does not just now; then its transaction looks for itself.
+        `connection` is the writing one. While it is not idle nothing is checked, because its transactions detect the commits.
         Listeners to `STATUS` are called sooner, through the wakeup pipe.
         """
         seen = None

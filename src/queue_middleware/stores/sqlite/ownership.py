@@ -1,4 +1,4 @@
-"""Checks, before anything is changed, that the file is a database of this package and of this application."""
+"""Checks that a file is a database of this package and of this application before it is changed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from queue_middleware.errors import StoreError
 
 
 def check_owner(connection: sqlite3.Connection, path: Path, name: str | None) -> None:
-    """Raise `StoreError` for a database of another program, or of an application with another name than this."""
+    """Raise `StoreError` for a database of another program, or of an application with another name."""
     tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
     if tables and not {"job", "payload"} <= tables:
         raise StoreError(
@@ -21,7 +21,7 @@ def check_owner(connection: sqlite3.Connection, path: Path, name: str | None) ->
 
 
 def adopt(connection: sqlite3.Connection, path: Path, name: str) -> None:
-    """Store the name in a database that has none. Raises `StoreError` where another application was first."""
+    """Store the name in a database that has none. Raises `StoreError` if another application has stored its name first."""
     if _stored_name(connection) is None:
         connection.execute("INSERT INTO application (id, name) VALUES (1, ?) ON CONFLICT DO NOTHING", (name,))
     _compare(_stored_name(connection), path, name)

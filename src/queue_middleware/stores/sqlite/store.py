@@ -1,4 +1,4 @@
-"""The store on one SQLite file: opening and closing, connections, leases and maintenance."""
+"""The store on one SQLite file: opening and closing, connections, notifications, leases and maintenance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .clocks import Clocks
 from .connection import Connection
 from .file_watch import FileWatch
 from .files import Files, check_place, notes, warnings
-from .leases import Leases, hand_over
+from .leases import Leases, release_all
 from .location import database_path
 from .locks import make_owner
 from .maintenance import Maintenance
@@ -42,9 +42,10 @@ _CLOSE_TIMEOUT = 10.0
 
 
 class SQLiteStore(CommonJobStore):
-    """`jobs.store.JobStore` on one SQLite file. Tests hand in clocks of their own.
+    """`jobs.store.JobStore` on one SQLite file; `webhooks` and `tasks` are the other two ports.
 
-    `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since the boot) leases.
+    `clock` (milliseconds since 1970) decides schedules, deadlines and ids, `lease_clock` (milliseconds since boot) leases.
+    Tests pass their own.
     """
 
     def __init__(
@@ -69,11 +70,11 @@ class SQLiteStore(CommonJobStore):
     # --- opening and closing
 
     async def open(self) -> None:
-        """Create or migrate the file, and start. Raises `StoreError` with the reason when it cannot be used."""
+        """Create or migrate the file, and start. Raises `StoreError` with the reason if it cannot be used."""
         await run_in_thread(check_place, self.path, self._settings)
         self.owner = make_owner(await run_in_thread(clocks.boot_id))
         async with AsyncExitStack() as stack:
-            await run_in_thread(self._maintenance.reserve.give_up_if_scarce)
+            await run_in_thread(self._maintenance.reserve.delete_if_scarce)
             self._files = await run_in_thread(Files, self.path, self.owner, self._settings.name)
             stack.push_async_callback(run_in_thread, self._files.close)
             self._connection = await Connection(self.path, self._files.write_lock, self._files.wakeup.notify).open()
@@ -85,21 +86,21 @@ class SQLiteStore(CommonJobStore):
             self._lister = await Connection(self.path, None).open()
             stack.push_async_callback(self._lister.close)
             self._loop = asyncio.get_running_loop()
-            self._write_guard = WriteGuard(self._file_watch, self._leave)
+            self._write_guard = WriteGuard(self._file_watch, self._on_outdated)
             stack.push_async_callback(self._write_guard.close)
             await run_in_thread(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
             stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
-            publish, undone, check = self._notifier.publish, self._backlog.forget, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, undone, check, ONE_BY_ONE, self._relieve)
+            publish, on_rollback, check = self._notifier.publish, self._backlog.invalidate, self._file_watch.check
+            self._writer = Writer(self._connection, self._begin, publish, on_rollback, check, ONE_BY_ONE, self._free_space)
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
             self._opened = stack.pop_all()
 
     async def close(self) -> None:
-        """Finish pending writes, hand back what this owner holds, and release everything. Repeatable."""
+        """Finish pending writes, release the claims of this process, and close all files. Repeatable."""
         if self._opened is None:
             return
         opened, self._opened = self._opened, None
@@ -107,42 +108,42 @@ class SQLiteStore(CommonJobStore):
             watcher.cancel()
         try:
             async with asyncio.timeout(_CLOSE_TIMEOUT):
-                await self._hand_back()
+                await self._release_all()
                 await self._writer.close()
                 await opened.aclose()
         except TimeoutError:
-            # Another process keeps its turn: we are as good as dead, and look it.
+            # Another process holds the write lock. This process counts as dead from now on, so that others take over its work.
             self._files.wakeup.stop_listening()
             await run_in_thread(lambda: self._files.close(leave_liveness_lock=True))
 
-    async def _hand_back(self) -> None:
+    async def _release_all(self) -> None:
         try:
             while await self._writer.submit(returns.release_all, None):
                 pass
         except QueueError:
-            # What we hold cannot be handed back: for others it is as if we had died. All the same we close in order.
+            # The claims cannot be released. This process counts as dead, so that others take over its work; closing goes on.
             self._files.liveness.disown()
 
     def detach_after_fork(self) -> None:
-        """In a forked child: close what belongs to the parent."""
+        """In a forked child: close the files of the parent."""
         if self._opened is not None:
             self._files.disown()
 
     def storage_error(self) -> QueueError | None:
-        """Why nothing can be stored at the moment, as far as the last look has found. It looks at no file."""
-        return self._write_guard.complaint
+        """Why nothing can be stored, as of the last check; None while storing works. Does no I/O."""
+        return self._write_guard.error
 
     @property
     def is_first(self) -> bool:
-        """Whether no other process had the file open at the start: this process reports what concerns all of them."""
+        """Whether no other process had the file open when this one opened it."""
         return self._files.is_first
 
     def warnings(self) -> list[str]:
-        """See `files.warnings`; given by one of the processes on a file, that which has run for the longest time. Blocking."""
-        return warnings(self.path) if self._opened is None or self._files.liveness.is_eldest() else []
+        """Present problems, as sentences for the operator. Only the process that has run for longest returns them. Blocking."""
+        return warnings(self.path) if self._opened is None or self._files.liveness.is_oldest() else []
 
     def notes(self) -> list[str]:
-        """Sentences about this machine's SQLite that ask for nothing."""
+        """Sentences about this machine's SQLite that need no action."""
         return notes()
 
     def _write(
@@ -151,17 +152,17 @@ class SQLiteStore(CommonJobStore):
         return self._writer.submit(operation, payload, size, on_result)
 
     def _read_many(self, work: Callable[[SQLiteQueries], R]) -> Awaitable[R]:
-        """Reads of many rows have a connection of their own: a listing may take long, and a status must not wait for it."""
+        """Reads of many rows have their own connection: they may take long, and a read of a status must not wait for them."""
         return self._lister.query(work)
 
     def _now(self) -> int:
         return self._clocks.wall()
 
     def _check_accepting(self) -> None:
-        self._file_watch.refuse_submissions()
+        self._file_watch.check_accepting()
 
-    def _relieve(self, connection: sqlite3.Connection) -> None:
-        self._maintenance.reserve.give_up()
+    def _free_space(self, connection: sqlite3.Connection) -> None:
+        self._maintenance.reserve.delete()
         self._connection.checkpoint(connection)
 
     # --- notifications
@@ -179,13 +180,13 @@ class SQLiteStore(CommonJobStore):
             transaction.topics.add(Topic.STATUS)
         return transaction
 
-    async def _leave(self) -> None:
-        """Another release goes on with the work; ours is ended, as it could not be stored."""
-        work = partial(hand_over, turn=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
+    async def _on_outdated(self) -> None:
+        """Release all claims and cancel their attempts: another release has migrated the schema and continues the work."""
+        work = partial(release_all, write_lock=self._files.write_lock, owner=self.owner, now=self._clocks.wall())
         try:
             await self._connection.call(work)
         except QueueError:
-            self._files.liveness.disown()  # for others it is as if this process had died
+            self._files.liveness.disown()  # this process counts as dead from now on
         self._notifier.publish((Topic.CANCEL,))
 
     # --- leases and maintenance
@@ -193,16 +194,16 @@ class SQLiteStore(CommonJobStore):
     def renew(self, tokens: Collection[int]) -> int:
         """Extend leases."""
         try:
-            self._files.liveness.keep()
-        finally:  # without it leases go on; without leases the work is lost
+            self._files.liveness.restore()
+        finally:  # leases must be renewed even if this fails
             renewed = self._leases.renew(tokens)
         if renewed < len(tokens):
-            with contextlib.suppress(RuntimeError):  # the loop was closed under us
+            with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
                 self._loop.call_soon_threadsafe(self._notifier.publish, (Topic.CANCEL,))
         return renewed
 
     async def rescue(self, *, running: Collection[int] = ()) -> list[RescuedJob]:
-        """Take over the jobs of lost workers."""
+        """Take over the jobs of lost processes."""
         return await self._maintenance.rescue(self.owner, running)
 
     async def expire(self) -> list[RescuedJob]:

@@ -1,4 +1,4 @@
-"""The transaction of SQLite, and the counts of waiting jobs that it keeps up to date."""
+"""A write transaction of SQLite, and the counters of waiting jobs that it keeps up to date."""
 
 from __future__ import annotations
 
@@ -18,92 +18,88 @@ from .sql.schema import check_schema
 
 @dataclass(slots=True)
 class BacklogCounters:
-    """How many jobs wait, updated by our own writes and read again after those of others. Used in the writer's thread."""
+    """How many jobs wait to start, updated by our own writes and read again after those of other processes.
+
+    Used in the writer's thread. `common.transaction.Backlog` describes the fields.
+    """
 
     version: int = -1
     queued: Counter[int] = field(default_factory=Counter)
-    """By priority."""
     delayed: int = 0
-    """Until their next attempt; a part of the queue."""
     suspects: int = 0
-    """Jobs that have lost their process; those among them that have ended since may still be counted."""
     scheduled: int = 0
-    """Until the time that their submitter has set; no part of it."""
     tasks: int = 0
-    """Tasks that have not ended, and requests that may wait for an external service, wherever they are."""
     last_key: int = 0
-    """The largest key in use; the next one is larger, whatever the clock shows."""
     clients: dict[str, int] = field(default_factory=dict)
-    """Waiting jobs, for the clients that were asked about."""
+    """Queued and delayed jobs by client, for clients whose jobs were counted."""
     task_clients: dict[str, int] = field(default_factory=dict)
-    """The same of tasks."""
 
     def refresh(self, connection: sqlite3.Connection) -> bool:
-        """Bring up to date; True when another connection has written since. Call inside a write transaction.
+        """Count again if another connection has written, and return whether it has. Call inside a write transaction.
 
-        Raises `Outdated` when what was written is another schema.
+        Raises `Outdated` if another release has migrated the schema.
         """
         (version,) = connection.execute("PRAGMA data_version").fetchone()
         if version == self.version:
             return False
         check_schema(connection)
         self.version = version
-        waiting = connection.execute(SQL["waiting"]).fetchall()
+        waiting = connection.execute(SQL["count_backlog"]).fetchall()
         self.queued = Counter({priority: jobs for state, priority, jobs in waiting if state == JobState.QUEUED})
         others = Counter(dict.fromkeys((JobState.DELAYED, "scheduled", "task", "suspect"), 0))
         for state, _, jobs in waiting:
             others[state] += jobs
         self.delayed, self.scheduled, self.tasks = others[JobState.DELAYED], others["scheduled"], others["task"]
         self.suspects = others["suspect"]
-        self.last_key = connection.execute(SQL["last_id"]).fetchone()[0] or 0
+        self.last_key = connection.execute(SQL["last_key"]).fetchone()[0] or 0
         self.clients.clear()
         self.task_clients.clear()
         return True
 
-    def forget(self) -> None:
-        """Read again next time."""
+    def invalidate(self) -> None:
+        """Count again at the next `refresh`."""
         self.version = -1
 
     @property
     def waiting(self) -> int:
-        """Queued jobs, and those that are tried again later."""
+        """The size of the queue: queued jobs, and jobs that are delayed until their next attempt."""
         return self.queued.total() + self.delayed
 
-    def of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
-        """Queued and delayed jobs of one client; `unwritten` is how many of this group have no row yet."""
+    def jobs_of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
+        """The size of one client's queue. `unwritten` counts the jobs of this group that have no row yet."""
         count = self.clients.get(client)
         if count is None:
-            row = connection.execute(SQL["waiting_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_backlog_of_client"], (client,)).fetchone()
             self.clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
     def tasks_of_client(self, connection: sqlite3.Connection, client: str, unwritten: Callable[[], int]) -> int:
-        """Tasks of one client that have not ended; see `of_client`."""
+        """Unfinished tasks of one client. `unwritten` counts the tasks of this group that have no row yet."""
         count = self.task_clients.get(client)
         if count is None:
-            row = connection.execute(SQL["tasks_of_client"], (client,)).fetchone()
+            row = connection.execute(SQL["count_tasks_of_client"], (client,)).fetchone()
             self.task_clients[client] = count = (row[0] if row else 0) + unwritten()
         return count
 
     def begin_task(self, client: str) -> None:
-        """A task was stored."""
+        """Count a new task."""
         self.tasks += 1
         if client in self.task_clients:
             self.task_clients[client] += 1
 
     def end_task(self) -> None:
-        """A task has ended."""
+        """Subtract a task that has ended."""
         self.tasks -= 1
         self.task_clients.clear()
 
     def enter(self, priority: int, client: str) -> None:
-        """A job was queued."""
+        """Count a job that enters the queue."""
         self.queued[priority] += 1
         if client in self.clients:
             self.clients[client] += 1
 
     def leave(self, priority: int, client: str) -> None:
-        """A job left the queue to run."""
+        """Subtract a job that leaves the queue to run."""
         self.queued[priority] -= 1
         if client in self.clients:
             self.clients[client] -= 1
@@ -111,7 +107,7 @@ class BacklogCounters:
 
 @dataclass(slots=True)
 class SQLiteTransaction:
-    """One group of operations on its way to one COMMIT."""
+    """`common.transaction.Transaction` on one connection, in its thread."""
 
     connection: sqlite3.Connection
     now: int
@@ -120,34 +116,34 @@ class SQLiteTransaction:
     lease: int
     """Milliseconds."""
     boot_time: int
-    """Milliseconds on the boot clock, on which leases are measured."""
+    """Milliseconds on the boot clock, which measures leases."""
     backlog: BacklogCounters
     keeps_logs: bool = True
-    """Whether jobs have log lines here."""
+    """Whether log lines of jobs are stored."""
     topics: set[Topic] = field(default_factory=set)
     """Topics whose listeners are notified after the commit."""
     payloads: list[tuple[int, bytes, bytes, int]] = field(default_factory=list)
-    """Requests and answers of several operations, to be written with one statement: `flush`."""
+    """Requests and responses of several operations, which `flush` writes with one statement."""
 
     @property
     def lease_until(self) -> int:
-        """When a lease ends that begins now, or is renewed."""
+        """The end of a lease that starts or is renewed now."""
         return self.boot_time + self.lease
 
     def refresh(self) -> bool:
-        """Bring `backlog` up to date; True when another connection has written since."""
+        """Bring `backlog` up to date. True if another connection has written since."""
         return self.backlog.refresh(self.connection)
 
     def waiting_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
-        """Waiting jobs of one client."""
-        return self.backlog.of_client(self.connection, client, unwritten)
+        """The size of one client's queue."""
+        return self.backlog.jobs_of_client(self.connection, client, unwritten)
 
     def tasks_of_client(self, client: str, unwritten: Callable[[], int]) -> int:
-        """Tasks of one client that have not ended."""
+        """Unfinished tasks of one client."""
         return self.backlog.tasks_of_client(self.connection, client, unwritten)
 
     def flush(self) -> None:
-        """Write the payloads, so that they can be read in this transaction, or at its end."""
+        """Write `payloads`: at the end of the transaction, and before they are read in it."""
         if self.payloads:
             execute_rows(self.connection, "put_payloads", self.payloads)
             self.payloads.clear()
@@ -159,7 +155,7 @@ class SQLiteTransaction:
         return row
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-        """All rows of a named query; no cursor stays open behind it."""
+        """All rows of a named query. No cursor stays open."""
         self.flush()
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
@@ -168,7 +164,7 @@ class SQLiteTransaction:
         execute_rows(self.connection, name, rows)
 
     def held(self, name: str, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
-        """Run a `{rows}` block. Only the number of changed rows is known, so a batch with some claims lost is not batchable."""
+        """Run a `{rows}` block. SQLite returns only the number of changed rows, so a batch with some lost claims is refused."""
         changed = execute_rows(self.connection, name, rows)
         if changed == len(rows):
             return rows
@@ -177,6 +173,6 @@ class SQLiteTransaction:
         return ()
 
     def change(self, name: str, parameters: Any = ()) -> int:
-        """Run a named statement; how many rows it changed."""
+        """Run a named statement. Returns how many rows it changed."""
         self.flush()
         return self.connection.execute(SQL[name], bind(name, parameters)).rowcount

@@ -1,4 +1,4 @@
-"""Keeps a process from writing when its file is gone, or when another release has migrated the schema."""
+"""Prevents a process from writing after its file is gone or another release has migrated the schema."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from .transaction import BacklogCounters
 
 
 class WriteGuard:
-    """`leave` is called once, in the event loop, when the tables turn out to be those of another release."""
+    """Checks each write transaction. `on_outdated` is called once, in the event loop, when the schema is of another release."""
 
-    def __init__(self, watched: FileWatch, leave: Callable[[], Coroutine[None, None, None]]) -> None:
+    def __init__(self, watched: FileWatch, on_outdated: Callable[[], Coroutine[None, None, None]]) -> None:
         self._watched = watched
-        self._leave = leave
+        self._on_outdated = on_outdated
         self._loop = asyncio.get_running_loop()
         self._leaving: asyncio.Task[None] | None = None
         self._outdated: Outdated | None = None
 
     @property
-    def complaint(self) -> QueueError | None:
-        """Why nothing can be stored at the moment, as far as is known. It looks at nothing."""
-        return self._watched.complaint or self._outdated
+    def error(self) -> QueueError | None:
+        """Why nothing can be stored, as of the last check; None while storing works. Does no I/O."""
+        return self._watched.error or self._outdated
 
     def check(self, connection: sqlite3.Connection) -> None:
-        """Raise what keeps a transaction from being written; for one that does not use `BacklogCounters`."""
+        """Raise an error if a transaction must not be written. For transactions that do not use `BacklogCounters`."""
         self._watched.check()
         try:
             check_schema(connection)
@@ -39,7 +39,7 @@ class WriteGuard:
             raise
 
     def refresh(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
-        """See `BacklogCounters.refresh`."""
+        """Call `BacklogCounters.refresh`, which checks the schema as well."""
         try:
             return backlog.refresh(connection)
         except Outdated as outdated:
@@ -47,16 +47,16 @@ class WriteGuard:
             raise
 
     def _notice(self, outdated: Outdated) -> None:
-        """In the threads that write."""
+        """Start `on_outdated` in the event loop. Called in the threads that write."""
         if self._outdated is None:
             self._outdated = outdated
-            with contextlib.suppress(RuntimeError):  # the loop was closed under us
-                self._loop.call_soon_threadsafe(self._begin_to_leave)
+            with contextlib.suppress(RuntimeError):  # the event loop was closed meanwhile
+                self._loop.call_soon_threadsafe(self._start_leaving)
 
-    def _begin_to_leave(self) -> None:
-        self._leaving = self._loop.create_task(self._leave(), name="queue-store-leaving")
+    def _start_leaving(self) -> None:
+        self._leaving = self._loop.create_task(self._on_outdated(), name="queue-store-leaving")
 
     async def close(self) -> None:
-        """Wait until it has left, where it began to."""
+        """Wait for `on_outdated` if it was called."""
         if self._leaving is not None:
             await asyncio.wait((self._leaving,))

@@ -86,39 +86,39 @@ async def health(store: SQLiteStore, host: str = "a.example") -> Receiver:
     return found
 
 
-async def test_failures_that_two_processes_found_are_added_up(store: SQLiteStore, after: After) -> None:
+async def test_failures_found_by_two_processes_are_added(store: SQLiteStore, after: After) -> None:
     await due(store)
     (delivery,) = await claimed(store)
-    after("healths_of", "UPDATE flow SET health = 'failing', failures = 3, failing_since = 7")
+    after("health_of_flows", "UPDATE flow SET health = 'failing', failures = 3, failing_since = 7")
     settled = await fail(store, delivery)
     assert settled.flow_change is None  # the other process has reported it
     found = await health(store)
     assert (found.health, found.failures, found.failing_since) == (HostHealth.FAILING, 4, 7)
 
 
-async def test_the_failure_that_opens_a_circuit_may_be_that_of_another_process(store: SQLiteStore, after: After) -> None:
+async def test_a_failure_after_those_of_another_process_opens_the_circuit(store: SQLiteStore, after: After) -> None:
     await due(store)
     (delivery,) = await claimed(store)
     count = FAILURE_THRESHOLD - 1
-    after("healths_of", f"UPDATE receiver SET health = 'failing', failures = {count}, failing_since = 7, suspects = 'a b'")
+    after("health_of_flows", f"UPDATE receiver SET health = 'failing', failures = {count}, failing_since = 7, suspects = 'a b'")
     settled = await fail(store, delivery, AttemptOutcome.UNREACHED)
     assert settled.host_change == (HostHealth.FAILING, HostHealth.OPEN)
 
 
-async def test_only_what_another_process_has_changed_is_judged_anew(store: SQLiteStore, after: After) -> None:
+async def test_only_health_that_another_process_has_changed_is_updated_again(store: SQLiteStore, after: After) -> None:
     await due(store, "a.example")
     await due(store, "b.example")
     mine = await claimed(store)
-    after("healths_of", "UPDATE flow SET health = 'failing', failures = 2, failing_since = 7 WHERE host = 'a.example'")
+    after("health_of_flows", "UPDATE flow SET health = 'failing', failures = 2, failing_since = 7 WHERE host = 'a.example'")
     for delivery in mine:
         await fail(store, delivery)
     assert [(await health(store, host)).failures for host in ("a.example", "b.example")] == [3, 1]
 
 
-async def test_a_receiver_that_was_forgotten_meanwhile_is_settled(store: SQLiteStore, after: After) -> None:
+async def test_an_attempt_at_a_receiver_deleted_meanwhile_is_settled(store: SQLiteStore, after: After) -> None:
     await due(store)
     (delivery,) = await claimed(store)
-    after("healths_of", "DELETE FROM flow")
+    after("health_of_flows", "DELETE FROM flow")
     settled = await fail(store, delivery)
     assert settled.held
     assert settled.flow_change is None
@@ -127,7 +127,7 @@ async def test_a_receiver_that_was_forgotten_meanwhile_is_settled(store: SQLiteS
 @pytest.mark.parametrize(
     ("table", "outcome"), [("flow", AttemptOutcome.FAILED), ("receiver", AttemptOutcome.UNREACHED)], ids=["flow", "host"]
 )
-async def test_a_probe_that_another_process_has_begun_is_not_sent_twice(
+async def test_a_probe_of_another_process_is_not_sent_twice(
     store: SQLiteStore, clock: ManualClock, after: After, table: str, outcome: AttemptOutcome
 ) -> None:
     await fail_until_open(store, outcome)
@@ -141,9 +141,7 @@ async def test_a_probe_that_another_process_has_begun_is_not_sent_twice(
     assert len(await claimed(store)) == 1
 
 
-async def test_a_poll_that_another_process_has_claimed_is_left_to_it(
-    store: SQLiteStore, clock: ManualClock, after: After
-) -> None:
+async def test_a_poll_claimed_by_another_process_is_left_out(store: SQLiteStore, clock: ManualClock, after: After) -> None:
     first, second, third = [await waiting(store) for _ in range(3)]
     clock.advance(5)
     after("due_polls", f"UPDATE task SET owner = 'another', token = 1, lease_until = 1 WHERE job_id = {second}")

@@ -13,7 +13,7 @@ from queue_middleware.jobs.models import Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import deliveries, jobs, logs
 from queue_middleware.stores.common.codec import encode_lines
-from queue_middleware.stores.common.operations import ended
+from queue_middleware.stores.common.operations import ended_attempt
 from queue_middleware.stores.common.transaction import Transaction
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.sql import execute_rows
@@ -43,7 +43,7 @@ async def together(store: SQLiteStore, operation: Callable[[Transaction, Sequenc
 
 
 async def begin(store: SQLiteStore) -> list[Claim]:
-    """Three jobs; the second is then handed back."""
+    """Start three jobs and release the second."""
     claims: list[Claim] = []
     for number in range(3):
         new = a_job(webhook=f"https://r{number}.example/hook", events=(WebhookKind.PROGRESS,))
@@ -54,24 +54,24 @@ async def begin(store: SQLiteStore) -> list[Claim]:
     return claims
 
 
-async def test_the_others_end(store: SQLiteStore) -> None:
+async def test_jobs_of_held_claims_end(store: SQLiteStore) -> None:
     claims = await begin(store)
-    ends = [ended(claim, an_answer()) for claim in claims]
+    ends = [ended_attempt(claim, an_answer()) for claim in claims]
     assert await together(store, jobs.finish, ends) == [True, False, True]
     assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
     assert await together(store, jobs.finish, ends) == [True, False, True]
     assert await claimed(store) == []
 
 
-async def test_the_lines_of_the_others_are_stored(store: SQLiteStore) -> None:
+async def test_lines_of_held_claims_are_stored(store: SQLiteStore) -> None:
     claims = await begin(store)
     lines = encode_lines([LogLine(1_700_000_000_000_000, LogLevel.INFO, "line")])
     assert await together(store, logs.log, [(claim, 1, lines, Progress(0.5)) for claim in claims]) == [True, False, True]
     assert [delivery.key for delivery in await claimed(store)] == [claims[0].key, claims[2].key]
 
 
-async def test_the_deliveries_of_the_others_are_settled(store: SQLiteStore) -> None:
-    await together(store, jobs.finish, [ended(claim, an_answer()) for claim in await begin(store)])
+async def test_held_deliveries_are_settled(store: SQLiteStore) -> None:
+    await together(store, jobs.finish, [ended_attempt(claim, an_answer()) for claim in await begin(store)])
     mine = await claimed(store)
     await store.webhooks.release([mine[0].token])
     settling = [(delivery, an_attempt(), True, None, None, 0) for delivery in mine]

@@ -1,4 +1,4 @@
-"""Group reading: together where that is possible, alone where one of them is to blame."""
+"""Group reads: reads are executed together, and one by one if a read fails."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from queue_middleware.stores.common.transaction import Queries
 
 
 class Connection:
-    """Its thread works when the test says so."""
+    """A connection whose thread works only when the test calls `work`."""
 
     def __init__(self) -> None:
         self.posted: list[Callable[[Any], None]] = []
@@ -27,7 +27,7 @@ class Connection:
         return error if isinstance(error, QueueError) else StoreError("the driver failed")
 
     async def work(self) -> None:
-        """Execute one group and deliver it."""
+        """Execute one group and return its results."""
         self.posted.pop(0)(None)
         await asyncio.sleep(0)
 
@@ -53,7 +53,7 @@ class Bench:
         return [self.reader.submit(self.double, number) for number in numbers]
 
 
-async def test_equal_reads_that_wait_are_one_batch() -> None:
+async def test_pending_reads_of_one_operation_are_one_batch() -> None:
     bench = Bench()
     reads = bench.read(1, 2, 3)
     other = bench.reader.read(lambda _: "other")
@@ -65,7 +65,7 @@ async def test_equal_reads_that_wait_are_one_batch() -> None:
     assert bench.groups == [[1, 2, 3, 4]]
 
 
-async def test_what_comes_meanwhile_is_the_next_group() -> None:
+async def test_reads_during_a_group_are_the_next_group() -> None:
     bench = Bench()
     (first,) = bench.read(1)
     work = bench.connection.posted.pop()
@@ -78,7 +78,7 @@ async def test_what_comes_meanwhile_is_the_next_group() -> None:
     assert bench.groups == [[1], [2]]
 
 
-async def test_a_failure_is_that_of_one_caller() -> None:
+async def test_a_failing_read_does_not_affect_others() -> None:
     bench = Bench()
     good, unknown, broken = bench.read(1, 2000, None)
     await bench.connection.work()
@@ -90,7 +90,7 @@ async def test_a_failure_is_that_of_one_caller() -> None:
     assert bench.groups == [[1, 2000, None], [1], [2000], [None]]
 
 
-async def test_a_caller_that_has_gone_disturbs_no_other() -> None:
+async def test_a_cancelled_caller_does_not_affect_others() -> None:
     bench = Bench()
     gone, unknown, stays = bench.read(1, 2000, 3)
     gone.cancel()
@@ -99,8 +99,8 @@ async def test_a_caller_that_has_gone_disturbs_no_other() -> None:
     assert isinstance(unknown.exception(), UnknownRequest)
 
 
-async def test_a_group_is_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_MOST_TOGETHER", 2)
+async def test_a_group_is_limited_in_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MAX_OPERATIONS", 2)
     bench = Bench()
     reads = bench.read(1, 2, 3)
     await bench.connection.work()
@@ -109,7 +109,7 @@ async def test_a_group_is_bounded_in_number(monkeypatch: pytest.MonkeyPatch) -> 
     assert bench.groups == [[1, 2], [3]]
 
 
-async def test_results_are_not_kept_back_for_slow_reads() -> None:
+async def test_results_do_not_wait_for_slow_reads() -> None:
     bench = Bench()
     slow = bench.reader.submit(bench.slow, 1)
     rest = bench.read(2, 3)
@@ -122,7 +122,7 @@ async def test_results_are_not_kept_back_for_slow_reads() -> None:
     assert bench.groups == [[1], [2, 3], [4]]
 
 
-async def test_closing_waits_for_what_was_begun() -> None:
+async def test_closing_waits_for_pending_reads() -> None:
     bench = Bench()
     (first,) = bench.read(1)
     closing = asyncio.ensure_future(bench.reader.close())

@@ -1,49 +1,49 @@
-"""What retention believes of a clock that may be set."""
+"""Which time retention trusts when the system clock is set."""
 
 from __future__ import annotations
 
 import pytest
 
-from queue_middleware.stores.common.wall_clock import AHEAD, WallClock
+from queue_middleware.stores.common.wall_clock import CLOCK_TOLERANCE, WallClock
 
 HOUR, DAY, YEAR = 3_600_000, 86_400_000, 365 * 86_400_000
 NOW, WEEK = 1_800_000_000_000, 7 * DAY
 
 
-def test_time_that_passes_is_believed() -> None:
+def test_passing_time_is_trusted() -> None:
     clock = WallClock.begin(NOW, 0)
     for passed in range(0, WEEK, HOUR):
-        clock = clock.look(NOW + passed, passed, WEEK)
+        clock = clock.update(NOW + passed, passed, WEEK)
         assert clock.now(passed) == NOW + passed
 
 
 def test_a_clock_that_drifts_is_followed() -> None:
     clock = WallClock.begin(NOW, 0)
     for look in range(1, 100):
-        clock = clock.look(NOW + look * (HOUR + AHEAD // 2), look * HOUR, WEEK)
-    assert clock.now(99 * HOUR) == NOW + 99 * (HOUR + AHEAD // 2)
+        clock = clock.update(NOW + look * (HOUR + CLOCK_TOLERANCE // 2), look * HOUR, WEEK)
+    assert clock.now(99 * HOUR) == NOW + 99 * (HOUR + CLOCK_TOLERANCE // 2)
 
 
-def test_one_that_is_set_back_is_believed_at_once() -> None:
-    clock = WallClock.begin(NOW, 0).look(NOW - YEAR, 60_000, WEEK)
+def test_a_clock_that_is_set_back_is_trusted_at_once() -> None:
+    clock = WallClock.begin(NOW, 0).update(NOW - YEAR, 60_000, WEEK)
     assert clock.now(60_000) == NOW - YEAR
 
 
-def test_one_that_is_ahead_for_a_moment_is_not_believed() -> None:
+def test_a_clock_that_is_ahead_for_a_short_time_is_not_trusted() -> None:
     clock = WallClock.begin(NOW, 0)
     for boot in range(60_000, HOUR, 60_000):
-        clock = clock.look(NOW + 10 * YEAR + boot, boot, WEEK)
+        clock = clock.update(NOW + 10 * YEAR + boot, boot, WEEK)
         assert clock.now(boot) == NOW + boot
-    clock = clock.look(NOW + HOUR, HOUR, WEEK)
+    clock = clock.update(NOW + HOUR, HOUR, WEEK)
     assert clock.now(HOUR) == NOW + HOUR
 
 
 @pytest.mark.parametrize(("retention", "hold"), [(WEEK, DAY), (HOUR, HOUR)])
-def test_one_that_stays_ahead_is_believed_in_the_end(retention: int, hold: int) -> None:
-    """It was behind before. What ended in that time looks old, and is kept for as long as this takes."""
-    clock = WallClock.begin(NOW - 10 * YEAR, 0).look(NOW + 60_000, 60_000, retention)
+def test_a_clock_that_stays_ahead_is_trusted_after_a_day(retention: int, hold: int) -> None:
+    """The clock was behind before: jobs that ended in that time look too old, and are kept until the clock is trusted."""
+    clock = WallClock.begin(NOW - 10 * YEAR, 0).update(NOW + 60_000, 60_000, retention)
     for boot in (60_000, hold // 2, hold):
-        clock = clock.look(NOW + boot, boot, retention)
+        clock = clock.update(NOW + boot, boot, retention)
         assert clock.now(boot) == NOW - 10 * YEAR + boot
     boot = hold + 60_000
-    assert clock.look(NOW + boot, boot, retention).now(boot) == NOW + boot
+    assert clock.update(NOW + boot, boot, retention).now(boot) == NOW + boot

@@ -11,7 +11,7 @@ from queue_middleware.stores.sqlite.locks import WriteLock
 
 @pytest.fixture
 async def connection(tmp_path: Path) -> AsyncIterator[Connection]:
-    """To `file`, in turns by `lock`, with a table `t` of different numbers `x`."""
+    """A connection to `file` with the write lock `lock`, and a table `t` with a unique number `x`."""
     lock = WriteLock(tmp_path / "lock")
     connection = await Connection(tmp_path / "file", lock).open()
     await connection.call(lambda c: c.execute("PRAGMA journal_mode = WAL").fetchall())

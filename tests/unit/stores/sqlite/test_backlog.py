@@ -1,4 +1,4 @@
-"""What is counted in memory and by triggers is what counting every row gives, whatever happens."""
+"""The counters in memory and those of the triggers always equal the numbers of counted rows."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ class _Life:
 
 
 def _counted(connection: sqlite3.Connection) -> dict[str, Counter[str]]:
-    """Every row, one by one."""
+    """Count every row."""
     found: dict[str, Counter[str]] = {"queued": Counter(), "delayed": Counter(), "scheduled": Counter(), "task": Counter()}
     for state, attempt, client, task, ended in connection.execute("SELECT state, attempt, client, task, finished_at FROM job"):
         kind = "scheduled" if state == "delayed" and attempt == 0 else state
@@ -105,7 +105,7 @@ def _counted(connection: sqlite3.Connection) -> dict[str, Counter[str]]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_nothing_is_counted_wrongly(tmp_path: Path, seed: int) -> None:
+async def test_counters_equal_the_counted_rows(tmp_path: Path, seed: int) -> None:
     clock = ManualClock()
     options = {"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0, "retention": 60, **LIMITS}
     store = SQLiteStore(Settings.load(options, {}), clock)
@@ -120,7 +120,7 @@ async def test_nothing_is_counted_wrongly(tmp_path: Path, seed: int) -> None:
             assert dict(connection.execute("SELECT * FROM backlog_client")) == found["queued"] + found["delayed"]
             assert dict(connection.execute("SELECT * FROM unfinished_tasks")) == found["task"]
             backlog = store._backlog
-            if backlog.version >= 0:  # otherwise it is read again before it is used
+            if backlog.version >= 0:  # otherwise it is counted again before it is used
                 assert backlog.queued.total() == found["queued"].total()
                 assert (backlog.delayed, backlog.scheduled) == (found["delayed"].total(), found["scheduled"].total())
                 assert backlog.tasks == found["task"].total()

@@ -1,4 +1,4 @@
-"""The traps of SQLite and aiosqlite that the bridge must keep shut."""
+"""Known pitfalls of SQLite and aiosqlite that `connection` avoids."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def count(connection: sqlite3.Connection) -> int:
         ("journal_size_limit", 64 * 2**20),
     ],
 )
-def test_every_setting_that_durability_stands_on(tmp_path: Path, pragma: str, value: int) -> None:
+def test_every_setting_that_durability_depends_on(tmp_path: Path, pragma: str, value: int) -> None:
     connection = open_connection(tmp_path / "file")
     assert connection.execute(f"PRAGMA {pragma}").fetchone() == (value,)
     connection.close()
@@ -70,7 +70,7 @@ async def test_a_cancelled_caller_leaves_no_transaction_open(connection: Connect
     other.close()
 
 
-async def test_a_transaction_that_fails_is_undone_and_gives_its_turn_back(connection: Connection, tmp_path: Path) -> None:
+async def test_a_failed_transaction_is_rolled_back_and_releases_the_write_lock(connection: Connection, tmp_path: Path) -> None:
     def fail(inner: sqlite3.Connection) -> None:
         insert(inner)
         raise ZeroDivisionError
@@ -90,7 +90,7 @@ async def test_close_is_repeatable_and_checkpoints(connection: Connection, tmp_p
     assert not wal.exists() or wal.stat().st_size == 0
 
 
-async def test_a_full_disk_does_not_keep_it_open(connection: Connection, tmp_path: Path) -> None:
+async def test_a_connection_closes_on_a_full_disk(connection: Connection, tmp_path: Path) -> None:
     await connection.call(lambda inner: connection.transact(inner, lambda: insert(inner)))
     full = (tmp_path / "file").stat().st_size
     await connection.call(lambda inner: connection.transact(inner, lambda: [insert(inner) for _ in range(2000)]))
@@ -105,8 +105,8 @@ async def test_a_full_disk_does_not_keep_it_open(connection: Connection, tmp_pat
     again.close()
 
 
-def test_the_thread_does_not_keep_the_process(tmp_path: Path) -> None:
-    """A second SIGINT skips the lifespan's shutdown: then nobody closes anything, and the process must end all the same."""
+def test_the_thread_does_not_keep_the_process_alive(tmp_path: Path) -> None:
+    """A second SIGINT skips the shutdown of the lifespan: nothing is closed, and the process must still end."""
     script = f"""
 import asyncio
 from pathlib import Path

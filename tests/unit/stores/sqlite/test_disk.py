@@ -44,7 +44,7 @@ def test_network_file_systems_are_refused(folder: str) -> None:
 
 
 @pytest.mark.parametrize("folder", ["/", "/srv/nfs/local", "/var/lib/docker"])
-def test_local_ones_are_not(folder: str) -> None:
+def test_local_file_systems_are_accepted(folder: str) -> None:
     refuse_network_filesystem(Path(folder) / "queue.sqlite3", MOUNTS)
     refuse_network_filesystem(Path(folder) / "queue.sqlite3", "")
 
@@ -57,7 +57,7 @@ def test_local_ones_are_not(folder: str) -> None:
         *("fuse.s3fs", "fuse.rclone", "fuse.gcsfuse", "fuse.glusterfs", "fuse.never-heard-of", "fuse.osxfs"),
     ],
 )
-def test_what_is_not_known_to_be_local_is_refused_by_its_name(kind: str) -> None:
+def test_unknown_fuse_file_systems_are_refused(kind: str) -> None:
     with pytest.raises(StoreError, match=f"is on {kind}, which (is|may be) a network file system"):
         refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
 
@@ -65,7 +65,7 @@ def test_what_is_not_known_to_be_local_is_refused_by_its_name(kind: str) -> None
 @pytest.mark.parametrize(
     "kind", ["ext4", "xfs", "btrfs", "zfs", "overlay", "tmpfs", "fuseblk", "fuse.ext4", "fuse.fuse-overlayfs"]
 )
-def test_what_is_known_to_be_local_is_taken(kind: str) -> None:
+def test_known_local_fuse_file_systems_are_accepted(kind: str) -> None:
     refuse_network_filesystem(Path("/srv/data/queue.sqlite3"), f"/dev/vda / ext4 rw 0 0\nx /srv/data {kind} rw 0 0\n")
 
 
@@ -80,7 +80,7 @@ def test_a_link_does_not_hide_a_network_file_system(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_mounted_by_itself_is_refused() -> None:
-    """Docker's `-v ./queue.sqlite3:/app/queue.sqlite3`: what was committed last is in the log, in the container's own layer."""
+    """Docker's `-v ./queue.sqlite3:/app/queue.sqlite3`: the write-ahead log would be in the container's own layer."""
     mounts = "overlay / overlay rw 0 0\n/dev/vda /app/queue.sqlite3 ext4 rw 0 0\n"
     with pytest.raises(StoreError, match="mount the folder /app instead"):
         refuse_network_filesystem(Path("/app/queue.sqlite3"), mounts)
@@ -104,7 +104,9 @@ MIB, GIB = 2**20, 2**30
         (10 * GIB, 5 * GIB, 6 * GIB, False),
     ],
 )
-def test_room(monkeypatch: pytest.MonkeyPatch, total: int, free: int, least: int | None, enough: bool) -> None:
+def test_the_free_space_that_is_required(
+    monkeypatch: pytest.MonkeyPatch, total: int, free: int, least: int | None, enough: bool
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(total, total - free, free))
     complaint = low_space_reason(Path("/var/queue.sqlite3"), least)
     assert (complaint is None) == enough
@@ -117,11 +119,11 @@ def test_room(monkeypatch: pytest.MonkeyPatch, total: int, free: int, least: int
     [
         (100 * MIB, 412 * MIB, None, True),
         (100 * MIB, 411 * MIB, None, False),
-        (63 * MIB, 100 * GIB, None, False),  # the write-ahead log needs a place on the disk
+        (63 * MIB, 100 * GIB, None, False),  # the write-ahead log needs space on the disk
         (20 * MIB, 0, 20 * MIB, True),
     ],
 )
-def test_room_within_the_file_counts(
+def test_free_pages_in_the_file_count(
     monkeypatch: pytest.MonkeyPatch, free: int, spare: int, least: int | None, enough: bool
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10 * GIB, 10 * GIB - free, free))

@@ -1,4 +1,4 @@
-"""How leases are renewed on SQLite, whatever is missing, and what a process does to be known as alive."""
+"""Renewal of leases on SQLite, also when files are missing, and the liveness lock of a process."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ async def test_a_renewal_opens_no_file(make: Any, clock: ManualClock) -> None:
     assert lease_until(store) == clock.boot() + 60_000
 
 
-async def test_without_a_file_left_no_owner_is_taken_for_dead(make: Any) -> None:
+async def test_without_free_descriptors_no_owner_counts_as_dead(make: Any) -> None:
     one, other = await make(), await make()
     await started(other)
     with no_files_left():
         assert await one.rescue() == []
 
 
-async def test_a_connection_that_has_become_useless_is_replaced(make: Any, clock: ManualClock) -> None:
+async def test_a_broken_connection_is_replaced(make: Any, clock: ManualClock) -> None:
     store = await make()
     token = await started(store)
 
@@ -88,7 +88,7 @@ async def test_a_connection_that_has_become_useless_is_replaced(make: Any, clock
     assert store.renew([token]) == 1
 
 
-async def test_one_that_only_has_to_wait_is_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_busy_connection_is_kept(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     store = await make()
     before = store._leases._connection
     before.execute("PRAGMA busy_timeout = 1")
@@ -101,11 +101,11 @@ async def test_one_that_only_has_to_wait_is_kept(make: Any, monkeypatch: pytest.
     assert store._leases._connection is before
 
 
-async def test_a_beat_without_anything_to_renew_is_written_all_the_same(make: Any, clock: ManualClock) -> None:
-    """On a full disk it fails, as those of others do: then no lease is judged after it."""
+async def test_a_renewal_without_leases_writes_the_heartbeat(make: Any, clock: ManualClock) -> None:
+    """On a full disk it fails like the renewals of other processes, so that no lease is judged afterwards."""
     one, other = await make(), await make()
     await started(other)
-    one._leases._connection.execute("PRAGMA query_only = ON")  # a disk that takes nothing
+    one._leases._connection.execute("PRAGMA query_only = ON")  # like a full disk
     with pytest.raises(sqlite3.OperationalError):
         await lease_passes(one, clock)
     clock.advance(45)
@@ -114,8 +114,8 @@ async def test_a_beat_without_anything_to_renew_is_written_all_the_same(make: An
     assert await one.rescue() == []
 
 
-async def test_a_life_sign_that_was_removed_is_made_again(make: Any, tmp_path: Path) -> None:
-    """Programs that tidy up folders do that; then the death of the process would be noticed a lease late."""
+async def test_a_removed_liveness_file_is_created_again(make: Any, tmp_path: Path) -> None:
+    """Cleanup programs remove files. Without its file the death of a process is noticed only when its lease ends."""
     one, other = await make(), await make()
     token = await started(one)
     (sign,) = tmp_path.glob(f"*.alive-{one.owner}")
@@ -136,7 +136,9 @@ def _a_file(folder: Path) -> Path:
     return file
 
 
-async def test_a_life_sign_that_cannot_be_made_costs_no_lease(make: Any, tmp_path: Path, clock: ManualClock) -> None:
+async def test_leases_are_renewed_even_if_the_liveness_file_cannot_be_created(
+    make: Any, tmp_path: Path, clock: ManualClock
+) -> None:
     store = await make()
     token = await started(store)
     next(tmp_path.glob("*.alive-*")).unlink()
@@ -146,10 +148,8 @@ async def test_a_life_sign_that_cannot_be_made_costs_no_lease(make: Any, tmp_pat
     assert lease_until(store) == clock.boot() + 60_000
 
 
-async def test_an_owner_of_an_earlier_boot_is_dead_though_nothing_is_left_of_it(
-    make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its lease was measured on a clock that has begun anew, and would never be over."""
+async def test_an_owner_of_an_earlier_boot_is_dead(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its lease was measured on a clock that has started anew, and might never end."""
     monkeypatch.setattr(clocks, "boot_id", lambda: "aaaaaaaa")
     old = await make()
     await started(old)
@@ -161,19 +161,19 @@ async def test_an_owner_of_an_earlier_boot_is_dead_though_nothing_is_left_of_it(
 
 
 @pytest.mark.parametrize(("theirs", "dead"), [("aaaaaaaa", False), ("bbbbbbbb", True), ("", False)])
-def test_where_the_system_does_not_tell_the_boot_the_life_sign_decides(tmp_path: Path, theirs: str, dead: bool) -> None:
+def test_without_a_boot_id_the_liveness_file_decides(tmp_path: Path, theirs: str, dead: bool) -> None:
     assert bool(dead_owners(tmp_path / "db", make_owner("aaaaaaaa"), [make_owner(theirs)])) is dead
     assert dead_owners(tmp_path / "db", make_owner(""), [make_owner(theirs)]) == []
 
 
-def test_the_boot_clock_goes_on_and_the_boot_has_a_name() -> None:
+def test_the_boot_clock_advances_and_the_boot_has_an_id() -> None:
     before = clocks.boot_clock()
     assert clocks.boot_clock() >= before
     assert clocks.boot_id() == clocks.boot_id()
     assert len(clocks.boot_id()) in (0, 8)
 
 
-async def test_the_heartbeat_makes_no_file(make: Any, tmp_path: Path) -> None:
+async def test_the_heartbeat_creates_no_file(make: Any, tmp_path: Path) -> None:
     store = await make()
     store.path.unlink()
     with pytest.raises(DatabaseGone):

@@ -1,4 +1,4 @@
-"""Lists of many rows: what is passed over costs little, and nobody else waits for them."""
+"""Lists of many rows: skipped rows cost little, and other reads do not wait."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def connection() -> Iterator[sqlite3.Connection]:
         yield connection
 
 
-@pytest.mark.parametrize("name", ["page", "count_page", "page_of_status", "count_page_of_status"])
+@pytest.mark.parametrize("name", ["task_page", "count_tasks", "task_page_of_status", "count_tasks_of_status"])
 def test_tasks_are_found_by_their_client(connection: sqlite3.Connection, name: str) -> None:
     parameters = dict.fromkeys(re.findall(r":(\w+)", SQL[name]), 1)
     plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL[name]}", parameters)]
@@ -35,8 +35,8 @@ def test_tasks_are_found_by_their_client(connection: sqlite3.Connection, name: s
     assert not [step for step in plan if re.match(r"SCAN (job|task)\b", step)], plan
 
 
-def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Connection) -> None:
-    """Counted in steps of SQLite's machine: a row that is only passed over takes some three, one that is joined some fifty."""
+def test_tasks_before_a_page_are_not_read(connection: sqlite3.Connection) -> None:
+    """Counted in steps of SQLite's virtual machine: a skipped row takes about three, a joined row about fifty."""
     connection.execute("PRAGMA foreign_keys = OFF")
     for key in range(2000):
         connection.execute(
@@ -61,9 +61,9 @@ def test_what_stands_in_front_of_a_page_is_not_looked_at(connection: sqlite3.Con
         connection.set_progress_handler(None, 0)
         return count
 
-    first = steps("page", client="c", limit=20, offset=0)
-    assert steps("page", client="c", limit=20, offset=1900) - first < 1900 * 10
-    assert steps("count_page", client="c") < 2000 * 10
+    first = steps("task_page", client="c", limit=20, offset=0)
+    assert steps("task_page", client="c", limit=20, offset=1900) - first < 1900 * 10
+    assert steps("count_tasks", client="c") < 2000 * 10
 
 
 async def test_a_status_does_not_wait_for_a_listing(tmp_path: Path) -> None:

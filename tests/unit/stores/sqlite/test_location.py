@@ -1,4 +1,4 @@
-"""One file has one path, whatever leads to it, and it is known when the queue is made."""
+"""A file has one path whatever links lead to it, and the path is known when the queue is created."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from queue_middleware.stores.sqlite.location import database_path
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A real path: that of the tests may itself contain links."""
+    """A real path, because the path of the tests may contain links."""
     return Path(os.path.realpath(tmp_path))
 
 
@@ -23,7 +23,7 @@ def linked(place: Path, target: str | Path) -> Path:
     return place
 
 
-def test_links_in_every_place_lead_to_the_real_file(folder: Path) -> None:
+def test_links_anywhere_in_the_path_are_resolved(folder: Path) -> None:
     real = folder / "shared" / "queue.sqlite3"
     real.parent.mkdir()
     real.touch()
@@ -36,7 +36,7 @@ def test_links_in_every_place_lead_to_the_real_file(folder: Path) -> None:
         assert database_path(f"sqlite:///{folder / name / 'queue.sqlite3'}") == real
 
 
-def test_as_the_system_resolves_it(folder: Path) -> None:
+def test_the_path_equals_that_of_realpath(folder: Path) -> None:
     (folder / "a" / "b").mkdir(parents=True)
     linked(folder / "link", "a/b")
     linked(folder / "up", "link/..")
@@ -44,7 +44,7 @@ def test_as_the_system_resolves_it(folder: Path) -> None:
         assert str(database_path(str(folder / text))) == os.path.realpath(folder / text)
 
 
-def test_a_link_to_what_is_not_there_yet_names_what_will_be(folder: Path) -> None:
+def test_a_link_to_a_missing_file_names_that_file(folder: Path) -> None:
     linked(folder / "queue.sqlite3", "data/real.sqlite3")
     assert database_path(str(folder / "queue.sqlite3")) == folder / "data" / "real.sqlite3"
 
@@ -76,6 +76,6 @@ def test_a_folder_is_refused(folder: Path) -> None:
             database_path(str(path))
 
 
-def test_what_the_option_would_refuse_is_refused_here_too() -> None:
+def test_values_that_the_option_refuses_are_refused_here_too() -> None:
     with pytest.raises(StoreError, match="is not the path of a file"):
         database_path(":memory:")

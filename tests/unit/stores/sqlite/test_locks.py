@@ -8,7 +8,7 @@ from pathlib import Path
 from queue_middleware.stores.sqlite.locks import LivenessLock, WriteLock, dead_owners, remove_dead_liveness_locks
 
 
-def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
+def test_two_connections_of_one_process_exclude_each_other(tmp_path: Path) -> None:
     one, other = WriteLock(tmp_path / "lock"), WriteLock(tmp_path / "lock")
     order: list[str] = []
 
@@ -28,17 +28,17 @@ def test_two_connections_of_one_process_take_turns(tmp_path: Path) -> None:
     other.close()
 
 
-def test_a_living_owner_is_not_dead(tmp_path: Path) -> None:
-    sign = LivenessLock(tmp_path / "db", "me")
+def test_a_running_owner_is_not_dead(tmp_path: Path) -> None:
+    lock = LivenessLock(tmp_path / "db", "me")
     assert dead_owners(tmp_path / "db", "judge", ["me"]) == []
     remove_dead_liveness_locks(tmp_path / "db", [])
     assert [path.name for path in tmp_path.iterdir()] == ["db.alive-me"]
-    sign.close()
-    sign.close()
+    lock.close()
+    lock.close()
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_owner_without_a_sign_may_live_elsewhere(tmp_path: Path) -> None:
+def test_an_owner_without_a_liveness_file_is_not_dead(tmp_path: Path) -> None:
     assert dead_owners(tmp_path / "db", "judge", ["nobody"]) == []
 
 
@@ -46,7 +46,7 @@ def test_a_killed_process_is_dead_at_once(tmp_path: Path) -> None:
     script = f"""
 from pathlib import Path
 from queue_middleware.stores.sqlite.locks import LivenessLock
-sign = LivenessLock(Path({str(tmp_path / "db")!r}), "victim")
+lock = LivenessLock(Path({str(tmp_path / "db")!r}), "victim")
 print("alive", flush=True)
 input()
 """

@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
     return lay_blank(tmp_path / "queue.sqlite3")
 
 
-def test_the_first_that_comes_has_it_and_the_second_is_told_what_to_do(path: Path) -> None:
+def test_the_first_application_owns_the_database_and_the_second_is_refused(path: Path) -> None:
     opened(path, "shop.main")
     opened(path, "shop.main")
     with pytest.raises(StoreError) as refusal:
@@ -43,7 +43,7 @@ def test_the_first_that_comes_has_it_and_the_second_is_told_what_to_do(path: Pat
     assert stored_name(path) == "shop.main"
 
 
-def test_one_that_asks_for_no_name_opens_every_database_and_gives_it_none(path: Path) -> None:
+def test_without_a_name_every_database_is_opened_and_no_name_is_stored(path: Path) -> None:
     opened(path, None)
     assert stored_name(path) is None
     opened(path, "shop")
@@ -51,7 +51,7 @@ def test_one_that_asks_for_no_name_opens_every_database_and_gives_it_none(path: 
     assert stored_name(path) == "shop"
 
 
-def test_of_those_that_come_together_one_has_it(tmp_path: Path) -> None:
+def test_of_concurrent_applications_one_owns_the_database(tmp_path: Path) -> None:
     names = [f"service-{number}" for number in range(8)]
     for attempt in range(5):
         path = tmp_path / f"{attempt}.sqlite3"
@@ -84,7 +84,7 @@ def test_a_refused_application_changes_nothing_not_even_the_schema(path: Path) -
     assert not list(path.parent.glob("*.alive-*"))
 
 
-def test_the_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
+def test_the_database_of_another_program_is_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "db.sqlite3"
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("CREATE TABLE auth_user (id INTEGER PRIMARY KEY)")
@@ -105,21 +105,21 @@ def test_a_hard_link_is_refused(path: Path) -> None:
     opened(path, "shop")
 
 
-def test_a_folder_that_is_missing_is_not_made(tmp_path: Path) -> None:
+def test_a_missing_folder_is_not_created(tmp_path: Path) -> None:
     path = tmp_path / "typo" / "queue.sqlite3"
     with pytest.raises(StoreError, match=f"its folder is missing; correct the option database, or run: mkdir -p {path.parent}"):
         opened(path, "shop")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_one_of_several_processes_speaks_for_the_file(path: Path) -> None:
+def test_one_of_several_processes_reports_for_the_file(path: Path) -> None:
     first, second, third = (Files(path, owner, "shop") for owner in ("z", "a", "m"))
     assert [files.is_first for files in (first, second, third)] == [True, False, False]
-    assert [files.liveness.is_eldest() for files in (first, second, third)] == [True, False, False]
+    assert [files.liveness.is_oldest() for files in (first, second, third)] == [True, False, False]
     first.close()
-    assert [files.liveness.is_eldest() for files in (second, third)] == [True, False]
+    assert [files.liveness.is_oldest() for files in (second, third)] == [True, False]
     second.close(leave_liveness_lock=True)  # as if it had died
-    assert third.liveness.is_eldest()
+    assert third.liveness.is_oldest()
     third.close()
     again = Files(path, "z", "shop")
     assert again.is_first

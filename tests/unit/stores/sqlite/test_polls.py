@@ -1,4 +1,4 @@
-"""What is SQLite's own about polls; what every store owes is in tests/conformance."""
+"""Polls on SQLite; the behavior of every store is tested in tests/conformance."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ async def waiting(store: JobStore, host: str) -> int:
     return receipt.claim.key
 
 
-async def test_one_host_with_more_due_than_a_claim_looks_at_hides_nobody(
+async def test_a_host_with_more_due_polls_than_a_claim_reads_hides_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(polls, "_LOOKED_AT", 4)
+    monkeypatch.setattr(polls, "_MAX_DUE", 4)
     clock = ManualClock()
     store = SQLiteStore(Settings(database=str(tmp_path / "queue.sqlite3"), min_free_disk=0), clock, clock.boot)
     await store.open()

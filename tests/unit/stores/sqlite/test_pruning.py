@@ -1,4 +1,4 @@
-"""Retention in steps: how much one transaction deletes, writes and keeps others waiting, also on a disk that is full."""
+"""Retention in steps: how much one transaction deletes and writes, and how long it takes, also on a full disk."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from queue_middleware.jobs.log_lines import LogLevel, LogLine
 from queue_middleware.jobs.models import CHUNK_SIZE, Claim, Progress, WebhookKind
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import bounds, retention
-from queue_middleware.stores.common.bounds import ROW, WEIGHT, Budget, within_bounds
+from queue_middleware.stores.common.bounds import MAX_WEIGHT, ROW_WEIGHT, Budget, within_bounds
 from queue_middleware.stores.common.pruning import Pruning
-from queue_middleware.stores.common.retention import ExpiredRows, Pruned
+from queue_middleware.stores.common.retention import PrunableRows, Pruned
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.models import DeliveryFilter
 from tests.support.clock import ManualClock
@@ -32,7 +32,7 @@ def clock() -> ManualClock:
 
 @pytest.fixture
 async def store(tmp_path: Path, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SQLiteStore]:
-    monkeypatch.setattr(bounds, "SECONDS", 60.0)  # what a step does here is bounded by its weight alone
+    monkeypatch.setattr(bounds, "MAX_SECONDS", 60.0)  # here only the weight limits a step
     options = {"database": str(tmp_path / "queue.sqlite3"), "min_free_disk": 0, "retention": 60.0}
     store = SQLiteStore(Settings.load(options, {}), clock)
     await store.open()
@@ -47,7 +47,7 @@ async def begin(store: SQLiteStore, **job: Any) -> Claim:
 
 
 async def stream(store: SQLiteStore, parts: int, **job: Any) -> Claim:
-    """A request with an answer of so many parts."""
+    """A job with a response of this many chunks."""
     claim = await begin(store, **job)
     for number in range(parts):
         await store.append(claim, number, b"x" * CHUNK_SIZE)
@@ -63,7 +63,7 @@ def counted(store: SQLiteStore, what: str) -> int:
         connection.close()
 
 
-async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_a_step_deletes_a_few_chunks_and_writes_little(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(2):
         await stream(store, 40)
     clock.advance(61)
@@ -75,36 +75,34 @@ async def test_a_step_deletes_a_few_parts_and_writes_little(store: SQLiteStore, 
     while await store.prune(500):
         steps += 1
         deleted, left = left - counted(store, "response_chunk"), counted(store, "response_chunk")
-        # A byte that is deleted is not written once more, as it is where SQLite cleans each page.
-        assert deleted * CHUNK_SIZE <= WEIGHT
+        # Deleted bytes are not written again, as they would be if SQLite overwrote each page.
+        assert deleted * CHUNK_SIZE <= MAX_WEIGHT
         assert log.stat().st_size - written <= 2**20
         written = log.stat().st_size
     assert (steps, left, counted(store, "job")) == (6, 0, 0)
 
 
-async def test_small_jobs_go_together_but_not_all_at_once(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_small_jobs_are_deleted_together_within_the_limit(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(12):
         await store.complete(await begin(store), an_answer(b"x" * (CHUNK_SIZE * 2)))
     clock.advance(61)
     left = 12
     while await store.prune(500):
         deleted, left = left - counted(store, "job"), counted(store, "job")
-        assert deleted * CHUNK_SIZE * 2 <= WEIGHT
+        assert deleted * CHUNK_SIZE * 2 <= MAX_WEIGHT
     assert left == 0
 
 
-async def test_the_time_of_a_step_is_bounded_too(
-    store: SQLiteStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_time_of_a_step_is_limited(store: SQLiteStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     await stream(store, 12)  # light enough for one step
     clock.advance(61)
     seconds = iter(range(0, 10_000, 1))
     monkeypatch.setattr(retention, "Budget", lambda weight: Budget(weight, lambda: next(seconds) * 1000.0))
     assert await store.prune(10) == 1
-    assert counted(store, "response_chunk") == 8  # one bite, and the time was over
+    assert counted(store, "response_chunk") == 8  # four chunks were deleted, then the time was over
 
 
-async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_logs_and_event_deliveries_are_deleted_in_parts(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await begin(store, webhook="https://a.example/", events=(WebhookKind.PROGRESS,))
     for number in range(20):
         line = LogLine(0, LogLevel.INFO, "x" * CHUNK_SIZE, {}, "run", number + 1)
@@ -120,13 +118,13 @@ async def test_logs_and_news_are_deleted_in_bites_as_well(store: SQLiteStore, cl
     before = counted(store, "log")
     while await store.prune(10):
         now = counted(store, "log")
-        assert (before - now) * CHUNK_SIZE <= WEIGHT
+        assert (before - now) * CHUNK_SIZE <= MAX_WEIGHT
         before, steps = now, steps + 1
     assert steps > 1
     assert [counted(store, name) for name in ("job", "log", "delivery", "delivery_attempt", "payload")] == [0] * 5
 
 
-# --- what is wanted again
+# --- redelivery
 
 
 async def failed_delivery(store: SQLiteStore, parts: int = 0) -> tuple[Claim, int]:
@@ -137,13 +135,13 @@ async def failed_delivery(store: SQLiteStore, parts: int = 0) -> tuple[Claim, in
 
 
 @pytest.mark.parametrize("parts", [0, 40])
-async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept(
+async def test_a_job_that_is_redelivered_before_its_deletion_is_kept(
     store: SQLiteStore, clock: ManualClock, parts: int
 ) -> None:
     claim, delivery = await failed_delivery(store, parts)
     other = await stream(store, 0)
     clock.advance(61)
-    found = await store._read(lambda connection: retention.outlived(connection, clock(), 60_000, 0, 10))
+    found = await store._read(lambda connection: retention.find_prunable(connection, clock(), 60_000, 0, 10))
     assert [key for key, _ in found.jobs] == ([claim.key, other.key] if not parts else [claim.key])
     assert await store.webhooks.redeliver([delivery]) == 1
     pruned = await store._writer.submit(retention.prune, found)
@@ -152,7 +150,7 @@ async def test_what_is_delivered_again_between_the_look_and_the_deletion_is_kept
     assert [again.request_id for again in await claimed(store)] == [claim.request_id]
 
 
-async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_a_result_that_is_deleted_in_part_cannot_be_redelivered(store: SQLiteStore, clock: ManualClock) -> None:
     claim, delivery = await failed_delivery(store, 40)
     clock.advance(61)
     assert await store.prune(10) == 1
@@ -166,9 +164,9 @@ async def test_a_result_that_is_half_deleted_cannot_be_delivered_again(store: SQ
         await store.result(claim.request_id)
 
 
-async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_an_unstored_response_is_deleted_in_steps(store: SQLiteStore, clock: ManualClock) -> None:
     claim = await stream(store, 40, short_lived=True)
-    store._maintenance._pruning._kept = 10**9
+    store._maintenance._pruning._retention = 10**9
     clock.advance(360)
     steps = 0
     while await store.prune(10):
@@ -178,45 +176,45 @@ async def test_an_answer_that_is_not_to_be_stored_goes_in_steps_without_a_pause(
     assert (await store.result(claim.request_id)).response is None
 
 
-# --- on a disk that is full
+# --- on a full disk
 
 
 class Disk:
-    """A writer for whose transactions there is room only where they are this light."""
+    """A writer that raises `DiskFull` for transactions above a weight."""
 
     def __init__(self, room: int) -> None:
         self.room = room
         self.tried: list[int] = []
 
-    async def write(self, operation: Any, found: ExpiredRows, size: int) -> Pruned:
-        self.tried.append(found.most)
-        if found.most > self.room:
+    async def write(self, operation: Any, found: PrunableRows, size: int) -> Pruned:
+        self.tried.append(found.max_weight)
+        if found.max_weight > self.room:
             raise FULL
         return Pruned(1, 7)
 
-    async def read(self, work: Any) -> ExpiredRows:
-        return ExpiredRows([(7, 10**6)], [], [], [], [])
+    async def read(self, work: Any) -> PrunableRows:
+        return PrunableRows([(7, 10**6)], [], [], [], [])
 
 
-async def test_steps_become_smaller_until_there_is_room_for_them_and_larger_again() -> None:
+async def test_steps_adapt_to_the_space_on_the_disk() -> None:
     disk = Disk(20_000)
     pruning = Pruning(disk.write, disk.read, lambda kept: 0, 60)
     assert await pruning.step(10) == 1
-    assert disk.tried == [WEIGHT, WEIGHT // 16, WEIGHT // 256]
-    disk.room = WEIGHT
+    assert disk.tried == [MAX_WEIGHT, MAX_WEIGHT // 16, MAX_WEIGHT // 256]
+    disk.room = MAX_WEIGHT
     for _ in range(12):
         await pruning.step(10)
-    assert disk.tried[-1] == WEIGHT
+    assert disk.tried[-1] == MAX_WEIGHT
 
 
-async def test_with_no_room_at_all_it_is_said() -> None:
+async def test_without_any_space_disk_full_is_raised() -> None:
     disk = Disk(0)
     with pytest.raises(DiskFull):
         await Pruning(disk.write, disk.read, lambda kept: 0, 60).step(10)
     assert disk.tried[-1] == 1
 
 
-async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_the_smallest_step_deletes_one_chunk(store: SQLiteStore, clock: ManualClock) -> None:
     await stream(store, 3)
     clock.advance(61)
     store._maintenance._pruning._weight = 1
@@ -224,32 +222,32 @@ async def test_the_smallest_step_deletes_one_part(store: SQLiteStore, clock: Man
     assert counted(store, "response_chunk") == 2
 
 
-# --- its brothers
+# --- other operations with limits
 
 
-def test_rows_are_taken_until_their_payloads_are_heavy() -> None:
+def test_rows_are_limited_by_the_weight_of_their_payloads() -> None:
     assert within_bounds([(1, "a", 400), (2, "b", 0)]) == [(1, "a")]
     assert within_bounds([(1, 8), (2, None), (3, 8), (4, 0)]) == [(1,), (2,)]
-    assert len(within_bounds([(key, 0) for key in range(5000)])) == WEIGHT // ROW
+    assert len(within_bounds([(key, 0) for key in range(5000)])) == MAX_WEIGHT // ROW_WEIGHT
 
 
-async def test_what_comes_too_late_is_failed_a_few_bodies_at_a_time(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_expired_jobs_with_large_requests_are_failed_in_groups(store: SQLiteStore, clock: ManualClock) -> None:
     for _ in range(6):
         await store.submit(a_job(b"x" * (8 * CHUNK_SIZE), start_timeout=1.0))
     clock.advance(2)
     counts = []
     while expired := await store.expire():
         counts.append(len(expired))
-    assert (max(counts) * 7 * CHUNK_SIZE <= WEIGHT + CHUNK_SIZE, sum(counts)) == (True, 6)
+    assert (max(counts) * 7 * CHUNK_SIZE <= MAX_WEIGHT + CHUNK_SIZE, sum(counts)) == (True, 6)
     assert counted(store, "request_chunk") == 0
 
 
-async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_path: Path, store: SQLiteStore) -> None:
+async def test_lost_jobs_with_large_responses_are_rescued_in_groups(tmp_path: Path, store: SQLiteStore) -> None:
     for _ in range(3):
         claim = await begin(store)
         for number in range(10):
             await store.append(claim, number, b"x" * CHUNK_SIZE)
-    store._files.liveness.disown()  # as if its process had died
+    store._files.liveness.disown()  # like the death of its process
     other = SQLiteStore(Settings.load({"database": str(store.path), "min_free_disk": 0}, {}))
     await other.open()
     try:
@@ -258,7 +256,7 @@ async def test_the_jobs_of_a_lost_worker_are_taken_a_few_answers_at_a_time(tmp_p
         await other.close()
 
 
-async def test_all_is_handed_back_at_the_end_however_much_it_is(store: SQLiteStore) -> None:
+async def test_all_claims_are_released_at_close(store: SQLiteStore) -> None:
     for _ in range(3):
         claim = await begin(store)
         for number in range(10):
@@ -268,7 +266,7 @@ async def test_all_is_handed_back_at_the_end_however_much_it_is(store: SQLiteSto
     assert counted(store, "job WHERE state = 'queued'") == 3
 
 
-async def test_what_was_freed_within_the_file_counts_as_room(store: SQLiteStore, clock: ManualClock) -> None:
+async def test_pages_that_were_freed_in_the_file_count_as_space(store: SQLiteStore, clock: ManualClock) -> None:
     await stream(store, 40)
     clock.advance(61)
     while await store.prune(10):

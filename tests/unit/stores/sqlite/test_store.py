@@ -1,4 +1,4 @@
-"""What is SQLite's own about the store; what every store owes is in tests/conformance."""
+"""Behavior of the store that is specific to SQLite. The behavior of every store is tested in tests/conformance."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def make(folder: Path, **options: Any) -> SQLiteStore:
         ("sqlite:////var/q.sqlite3", "/var/q.sqlite3"),
     ],
 )
-def test_where_the_file_is(option: str, path: str) -> None:
+def test_the_path_of_the_file(option: str, path: str) -> None:
     assert str(database_path(option)) == path
 
 
@@ -77,14 +77,14 @@ async def test_closing_leaves_the_file_and_its_lock(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["queue.sqlite3", "queue.sqlite3.lock"]
 
 
-async def test_a_file_that_is_no_database_is_refused_and_left_alone(tmp_path: Path) -> None:
+async def test_a_file_that_is_no_database_is_refused_and_not_changed(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
     with pytest.raises(StoreError, match="cannot be opened: file is not a database"):
         await make(tmp_path).open()
     assert (tmp_path / "queue.sqlite3").read_bytes() == b"a love letter" * 100
 
 
-async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+async def test_a_missing_folder_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="cannot be opened"):
         await make(tmp_path / "file" / "folder").open()
@@ -110,7 +110,7 @@ def test_a_file_of_a_version_before_the_first_release_is_refused(tmp_path: Path)
     connection.close()
 
 
-def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
+def test_migrations_have_increasing_numbers_and_can_be_repeated() -> None:
     numbers = [number for number, _ in migrations()]
     assert numbers == sorted(set(numbers))
     connection = sqlite3.connect(":memory:", isolation_level=None)
@@ -121,7 +121,7 @@ def test_migrations_have_rising_numbers_and_can_be_repeated() -> None:
 
 
 @pytest.mark.parametrize("state", ["'running'", "'delayed'", "'completed'", "'failed'", "'cancelled'", "'unheard of'", "NULL"])
-def test_the_schema_does_not_take_half_a_state(state: str) -> None:
+def test_the_schema_refuses_inconsistent_rows(state: str) -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     insert = "INSERT INTO job (id, id_random, state, priority, client, max_attempts) VALUES (1, zeroblob(10), {}, 5, '', 1)"
@@ -131,7 +131,7 @@ def test_the_schema_does_not_take_half_a_state(state: str) -> None:
     connection.close()
 
 
-def test_every_named_query_is_good_sql_and_is_used() -> None:
+def test_every_named_query_is_valid_and_used() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
     code = "".join(path.read_text() for path in Path(module.__file__).parents[1].rglob("*.py"))
@@ -156,11 +156,11 @@ def test_rows_of_every_count(count: int) -> None:
 
 
 def test_lists_are_bound_as_json_and_nothing_else_is() -> None:
-    assert bind("end_waiting", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
-    assert bind("glance", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
+    assert bind("end_not_running", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
+    assert bind("snapshots", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
     assert bind("release_deliveries", {"due": 1, "owner": "x", "tokens": None})["tokens"] is None
     given = {"until": 1}
-    assert bind("put_off_suspects", given) is given
+    assert bind("postpone_suspects", given) is given
 
 
 def test_every_list_of_a_block_is_recognized() -> None:
@@ -181,28 +181,28 @@ def test_a_query_for_very_many_rows_is_several_statements() -> None:
 
 
 QUERY_PLANS = [
-    ("claim", "job_queued"),
-    ("promote", "job_delayed"),
-    ("waiting_of_client", "backlog_client USING PRIMARY KEY"),
-    ("waiting", "backlog USING PRIMARY KEY (state=? AND level=?)"),
+    ("claim_jobs", "job_queued"),
+    ("promote_delayed", "job_delayed"),
+    ("count_backlog_of_client", "backlog_client USING PRIMARY KEY"),
+    ("count_backlog", "backlog USING PRIMARY KEY (state=? AND level=?)"),
     ("job", "job_queued (priority=? AND id>? AND id<?)"),
-    ("overdue", "job_start_by"),
-    ("held", "job_running"),
+    ("overdue_jobs", "job_start_by"),
+    ("running_claims", "job_running"),
     ("claim_deliveries", "delivery_due"),
-    ("due_good", "receiver_healthy"),
-    ("due_others", "receiver_others"),
+    ("due_healthy_hosts", "receiver_healthy"),
+    ("due_other_hosts", "receiver_others"),
     ("next_delivery", "receiver_healthy"),
     ("next_delivery", "receiver_others"),
     ("due_flows", "flow_turn"),
     ("due_flows", "delivery_due"),
-    ("look_again_at_flows", "delivery_due"),
-    ("look_again_at_hosts", "flow_turn"),
-    ("probe_flows_of", "flow_turn"),
-    ("give_up", "flow_turn"),
+    ("schedule_flows", "delivery_due"),
+    ("schedule_hosts", "flow_turn"),
+    ("probe_flows_of_hosts", "flow_turn"),
+    ("give_up_deliveries", "flow_turn"),
     ("unused_flows", "flow_unused"),
-    ("give_up", "delivery_due"),
+    ("give_up_deliveries", "delivery_due"),
     ("dead_deliveries", "delivery_dead"),
-    ("next_work", "job_delayed"),
+    ("next_delayed_job", "job_delayed"),
     ("promote_suspect", "SEARCH job USING INTEGER PRIMARY KEY"),
     ("count_jobs", "job_running"),
     ("count_jobs", "task_awaits"),
@@ -218,17 +218,17 @@ def test_hot_queries_use_their_index(name: str, index: str) -> None:
     values: Any = dict.fromkeys(names) if names else [None] * text.count("?")
     plan = " ".join(row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {text}", values))
     assert index in plan
-    # The list of a JSON parameter and the rows of a subquery have no index; they are as short as what is asked for. Suspects
-    # are as many as have just lost their process.
+    # The list of a JSON parameter and the rows of a subquery have no index; they are as short as the request. There are only as
+    # many suspects as jobs that have just lost their process.
     assert not re.search(r"SCAN (?!chosen|json_each|suspect|CONSTANT|\()\w+\b(?! USING)", plan), plan
     connection.close()
 
 
-def test_a_queue_whose_answers_are_all_stored_is_not_searched_for_others() -> None:
+def test_unstored_responses_are_found_without_a_scan_of_jobs() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    names = dict.fromkeys(re.findall(r":(\w+)", SQL["short_lived"]))
-    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['short_lived']}", names)]
+    names = dict.fromkeys(re.findall(r":(\w+)", SQL["prunable_responses"]))
+    plan = [row[3] for row in connection.execute(f"EXPLAIN QUERY PLAN {SQL['prunable_responses']}", names)]
     assert [step for step in plan if step.startswith("SCAN")] == ["SCAN unstored_response"]
     connection.close()
 
@@ -244,7 +244,7 @@ async def test_submissions_are_refused_before_the_disk_is_full(tmp_path: Path) -
     await store.close()
 
 
-async def test_a_network_file_system_is_refused_unless_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_network_file_system_is_refused_unless_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "mount_table", lambda: "server:/x / nfs rw 0 0")
     with pytest.raises(StoreError, match="file locks do not hold"):
         await make(tmp_path).open()
@@ -263,11 +263,11 @@ def test_a_sqlite_with_the_reset_bug_is_noted(
     monkeypatch.setattr(sqlite3, "sqlite_version_info", version)
     noted = files.notes()
     assert bool(noted) == warned
-    assert all("The queue protects itself" in note and "nothing has to be done" in note for note in noted)
+    assert all("The processes of the queue exclude each other" in note and "you need not do anything" in note for note in noted)
     assert make(tmp_path).warnings() == []
 
 
-async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path) -> None:
+async def test_the_files_are_readable_by_the_owner_only(tmp_path: Path) -> None:
     umask = os.umask(0)
     try:
         (tmp_path / "new").mkdir()
@@ -282,10 +282,10 @@ async def test_the_file_and_its_companions_are_for_the_owner_only(tmp_path: Path
 
 
 @pytest.mark.parametrize(("mode", "warned"), [(0o600, False), (0o400, False), (0o640, True), (0o644, True), (0o602, True)])
-async def test_a_file_that_others_can_read_is_warned_of(
+async def test_a_file_that_others_can_read_causes_a_warning(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: int, warned: bool
 ) -> None:
-    """It may be one that was restored from a backup, or made by hand. Who made it so may have had a reason: it stays so."""
+    """The file may have been restored from a backup or created by hand. Its permissions are not changed."""
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 52, 0))
     store = make(tmp_path)
     assert store.warnings() == []
@@ -300,7 +300,9 @@ async def test_a_file_that_others_can_read_is_warned_of(
     await store.close()
 
 
-async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_reader_that_blocks_the_write_ahead_log_causes_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite3, "sqlite_version_info", (3, 52, 0))
     for place in (files, connection):
         monkeypatch.setattr(place, "LARGEST_WAL", 8 * 2**20)
@@ -315,15 +317,15 @@ async def test_a_reader_that_holds_up_the_write_ahead_log_is_warned_of(tmp_path:
     (warning,) = store.warnings()
     assert f"{store.path}-wal is larger than" in warning
     reader.close()
-    for _ in range(3):  # the log is checkpointed, begun anew, and cut
+    for _ in range(3):  # the log is checkpointed, restarted and truncated
         await store.submit(a_job(b"x" * 2 * 2**20))
     assert store.warnings() == []
     await store.close()
 
 
 @pytest.mark.slow
-async def test_a_killed_process_is_rescued_from_at_once(tmp_path: Path) -> None:
-    """Its lease would run for a minute; its lock tells at once."""
+async def test_the_jobs_of_a_killed_process_are_rescued_at_once(tmp_path: Path) -> None:
+    """The lease would last for a minute; the released liveness lock shows the death at once."""
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
@@ -349,7 +351,7 @@ asyncio.run(main())
 
 
 async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
-    """They may hold credentials."""
+    """They may contain credentials."""
     store = make(tmp_path)
     await store.open()
     for finish in ("complete", "fail", "cancel"):
@@ -368,7 +370,7 @@ async def test_requests_are_not_kept_after_the_end(tmp_path: Path) -> None:
 
 
 async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
-    """A handler that blocks the loop must not lose its job: the heartbeat is a thread with a connection of its own."""
+    """A handler that blocks the event loop must not lose its job: leases are renewed in a thread with its own connection."""
     store = make(tmp_path)
     await store.open()
     receipt = await store.submit(a_job(), start=True)
@@ -380,14 +382,14 @@ async def test_renewal_does_not_need_the_event_loop(tmp_path: Path) -> None:
     renewed = threading.Event()
     thread = threading.Thread(target=lambda: (store.renew(tokens), renewed.set()))
     thread.start()
-    assert renewed.wait(10)  # the loop stands still meanwhile
+    assert renewed.wait(10)  # the event loop is blocked meanwhile
     thread.join()
     assert connection.execute(lease).fetchone()[0] > before
     connection.close()
     await store.close()
 
 
-async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Path) -> None:
+async def test_an_unreadable_request_does_not_block_others(tmp_path: Path) -> None:
     store = make(tmp_path)
     await store.open()
     broken = await store.submit(a_job(webhook="https://example.com/"))
@@ -403,11 +405,11 @@ async def test_a_request_that_cannot_be_read_stands_in_nobodys_way(tmp_path: Pat
     await store.close()
 
 
-async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_worker_claims_again_after_an_unreadable_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreadable(*_: object) -> None:
         raise msgspec.DecodeError("of another release")
 
-    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # nobody else says that there is work
+    monkeypatch.setattr(listeners, "_POLL_INTERVAL", 3600)  # no other notification reports the work
     monkeypatch.setattr(jobs, "decode_request", unreadable)
     store = make(tmp_path)
     await store.open()
@@ -420,7 +422,7 @@ async def test_who_finds_a_request_that_cannot_be_read_looks_again(tmp_path: Pat
     await store.close()
 
 
-async def test_refused_starts_leave_nothing_open(tmp_path: Path) -> None:
+async def test_a_failed_start_leaves_nothing_open(tmp_path: Path) -> None:
     (tmp_path / "queue.sqlite3").write_bytes(b"a love letter" * 100)
     before = len(list(Path("/proc/self/fd").iterdir()))
     for _ in range(5):
@@ -464,7 +466,7 @@ asyncio.run(main())
 
 
 async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a write-ahead log a full disk shows at COMMIT, when the operations have already counted."""
+    """With a write-ahead log a full disk is detected at COMMIT, after the operations have updated the counters."""
     store = make(tmp_path)
     await store.open()
     await store.submit(a_job())
@@ -484,7 +486,7 @@ async def test_a_commit_that_fails_does_not_leave_wrong_counts(tmp_path: Path, m
     await store.close()
 
 
-async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_open(
+async def test_claims_that_cannot_be_released_are_left_to_other_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object) -> list[int]:
@@ -505,7 +507,7 @@ async def test_what_cannot_be_handed_back_is_left_to_others_and_nothing_stays_op
     await heir.close()
 
 
-async def test_closing_does_not_wait_for_ever_for_a_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_does_not_wait_forever_for_the_write_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_CLOSE_TIMEOUT", 0.1)
     store = make(tmp_path)
     await store.open()

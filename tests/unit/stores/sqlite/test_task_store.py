@@ -1,4 +1,4 @@
-"""The counts of those who wait: always what counting would give, whoever writes, and for a file that was there before them."""
+"""The counters of waiting jobs and of tasks always equal the numbers of counted rows, whichever process writes."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def fill(connection: sqlite3.Connection) -> None:
     for number, key in enumerate(IDS):
         state = ("queued", "queued", "delayed")[number % 3]
         due_at = 1 if state == "delayed" else None
-        # Of the delayed ones some were never begun, and some are to be begun again.
+        # Some of the delayed jobs have had an attempt, others have not.
         connection.execute(INSERT, (key, state, 5 + number % 2 * 4, f"c{number % 4}", due_at, number // 3 % 2))
 
 
 def check(connection: sqlite3.Connection) -> int:
-    """Hold every count against the jobs themselves; how many wait."""
+    """Compare every counter with the jobs. Returns how many jobs wait."""
     everyone = "FROM job WHERE state IN ('queued', 'delayed') GROUP BY"
     kind = "iif(state = 'delayed' AND attempt = 0, 'scheduled', state)"
     for level, bits in LEVELS:
@@ -67,7 +67,7 @@ def test_counts_follow_every_statement(connection: sqlite3.Connection, statement
     connection.close()
 
 
-def test_counts_are_undone_with_their_transaction(connection: sqlite3.Connection) -> None:
+def test_counts_are_rolled_back_with_their_transaction(connection: sqlite3.Connection) -> None:
     connection.execute("BEGIN")
     fill(connection)
     connection.execute("ROLLBACK")
@@ -75,7 +75,7 @@ def test_counts_are_undone_with_their_transaction(connection: sqlite3.Connection
     connection.close()
 
 
-def test_a_job_that_starts_at_once_touches_no_count(connection: sqlite3.Connection) -> None:
+def test_a_job_that_starts_at_once_changes_no_count(connection: sqlite3.Connection) -> None:
     before = connection.total_changes
     connection.execute(
         "INSERT INTO job (id, id_random, state, priority, client, max_attempts, owner, token, lease_until)"

@@ -1,4 +1,4 @@
-"""WakeupPipes between processes: heard at once, by everybody who wants it, and no trace of those who were killed."""
+"""Wakeup pipes between processes: every listening process is notified at once, and pipes of killed processes are removed."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Ear:
 
 @pytest.fixture
 async def tower(tmp_path: Path) -> AsyncIterator[Any]:
-    """Makes the bells of as many processes as a test wants."""
+    """Creates the pipes of as many processes as a test needs."""
     made: list[WakeupPipes] = []
 
     def make(owner: str) -> WakeupPipes:
@@ -44,17 +44,17 @@ async def tower(tmp_path: Path) -> AsyncIterator[Any]:
         return made[-1]
 
     yield make
-    for bells in made:
-        bells.stop_listening()
-        bells.close()
-        bells.close()
+    for pipes in made:
+        pipes.stop_listening()
+        pipes.close()
+        pipes.close()
 
 
 def hanging(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir() if "wakeup" in path.name)
 
 
-async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
+async def test_other_processes_are_notified_and_the_own_is_not(tower: Any, tmp_path: Path) -> None:
     one, other, third = tower("one"), tower("other"), tower("third")
     ears = {name: Ear() for name in ("one", "other")}
     one.open(ears["one"])
@@ -69,7 +69,7 @@ async def test_others_hear_it_and_we_do_not(tower: Any, tmp_path: Path) -> None:
     assert (ears["one"].times, ears["other"].times) == (1, 2)
 
 
-async def test_one_that_is_hung_later_is_found(tower: Any) -> None:
+async def test_a_pipe_that_is_created_later_is_found(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     other.notify()
     ear = Ear()
@@ -78,14 +78,14 @@ async def test_one_that_is_hung_later_is_found(tower: Any) -> None:
     assert await ear.hears()
 
 
-async def test_one_that_was_taken_down_is_not_rung(tower: Any, tmp_path: Path) -> None:
+async def test_a_removed_pipe_is_not_written_to(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
     one.open(ear)
     other.notify()
     assert await ear.hears()
-    one.shut()
-    one.shut()
+    one.stop()
+    one.stop()
     assert hanging(tmp_path) == []
     other.notify()
     assert other._others == {}
@@ -95,7 +95,7 @@ async def test_one_that_was_taken_down_is_not_rung(tower: Any, tmp_path: Path) -
     assert ear.times == 2
 
 
-async def test_nobody_is_looked_for_while_nothing_has_changed(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_pipes_are_not_searched_while_their_set_is_unchanged(tower: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     one, other = tower("one"), tower("other")
     looks: list[Any] = []
     iterdir = Path.iterdir
@@ -109,7 +109,7 @@ async def test_nobody_is_looked_for_while_nothing_has_changed(tower: Any, monkey
     assert len(looks) == 2
 
 
-async def test_however_often_it_is_rung_it_is_heard_now_and_then(tower: Any) -> None:
+async def test_many_notifications_are_combined(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
     one.open(ear)
@@ -127,7 +127,7 @@ async def test_however_often_it_is_rung_it_is_heard_now_and_then(tower: Any) -> 
     await eventually(lambda: ear.times > heard)
 
 
-async def test_the_bell_of_a_killed_process_is_removed(tower: Any, tmp_path: Path) -> None:
+async def test_the_pipe_of_a_killed_process_is_removed(tower: Any, tmp_path: Path) -> None:
     script = f"""
 import asyncio, os, signal
 from pathlib import Path
@@ -148,20 +148,20 @@ asyncio.run(main())
     assert hanging(tmp_path) == ["db.wakeup-one"]
 
 
-async def test_one_whose_process_dies_later_is_dropped(tower: Any, tmp_path: Path) -> None:
+async def test_the_pipe_of_a_process_that_dies_later_is_closed(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     one.open(Ear())
     other.notify()
     assert len(other._others) == 1
-    assert one._mine is not None
-    asyncio.get_running_loop().remove_reader(one._mine[0])
-    one._drop_mine()  # as its death would
+    assert one._own is not None
+    asyncio.get_running_loop().remove_reader(one._own[0])
+    one._close_own()  # like the death of its process
     other.notify()
     assert other._others == {}
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-async def test_a_child_leaves_the_bell_of_its_parent(tower: Any, tmp_path: Path) -> None:
+async def test_a_forked_child_leaves_the_pipe_of_its_parent(tower: Any, tmp_path: Path) -> None:
     one, other = tower("one"), tower("other")
     ear = Ear()
     one.open(ear)
@@ -175,7 +175,7 @@ async def test_a_child_leaves_the_bell_of_its_parent(tower: Any, tmp_path: Path)
 
 
 @pytest.mark.parametrize("missing", ["mkfifo", "mmap"])
-async def test_where_something_is_missing_nobody_fails(tower: Any, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
+async def test_missing_system_features_cause_no_failure(tower: Any, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     def refuse(*_: object) -> None:
         raise OSError("not here")
 
@@ -184,11 +184,11 @@ async def test_where_something_is_missing_nobody_fails(tower: Any, monkeypatch: 
     ear = Ear()
     one.open(ear)
     other.notify()
-    one.shut()
+    one.stop()
     assert ear.times == 0
 
 
-async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
+async def test_notify_after_close_does_nothing(tower: Any) -> None:
     one, other = tower("one"), tower("other")
     one.open(Ear())
     other.close()
@@ -197,10 +197,10 @@ async def test_whoever_rings_after_the_end_finds_nothing(tower: Any) -> None:
 
 
 @pytest.mark.parametrize("lacking", ["reader", "writer", "name"])
-async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
+async def test_a_pipe_that_could_not_be_created_leaves_nothing_and_is_created_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, lacking: str
 ) -> None:
-    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before, opened, real = _open_files(), 0, os.open
 
     def scarce(*arguments: Any, **more: Any) -> int:
@@ -216,27 +216,27 @@ async def test_a_bell_that_could_not_be_hung_leaves_nothing_and_is_hung_later(
             patch.setattr(Path, "rename", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOSPC, "No space left on device")))
         for _ in range(2):
             opened = 0
-            bells.open(lambda: None)
+            pipes.open(lambda: None)
     assert _open_files() == before
     assert not list(tmp_path.glob("*.wakeup-*"))
     assert len([record for record in caplog.records if "every 50 ms" in record.message]) == 1, "it is said once"
-    bells.open(lambda: None)
+    pipes.open(lambda: None)
     assert [path.name for path in tmp_path.glob("*.wakeup-*")] == ["queue.sqlite3.wakeup-me"]
-    bells.close()
+    pipes.close()
 
 
-async def test_a_link_in_the_place_of_a_bell_is_not_followed(tmp_path: Path) -> None:
+async def test_a_symbolic_link_in_place_of_a_pipe_is_not_followed(tmp_path: Path) -> None:
     other = tmp_path / "other"
     os.mkfifo(other)
     (tmp_path / "queue.sqlite3.wakeup-me.new").symlink_to(other)
     (tmp_path / "queue.sqlite3.wakeup-linked").symlink_to(other)
-    bells = WakeupPipes(tmp_path / "queue.sqlite3", "me")
+    pipes = WakeupPipes(tmp_path / "queue.sqlite3", "me")
     before = _open_files()
-    bells.open(lambda: None)
+    pipes.open(lambda: None)
     assert (tmp_path / "queue.sqlite3.wakeup-me").is_fifo()
     assert not (tmp_path / "queue.sqlite3.wakeup-me").is_symlink()
-    bells.notify()
-    bells.close()
+    pipes.notify()
+    pipes.close()
     assert _open_files() <= before
 
 

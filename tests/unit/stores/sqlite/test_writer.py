@@ -1,4 +1,4 @@
-"""Group commit: together where that is possible, alone where one of them is to blame."""
+"""Group commit: operations are committed together, and one by one if an operation fails."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ async def bench(tmp_path: Path, connection: Connection) -> AsyncIterator[Bench]:
     await bench.writer.close()
 
 
-async def test_what_waits_together_is_committed_together(bench: Bench) -> None:
+async def test_pending_operations_are_committed_together(bench: Bench) -> None:
     first = await bench.blocked()
     rest = [bench.writer.submit(bench.insert, number) for number in range(5)]
     bench.go_on.set()
@@ -85,12 +85,12 @@ async def test_what_waits_together_is_committed_together(bench: Bench) -> None:
     assert bench.topics == [{Topic.WORK}, {Topic.WORK}]
 
 
-async def test_an_answer_comes_after_its_commit(bench: Bench) -> None:
+async def test_a_result_is_returned_after_its_commit(bench: Bench) -> None:
     await bench.writer.submit(bench.insert, 7)
     assert bench.rows() == [7]
 
 
-async def test_one_that_fails_does_not_sink_its_neighbours(bench: Bench) -> None:
+async def test_a_failing_operation_does_not_affect_others(bench: Bench) -> None:
     await bench.writer.submit(bench.insert, 2)
     first = await bench.blocked()
     good, bad, late = (bench.writer.submit(bench.insert, number) for number in (1, 2, 3))
@@ -103,7 +103,7 @@ async def test_one_that_fails_does_not_sink_its_neighbours(bench: Bench) -> None
     assert bench.rows() == [-1, 1, 2, 3]
 
 
-async def test_a_refusal_goes_to_its_caller_alone(bench: Bench) -> None:
+async def test_a_queue_error_is_raised_to_its_caller_only(bench: Bench) -> None:
     def refuse_odd(transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
         return [UnknownRequest("odd") if number % 2 else number for number in batch]
 
@@ -112,7 +112,7 @@ async def test_a_refusal_goes_to_its_caller_alone(bench: Bench) -> None:
     assert [type(result) for result in results] == [int, UnknownRequest, int, UnknownRequest]
 
 
-async def test_it_is_executed_though_its_caller_has_gone(bench: Bench) -> None:
+async def test_an_operation_is_executed_after_its_caller_was_cancelled(bench: Bench) -> None:
     first = await bench.blocked()
     gone = bench.writer.submit(bench.insert, 8)
     gone.cancel()
@@ -122,7 +122,7 @@ async def test_it_is_executed_though_its_caller_has_gone(bench: Bench) -> None:
     assert bench.rows() == [-1, 8, 9]
 
 
-async def test_a_stranger_who_holds_the_file_makes_us_busy(bench: Bench) -> None:
+async def test_another_program_that_locks_the_file_makes_the_store_busy(bench: Bench) -> None:
     await bench.connection.call(lambda c: c.execute("PRAGMA busy_timeout = 0").fetchall())
     stranger = sqlite3.connect(bench.path, isolation_level=None)
     stranger.execute("BEGIN IMMEDIATE")
@@ -146,25 +146,27 @@ async def test_a_full_disk_fails_cleanly(bench: Bench) -> None:
     assert await bench.writer.submit(bench.insert, 1) == 1
 
 
-async def test_who_waits_behind_a_transaction_without_end_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+async def test_operations_behind_an_endless_transaction_time_out(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT", 0.01)
     first = await bench.blocked()
-    with pytest.raises(StoreBusy, match="does not answer"):
+    with pytest.raises(StoreBusy, match="does not respond"):
         await bench.writer.submit(bench.insert, 1)
     bench.go_on.set()
     assert await first == -1
     assert bench.rows() == [-1]
 
 
-async def test_who_waits_for_a_turn_that_another_process_keeps_is_told(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not answer"):
+async def test_operations_time_out_while_another_process_holds_the_write_lock(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_TIMEOUT", 0.01)
+    with WriteLock(bench.path.with_name("lock")), pytest.raises(StoreBusy, match="does not respond"):
         await bench.writer.submit(bench.insert, 1)
     assert await bench.writer.submit(bench.insert, 2) == 2
     assert bench.rows() == [2]
 
 
-async def test_close_writes_what_was_begun_and_takes_nothing_more(bench: Bench) -> None:
+async def test_close_writes_pending_operations_and_refuses_new_ones(bench: Bench) -> None:
     await bench.blocked()
     last = bench.writer.submit(bench.insert, 1)
     closing = asyncio.create_task(bench.writer.close())
@@ -184,7 +186,7 @@ async def test_groups_are_bounded_in_bytes(bench: Bench) -> None:
     assert bench.groups == [[-1], [0, 1], [2, 3]]
 
 
-async def test_a_listener_with_a_defect_keeps_nobody_from_being_told(bench: Bench) -> None:
+async def test_a_failing_listener_does_not_affect_other_callers(bench: Bench) -> None:
     told: list[object] = []
     complaints: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
@@ -201,8 +203,8 @@ async def test_a_listener_with_a_defect_keeps_nobody_from_being_told(bench: Benc
     assert await bench.writer.submit(bench.insert, 3) == 3
 
 
-async def test_a_timer_keeps_nothing_of_who_writes(bench: Bench) -> None:
-    """asyncio keeps a timer that was cancelled until it would be due, and with it its context."""
+async def test_a_timer_does_not_keep_the_context_of_a_caller(bench: Bench) -> None:
+    """asyncio keeps a cancelled timer with its context until it would be due."""
 
     class Request:
         pass
@@ -217,7 +219,7 @@ async def test_a_timer_keeps_nothing_of_who_writes(bench: Bench) -> None:
         await bench.writer.submit(bench.insert, 1)
 
     await asyncio.create_task(write())
-    await asyncio.sleep(0)  # until now its end is being told to us
+    await asyncio.sleep(0)  # the result is delivered until here
     assert kept[0]() is None
 
 
@@ -229,10 +231,10 @@ def outcomes(results: Sequence[Any]) -> list[Any]:
 
 
 @pytest.mark.parametrize("many", [1, 5])
-async def test_what_fails_behind_a_commit_changes_no_result(
+async def test_a_failure_after_the_commit_changes_no_result(
     bench: Bench, many: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Else it would be told as failed though it is stored, or, tried again alone, be stored twice."""
+    """Otherwise a stored operation would be reported as failed, or be repeated alone and stored twice."""
 
     def cannot() -> None:
         raise OSError(24, "Too many open files")
@@ -246,7 +248,7 @@ async def test_what_fails_behind_a_commit_changes_no_result(
     assert "could not be notified of a commit" in caplog.text
 
 
-async def test_a_turn_that_cannot_be_given_back_changes_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_write_lock_that_cannot_be_released_changes_no_result(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     flock = module_of_locks.fcntl.flock
 
     def cannot(file: int, operation: int) -> None:
@@ -260,7 +262,7 @@ async def test_a_turn_that_cannot_be_given_back_changes_no_result(bench: Bench, 
 
 
 class Commits:
-    """A connection whose COMMIT raises an error: before it has been done, or after it."""
+    """A connection whose COMMIT raises an error, before or after the commit."""
 
     def __init__(self, inner: sqlite3.Connection, code: int, *, done: bool) -> None:
         self._inner, self._code, self._done = inner, code, done
@@ -282,7 +284,7 @@ class Commits:
 
 @pytest.mark.parametrize("code", [sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_ERROR])
 @pytest.mark.parametrize("done", [False, True])
-async def test_a_commit_whose_outcome_is_unknown_is_not_tried_again(bench: Bench, code: int, done: bool) -> None:
+async def test_a_commit_with_unknown_outcome_is_not_repeated(bench: Bench, code: int, done: bool) -> None:
     commits = Commits(bench.connection._conn, code, done=done)
     bench.connection._connection = commits
     together = threading.Event()
@@ -297,20 +299,20 @@ async def test_a_commit_whose_outcome_is_unknown_is_not_tried_again(bench: Bench
     assert await bench.writer.submit(bench.insert, 7) == 7, "and it goes on"
 
 
-async def test_a_rollback_that_failed_does_not_lock_the_queue_for_ever(bench: Bench) -> None:
+async def test_a_failed_rollback_does_not_block_later_transactions(bench: Bench) -> None:
     await bench.connection.call(lambda connection: connection.execute("BEGIN IMMEDIATE"))
     assert await bench.writer.submit(bench.insert, 1) == 1
     assert bench.rows() == [1]
 
 
-async def test_an_interrupt_in_a_listener_comes_to_the_loop_when_all_have_been_told(bench: Bench) -> None:
-    """With eager tasks a listener runs the first step of a handler, which may mean the process."""
+async def test_an_interrupt_in_a_listener_is_raised_after_all_results(bench: Bench) -> None:
+    """With eager tasks a listener runs the first step of a handler, which may raise an exception meant for the process."""
     caught: list[BaseException] = []
 
     def interrupt(result: Any) -> None:
         raise SystemExit(3)
 
-    deliver = bench.writer._deliver
+    deliver = bench.writer._resolve_all
 
     def delivering(*arguments: Any) -> None:
         try:
@@ -318,7 +320,7 @@ async def test_an_interrupt_in_a_listener_comes_to_the_loop_when_all_have_been_t
         except SystemExit as error:
             caught.append(error)
 
-    bench.writer._deliver = delivering  # type: ignore[method-assign]
+    bench.writer._resolve_all = delivering  # type: ignore[method-assign]
     first = bench.writer.submit(bench.insert, 1, on_result=interrupt)
     assert await bench.writer.submit(bench.insert, 2) == 2
     assert await bench.writer.submit(bench.insert, 3) == 3
@@ -326,7 +328,7 @@ async def test_an_interrupt_in_a_listener_comes_to_the_loop_when_all_have_been_t
     assert len(caught) == 1
 
 
-async def test_a_check_stands_before_the_commit(bench: Bench) -> None:
+async def test_the_check_runs_before_the_commit(bench: Bench) -> None:
     def refuse() -> None:
         raise DatabaseGone("gone", 1)
 
@@ -337,7 +339,7 @@ async def test_a_check_stands_before_the_commit(bench: Bench) -> None:
     assert (bench.rows(), bench.groups) == ([], [[0, 1, 2]])
 
 
-async def test_whatever_is_raised_reaches_those_who_wait(bench: Bench) -> None:
+async def test_any_exception_reaches_the_callers(bench: Bench) -> None:
     def absurd(transaction: Transaction, batch: Sequence[int]) -> list[int | QueueError]:
         raise GeneratorExit
 
@@ -346,7 +348,7 @@ async def test_whatever_is_raised_reaches_those_who_wait(bench: Bench) -> None:
     assert await bench.writer.submit(bench.insert, 1) == 1
 
 
-async def test_a_group_ends_when_it_has_taken_long_and_the_rest_comes_first_in_the_next(bench: Bench) -> None:
+async def test_a_slow_group_is_committed_and_the_rest_comes_first_in_the_next(bench: Bench) -> None:
     now = 0.0
     groups: list[list[str]] = []
 
@@ -364,7 +366,7 @@ async def test_a_group_ends_when_it_has_taken_long_and_the_rest_comes_first_in_t
         return slow(transaction, batch)
 
     writer = Writer(bench.connection, begin, bench.topics.append, bench.undo, one_by_one=frozenset({slow}), clock=lambda: now)
-    with WriteLock(bench.path.with_name("lock")):  # all of them wait for the same turn
+    with WriteLock(bench.path.with_name("lock")):  # all operations wait for the same lock
         waiting = [writer.submit(slow, name) for name in "abc"]
         waiting += [writer.submit(other, name) for name in "de"]
         waiting.append(writer.submit(slow, "f"))
@@ -373,7 +375,7 @@ async def test_a_group_ends_when_it_has_taken_long_and_the_rest_comes_first_in_t
     assert groups == [["a", "b"], ["c", "d", "e"], ["f"]]
 
 
-async def test_on_a_full_disk_room_is_made_once_and_what_still_fits_is_written(bench: Bench) -> None:
+async def test_on_a_full_disk_space_is_freed_once_and_small_operations_succeed(bench: Bench) -> None:
     relieved: list[int] = []
     room = 10
 
@@ -384,15 +386,15 @@ async def test_on_a_full_disk_room_is_made_once_and_what_still_fits_is_written(b
             raise error
         return list(batch)
 
-    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=lambda _: relieved.append(1))
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, free_space=lambda _: relieved.append(1))
     with WriteLock(bench.path.with_name("lock")):
         waiting = [writer.submit(insert, size) for size in (1, 4, 11, 9)]
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [result if isinstance(result, int) else type(result) for result in results] == [1, 4, DiskFull, 9]
-    assert len(relieved) == 2  # for the group, and for the one that is too large even alone
+    assert len(relieved) == 2  # for the group, and for the operation that is too large even alone
 
 
-async def test_room_that_was_made_is_used(bench: Bench) -> None:
+async def test_freed_space_is_used(bench: Bench) -> None:
     room = 0
 
     def relieve(connection: sqlite3.Connection) -> None:
@@ -406,5 +408,5 @@ async def test_room_that_was_made_is_used(bench: Bench) -> None:
             raise error
         return list(batch)
 
-    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, relieve=relieve)
+    writer = Writer(bench.connection, bench.begin, bench.topics.append, bench.undo, free_space=relieve)
     assert await writer.submit(insert, 1) == 1

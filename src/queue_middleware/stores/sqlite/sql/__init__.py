@@ -1,4 +1,4 @@
-"""The named blocks of `queries.sql` and `tasks.sql`, and how one block serves a batch of rows.
+"""Loads the named blocks of `queries.sql` and `tasks.sql`, and executes a block for a batch of rows.
 
 May import: what `stores.sqlite` may import.
 Begin with the two `.sql` files; `schema` applies `migrations/`.
@@ -19,8 +19,8 @@ from typing import Any
 import msgspec
 
 _SIZES = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""Rows of the statements that exist. A batch takes the next larger one and is filled up with rows of NULL, which are skipped:
-few texts fill the statement cache, and nearly every batch is one statement."""
+"""Numbers of rows for which statements exist. A batch uses the next larger number and is padded with rows of NULL, which are
+skipped. So there are few statements to cache, and nearly every batch is one statement."""
 
 
 def _load() -> dict[str, str]:
@@ -36,7 +36,7 @@ _LIST = re.compile(r"\bjson_each\((\?|:\w+)\)")
 
 
 def _lists(text: str) -> tuple[int | str, ...]:
-    """The parameters of a block that are lists: the position of each `?`, or the name."""
+    """The list parameters of a block: the position of each `?`, or the name."""
     found = {text.count("?", 0, match.start(1)) if match[1] == "?" else match[1][1:] for match in _LIST.finditer(text)}
     return tuple(sorted(found, key=str))
 
@@ -46,16 +46,16 @@ _encode = msgspec.json.Encoder().encode
 
 
 def bind(name: str, parameters: Any) -> Any:
-    """The parameters as SQLite takes them: it has no lists, so a block reads them from JSON text with `json_each`."""
+    """The parameters in the form that SQLite accepts: lists as JSON text, which the block reads with `json_each`."""
     lists = _LISTS.get(name)
     return parameters if lists is None else _with_json(lists, parameters)
 
 
 def _with_json(lists: tuple[int | str, ...], parameters: Any) -> Any:
     bound: Any = dict(parameters) if isinstance(parameters, Mapping) else list(parameters)
-    for place in lists:
-        if bound[place] is not None:
-            bound[place] = _encode(bound[place]).decode()
+    for key in lists:
+        if bound[key] is not None:
+            bound[key] = _encode(bound[key]).decode()
     return bound
 
 
@@ -68,19 +68,19 @@ def _for_rows(name: str, count: int) -> str:
 
 
 class SQLiteQueries:
-    """`transaction.Queries` on one connection, in its thread."""
+    """`common.transaction.Queries` on one connection, in its thread."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._snapshot = _Snapshot(connection)
 
     def one(self, name: str, parameters: Any = ()) -> tuple[Any, ...] | None:
-        """The first row; no cursor stays open behind it."""
+        """The first row. No cursor stays open."""
         rows = self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
         return rows[0] if rows else None
 
     def all(self, name: str, parameters: Any = ()) -> list[tuple[Any, ...]]:
-        """All rows; no cursor stays open behind them."""
+        """All rows. No cursor stays open."""
         return self.connection.execute(SQL[name], bind(name, parameters)).fetchall()
 
     def rows(self, name: str, rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
@@ -89,12 +89,12 @@ class SQLiteQueries:
         return [row for cursor in cursors for row in cursor.fetchall()]
 
     def snapshot(self) -> AbstractContextManager[None]:
-        """A block whose queries all see the same state."""
+        """A context in which all queries see the same state."""
         return self._snapshot
 
 
 class _Snapshot:
-    """A read transaction."""
+    """A read transaction as a context."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
@@ -107,7 +107,7 @@ class _Snapshot:
 
 
 def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple[Any, ...]]) -> int:
-    """Run a `{rows}` block for all rows, in as few statements as possible; how many rows of the table it changed."""
+    """Run a `{rows}` block for all rows, in as few statements as possible. Returns how many rows of the table it changed."""
     changed = 0
     for statement in _statements(name, rows):
         changed += connection.execute(*statement).rowcount
@@ -115,9 +115,9 @@ def execute_rows(connection: sqlite3.Connection, name: str, rows: Sequence[tuple
 
 
 def _statements(name: str, rows: Sequence[tuple[Any, ...]]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    most = _SIZES[-1]
-    for start in range(0, len(rows), most):
-        chunk = rows[start : start + most]
-        size = next(size for size in _SIZES if size >= len(chunk))
-        padding = (None,) * ((size - len(chunk)) * len(chunk[0]))
-        yield _for_rows(name, size), (*chain.from_iterable(chunk), *padding)
+    largest = _SIZES[-1]
+    for start in range(0, len(rows), largest):
+        batch = rows[start : start + largest]
+        size = next(size for size in _SIZES if size >= len(batch))
+        padding = (None,) * ((size - len(batch)) * len(batch[0]))
+        yield _for_rows(name, size), (*chain.from_iterable(batch), *padding)

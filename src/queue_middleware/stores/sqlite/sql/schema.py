@@ -1,4 +1,4 @@
-"""Migrations: numbered SQL files, each applied once; `PRAGMA user_version` is the number of the last one."""
+"""Applies migrations: numbered SQL files, each applied once. `PRAGMA user_version` is the number of the last one."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from queue_middleware.errors import Outdated, StoreError
 
 _RETRY_AFTER = 10
 _FIRST = 100
-"""Of the schema that the first release began with; databases of the versions before it cannot be used."""
+"""The number of the first released schema. Databases with an earlier schema cannot be used."""
 
 
 def migrations() -> list[tuple[int, str]]:
-    """Number and text of each, in order."""
+    """The number and text of each migration, in order."""
     folder = files(__package__) / "migrations"
     found = sorted((item.name, item.read_text(encoding="utf-8")) for item in folder.iterdir() if item.name.endswith(".sql"))
     return [(int(name[:4]), text) for name, text in found]
 
 
 def migrate(connection: sqlite3.Connection) -> None:
-    """Apply the migrations that are missing, each in a transaction of its own.
+    """Apply the missing migrations, each in its own transaction.
 
-    Raises `StoreError` for a file of a later version, and for one of a version before the first release.
+    Raises `StoreError` if the schema is of a later release, or of a version before the first release.
     """
     version = _version(connection)
     known = migrations()
@@ -40,7 +40,7 @@ def migrate(connection: sqlite3.Connection) -> None:
 
 
 def check_schema(connection: sqlite3.Connection) -> None:
-    """Raise `Outdated` where another release has migrated the file that this process has open."""
+    """Raise `Outdated` if another release has migrated the schema since this process has opened the file."""
     version = _version(connection)
     if version != _newest():
         raise Outdated(

@@ -1,13 +1,14 @@
 -- name: insert_task
 INSERT OR IGNORE INTO task (job_id, spec, salt, callback, signal, client, awaits, secrets) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
 
--- name: tasks_of_client
+-- name: count_tasks_of_client
+-- Tasks that have not ended.
 SELECT jobs FROM unfinished_tasks WHERE client = ?;
 
 -- name: mark_task
 UPDATE job SET task = ? WHERE id = ?;
 
--- name: put_off
+-- name: schedule_job
 UPDATE job SET state = 'delayed', due_at = ? WHERE id = ?;
 
 -- name: tasks
@@ -21,57 +22,57 @@ FROM task JOIN job ON job.id = task.job_id WHERE callback = ?;
 SELECT job_id, id_random, state, spec, salt, callback, signal, task.client, resolved_by
 FROM task JOIN job ON job.id = task.job_id WHERE signal = ?;
 
--- name: put_early
+-- name: insert_early_result
 INSERT INTO early_result (job_id, source, status, head, body, error_type, error) VALUES (?, ?, ?, ?, ?, ?, ?);
 
--- name: early
+-- name: early_result
 SELECT source, status, head, body, error_type, error FROM early_result WHERE job_id = ?;
 
--- name: early_channel
+-- name: early_result_source
 SELECT source FROM early_result WHERE job_id = ?;
 
--- name: drop_early
+-- name: delete_early_result
 DELETE FROM early_result WHERE job_id = ?;
 
--- name: concluded_by
+-- name: state_completed_by
 SELECT state FROM job WHERE id = ? AND token = ? AND (finished_at IS NOT NULL OR state = 'awaiting');
 
--- name: begin_wait
--- The token is kept, so that the claim that ended the attempt can repeat the write.
+-- name: set_awaiting
+-- The token is kept, so that the claim can repeat the write.
 UPDATE job SET state = 'awaiting', owner = NULL, lease_until = NULL WHERE id = ?;
 
--- name: wait
+-- name: begin_wait
 UPDATE task SET response_status = ?, responded_at = ?, awaits_until = ?, poll_at = ?, poll = ?, poll_host = ?, credentials = ?
 WHERE job_id = ?;
 
--- name: wait_no_longer
+-- name: end_wait
 UPDATE task SET awaits_until = NULL, poll_at = NULL, owner = NULL, token = NULL, lease_until = NULL, credentials = NULL WHERE job_id = ?;
 
--- name: resolved_by
+-- name: set_resolved_by
 UPDATE task SET resolved_by = ? WHERE job_id = ?;
 
--- name: outcome_so_far
+-- name: state_and_source
 SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.id = ?;
 
--- name: state
+-- name: job_state
 SELECT state FROM job WHERE id = ?;
 
--- name: end_outside
+-- name: resolve_job
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
 WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 
--- name: note
+-- name: record_event
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
--- name: waited_too_long
--- A task with a poll that is due or running is left to the poller for a minute.
+-- name: timed_out_tasks
+-- A task whose poll is due or running gets another minute.
 SELECT task.job_id, id_random, (SELECT count(*) FROM response_chunk WHERE job_id = job.id) FROM task JOIN job ON job.id = task.job_id
 WHERE awaits_until <= :now AND (poll_at IS NULL OR awaits_until <= :now - 60000) ORDER BY awaits_until LIMIT 500;
 
 -- name: due_polls
 SELECT job_id, poll_host FROM task WHERE poll_at <= ? AND token IS NULL ORDER BY poll_at LIMIT ?;
 
--- name: put_off_polls
+-- name: postpone_polls
 UPDATE task SET poll_at = ? WHERE job_id IN (SELECT value FROM json_each(?));
 
 -- name: next_poll_after
@@ -85,44 +86,44 @@ RETURNING job_id, token, polls, poll_failures, response_status, awaits_until, po
     (SELECT id_random FROM job WHERE id = job_id), spec, salt, callback, signal, client;
 
 -- name: settle_poll
-UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :troubles,
+UPDATE task SET poll_at = :poll_at, event = ifnull(:event, event), poll_failures = :failures,
     owner = NULL, token = NULL, lease_until = NULL
 WHERE job_id = :key AND token = :token;
 
 -- name: next_poll
 SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
--- name: record
--- For a failed task the response is the provider's message. Before the end the payload is the request, which is not read.
+-- name: task_record
+-- For a failed task the response is the message of the external service. Before the end the payload is the request, which is not read.
 SELECT task_record.*, head, body, chunks FROM task_record LEFT JOIN payload ON job_id = id AND finished_at IS NOT NULL
 WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
--- name: page
--- The tasks before the page are skipped in the index alone.
+-- name: task_page
+-- Tasks before the page are skipped in the index, without reading them.
 SELECT task_record.* FROM (
-    SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id
+    SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC LIMIT :limit OFFSET :offset) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id
 ORDER BY id DESC;
 
--- name: count_page
+-- name: count_tasks
 SELECT count(*) FROM task WHERE client = :client;
 
--- name: page_of_status
--- The status is not stored, it follows from several columns. CROSS JOIN keeps the planner from scanning the tasks of all clients.
-SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id
-WHERE task_status = :word ORDER BY mine.job_id DESC LIMIT :limit OFFSET :offset;
+-- name: task_page_of_status
+-- The status is computed from several columns. CROSS JOIN prevents a scan of the tasks of all clients.
+SELECT task_record.* FROM (SELECT job_id FROM task WHERE client = :client ORDER BY job_id DESC) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id
+WHERE task_status = :status ORDER BY listed.job_id DESC LIMIT :limit OFFSET :offset;
 
--- name: count_page_of_status
-SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS mine
-    CROSS JOIN task_record ON task_record.id = mine.job_id WHERE task_status = :word;
+-- name: count_tasks_of_status
+SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS listed
+    CROSS JOIN task_record ON task_record.id = listed.job_id WHERE task_status = :status;
 
--- name: waits_ahead
+-- name: far_waits
 SELECT job_id FROM task WHERE awaits_until > :latest AND (responded_at > :latest OR poll_at > awaits_until + 60000) LIMIT :limit;
 
--- name: waits_from_now
+-- name: reset_far_waits
 UPDATE task SET awaits_until = awaits_until - responded_at + :now, poll_at = poll_at - responded_at + :now, responded_at = :now
 WHERE job_id IN (SELECT value FROM json_each(:keys)) AND awaits_until IS NOT NULL AND responded_at > :latest;
 
--- name: polls_now
+-- name: reset_far_polls
 UPDATE task SET poll_at = :now WHERE job_id IN (SELECT value FROM json_each(:keys)) AND poll_at > awaits_until + 60000;

@@ -1,24 +1,24 @@
--- Rules that this schema executes by constraints, triggers and views are stated as tables and functions in `jobs`, `webhooks` and
--- `tasks`; the conformance suite compares the two.
+-- The constraints, triggers and views implement rules that are stated as tables and functions in `jobs`, `webhooks` and `tasks`. The
+-- conformance suite compares the two.
 
 -- ## Jobs
 
--- The row stays small: a change of state must not write a body to the write-ahead log again.
+-- The row is small, because each change of state writes it to the write-ahead log again. Bodies are in other tables.
 CREATE TABLE job (
-    id             INTEGER PRIMARY KEY,  -- milliseconds << 15 | sequence: grows with time, so inserts append
-    id_random      BLOB    NOT NULL CHECK (length(id_random) = 10),  -- with the milliseconds of `id`: the public UUIDv7
+    id             INTEGER PRIMARY KEY,  -- milliseconds << 15 | sequence; grows with time, so inserts append
+    id_random      BLOB    NOT NULL CHECK (length(id_random) = 10),  -- together with the milliseconds of `id`: the public UUIDv7
     state          TEXT    NOT NULL
         CHECK (state IN ('queued', 'delayed', 'running', 'awaiting', 'completed', 'failed', 'cancelled')),
     priority       INTEGER NOT NULL,
     client         TEXT    NOT NULL,
     attempt        INTEGER NOT NULL DEFAULT 0 CHECK (attempt >= 0),
     max_attempts   INTEGER NOT NULL CHECK (max_attempts >= 1),
-    retries        TEXT,                 -- JSON: extra attempts by cause, if the submission named any
+    retries        TEXT,                 -- JSON: extra attempts by cause; NULL if the submission named none
     webhook        TEXT,
     start_by       INTEGER,
     due_at         INTEGER,
     owner          TEXT,
-    token          INTEGER,              -- of the last claim; kept after the end, so that its holder can repeat the write
+    token          INTEGER,              -- of the last claim; kept after the end, so that the claim can repeat its write
     lease_until    INTEGER,              -- boot clock, which cannot be set
     cancelling     INTEGER NOT NULL DEFAULT 0 CHECK (cancelling IN (0, 1)),
     progress       REAL CHECK (progress BETWEEN 0 AND 1),
@@ -38,8 +38,8 @@ CREATE TABLE job (
     CHECK ((state IN ('failed', 'cancelled')) = (error_type IS NOT NULL))
 ) STRICT;
 
--- Partial, so that a job that starts at once enters none of the first three. `job_queued` covers the claim: jobs whose start deadline
--- has passed are skipped in the index.
+-- The indexes are partial, so that a job that starts at once is in none of the first three. `job_queued` has all columns that a claim
+-- needs to skip jobs whose start deadline has passed.
 CREATE INDEX job_queued   ON job (priority, id, start_by, state) WHERE state = 'queued';
 CREATE INDEX job_delayed  ON job (due_at)                        WHERE state = 'delayed';
 CREATE INDEX job_start_by ON job (start_by)                      WHERE state IN ('queued', 'delayed') AND start_by IS NOT NULL;
@@ -48,8 +48,8 @@ CREATE INDEX job_running  ON job (owner)                         WHERE state = '
 -- One row for each job: its request until the job has ended, then its response.
 CREATE TABLE payload (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
-    head   BLOB    NOT NULL,  -- MessagePack: of a request everything but its body; of a response its headers
-    body   BLOB    NOT NULL,  -- the first 256 KiB of a request; of a response what follows its chunks
+    head   BLOB    NOT NULL,  -- MessagePack: a request without its body, or the headers of a response
+    body   BLOB    NOT NULL,  -- the first 256 KiB of a request; the part of a response after its chunks
     chunks INTEGER NOT NULL CHECK (chunks >= 0)
 ) STRICT;
 
@@ -60,7 +60,7 @@ CREATE TABLE request_chunk (
     PRIMARY KEY (job_id, number)
 ) STRICT;
 
--- Chunks of a response are stored while it is produced, when the request is still needed.
+-- Chunks of a response are stored while it is produced. The request is still needed then, so they have their own table.
 CREATE TABLE response_chunk (
     job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     number INTEGER NOT NULL,
@@ -68,36 +68,37 @@ CREATE TABLE response_chunk (
     PRIMARY KEY (job_id, number)
 ) STRICT;
 
--- Jobs whose submission asked not to store their responses (`X-Fal-Store-IO: 0`): few, so a table and not a column of every job.
+-- Jobs whose submission asked not to store the response (`X-Fal-Store-IO: 0`). They are few, so this is a table and not a column.
 CREATE TABLE unstored_response (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE
 ) STRICT;
 
--- Lines are written, read and deleted in batches, so a batch is a row.
+-- A row is a batch of lines, because lines are written, read and deleted in batches.
 CREATE TABLE log (
     job_id INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
-    number INTEGER NOT NULL CHECK (number >= 1),  -- of its last line; the first line of a job is 1, over all attempts
+    number INTEGER NOT NULL CHECK (number >= 1),  -- of the last line; lines of a job are numbered from 1 over all attempts
     lines  BLOB    NOT NULL,  -- MessagePack
     PRIMARY KEY (job_id, number)
 ) STRICT;
 
--- Jobs whose process was lost: a suspect may be the cause. It is run while no other suspect is queued or running.
+-- Jobs whose process was lost, and which may be the cause. A suspect runs only while no other suspect is queued or running.
 CREATE TABLE suspect (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     reason TEXT NOT NULL  -- of the last loss
 ) STRICT;
 
--- How often in a row a job was released by a process that shut down in order.
+-- How often in a row a job was released after a short attempt.
 CREATE TABLE release_count (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     times  INTEGER NOT NULL CHECK (times >= 1)
 ) STRICT;
 
--- ## Backlog: how many jobs wait to start, kept by triggers, so that no statement can forget it and nothing counts the queue
+-- ## Backlog: how many jobs wait to start
 --
--- Four levels of buckets, of 2^10, 2^20, 2^28 and 2^36 ids: in milliseconds less than one, 32, 8 thousand and 2 million. A job that
--- starts at once touches none. A task with a start time of its own ('scheduled': delayed, and without an attempt) is counted apart,
--- because it does not fill the queue. Tasks that have not ended are one row: 'task', level 4.
+-- Triggers keep the counts, so that no statement can forget them and no query counts the queue.
+-- Four levels of buckets cover 2^10, 2^20, 2^28 and 2^36 ids: in milliseconds less than 1, 32, 8 thousand and 2 million. A job that
+-- starts at once changes none of them. A job with a start time ('scheduled': delayed and without an attempt) is counted separately,
+-- because it is not a part of the queue. Tasks that have not ended are one row: 'task', level 4.
 CREATE TABLE backlog (
     state    TEXT    NOT NULL,  -- 'queued', 'delayed', 'scheduled' or 'task'
     level    INTEGER NOT NULL,
@@ -156,7 +157,7 @@ CREATE TRIGGER job_is_deleted_from_backlog AFTER DELETE ON job WHEN old.state IN
     UPDATE backlog_client SET jobs = jobs - 1 WHERE client = old.client AND (old.state = 'queued' OR old.attempt > 0);
 END;
 
--- Empty buckets would stay and be summed for ever.
+-- Otherwise empty buckets would remain and be summed forever.
 CREATE TRIGGER backlog_is_empty AFTER UPDATE OF jobs ON backlog WHEN new.jobs = 0 BEGIN
     DELETE FROM backlog WHERE state = new.state AND level = new.level AND priority = new.priority AND bucket = new.bucket;
 END;
@@ -165,8 +166,8 @@ CREATE TRIGGER backlog_client_is_empty AFTER UPDATE OF jobs ON backlog_client WH
     DELETE FROM backlog_client WHERE client = new.client;
 END;
 
--- The position of a job in the queue: the queued jobs before it. Whole buckets, from the widest to the narrowest, then the few jobs
--- before it in its own narrowest bucket.
+-- The position of a job in the queue is the number of queued jobs before it. Whole buckets are summed from the widest to the narrowest,
+-- then the few jobs before it in its own narrowest bucket are counted.
 CREATE VIEW queue_position AS
 SELECT me.id AS id,
     (SELECT ifnull(sum(jobs), 0) FROM backlog WHERE state = 'queued' AND level = 4 AND priority < me.priority)
@@ -183,7 +184,7 @@ SELECT me.id AS id,
 FROM job AS me
 WHERE me.state IN ('queued', 'delayed');
 
--- How many of the jobs that are kept ended how.
+-- How many of the stored jobs ended with each outcome.
 CREATE TABLE outcome (
     name TEXT    PRIMARY KEY,  -- '2xx' to '5xx', 'other', 'failed', 'cancelled'
     jobs INTEGER NOT NULL CHECK (jobs >= 0)
@@ -203,28 +204,28 @@ END;
 
 -- ## Webhooks
 
--- One row for each host that webhooks go to. A claim asks which hosts have something due; the answer must not take longer because one
--- of them has a hundred thousand webhooks that cannot be delivered.
+-- One row for each host that receives webhooks. A claim reads which hosts have due webhooks; this must not take longer when one host
+-- has a hundred thousand webhooks that cannot be delivered.
 CREATE TABLE receiver (
     host          TEXT    PRIMARY KEY,           -- lower case, with the port where it is not the default
     health        TEXT    NOT NULL DEFAULT 'new' CHECK (health IN ('new', 'healthy', 'slow', 'failing', 'open')),
     failures      INTEGER NOT NULL DEFAULT 0,    -- in a row
     failing_since INTEGER,
     open_until    INTEGER,                       -- nothing is sent before, except one probe after it
-    next_at       INTEGER,                       -- when it is to be looked at: never later than it should be; NULL: nothing is pending
+    next_at       INTEGER,                       -- when something may be due, never too late; NULL: nothing is pending
     used_at       INTEGER NOT NULL DEFAULT 0,
-    suspects      TEXT    NOT NULL DEFAULT '',   -- marks of flows that failed since the host last accepted a webhook, space-separated
+    suspects      TEXT    NOT NULL DEFAULT '',   -- marks of the flows that failed since the host last accepted a webhook, separated by spaces
     CHECK ((health IN ('failing', 'open')) = (failures > 0 AND failing_since IS NOT NULL)),
     CHECK (open_until IS NULL OR health = 'open')
 ) STRICT, WITHOUT ROWID;
 
--- Two, so that healthy hosts are found however many others are due before them.
+-- Two indexes, so that healthy hosts are found even if many others have been due for longer.
 CREATE INDEX receiver_healthy ON receiver (next_at) WHERE health = 'healthy' AND next_at IS NOT NULL;
 CREATE INDEX receiver_others  ON receiver (next_at) WHERE health <> 'healthy' AND next_at IS NOT NULL;
 
--- The webhooks of one submitter to one host are a flow: it has its own health, and flows of one host take turns. So a submitter
--- whose endpoint at a shared host (a relay, a tunnel) fails does not delay the webhooks of another. `receiver` has the health of the
--- host as a whole: whether connections to it are made at all.
+-- A flow is the webhooks of one submitter to one host. It has its own health, and flows of one host take turns, so a submitter whose
+-- endpoint at a shared host (a relay, a tunnel) fails does not delay the webhooks of others. `receiver` has the health of the host as a
+-- whole, which decides whether connections are made at all.
 CREATE TABLE flow (
     flow          TEXT    PRIMARY KEY,           -- the host, a space, the client of the job
     host          TEXT    NOT NULL,
@@ -232,7 +233,7 @@ CREATE TABLE flow (
     failures      INTEGER NOT NULL DEFAULT 0,    -- in a row
     failing_since INTEGER,
     open_until    INTEGER,                       -- nothing is sent before, except one probe after it
-    next_at       INTEGER,                       -- its turn: not before something is due; NULL: nothing is pending
+    next_at       INTEGER,                       -- when it is next served, not before something is due; NULL: nothing is pending
     used_at       INTEGER NOT NULL DEFAULT 0,
     CHECK ((health IN ('failing', 'open')) = (failures > 0 AND failing_since IS NOT NULL)),
     CHECK (open_until IS NULL OR health = 'open')
@@ -241,7 +242,7 @@ CREATE TABLE flow (
 CREATE INDEX flow_turn   ON flow (host, next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX flow_unused ON flow (used_at)       WHERE next_at IS NULL;
 
--- Jobs whose webhook is sent for more events than the end of the job: few, so a table and not a column of every job.
+-- Jobs whose webhook is sent for events before the end, too. They are few, so this is a table and not a column.
 CREATE TABLE webhook_events (
     job_id INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     events TEXT    NOT NULL  -- comma-separated
@@ -252,7 +253,7 @@ CREATE TABLE delivery (
     job_id      INTEGER NOT NULL REFERENCES job (id) ON DELETE CASCADE,
     number      INTEGER NOT NULL DEFAULT 0,      -- 0 for the end of the request, from 1 for earlier events
     kind        TEXT    NOT NULL DEFAULT 'completed' CHECK (kind IN ('started', 'progress', 'completed')),
-    data        TEXT,                            -- JSON; NULL for the end: `job` and `payload` have it
+    data        TEXT,                            -- JSON; NULL for the end, whose data is in `job` and `payload`
     url         TEXT    NOT NULL,
     host        TEXT    NOT NULL,
     flow        TEXT    NOT NULL DEFAULT '',
@@ -260,7 +261,7 @@ CREATE TABLE delivery (
         CHECK (state IN ('blocked', 'pending', 'sending', 'delivered', 'superseded', 'dead')),
     attempt     INTEGER NOT NULL DEFAULT 0,
     attempts_before_redelivery INTEGER NOT NULL DEFAULT 0,
-    since       INTEGER NOT NULL,                -- when it was first due, since the last redelivery
+    since       INTEGER NOT NULL,                -- when it was first due, or was last redelivered
     due_at      INTEGER NOT NULL,
     owner       TEXT,
     token       INTEGER,
@@ -269,7 +270,7 @@ CREATE TABLE delivery (
     CHECK ((state = 'sending') = (owner IS NOT NULL AND token IS NOT NULL AND lease_until IS NOT NULL))
 ) STRICT;
 
--- UNIQUE: a request that ended twice, by whatever accident, is delivered once.
+-- UNIQUE, so that a request that ended twice because of a defect is delivered once.
 CREATE UNIQUE INDEX delivery_job ON delivery (job_id, number);
 CREATE INDEX delivery_due        ON delivery (flow, due_at, id) WHERE state = 'pending';
 CREATE INDEX delivery_sending    ON delivery (owner)            WHERE state = 'sending';
@@ -286,8 +287,8 @@ CREATE TABLE delivery_attempt (
     PRIMARY KEY (delivery_id, number)
 ) STRICT;
 
--- The triggers keep `next_at`, because many statements make a webhook due, and a second statement in each would cost more: for every
--- statement the interpreter's lock is given up and taken back.
+-- Triggers keep `next_at`, because many statements make a webhook due and a second statement for each would cost more: Python releases
+-- and takes its global lock for every statement.
 CREATE TRIGGER delivery_is_inserted AFTER INSERT ON delivery BEGIN
     INSERT INTO flow (flow, host, next_at) VALUES (new.flow, new.host, new.due_at)
     ON CONFLICT (flow) DO UPDATE SET next_at = max(excluded.next_at, ifnull(open_until, 0))
@@ -307,7 +308,7 @@ CREATE TRIGGER delivery_becomes_due AFTER UPDATE OF state, due_at ON delivery WH
 END;
 
 -- The webhooks of one request are sent in order: a later one is blocked until the earlier ones have ended. An earlier one that has
--- failed before is not tried again, because the later one has newer data.
+-- failed is not retried, because the later one has newer data.
 CREATE TRIGGER delivery_is_blocked AFTER INSERT ON delivery
 WHEN EXISTS (SELECT 1 FROM delivery WHERE job_id = new.job_id AND id < new.id AND state IN ('blocked', 'pending', 'sending')) BEGIN
     UPDATE delivery SET state = 'blocked' WHERE id = new.id;
@@ -326,29 +327,29 @@ END;
 
 -- ## Tasks
 
--- What only jobs have that an external service may complete; `job.task` says whether there is a row.
+-- The columns of jobs that an external service may complete. `job.task` shows whether a job has a row.
 CREATE TABLE task (
     job_id        INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
-    spec          BLOB    NOT NULL,  -- MessagePack; it never changes
-    salt          BLOB    NOT NULL,  -- the callback tokens are derived from it and from a key that is not in this database
+    spec          BLOB    NOT NULL,  -- MessagePack; never changes
+    salt          BLOB    NOT NULL,  -- callback tokens are derived from it and from a key that is not in this database
     callback      BLOB    NOT NULL,  -- SHA-256 of the callback id
     signal        BLOB,              -- SHA-256 of the signal token
     client        TEXT,              -- the client that may list it; NULL unless it was submitted as a task
     awaits        TEXT    NOT NULL CHECK (awaits IN ('nothing', 'poll', 'callback')),  -- by its specification; a signal is a callback
-    response_status INTEGER,         -- HTTP status of the call after which it awaits
+    response_status INTEGER,         -- HTTP status of the call after which the job awaits
     responded_at  INTEGER,
     awaits_until  INTEGER,
-    poll          BLOB,              -- MessagePack: how it is polled, if the response said so and not the task
+    poll          BLOB,              -- MessagePack: how it is polled, if this came from the response and not from the task
     poll_host     TEXT,              -- origin of the first URL that is polled
     poll_at       INTEGER,
     polls         INTEGER NOT NULL DEFAULT 0,
     poll_failures INTEGER NOT NULL DEFAULT 0,  -- in a row
-    owner         TEXT,              -- of the poll that is under way, as the next two
+    owner         TEXT,              -- of the running poll, like the next two columns
     token         INTEGER,
     lease_until   INTEGER,           -- boot clock
-    credentials   BLOB,              -- MessagePack: headers for the polls, of the call
-    secrets       BLOB,              -- MessagePack: headers for the polls, of the task; its specification has their names only
-    event         TEXT,              -- the last notification of the external service that was not the final result
+    credentials   BLOB,              -- MessagePack: headers of the call that the polls repeat
+    secrets       BLOB,              -- MessagePack: headers of the task for the polls; `spec` has only their names
+    event         TEXT,              -- the last intermediate event of the external service
     resolved_by   TEXT CHECK (resolved_by IN ('callback', 'signal', 'poll'))
 ) STRICT;
 
@@ -359,7 +360,7 @@ CREATE INDEX task_awaits          ON task (awaits_until)   WHERE awaits_until IS
 CREATE INDEX task_poll            ON task (poll_at)        WHERE poll_at IS NOT NULL AND token IS NULL;
 CREATE INDEX task_polling         ON task (owner)          WHERE token IS NOT NULL;
 
--- A final result that arrived while the attempt was still running.
+-- A final result that arrived while an attempt was running.
 CREATE TABLE early_result (
     job_id     INTEGER PRIMARY KEY REFERENCES job (id) ON DELETE CASCADE,
     source     TEXT    NOT NULL,
@@ -370,7 +371,8 @@ CREATE TABLE early_result (
     error      TEXT
 ) STRICT;
 
--- AsyncQueue's status of a task. A response that ended a task in place of the result that it awaited is a failure.
+-- AsyncQueue's status of a task. A task that ended with the response of its call has failed if that response is an error: a status from
+-- 500, or from 400 if the task was to await an external service.
 CREATE VIEW task_record AS
 SELECT job.id, id_random, state, attempt, progress, stage, started_at, finished_at, status, error_type, error, job.client AS client,
     spec, priority, max_attempts, due_at, webhook, resolved_by, event,
@@ -401,7 +403,7 @@ CREATE TRIGGER task_is_submitted AFTER UPDATE OF task ON job WHEN old.task = 0 A
     INSERT INTO unfinished_tasks VALUES (new.client, 1) ON CONFLICT DO UPDATE SET jobs = jobs + 1;
 END;
 
--- Its secrets are deleted however it ends: nothing needs them then.
+-- The secrets are deleted whatever ends the task, because they are no longer needed.
 CREATE TRIGGER task_ends AFTER UPDATE OF state ON job WHEN old.task <> 0 AND old.finished_at IS NULL AND new.finished_at IS NOT NULL BEGIN
     UPDATE backlog SET jobs = jobs - 1 WHERE state = 'task' AND level = 4 AND priority = 0 AND bucket = 0;
     UPDATE unfinished_tasks SET jobs = jobs - 1 WHERE client = old.client;
@@ -415,14 +417,14 @@ END;
 
 -- ## The database as a whole
 
--- A process without anything to renew writes here, to know that others could have renewed. One row.
+-- A process without leases to renew writes here, to know that other processes could renew theirs. One row.
 CREATE TABLE heartbeat (
     id INTEGER PRIMARY KEY CHECK (id = 1),
     at INTEGER NOT NULL  -- boot clock
 ) STRICT;
 INSERT INTO heartbeat VALUES (1, 0);
 
--- The application that the requests belong to; a process of another application does not open the database. At most one row.
+-- The application of the requests. A process of another application does not open the database. At most one row.
 CREATE TABLE application (
     id   INTEGER PRIMARY KEY CHECK (id = 1),
     name TEXT NOT NULL
