@@ -127,7 +127,7 @@ async def test_pages_examine_a_bounded_number_of_jobs(
 async def test_a_list_ends_after_the_newest_jobs(store: JobStore, clock: ManualClock, monkeypatch: pytest.MonkeyPatch) -> None:
     await fill(store, clock)
     newest = [one for one in await everything(store, JobFilter()) if one.route == "/work"]
-    monkeypatch.setattr(job_list, "NEWEST", 12)
+    monkeypatch.setattr(job_list, "MAX_EXAMINED", 12)
     monkeypatch.setattr(job_list, "_SLICE", 5)
     assert await everything(store, JobFilter(route="/work")) == newest[:4]
 

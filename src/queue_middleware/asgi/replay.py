@@ -96,7 +96,7 @@ class Replay:
         return {"type": "http.disconnect"}
 
     async def send(self, message: Message) -> None:
-        """Accept one message. As in a server, this does not wait until earlier messages have been stored."""
+        """Accept one message. This waits only when a chunk is full, until the chunk is stored."""
         if self.is_complete or self.is_disconnected:
             return  # discarded: a thread that still produces must never block here
         kind = message["type"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .models import ErrorType, Job, JobState
 from .struct import Struct
 
-NEWEST = 100_000
+MAX_EXAMINED = 100_000
 """Jobs that all pages of one list examine together, from the newest on."""
 MAX_PAGE = 500
 """Jobs of one page."""
@@ -33,7 +33,7 @@ class ListPosition(Struct, frozen=True):
     key: int
     """All jobs with this key or a larger one were examined."""
     examined: int
-    """How many jobs the pages until here have examined; a list ends after `NEWEST`."""
+    """How many jobs the pages until here have examined; a list ends after `MAX_EXAMINED`."""
 
 
 class ListedJob(Struct, frozen=True):

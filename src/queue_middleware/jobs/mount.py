@@ -1,6 +1,6 @@
-"""What stands between the server and a queue adds to the scope (Starlette: `Mount`, `Host`, `Starlette.__call__`).
+"""Scope entries added by mounts around the queue (Starlette: `Mount`, `Host`, `Starlette.__call__`).
 
-It is of two kinds. Objects of the process (`app`, `router`, `endpoint`) are remembered from the scopes that the queue sees.
+There are two kinds. Objects of the process (`app`, `router`, `endpoint`) are remembered from the scopes that the queue sees.
 Values of one request (the root path of the outermost application, path parameters of the mount) are stored with the request.
 What middlewares in front put into the scope (`user`, `session`, `state`) belongs to one client and is neither remembered nor
 stored.
@@ -27,7 +27,7 @@ class Mount(Struct, frozen=True):
     """Names of those `path_params` that are UUIDs, which are stored as texts."""
 
     def restore(self, scope: dict[str, Any]) -> None:
-        """Put it into the scope of a replay."""
+        """Put the entries into the scope of a replay."""
         scope["path_params"] = {
             name: UUID(str(value)) if name in self.uuids else value for name, value in self.path_params.items()
         }
@@ -36,7 +36,7 @@ class Mount(Struct, frozen=True):
 
 
 def read_mount(scope: Mapping[str, Any]) -> Mount | None:
-    """What is to be stored of a scope; None where nothing stands in front.
+    """The entries of a scope that have to be stored; None without a mount around the queue.
 
     Parameters are kept whose types are those of Starlette's own convertors: `str`, `path`, `int`, `float`, `uuid`.
     """
@@ -54,5 +54,5 @@ def read_mount(scope: Mapping[str, Any]) -> Mount | None:
 
 
 def process_objects(scope: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a scope is the same for every request."""
+    """The entries of a scope that are the same for every request."""
     return {key: scope[key] for key in PROCESS_KEYS if key in scope}

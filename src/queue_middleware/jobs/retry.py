@@ -39,8 +39,8 @@ class RetryDecision:
 
 def decide_retry(outcome: StoredResponse | Failure, attempt: int, policy: RetryPolicy) -> RetryDecision | None:
     """Whether an attempt with this outcome is repeated (docs/reference/protocols/fal.md, section 8); None if it is final."""
-    again = _reason(outcome) if policy.backoff is None else _task_reason(outcome)
-    return again if again and attempts_left(attempt, again.cause, policy) else None
+    decision = _fal_decision(outcome) if policy.backoff is None else _task_decision(outcome)
+    return decision if decision and attempts_left(attempt, decision.cause, policy) else None
 
 
 def attempts_left(attempt: int, cause: RetryCause, policy: RetryPolicy) -> bool:
@@ -58,17 +58,17 @@ def task_backoff(kind: Backoff, attempt: int) -> float:
     return float(attempt) if kind is Backoff.LINEAR else 2.0 ** (attempt - 1)
 
 
-def _reason(outcome: StoredResponse | Failure) -> RetryDecision | None:
+def _fal_decision(outcome: StoredResponse | Failure) -> RetryDecision | None:
     if isinstance(outcome, Failure):
         cause = RETRY_CAUSE_BY_ERROR.get(outcome.error_type)
         return RetryDecision(cause) if cause else None
     if outcome.status < 400:  # the common case costs no more than this
         wanted = _header(outcome, b"x-fal-needs-retry")
         return RetryDecision(RetryCause.SERVER_ERROR, _retry_after(outcome)) if wanted == b"1" else None
-    return _reason_of_error(outcome)
+    return _fal_decision_on_error(outcome)
 
 
-def _reason_of_error(response: StoredResponse) -> RetryDecision | None:
+def _fal_decision_on_error(response: StoredResponse) -> RetryDecision | None:
     wanted = _header(response, b"x-fal-needs-retry")
     after = _retry_after(response)
     cause = RETRY_CAUSE_BY_STATUS.get(response.status)
@@ -79,7 +79,7 @@ def _reason_of_error(response: StoredResponse) -> RetryDecision | None:
     return RetryDecision(cause, after) if cause else None
 
 
-def _task_reason(outcome: StoredResponse | Failure) -> RetryDecision | None:
+def _task_decision(outcome: StoredResponse | Failure) -> RetryDecision | None:
     if isinstance(outcome, Failure):
         cause = TASK_RETRY_CAUSE_BY_ERROR.get(outcome.error_type)
         return RetryDecision(cause) if cause else None

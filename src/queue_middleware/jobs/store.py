@@ -191,7 +191,7 @@ class JobStore(Protocol):
         """A page of the jobs that `wanted` selects, newest first, at most `limit` of them (1 to `job_list.MAX_PAGE`).
 
         Pass `JobPage.next` as `after` for the next page. A page examines a bounded number of jobs, so it may be short, or
-        empty, before the end; a list ends after `job_list.NEWEST` jobs were examined.
+        empty, before the end; a list ends after `job_list.MAX_EXAMINED` jobs were examined.
         """
 
     async def routes(self) -> list[str]:

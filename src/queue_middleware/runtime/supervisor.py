@@ -83,7 +83,7 @@ class Supervisor:
         await self._maintenance.warn()
         if stores.database.is_first:
             self._report_once()
-        self._start_threads(stack)
+        self._start_outside_loop(stack)
         return self
 
     def __init__(
@@ -124,7 +124,7 @@ class Supervisor:
         for message, is_near in stray_variables():
             self._emit(OperatorWarning(message) if is_near else OperatorNotice(message))
 
-    def _start_threads(self, stack: AsyncExitStack) -> None:
+    def _start_outside_loop(self, stack: AsyncExitStack) -> None:
         """Start what works outside the event loop: renewing leases, and capturing log records."""
         renewer = LeaseRenewer(self.stores.jobs, self._settings.lease, self._emit, self._tokens)
         stack.push_async_callback(renewer.stop)

@@ -9,7 +9,7 @@ from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.chunks import ReadChunk
 from queue_middleware.jobs.models import Headers, JobResult, StoredResponse
 from queue_middleware.settings import Settings
-from queue_middleware.webhooks.body import DeferredBody, FramedBody, ResultExpired, is_long, read_chunks
+from queue_middleware.webhooks.body import FramedBody, PrepareBody, ResultExpired, is_long, read_chunks
 
 from . import representation
 from .models import TaskRecord
@@ -26,7 +26,7 @@ class CompletionFormat:
         self._max_payload = settings.webhook_max_payload
         self._base_url = f"{settings.public_url or ''}{settings.prefix}"
 
-    async def body(self, result: JobResult) -> bytes | DeferredBody:
+    async def body(self, result: JobResult) -> bytes | PrepareBody:
         """The task with its result, or with the URL of a long one that is larger than `webhook_max_payload`."""
         try:
             record = await self._find(result.job.request_id)

@@ -77,9 +77,9 @@ class ResolveOutcome(StrEnum):
 
     ENDED = "ended"
     """The result ended the job."""
-    DEFERRED = "kept"
+    DEFERRED = "deferred"
     """The result is stored and ends the job as soon as the running attempt has ended."""
-    DUPLICATE = "repeated"
+    DUPLICATE = "duplicate"
     """An earlier result from the same source ended the job; the earlier one stays."""
     TOO_LATE = "too_late"
     """The job had ended in another way."""

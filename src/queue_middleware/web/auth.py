@@ -55,7 +55,7 @@ class Authenticator:
             if name is not None:
                 return _checked(name)
         if not self._known:
-            raise Unauthorized("this service does not know the sender of this request; sign in as its other routes want it")
+            raise Unauthorized("this service does not know the sender of this request; sign in as for its other routes")
         if not keys:
             raise Unauthorized("a key is needed: send 'Authorization: Key …', 'Authorization: Bearer …' or 'X-API-Key: …'")
         raise Unauthorized("invalid key credentials")

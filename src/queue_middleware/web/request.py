@@ -63,7 +63,7 @@ class QueueRequest(Generic[RouteT]):
         self.size = 0
         """Bytes of the body that are in memory."""
         self.measured = 0
-        """`size` when enough of the body had last arrived. Kept by `BodyReader`."""
+        """`size` at the last check that met `MIN_RATE`. Kept by `BodyReader`."""
         self.stalled = 0
         """Checks of `BodyReader` since then."""
         self.interruption: QueueError | None = None

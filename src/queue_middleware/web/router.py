@@ -1,7 +1,8 @@
 """Routes a request to the group of endpoints that is mounted for its address, and turns errors into responses.
 
-This is the one place for the prefix, the queue's hosts, cross-site checks, authentication, and closing connections whose body
-was not read. It is raw ASGI because a client polls ten times a second: a routing layer would cost more than the response.
+This is the one place for cross-site checks, authentication, and closing connections whose body was not read. `middleware`
+decides which requests are the queue's. It is raw ASGI because a client polls ten times a second: a routing layer would cost
+more than the response.
 """
 
 from __future__ import annotations

@@ -39,8 +39,8 @@ class FramedBody:
         yield self._after
 
 
-DeferredBody = Callable[[], Awaitable[bytes | FramedBody]]
-"""Prepares a long body, which may take its whole length of memory meanwhile. Raises `ResultExpired`."""
+PrepareBody = Callable[[], Awaitable[bytes | FramedBody]]
+"""Prepares a long body. Meanwhile the whole body may be in memory. Raises `ResultExpired`."""
 
 
 class BodySignature(Protocol):
@@ -56,8 +56,8 @@ class BodySignature(Protocol):
 class BodyFormat(Protocol):
     """How a finished request is represented in the body of a webhook."""
 
-    async def body(self, result: JobResult) -> bytes | DeferredBody:
-        """The body, or for a long one what prepares it. Raises `ResultExpired`."""
+    async def body(self, result: JobResult) -> bytes | PrepareBody:
+        """The body, or for a long one the function that prepares it. Raises `ResultExpired`."""
 
     def signature(self, timestamp: str) -> BodySignature | None:
         """For a webhook that is signed now, `timestamp` in Unix seconds; None if the format has no signature of its own."""
@@ -71,7 +71,7 @@ class RequestFormat:
         self._max_payload = settings.webhook_max_payload
         self._base_url = f"{settings.public_url or ''}{settings.prefix}"
 
-    async def body(self, result: JobResult) -> bytes | DeferredBody:
+    async def body(self, result: JobResult) -> bytes | PrepareBody:
         """The envelope with the response, or with the URL of one that is larger than `webhook_max_payload`."""
         response = result.response
         if response is not None and self._max_payload is not None and response.size > self._max_payload:

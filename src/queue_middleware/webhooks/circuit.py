@@ -2,8 +2,8 @@
 
 Health is kept for each flow, which is the webhooks of one submitter to one host: at a relay or a tunnel, the endpoint of
 one submitter may fail while those of others work. It is also kept for each host as a whole. The circuit of a host opens
-when no connection to it can be made, or when the webhooks of several submitters fail one after the other; one failing
-endpoint does not open it.
+after `FAILURE_THRESHOLD` attempts in a row that could not connect, or after as many failures in a row while the webhooks of
+several submitters fail; one failing endpoint does not open it.
 """
 
 from __future__ import annotations
@@ -44,10 +44,13 @@ _FAILURES = (AttemptOutcome.FAILED, AttemptOutcome.UNREACHED)
 HEALTH_TRANSITIONS: dict[tuple[HostHealth, AttemptOutcome], HostHealth] = {
     **{(health, AttemptOutcome.PROMPT): HostHealth.HEALTHY for health in HostHealth},
     **{(health, AttemptOutcome.SLOW): HostHealth.SLOW for health in HostHealth},
-    **{(health, failure): HostHealth.FAILING for health in HostHealth for failure in _FAILURES},  # until the threshold
+    **{(health, failure): HostHealth.FAILING for health in HostHealth for failure in _FAILURES},
     **{(HostHealth.OPEN, failure): HostHealth.OPEN for failure in _FAILURES},
 }
-"""The health after an attempt, from the health before it and the attempt's outcome."""
+"""The health after an attempt, from the health before it and the attempt's outcome, before the threshold is applied.
+
+`next_health` opens the circuit when `FAILURE_THRESHOLD` is reached.
+"""
 
 
 def attempt_outcome(status: int | None, seconds: float) -> AttemptOutcome:

@@ -71,7 +71,7 @@ class Dispatcher:
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False
-        self._held_back: frozenset[str] = frozenset()
+        self._limited_hosts: frozenset[str] = frozenset()
         self._freed_hosts: set[str] = set()
         """Hosts of the slots that became free since the last claim began."""
         store.subscribe(Topic.DELIVERY, self._loop.wake)
@@ -112,8 +112,8 @@ class Dispatcher:
         assert room is not None  # noqa: S101 - only this method takes slots
         self._freed_hosts.clear()
         claimed = await self._outbox.claim(room)
-        self._full, self._held_back = claimed.full, claimed.limited_hosts
-        if (self._full and self._freed_hosts) or not self._held_back.isdisjoint(self._freed_hosts):
+        self._full, self._limited_hosts = claimed.full, claimed.limited_hosts
+        if (self._full and self._freed_hosts) or not self._limited_hosts.isdisjoint(self._freed_hosts):
             self._loop.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
             self._start(delivery, claimed.results.get(delivery.key))
@@ -130,7 +130,7 @@ class Dispatcher:
         if not self._slots.give_back(delivery):
             return
         self._freed_hosts.add(delivery.host)
-        if self._full or delivery.host in self._held_back:
+        if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
 
     # --- one attempt
@@ -146,7 +146,7 @@ class Dispatcher:
         finally:
             self._free_slot(delivery)
         self._shortages = 0
-        del result
+        del result  # frees the body before settling, which may wait for the store
         attempt = DeliveryAttempt(
             at=int(at * 1000),
             duration=time.monotonic() - started,

@@ -31,7 +31,10 @@ HOST_LIMITS: dict[HostHealth, int] = {
     HostHealth.FAILING: 1,
     HostHealth.OPEN: 1,
 }
-"""Attempts to one host at once, in one process: twice those of one flow, so one that hangs leaves slots to the others."""
+"""Attempts to one host at once, in one process.
+
+At least those of one flow; while deliveries to the host arrive, more, so that a flow that hangs leaves slots to the others.
+"""
 
 
 class FlowBacklog(Struct, frozen=True):
@@ -53,14 +56,14 @@ class Allocation(Struct, frozen=True):
     full: bool
     """Whether the slots were too few for what was due."""
     limited_hosts: frozenset[str]
-    """Hosts with more due than one host may have at once."""
+    """Hosts that have more due, but whose flow or host is at its limit. Hosts with an open circuit are not included."""
 
 
 def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
     """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
     left, unproven = capacity.limit, capacity.unproven
     shares: dict[str, int] = {}
-    held_back: set[str] = set()
+    limited_hosts: set[str] = set()
     full = False
     at_host = Counter[str]()
     for flow, count in capacity.busy.items():
@@ -74,13 +77,13 @@ def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)
         if allowed < one.due and HostHealth.OPEN not in (one.health, one.host_health):
-            held_back.add(one.host)
+            limited_hosts.add(one.host)
         if count:
             shares[one.flow] = count
             at_host[one.host] += count
             left -= count
             unproven -= 0 if healthy else count
-    return Allocation(shares, full, frozenset(held_back))
+    return Allocation(shares, full, frozenset(limited_hosts))
 
 
 def host_of_flow(flow: str) -> str:

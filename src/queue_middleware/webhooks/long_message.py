@@ -1,4 +1,4 @@
-"""Computes the signatures of a webhook with a body that is too long for memory. Its chunks are read twice."""
+"""Computes the signatures of a webhook whose body is not kept in memory while it is sent. Its chunks are read twice."""
 
 from __future__ import annotations
 

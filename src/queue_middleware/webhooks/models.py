@@ -128,7 +128,7 @@ class Claimed(Struct, frozen=True):
     full: bool = False
     """Whether more is due than the free slots of the process."""
     limited_hosts: frozenset[str] = frozenset()
-    """Hosts with more due than one host may have at once."""
+    """Hosts that have more due, but whose flow or host is at its limit. Hosts with an open circuit are not included."""
 
 
 class DeliveryAttempt(Struct, frozen=True):

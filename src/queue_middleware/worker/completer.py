@@ -1,4 +1,4 @@
-"""Commits how an attempt ended: result, retry or hand-back, behind its log lines and over outages of the store."""
+"""Commits how an attempt ended: result, retry or hand-back, after its log lines, retrying during outages of the store."""
 
 from __future__ import annotations
 
@@ -17,10 +17,13 @@ from .context import WorkerContext
 from .log_buffer import LogBuffer
 from .task_session import TaskSession
 
-Held = bool | AttemptEnd | None
-"""What the store returned: False or None if the claim was no longer held; True if the outcome ended the job as it is."""
+CommitResult = bool | AttemptEnd | None
+"""True if the outcome ended the job as it is, an `AttemptEnd` if the store decided differently.
+
+False or None if the claim was no longer held. False also if the worker ended before the store was available again.
+"""
 _GivenBack = AttemptEnd | Literal[False] | None
-"""The same for an attempt that was to be given back. False means that the worker has ended meanwhile."""
+"""The same for an attempt that was to be given back: None if the claim was no longer held, False if the worker ended first."""
 
 
 class JobCompleter:
@@ -38,8 +41,8 @@ class JobCompleter:
         claim: Claim,
         outcome: StoredResponse | Failure,
         session: TaskSession | None,
-        on_result: Callable[[Held | QueueError], None] | None = None,
-    ) -> Awaitable[Held]:
+        on_result: Callable[[CommitResult | QueueError], None] | None = None,
+    ) -> Awaitable[CommitResult]:
         """Commit the final outcome with one call of the store, which calls `on_result` in the event loop."""
         if session is not None:
             return session.commit(outcome, on_result)
@@ -54,10 +57,10 @@ class JobCompleter:
         session: TaskSession | None,
         log: LogBuffer | None,
         error: QueueError | None,
-    ) -> Held:
-        """Commit the final outcome behind the log lines. `error` is that of a first try."""
+    ) -> CommitResult:
+        """Commit the final outcome after the log lines. `error` is that of a first try."""
 
-        def commit() -> Awaitable[Held]:
+        def commit() -> Awaitable[CommitResult]:
             return self.commit(claim, outcome, session)
 
         return await self._context.retry_on_outage(commit if log is None else log.before(commit), error)

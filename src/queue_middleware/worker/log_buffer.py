@@ -52,7 +52,8 @@ class LogBufferContext:
 class LogBuffer:
     """`write` and `report` may be called from any thread and return at once; call the other methods in the event loop only.
 
-    At most `MAX_LINES` lines and `size` bytes are kept of an attempt, also during an outage of the store; the rest is counted.
+    At most `MAX_LINES` lines and `LogBufferContext.max_bytes` bytes are kept of an attempt, also during an outage of the store;
+    the rest is counted.
     """
 
     # Defaults that most attempts never change are in the class.
@@ -72,7 +73,7 @@ class LogBuffer:
         self._claim = claim
         self._context = context
         self._bytes_left = context.max_bytes
-        self._places = MAX_LINES if context.max_bytes else 0
+        self._lines_left = MAX_LINES if context.max_bytes else 0
         self._lines: list[LogLine] = []
         self._lock = threading.RLock()  # a `__del__` may log at any moment, also while this thread writes
 
@@ -119,10 +120,10 @@ class LogBuffer:
 
     def _admit(self, line: LogLine) -> bool:
         size = line_size(line)
-        if self._dropped or not self._places or size > self._bytes_left:
+        if self._dropped or not self._lines_left or size > self._bytes_left:
             self._dropped += 1
             return False
-        self._places -= 1
+        self._lines_left -= 1
         self._bytes_left -= size
         return True
 

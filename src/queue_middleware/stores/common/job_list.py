@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from queue_middleware.jobs.ids import SEQUENCE_BITS
-from queue_middleware.jobs.job_list import MAX_PAGE, NEWEST, JobFilter, JobPage, ListedJob, ListPosition
+from queue_middleware.jobs.job_list import MAX_EXAMINED, MAX_PAGE, JobFilter, JobPage, ListedJob, ListPosition
 from queue_middleware.jobs.models import JobState
 
 from .job_row import job_of
@@ -33,7 +33,7 @@ def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit:
     """A page of the jobs that `wanted` selects, from one snapshot."""
     limit = max(1, min(limit, MAX_PAGE))
     examined = 0 if after is None else after.examined
-    rest = max(1, NEWEST - examined)
+    rest = max(1, MAX_EXAMINED - examined)
     conditions = _conditions(wanted, after) | {"limit": limit + 1}
     keys: list[int] = []
     end = -1
@@ -50,7 +50,7 @@ def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit:
             end = keys[limit - 1]
         rows = queries.all("listed_jobs", (keys[:limit],))
     jobs = [ListedJob(job_of(*columns), method, template) for *columns, method, template in rows]
-    return JobPage(jobs, None if end < 0 or examined >= NEWEST else ListPosition(end, examined))
+    return JobPage(jobs, None if end < 0 or examined >= MAX_EXAMINED else ListPosition(end, examined))
 
 
 def routes(queries: Queries) -> list[str]:

@@ -14,7 +14,7 @@ from queue_middleware.webhooks.models import Delivery, DeliveryAttempt, HostHeal
 from .codec import clean
 from .transaction import Transaction
 
-NEVER_SENT = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
+NOT_TRIED_AGAIN = "given up without another attempt: the host has been failing for as long as the whole schedule takes"
 _MAX_GIVEN_UP = 500
 """Webhooks that are given up in one transaction. More are given up after the next failed probe."""
 
@@ -206,7 +206,7 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
         Delivery(delivery_id, 0, url, host, attempt, key, format_request_id(key, tail), flow=its_flow)
         for delivery_id, url, attempt, its_flow, key, tail in transaction.all("give_up_deliveries", parameters)
     )
-    not_sent = DeliveryAttempt(transaction.now, 0.0, None, NEVER_SENT)
+    not_sent = DeliveryAttempt(transaction.now, 0.0, None, NOT_TRIED_AGAIN)
     transaction.rows("insert_delivery_attempts", [attempt_row(delivery, not_sent) for delivery in given_up])
     return given_up
 

@@ -13,7 +13,6 @@ from queue_middleware.stores.common import job_queries
 
 from .connection import LARGEST_WAL, open_connection
 from .disk import mount_table, refuse_network_filesystem
-from .location import database_path as database_path
 from .locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
 from .ownership import adopt, check_owner
 from .sql import SQLiteQueries

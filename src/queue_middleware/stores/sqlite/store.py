@@ -180,7 +180,7 @@ class SQLiteStore(CommonJobStore):
         transaction = SQLiteTransaction(
             connection, now, self.owner, self._lease, boot_time, self._backlog, self._routes, self._keeps_logs
         )
-        if self._write_guard.refresh(self._backlog, connection):
+        if self._write_guard.refresh_and_check(self._backlog, connection):
             transaction.topics.update(Topic)
         elif self._notifier.status_is_wanted:
             transaction.topics.add(Topic.STATUS)

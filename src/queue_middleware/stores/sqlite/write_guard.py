@@ -38,8 +38,8 @@ class WriteGuard:
             self._notice(outdated)
             raise
 
-    def refresh(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
-        """Call `BacklogCounters.refresh`, which checks the schema as well."""
+    def refresh_and_check(self, backlog: BacklogCounters, connection: sqlite3.Connection) -> bool:
+        """Refresh the counters; raise an error if the schema is of another release."""
         try:
             return backlog.refresh(connection)
         except Outdated as outdated:

@@ -97,11 +97,11 @@ class PollLimiter:
 class HostSelector:
     """Chooses the due polls that begin now, in the order in which they are offered."""
 
-    def __init__(self, places: PollCapacity) -> None:
-        self._capacity = places
-        self._busy = Counter(places.busy)
-        self._unproven_left = places.unproven
-        self.left = places.limit
+    def __init__(self, capacity: PollCapacity) -> None:
+        self._capacity = capacity
+        self._busy = Counter(capacity.busy)
+        self._unproven_left = capacity.unproven
+        self.left = capacity.limit
 
     def take(self, host: str) -> bool:
         """Reserve capacity for one poll of this host; False if the host has to wait."""

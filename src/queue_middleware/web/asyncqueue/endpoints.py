@@ -160,12 +160,12 @@ class TaskEndpoints:
     # --- callbacks and signals
 
     async def _callback(self, request: Request) -> None:
-        reception = self._runtime.callbacks
+        callbacks = self._runtime.callbacks
         try:
             # Looked up before the body is read: a body for an unknown id takes no memory.
-            await reception.find_job(TokenKind.CALLBACK, request.route.id)
+            await callbacks.find_job(TokenKind.CALLBACK, request.route.id)
             body = await self._callback_bodies.read(request, request.headers)
-            await reception.receive_callback(request.route.id, request.headers, body)
+            await callbacks.receive_callback(request.route.id, request.headers, body)
         except UnknownRequest:
             self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_CALLBACK) from None
@@ -174,17 +174,17 @@ class TaskEndpoints:
         await request.respond(200, b'{"ok": true}')
 
     async def _signal(self, request: Request) -> None:
-        reception = self._runtime.callbacks
+        callbacks = self._runtime.callbacks
         try:
-            await reception.find_job(TokenKind.SIGNAL, request.route.id)
+            await callbacks.find_job(TokenKind.SIGNAL, request.route.id)
             body = await self._callback_bodies.read(request, request.headers)
-            waiter = await reception.receive_signal(request.route.id, body)
+            job = await callbacks.receive_signal(request.route.id, body)
         except UnknownRequest:
             self._limiter.count(address_of(request.scope))
             raise UnknownRequest(_NO_SIGNAL) from None
         finally:
             self._callback_bodies.done(request)
-        await request.respond(200, json.dumps({"ok": True, "task": {"id": waiter.request_id}}).encode())
+        await request.respond(200, json.dumps({"ok": True, "task": {"id": job.request_id}}).encode())
 
     async def _providers(self, request: Request) -> None:
         await request.respond(200, providers_body())

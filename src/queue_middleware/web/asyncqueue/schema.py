@@ -65,7 +65,7 @@ def read_task(body: bytes, max_wait: float = math.inf) -> TaskRequest:
         raise BadRequest("targetUrl is missing: the URL, or the path of this application, that the task calls")
     method = (_text(fields, "method") or "POST").upper()
     if method not in METHODS:
-        raise BadRequest(f"method is {method[:20]!r}; it takes {', '.join(METHODS)}")
+        raise BadRequest(f"method is {method[:20]!r}; expected one of {', '.join(METHODS)}")
     poll = _poll(fields, target)
     sent = b"" if method == "GET" else (_text(fields, "body") or "").encode()
     return TaskRequest(
@@ -93,7 +93,7 @@ def _poll(fields: Mapping[str, Any], target: str) -> PollConfig | None:
         return None
     config = provider.poll if given is None and provider is not None else parse_poll_config(given)
     if target.startswith("/") and is_relative(config):
-        raise BadRequest("targetUrl is a path of this application, so the templates of pollConfig have to be whole addresses")
+        raise BadRequest("targetUrl is a path of this application, so the templates of pollConfig have to be absolute URLs")
     return config
 
 
@@ -109,20 +109,20 @@ def check_due(due_at: int | None, now: float, most: float) -> None:
     `due_at` in milliseconds since 1970, `now` in seconds.
     """
     if due_at is not None and due_at / 1000 - now > most:
-        raise BadRequest(f"delayUntil is {iso_time(due_at)!r}; it takes a time within the next {most:.15g} seconds (max_delay)")
+        raise BadRequest(f"delayUntil is {iso_time(due_at)!r}; expected a time within the next {most:.15g} seconds (max_delay)")
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str | None:
     value = fields.get(name)
     if value is not None and not isinstance(value, str):
-        raise BadRequest(f"{name} takes a text")
+        raise BadRequest(f"{name} must be a string")
     return value
 
 
 def _flag(fields: Mapping[str, Any], name: str) -> bool:
     value = fields.get(name, False)
     if not isinstance(value, bool | None):
-        raise BadRequest(f"{name} takes true or false")
+        raise BadRequest(f"{name} must be true or false")
     return bool(value)
 
 
@@ -131,7 +131,7 @@ def _number(fields: Mapping[str, Any], name: str, default: float, most: float, *
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
-        raise BadRequest(f"{name} is {str(value)[:64]!r}; it takes seconds, at most {most:.15g}")
+        raise BadRequest(f"{name} is {str(value)[:64]!r}; expected seconds, at most {most:.15g}")
     return float(value)
 
 
@@ -140,14 +140,14 @@ def _integer(fields: Mapping[str, Any], name: str, default: int, least: int, mos
     if value is None:
         return default
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise BadRequest(f"{name} is {str(value)[:64]!r}; it takes a whole number from {least} to {most}")
+        raise BadRequest(f"{name} is {str(value)[:64]!r}; expected a whole number from {least} to {most}")
     return value
 
 
 def _backoff(fields: Mapping[str, Any]) -> Backoff:
     word = _text(fields, "retryBackoff") or Backoff.EXPONENTIAL
     if word not in set(Backoff):
-        raise BadRequest(f"retryBackoff is {word[:64]!r}; it takes 'exponential' or 'linear'")
+        raise BadRequest(f"retryBackoff is {word[:64]!r}; expected 'exponential' or 'linear'")
     return Backoff(word)
 
 
@@ -162,7 +162,7 @@ def _time(fields: Mapping[str, Any], name: str) -> int | None:
         iso_time(milliseconds)  # a time that cannot be rendered is not accepted
         return milliseconds
     except (ValueError, OverflowError):
-        raise BadRequest(f"{name} is {text[:64]!r}; it takes a time in ISO 8601, e.g. '2026-01-31T08:00:00Z'") from None
+        raise BadRequest(f"{name} is {text[:64]!r}; expected a time in ISO 8601, e.g. '2026-01-31T08:00:00Z'") from None
 
 
 def _headers(given: Any, *, has_body: bool) -> Headers:
@@ -170,10 +170,12 @@ def _headers(given: Any, *, has_body: bool) -> Headers:
     if given is None:
         given = {}
     if not isinstance(given, dict):
-        raise BadRequest("headers takes an object of texts")
+        raise BadRequest("headers must be an object whose values are strings")
     for name, value in given.items():
         if not isinstance(value, str) or not _NAME.fullmatch(name) or _BAD_VALUE.search(value):
-            raise BadRequest(f"headers holds {name[:64]!r}, which is no header, or whose value is no text of one line")
+            raise BadRequest(
+                f"headers has {name[:64]!r}, which is not a header name, or whose value is not a single line of text"
+            )
     headers = tuple((name.lower().encode("ascii"), value.strip().encode("latin-1")) for name, value in given.items())
     if has_body and not any(name == b"content-type" for name, _ in headers):
         headers = (*headers, (b"content-type", b"application/json"))

@@ -22,7 +22,7 @@ from .logs import LogCache
 from .responses import Links
 from .routes import CHANGING, PUBLIC, Operation, Route, find_host_route, find_route
 from .status_stream import StatusStream
-from .submit import SubmissionReader
+from .submit import Submitter
 
 Request = QueueRequest[Route]
 
@@ -36,7 +36,7 @@ class FalEndpoints:
         self._render_document = document
         self._settings = runtime.settings
         self._app = runtime.settings.queue_app
-        self._submissions = SubmissionReader(runtime, bodies)
+        self._submitter = Submitter(runtime, bodies)
         self._logs = LogCache(runtime.logs)
         handlers: dict[Operation, Callable[[Request], Awaitable[None]]] = {
             Operation.SUBMIT: self._submit,
@@ -72,7 +72,7 @@ class FalEndpoints:
 
     async def _submit(self, request: Request) -> None:
         links = self._links(request)  # may be refused, and then nothing is stored
-        with await self._submissions.submit(request) as receipt:
+        with await self._submitter.submit(request) as receipt:
             request.request_id = receipt.request_id
             await request.respond(200, responses.submitted_body(receipt.request_id, receipt.position, links))
 

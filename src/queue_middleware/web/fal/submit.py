@@ -22,7 +22,7 @@ from .params import SubmitOptions, read_options
 from .routes import Route
 
 
-class SubmissionReader:
+class Submitter:
     """Stores the submissions of one queue."""
 
     def __init__(self, runtime: Runtime, bodies: BodyReader) -> None:

@@ -188,7 +188,7 @@ def test_the_delay_of_a_task_is_limited() -> None:
 
 
 def test_the_wait_of_a_task_is_limited() -> None:
-    with pytest.raises(BadRequest, match="maxWaitTime is '61'; it takes seconds, at most 60"):
+    with pytest.raises(BadRequest, match="maxWaitTime is '61'; expected seconds, at most 60"):
         read_task(b'{"targetUrl": "/", "maxWaitTime": 61}', 60.0)
     assert read_task(b'{"targetUrl": "/", "maxWaitTime": 60}', 60.0).wait == 60
     polled = b'{"targetUrl": "https://api.elevenlabs.io/v1/dubbing", "provider": "elevenlabs-dubbing"}'
