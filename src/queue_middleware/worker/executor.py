@@ -106,7 +106,7 @@ class JobExecutor:
         if isinstance(error, ResponseTooLarge | NoResponse):
             return
         if ends_process(error):
-            self._lose()
+            self._charge_as_crash()
             raise error
         if isinstance(error, asyncio.CancelledError) and self._context.is_being_torn_down():
             self._forget()  # the store hands the job back when it is closed
@@ -177,7 +177,7 @@ class JobExecutor:
         if held:
             self._completer.report(self.claim, self._outcome if held is True else held, self.since)
         else:
-            self._on_lost()
+            self._on_claim_lost()
         self._on_committed()
 
     async def _release(self) -> None:
@@ -189,13 +189,13 @@ class JobExecutor:
         self._is_committing = False
         self._vacate_if_over()
 
-    def _on_lost(self) -> None:
+    def _on_claim_lost(self) -> None:
         """Another process has the job by now; or the worker has ended in an outage, and the store hands the job back."""
         self._forget()
         if not self._context.is_being_torn_down():
             self._context.emit(ClaimLost(self.claim.request_id, self.claim.attempt, self.claim.route))
 
-    def _lose(self) -> None:
+    def _charge_as_crash(self) -> None:
         """Charge the attempt, which ends this process. Nothing awaits it: the event loop is about to end."""
         if not self.is_settled:
             self._forget()
@@ -286,7 +286,7 @@ class JobExecutor:
                 self.is_settled = self._is_committing = True
                 self._settle_in_task(self._release())
             else:
-                self._on_lost()
+                self._on_claim_lost()
         return self._settling
 
     def abandon(self) -> None:

@@ -36,7 +36,7 @@ class Startable(Protocol):
 
 
 class StartQueue:
-    """Begins attempts in the order in which they are released, all of a turn in one callback."""
+    """Begins attempts in the order in which they are allowed to begin, all of a turn in one callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
         self.variables = variables
@@ -53,16 +53,16 @@ class StartQueue:
         """Keep the attempt until the response to its submission is sent."""
         self._held[attempt] = None
 
-    def release(self, attempt: Startable) -> None:
+    def let_begin(self, attempt: Startable) -> None:
         """Let the attempt begin: the response to its submission is sent, or there will be none. Repeatable."""
         if attempt in self._held:
             del self._held[attempt]
             self.enqueue(attempt)
 
-    def release_late(self, now: float) -> None:
-        """Called periodically: release attempts whose clients do not read their responses."""
+    def let_overdue_begin(self, now: float) -> None:
+        """Called periodically: let attempts begin whose clients do not read their responses."""
         while self._held and now - (attempt := next(iter(self._held))).since >= MAX_HOLD:
-            self.release(attempt)
+            self.let_begin(attempt)
 
     def enqueue(self, attempt: Startable) -> None:
         """Begin the attempt in `START_DELAY_TURNS` turns of the event loop."""
@@ -88,7 +88,7 @@ class Starter(Protocol):
     def hold(self, claim: Claim | None) -> Startable | None:
         """Occupy the reserved slot with the claim, whose attempt does not begin yet; without a claim, free the slot."""
 
-    def release(self, attempt: Startable) -> None:
+    def let_begin(self, attempt: Startable) -> None:
         """Let the attempt begin. Repeatable."""
 
 
@@ -113,13 +113,13 @@ class Submission:
         """Called when it is committed, or has failed, also after `close`: what was claimed has to be run."""
         attempt = self._attempt = self._starter.hold(claim)
         if self._is_closed and attempt is not None:
-            self._starter.release(attempt)
+            self._starter.let_begin(attempt)
 
     def close(self) -> None:
         """The response is on its way, or there will be none. Repeatable."""
         self._is_closed = True
         if self._attempt is not None:
-            self._starter.release(self._attempt)
+            self._starter.let_begin(self._attempt)
 
     def __enter__(self) -> SubmitResult:
         return self.receipt

@@ -111,7 +111,7 @@ class Worker:
         return not self._is_stopping and self._slots.reserve(job)
 
     def hold(self, claim: Claim | None) -> JobExecutor | None:
-        """Occupy the reserved slot with the claim, whose attempt begins after `release`; without a claim, free the slot."""
+        """Occupy the reserved slot with the claim, whose attempt begins after `let_begin`; without a claim, free the slot."""
         self._slots.unreserve()
         if claim is None:
             self._on_free_slot()
@@ -120,9 +120,9 @@ class Worker:
         self._starts.hold(attempt)
         return attempt
 
-    def release(self, attempt: Startable) -> None:
+    def let_begin(self, attempt: Startable) -> None:
         """Let the attempt begin. Repeatable."""
-        self._starts.release(attempt)
+        self._starts.let_begin(attempt)
 
     def _take(self, claim: Claim) -> JobExecutor:
         attempt = JobExecutor(claim, self._context, self._completer, self._slots)
@@ -227,7 +227,7 @@ class Worker:
                 trouble.over()
 
     def _check_deadlines(self, now: float) -> None:
-        self._starts.release_late(now)
+        self._starts.let_overdue_begin(now)
         for attempt in list(self._slots.running.values()):
             attempt.check_deadline(now)
 
