@@ -12,7 +12,7 @@ from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.placeholders import TOKEN, has_placeholder
+from queue_middleware.tasks.placeholders import MARKER, has_placeholder
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
@@ -89,7 +89,7 @@ class SubmissionReader:
             events=options.events,
             route=self._runtime.routes.of(request.route.target, stored.method, scope),
         )
-        wanted = TOKEN in body or TOKEN in headers.values or TOKEN in query or TOKEN in stored.raw_path
+        wanted = MARKER in body or MARKER in headers.values or MARKER in query or MARKER in stored.raw_path
         if wanted or options.callback_timeout is not None:
             return self._with_task(request, new, options)
         return new
