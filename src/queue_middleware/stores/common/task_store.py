@@ -11,8 +11,8 @@ from queue_middleware.tasks.models import (
     CompletionSource,
     ExternalResult,
     PendingJob,
-    Poll,
     PollCapacity,
+    PollClaim,
     ResolveOutcome,
     TaskPage,
     TaskRecord,
@@ -69,7 +69,7 @@ class CommonTaskStore:
         """Start due polls."""
         return await self._write(polls.claim, capacity)
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
+    async def settle_poll(self, poll: PollClaim, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
         """Record a poll without a final result."""
         return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, failures))
 
