@@ -104,7 +104,7 @@ async def test_job(store: JobStore, clock: ManualClock, state: JobState, event: 
 
 async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, DeliveryClaim, Claim]:
     """The id of a delivery, the attempt of it or of the one that blocks it, and the claim on its request."""
-    receipt = await store.submit(make_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/", webhook_kinds=tuple(WebhookKind)), start=True)
     assert receipt.claim
     if state is DeliveryState.PENDING:
         (delivery,) = await claim_deliveries(store)

@@ -47,7 +47,7 @@ async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
 
 
 async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
-    receipt = await store.submit(make_job(webhook=url, events=events), start=True)
+    receipt = await store.submit(make_job(webhook=url, webhook_kinds=events), start=True)
     assert receipt.claim
     return receipt.claim
 
@@ -374,16 +374,16 @@ async def test_the_health_of_unused_hosts_is_deleted(stores: Stores, clock: Manu
 
 
 async def test_without_events_only_the_end_is_delivered(store: JobStore) -> None:
-    claim = await begin(store, events=())
+    claim = await begin(store, webhook_kinds=())
     await store.log(claim, [], Progress(0.5))
     assert await states(store) == {}
 
 
 @pytest.mark.parametrize("start", [True, False])
 async def test_the_start_is_delivered_once(store: JobStore, start: bool) -> None:
-    receipt = await store.submit(make_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
+    receipt = await store.submit(make_job(webhook=A, webhook_kinds=(WebhookKind.STARTED,)), start=start)
     claim = receipt.claim or (await store.claim(1))[0]
-    assert claim.events == (WebhookKind.STARTED,)
+    assert claim.webhook_kinds == (WebhookKind.STARTED,)
     (delivery,) = await claim_deliveries(store)
     assert (delivery.kind, delivery.webhook_id) == (WebhookKind.STARTED, f"{receipt.request_id}_1")
     await store.release(claim)
@@ -412,7 +412,7 @@ async def test_webhooks_of_a_request_are_sent_in_order_never_two_at_once(store: 
 
 
 async def test_progress_is_delivered_at_most_twice_a_second_with_the_latest_data(store: JobStore, clock: ManualClock) -> None:
-    claim = await begin(store, events=(WebhookKind.PROGRESS,))
+    claim = await begin(store, webhook_kinds=(WebhookKind.PROGRESS,))
     told = []
     for step in range(1, 11):
         await store.log(claim, [], Progress(step / 10))
@@ -426,7 +426,7 @@ async def test_progress_is_delivered_at_most_twice_a_second_with_the_latest_data
 
 async def test_the_last_progress_is_due_at_once_and_the_end_follows(store: JobStore) -> None:
     await make_good(store)
-    claim = await begin(store, events=(WebhookKind.PROGRESS,))
+    claim = await begin(store, webhook_kinds=(WebhookKind.PROGRESS,))
     await store.log(claim, [], Progress(0.1))
     await succeed(store, (await claim_deliveries(store))[0])
     await store.log(claim, [], Progress(1.0))

@@ -97,7 +97,7 @@ class Model:
 @pytest.mark.parametrize("seed", range(12))
 async def test_the_webhooks_of_a_request_follow_the_rules(store: JobStore, clock: ManualClock, seed: int) -> None:
     events = (WebhookKind.STARTED, WebhookKind.PROGRESS)
-    receipt = await store.submit(make_job(webhook="https://receiver.example/", events=events), start=True)
+    receipt = await store.submit(make_job(webhook="https://receiver.example/", webhook_kinds=events), start=True)
     assert receipt.claim is not None
     model = Model(store, clock, receipt.claim, seed)
     for _ in range(60):

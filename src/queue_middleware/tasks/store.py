@@ -63,8 +63,8 @@ class TaskStore(Protocol):
         running, the result is kept until the attempt has ended. Raises `UnknownRequest` when retention has deleted the job.
         """
 
-    async def record_event(self, key: int, event: str) -> None:
-        """Store an intermediate event, replacing an earlier one. A job that has ended is not changed."""
+    async def record_status(self, key: int, status: str) -> None:
+        """Store an intermediate status, replacing an earlier one. A job that has ended is not changed."""
 
     # --- for the poller
 

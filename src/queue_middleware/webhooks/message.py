@@ -40,7 +40,7 @@ class MessageBuilder:
             return self._event(delivery)
         if result is None or (result.response is None and result.job.state is JobState.COMPLETED):
             raise ResultExpired
-        body_format = self._formats[TASK_FORMAT if result.job.is_task else REQUEST_FORMAT]
+        body_format = self._formats[TASK_FORMAT if result.job.is_listed_task else REQUEST_FORMAT]
         body = await body_format.body(result)
         if isinstance(body, bytes):
             return self._sign(delivery, body, result.job.identity, body_format)

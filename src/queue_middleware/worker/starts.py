@@ -12,7 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
-from queue_middleware.jobs.models import Claim, SubmitResult
+from queue_middleware.jobs.models import Claim, Receipt
 
 START_DELAY_TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
@@ -101,7 +101,7 @@ class Submission:
 
     __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
 
-    receipt: SubmitResult
+    receipt: Receipt
     """Set when it is stored."""
 
     def __init__(self, starter: Starter) -> None:
@@ -121,7 +121,7 @@ class Submission:
         if self._attempt is not None:
             self._starter.let_begin(self._attempt)
 
-    def __enter__(self) -> SubmitResult:
+    def __enter__(self) -> Receipt:
         return self.receipt
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

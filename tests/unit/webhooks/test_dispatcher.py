@@ -109,7 +109,7 @@ class Setup:
 
     async def submit(self, url: str = URL, events: tuple[WebhookKind, ...] = ()) -> str:
         request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
-        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, events=events)
+        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, webhook_kinds=events)
         return (await self.store.submit(new)).request_id
 
     async def occupy(self, receiver: Receiver, many: int) -> None:
@@ -753,7 +753,7 @@ async def test_deliveries_that_die_with_their_host_are_announced(setup):
 async def test_events_before_the_end_are_signed_and_have_fals_envelope(setup):
     receiver = Receiver()
     async with setup.running(receiver):
-        request_id = await setup.submit(events=tuple(WebhookKind))
+        request_id = await setup.submit(webhook_kinds=tuple(WebhookKind))
         (claim,) = await setup.store.claim(1)
         await setup.events.next()
         await setup.store.log(claim, [], Progress(0.5, "half of it"))
@@ -787,7 +787,7 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
     receiver = Receiver(Response(500, (), b""), OK)
     receiver.gate.clear()
     async with setup.running(receiver):
-        await setup.submit(events=(WebhookKind.PROGRESS,))
+        await setup.submit(webhook_kinds=(WebhookKind.PROGRESS,))
         (claim,) = await setup.store.claim(1)
         await setup.store.log(claim, [], Progress(0.5))
         await receiver.arrived.acquire()
@@ -802,7 +802,7 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
 
 async def test_a_failed_event_is_retried_if_there_is_no_newer_one(setup):
     async with setup.running(Receiver(Response(500, (), b""))):
-        await setup.submit(events=(WebhookKind.PROGRESS,))
+        await setup.submit(webhook_kinds=(WebhookKind.PROGRESS,))
         (claim,) = await setup.store.claim(1)
         await setup.store.log(claim, [], Progress(0.5))
         assert (await setup.events.next()).retry_in is not None

@@ -59,9 +59,9 @@ class CommonTaskStore:
         """Store the final result."""
         return await self._write(tasks.resolve, (key, source, result), len(result.response.body))
 
-    async def record_event(self, key: int, event: str) -> None:
+    async def record_status(self, key: int, event: str) -> None:
         """Store an intermediate event."""
-        await self._write(tasks.record_event, (key, event))
+        await self._write(tasks.record_status, (key, event))
 
     # --- for the poller
 

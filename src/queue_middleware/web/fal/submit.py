@@ -85,8 +85,8 @@ class SubmissionReader:
             start_timeout=options.start_timeout,
             webhook=options.webhook,
             max_queue_length=options.max_queue_length,
-            short_lived=not options.store_io,
-            events=options.events,
+            unstored_response=not options.store_io,
+            webhook_kinds=options.webhook_kinds,
             route=self._runtime.routes.of(request.route.target, stored.method, scope),
         )
         wanted = MARKER in body or MARKER in headers.values or MARKER in query or MARKER in stored.raw_path
