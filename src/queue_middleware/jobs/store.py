@@ -26,9 +26,9 @@ from .models import (
     JobSnapshot,
     NewJob,
     Progress,
+    Receipt,
     RescuedJob,
     StoredResponse,
-    Receipt,
 )
 from .outcomes import LossReason
 

@@ -75,7 +75,9 @@ class TaskStore(Protocol):
         poll starts a lease, as an attempt does; a poll whose lease is lost is due again.
         """
 
-    async def settle_poll(self, poll: PollClaim, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
+    async def settle_poll(
+        self, poll: PollClaim, *, next_in: float | None, status: str | None = None, failures: int = 0
+    ) -> bool:
         """Record a poll without a final result. The next one is due in `next_in` seconds; None means that there is none.
 
         `failures` is passed to the next poll. False if the poll is no longer held, or the job has ended.

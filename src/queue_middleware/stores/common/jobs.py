@@ -28,7 +28,7 @@ from queue_middleware.webhooks.models import receiver_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import clean, decode_webhook_kinds, decode_request
+from .codec import clean, decode_request, decode_webhook_kinds
 from .transaction import Transaction
 from .webhook_events import add_started
 

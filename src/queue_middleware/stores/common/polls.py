@@ -88,9 +88,9 @@ def settle(transaction: Transaction, batch: Sequence[tuple[PollClaim, int | None
     return [_settle(transaction, *settlement) for settlement in batch]
 
 
-def _settle(transaction: Transaction, poll: PollClaim, next_in: int | None, event: str | None, failures: int) -> bool:
+def _settle(transaction: Transaction, poll: PollClaim, next_in: int | None, status: str | None, failures: int) -> bool:
     poll_at = None if next_in is None else transaction.now + next_in
-    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event and clean(event), "failures": failures}
+    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": status and clean(status), "failures": failures}
     held = transaction.change("settle_poll", row) > 0
     if held:
         transaction.topics.add(Topic.POLL)

@@ -75,7 +75,9 @@ def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | Queue
             backlog.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+            claim = Claim(
+                key, request_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route
+            )
             results.append(Receipt(request_id, 0, claim))
         else:
             results.append(Receipt(request_id, _enqueue(transaction, new)))

@@ -141,8 +141,8 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
 
 def record_status(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
     """Store intermediate statuses."""
-    for key, event in batch:
-        transaction.change("record_status", (clean(event), key))
+    for key, status in batch:
+        transaction.change("record_status", (clean(status), key))
     return [None] * len(batch)
 
 

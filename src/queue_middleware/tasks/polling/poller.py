@@ -195,7 +195,7 @@ class Poller:
         if delay is None:
             return False
         await self._loop.retry_on_outage(
-            lambda: self._tasks.settle_poll(poll, next_in=delay, event=None, failures=poll.failures)
+            lambda: self._tasks.settle_poll(poll, next_in=delay, status=None, failures=poll.failures)
         )
         return True
 
@@ -225,7 +225,7 @@ class Poller:
     async def _schedule(self, poll: PollClaim, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None
         held = await self._loop.retry_on_outage(
-            lambda: self._tasks.settle_poll(poll, next_in=delay, event=status, failures=failures)
+            lambda: self._tasks.settle_poll(poll, next_in=delay, status=status, failures=failures)
         )
         if held and isinstance(outcome, PollError):
             self._emit(PollFailed(poll.request_id, poll.number, outcome.error, delay or 0.0))

@@ -67,7 +67,7 @@ class SubmissionReader:
         stored = StoredRequest(
             method=scope["method"],
             root_path=scope.get("root_path", ""),
-            raw_path=(request.address.root + request.route.target).encode("latin-1"),
+            raw_path=(request.split_path.root + request.route.target).encode("latin-1"),
             query=query,
             headers=headers.replayed,
             client=client,
