@@ -29,7 +29,7 @@ from .web.cors import CORSMiddleware
 from .web.router import Router
 from .web.urls import declared_root, is_at_host, is_ours
 from .webhooks.admin import UNHEALTHY, make_filter
-from .webhooks.models import DeliveryAttempt, DeliveryRecord, HostHealth, Receiver
+from .webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.
@@ -232,8 +232,8 @@ class QueueMiddleware(Generic[AppT]):
         """The recorded attempts of one delivery, with the beginning of each response. Do not show them to the submitter."""
         return await self._runtime.webhook_admin.attempts(delivery_id)
 
-    async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
-        """At most 1,000 receivers with one of these states of health; by default those that are slow, failing or open."""
+    async def receivers(self, health: Collection[ReceiverHealth] = UNHEALTHY) -> list[FlowRecord]:
+        """At most 1,000 flows with one of these states of health; by default those that are slow, failing or open."""
         return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(

@@ -59,7 +59,7 @@ SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.i
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
 WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 
--- name: record_event
+-- name: record_status
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
 -- name: timed_out_tasks
