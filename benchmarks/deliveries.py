@@ -1,8 +1,8 @@
-"""How fast webhooks go out: `python -m benchmarks.deliveries`. Ratios of one run; absolute figures are this machine's.
+"""Throughput of webhook deliveries: `python -m benchmarks.deliveries`. Compare ratios of one run, not absolute figures.
 
-Deliveries per second, end to end: from results that are stored, over claim, payload, two signatures, guard and POST, to
-attempts that are recorded and fsynced. Against it a bare `httpx.AsyncClient` that posts the same bytes, 16 at once, to the
-same receiver. The bound is 2.5 times as many.
+Deliveries per second, end to end: from stored results through claim, payload, two signatures, guard and POST to attempts
+that are recorded and fsynced. The comparison is a bare `httpx.AsyncClient` that posts the same bytes, 16 at once, to the same
+receiver. The bound is 2.5 times as many.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ANSWER = StoredResponse(200, ((b"content-type", b"application/json"),), RESULT)
 
 
 class Goal:
-    """Hears of deliveries until there are as many as wanted."""
+    """An observer that waits for a number of deliveries."""
 
     def __init__(self, wanted: int) -> None:
         self._missing = wanted
@@ -57,7 +57,7 @@ class Goal:
 
 
 async def fill(store: SQLiteStore, url: str, count: int) -> None:
-    """Store so many results whose webhooks are due."""
+    """Store this many results whose webhooks are due."""
     job = NewJob(REQUEST, "", RetryPolicy(1), webhook=url)
 
     async def one() -> None:
@@ -74,7 +74,7 @@ def builder(store: SQLiteStore, settings: Settings, signer: Signer) -> MessageBu
 
 
 async def engine(store: SQLiteStore, settings: Settings, signer: Signer, count: int) -> float:
-    """Deliveries per second, of what is due."""
+    """Deliveries per second of due webhooks."""
     goal = Goal(count)
     async with HTTPClient(Guard(settings.outbound_allow)) as outbound:
         messages = builder(store, settings, signer)
@@ -106,8 +106,8 @@ async def bare(url: str, headers: list[tuple[bytes, bytes]], body: bytes, count:
         return count / (time.perf_counter() - began)
 
 
-async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tuple[list[tuple[bytes, bytes]], bytes]:
-    """What the engine would send."""
+async def build_message(store: SQLiteStore, settings: Settings, signer: Signer) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The headers and body that the dispatcher would send."""
     claimed = await store.webhooks.claim(Capacity(1, 1))
     (delivery,) = claimed.deliveries
     headers, body = await builder(store, settings, signer).build(delivery, claimed.results[delivery.key])
@@ -117,7 +117,7 @@ async def letter(store: SQLiteStore, settings: Settings, signer: Signer) -> tupl
 
 
 async def compare(rounds: int, count: int, posts: int) -> bool:
-    """Both in turn; the ratio of each pair. Whether their median keeps the bound."""
+    """Run both in turn and print the ratio of each pair. Returns whether the median keeps the bound."""
     signer = Signer(KeyRing.of(KeyPair.generate()))
     ratios = []
     with tempfile.TemporaryDirectory() as folder, sink() as port:
@@ -136,7 +136,7 @@ async def compare(rounds: int, count: int, posts: int) -> bool:
             await engine(store, settings, signer, 500)
             for number in range(1, rounds + 1):
                 await fill(store, url, count)
-                headers, body = await letter(store, settings, signer)
+                headers, body = await build_message(store, settings, signer)
                 posted = await bare(url, headers, body, posts)
                 delivered = await engine(store, settings, signer, count)
                 ratios.append(delivered / posted)
@@ -149,7 +149,7 @@ async def compare(rounds: int, count: int, posts: int) -> bool:
 
 
 def main() -> None:
-    """Run it; exit status 1 where the bound is missed."""
+    """Run the benchmark; exit status 1 if the bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=4000, help="deliveries a round")

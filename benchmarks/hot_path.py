@@ -1,8 +1,8 @@
-"""What the queue costs: `python -m benchmarks.hot_path`. Ratios of one run; absolute figures are this machine's, today.
+"""The cost of the queue: `python -m benchmarks.hot_path`. Compare ratios of one run, not absolute figures.
 
-1. Submit + replay + stored result behind uvicorn, every answer after its fsync, against a bare ASGI application with the same
-   1 KiB POST. Counted until the last result is stored. The bound is 0.38, the aim 0.50.
-2. All other routes: what the middleware adds to a request in process. The bound is 0.5 microseconds.
+1. Submit, replay and store the result behind uvicorn, every response after its fsync, against a bare ASGI application with
+   the same 1 KiB POST, counted until the last result is stored. The bound is 0.38, the aim 0.50.
+2. All other routes: the time that the middleware adds to a request in process. The bound is 0.5 microseconds.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BODY = b'{"prompt": "' + b"x" * 1010 + b'"}'
 
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
-    """Reads the body, answers with it."""
+    """Responds with the body that it reads."""
     if scope["type"] != "http":
         raise ValueError("http only")
     message = await receive()
@@ -46,7 +46,7 @@ async def bare(scope: Any, receive: Any, send: Any) -> None:
 
 
 def queued() -> QueueMiddleware:
-    """The same application with a queue, its limits out of the way."""
+    """The same application with a queue whose limits are never reached."""
     return QueueMiddleware(
         bare,
         database=os.environ["HOT_PATH_DATABASE"],
@@ -57,7 +57,7 @@ def queued() -> QueueMiddleware:
 
 
 def stored(database: Path) -> int:
-    """How many results there are."""
+    """The number of results."""
     connection = sqlite3.connect(database)
     try:
         return int(connection.execute("SELECT count(*) FROM job WHERE state = 'completed'").fetchone()[0])
@@ -66,7 +66,7 @@ def stored(database: Path) -> int:
 
 
 async def queue_round(port: int, database: Path, count: int) -> tuple[float, float, float]:
-    """Jobs per second from the first submission to the last stored result, and p50 and p99 of the submissions' answers."""
+    """Jobs per second from the first submission to the last stored result, and p50 and p99 of the responses to submissions."""
     before = stored(database)
     began = time.perf_counter()
     run = await hammer(port, post("/fal/queue/submit/x", BODY), count)
@@ -77,7 +77,7 @@ async def queue_round(port: int, database: Path, count: int) -> tuple[float, flo
 
 
 async def hot_path(rounds: int, count: int, concurrency: int) -> bool:
-    """Bare and queued in turn; the ratio of each pair. Whether their median keeps the bound."""
+    """Run bare and queued in turn and print the ratio of each pair. Returns whether the median keeps the bound."""
     with tempfile.TemporaryDirectory() as folder:
         database = Path(folder) / "queue.sqlite3"
         environ = {"HOT_PATH_DATABASE": str(database), "HOT_PATH_CONCURRENCY": str(concurrency)}
@@ -100,7 +100,7 @@ async def hot_path(rounds: int, count: int, concurrency: int) -> bool:
 
 
 async def pass_through(repeats: int = 9, count: int = 100_000) -> bool:
-    """Microseconds that the middleware adds to a request that is none of its own; whether that keeps the bound."""
+    """Print the microseconds that the middleware adds to a request of another route. Returns whether they keep the bound."""
 
     async def nothing(scope: Any, receive: Any, send: Any) -> None:
         return None
@@ -120,7 +120,7 @@ async def pass_through(repeats: int = 9, count: int = 100_000) -> bool:
 
 
 def main() -> None:
-    """Run both; exit status 1 where a bound is missed."""
+    """Run both benchmarks; exit status 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--count", type=int, default=20_000, help="requests a round")

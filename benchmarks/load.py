@@ -1,4 +1,4 @@
-"""A load generator on one core: raw HTTP/1.1 over a few connections, the next request as soon as the answer is there."""
+"""A load generator on one core: raw HTTP/1.1 over a few connections, each of which has one request at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import cast
 
 @dataclass
 class Tally:
-    """What has come back so far."""
+    """The responses so far."""
 
     wanted: int
     sent: int = 0
@@ -69,25 +69,25 @@ def post(path: str, body: bytes) -> bytes:
 
 @dataclass(frozen=True)
 class Run:
-    """How it went."""
+    """The result of a run."""
 
     count: int
     seconds: float
     latencies: list[float]
-    """Seconds, sorted."""
+    """Latencies in seconds, sorted."""
 
     @property
     def rate(self) -> float:
-        """Answers per second."""
+        """Responses per second."""
         return self.count / self.seconds
 
     def percentile(self, share: float) -> float:
-        """Seconds within which this share of the answers came."""
+        """The latency in seconds below which this share of the responses arrived."""
         return self.latencies[min(len(self.latencies) - 1, int(share * len(self.latencies)))]
 
 
 async def hammer(port: int, request: bytes, count: int, connections: int = 64) -> Run:
-    """Send `count` requests over `connections`. Raises `RuntimeError` when an answer is not 200."""
+    """Send `count` requests over `connections`. Raises `RuntimeError` if a response is not 200."""
     loop = asyncio.get_running_loop()
     tally, done = Tally(count), loop.create_future()
     clients = []

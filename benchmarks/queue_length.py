@@ -1,7 +1,9 @@
-"""What a long queue costs: `python -m benchmarks.queue_length`. Ratios of one run, 100,000 waiting requests to 100.
+"""The cost of a long queue: `python -m benchmarks.queue_length`. Compare ratios of one run, not absolute figures.
 
-1. Status and submission over HTTP, one after the other on one connection, of requests all over the queue. The bound is 1.5.
-2. What the processes do by themselves, in one process on the same files: the same bound.
+The ratios are those of 100,000 queued requests to 100.
+
+1. Status and submission over HTTP, one after the other on one connection, for requests at all positions. The bound is 1.5.
+2. Periodic work of the processes, in one process on the same files, with the same bound.
 """
 
 from __future__ import annotations
@@ -34,13 +36,13 @@ BODY = b'{"prompt": "' + b"x" * 1010 + b'"}'
 
 
 async def forever(scope: Any, receive: Any, send: Any) -> None:
-    """Never answers: what waits behind it goes on waiting."""
+    """Never responds, so that the other requests stay queued."""
     if scope["type"] == "http":
         await asyncio.Event().wait()
 
 
 def queued() -> QueueMiddleware:
-    """It, with a queue of one slot."""
+    """The same application with a queue of one slot."""
     return QueueMiddleware(forever, concurrency=1, shutdown_timeout=0, **OPTIONS)
 
 
@@ -52,12 +54,12 @@ def new_job(client: str) -> NewJob:
 
 
 def store_of(database: Path) -> SQLiteStore:
-    """A process of its own, as far as the file knows."""
+    """A separate process, as far as the file knows."""
     return SQLiteStore(Settings.load({"database": str(database), **OPTIONS}, {}))
 
 
 async def fill(database: Path, count: int) -> list[str]:
-    """Let so many wait; their ids, the first in front."""
+    """Submit this many jobs; returns their ids, the first in the queue first."""
     store = store_of(database)
     await store.open()
     ids: list[str] = []
@@ -72,14 +74,14 @@ async def fill(database: Path, count: int) -> list[str]:
 
 
 class Connection:
-    """One connection on which one request follows the other."""
+    """One connection on which requests follow each other."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._reader = reader
         self._writer = writer
 
     async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[float, dict[str, Any]]:
-        """Seconds, and the answer's JSON."""
+        """The seconds of a request, and the JSON of its response."""
         head = f"{method} /fal/queue{path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(body)}\r\n\r\n"
         began = time.perf_counter()
         self._writer.write(head.encode() + body)
@@ -90,7 +92,7 @@ class Connection:
 
 
 async def ask_status(connection: Connection, ids: list[str], count: int) -> list[float]:
-    """Status of requests all over the queue."""
+    """The status of requests at all positions of the queue."""
     seconds = []
     for number in range(count):
         place = random.randrange(1, len(ids)) if number % 4 else len(ids) - 1
@@ -102,7 +104,7 @@ async def ask_status(connection: Connection, ids: list[str], count: int) -> list
 
 
 async def submit(connection: Connection, ids: list[str], count: int) -> list[float]:
-    """Submissions, each cancelled again: the queue keeps its length."""
+    """Submissions, each of which is cancelled again, so that the length of the queue stays the same."""
     seconds = []
     for _ in range(count):
         took, told = await connection.ask("POST", "/submit/x", BODY)
@@ -114,7 +116,7 @@ async def submit(connection: Connection, ids: list[str], count: int) -> list[flo
 
 
 async def over_http(files: dict[int, tuple[Path, list[str]]], rounds: int, count: int) -> bool:
-    """Both servers in turn; whether the medians of both kinds of request keep the bound."""
+    """Run both servers in turn. Returns whether the medians of both kinds of request keep the bound."""
     kept = True
     async with AsyncExitStack() as stack:
         connections: dict[int, Connection] = {}
@@ -132,7 +134,7 @@ async def over_http(files: dict[int, tuple[Path, list[str]]], rounds: int, count
 
 
 def judge(name: str, took: dict[int, list[float]]) -> bool:
-    """Print medians and their ratio; whether it keeps the bound."""
+    """Print the medians and their ratio. Returns whether the ratio keeps the bound."""
     few, many = (statistics.median(took[length]) for length in sorted(took))
     tail_of_few, tail_of_many = (statistics.quantiles(took[length], n=20)[-1] for length in sorted(took))
     p50 = f"{few * 1e6:6.0f} → {many * 1e6:6.0f} us, ratio {many / few:.2f}"
@@ -145,14 +147,14 @@ def judge(name: str, took: dict[int, list[float]]) -> bool:
 
 
 async def run_one(store: SQLiteStore) -> None:
-    """A job is submitted, the one in front claimed and completed."""
+    """Submit a job; claim and complete the first one."""
     await store.submit(new_job("192.0.2.1"))
     (claim,) = await store.claim(1)
     await store.complete(claim, StoredResponse(200, (), b"{}"))
 
 
 async def look_after(store: SQLiteStore) -> None:
-    """What the janitor and the loops ask."""
+    """What maintenance and the claim loops read."""
     await store.rescue()
     await store.expire()
     await store.prune(500)
@@ -165,7 +167,7 @@ Stores = tuple[SQLiteStore, SQLiteStore]
 
 
 async def by_turns(stores: Stores) -> None:
-    """What a process has counted is out of date each time it writes."""
+    """Let both processes write in turn: each write makes the counts of the other one outdated."""
     for store in stores:
         await run_one(store)
 
@@ -178,7 +180,7 @@ VERBS: dict[str, Callable[[Stores], Awaitable[None]]] = {
 
 
 async def in_process(files: dict[int, tuple[Path, list[str]]], rounds: int, count: int) -> bool:
-    """What a process does by itself; whether the medians keep the bound."""
+    """The periodic work of a process. Returns whether the medians keep the bound."""
     async with AsyncExitStack() as stack:
         stores: dict[int, Stores] = {}
         for length, (database, _) in files.items():
@@ -192,7 +194,7 @@ async def in_process(files: dict[int, tuple[Path, list[str]]], rounds: int, coun
 async def timed(
     verb: Callable[[Stores], Awaitable[None]], stores: dict[int, Stores], rounds: int, count: int
 ) -> dict[int, list[float]]:
-    """Seconds of each call, for each length of the queue, in turn."""
+    """The seconds of each call for each length of the queue, in turn."""
     took: dict[int, list[float]] = {length: [] for length in stores}
     for _ in range(rounds):
         for length in stores:
@@ -217,7 +219,7 @@ async def both(lengths: list[int], rounds: int, count: int) -> bool:
 
 
 def main() -> None:
-    """Run both; exit status 1 where a bound is missed."""
+    """Run both benchmarks; exit status 1 if a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--few", type=int, default=100, help="waiting requests of the short queue")
     parser.add_argument("--many", type=int, default=100_000, help="waiting requests of the long one")

@@ -1,4 +1,4 @@
-"""uvicorn as a process of its own on a free loopback port."""
+"""Runs uvicorn in a separate process on a free loopback port."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str)
 
 @contextmanager
 def serving(module: Callable[[int], Sequence[str]], environ: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run a module of Python with arguments that are made from a free port; yields the port when it listens there."""
+    """Run a Python module with arguments that contain a free port; yields the port when the module listens on it."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
@@ -35,7 +35,7 @@ def serving(module: Callable[[int], Sequence[str]], environ: Mapping[str, str] |
 
 
 def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Raises `RuntimeError` when it ends, or takes half a minute."""
+    """Wait until the process listens. Raises `RuntimeError` if it ends, or after half a minute."""
     deadline = time.monotonic() + 30
     while time.monotonic() < deadline and process.poll() is None:
         with socket.socket() as client:

@@ -1,4 +1,4 @@
-"""A receiver that accepts everything, as a process of its own: `python -m benchmarks.sink PORT`. As fast as one core can be."""
+"""A receiver in a separate process that accepts everything as fast as one core can: `python -m benchmarks.sink PORT`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class _Sink(asyncio.Protocol):
 
 
 def sink() -> AbstractContextManager[int]:
-    """Start one; yields its port."""
+    """Run a sink inside the block; yields its port."""
     return serving(lambda port: ("benchmarks.sink", str(port)))
 
 

@@ -8,8 +8,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 os.environ["QUEUE_NAME"] = "tests"  # several test applications act as processes of one
+
+settings.register_profile("no-deadline", deadline=None)  # an example may take long on a busy machine
+settings.load_profile("no-deadline")
 
 _MEMORY = Path("/dev/shm")
 _MIN_FREE = 2**30

@@ -22,14 +22,14 @@ from .jobs.mount import process_objects
 from .jobs.routes import RouteOf
 from .runtime.runtime import Runtime
 from .settings import Options, Settings
-from .stores.sqlite.location import database_path
+from .stores import locate
 from .testing.isolation import isolation
 from .web.auth import Authenticate, Authenticator
 from .web.cors import CORSMiddleware
 from .web.router import Router
 from .web.urls import declared_root, is_at_host, is_ours
 from .webhooks.admin import UNHEALTHY, make_filter
-from .webhooks.models import DeliveryAttempt, DeliveryRecord, HostHealth, Receiver
+from .webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord, ReceiverHealth
 
 if TYPE_CHECKING:
     # With a default, so that a bare `QueueMiddleware` is a complete type in strict mypy; in `typing` from Python 3.13 on.
@@ -118,7 +118,7 @@ class QueueMiddleware(Generic[AppT]):
         if route_of is not None:
             check_route_of(route_of)
         settings = Settings.load(options)
-        self._place = settings.prefix, database_path(settings.database)
+        self._place = settings.prefix, locate(settings.database).name
         check_nesting(_queues_of(app), self._place)
         self.settings = _identified(settings, self._place[1], app)
         self._dispatch = dispatch = _Dispatch(app, self.settings)
@@ -232,8 +232,8 @@ class QueueMiddleware(Generic[AppT]):
         """The recorded attempts of one delivery, with the beginning of each response. Do not show them to the submitter."""
         return await self._runtime.webhook_admin.attempts(delivery_id)
 
-    async def receivers(self, health: Collection[HostHealth] = UNHEALTHY) -> list[Receiver]:
-        """At most 1,000 receivers with one of these states of health; by default those that are slow, failing or open."""
+    async def receivers(self, health: Collection[ReceiverHealth] = UNHEALTHY) -> list[FlowRecord]:
+        """At most 1,000 flows with one of these states of health; by default those that are slow, failing or open."""
         return await self._runtime.webhook_admin.receivers(health)
 
     async def redeliver(
@@ -276,15 +276,15 @@ def _is_special(name: str) -> bool:
     return name.startswith("__") and name.endswith("__")
 
 
-def _identified(settings: Settings, database: Path, app: object) -> Settings:
+def _identified(settings: Settings, database: str, app: object) -> Settings:
     """The settings with the application's name and the real path of its database."""
     name = settings.name or default_name(app)
     if (tests := isolation()) is not None:
-        database = tests.place(database, name)
-    return replace(settings, name=name, database=str(database))
+        database = str(tests.place(Path(database), name))
+    return replace(settings, name=name, database=database)
 
 
-def _queues_of(app: object) -> Iterator[tuple[str, Path]]:
+def _queues_of(app: object) -> Iterator[tuple[str, str]]:
     """Prefix and database of each queue that an application has already, or that its framework will add to it."""
     for layer in layers(app):
         queue = layer if isinstance(layer, QueueMiddleware) else attached_queue(layer)
@@ -294,4 +294,4 @@ def _queues_of(app: object) -> Iterator[tuple[str, Path]]:
             if isinstance(kind := getattr(added, "cls", None), type) and issubclass(kind, QueueMiddleware):
                 options = {name: value for name, value in added.kwargs.items() if name in Options.__annotations__}
                 settings = Settings.load(options)
-                yield settings.prefix, database_path(settings.database)
+                yield settings.prefix, locate(settings.database).name

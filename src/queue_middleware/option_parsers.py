@@ -240,7 +240,7 @@ def parse_key_sources(value: object) -> tuple[tuple[str, str], ...]:
     for host, source in sources:
         if not re.fullmatch(r"[a-z0-9_.:-]+", host) or not re.match(r"https?://|whsec_", source):
             raise SettingsError(
-                "callback_keys takes hosts, each with the URL of a JWKS or a whsec_ secret, e.g. "
+                "it takes hosts, each with the URL of a JWKS or a whsec_ secret, e.g. "
                 "'queue.fal.run=https://rest.fal.ai/.well-known/jwks.json'"
             )
     return sources

@@ -10,7 +10,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from queue_middleware import QueueMiddleware, current_job
-from tests.acceptance.service import lifespan, note
+from tests.acceptance.service import lifespan, record
 
 HOME = """<!doctype html><title>home</title><body><script>
 const received = [], done = (words) => { document.body.textContent = words };
@@ -60,7 +60,7 @@ class RequestLog:
                 headers = {name: value.decode() for name, value in scope["headers"]}
                 parts = (scope["method"], scope["path"], headers.get(b"sec-fetch-site"), headers.get(b"sec-fetch-dest"))
                 cookie = "cookie" if b"cookie" in headers else "-"
-                note("asked", " ".join(map(str, (*parts, cookie, message["status"]))))
+                record("requests", " ".join(map(str, (*parts, cookie, message["status"]))))
             await send(message)
 
         await self._app(scope, receive, noting if scope["type"] == "http" else send)

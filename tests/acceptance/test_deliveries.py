@@ -28,7 +28,7 @@ from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat
 from queue_middleware.webhooks.dispatcher import Dispatcher
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import HostHealth
+from queue_middleware.webhooks.models import ReceiverHealth
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
@@ -154,7 +154,7 @@ async def p99(folder: Path, receivers: Receivers, hosts: list[str], counter: Cir
             if counter is not None:
                 # By then the circuits of the others are open: each is attempted one delivery at a time.
                 await eventually(lambda: sum(counter.opened.values()) >= 1, PATIENCE)
-                assert len(await store.webhooks.receivers([HostHealth.HEALTHY])) == len(GOOD)
+                assert len(await store.webhooks.receivers([ReceiverHealth.HEALTHY])) == len(GOOD)
             engine.stop()
             await task
     finally:

@@ -96,11 +96,11 @@ async def test_a_page_of_another_site_submits_nothing(browser: str, tmp_path: Pa
         pages = {"/": ATTACK.replace("{at}", server.url)}
         async with other_site(pages) as (site, _):
             shown = await open_page(browser, tmp_path, f"{site}/")
-        received = [line.split() for line in server.lines("asked") if "/fal/queue/" in line]
-        assert {path for _, path, *_ in received} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, (
+        requests = [line.split() for line in server.lines("requests") if "/fal/queue/" in line]
+        assert {path for _, path, *_ in requests} == {*(f"/fal/queue/submit/{way}" for way in WAYS), "/fal/queue/v1/tasks"}, (
             shown
         )
-        assert {(site, status) for _, _, site, *_, status in received} == {("cross-site", "403")}
+        assert {(site, status) for _, _, site, *_, status in requests} == {("cross-site", "403")}
         assert stored_jobs(server.database) == 0
 
 
@@ -108,7 +108,7 @@ async def test_a_page_of_the_service_submits_and_reads_the_stream_to_its_end(bro
     async with serving(app(), tmp_path) as server:
         shown = await open_page(browser, tmp_path, f"{server.url}/")
         assert "received: hello, id 1.end" in shown
-        streams = [line.split()[-1] for line in server.lines("asked") if line.split()[1].endswith("/status/stream")]
+        streams = [line.split()[-1] for line in server.lines("requests") if line.split()[1].endswith("/status/stream")]
         assert streams == ["200", "204"]
 
 
@@ -126,11 +126,11 @@ async def test_an_opened_result_runs_no_script_and_sets_no_cookie(browser: str, 
         async with other_site(framed) as (site, _):
             await open_page(browser, tmp_path, f"{site}/")
         await open_page(browser, tmp_path, f"{server.url}/")
-        opened = [line.split() for line in server.lines("asked") if "/response" in line]
+        opened = [line.split() for line in server.lines("requests") if "/response" in line]
         assert {(site, dest) for _, _, site, dest, *_ in opened} >= {
             ("none", "document"),
             ("cross-site", "iframe"),
             ("cross-site", "image"),
         }
-        at_home = [line.split() for line in server.lines("asked") if line.startswith("GET / ")]
+        at_home = [line.split() for line in server.lines("requests") if line.startswith("GET / ")]
         assert [cookie for *_, cookie, _ in at_home] == ["-"]

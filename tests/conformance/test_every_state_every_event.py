@@ -10,7 +10,7 @@ from queue_middleware.jobs.models import Claim, ErrorType, Failure, JobState, Pr
 from queue_middleware.jobs.states import JOB_TRANSITIONS, JobEvent
 from queue_middleware.jobs.store import JobStore
 from queue_middleware.tasks.models import CompletionSource
-from queue_middleware.webhooks.models import DELIVERY_TRANSITIONS, Delivery, DeliveryEvent, DeliveryFilter, DeliveryState
+from queue_middleware.webhooks.models import DELIVERY_TRANSITIONS, DeliveryClaim, DeliveryEvent, DeliveryFilter, DeliveryState
 from tests.support.clock import ManualClock
 from tests.support.factories import (
     claim_deliveries,
@@ -102,9 +102,9 @@ async def test_job(store: JobStore, clock: ManualClock, state: JobState, event: 
     assert (await store.job(request_id)).state is JOB_TRANSITIONS.get((state, event), state)
 
 
-async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, Delivery, Claim]:
+async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int, DeliveryClaim, Claim]:
     """The id of a delivery, the attempt of it or of the one that blocks it, and the claim on its request."""
-    receipt = await store.submit(make_job(webhook="https://example.com/", events=tuple(WebhookKind)), start=True)
+    receipt = await store.submit(make_job(webhook="https://example.com/", webhook_kinds=tuple(WebhookKind)), start=True)
     assert receipt.claim
     if state is DeliveryState.PENDING:
         (delivery,) = await claim_deliveries(store)
@@ -128,11 +128,11 @@ async def bring_delivery_to(store: JobStore, state: DeliveryState) -> tuple[int,
 class Hands:
     """The operations on the delivery with this id."""
 
-    def __init__(self, store: JobStore, clock: ManualClock, number: int, attempted: Delivery, claim: Claim) -> None:
+    def __init__(self, store: JobStore, clock: ManualClock, number: int, attempted: DeliveryClaim, claim: Claim) -> None:
         self.store, self.clock, self.number, self.attempted, self.claim = store, clock, number, attempted, claim
 
     @property
-    def delivery(self) -> Delivery:
+    def delivery(self) -> DeliveryClaim:
         """The attempt of the delivery; an invented one if it had none."""
         return self.attempted if self.attempted.id == self.number else self.attempted.replace(id=self.number, token=1)
 

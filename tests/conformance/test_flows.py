@@ -6,7 +6,7 @@ import pytest
 
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, MIN_FAILING_FLOWS, AttemptOutcome
-from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt, DeliveryFilter, HostHealth, Settled
+from queue_middleware.webhooks.models import Capacity, DeliveryAttempt, DeliveryClaim, DeliveryFilter, ReceiverHealth, Settled
 from tests.support.clock import ManualClock
 from tests.support.factories import make_delivery_attempt, make_job, make_response
 
@@ -26,27 +26,30 @@ async def finish(store: JobStore, client: str, count: int = 1, host: str = RELAY
 
 async def claimed(
     store: JobStore, limit: int = 100, strangers: int = 100, busy: dict[str, int] | None = None
-) -> list[Delivery]:
+) -> list[DeliveryClaim]:
     return (await store.webhooks.claim(Capacity(limit, strangers, busy or {}))).deliveries
 
 
 async def fail(
-    store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED, attempt: DeliveryAttempt = TOO_MANY
+    store: JobStore,
+    delivery: DeliveryClaim,
+    outcome: AttemptOutcome = AttemptOutcome.FAILED,
+    attempt: DeliveryAttempt = TOO_MANY,
 ) -> Settled:
     return await store.webhooks.settle(delivery, attempt, delivered=False, retry_in=0.0, outcome=outcome)
 
 
-async def succeed(store: JobStore, delivery: Delivery) -> Settled:
+async def succeed(store: JobStore, delivery: DeliveryClaim) -> Settled:
     return await store.webhooks.settle(
         delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT
     )
 
 
-async def standings(store: JobStore) -> dict[str, HostHealth]:
-    return {one.submitter: one.health for one in await store.webhooks.receivers(list(HostHealth))}
+async def standings(store: JobStore) -> dict[str, ReceiverHealth]:
+    return {one.submitter: one.health for one in await store.webhooks.receivers(list(ReceiverHealth))}
 
 
-def clients(deliveries: list[Delivery]) -> list[str]:
+def clients(deliveries: list[DeliveryClaim]) -> list[str]:
     return [delivery.url.rpartition("/")[2] for delivery in deliveries]
 
 
@@ -60,7 +63,7 @@ async def make_open(store: JobStore, client: str, outcome: AttemptOutcome = Atte
 
 async def test_a_failing_endpoint_of_one_submitter_delays_no_other(store: JobStore) -> None:
     settled = await make_open(store, "ann")
-    assert (settled.flow_change, settled.host_change) == ((HostHealth.FAILING, HostHealth.OPEN), None)
+    assert (settled.flow_change, settled.host_change) == ((ReceiverHealth.FAILING, ReceiverHealth.OPEN), None)
     await finish(store, "ann", 3)
     await finish(store, "bob", 2)
     for _ in range(2):
@@ -68,7 +71,7 @@ async def test_a_failing_endpoint_of_one_submitter_delays_no_other(store: JobSto
         assert clients([delivery]) == ["bob"]
         await succeed(store, delivery)
     assert await claimed(store) == []
-    assert await standings(store) == {"ann": HostHealth.OPEN, "bob": HostHealth.HEALTHY}
+    assert await standings(store) == {"ann": ReceiverHealth.OPEN, "bob": ReceiverHealth.HEALTHY}
 
 
 async def test_a_success_of_another_flow_does_not_close_the_circuit(store: JobStore, clock: ManualClock) -> None:
@@ -79,7 +82,7 @@ async def test_a_success_of_another_flow_does_not_close_the_circuit(store: JobSt
     assert await claimed(store) == []
     clock.advance(0.1)
     (probe,) = await claimed(store)
-    assert (clients([probe]), probe.health) == (["ann"], HostHealth.OPEN)
+    assert (clients([probe]), probe.health) == (["ann"], ReceiverHealth.OPEN)
 
 
 async def test_flows_of_a_host_take_turns(store: JobStore, clock: ManualClock) -> None:
@@ -132,16 +135,16 @@ async def test_a_host_with_very_many_flows_does_not_hide_others(store: JobStore,
 
 async def test_failed_connections_open_the_circuit_of_the_whole_host(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store, "ann", AttemptOutcome.UNREACHED)
-    assert settled.host_change == (HostHealth.FAILING, HostHealth.OPEN)
+    assert settled.host_change == (ReceiverHealth.FAILING, ReceiverHealth.OPEN)
     await finish(store, "bob", 2)
     await finish(store, "cid")
     assert await claimed(store) == []
-    assert set((await standings(store)).values()) == {HostHealth.OPEN}
+    assert set((await standings(store)).values()) == {ReceiverHealth.OPEN}
     clock.advance(settled.pause)
     (probe,) = await claimed(store)
-    assert (probe.health, await claimed(store)) == (HostHealth.OPEN, [])
+    assert (probe.health, await claimed(store)) == (ReceiverHealth.OPEN, [])
     # The host has responded: all flows may be served, and flows with an open circuit are probed at once.
-    assert (await succeed(store, probe)).host_change == (HostHealth.OPEN, HostHealth.HEALTHY)
+    assert (await succeed(store, probe)).host_change == (ReceiverHealth.OPEN, ReceiverHealth.HEALTHY)
     rest = await claimed(store)
     assert {"ann", "bob", "cid"} - {*clients([probe])} <= {*clients(rest)}
 
@@ -164,7 +167,7 @@ async def test_an_http_error_closes_the_circuit_of_the_host(store: JobStore, clo
     await finish(store, "bob")
     clock.advance(pause)
     (probe,) = await claimed(store)
-    assert (await fail(store, probe)).host_change == (HostHealth.OPEN, HostHealth.NEW)
+    assert (await fail(store, probe)).host_change == (ReceiverHealth.OPEN, ReceiverHealth.NEW)
     assert "bob" in clients(await claimed(store))
 
 
@@ -180,7 +183,7 @@ async def test_failures_of_several_flows_open_the_circuit_of_the_whole_host(stor
     assert attempts < MIN_FAILING_FLOWS * FAILURE_THRESHOLD, "sooner than each of them would be left alone"
     await finish(store, "new")
     assert await claimed(store) == []
-    assert (await standings(store))["new"] is HostHealth.OPEN
+    assert (await standings(store))["new"] is ReceiverHealth.OPEN
 
 
 async def test_successes_between_failures_keep_the_circuit_of_a_host_closed(store: JobStore) -> None:
@@ -214,7 +217,7 @@ async def test_a_released_probe_can_be_sent_by_another_process(store: JobStore, 
     assert await store.next_due(Topic.DELIVERY) == 7.0
     clock.advance(7.0)
     (again,) = await claimed(store)
-    assert (again.id, again.attempt, again.health) == (probe.id, probe.attempt, HostHealth.OPEN)
+    assert (again.id, again.attempt, again.health) == (probe.id, probe.attempt, ReceiverHealth.OPEN)
 
 
 async def test_flows_survive_a_restart_and_are_deleted_after_the_retention(stores: Stores, clock: ManualClock) -> None:
@@ -224,10 +227,10 @@ async def test_flows_survive_a_restart_and_are_deleted_after_the_retention(store
     await succeed(store, (await claimed(store))[0])
     await store.close()
     heir = await stores.open(retention=100.0)
-    assert await standings(heir) == {"ann": HostHealth.OPEN, "bob": HostHealth.HEALTHY}
+    assert await standings(heir) == {"ann": ReceiverHealth.OPEN, "bob": ReceiverHealth.HEALTHY}
     clock.advance(101)
     await heir.prune(10)
-    assert await standings(heir) == {"ann": HostHealth.OPEN}
+    assert await standings(heir) == {"ann": ReceiverHealth.OPEN}
 
 
 async def test_redelivery_probes_the_whole_host(store: JobStore) -> None:
@@ -236,7 +239,7 @@ async def test_redelivery_probes_the_whole_host(store: JobStore) -> None:
     assert await claimed(store) == []
     assert await store.webhooks.redeliver([record.id]) == 1
     (probe,) = await claimed(store)
-    assert probe.health is HostHealth.OPEN
+    assert probe.health is ReceiverHealth.OPEN
 
 
 @pytest.mark.parametrize("outcome", [AttemptOutcome.FAILED, AttemptOutcome.UNREACHED])

@@ -57,7 +57,7 @@ async def test_repeated_ends_in_a_batch_are_confirmed(store: JobStore) -> None:
 
 
 async def test_lines_are_stored_in_a_batch_with_a_lost_claim(store: JobStore) -> None:
-    claims = await begin(store, webhook="https://a.example/hook", events=(WebhookKind.PROGRESS,))
+    claims = await begin(store, webhook="https://a.example/hook", webhook_kinds=(WebhookKind.PROGRESS,))
     await store.release(claims[LOST])
     assert await asyncio.gather(*[store.log(claim, a_line(), PROGRESS) for claim in claims]) == HELD
     assert [await stored(store, claim) for claim in claims] == HELD

@@ -15,11 +15,11 @@ from queue_middleware.webhooks.fairness import FLOW_LIMITS
 from queue_middleware.webhooks.models import (
     Capacity,
     Claimed,
-    Delivery,
+    DeliveryClaim,
     DeliveryFilter,
     DeliveryState,
-    HostHealth,
-    Receiver,
+    FlowRecord,
+    ReceiverHealth,
     Settled,
 )
 from tests.support.clock import ManualClock
@@ -47,16 +47,16 @@ async def finish(store: JobStore, url: str = A, count: int = 1) -> list[str]:
 
 
 async def begin(store: JobStore, url: str = A, events: tuple[WebhookKind, ...] = ALL) -> Claim:
-    receipt = await store.submit(make_job(webhook=url, events=events), start=True)
+    receipt = await store.submit(make_job(webhook=url, webhook_kinds=events), start=True)
     assert receipt.claim
     return receipt.claim
 
 
-async def succeed(store: JobStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.PROMPT) -> Settled:
+async def succeed(store: JobStore, delivery: DeliveryClaim, outcome: AttemptOutcome = AttemptOutcome.PROMPT) -> Settled:
     return await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=outcome)
 
 
-async def fail(store: JobStore, delivery: Delivery, retry_in: float | None = 5.0) -> Settled:
+async def fail(store: JobStore, delivery: DeliveryClaim, retry_in: float | None = 5.0) -> Settled:
     return await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=retry_in, outcome=AttemptOutcome.FAILED)
 
 
@@ -75,8 +75,8 @@ async def make_open(store: JobStore, url: str = A) -> Settled:
     return settled
 
 
-async def receiver(store: JobStore, host: str = "a.example") -> Receiver:
-    (found,) = [one for one in await store.webhooks.receivers(list(HostHealth)) if one.host == host]
+async def receiver(store: JobStore, host: str = "a.example") -> FlowRecord:
+    (found,) = [one for one in await store.webhooks.receivers(list(ReceiverHealth)) if one.host == host]
     return found
 
 
@@ -84,7 +84,7 @@ async def states(store: JobStore) -> dict[DeliveryState, int]:
     return dict((await store.counts()).deliveries)
 
 
-def hosts(deliveries: list[Delivery]) -> list[str]:
+def hosts(deliveries: list[DeliveryClaim]) -> list[str]:
     return [delivery.host for delivery in deliveries]
 
 
@@ -122,11 +122,11 @@ async def test_a_new_host_gets_one_delivery_at_a_time(store: JobStore) -> None:
 
 async def test_a_healthy_host_gets_many_deliveries(store: JobStore) -> None:
     await make_good(store)
-    ids = await finish(store, A, FLOW_LIMITS[HostHealth.HEALTHY] + 3)
+    ids = await finish(store, A, FLOW_LIMITS[ReceiverHealth.HEALTHY] + 3)
     given = await store.webhooks.claim(Capacity(100, 0))
-    assert [delivery.request_id for delivery in given.deliveries] == ids[: FLOW_LIMITS[HostHealth.HEALTHY]]
+    assert [delivery.request_id for delivery in given.deliveries] == ids[: FLOW_LIMITS[ReceiverHealth.HEALTHY]]
     assert (given.full, given.limited_hosts) == (False, {"a.example"})
-    again = await store.webhooks.claim(Capacity(100, 0, {FLOW: FLOW_LIMITS[HostHealth.HEALTHY] - 2}))
+    again = await store.webhooks.claim(Capacity(100, 0, {FLOW: FLOW_LIMITS[ReceiverHealth.HEALTHY] - 2}))
     assert [delivery.request_id for delivery in again.deliveries] == ids[16:18]
 
 
@@ -210,10 +210,10 @@ async def test_a_request_that_ends_twice_is_delivered_once(store: JobStore, cloc
 async def test_responses_make_a_host_healthy_slow_or_failing(store: JobStore) -> None:
     await finish(store, A, 3)
     (first,) = await claim_deliveries(store)
-    assert (await succeed(store, first)).flow_change == (HostHealth.NEW, HostHealth.HEALTHY)
+    assert (await succeed(store, first)).flow_change == (ReceiverHealth.NEW, ReceiverHealth.HEALTHY)
     one, two = await claim_deliveries(store)
-    assert (await succeed(store, one, AttemptOutcome.SLOW)).flow_change == (HostHealth.HEALTHY, HostHealth.SLOW)
-    assert (await fail(store, two)).flow_change == (HostHealth.SLOW, HostHealth.FAILING)
+    assert (await succeed(store, one, AttemptOutcome.SLOW)).flow_change == (ReceiverHealth.HEALTHY, ReceiverHealth.SLOW)
+    assert (await fail(store, two)).flow_change == (ReceiverHealth.SLOW, ReceiverHealth.FAILING)
     assert (await receiver(store)).failures == 1
 
 
@@ -221,20 +221,20 @@ async def test_an_attempt_that_shows_nothing_about_the_host_changes_nothing(stor
     await finish(store)
     (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, GONE, delivered=False, retry_in=5.0)
-    assert (await receiver(store)).health is HostHealth.NEW
+    assert (await receiver(store)).health is ReceiverHealth.NEW
 
 
 async def test_repeated_failures_open_the_circuit_of_a_host(store: JobStore, clock: ManualClock) -> None:
     settled = await make_open(store)
-    assert settled.flow_change == (HostHealth.FAILING, HostHealth.OPEN)
+    assert settled.flow_change == (ReceiverHealth.FAILING, ReceiverHealth.OPEN)
     assert 5 <= settled.pause <= 10
     assert await claim_deliveries(store) == []
     assert await store.next_due(Topic.DELIVERY) == settled.pause
     found = await receiver(store)
-    assert found == Receiver(
-        "a.example", HostHealth.OPEN, FAILURE_THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), 1, "192.0.2.7"
+    assert found == FlowRecord(
+        "a.example", ReceiverHealth.OPEN, FAILURE_THRESHOLD, clock.now, clock.now + round(settled.pause * 1000), 1, "192.0.2.7"
     )
-    assert (await store.counts()).receivers == {HostHealth.OPEN: 1}
+    assert (await store.counts()).receivers == {ReceiverHealth.OPEN: 1}
 
 
 async def test_deliveries_to_an_open_circuit_wait_without_being_charged(store: JobStore) -> None:
@@ -253,9 +253,9 @@ async def test_all_processes_together_send_one_probe_then_everything_in_order(st
         clock.advance(1)
     clock.advance(10)
     (probe,) = await claim_deliveries(here)
-    assert probe.health is HostHealth.OPEN
+    assert probe.health is ReceiverHealth.OPEN
     assert await claim_deliveries(there) == []
-    assert (await succeed(here, probe)).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
+    assert (await succeed(here, probe)).flow_change == (ReceiverHealth.OPEN, ReceiverHealth.HEALTHY)
     assert [delivery.request_id for delivery in await claim_deliveries(there)] == ids
 
 
@@ -265,7 +265,7 @@ async def test_one_probe_when_several_processes_claim_at_once(stores: Stores, cl
     await finish(several[0], count=8)
     clock.advance(10)
     given = await asyncio.gather(*[claim_deliveries(store) for store in several])
-    assert [delivery.health for deliveries in given for delivery in deliveries] == [HostHealth.OPEN]
+    assert [delivery.health for deliveries in given for delivery in deliveries] == [ReceiverHealth.OPEN]
 
 
 async def test_concurrent_failures_of_several_processes_are_all_counted(stores: Stores) -> None:
@@ -275,7 +275,7 @@ async def test_concurrent_failures_of_several_processes_are_all_counted(stores: 
     (first, *rest) = await claim_deliveries(several[0])
     await asyncio.gather(*[fail(store, delivery) for store, delivery in zip(several, rest, strict=True)])
     assert (await receiver(several[0])).failures == FAILURE_THRESHOLD - 1
-    assert (await fail(several[1], first)).flow_change == (HostHealth.FAILING, HostHealth.OPEN)
+    assert (await fail(several[1], first)).flow_change == (ReceiverHealth.FAILING, ReceiverHealth.OPEN)
 
 
 async def test_a_failed_probe_makes_the_pause_longer(store: JobStore, clock: ManualClock) -> None:
@@ -310,7 +310,7 @@ async def test_a_probe_without_an_outcome_is_followed_by_another(store: JobStore
     (probe,) = await claim_deliveries(store)
     await store.webhooks.settle(probe, make_delivery_attempt(None, "the result is gone"), delivered=False, retry_in=None)
     (another,) = await claim_deliveries(store)
-    assert (another.id, another.health) == (probe.id + 1, HostHealth.OPEN)
+    assert (another.id, another.health) == (probe.id + 1, ReceiverHealth.OPEN)
 
 
 async def test_failures_while_the_circuit_is_open_do_not_count(store: JobStore) -> None:
@@ -318,8 +318,8 @@ async def test_failures_while_the_circuit_is_open_do_not_count(store: JobStore) 
     await finish(store, A, 10)
     settled = [await fail(store, delivery) for delivery in await claim_deliveries(store)]
     assert [one.flow_change for one in settled if one.flow_change] == [
-        (HostHealth.HEALTHY, HostHealth.FAILING),
-        (HostHealth.FAILING, HostHealth.OPEN),
+        (ReceiverHealth.HEALTHY, ReceiverHealth.FAILING),
+        (ReceiverHealth.FAILING, ReceiverHealth.OPEN),
     ]
     assert (await receiver(store)).failures == FAILURE_THRESHOLD
 
@@ -330,8 +330,8 @@ async def test_a_late_success_closes_the_circuit(store: JobStore) -> None:
     deliveries = await claim_deliveries(store)
     for delivery in deliveries[:6]:
         await fail(store, delivery, retry_in=0.0)
-    assert (await receiver(store)).health is HostHealth.OPEN
-    assert (await succeed(store, deliveries[6])).flow_change == (HostHealth.OPEN, HostHealth.HEALTHY)
+    assert (await receiver(store)).health is ReceiverHealth.OPEN
+    assert (await succeed(store, deliveries[6])).flow_change == (ReceiverHealth.OPEN, ReceiverHealth.HEALTHY)
     assert len(await claim_deliveries(store)) == 6
 
 
@@ -340,7 +340,7 @@ async def test_health_survives_a_restart(stores: Stores) -> None:
     await make_open(store)
     await store.close()
     heir = await stores.open()
-    assert (await receiver(heir)).health is HostHealth.OPEN
+    assert (await receiver(heir)).health is ReceiverHealth.OPEN
     assert await claim_deliveries(heir) == []
 
 
@@ -367,23 +367,23 @@ async def test_the_health_of_unused_hosts_is_deleted(stores: Stores, clock: Manu
     await make_open(store, B)
     clock.advance(101)
     await store.prune(10)
-    assert [one.host for one in await store.webhooks.receivers(list(HostHealth))] == ["b.example"]
+    assert [one.host for one in await store.webhooks.receivers(list(ReceiverHealth))] == ["b.example"]
 
 
 # --- events before the end
 
 
 async def test_without_events_only_the_end_is_delivered(store: JobStore) -> None:
-    claim = await begin(store, events=())
+    claim = await begin(store, webhook_kinds=())
     await store.log(claim, [], Progress(0.5))
     assert await states(store) == {}
 
 
 @pytest.mark.parametrize("start", [True, False])
 async def test_the_start_is_delivered_once(store: JobStore, start: bool) -> None:
-    receipt = await store.submit(make_job(webhook=A, events=(WebhookKind.STARTED,)), start=start)
+    receipt = await store.submit(make_job(webhook=A, webhook_kinds=(WebhookKind.STARTED,)), start=start)
     claim = receipt.claim or (await store.claim(1))[0]
-    assert claim.events == (WebhookKind.STARTED,)
+    assert claim.webhook_kinds == (WebhookKind.STARTED,)
     (delivery,) = await claim_deliveries(store)
     assert (delivery.kind, delivery.webhook_id) == (WebhookKind.STARTED, f"{receipt.request_id}_1")
     await store.release(claim)
@@ -412,7 +412,7 @@ async def test_webhooks_of_a_request_are_sent_in_order_never_two_at_once(store: 
 
 
 async def test_progress_is_delivered_at_most_twice_a_second_with_the_latest_data(store: JobStore, clock: ManualClock) -> None:
-    claim = await begin(store, events=(WebhookKind.PROGRESS,))
+    claim = await begin(store, webhook_kinds=(WebhookKind.PROGRESS,))
     told = []
     for step in range(1, 11):
         await store.log(claim, [], Progress(step / 10))
@@ -426,7 +426,7 @@ async def test_progress_is_delivered_at_most_twice_a_second_with_the_latest_data
 
 async def test_the_last_progress_is_due_at_once_and_the_end_follows(store: JobStore) -> None:
     await make_good(store)
-    claim = await begin(store, events=(WebhookKind.PROGRESS,))
+    claim = await begin(store, webhook_kinds=(WebhookKind.PROGRESS,))
     await store.log(claim, [], Progress(0.1))
     await succeed(store, (await claim_deliveries(store))[0])
     await store.log(claim, [], Progress(1.0))
@@ -559,7 +559,7 @@ async def test_redelivery_probes_a_host_with_an_open_circuit(store: JobStore) ->
     assert await claim_deliveries(store) == []
     assert await store.webhooks.redeliver([record.id]) == 1
     (probe,) = await claim_deliveries(store)
-    assert probe.health is HostHealth.OPEN
+    assert probe.health is ReceiverHealth.OPEN
 
 
 async def test_a_delivery_between_attempts_can_be_redelivered_at_once(store: JobStore) -> None:

@@ -167,7 +167,7 @@ async def test_an_exit_caused_by_an_attempt_is_charged(store: JobStore, clock: M
     assert again.attempt == 2
 
 
-async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
+async def released(store: JobStore, clock: ManualClock, milliseconds: int = 1000) -> int | None:
     """Release the running attempt after this time. Returns its number; None if none is running."""
     claims = await store.claim(1)
     clock.advance(milliseconds / 1000)
@@ -180,7 +180,7 @@ async def handed_back(store: JobStore, clock: ManualClock, milliseconds: int = 1
 async def test_releases_are_charged_from_the_third_in_a_row(store: JobStore, clock: ManualClock) -> None:
     receipt = await store.submit(make_job())
     assert MAX_FREE_RELEASES == 2
-    assert [await handed_back(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
+    assert [await released(store, clock) for _ in range(6)] == [1, 1, 1, 2, 3, None]
     job = await store.job(receipt.request_id)
     assert job.failure is not None
     assert "again and again" in job.failure.detail
@@ -188,10 +188,10 @@ async def test_releases_are_charged_from_the_third_in_a_row(store: JobStore, clo
 
 async def test_occasional_deployments_do_not_fail_a_long_request(store: JobStore, clock: ManualClock) -> None:
     await store.submit(make_job(retry=RetryPolicy(1)))
-    assert [await handed_back(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
+    assert [await released(store, clock, LONG_ATTEMPT_MS) for _ in range(20)] == [1] * 20
     for _ in range(5):  # short attempts in between are not in a row
-        assert [await handed_back(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
-        assert await handed_back(store, clock, LONG_ATTEMPT_MS) == 1
+        assert [await released(store, clock) for _ in range(MAX_FREE_RELEASES)] == [1, 1]
+        assert await released(store, clock, LONG_ATTEMPT_MS) == 1
 
 
 async def test_the_close_of_a_store_counts_as_a_release(stores: Stores) -> None:
@@ -208,7 +208,7 @@ async def test_the_log_has_the_reason_of_the_delay(store: JobStore, clock: Manua
     await lost(store, clock)
     clock.advance(BACKOFF)
     for _ in range(3):
-        await handed_back(store, clock)
+        await released(store, clock)
     (claim,) = await store.claim(1)
     await store.lose(claim, LossReason.EXIT)
     said = [line.message for line in await store.logs(claim.key)]

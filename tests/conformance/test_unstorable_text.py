@@ -53,7 +53,7 @@ async def test_unstorable_text_from_a_provider(store: JobStore) -> None:
     for claim in (early, late):
         assert claim.task
         await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait())
-    await store.tasks.record_event(late.key, GIVEN)
+    await store.tasks.record_status(late.key, GIVEN)
     assert (await store.tasks.record(late.request_id)).last_event == STORED
     await store.tasks.resolve(late.key, CompletionSource.CALLBACK, make_result(failure=FAILURE))
     assert [await reason(store, claim) for claim in (early, late)] == [STORED, STORED]

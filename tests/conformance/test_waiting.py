@@ -254,11 +254,11 @@ async def test_no_chunk_of_a_long_call_response_remains(store: JobStore, is_earl
 
 async def test_intermediate_events_are_shown_until_the_end(store: JobStore) -> None:
     claim = await waiting(store)
-    await store.tasks.record_event(claim.key, "starting")
-    await store.tasks.record_event(claim.key, "processing")
+    await store.tasks.record_status(claim.key, "starting")
+    await store.tasks.record_status(claim.key, "processing")
     assert (await store.tasks.record(claim.request_id)).last_event == "processing"
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
-    await store.tasks.record_event(claim.key, "late")
+    await store.tasks.record_status(claim.key, "late")
     assert (await store.tasks.record(claim.request_id)).last_event == "processing"
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from queue_middleware.jobs.models import Claim, Progress, WebhookKind
 from queue_middleware.jobs.store import JobStore, Topic
-from queue_middleware.webhooks.models import Delivery, DeliveryFilter, DeliveryState
+from queue_middleware.webhooks.models import DeliveryClaim, DeliveryFilter, DeliveryState
 from queue_middleware.webhooks.order import OrderedDelivery, add, end_attempt, next_at
 from tests.support.clock import ManualClock
 from tests.support.factories import claim_deliveries, make_delivery_attempt, make_job, make_response
@@ -26,7 +26,7 @@ class Model:
         self._clock = clock
         self._claim = claim
         self._random = random.Random(seed)
-        self._sending: Delivery | None = None
+        self._sending: DeliveryClaim | None = None
         self._last_progress: int | None = None
         self._unsent_progress: int | None = None
         self._is_complete = False
@@ -97,7 +97,7 @@ class Model:
 @pytest.mark.parametrize("seed", range(12))
 async def test_the_webhooks_of_a_request_follow_the_rules(store: JobStore, clock: ManualClock, seed: int) -> None:
     events = (WebhookKind.STARTED, WebhookKind.PROGRESS)
-    receipt = await store.submit(make_job(webhook="https://receiver.example/", events=events), start=True)
+    receipt = await store.submit(make_job(webhook="https://receiver.example/", webhook_kinds=events), start=True)
     assert receipt.claim is not None
     model = Model(store, clock, receipt.claim, seed)
     for _ in range(60):

@@ -374,7 +374,7 @@ async def test_pruning_works_in_batches(stores: Stores, clock: ManualClock) -> N
 async def test_an_unstored_response_is_deleted_early(
     store: JobStore, clock: ManualClock, size: int, parts: int, seconds: int
 ) -> None:
-    unstored = await store.submit(make_job(short_lived=True), start=True)
+    unstored = await store.submit(make_job(unstored_response=True), start=True)
     stored = await store.submit(make_job(), start=True)
     for receipt in (unstored, stored):
         assert receipt.claim
@@ -397,7 +397,7 @@ async def test_an_unstored_response_is_deleted_early(
 
 
 async def test_a_pending_webhook_keeps_an_unstored_response(store: JobStore, clock: ManualClock) -> None:
-    receipt = await store.submit(make_job(short_lived=True, webhook="https://example.com/"), start=True)
+    receipt = await store.submit(make_job(unstored_response=True, webhook="https://example.com/"), start=True)
     assert receipt.claim
     await store.complete(receipt.claim, make_response())
     clock.advance(10_000)
@@ -411,8 +411,8 @@ async def test_a_pending_webhook_keeps_an_unstored_response(store: JobStore, clo
 
 
 async def test_jobs_with_unstored_responses_are_delayed_and_fail_like_others(store: JobStore, clock: ManualClock) -> None:
-    failing = await store.submit(make_job(short_lived=True))
-    waiting = await store.submit(make_job(short_lived=True))
+    failing = await store.submit(make_job(unstored_response=True))
+    waiting = await store.submit(make_job(unstored_response=True))
     (claim,) = await store.claim(1)
     assert claim.request_id == failing.request_id
     await store.fail(claim, Failure(ErrorType.RUNNER_SERVER_ERROR, "broken"))

@@ -10,7 +10,7 @@ from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.task_spec import PollConfig
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.webhooks.circuit import AttemptOutcome
-from queue_middleware.webhooks.models import HostHealth
+from queue_middleware.webhooks.models import ReceiverHealth
 from tests.support.clock import ManualClock
 from tests.support.factories import (
     claim_deliveries,
@@ -194,7 +194,7 @@ async def test_flows_used_in_the_future_are_deleted(store: JobStore, clock: Manu
     await store.complete(receipt.claim, make_response())
     (delivery,) = await claim_deliveries(store)
     await store.webhooks.settle(delivery, make_delivery_attempt(), delivered=True, retry_in=None, outcome=AttemptOutcome.PROMPT)
-    assert await store.webhooks.receivers(tuple(HostHealth))
+    assert await store.webhooks.receivers(tuple(ReceiverHealth))
     clock.set(-10 * YEAR)
     await days_pass(store, clock, 9)
     assert isinstance(store, SQLiteStore)

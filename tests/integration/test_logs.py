@@ -26,7 +26,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route
 
-from queue_middleware import current_job
+from queue_middleware import current_job, stores
 from queue_middleware.errors import StoreBusy
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.worker.job_context import active_job
@@ -434,7 +434,7 @@ async def test_lines_survive_an_outage_of_the_database(database: Path, monkeypat
         def _fail(self) -> bool:
             raise StoreBusy("out of reach", 1)
 
-    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Unavailable)
+    monkeypatch.setitem(stores._STORES, "", Unavailable)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
 
     async def endpoint(request: Request) -> Response:

@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware
+from queue_middleware import QueueMiddleware, stores
 from queue_middleware.errors import DiskFull
 from queue_middleware.events import AttemptFailed, ClaimLost, Event
 from queue_middleware.runtime.runtime import Runtime
@@ -105,7 +105,7 @@ async def test_a_handler_that_ends_at_the_disconnect_is_settled_though_the_disk_
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The timer that cancels handlers must not cancel the storing of the outcome."""
-    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Full)
+    monkeypatch.setitem(stores._STORES, "", Full)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.3)  # longer than the wait before the cancellation
     entered = asyncio.Event()
 

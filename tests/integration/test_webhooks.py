@@ -19,7 +19,7 @@ from queue_middleware.errors import BadRequest, NotRunning, UnknownRequest
 from queue_middleware.events import DeliveryDead, Redelivered
 from queue_middleware.verify import WebhookVerifier
 from queue_middleware.webhooks.formats.user_agent import USER_AGENT
-from queue_middleware.webhooks.models import DeliveryState, HostHealth
+from queue_middleware.webhooks.models import DeliveryState, ReceiverHealth
 from tests.support.doubles import EventRecorder
 from tests.support.queue_client import connected, eventually
 from tests.support.webhook_receiver import Receiver, Webhook, receiving
@@ -154,7 +154,7 @@ async def test_dead_deliveries_are_kept_counted_listed_and_redelivered(
         (attempt,) = await app.delivery_attempts(records[0].id)
         assert (attempt.status, attempt.error) == (500, "response status 500")
         (found,) = await app.receivers()
-        assert (found.host, found.health, found.failures) == (records[0].host, HostHealth.FAILING, 3)
+        assert (found.host, found.health, found.failures) == (records[0].host, ReceiverHealth.FAILING, 3)
 
         well = True
         assert await app.redeliver(request_id=ids[0]) == 1
@@ -201,7 +201,7 @@ async def test_a_failing_endpoint_of_one_submitter_does_not_delay_others_at_the_
         await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/ann"}, headers=ann)
 
         async def ann_is_paused() -> bool:
-            return [one.submitter for one in await app.receivers([HostHealth.OPEN])] == ["id:ann"]
+            return [one.submitter for one in await app.receivers([ReceiverHealth.OPEN])] == ["id:ann"]
 
         await eventually(ann_is_paused)
         request_id = await queue.submit("POST", "/work", params={"fal_webhook": f"{receiver.url}/bob"}, headers=bob)

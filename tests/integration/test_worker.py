@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from queue_middleware import QueueMiddleware, current_job
+from queue_middleware import QueueMiddleware, current_job, stores
 from queue_middleware.errors import StoreBusy
 from queue_middleware.events import AttemptFailed, ClaimLost, Finished, ServiceError, SlotStuck
 from queue_middleware.jobs.models import Claim, ErrorType
@@ -321,7 +321,7 @@ class Flaky(SQLiteStore):
 
 
 async def test_a_finished_attempt_is_stored_after_a_database_outage(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setitem(stores._STORES, "", Flaky)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.0)
     monkeypatch.setattr(Flaky, "outages", 2)
     recorder = EventRecorder()
@@ -336,7 +336,7 @@ async def test_an_outage_that_is_longer_than_background_work_may_be_costs_no_fin
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Leases can be renewed meanwhile, as on a full disk, and so they are: the result still has to be stored."""
-    monkeypatch.setattr("queue_middleware.stores.SQLiteStore", Flaky)
+    monkeypatch.setitem(stores._STORES, "", Flaky)
     monkeypatch.setattr("queue_middleware.background.OUTAGE_PAUSE", 0.01)
     monkeypatch.setattr(executor, "BACKGROUND_LIMIT", 0.0)
     monkeypatch.setattr(Flaky, "outages", 10**9)

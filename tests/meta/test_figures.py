@@ -29,7 +29,7 @@ from queue_middleware.web.asyncqueue import endpoints as task_routes
 from queue_middleware.web.asyncqueue import schema
 from queue_middleware.web.fal import params, status_stream
 from queue_middleware.webhooks import circuit, dispatcher, fairness
-from queue_middleware.webhooks.models import HostHealth
+from queue_middleware.webhooks.models import ReceiverHealth
 from queue_middleware.webhooks.signing import keyring, reloader
 from queue_middleware.worker import early_end, executor, log_buffer
 
@@ -54,11 +54,11 @@ FIGURES: list[tuple[str, str, Any, Any]] = [
     ("docs/explanation/deliveries.md", "at most 64 KiB of the response are read", http11.MAX_READ, 64 * KIB),
     ("docs/explanation/deliveries.md", "its first KiB is kept for the operator", http11.MAX_BODY_PREFIX, KIB),
     ("docs/explanation/deliveries.md", "the time in `Retry-After` (a day at most)", backoff._LONGEST_RETRY_AFTER, DAY),
-    ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", fairness.FLOW_LIMITS[HostHealth.NEW], 1),
+    ("docs/explanation/deliveries.md", "| `new` | not called yet | 1 |", fairness.FLOW_LIMITS[ReceiverHealth.NEW], 1),
     ("docs/explanation/deliveries.md", "a response within 2 s", circuit.PROMPT_SECONDS, 2),
-    ("docs/explanation/deliveries.md", "with any status below 500 except 429 | 16 |", fairness.FLOW_LIMITS[HostHealth.HEALTHY], 16),  # noqa: E501
-    ("docs/explanation/deliveries.md", "| `slow` | slower than that | 4 |", fairness.FLOW_LIMITS[HostHealth.SLOW], 4),
-    ("docs/explanation/deliveries.md", "up to four times in a row | 1 |", fairness.FLOW_LIMITS[HostHealth.FAILING], 1),
+    ("docs/explanation/deliveries.md", "with any status below 500 except 429 | 16 |", fairness.FLOW_LIMITS[ReceiverHealth.HEALTHY], 16),  # noqa: E501
+    ("docs/explanation/deliveries.md", "| `slow` | slower than that | 4 |", fairness.FLOW_LIMITS[ReceiverHealth.SLOW], 4),
+    ("docs/explanation/deliveries.md", "up to four times in a row | 1 |", fairness.FLOW_LIMITS[ReceiverHealth.FAILING], 1),
     ("docs/explanation/deliveries.md", "after 5 to 10 s", circuit._FIRST_PAUSE, 10),
     ("docs/explanation/deliveries.md", "then after twice as long, up to five minutes", circuit._LONGEST_PAUSE, 5 * MINUTE),
     ("docs/explanation/deliveries.md", "as long as its whole schedule takes, an hour at least", circuit.MIN_GIVE_UP_AFTER, HOUR),  # noqa: E501

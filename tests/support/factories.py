@@ -8,9 +8,9 @@ from typing import Any, Protocol
 
 from queue_middleware.jobs.models import Failure, Job, JobState, NewJob, RetryPolicy, StoredRequest, StoredResponse
 from queue_middleware.jobs.task_spec import Backoff, Task, TaskSpec
-from queue_middleware.tasks.models import ExternalResult, Poll, PollCapacity, TaskRecord, TaskStatus, Wait
+from queue_middleware.tasks.models import ExternalResult, PollCapacity, PollClaim, TaskRecord, TaskStatus, Wait
 from queue_middleware.tasks.store import TaskStore
-from queue_middleware.webhooks.models import Capacity, Delivery, DeliveryAttempt
+from queue_middleware.webhooks.models import Capacity, DeliveryAttempt, DeliveryClaim
 from queue_middleware.webhooks.store import WebhookStore
 
 
@@ -101,11 +101,11 @@ class Ports(Protocol):
     def tasks(self) -> TaskStore: ...
 
 
-async def claim_deliveries(store: Ports, limit: int = 100) -> list[Delivery]:
+async def claim_deliveries(store: Ports, limit: int = 100) -> list[DeliveryClaim]:
     """Claim up to `limit` deliveries, of any receivers."""
     return (await store.webhooks.claim(Capacity(limit, limit))).deliveries
 
 
-async def claim_polls(store: Ports, limit: int = 100) -> list[Poll]:
+async def claim_polls(store: Ports, limit: int = 100) -> list[PollClaim]:
     """Claim up to `limit` polls, of any providers."""
     return (await store.tasks.claim_polls(PollCapacity(limit, unproven=limit, per_host=limit))).polls

@@ -10,7 +10,7 @@ from queue_middleware.errors import BadRequest, NotRunning, QueueError, Settings
 from queue_middleware.events import Event, Finished, Observer
 from queue_middleware.jobs.counts import QueueCounts
 from queue_middleware.verify import VerifiedWebhook, WebhookVerifier
-from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, Receiver
+from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryRecord, FlowRecord
 
 queue = QueueMiddleware(FastAPI())
 
@@ -34,7 +34,7 @@ async def operate() -> None:
     deliveries = await queue.deliveries(after=0, limit=10, host="example.com", dead_only=True)
     assert_type(deliveries, list[DeliveryRecord])
     assert_type(await queue.delivery_attempts(deliveries[0].id), list[DeliveryAttempt])
-    assert_type(await queue.receivers(), list[Receiver])
+    assert_type(await queue.receivers(), list[FlowRecord])
     assert_type(await queue.redeliver(request_id="0192d3b5-0000-7000-8000-000000000000"), int)
     async with queue.running():
         pass

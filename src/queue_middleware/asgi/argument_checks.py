@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from queue_middleware.errors import SettingsError
@@ -38,7 +37,7 @@ def _kind(app: object) -> str:
     return getattr(app, "__qualname__", None) or type(app).__qualname__
 
 
-def check_nesting(inner: Iterable[tuple[str, Path]], outer: tuple[str, Path]) -> None:
+def check_nesting(inner: Iterable[tuple[str, str]], outer: tuple[str, str]) -> None:
     """Raise `SettingsError` if the application already has a queue with the same prefix or the same database.
 
     With the same prefix the inner queue could not be reached; with the same database each would execute the requests of the

@@ -18,6 +18,6 @@ class QueueCounts(Struct, frozen=True):
     deliveries: Mapping[str, int]
     """By `webhooks.models.DeliveryState`."""
     receivers: Mapping[str, int] = msgspec.field(default_factory=dict)
-    """By `webhooks.models.HostHealth`."""
+    """By `webhooks.models.ReceiverHealth`."""
     outcomes: Mapping[Outcome, int] = msgspec.field(default_factory=dict)
     """How the stored requests ended: the completed, failed and cancelled ones of `jobs`, by outcome."""

@@ -109,7 +109,7 @@ def retry_line(at: int, attempt: int, most: int, reason: str, delay: float) -> L
     return _again_line(at, attempt, f"attempt {attempt} of {most} {reason}; next attempt in {_seconds(delay)}")
 
 
-def hand_back_line(at: int, attempt: int, *, charged: bool) -> LogLine:
+def release_line(at: int, attempt: int, *, charged: bool) -> LogLine:
     """The line for a request whose process was shut down during its attempt."""
     counts = "it counts, because this has happened too often" if charged else "it does not count"
     return _again_line(

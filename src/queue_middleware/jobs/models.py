@@ -119,12 +119,12 @@ class NewJob(Struct, frozen=True):
     webhook: str | None = None
     max_queue_length: int | None = None
     """The submission is refused if more requests than this are queued."""
-    short_lived: bool = False
+    unstored_response: bool = False
     """The response is kept only as long as it takes to fetch it (`outcomes.UNSTORED_RESPONSE_TTL_MS`)."""
     due_at: int | None = None
     """The job must not start before this time."""
     task: Task | None = None
-    events: tuple[WebhookKind, ...] = ()
+    webhook_kinds: tuple[WebhookKind, ...] = ()
     """What the webhook reports besides the final state."""
     route: str = OTHER
     """The template of the call's path, one of few values (`routes.RouteTemplates`)."""
@@ -141,13 +141,13 @@ class Claim(Struct, frozen=True):
     retry: RetryPolicy
     request: StoredRequest
     webhook: str | None
-    events: tuple[WebhookKind, ...] = ()
+    webhook_kinds: tuple[WebhookKind, ...] = ()
     task: Task | None = None
     route: str = OTHER
     """As in `NewJob.route`."""
 
 
-class SubmitResult(Struct, frozen=True):
+class Receipt(Struct, frozen=True):
     """What the store returns for a submission."""
 
     request_id: str
@@ -218,7 +218,7 @@ class Job(Struct, frozen=True):
     failure: Failure | None
     client: str = ""
     """The client that submitted the job, as in `NewJob.client`."""
-    is_task: bool = False
+    is_listed_task: bool = False
     """Whether the job was created as a task, which decides the format of its webhook."""
 
     @property

@@ -215,7 +215,7 @@ class Runtime:
                 receipt = await store.submit(new)
             else:
                 try:
-                    storing = store.submit(new, start=True, begin=submission.claimed)
+                    storing = store.submit(new, start=True, on_claim=submission.claimed)
                 except BaseException:
                     submission.claimed(None)
                     raise

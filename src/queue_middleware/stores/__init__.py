@@ -19,6 +19,8 @@ from queue_middleware.webhooks.store import WebhookStore
 
 from .sqlite import SQLiteStore, database_path
 
+_STORES: dict[str, type[SQLiteStore]] = {"": SQLiteStore, "sqlite": SQLiteStore}
+"""The store for each scheme of the option `database`; a path has no scheme."""
 _SUPPORTED = "a path or sqlite:///path"
 
 
@@ -82,14 +84,19 @@ def open_stores(
     Raises `SettingsError` for a database of an unsupported kind.
     """
     location = locate(settings.database)
-    store = SQLiteStore(settings, clock, lease_clock)
+    store = _STORES[_scheme_of(settings.database)](settings, clock, lease_clock)
     return Stores(store, store.webhooks, store.tasks, store, location)
 
 
 def locate(database: str) -> Location:
     """The location of the database that the option `database` names. Raises `SettingsError` for an unsupported kind."""
-    scheme, separator, _ = database.partition("://")
-    if separator and scheme != "sqlite":
-        raise SettingsError(f"database: the scheme {scheme}:// is not supported; write {_SUPPORTED}")
+    _scheme_of(database)
     path = database_path(database)
     return Location(str(path), path)
+
+
+def _scheme_of(database: str) -> str:
+    scheme, separator, _ = database.partition("://")
+    if separator and scheme not in _STORES:
+        raise SettingsError(f"database: the scheme {scheme}:// is not supported; write {_SUPPORTED}")
+    return scheme if separator else ""

@@ -56,7 +56,7 @@ class CallbackHandler:
         body, state = await self._lane.run(len(body), read)
         if isinstance(state, Running):
             status = (state.status or "")[:_MAX_STATUS_LENGTH]
-            await self._store.record_event(job.key, status)
+            await self._store.record_status(job.key, status)
             self._emit(TaskProgress(job.request_id, status))
         else:
             await self._resolve(job, CompletionSource.CALLBACK, body, _as_failure(state))

@@ -85,7 +85,7 @@ class ResolveOutcome(StrEnum):
     """The job had ended in another way."""
 
 
-class Poll(Struct, frozen=True):
+class PollClaim(Struct, frozen=True):
     """The right to poll a provider once."""
 
     key: int
@@ -123,7 +123,7 @@ class PollCapacity(Struct, frozen=True):
 class ClaimedPolls(Struct, frozen=True):
     """The polls that were claimed, and when the next claim is worthwhile unless capacity becomes free earlier."""
 
-    polls: list[Poll]
+    polls: list[PollClaim]
     next_in: float | None = None
     """Seconds; None if nothing is due later."""
 

@@ -12,7 +12,7 @@ from urllib.parse import quote
 from queue_middleware.errors import BadRequest
 from queue_middleware.jobs.models import Headers, StoredRequest
 
-TOKEN = b"callback_url"
+MARKER = b"callback_url"
 """Part of every placeholder. Nearly all requests are without it and need no closer look."""
 
 MAX_PLACEHOLDERS = 100
@@ -77,11 +77,11 @@ def _percent_encode(url: str) -> bytes:
 
 
 def _count(placeholders: tuple[bytes, ...], text: bytes) -> int:
-    return sum([text.count(placeholder) for placeholder in placeholders]) if TOKEN in text else 0
+    return sum([text.count(placeholder) for placeholder in placeholders]) if MARKER in text else 0
 
 
 def _replace(placeholders: tuple[bytes, ...], text: bytes, encoded: bytes) -> bytes:
-    if TOKEN in text:
+    if MARKER in text:
         for placeholder in placeholders:
             text = text.replace(placeholder, encoded)
     return text

@@ -19,8 +19,8 @@ from .models import (
     CompletionSource,
     ExternalResult,
     PendingJob,
-    Poll,
     PollCapacity,
+    PollClaim,
     ResolveOutcome,
     TaskPage,
     TaskRecord,
@@ -65,8 +65,8 @@ class TaskStore(Protocol):
         running, the result is kept until the attempt has ended. Raises `UnknownRequest` when retention has deleted the job.
         """
 
-    async def record_event(self, key: int, event: str) -> None:
-        """Store an intermediate event, replacing an earlier one. A job that has ended is not changed."""
+    async def record_status(self, key: int, status: str) -> None:
+        """Store an intermediate status, replacing an earlier one. A job that has ended is not changed."""
 
     # --- for the poller
 
@@ -77,7 +77,9 @@ class TaskStore(Protocol):
         poll starts a lease, as an attempt does; a poll whose lease is lost is due again.
         """
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
+    async def settle_poll(
+        self, poll: PollClaim, *, next_in: float | None, status: str | None = None, failures: int = 0
+    ) -> bool:
         """Record a poll without a final result. The next one is due in `next_in` seconds; None means that there is none.
 
         `failures` is passed to the next poll. False if the poll is no longer held, or the job has ended.

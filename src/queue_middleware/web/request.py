@@ -14,7 +14,7 @@ from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailab
 from queue_middleware.jobs.models import Headers
 
 from .auth import client_of
-from .urls import Address
+from .urls import SplitPath
 
 RouteT = TypeVar("RouteT")
 
@@ -41,11 +41,11 @@ class QueueRequest(Generic[RouteT]):
     """State of one request while it is served."""
 
     __slots__ = (
-        "address", "body_unread", "cancelling", "identity", "interruption", "measured", "receive", "request_id", "route",
-        "scope", "send", "size", "stalled", "started",
+        "body_unread", "cancelling", "identity", "interruption", "measured", "receive", "request_id", "route", "scope",
+        "send", "size", "split_path", "stalled", "started",
     )  # fmt: skip
 
-    address: Address
+    split_path: SplitPath
     route: RouteT
     """Set by the endpoints that match the request."""
 

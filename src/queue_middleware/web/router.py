@@ -23,7 +23,7 @@ from .auth import Authenticator
 from .cross_site import CrossSiteCheck
 from .fal.endpoints import FalEndpoints
 from .request import MAX_SUBMISSION_BYTES, BodyReader, ClientDisconnected, Endpoint, QueueRequest
-from .urls import Address, split_address
+from .urls import SplitPath, split_path
 
 _CLOSE = (b"connection", b"close")
 
@@ -38,10 +38,10 @@ class Endpoints(Protocol):
         """Status, JSON body and headers for an error of this group's routes."""
 
 
-class Mount(NamedTuple):
-    """One row of the routing table; the first that accepts an address serves it."""
+class EndpointMount(NamedTuple):
+    """One row of the routing table; the first that accepts a path serves it."""
 
-    accepts: Callable[[Address], bool]
+    accepts: Callable[[SplitPath], bool]
     endpoints: Endpoints
 
 
@@ -60,13 +60,13 @@ class Router:
         )
         self._fal = FalEndpoints(runtime, bodies, document)
         """Serves what no row of the table accepts."""
-        self._mounts = (Mount(_is_task_path, TaskEndpoints(runtime, bodies)),)
+        self._mounts = (EndpointMount(_is_task_path, TaskEndpoints(runtime, bodies)),)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one HTTP request below the prefix, or to one of `fal_hosts`."""
         request: QueueRequest[Any] = QueueRequest(scope, receive, send)
-        request.address = address = split_address(scope, self._prefix)
-        endpoints = self._endpoints(address)
+        request.split_path = path = split_path(scope, self._prefix)
+        endpoints = self._endpoints(path)
         try:
             endpoint = endpoints.match(request)
             if endpoint.changes:
@@ -81,12 +81,12 @@ class Router:
             status, body, headers = endpoints.error_response(request, error)
             await request.respond(status, body, (*headers, _CLOSE) if request.body_unread else headers)
 
-    def _endpoints(self, address: Address) -> Endpoints:
+    def _endpoints(self, path: SplitPath) -> Endpoints:
         for mount in self._mounts:
-            if mount.accepts(address):
+            if mount.accepts(path):
                 return mount.endpoints
         return self._fal
 
 
-def _is_task_path(address: Address) -> bool:
-    return address.rest.startswith(PREFIX) and not address.at_host
+def _is_task_path(path: SplitPath) -> bool:
+    return path.rest.startswith(PREFIX) and not path.at_host

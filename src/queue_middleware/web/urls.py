@@ -27,8 +27,8 @@ _LONGEST_HOST = 300
 """Characters. A name has 253 at most (RFC 1035 §2.3.4)."""
 
 
-class Address(Struct, frozen=True):
-    """The address of a request to the queue. Both parts are percent-encoded as the client sent them."""
+class SplitPath(Struct, frozen=True):
+    """The path of a request to the queue, split in two. Both parts are percent-encoded as the client sent them."""
 
     private = frozenset({"rest"})  # it may contain the secret id of a callback
 
@@ -76,22 +76,22 @@ def _spellings(host: bytes) -> tuple[bytes, ...]:
     return name, name + port
 
 
-def split_address(scope: Scope, prefix: str) -> Address:
-    """Split the address. A request that is not below the prefix was sent to one of `fal_hosts`."""
+def split_path(scope: Scope, prefix: str) -> SplitPath:
+    """Split the path. A request that is not below the prefix was sent to one of `fal_hosts`."""
     path: str = scope["path"]
     split = _split if len(path) < _MAX_CACHED_PATH else _split.__wrapped__
     return split(path, scope.get("root_path", ""), raw_path(scope), prefix)
 
 
 @lru_cache(maxsize=1024)
-def _split(path: str, root: str, raw: str, prefix: str) -> Address:
+def _split(path: str, root: str, raw: str, prefix: str) -> SplitPath:
     start = _start(path, root, prefix)
     at_host = start is None
     if start is None:
         prefix = ""
         start = _start(path, root, "") or 0
     inner = _behind(raw, path[:start])
-    return Address(raw[: len(raw) - len(inner)], _behind(inner, prefix), at_host)
+    return SplitPath(raw[: len(raw) - len(inner)], _behind(inner, prefix), at_host)
 
 
 def _start(path: str, root: str, prefix: str) -> int | None:

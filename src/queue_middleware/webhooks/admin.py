@@ -10,10 +10,10 @@ from queue_middleware.events import Emit, Redelivered
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.syntax.hosts import canonical_authority
 
-from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, HostHealth, Receiver
+from .models import DeliveryAttempt, DeliveryFilter, DeliveryRecord, FlowRecord, ReceiverHealth
 from .store import WebhookStore
 
-UNHEALTHY = (HostHealth.OPEN, HostHealth.FAILING, HostHealth.SLOW)
+UNHEALTHY = (ReceiverHealth.OPEN, ReceiverHealth.FAILING, ReceiverHealth.SLOW)
 _BATCH = 500
 """Deliveries in one transaction."""
 
@@ -53,7 +53,7 @@ class WebhookAdmin:
         """The recorded attempts of a delivery."""
         return await self._outbox.attempts(delivery_id)
 
-    async def receivers(self, healths: Collection[HostHealth] = UNHEALTHY, limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, healths: Collection[ReceiverHealth] = UNHEALTHY, limit: int = 1000) -> list[FlowRecord]:
         """Receivers in these states of health."""
         return await self._outbox.receivers(healths, limit)
 

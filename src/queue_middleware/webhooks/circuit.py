@@ -14,7 +14,7 @@ from enum import StrEnum
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.struct import Struct
 
-from .models import HostHealth
+from .models import ReceiverHealth
 
 FAILURE_THRESHOLD = 5
 """Failures in a row that open the circuit of a flow or a host."""
@@ -41,11 +41,11 @@ class AttemptOutcome(StrEnum):
 
 _FAILURES = (AttemptOutcome.FAILED, AttemptOutcome.UNREACHED)
 
-HEALTH_TRANSITIONS: dict[tuple[HostHealth, AttemptOutcome], HostHealth] = {
-    **{(health, AttemptOutcome.PROMPT): HostHealth.HEALTHY for health in HostHealth},
-    **{(health, AttemptOutcome.SLOW): HostHealth.SLOW for health in HostHealth},
-    **{(health, failure): HostHealth.FAILING for health in HostHealth for failure in _FAILURES},
-    **{(HostHealth.OPEN, failure): HostHealth.OPEN for failure in _FAILURES},
+HEALTH_TRANSITIONS: dict[tuple[ReceiverHealth, AttemptOutcome], ReceiverHealth] = {
+    **{(health, AttemptOutcome.PROMPT): ReceiverHealth.HEALTHY for health in ReceiverHealth},
+    **{(health, AttemptOutcome.SLOW): ReceiverHealth.SLOW for health in ReceiverHealth},
+    **{(health, failure): ReceiverHealth.FAILING for health in ReceiverHealth for failure in _FAILURES},
+    **{(ReceiverHealth.OPEN, failure): ReceiverHealth.OPEN for failure in _FAILURES},
 }
 """The health after an attempt, from the health before it and the attempt's outcome, before the threshold is applied.
 
@@ -63,7 +63,7 @@ def attempt_outcome(status: int | None, seconds: float) -> AttemptOutcome:
 class HealthRecord(Struct, frozen=True):
     """What is stored about a flow, and about a host. Times are milliseconds since 1970."""
 
-    health: HostHealth = HostHealth.NEW
+    health: ReceiverHealth = ReceiverHealth.NEW
     failures: int = 0
     """In a row."""
     failing_since: int | None = None
@@ -74,17 +74,17 @@ class HealthRecord(Struct, frozen=True):
 def next_health(health: HealthRecord, outcome: AttemptOutcome | None, now: int, *, probe: bool) -> HealthRecord:
     """The health after an attempt. A probe without an outcome allows the next probe at once."""
     if outcome is None:
-        return health.replace(open_until=now) if probe and health.health is HostHealth.OPEN else health
+        return health.replace(open_until=now) if probe and health.health is ReceiverHealth.OPEN else health
     following = HEALTH_TRANSITIONS[health.health, outcome]
     if outcome not in _FAILURES:
         return HealthRecord(following)
-    if health.health is HostHealth.OPEN and not probe:
+    if health.health is ReceiverHealth.OPEN and not probe:
         return health  # it was sent before the circuit opened
     failures = health.failures + 1
     since = health.failing_since or now
     if failures < FAILURE_THRESHOLD:
         return HealthRecord(following, failures, since)
-    return HealthRecord(HostHealth.OPEN, failures, since, now + round(pause_after(failures) * 1000))
+    return HealthRecord(ReceiverHealth.OPEN, failures, since, now + round(pause_after(failures) * 1000))
 
 
 def next_host_health(
@@ -103,7 +103,7 @@ def next_host_health(
         suspects |= {_mark(flow)}
     if outcome is AttemptOutcome.UNREACHED or len(suspects) >= MIN_FAILING_FLOWS:
         return next_health(health, AttemptOutcome.FAILED, now, probe=probe), suspects
-    if health.health in (HostHealth.FAILING, HostHealth.OPEN):
+    if health.health in (ReceiverHealth.FAILING, ReceiverHealth.OPEN):
         return HealthRecord(), suspects  # connections succeed again
     return health, suspects
 

@@ -27,7 +27,7 @@ from queue_middleware.outbound.client import HTTPClient, Response
 from .body import ResultExpired
 from .fairness import DispatchSlots, submitter_of_flow
 from .message import MessageBuilder
-from .models import Delivery, DeliveryAttempt, HostHealth, Settled
+from .models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled
 from .retry import AttemptDecision, decide_error, decide_response, error_for_status
 from .store import WebhookStore
 
@@ -119,13 +119,13 @@ class Dispatcher:
             self._start(delivery, claimed.results.get(delivery.key))
         return None if claimed.next_in is None else max(claimed.next_in, SHORTEST_WAIT)
 
-    def _start(self, delivery: Delivery, result: JobResult | None) -> None:
+    def _start(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         self._slots.take(delivery)
         work, name = self._deliver(delivery, result), f"webhook {delivery.request_id}"
         # The slot is given back here too: a task that is cancelled before its first step cannot do it.
         self._loop.spawn(work, name, delivery.token, lambda: self._free_slot(delivery))
 
-    def _free_slot(self, delivery: Delivery) -> None:
+    def _free_slot(self, delivery: DeliveryClaim) -> None:
         """Give back the slot, even before the outcome is stored. May be called repeatedly."""
         if not self._slots.give_back(delivery):
             return
@@ -135,7 +135,7 @@ class Dispatcher:
 
     # --- one attempt
 
-    async def _deliver(self, delivery: Delivery, result: JobResult | None) -> None:
+    async def _deliver(self, delivery: DeliveryClaim, result: JobResult | None) -> None:
         """Make one attempt and record it. Raises nothing, because that would end the other attempts."""
         at, started = self._clock(), time.monotonic()
         try:
@@ -156,7 +156,7 @@ class Dispatcher:
         )
         await self._settle(delivery, attempt, decision)
 
-    async def _send(self, delivery: Delivery, result: JobResult | None) -> tuple[Response | None, AttemptDecision]:
+    async def _send(self, delivery: DeliveryClaim, result: JobResult | None) -> tuple[Response | None, AttemptDecision]:
         """Raises `OutboundBusy` if no attempt could be made."""
         started = time.monotonic()
         try:
@@ -181,7 +181,7 @@ class Dispatcher:
         )
         return response, decision
 
-    async def _postpone(self, delivery: Delivery, busy: OutboundBusy) -> None:
+    async def _postpone(self, delivery: DeliveryClaim, busy: OutboundBusy) -> None:
         """Nothing was sent, and the receiver is not the cause: the attempt is not counted, and is made soon."""
         self._shortages += isinstance(busy, OutboundShortage)
         if self._shortages:
@@ -190,7 +190,7 @@ class Dispatcher:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
         await self._loop.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
 
-    async def _settle(self, delivery: Delivery, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
+    async def _settle(self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
         settled = await self._loop.retry_on_outage(
             lambda: self._outbox.settle(
@@ -203,7 +203,9 @@ class Dispatcher:
 
     # --- events
 
-    def _emit_attempt(self, delivery: Delivery, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled) -> None:
+    def _emit_attempt(
+        self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision, settled: Settled
+    ) -> None:
         ids = delivery.id, delivery.request_id, delivery.kind, delivery.host, delivery.attempt
         if attempt.error is None:
             self._emit(Delivered(*ids, attempt.status, attempt.duration))
@@ -218,11 +220,11 @@ class Dispatcher:
             error = "its host has been failing for as long as the whole schedule takes"
             self._emit(DeliveryDead(other.id, other.request_id, other.kind, other.host, other.attempt, error))
 
-    def _emit_circuits(self, delivery: Delivery, settled: Settled) -> None:
+    def _emit_circuits(self, delivery: DeliveryClaim, settled: Settled) -> None:
         """One event at most: for the whole host if its circuit changed, otherwise for the flow."""
         for change, submitter in ((settled.host_change, None), (settled.flow_change, submitter_of_flow(delivery.flow))):
-            if change is not None and HostHealth.OPEN in change:
-                if change[1] is HostHealth.OPEN:
+            if change is not None and ReceiverHealth.OPEN in change:
+                if change[1] is ReceiverHealth.OPEN:
                     self._emit(CircuitOpened(delivery.host, settled.pause, submitter))
                 else:
                     self._emit(CircuitClosed(delivery.host, submitter))

@@ -11,25 +11,25 @@ from collections.abc import Iterable
 
 from queue_middleware.jobs.struct import Struct
 
-from .models import Capacity, Delivery, HostHealth
+from .models import Capacity, DeliveryClaim, ReceiverHealth
 
 UNPROVEN_SHARE = 0.75
 """Share of the slots that receivers not known to be healthy may take, so that healthy ones never wait for them."""
-FLOW_LIMITS: dict[HostHealth, int] = {
-    HostHealth.NEW: 1,
-    HostHealth.HEALTHY: 16,
-    HostHealth.SLOW: 4,
-    HostHealth.FAILING: 1,
-    HostHealth.OPEN: 1,
+FLOW_LIMITS: dict[ReceiverHealth, int] = {
+    ReceiverHealth.NEW: 1,
+    ReceiverHealth.HEALTHY: 16,
+    ReceiverHealth.SLOW: 4,
+    ReceiverHealth.FAILING: 1,
+    ReceiverHealth.OPEN: 1,
 }
 """Attempts of one flow at once, in one process. A probe is the only attempt over all processes."""
 MAX_FLOW_LIMIT = max(FLOW_LIMITS.values())
-HOST_LIMITS: dict[HostHealth, int] = {
-    HostHealth.NEW: 8,
-    HostHealth.HEALTHY: 32,
-    HostHealth.SLOW: 8,
-    HostHealth.FAILING: 1,
-    HostHealth.OPEN: 1,
+HOST_LIMITS: dict[ReceiverHealth, int] = {
+    ReceiverHealth.NEW: 8,
+    ReceiverHealth.HEALTHY: 32,
+    ReceiverHealth.SLOW: 8,
+    ReceiverHealth.FAILING: 1,
+    ReceiverHealth.OPEN: 1,
 }
 """Attempts to one host at once, in one process.
 
@@ -41,11 +41,11 @@ class FlowBacklog(Struct, frozen=True):
     """A flow with due deliveries."""
 
     flow: str
-    health: HostHealth
+    health: ReceiverHealth
     due: int
     """How many; counted only up to `MAX_FLOW_LIMIT + 1`."""
     host: str = ""
-    host_health: HostHealth = HostHealth.HEALTHY
+    host_health: ReceiverHealth = ReceiverHealth.HEALTHY
     """The health of its host as a whole."""
 
 
@@ -69,14 +69,14 @@ def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
     for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += count
     for one in backlogs:
-        healthy = one.health is HostHealth.HEALTHY
+        healthy = one.health is ReceiverHealth.HEALTHY
         allowed = min(
             FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]
         )
         fits = left if healthy else min(left, unproven)
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)
-        if allowed < one.due and HostHealth.OPEN not in (one.health, one.host_health):
+        if allowed < one.due and ReceiverHealth.OPEN not in (one.health, one.host_health):
             limited_hosts.add(one.host)
         if count:
             shares[one.flow] = count
@@ -112,13 +112,13 @@ class DispatchSlots:
             return None
         return Capacity(self._limit - len(self._taken), max(0, self._max_unproven - self._unproven), dict(self._busy))
 
-    def take(self, delivery: Delivery) -> None:
+    def take(self, delivery: DeliveryClaim) -> None:
         """An attempt starts."""
         self._taken.add(delivery.token)
         self._busy[delivery.flow] += 1
-        self._unproven += delivery.health is not HostHealth.HEALTHY
+        self._unproven += delivery.health is not ReceiverHealth.HEALTHY
 
-    def give_back(self, delivery: Delivery) -> bool:
+    def give_back(self, delivery: DeliveryClaim) -> bool:
         """An attempt has its response, or will not get one. False if its slot was given back before."""
         if delivery.token not in self._taken:
             return False
@@ -126,5 +126,5 @@ class DispatchSlots:
         self._busy[delivery.flow] -= 1
         if not self._busy[delivery.flow]:
             del self._busy[delivery.flow]
-        self._unproven -= delivery.health is not HostHealth.HEALTHY
+        self._unproven -= delivery.health is not ReceiverHealth.HEALTHY
         return True

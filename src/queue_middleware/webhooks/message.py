@@ -14,7 +14,7 @@ from .body import REQUEST_FORMAT, TASK_FORMAT, BodyFormat, FramedBody, ResultExp
 from .formats import fal, standard
 from .formats.user_agent import USER_AGENT
 from .long_message import LongMessageSigner
-from .models import Delivery
+from .models import DeliveryClaim
 from .signing.signer import Signer
 
 _COMMON_HEADERS: Headers = ((b"content-type", b"application/json"), (b"user-agent", USER_AGENT.encode()))
@@ -34,13 +34,13 @@ class MessageBuilder:
         self._clock = clock
         self._long_bodies = asyncio.Semaphore(1)
 
-    async def build(self, delivery: Delivery, result: JobResult | None) -> tuple[Headers, bytes | StreamBody]:
+    async def build(self, delivery: DeliveryClaim, result: JobResult | None) -> tuple[Headers, bytes | StreamBody]:
         """Headers and body. Raises `ResultExpired`."""
         if delivery.kind is not WebhookKind.COMPLETED:
             return self._event(delivery)
         if result is None or (result.response is None and result.job.state is JobState.COMPLETED):
             raise ResultExpired
-        body_format = self._formats[TASK_FORMAT if result.job.is_task else REQUEST_FORMAT]
+        body_format = self._formats[TASK_FORMAT if result.job.is_listed_task else REQUEST_FORMAT]
         body = await body_format.body(result)
         if isinstance(body, bytes):
             return self._sign(delivery, body, result.job.identity, body_format)
@@ -50,13 +50,13 @@ class MessageBuilder:
                 return self._sign(delivery, long_body, result.job.identity, body_format)
             return await self._sign_stream(delivery, long_body, result.job.identity, body_format)
 
-    def _event(self, delivery: Delivery) -> tuple[Headers, bytes]:
+    def _event(self, delivery: DeliveryClaim) -> tuple[Headers, bytes]:
         data = json.loads(delivery.data or "{}")
         body = fal.event_body(delivery.kind, delivery.request_id, delivery.webhook_id, data)
         return self._sign(delivery, body, identity_of(data.get("client", "")))
 
     def _sign(
-        self, delivery: Delivery, body: bytes, identity: str | None, body_format: BodyFormat | None = None
+        self, delivery: DeliveryClaim, body: bytes, identity: str | None, body_format: BodyFormat | None = None
     ) -> tuple[Headers, bytes]:
         timestamp = str(int(self._clock()))
         message = standard.signed_message(delivery.webhook_id, timestamp, body)
@@ -70,7 +70,7 @@ class MessageBuilder:
         return (*headers, *own.headers()), body
 
     async def _sign_stream(
-        self, delivery: Delivery, body: FramedBody, identity: str | None, body_format: BodyFormat
+        self, delivery: DeliveryClaim, body: FramedBody, identity: str | None, body_format: BodyFormat
     ) -> tuple[Headers, StreamBody]:
         timestamp = str(int(self._clock()))
         own = body_format.signature(timestamp)
@@ -81,7 +81,7 @@ class MessageBuilder:
 
     def _headers(
         self,
-        delivery: Delivery,
+        delivery: DeliveryClaim,
         identity: str | None,
         timestamp: str,
         digest: str,

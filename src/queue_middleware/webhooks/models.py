@@ -26,7 +26,7 @@ class DeliveryState(StrEnum):
     DEAD = "dead"
 
 
-class HostHealth(StrEnum):
+class ReceiverHealth(StrEnum):
     """Health of a receiver, by the rules in `circuit`."""
 
     NEW = "new"
@@ -73,7 +73,7 @@ DELIVERY_TRANSITIONS: dict[tuple[DeliveryState, DeliveryEvent], DeliveryState] =
 """All transitions; no other combination happens. Stores execute them in SQL, which the store suite compares with this."""
 
 
-class Delivery(Struct, frozen=True):
+class DeliveryClaim(Struct, frozen=True):
     """The right to make one attempt to deliver a webhook."""
 
     id: int
@@ -91,7 +91,7 @@ class Delivery(Struct, frozen=True):
     """From 1 for events before the end of a request; 0 for the end."""
     data: str | None = None
     """The event as JSON; None for the end, which is reported from the `JobResult`."""
-    health: HostHealth = HostHealth.NEW
+    health: ReceiverHealth = ReceiverHealth.NEW
     """Health of the flow when the attempt was claimed. The attempt is a probe if it, or the health of the host, was `OPEN`."""
     flow: str = ""
     """The webhooks of one submitter to one host, which share attempts with other flows."""
@@ -120,7 +120,7 @@ class Capacity(Struct, frozen=True):
 class Claimed(Struct, frozen=True):
     """Claimed deliveries, and when to claim again."""
 
-    deliveries: list[Delivery]
+    deliveries: list[DeliveryClaim]
     results: Mapping[int, JobResult] = msgspec.field(default_factory=dict)
     """By job key, for webhooks about the end; without the stored chunks of long responses. Deleted results are missing."""
     next_in: float | None = None
@@ -180,24 +180,24 @@ class Settled(Struct, frozen=True):
     held: bool
     superseded: bool = False
     """The attempt failed and is the last, because there is a newer webhook of the same request."""
-    flow_change: tuple[HostHealth, HostHealth] | None = None
+    flow_change: tuple[ReceiverHealth, ReceiverHealth] | None = None
     """Health of the flow before and after, if this attempt changed it."""
-    host_change: tuple[HostHealth, HostHealth] | None = None
+    host_change: tuple[ReceiverHealth, ReceiverHealth] | None = None
     """Health of the host as a whole before and after, if this attempt changed it."""
     pause: float = 0.0
     """Seconds until the next probe, if one of the two is `OPEN`."""
-    given_up: tuple[Delivery, ...] = ()
+    given_up: tuple[DeliveryClaim, ...] = ()
     """Other deliveries of the flow or host that are dead now, because it has been failing for `circuit.give_up_after`."""
 
     def __bool__(self) -> bool:
         return self.held
 
 
-class Receiver(Struct, frozen=True):
-    """A host that webhooks of one submitter go to, as the operator sees it."""
+class FlowRecord(Struct, frozen=True):
+    """A flow, the webhooks of one submitter to one host, as the operator sees it."""
 
     host: str
-    health: HostHealth
+    health: ReceiverHealth
     failures: int
     """In a row."""
     failing_since: int | None

@@ -10,7 +10,17 @@ from collections.abc import Awaitable, Collection
 from typing import Protocol
 
 from .circuit import AttemptOutcome
-from .models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryFilter, DeliveryRecord, HostHealth, Receiver, Settled
+from .models import (
+    Capacity,
+    Claimed,
+    DeliveryAttempt,
+    DeliveryClaim,
+    DeliveryFilter,
+    DeliveryRecord,
+    FlowRecord,
+    ReceiverHealth,
+    Settled,
+)
 
 
 class WebhookStore(Protocol):
@@ -28,7 +38,7 @@ class WebhookStore(Protocol):
 
     def settle(
         self,
-        delivery: Delivery,
+        delivery: DeliveryClaim,
         attempt: DeliveryAttempt,
         *,
         delivered: bool,
@@ -61,5 +71,5 @@ class WebhookStore(Protocol):
         Receivers whose circuit is open are probed at once.
         """
 
-    async def receivers(self, healths: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
+    async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
         """Flows with one of these healths, by host and submitter; a flow of a host with an open circuit counts as `OPEN`."""

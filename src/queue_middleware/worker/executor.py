@@ -178,7 +178,7 @@ class JobExecutor:
         if held:
             self._completer.report(self.claim, self._outcome if held is True else held, self.since)
         else:
-            self._on_claim_taken()
+            self._on_claim_lost()
         self._on_committed()
 
     async def _release(self) -> None:
@@ -190,7 +190,7 @@ class JobExecutor:
         self._is_committing = False
         self._vacate_if_over()
 
-    def _on_claim_taken(self) -> None:
+    def _on_claim_lost(self) -> None:
         """Another process has the job by now; or the worker has ended in an outage, and the store hands the job back."""
         self._forget()
         if not self._context.is_being_torn_down():
@@ -287,7 +287,7 @@ class JobExecutor:
                 self.is_settled = self._is_committing = True
                 self._settle_in_task(self._release())
             else:
-                self._on_claim_taken()
+                self._on_claim_lost()
         return self._settling
 
     def abandon(self) -> None:

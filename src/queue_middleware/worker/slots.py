@@ -44,7 +44,8 @@ class JobSlots(Generic[T]):
     def reserve(self, job: NewJob) -> bool:
         """Reserve a slot for a job that is being submitted. After True, call `unreserve` once the claim is known.
 
-        Every job takes one slot of the process. A limit that depends on the job belongs here.
+        Every job takes one slot. A limit that depends on the job, e.g. on its route, refuses it here, and has to be known to
+        `JobStore.claim` too, which selects among the queued jobs.
         """
         if self.free <= 0:
             return False

@@ -12,7 +12,7 @@ from contextvars import Context
 from types import TracebackType
 from typing import Protocol
 
-from queue_middleware.jobs.models import Claim, SubmitResult
+from queue_middleware.jobs.models import Claim, Receipt
 
 START_DELAY_TURNS = 4
 """Turns of the event loop between the end of `send` and the first step of an attempt.
@@ -36,7 +36,7 @@ class Startable(Protocol):
 
 
 class StartQueue:
-    """Begins attempts in the order in which they may begin, all of a turn in one callback."""
+    """Begins attempts in the order in which they are allowed to begin, all of a turn in one callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, variables: Context) -> None:
         self.variables = variables
@@ -59,7 +59,7 @@ class StartQueue:
             del self._held[attempt]
             self.enqueue(attempt)
 
-    def let_late_ones_begin(self, now: float) -> None:
+    def let_overdue_begin(self, now: float) -> None:
         """Called periodically: let attempts begin whose clients do not read their responses."""
         while self._held and now - (attempt := next(iter(self._held))).since >= MAX_HOLD:
             self.let_begin(attempt)
@@ -100,7 +100,7 @@ class Submission:
 
     __slots__ = ("_attempt", "_is_closed", "_starter", "receipt")
 
-    receipt: SubmitResult
+    receipt: Receipt
     """Set when it is stored."""
 
     def __init__(self, starter: Starter) -> None:
@@ -120,7 +120,7 @@ class Submission:
         if self._attempt is not None:
             self._starter.let_begin(self._attempt)
 
-    def __enter__(self) -> SubmitResult:
+    def __enter__(self) -> Receipt:
         return self.receipt
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:

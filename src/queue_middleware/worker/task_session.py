@@ -28,7 +28,7 @@ class TaskSession:
         """The claim, with the callback URL in place of its placeholders."""
         self._app = resolved.app
         self.secret = resolved.callback_id
-        """The callback token, once this process has computed it; it must not be stored anywhere."""
+        """The callback id, once this process has computed it; it must not be stored anywhere."""
         self._is_url_requested = False
         self._original_request = claim.request
         self._context = context
@@ -59,12 +59,12 @@ class TaskSession:
         return callback_url(self.task.spec.base_url, secret)
 
     def _register(self) -> None:
-        """Store the callback token, so that a callback finds the job from now on."""
+        """Store the callback id, so that a callback finds the job from now on."""
         register = partial(self._tasks.register_callback, self.claim, self.task)
         self._registering = self._context.loop.create_task(self._context.retry_on_outage(register))
 
     async def registered(self) -> None:
-        """Wait until the callback token is stored, if the handler has asked for the URL."""
+        """Wait until the callback id is stored, if the handler has asked for the URL."""
         if self._registering is not None:
             await asyncio.wait((self._registering,))
 

@@ -227,7 +227,7 @@ class Worker:
                 trouble.over()
 
     def _check_deadlines(self, now: float) -> None:
-        self._starts.let_late_ones_begin(now)
+        self._starts.let_overdue_begin(now)
         for attempt in list(self._slots.running.values()):
             attempt.check_deadline(now)
 

@@ -17,7 +17,7 @@ from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
 from queue_middleware import QueueMiddleware, current_job
-from tests.acceptance.service import DIRECTORY, lifespan, note
+from tests.acceptance.service import DIRECTORY, lifespan, record
 
 log = logging.getLogger("studio")
 log.setLevel(logging.INFO)
@@ -34,14 +34,14 @@ class Order(BaseModel):
 @studio.post("/paint")
 async def paint(order: Order) -> dict[str, Any]:
     """Two stages and two log lines, with the gate between them."""
-    note("painting", str(current_job.id))
+    record("painting", str(current_job.id))
     current_job.report_progress(0.25, "sketching")
     log.info("sketching %s", order.picture)
     try:
         while order.gate and not (DIRECTORY / "gates" / order.gate).exists():
             await asyncio.sleep(0.01)
     except asyncio.CancelledError:
-        note("stopped", str(current_job.id))
+        record("stopped", str(current_job.id))
         raise
     current_job.report_progress(0.75, "colouring")
     log.warning("colouring %s", order.picture)

@@ -17,7 +17,7 @@ from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.tasks.polling.response import FetchResult, PollError, PollUrls
 from queue_middleware.web.asyncqueue.routes import TaskOperation, TaskRoute
-from queue_middleware.web.urls import Address
+from queue_middleware.web.urls import SplitPath
 from queue_middleware.webhooks.models import DeliveryAttempt
 
 SECRET = "s3cret"
@@ -49,7 +49,7 @@ def test_every_private_name_is_a_field_of_some_value() -> None:
         LogLine(0, LogLevel.INFO, SECRET, {"customer": SECRET}),
         FetchResult(f"https://a.example/?key={SECRET}"),
         TaskRoute(TaskOperation.CALLBACK, SECRET),
-        Address("/fal/queue", f"/v1/callbacks/{SECRET}"),
+        SplitPath("/fal/queue", f"/v1/callbacks/{SECRET}"),
         read_headers(((b"authorization", SECRET.encode()), (b"x-fal-store-io", SECRET.encode()))),
     ],
     ids=lambda value: type(value).__name__,

@@ -16,7 +16,7 @@ from tests.support.factories import make_job_view
 
 ID = "018f3b1e-0000-7000-8000-000000000001"
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
-JOB = make_job_view(request_id=ID, status=200, is_task=True)
+JOB = make_job_view(request_id=ID, status=200, is_listed_task=True)
 
 
 class Tasks:

@@ -8,7 +8,7 @@ from quart import Quart
 
 from queue_middleware.errors import BadRequest
 from queue_middleware.web import urls as module
-from queue_middleware.web.urls import Address, declared_root, host_of, is_at_host, is_ours, split_address
+from queue_middleware.web.urls import SplitPath, declared_root, host_of, is_at_host, is_ours, split_path
 
 
 def scope(path: str, raw: bytes | None = None, root: str = "") -> dict[str, object]:
@@ -84,25 +84,25 @@ def test_a_root_path_that_is_a_folder_is_ignored() -> None:
 @pytest.mark.parametrize(
     ("path", "raw", "root", "address"),
     [
-        ("/fal/queue/submit/a b", b"/fal/queue/submit/a%20b", "", Address("", "/submit/a%20b")),
-        ("/fal/queue/submit/a/b", b"/fal/queue/submit/a%2Fb", "", Address("", "/submit/a%2Fb")),
-        ("/fal/queue/submit/a", b"/%66al/queue/submit/a", "", Address("", "/submit/a")),
-        ("/fal/queue/submit/a", b"/fal/queue/submit/a?x=1", "", Address("", "/submit/a")),
-        ("/fal/queue/submit/\u00e9", None, "", Address("", "/submit/%C3%A9")),
-        ("/api/fal/queue/submit/a", b"/api/fal/queue/submit/a", "/api", Address("/api", "/submit/a")),
-        ("/caf\u00e9/fal/queue/x", b"/caf%C3%A9/fal/queue/x", "/caf\u00e9", Address("/caf%C3%A9", "/x")),
-        ("/fal/queue/submit/a", b"/fal/queue/submit/a", "/api", Address("", "/submit/a")),
-        ("/api//fal/queue/x", b"/api//fal/queue/x", "/api/", Address("/api/", "/x")),
-        ("/api/fal/queue/x", b"/api/fal/queue/x", "/api/", Address("/api", "/x")),
-        ("/o/a/b c", b"/o/a/b%20c", "", Address("", "/o/a/b%20c", at_host=True)),
-        ("/api/o/a", b"/api/o/a", "/api", Address("/api", "/o/a", at_host=True)),
-        ("/api//o/a", b"/api//o/a", "/api/", Address("/api/", "/o/a", at_host=True)),
-        ("/apis/o/a", b"/apis/o/a", "/api", Address("", "/apis/o/a", at_host=True)),
-        ("*", b"*", "", Address("", "*", at_host=True)),
+        ("/fal/queue/submit/a b", b"/fal/queue/submit/a%20b", "", SplitPath("", "/submit/a%20b")),
+        ("/fal/queue/submit/a/b", b"/fal/queue/submit/a%2Fb", "", SplitPath("", "/submit/a%2Fb")),
+        ("/fal/queue/submit/a", b"/%66al/queue/submit/a", "", SplitPath("", "/submit/a")),
+        ("/fal/queue/submit/a", b"/fal/queue/submit/a?x=1", "", SplitPath("", "/submit/a")),
+        ("/fal/queue/submit/\u00e9", None, "", SplitPath("", "/submit/%C3%A9")),
+        ("/api/fal/queue/submit/a", b"/api/fal/queue/submit/a", "/api", SplitPath("/api", "/submit/a")),
+        ("/caf\u00e9/fal/queue/x", b"/caf%C3%A9/fal/queue/x", "/caf\u00e9", SplitPath("/caf%C3%A9", "/x")),
+        ("/fal/queue/submit/a", b"/fal/queue/submit/a", "/api", SplitPath("", "/submit/a")),
+        ("/api//fal/queue/x", b"/api//fal/queue/x", "/api/", SplitPath("/api/", "/x")),
+        ("/api/fal/queue/x", b"/api/fal/queue/x", "/api/", SplitPath("/api", "/x")),
+        ("/o/a/b c", b"/o/a/b%20c", "", SplitPath("", "/o/a/b%20c", at_host=True)),
+        ("/api/o/a", b"/api/o/a", "/api", SplitPath("/api", "/o/a", at_host=True)),
+        ("/api//o/a", b"/api//o/a", "/api/", SplitPath("/api/", "/o/a", at_host=True)),
+        ("/apis/o/a", b"/apis/o/a", "/api", SplitPath("", "/apis/o/a", at_host=True)),
+        ("*", b"*", "", SplitPath("", "*", at_host=True)),
     ],
 )
-def test_splitting_a_path(path: str, raw: bytes | None, root: str, address: Address) -> None:
-    assert split_address(scope(path, raw, root), "/fal/queue") == address
+def test_splitting_a_path(path: str, raw: bytes | None, root: str, address: SplitPath) -> None:
+    assert split_path(scope(path, raw, root), "/fal/queue") == address
 
 
 @pytest.mark.parametrize(

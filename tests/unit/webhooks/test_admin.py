@@ -6,7 +6,7 @@ from queue_middleware.errors import BadRequest
 from queue_middleware.events import Redelivered
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.webhooks.admin import UNHEALTHY, WebhookAdmin, make_filter
-from queue_middleware.webhooks.models import DeliveryFilter, DeliveryRecord, DeliveryState, HostHealth
+from queue_middleware.webhooks.models import DeliveryFilter, DeliveryRecord, DeliveryState, ReceiverHealth
 
 
 def record(number: int, kind: WebhookKind = WebhookKind.COMPLETED) -> DeliveryRecord:
@@ -20,7 +20,7 @@ class Outbox:
         self.pages = list(pages)
         self.calls: list[tuple[DeliveryFilter, int, int]] = []
         self.again: list[list[int]] = []
-        self.standings: list[HostHealth] = []
+        self.standings: list[ReceiverHealth] = []
 
     async def records(self, which, *, after, limit):
         self.calls.append((which, after, limit))
@@ -97,5 +97,5 @@ async def test_unhealthy_receivers_are_listed_by_default():
     outbox = Outbox()
     await WebhookAdmin(outbox, lambda _: None).receivers()
     assert outbox.standings == list(UNHEALTHY)
-    await WebhookAdmin(outbox, lambda _: None).receivers([HostHealth.HEALTHY])
-    assert outbox.standings == [HostHealth.HEALTHY]
+    await WebhookAdmin(outbox, lambda _: None).receivers([ReceiverHealth.HEALTHY])
+    assert outbox.standings == [ReceiverHealth.HEALTHY]

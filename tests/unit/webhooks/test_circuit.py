@@ -12,14 +12,14 @@ from queue_middleware.webhooks.circuit import (
     pause_after,
 )
 from queue_middleware.webhooks.fairness import FLOW_LIMITS
-from queue_middleware.webhooks.models import HostHealth
+from queue_middleware.webhooks.models import ReceiverHealth
 
 NOW = 1_800_000_000_000
 
 
 def test_the_table_has_every_health_and_every_outcome():
-    assert set(HEALTH_TRANSITIONS) == {(standing, outcome) for standing in HostHealth for outcome in AttemptOutcome}
-    assert set(FLOW_LIMITS) == set(HostHealth)
+    assert set(HEALTH_TRANSITIONS) == {(standing, outcome) for standing in ReceiverHealth for outcome in AttemptOutcome}
+    assert set(FLOW_LIMITS) == set(ReceiverHealth)
 
 
 @pytest.mark.parametrize(
@@ -42,37 +42,41 @@ def test_the_outcome_of_a_response(status, seconds, outcome):
 
 
 def test_failures_count_up_to_the_threshold():
-    health = HealthRecord(HostHealth.HEALTHY)
+    health = HealthRecord(ReceiverHealth.HEALTHY)
     for number in range(1, FAILURE_THRESHOLD):
         health = next_health(health, AttemptOutcome.FAILED, NOW + number, probe=False)
-        assert health == HealthRecord(HostHealth.FAILING, number, NOW + 1)
+        assert health == HealthRecord(ReceiverHealth.FAILING, number, NOW + 1)
     health = next_health(health, AttemptOutcome.FAILED, NOW + 100, probe=False)
-    assert (health.health, health.failures, health.failing_since) == (HostHealth.OPEN, FAILURE_THRESHOLD, NOW + 1)
+    assert (health.health, health.failures, health.failing_since) == (ReceiverHealth.OPEN, FAILURE_THRESHOLD, NOW + 1)
     assert NOW + 100 + 5000 <= health.open_until <= NOW + 100 + 10_000
 
 
 @pytest.mark.parametrize(
-    ("outcome", "standing"), [(AttemptOutcome.PROMPT, HostHealth.HEALTHY), (AttemptOutcome.SLOW, HostHealth.SLOW)]
+    ("outcome", "standing"), [(AttemptOutcome.PROMPT, ReceiverHealth.HEALTHY), (AttemptOutcome.SLOW, ReceiverHealth.SLOW)]
 )
 @pytest.mark.parametrize(
-    "before", [HealthRecord(), HealthRecord(HostHealth.FAILING, 3, NOW), HealthRecord(HostHealth.OPEN, 9, NOW, NOW + 1)]
+    "before", [HealthRecord(), HealthRecord(ReceiverHealth.FAILING, 3, NOW), HealthRecord(ReceiverHealth.OPEN, 9, NOW, NOW + 1)]
 )
 def test_one_success_resets_the_failures(before, outcome, standing):
     assert next_health(before, outcome, NOW, probe=False) == HealthRecord(standing)
 
 
 def test_while_the_circuit_is_open_only_the_probe_counts():
-    before = HealthRecord(HostHealth.OPEN, 7, NOW, NOW + 500)
+    before = HealthRecord(ReceiverHealth.OPEN, 7, NOW, NOW + 500)
     assert next_health(before, AttemptOutcome.FAILED, NOW, probe=False) == before
     after = next_health(before, AttemptOutcome.FAILED, NOW, probe=True)
-    assert (after.health, after.failures, after.failing_since) == (HostHealth.OPEN, 8, NOW)
+    assert (after.health, after.failures, after.failing_since) == (ReceiverHealth.OPEN, 8, NOW)
     assert after.open_until > NOW + 500
 
 
 def test_an_attempt_without_an_outcome_changes_nothing():
-    for before in (HealthRecord(), HealthRecord(HostHealth.FAILING, 3, NOW), HealthRecord(HostHealth.OPEN, 7, NOW, NOW + 500)):
+    for before in (
+        HealthRecord(),
+        HealthRecord(ReceiverHealth.FAILING, 3, NOW),
+        HealthRecord(ReceiverHealth.OPEN, 7, NOW, NOW + 500),
+    ):
         assert next_health(before, None, NOW, probe=False) == before
-    assert next_health(HealthRecord(HostHealth.OPEN, 7, NOW, NOW + 500), None, NOW, probe=True).open_until == NOW
+    assert next_health(HealthRecord(ReceiverHealth.OPEN, 7, NOW, NOW + 500), None, NOW, probe=True).open_until == NOW
 
 
 @pytest.mark.parametrize(("failures", "longest"), [(5, 10), (6, 20), (9, 160), (10, 300), (1000, 300)])
@@ -87,7 +91,7 @@ def test_deliveries_are_dead_after_the_schedule_and_at_least_an_hour():
 
 
 def test_a_host_may_be_down_for_weeks():
-    down = HealthRecord(HostHealth.OPEN, 5000, NOW - 10**9, NOW)
+    down = HealthRecord(ReceiverHealth.OPEN, 5000, NOW - 10**9, NOW)
     still = next_health(down, AttemptOutcome.FAILED, NOW, probe=True)
-    assert still.health is HostHealth.OPEN
+    assert still.health is ReceiverHealth.OPEN
     assert NOW + 150_000 <= (still.open_until or 0) <= NOW + 300_000

@@ -42,7 +42,7 @@ from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, give_up_after
 from queue_middleware.webhooks.dispatcher import Dispatcher
 from queue_middleware.webhooks.fairness import FLOW_LIMITS
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, HostHealth
+from queue_middleware.webhooks.models import DeliveryFilter, DeliveryState, ReceiverHealth
 from queue_middleware.webhooks.retry import MAX_REFUSALS
 from queue_middleware.webhooks.signing import keys
 from queue_middleware.webhooks.signing.keyring import KeyRing
@@ -109,7 +109,7 @@ class Setup:
 
     async def submit(self, url: str = URL, events: tuple[WebhookKind, ...] = ()) -> str:
         request = StoredRequest("POST", "", b"/", b"", (), None, None, "http", "1.1", b"")
-        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, events=events)
+        new = NewJob(request, "192.0.2.7", RetryPolicy(3), webhook=url, webhook_kinds=events)
         return (await self.store.submit(new)).request_id
 
     async def occupy(self, receiver: Receiver, many: int) -> None:
@@ -539,7 +539,7 @@ async def test_local_errors_do_not_change_the_health_of_a_host(setup, error):
             await setup.finish()
             while not isinstance(await setup.events.next(), DeliveryFailed):
                 pass
-    (found,) = await setup.store.webhooks.receivers([HostHealth.NEW])
+    (found,) = await setup.store.webhooks.receivers([ReceiverHealth.NEW])
     assert found.failures == 0
 
 
@@ -555,8 +555,8 @@ async def test_an_attempt_that_could_not_be_sent_is_not_charged_and_repeated_soo
             setup.pass_time(30)
         event = await setup.events.next()
     assert (type(event), event.attempt) == (Delivered, 1)
-    (found,) = await setup.store.webhooks.receivers(list(HostHealth))
-    assert (found.health, found.failures) == (HostHealth.HEALTHY, 0)
+    (found,) = await setup.store.webhooks.receivers(list(ReceiverHealth))
+    assert (found.health, found.failures) == (ReceiverHealth.HEALTHY, 0)
 
 
 async def test_a_refusal_of_the_url_itself_is_final(setup):
@@ -594,20 +594,20 @@ async def test_a_healthy_host_receives_many_attempts_at_once(setup):
         await setup.finish()
         await setup.events.next()
         receiver.gate.clear()
-        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
+        for _ in range(FLOW_LIMITS[ReceiverHealth.HEALTHY] + 5):
             await setup.finish()
-        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 1):
+        for _ in range(FLOW_LIMITS[ReceiverHealth.HEALTHY] + 1):
             await receiver.arrived.acquire()
         receiver.gate.set()
-        for _ in range(FLOW_LIMITS[HostHealth.HEALTHY] + 5):
+        for _ in range(FLOW_LIMITS[ReceiverHealth.HEALTHY] + 5):
             assert isinstance(await setup.events.next(), Delivered)
-    assert receiver.max_in_flight == FLOW_LIMITS[HostHealth.HEALTHY]
+    assert receiver.max_in_flight == FLOW_LIMITS[ReceiverHealth.HEALTHY]
 
 
 async def test_a_slot_that_becomes_free_during_a_claim_causes_another(setup):
     """The claim saw the host as busy and gave it nothing, so without another claim its deliveries would wait."""
     receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
-    many = FLOW_LIMITS[HostHealth.HEALTHY]
+    many = FLOW_LIMITS[ReceiverHealth.HEALTHY]
 
     class Slow:
         """A store whose claims return late."""
@@ -638,7 +638,7 @@ async def test_a_slot_that_becomes_free_during_a_claim_causes_another(setup):
 async def test_slots_that_become_free_just_before_a_claim_are_included(setup):
     """The host's attempts all end while the dispatcher reads when the next delivery is due; no later event wakes it."""
     receiver, call, gate = Receiver(), asyncio.Event(), asyncio.Event()
-    many = FLOW_LIMITS[HostHealth.HEALTHY]
+    many = FLOW_LIMITS[ReceiverHealth.HEALTHY]
 
     class Slow:
         """A store whose `next_due` is slow."""
@@ -753,7 +753,7 @@ async def test_deliveries_that_die_with_their_host_are_announced(setup):
 async def test_events_before_the_end_are_signed_and_have_fals_envelope(setup):
     receiver = Receiver()
     async with setup.running(receiver):
-        request_id = await setup.submit(events=tuple(WebhookKind))
+        request_id = await setup.submit(webhook_kinds=tuple(WebhookKind))
         (claim,) = await setup.store.claim(1)
         await setup.events.next()
         await setup.store.log(claim, [], Progress(0.5, "half of it"))
@@ -787,7 +787,7 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
     receiver = Receiver(Response(500, (), b""), OK)
     receiver.gate.clear()
     async with setup.running(receiver):
-        await setup.submit(events=(WebhookKind.PROGRESS,))
+        await setup.submit(webhook_kinds=(WebhookKind.PROGRESS,))
         (claim,) = await setup.store.claim(1)
         await setup.store.log(claim, [], Progress(0.5))
         await receiver.arrived.acquire()
@@ -802,7 +802,7 @@ async def test_a_failed_event_is_not_announced_as_retried_if_there_is_a_newer_on
 
 async def test_a_failed_event_is_retried_if_there_is_no_newer_one(setup):
     async with setup.running(Receiver(Response(500, (), b""))):
-        await setup.submit(events=(WebhookKind.PROGRESS,))
+        await setup.submit(webhook_kinds=(WebhookKind.PROGRESS,))
         (claim,) = await setup.store.claim(1)
         await setup.store.log(claim, [], Progress(0.5))
         assert (await setup.events.next()).retry_in is not None

@@ -6,28 +6,28 @@ from queue_middleware.webhooks.fairness import (
     host_of_flow,
     submitter_of_flow,
 )
-from queue_middleware.webhooks.models import Capacity, Delivery, HostHealth
+from queue_middleware.webhooks.models import Capacity, DeliveryClaim, ReceiverHealth
 
 
 def test_every_health_has_a_limit():
-    assert set(FLOW_LIMITS) == set(HostHealth)
+    assert set(FLOW_LIMITS) == set(ReceiverHealth)
 
 
 def good(host, due=1):
-    return FlowBacklog(host, HostHealth.HEALTHY, due, host)
+    return FlowBacklog(host, ReceiverHealth.HEALTHY, due, host)
 
 
 def new(host, due=1):
-    return FlowBacklog(host, HostHealth.NEW, due, host)
+    return FlowBacklog(host, ReceiverHealth.NEW, due, host)
 
 
 def test_each_flow_has_the_limit_of_its_health():
     waiting = [
         good("g", 40),
         new("n", 5),
-        FlowBacklog("s", HostHealth.SLOW, 9, "s"),
-        FlowBacklog("f", HostHealth.FAILING, 9, "f"),
-        FlowBacklog("o", HostHealth.OPEN, 9, "o"),
+        FlowBacklog("s", ReceiverHealth.SLOW, 9, "s"),
+        FlowBacklog("f", ReceiverHealth.FAILING, 9, "f"),
+        FlowBacklog("o", ReceiverHealth.OPEN, 9, "o"),
     ]
     shares = allocate(Capacity(100, 100), waiting)
     assert shares.by_flow == {"g": 16, "n": 1, "s": 4, "f": 1, "o": 1}
@@ -59,11 +59,11 @@ def test_unproven_flows_have_their_share_and_no_more():
 
 def test_more_attempts_may_be_running_than_are_allowed_now():
     """A healthy flow had sixteen attempts running, and then failed."""
-    assert allocate(Capacity(5, 5, {"f": 16}), [FlowBacklog("f", HostHealth.FAILING, 9, "f")]).by_flow == {}
+    assert allocate(Capacity(5, 5, {"f": 16}), [FlowBacklog("f", ReceiverHealth.FAILING, 9, "f")]).by_flow == {}
 
 
-def delivery(token: int, flow: str, health: HostHealth = HostHealth.HEALTHY) -> Delivery:
-    return Delivery(token, token, "https://a.example/", host_of_flow(flow), 1, token, "id", health=health, flow=flow)
+def delivery(token: int, flow: str, health: ReceiverHealth = ReceiverHealth.HEALTHY) -> DeliveryClaim:
+    return DeliveryClaim(token, token, "https://a.example/", host_of_flow(flow), 1, token, "id", health=health, flow=flow)
 
 
 def test_the_name_of_a_flow_has_host_and_submitter():
@@ -71,7 +71,7 @@ def test_the_name_of_a_flow_has_host_and_submitter():
 
 
 def test_slots_are_taken_and_freed_once():
-    slots, first, second = DispatchSlots(4), delivery(1, "a.example me"), delivery(2, "b.example me", HostHealth.NEW)
+    slots, first, second = DispatchSlots(4), delivery(1, "a.example me"), delivery(2, "b.example me", ReceiverHealth.NEW)
     slots.take(first)
     slots.take(second)
     assert slots.free() == Capacity(2, 2, {"a.example me": 1, "b.example me": 1})
@@ -83,7 +83,7 @@ def test_slots_are_taken_and_freed_once():
 def test_unproven_receivers_leave_slots_to_healthy_ones():
     slots = DispatchSlots(4)
     for token in range(3):
-        slots.take(delivery(token, f"host{token} me", HostHealth.NEW))
+        slots.take(delivery(token, f"host{token} me", ReceiverHealth.NEW))
     free = slots.free()
     assert free is not None
     assert (free.limit, free.unproven) == (1, 0)

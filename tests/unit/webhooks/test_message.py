@@ -13,7 +13,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.webhooks.body import REQUEST_FORMAT, RequestFormat, ResultExpired
 from queue_middleware.webhooks.formats.fal import signed_message
 from queue_middleware.webhooks.message import MessageBuilder
-from queue_middleware.webhooks.models import Delivery
+from queue_middleware.webhooks.models import DeliveryClaim
 from queue_middleware.webhooks.signing.keyring import KeyRing
 from queue_middleware.webhooks.signing.keys import KeyPair
 from queue_middleware.webhooks.signing.signer import Signer
@@ -23,7 +23,7 @@ ID = "018f3b1e-0000-7000-8000-000000000001"
 JSON = ((b"content-type", b"application/json"),)
 NOW = 1_700_000_000.0
 SIGNER = Signer(KeyRing.of(KeyPair.generate()))
-DELIVERY = Delivery(1, 1, "https://a.example/", "a.example", 1, 7, ID)
+DELIVERY = DeliveryClaim(1, 1, "https://a.example/", "a.example", 1, 7, ID)
 
 
 class Parts:

@@ -121,14 +121,14 @@ def decode_secrets(data: bytes) -> dict[str, str]:
     return _secrets.decode(data)
 
 
-def encode_events(events: tuple[WebhookKind, ...]) -> str:
-    """Encode the events for which a webhook is sent, apart from the end of the request."""
-    return ",".join(events)
+def encode_webhook_kinds(kinds: tuple[WebhookKind, ...]) -> str:
+    """Encode the kinds of webhooks that are sent besides the one about the end of the request."""
+    return ",".join(kinds)
 
 
-def decode_events(text: str) -> tuple[WebhookKind, ...]:
-    """The inverse of `encode_events`."""
-    return tuple(WebhookKind(event) for event in text.split(","))
+def decode_webhook_kinds(text: str) -> tuple[WebhookKind, ...]:
+    """The inverse of `encode_webhook_kinds`."""
+    return tuple(WebhookKind(kind) for kind in text.split(","))
 
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")

@@ -10,7 +10,15 @@ from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import WebhookKind
 from queue_middleware.jobs.store import Topic
 from queue_middleware.webhooks.fairness import HOST_LIMITS, MAX_FLOW_LIMIT, Allocation, FlowBacklog, allocate
-from queue_middleware.webhooks.models import Capacity, Claimed, Delivery, DeliveryAttempt, DeliveryState, HostHealth, Settled
+from queue_middleware.webhooks.models import (
+    Capacity,
+    Claimed,
+    DeliveryAttempt,
+    DeliveryClaim,
+    DeliveryState,
+    ReceiverHealth,
+    Settled,
+)
 
 from .receiver_health import Settlement, attempt_row, schedule_next, update_all
 from .transaction import Transaction
@@ -37,7 +45,7 @@ def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     by_flow = {backlog.flow: backlog for backlog in backlogs}
     probed_elsewhere = _reserve_probes(transaction, [by_flow[flow] for flow in allocation.by_flow])
     served = {flow: count for flow, count in allocation.by_flow.items() if flow not in probed_elsewhere}
-    claimed: list[Delivery] = []
+    claimed: list[DeliveryClaim] = []
     for count, flows in _by_count(served):
         claimed += _start_deliveries(transaction, flows, count, by_flow)
     if hosts:
@@ -53,21 +61,21 @@ def _claim(transaction: Transaction, capacity: Capacity) -> Claimed:
     )
 
 
-def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, HostHealth]:
+def _due_hosts(transaction: Transaction, capacity: Capacity) -> dict[str, ReceiverHealth]:
     """Hosts with a due delivery, the longest due first: enough to use the capacity although busy hosts are at their limit."""
     parameters = {"now": transaction.now, "limit": capacity.limit + len(capacity.busy)}
     rows = [*transaction.all("due_healthy_hosts", parameters), *transaction.all("due_other_hosts", parameters)]
     rows.sort(key=lambda row: (row[2], row[0]))
-    return {host: HostHealth(health) for host, health, _ in rows}
+    return {host: ReceiverHealth(health) for host, health, _ in rows}
 
 
-def _due_flows(transaction: Transaction, hosts: dict[str, HostHealth]) -> list[FlowBacklog]:
+def _due_flows(transaction: Transaction, hosts: dict[str, ReceiverHealth]) -> list[FlowBacklog]:
     """The due flows of these hosts, the longest due first."""
     each = max(_MIN_FLOWS_PER_HOST, min(_MAX_FLOWS_PER_HOST, _MAX_FLOWS_PER_CLAIM // len(hosts)))
     parameters = {"now": transaction.now, "most": MAX_FLOW_LIMIT + 1, "hosts": list(hosts), "each": each}
     rows = transaction.all("due_flows", parameters)
     rows.sort(key=lambda row: (row[3], row[0]))
-    return [FlowBacklog(flow, HostHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
+    return [FlowBacklog(flow, ReceiverHealth(health), due, host, hosts[host]) for flow, host, health, _, due in rows]
 
 
 def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog], allocation: Allocation) -> list[str]:
@@ -79,10 +87,10 @@ def _hosts_to_schedule(hosts: Collection[str], backlogs: Collection[FlowBacklog]
 def _reserve_probes(transaction: Transaction, backlogs: Collection[FlowBacklog]) -> set[str]:
     """Reserve the one probe that an open circuit allows, for as long as a lease. Returns the flows that others are probing."""
     until = {"now": transaction.now, "until": transaction.now + transaction.lease}
-    hosts = [backlog.host for backlog in backlogs if backlog.host_health is HostHealth.OPEN]
+    hosts = [backlog.host for backlog in backlogs if backlog.host_health is ReceiverHealth.OPEN]
     reserved = {row[0] for row in transaction.all("reserve_host_probes", {**until, "hosts": hosts})} if hosts else set()
-    lost = {backlog.flow for backlog in backlogs if backlog.host_health is HostHealth.OPEN and backlog.host not in reserved}
-    flows = [backlog.flow for backlog in backlogs if backlog.health is HostHealth.OPEN and backlog.flow not in lost]
+    lost = {backlog.flow for backlog in backlogs if backlog.host_health is ReceiverHealth.OPEN and backlog.host not in reserved}
+    flows = [backlog.flow for backlog in backlogs if backlog.health is ReceiverHealth.OPEN and backlog.flow not in lost]
     if flows:
         lost.update(flows)
         lost.difference_update(row[0] for row in transaction.all("reserve_flow_probes", {**until, "flows": flows}))
@@ -99,7 +107,7 @@ def _by_count(by_flow: dict[str, int]) -> Iterable[tuple[int, list[str]]]:
 
 def _start_deliveries(
     transaction: Transaction, flows: list[str], count: int, backlogs: dict[str, FlowBacklog]
-) -> list[Delivery]:
+) -> list[DeliveryClaim]:
     rows = transaction.all(
         "claim_deliveries",
         {
@@ -112,7 +120,7 @@ def _start_deliveries(
     )
     rows.sort(key=lambda row: row[:2])
     return [
-        Delivery(
+        DeliveryClaim(
             delivery_id, token, url, host, attempt, key, format_request_id(key, tail), spent, WebhookKind(kind), number, data,
             _health(backlogs[flow]), flow,
         )
@@ -120,8 +128,8 @@ def _start_deliveries(
     ]  # fmt: skip
 
 
-def _health(backlog: FlowBacklog) -> HostHealth:
-    return HostHealth.OPEN if backlog.host_health is HostHealth.OPEN else backlog.health
+def _health(backlog: FlowBacklog) -> ReceiverHealth:
+    return ReceiverHealth.OPEN if backlog.host_health is ReceiverHealth.OPEN else backlog.health
 
 
 def release(transaction: Transaction, batch: Sequence[tuple[Collection[int], int]]) -> list[None]:
@@ -168,7 +176,7 @@ def _mark_superseded(
 
 
 def _settlement_row(
-    transaction: Transaction, delivery: Delivery, _: DeliveryAttempt, delivered: bool, retry_in: int | None, *__: Any
+    transaction: Transaction, delivery: DeliveryClaim, _: DeliveryAttempt, delivered: bool, retry_in: int | None, *__: Any
 ) -> tuple[Any, ...]:
     state = DeliveryState.DELIVERED if delivered else DeliveryState.DEAD if retry_in is None else DeliveryState.PENDING
     return delivery.id, delivery.token, state, transaction.now + (retry_in or 0)

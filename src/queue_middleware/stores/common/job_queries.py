@@ -12,7 +12,7 @@ from queue_middleware.jobs.models import Job, JobResult, JobSnapshot, JobState, 
 from queue_middleware.jobs.outcomes import Outcome
 from queue_middleware.jobs.states import FINAL
 from queue_middleware.jobs.store import Topic
-from queue_middleware.webhooks.models import DeliveryState, HostHealth
+from queue_middleware.webhooks.models import DeliveryState, ReceiverHealth
 
 from .codec import decode_headers, decode_spec
 from .job_row import job_of
@@ -135,7 +135,7 @@ def counts(queries: Queries) -> QueueCounts:
     return QueueCounts(
         states,
         {DeliveryState(state): count for state, count in deliveries.items()},
-        {HostHealth(health): count for health, count in receivers.items()},
+        {ReceiverHealth(health): count for health, count in receivers.items()},
         ended,
     )
 

@@ -41,5 +41,5 @@ def job_of(
         status=status,
         failure=Failure(ErrorType(error_type), error) if error_type else None,
         client=client,
-        is_task=task == LISTED,
+        is_listed_task=task == LISTED,
     )

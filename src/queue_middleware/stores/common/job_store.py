@@ -24,9 +24,9 @@ from queue_middleware.jobs.models import (
     JobSnapshot,
     NewJob,
     Progress,
+    Receipt,
     RescuedJob,
     StoredResponse,
-    SubmitResult,
 )
 from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.store import OnResult, Topic
@@ -75,12 +75,14 @@ class CommonJobStore(ABC):
     # --- for submitters
 
     def submit(
-        self, new: NewJob, *, start: bool = False, begin: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[SubmitResult]:
+        self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
+    ) -> Awaitable[Receipt]:
         """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)
-        on_result = None if begin is None else lambda result: begin(None if isinstance(result, QueueError) else result.claim)
+        on_result = (
+            None if on_claim is None else lambda result: on_claim(None if isinstance(result, QueueError) else result.claim)
+        )
         return self._writer.submit(submissions.submit, payload, len(new.request.body), on_result)
 
     async def job(self, request_id: str) -> Job:

@@ -28,7 +28,7 @@ from queue_middleware.webhooks.models import receiver_host
 
 from . import task_rows
 from .bounds import within_bounds
-from .codec import clean, decode_events, decode_request
+from .codec import clean, decode_request, decode_webhook_kinds
 from .transaction import Transaction
 from .webhook_events import add_started
 
@@ -56,7 +56,7 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
     requests = {row[0]: row[1:] for row in transaction.all("payloads", ([row[0] for row in rows],))}
     claims: list[Claim] = []
     tasks = task_rows.tasks(transaction, [row[0] for row in rows if row[10]])
-    for key, tail, token, attempt, max_attempts, retries, webhook, events, priority, client, _, route in rows:
+    for key, tail, token, attempt, max_attempts, retries, webhook, kinds, priority, client, _, route in rows:
         transaction.backlog.leave(priority, client)
         head, body, chunks = requests[key]
         if chunks:
@@ -76,8 +76,8 @@ def _claim(transaction: Transaction, limit: int) -> list[Claim]:
             policy = policy.replace(backoff=task.spec.backoff)
         template = transaction.routes.template(transaction, route)
         claim = Claim(key, format_request_id(key, tail), token, attempt, policy, request, webhook, (), task, template)
-        if events is not None:
-            claim = claim.replace(events=decode_events(events))
+        if kinds is not None:
+            claim = claim.replace(webhook_kinds=decode_webhook_kinds(kinds))
             add_started(transaction, claim)
         claims.append(claim)
     return claims

@@ -23,7 +23,7 @@ def log(transaction: Transaction, batch: Sequence[LogBatch]) -> list[bool]:
     reported = {row[:2] for row in transaction.held("update_progress", rows)}
     logged = {row[:2] for row in transaction.held("insert_log_lines", _rows(batch))}
     for claim, _, _, progress in batch:
-        if claim.events and progress is not None and (claim.key, claim.token) in reported:
+        if claim.webhook_kinds and progress is not None and (claim.key, claim.token) in reported:
             add_progress(transaction, claim, progress)
     held = reported | logged
     return [(claim.key, claim.token) in held for claim, *_ in batch]

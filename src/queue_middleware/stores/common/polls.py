@@ -8,7 +8,7 @@ from typing import Any
 from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.models import StoredResponse
 from queue_middleware.jobs.store import Topic
-from queue_middleware.tasks.models import ClaimedPolls, Poll, PollCapacity
+from queue_middleware.tasks.models import ClaimedPolls, PollCapacity, PollClaim
 from queue_middleware.tasks.polling.schedule import HostSelector
 
 from . import task_rows
@@ -52,7 +52,7 @@ def _choose(transaction: Transaction, capacity: PollCapacity) -> tuple[list[int]
     return chosen, True
 
 
-def _start(transaction: Transaction, keys: Sequence[int]) -> list[Poll]:
+def _start(transaction: Transaction, keys: Sequence[int]) -> list[PollClaim]:
     """Claim these polls, in this order, except those that another process has claimed since they were read."""
     parameters = {"keys": keys, "owner": transaction.owner, "lease_until": transaction.lease_until}
     claimed = {row[0]: row[1:] for row in transaction.all("claim_polls", parameters)}
@@ -60,7 +60,7 @@ def _start(transaction: Transaction, keys: Sequence[int]) -> list[Poll]:
     return [_poll(key, claimed[key], responses[key]) for key in keys if key in claimed]
 
 
-def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) -> Poll:
+def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) -> PollClaim:
     token, number, failures, status, deadline, poll, host, credentials, secrets, tail, *columns = row
     task = task_rows.task_of(columns)
     config = decode_poll(poll) if poll else task.spec.poll
@@ -68,7 +68,7 @@ def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) ->
     if secrets is not None:
         config = config.replace(headers=decode_secrets(secrets))
     head, body, chunks = response
-    return Poll(
+    return PollClaim(
         key=key,
         request_id=format_request_id(key, tail),
         token=token,
@@ -83,14 +83,14 @@ def _poll(key: int, row: tuple[Any, ...], response: tuple[bytes, bytes, int]) ->
     )
 
 
-def settle(transaction: Transaction, batch: Sequence[tuple[Poll, int | None, str | None, int]]) -> list[bool]:
+def settle(transaction: Transaction, batch: Sequence[tuple[PollClaim, int | None, str | None, int]]) -> list[bool]:
     """Record polls without a final result. Each item has the milliseconds to the next poll; None if there is none."""
     return [_settle(transaction, *settlement) for settlement in batch]
 
 
-def _settle(transaction: Transaction, poll: Poll, next_in: int | None, event: str | None, failures: int) -> bool:
+def _settle(transaction: Transaction, poll: PollClaim, next_in: int | None, status: str | None, failures: int) -> bool:
     poll_at = None if next_in is None else transaction.now + next_in
-    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": event and clean(event), "failures": failures}
+    row = {"key": poll.key, "token": poll.token, "poll_at": poll_at, "event": status and clean(status), "failures": failures}
     held = transaction.change("settle_poll", row) > 0
     if held:
         transaction.topics.add(Topic.POLL)

@@ -9,7 +9,7 @@ from queue_middleware.jobs.ids import format_request_id
 from queue_middleware.jobs.store import Topic
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.webhooks.circuit import AttemptOutcome, HealthRecord, next_health, next_host_health
-from queue_middleware.webhooks.models import Delivery, DeliveryAttempt, HostHealth, Settled
+from queue_middleware.webhooks.models import DeliveryAttempt, DeliveryClaim, ReceiverHealth, Settled
 
 from .codec import clean
 from .transaction import Transaction
@@ -18,7 +18,7 @@ NOT_TRIED_AGAIN = "given up without another attempt: the host has been failing f
 _MAX_GIVEN_UP = 500
 """Webhooks that are given up in one transaction. More are given up after the next failed probe."""
 
-Settlement = tuple[Delivery, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
+Settlement = tuple[DeliveryClaim, DeliveryAttempt, bool, int | None, AttemptOutcome | None, int]
 """Delivery, attempt, whether delivered, milliseconds to the retry, outcome for the receiver, milliseconds of the schedule."""
 
 
@@ -44,13 +44,13 @@ class _Stored(Struct, frozen=True):
 class _Level(Protocol):
     """How attempts change health at one level: that of flows or that of hosts."""
 
-    def name(self, delivery: Delivery) -> str:
+    def name(self, delivery: DeliveryClaim) -> str:
         """The flow or host of a delivery."""
 
     def stored(self, found: _Stored) -> dict[str, _Known]:
         """The health of flows or that of hosts."""
 
-    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
+    def after(self, old: _Known, delivery: DeliveryClaim, outcome: AttemptOutcome | None, now: int) -> _Known:
         """The health after an attempt."""
 
     def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
@@ -58,14 +58,14 @@ class _Level(Protocol):
 
 
 class _FlowLevel:
-    def name(self, delivery: Delivery) -> str:
+    def name(self, delivery: DeliveryClaim) -> str:
         return delivery.flow
 
     def stored(self, found: _Stored) -> dict[str, _Known]:
         return found.flows
 
-    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
-        return _Known(next_health(old.record, outcome, now, probe=delivery.health is HostHealth.OPEN))
+    def after(self, old: _Known, delivery: DeliveryClaim, outcome: AttemptOutcome | None, now: int) -> _Known:
+        return _Known(next_health(old.record, outcome, now, probe=delivery.health is ReceiverHealth.OPEN))
 
     def write(self, transaction: Transaction, name: str, old: _Known, new: _Known) -> bool:
         row = {"flow": name, **_columns(new.record), **_columns(old.record, "seen_")}
@@ -73,14 +73,14 @@ class _FlowLevel:
 
 
 class _HostLevel:
-    def name(self, delivery: Delivery) -> str:
+    def name(self, delivery: DeliveryClaim) -> str:
         return delivery.host
 
     def stored(self, found: _Stored) -> dict[str, _Known]:
         return found.hosts
 
-    def after(self, old: _Known, delivery: Delivery, outcome: AttemptOutcome | None, now: int) -> _Known:
-        probe = delivery.health is HostHealth.OPEN
+    def after(self, old: _Known, delivery: DeliveryClaim, outcome: AttemptOutcome | None, now: int) -> _Known:
+        probe = delivery.health is ReceiverHealth.OPEN
         suspects = frozenset(old.suspects.split())
         record, suspects = next_host_health(old.record, suspects, outcome, delivery.flow, now, probe=probe)
         return _Known(record, " ".join(sorted(suspects)))
@@ -123,8 +123,8 @@ def _read(transaction: Transaction, batch: Iterable[Settlement]) -> _Stored:
     found = _Stored({}, {})
     for row in transaction.all("health_of_flows", (list({one[0].flow for one in batch}),)):
         flow, health, failures, since, until, host, host_health, host_failures, host_since, host_until, suspects = row
-        found.flows[flow] = _Known(HealthRecord(HostHealth(health), failures, since, until))
-        record = HealthRecord(HostHealth(host_health), host_failures, host_since, host_until)
+        found.flows[flow] = _Known(HealthRecord(ReceiverHealth(health), failures, since, until))
+        record = HealthRecord(ReceiverHealth(host_health), host_failures, host_since, host_until)
         found.hosts[host] = _Known(record, suspects)
     return found
 
@@ -169,13 +169,13 @@ def _changed(batch: Sequence[Settlement], steps: Sequence[_Step | None], level: 
 
 
 def _is_open(known: _Known) -> bool:
-    return known.record.health is HostHealth.OPEN
+    return known.record.health is ReceiverHealth.OPEN
 
 
-def _settled(transaction: Transaction, delivery: Delivery, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
+def _settled(transaction: Transaction, delivery: DeliveryClaim, flow: _Step, host: _Step, patience: int, limit: int) -> Settled:
     now = transaction.now
     (old_flow, new_flow), (old_host, new_host) = [(old.record, new.record) for old, new in (flow, host)]
-    given_up: tuple[Delivery, ...] = ()
+    given_up: tuple[DeliveryClaim, ...] = ()
     if _has_failed_since(new_host, old_host, now - patience):
         given_up = _give_up(transaction, delivery.host, None, now - patience, limit)
     elif _has_failed_since(new_flow, old_flow, now - patience):
@@ -190,20 +190,20 @@ def _settled(transaction: Transaction, delivery: Delivery, flow: _Step, host: _S
     )
 
 
-def _health_change(old: HealthRecord, new: HealthRecord) -> tuple[HostHealth, HostHealth] | None:
+def _health_change(old: HealthRecord, new: HealthRecord) -> tuple[ReceiverHealth, ReceiverHealth] | None:
     return None if new.health is old.health else (old.health, new.health)
 
 
 def _has_failed_since(new: HealthRecord, old: HealthRecord, since: int) -> bool:
     """Whether the receiver has just failed again, and has been failing since this time or longer."""
-    return new.health is HostHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
+    return new.health is ReceiverHealth.OPEN and new != old and new.failing_since is not None and new.failing_since <= since
 
 
-def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[Delivery, ...]:
+def _give_up(transaction: Transaction, host: str, flow: str | None, before: int, limit: int) -> tuple[DeliveryClaim, ...]:
     """Give up webhooks that have been due for a whole schedule at a receiver that has failed all that time."""
     parameters = {"host": host, "flow": flow, "now": transaction.now, "before": before, "limit": limit}
     given_up = tuple(
-        Delivery(delivery_id, 0, url, host, attempt, key, format_request_id(key, tail), flow=its_flow)
+        DeliveryClaim(delivery_id, 0, url, host, attempt, key, format_request_id(key, tail), flow=its_flow)
         for delivery_id, url, attempt, its_flow, key, tail in transaction.all("give_up_deliveries", parameters)
     )
     not_sent = DeliveryAttempt(transaction.now, 0.0, None, NOT_TRIED_AGAIN)
@@ -211,7 +211,7 @@ def _give_up(transaction: Transaction, host: str, flow: str | None, before: int,
     return given_up
 
 
-def attempt_row(delivery: Delivery, attempt: DeliveryAttempt) -> tuple[Any, ...]:
+def attempt_row(delivery: DeliveryClaim, attempt: DeliveryAttempt) -> tuple[Any, ...]:
     """The columns of the block `insert_delivery_attempts`."""
     error = None if attempt.error is None else clean(attempt.error)
     return delivery.id, delivery.attempt, attempt.at, attempt.duration, attempt.status, error, attempt.response_body

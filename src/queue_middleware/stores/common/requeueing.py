@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from queue_middleware.backoff import exponential
 from queue_middleware.jobs.ids import format_request_id
-from queue_middleware.jobs.log_lines import LogLine, hand_back_line, loss_line
+from queue_middleware.jobs.log_lines import LogLine, loss_line, release_line
 from queue_middleware.jobs.models import (
     AttemptEnd,
     Claim,
@@ -115,7 +115,7 @@ def _release(transaction: Transaction, job: _RunningJob) -> AttemptEnd:
     if charged and job.is_last:
         _finish(transaction, job, RELEASED_TOO_OFTEN)
         return end_of(RELEASED_TOO_OFTEN)
-    _requeue(transaction, job, None, hand_back_line(transaction.now, job.attempt, charged=charged), charged=charged)
+    _requeue(transaction, job, None, release_line(transaction.now, job.attempt, charged=charged), charged=charged)
     return AttemptEnd(JobState.QUEUED)
 
 

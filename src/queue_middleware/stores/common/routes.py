@@ -10,7 +10,7 @@ MAX_ROWS = 200
 """Rows of the table `route`. Later routes are stored as `OTHER`."""
 OTHER_ID = 0
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "QUERY"})
-"""Methods that are told apart, because a submitter may choose any."""
+"""Methods that are distinguished, because a submitter may choose any."""
 
 
 class RouteIds:

@@ -11,11 +11,11 @@ import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_random_part
-from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
+from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
-from .codec import encode_events, split_body
+from .codec import encode_webhook_kinds, split_body
 from .jobs import promote
 from .task_rows import insert_submitted_task, is_scheduled
 from .transaction import Transaction
@@ -48,12 +48,12 @@ Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
 """Job, encoded request without its body, whether the job may start at once, limits."""
 
 
-def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
+def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | QueueError]:
     """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
     backlog, key = transaction.backlog, _next_key(transaction)
     random = os.urandom(18 * len(batch))
-    results: list[SubmitResult | QueueError] = []
+    results: list[Receipt | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     chunks: list[tuple[int, int, bytes]] = []
@@ -69,16 +69,18 @@ def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | 
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
-        if new.events or new.short_lived or new.task is not None:
+        if new.webhook_kinds or new.unstored_response or new.task is not None:
             special.append((key, new))
         if new.task is not None:
             backlog.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, new.events, new.task, new.route)
-            results.append(SubmitResult(request_id, 0, claim))
+            claim = Claim(
+                key, request_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route
+            )
+            results.append(Receipt(request_id, 0, claim))
         else:
-            results.append(SubmitResult(request_id, _enqueue(transaction, new)))
+            results.append(Receipt(request_id, _enqueue(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_chunks", chunks)
@@ -105,18 +107,18 @@ def _next_key(transaction: Transaction) -> int:
 
 def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJob]]) -> None:
     """Insert the rows of tables that only few jobs need."""
-    webhook_events = [(key, encode_events(new.events)) for key, new in stored if new.events]
+    webhook_events = [(key, encode_webhook_kinds(new.webhook_kinds)) for key, new in stored if new.webhook_kinds]
     transaction.rows("insert_webhook_events", webhook_events)
-    unstored = [(key,) for key, new in stored if new.short_lived]
+    unstored = [(key,) for key, new in stored if new.unstored_response]
     transaction.rows("insert_unstored_responses", unstored)
     for key, new in stored:
         if new.task is not None:
             insert_submitted_task(transaction, key, new)
 
 
-def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
+def _add_started(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
     for result in results:
-        if isinstance(result, SubmitResult) and result.claim is not None:
+        if isinstance(result, Receipt) and result.claim is not None:
             add_started(transaction, result.claim)
 
 
@@ -172,14 +174,14 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: 
     return None
 
 
-_Group = tuple[Submissions, Sequence[SubmitResult | QueueError]]
+_Group = tuple[Submissions, Sequence[Receipt | QueueError]]
 """The submissions of a batch, and the results of those that were already checked."""
 
 
 def _count_accepted(group: _Group, client: str, is_counted: Callable[[NewJob, Claim | None], bool]) -> int:
     """How many submissions of a client this batch has accepted; their rows are not written yet."""
     return sum(
-        isinstance(result, SubmitResult) and entry[0].client == client and is_counted(entry[0], result.claim)
+        isinstance(result, Receipt) and entry[0].client == client and is_counted(entry[0], result.claim)
         for entry, result in zip(*group, strict=False)
     )
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from queue_middleware.errors import UnknownRequest
 from queue_middleware.jobs.ids import format_request_id, parse_request_id
 from queue_middleware.jobs.models import JobState, StoredResponse
-from queue_middleware.jobs.states import FINAL
 from queue_middleware.tasks.models import CompletionSource, PendingJob, TaskPage, TaskRecord, TaskStatus, TokenKind
 
 from .codec import decode_headers, decode_spec
@@ -29,17 +29,15 @@ def find(queries: Queries, kind: TokenKind, digest: bytes) -> PendingJob:
 
 
 def record(queries: Queries, request_id: str) -> TaskRecord:
-    """One task with its response, both read from one snapshot."""
+    """One task with its response."""
     first, tail = parse_request_id(request_id)
-    with queries.snapshot():
-        row = queries.one("task_record", {"first": first, "tail": tail})
-        if row is None:
-            raise UnknownRequest(f"there is no task {request_id}")
-        found = _record(row)
-        row = queries.one("task_response", (found.job.key,)) if found.job.state in FINAL else None
+    row = queries.one("task_record", {"first": first, "tail": tail})
     if row is None:
+        raise UnknownRequest(f"there is no task {request_id}")
+    *columns, head, body, chunks = row
+    found = _record(columns)
+    if head is None:
         return found
-    head, body, chunks = row
     # The message of an external service has no status of its own: it arrived as a request to this service.
     return found.replace(response=StoredResponse(found.job.status or 200, decode_headers(head), body, chunks))
 
@@ -58,7 +56,7 @@ def has_timed_out_tasks(queries: Queries, now: int) -> bool:
     return queries.one("timed_out_tasks", {"now": now}) is not None
 
 
-def _record(row: tuple[Any, ...]) -> TaskRecord:
+def _record(row: Sequence[Any]) -> TaskRecord:
     spec, priority, max_attempts, due_at, webhook, resolved_by, event, status = row[12:]
     return TaskRecord(
         job=job_of(*row[:12]),

@@ -12,8 +12,8 @@ from queue_middleware.tasks.models import (
     CompletionSource,
     ExternalResult,
     PendingJob,
-    Poll,
     PollCapacity,
+    PollClaim,
     ResolveOutcome,
     TaskPage,
     TaskRecord,
@@ -64,9 +64,9 @@ class CommonTaskStore:
         """Store the final result."""
         return await self._write(tasks.resolve, (key, source, result), len(result.response.body))
 
-    async def record_event(self, key: int, event: str) -> None:
-        """Store an intermediate event."""
-        await self._write(tasks.record_event, (key, event))
+    async def record_status(self, key: int, status: str) -> None:
+        """Store an intermediate status."""
+        await self._write(tasks.record_status, (key, status))
 
     # --- for the poller
 
@@ -74,9 +74,11 @@ class CommonTaskStore:
         """Start due polls."""
         return await self._write(polls.claim, capacity)
 
-    async def settle_poll(self, poll: Poll, *, next_in: float | None, event: str | None = None, failures: int = 0) -> bool:
+    async def settle_poll(
+        self, poll: PollClaim, *, next_in: float | None, status: str | None = None, failures: int = 0
+    ) -> bool:
         """Record a poll without a final result."""
-        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), event, failures))
+        return await self._write(polls.settle, (poll, None if next_in is None else round(next_in * 1000), status, failures))
 
     # --- for maintenance
 

@@ -139,10 +139,10 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
     insert_deliveries(transaction, [(key, row[0])])
 
 
-def record_event(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
-    """Store intermediate events."""
-    for key, event in batch:
-        transaction.change("record_event", (clean(event), key))
+def record_status(transaction: Transaction, batch: Sequence[tuple[int, str]]) -> list[None]:
+    """Store intermediate statuses."""
+    for key, status in batch:
+        transaction.change("record_status", (clean(status), key))
     return [None] * len(batch)
 
 

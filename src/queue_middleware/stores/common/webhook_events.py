@@ -17,13 +17,13 @@ _PAUSE = 500
 
 def add_started(transaction: Transaction, claim: Claim) -> None:
     """Create the webhook about the start of the first attempt. Idempotent."""
-    if claim.webhook is not None and WebhookKind.STARTED in claim.events:
+    if claim.webhook is not None and WebhookKind.STARTED in claim.webhook_kinds:
         _add(transaction, "insert_started_delivery", claim.key, claim.webhook, {"at": transaction.now})
 
 
 def add_progress(transaction: Transaction, claim: Claim, progress: Progress) -> None:
     """Update the progress webhook that was not sent yet, or create one, due half a second after the previous one."""
-    if claim.webhook is None or WebhookKind.PROGRESS not in claim.events:
+    if claim.webhook is None or WebhookKind.PROGRESS not in claim.webhook_kinds:
         return
     data = {"at": transaction.now, "fraction": progress.fraction, "stage": progress.stage}
     if not transaction.change("update_progress_delivery", {"key": claim.key, "data": json.dumps(data)}):

@@ -13,8 +13,8 @@ from queue_middleware.webhooks.models import (
     DeliveryFilter,
     DeliveryRecord,
     DeliveryState,
-    HostHealth,
-    Receiver,
+    FlowRecord,
+    ReceiverHealth,
 )
 
 from .transaction import Queries
@@ -76,7 +76,7 @@ def attempts(queries: Queries, delivery_id: int) -> list[DeliveryAttempt]:
     return [DeliveryAttempt(*row) for row in rows]
 
 
-def receivers(queries: Queries, healths: Collection[HostHealth], limit: int) -> list[Receiver]:
+def receivers(queries: Queries, healths: Collection[ReceiverHealth], limit: int) -> list[FlowRecord]:
     """Flows with one of these healths."""
     parameters = {"healths": list(healths), "limit": limit, "most": _MOST_PENDING}
-    return [Receiver(host, HostHealth(health), *rest) for host, health, *rest in queries.all("receivers", parameters)]
+    return [FlowRecord(host, ReceiverHealth(health), *rest) for host, health, *rest in queries.all("receivers", parameters)]

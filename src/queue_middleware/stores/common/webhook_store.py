@@ -11,12 +11,12 @@ from queue_middleware.webhooks.circuit import AttemptOutcome, give_up_after
 from queue_middleware.webhooks.models import (
     Capacity,
     Claimed,
-    Delivery,
     DeliveryAttempt,
+    DeliveryClaim,
     DeliveryFilter,
     DeliveryRecord,
-    HostHealth,
-    Receiver,
+    FlowRecord,
+    ReceiverHealth,
     Settled,
 )
 
@@ -49,7 +49,7 @@ class CommonWebhookStore:
 
     def settle(
         self,
-        delivery: Delivery,
+        delivery: DeliveryClaim,
         attempt: DeliveryAttempt,
         *,
         delivered: bool,
@@ -78,6 +78,6 @@ class CommonWebhookStore:
         """Make webhooks due again."""
         return await self._write(deliveries.redeliver, ids)
 
-    async def receivers(self, healths: Collection[HostHealth], limit: int = 1000) -> list[Receiver]:
-        """Read the health of receivers."""
+    async def receivers(self, healths: Collection[ReceiverHealth], limit: int = 1000) -> list[FlowRecord]:
+        """Read the health of flows."""
         return await self._read_many(lambda queries: webhook_queries.receivers(queries, healths, limit))

@@ -14,7 +14,7 @@ from queue_middleware.stores.common import job_queries
 from .connection import LARGEST_WAL, open_connection
 from .disk import mount_table, refuse_network_filesystem
 from .locks import LivenessLock, WriteLock, living_owners, remove_dead_liveness_locks
-from .ownership import adopt, check_owner
+from .ownership import adopt, check_application
 from .sql import SQLiteQueries
 from .sql.schema import migrate
 from .wakeup import WakeupPipes
@@ -27,7 +27,7 @@ _PAGE_SIZE = 8192
 """Bytes. Writing jobs with bodies of a kilobyte takes a fifth less time than with pages of 4096 bytes."""
 
 
-def check_place(path: Path, settings: Settings) -> None:
+def check_requirements(path: Path, settings: Settings) -> None:
     """Raise `StoreError` if SQLite is too old, or if the database is on a network file system."""
     if sqlite3.sqlite_version_info < _MIN_VERSION:
         raise StoreError(f"SQLite {sqlite3.sqlite_version} is too old, {'.'.join(map(str, _MIN_VERSION))} is needed")
@@ -94,7 +94,7 @@ class Files:
         """
         self._held: list[WriteLock | LivenessLock | WakeupPipes] = []
         try:
-            _check_place(path)
+            _check_path(path)
             self.write_lock = self._lock(path)
             self.renewal_lock = self._lock(path)
             with self.write_lock:
@@ -130,7 +130,7 @@ class Files:
             held.disown()
 
 
-def _check_place(path: Path) -> None:
+def _check_path(path: Path) -> None:
     """Refuse a path in a missing folder, which may be a typing error, and a file with several names."""
     if not path.parent.exists():
         raise StoreError(
@@ -147,7 +147,7 @@ def _create(path: Path, application: str | None) -> None:
         os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = open_connection(path)
     try:
-        check_owner(connection, path, application)
+        check_application(connection, path, application)
         connection.execute(f"PRAGMA page_size = {_PAGE_SIZE}")  # for a new file; an old file keeps its page size
         (mode,) = connection.execute("PRAGMA journal_mode = WAL").fetchone()
         if mode != "wal":

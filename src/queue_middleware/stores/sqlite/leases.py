@@ -23,7 +23,7 @@ _CONNECTION_BROKEN = (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQL
 """Primary result codes that a connection can keep returning after the file is intact again."""
 
 
-class Leases:
+class LeaseConnection:
     """The leases of one process. `begin` and `renew` are blocking and are called from one thread at a time."""
 
     def __init__(self, clock: Callable[[], int], lease: int) -> None:
@@ -33,7 +33,7 @@ class Leases:
         self._renewing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    def begin(self, path: Path, owner: str, write_lock: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
+    def open(self, path: Path, owner: str, write_lock: WriteLock, check: Callable[[sqlite3.Connection], None]) -> None:
         """Open the connection. `check` is called in each transaction and raises if nothing may be written."""
         self._path, self._owner, self._write_lock, self._check = path, owner, write_lock, check
         self._uptime = DatabaseUptime.begin(self._clock(), self._lease)

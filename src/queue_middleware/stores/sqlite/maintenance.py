@@ -17,14 +17,14 @@ from .clocks import Clocks
 from .disk import free_bytes
 from .disk_reserve import DiskReserve
 from .file_watch import FileWatch
-from .leases import Leases
+from .leases import LeaseConnection
 from .locks import dead_owners
 
 _EXTRA_LOST_ATTEMPTS = 3
 """Attempts of a delivery that may be lost with their process, in addition to those of the schedule."""
 
 
-class Maintenance:
+class FileMaintenance:
     """The maintenance of one store. Each method reads first, and writes only if there is something to do."""
 
     def __init__(
@@ -34,7 +34,7 @@ class Maintenance:
         write: Callable[..., Awaitable[Any]],
         read: Callable[[Callable[[Any], Any]], Awaitable[Any]],
         clocks: Clocks,
-        leases: Leases,
+        leases: LeaseConnection,
         watched: FileWatch,
     ) -> None:
         self._path = path

@@ -9,7 +9,7 @@ from pathlib import Path
 from queue_middleware.errors import StoreError
 
 
-def check_owner(connection: sqlite3.Connection, path: Path, name: str | None) -> None:
+def check_application(connection: sqlite3.Connection, path: Path, name: str | None) -> None:
     """Raise `StoreError` for a database of another program, or of an application with another name."""
     tables = {table for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()}
     if tables and not {"job", "payload"} <= tables:

@@ -28,11 +28,11 @@ from . import clocks
 from .clocks import Clocks
 from .connection import Connection
 from .file_watch import FileWatch
-from .files import Files, check_place, notes, warnings
-from .leases import Leases, release_all
+from .files import Files, check_requirements, notes, warnings
+from .leases import LeaseConnection, release_all
 from .location import database_path
 from .locks import make_owner
-from .maintenance import Maintenance
+from .maintenance import FileMaintenance
 from .notifier import Notifier
 from .sql import SQLiteQueries
 from .transaction import BacklogCounters, SQLiteTransaction
@@ -57,7 +57,7 @@ class SQLiteStore(CommonJobStore):
         self._settings = settings
         self._clocks = Clocks(clock, lease_clock)
         self._lease = round(settings.lease * 1000)
-        self._leases = Leases(self._clocks.boot, self._lease)
+        self._leases = LeaseConnection(self._clocks.boot, self._lease)
         self.webhooks = CommonWebhookStore(settings, self._write, self._read, self._read_many)
         self.tasks: TaskStore = CommonTaskStore(self._write, self._read, self._clocks.wall, self._read_many)
         self._backlog = BacklogCounters()
@@ -65,7 +65,7 @@ class SQLiteStore(CommonJobStore):
         self._keeps_logs = settings.max_logs > 0
         self._opened: AsyncExitStack | None = None
         self._file_watch = FileWatch(self.path, settings.min_free_disk)
-        self._maintenance = Maintenance(
+        self._maintenance = FileMaintenance(
             self.path, settings, self._write, self._read, self._clocks, self._leases, self._file_watch
         )
 
@@ -73,7 +73,7 @@ class SQLiteStore(CommonJobStore):
 
     async def open(self) -> None:
         """Create or migrate the file, and start. Raises `StoreError` with the reason if it cannot be used."""
-        await run_in_thread(check_place, self.path, self._settings)
+        await run_in_thread(check_requirements, self.path, self._settings)
         self.owner = make_owner(await run_in_thread(clocks.boot_id))
         async with AsyncExitStack() as stack:
             await run_in_thread(self._maintenance.reserve.delete_if_scarce)
@@ -90,12 +90,14 @@ class SQLiteStore(CommonJobStore):
             self._loop = asyncio.get_running_loop()
             self._write_guard = WriteGuard(self._file_watch, self._on_outdated)
             stack.push_async_callback(self._write_guard.close)
-            await run_in_thread(self._leases.begin, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
+            await run_in_thread(self._leases.open, self.path, self.owner, self._files.renewal_lock, self._write_guard.check)
             stack.push_async_callback(run_in_thread, self._leases.close)
             self._notifier = Notifier(self._files.wakeup)
             stack.push_async_callback(self._notifier.close)
             publish, check = self._notifier.publish, self._file_watch.check
-            self._writer = Writer(self._connection, self._begin, publish, self._undone, check, ONE_BY_ONE, self._free_space)
+            self._writer = Writer(
+                self._connection, self._begin, publish, self._on_rollback, check, ONE_BY_ONE, self._free_space
+            )
             await self._reading.call(self._file_watch.begin)
             watching = self._notifier.poll(self._connection, lambda: self._writer.idle)
             self._watchers = [self._loop.create_task(watch) for watch in (watching, self._file_watch.run(self._reading))]
@@ -184,7 +186,7 @@ class SQLiteStore(CommonJobStore):
             transaction.topics.add(Topic.STATUS)
         return transaction
 
-    def _undone(self) -> None:
+    def _on_rollback(self) -> None:
         """What was read or stored in a transaction that was rolled back must be read again."""
         self._backlog.invalidate()
         self._routes.forget()

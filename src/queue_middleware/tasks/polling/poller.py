@@ -17,7 +17,7 @@ from queue_middleware.jobs.models import ErrorType, Failure, StoredResponse
 from queue_middleware.jobs.store import JobStore, Topic
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.tasks.callback_tokens import CallbackTokens
-from queue_middleware.tasks.models import CompletionSource, ExternalResult, Poll, ResolveOutcome
+from queue_middleware.tasks.models import CompletionSource, ExternalResult, PollClaim, ResolveOutcome
 from queue_middleware.tasks.store import TaskStore
 
 from .request import PollClient, poll_headers
@@ -124,7 +124,7 @@ class Poller:
 
     # --- one poll
 
-    async def _run_poll(self, poll: Poll) -> None:
+    async def _run_poll(self, poll: PollClaim) -> None:
         """Send one poll and settle it. Raises nothing: other polls must not end because this one failed."""
         began = time.monotonic()
         try:
@@ -149,7 +149,7 @@ class Poller:
         self._limiter.record_duration(poll.host, duration)
         await self._settle(poll, polled, duration)
 
-    async def _send(self, poll: Poll) -> _PollResult:
+    async def _send(self, poll: PollClaim) -> _PollResult:
         """Request the status, follow redirects, and fetch the result if it has a URL of its own."""
         start = await self._start_response(poll)
         urls = await self._lane.run(len(start.body), poll_urls, poll.config, start)
@@ -166,40 +166,40 @@ class Poller:
             url, is_result = outcome.url, is_result or isinstance(outcome, FetchResult)
         return _PollResult(PollError(f"more than {MAX_REDIRECTS} redirects"))
 
-    async def _start_response(self, poll: Poll) -> StartResponse:
+    async def _start_response(self, poll: PollClaim) -> StartResponse:
         """The target's response with its whole body."""
         chunks = [await self._jobs.response_chunk(poll.key, number) for number in range(poll.start_response.chunks)]
         body = b"".join((*chunks, poll.start_response.body))
         return StartResponse(poll.task.spec.target, poll.start_response.status, poll.start_response.headers, body)
 
-    async def _get(self, poll: Poll, url: str) -> StoredResponse:
+    async def _get(self, poll: PollClaim, url: str) -> StoredResponse:
         headers = poll_headers(poll.config, poll.task.spec.target, poll.credentials, url)
         response = await self._client.get(url, headers)
         return response.replace(headers=kept_headers(response.headers), body=self._redact(poll, response.body))
 
-    def _redact(self, poll: Poll, data: bytes) -> bytes:
+    def _redact(self, poll: PollClaim, data: bytes) -> bytes:
         """Replace the callback id: providers often echo the URL that they were given, and the id must not be stored."""
         callback_id = self._tokens.callback_id_of(poll.task)
         return data if callback_id is None else data.replace(callback_id.encode(), b"*" * len(callback_id))
 
-    def _redact_headers(self, poll: Poll, result: ExternalResult) -> ExternalResult:
+    def _redact_headers(self, poll: PollClaim, result: ExternalResult) -> ExternalResult:
         """Only in the final result: a `Location` that holds the id has to be followed as it is."""
         headers = tuple((name, self._redact(poll, value)) for name, value in result.response.headers)
         return result.replace(response=result.response.replace(headers=headers))
 
     # --- settling
 
-    async def _postpone(self, poll: Poll) -> bool:
+    async def _postpone(self, poll: PollClaim) -> bool:
         """Poll later, without counting a failure, because nothing was sent. False if no time is left for that."""
         delay = next_poll_delay(_BUSY_DELAY, poll.deadline / 1000 - self._clock(), 0, (), 0.0)
         if delay is None:
             return False
         await self._loop.retry_on_outage(
-            lambda: self._tasks.settle_poll(poll, next_in=delay, event=None, failures=poll.failures)
+            lambda: self._tasks.settle_poll(poll, next_in=delay, status=None, failures=poll.failures)
         )
         return True
 
-    async def _settle(self, poll: Poll, polled: _PollResult, duration: float) -> None:
+    async def _settle(self, poll: PollClaim, polled: _PollResult, duration: float) -> None:
         """End the task, or schedule its next poll."""
         failures = poll.failures + 1 if isinstance(polled.outcome, PollError) else 0
         delay = self._next_delay(poll, polled.response, failures)
@@ -209,7 +209,7 @@ class Poller:
         else:
             await self._resolve(poll, self._redact_headers(poll, result), duration)
 
-    def _next_delay(self, poll: Poll, response: StoredResponse | None, failures: int) -> float | None:
+    def _next_delay(self, poll: PollClaim, response: StoredResponse | None, failures: int) -> float | None:
         now = self._clock()
         interval, headers = poll.config.interval, response.headers if response else ()
         if _expects_call(poll) and not failures:
@@ -217,15 +217,15 @@ class Poller:
             interval, headers = math.inf, ()
         return next_poll_delay(interval, poll.deadline / 1000 - now, failures, headers, now)
 
-    async def _resolve(self, poll: Poll, result: ExternalResult, duration: float) -> None:
+    async def _resolve(self, poll: PollClaim, result: ExternalResult, duration: float) -> None:
         outcome = await self._loop.retry_on_outage(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
         if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
-    async def _schedule(self, poll: Poll, outcome: PollOutcome, delay: float | None, failures: int) -> None:
+    async def _schedule(self, poll: PollClaim, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None
         held = await self._loop.retry_on_outage(
-            lambda: self._tasks.settle_poll(poll, next_in=delay, event=status, failures=failures)
+            lambda: self._tasks.settle_poll(poll, next_in=delay, status=status, failures=failures)
         )
         if held and isinstance(outcome, PollError):
             self._emit(PollFailed(poll.request_id, poll.number, outcome.error, delay or 0.0))
@@ -233,11 +233,11 @@ class Poller:
             self._emit(Polled(poll.request_id, poll.number, status, delay or 0.0))
 
 
-def _expects_call(poll: Poll) -> bool:
+def _expects_call(poll: PollClaim) -> bool:
     return poll.task.spec.callback or poll.task.spec.signal
 
 
-def _cannot_poll(poll: Poll, error: str) -> PollOutcome:
+def _cannot_poll(poll: PollClaim, error: str) -> PollOutcome:
     """A provider that is expected to call back may still do so, even if it cannot be polled."""
     return PollError(error) if _expects_call(poll) else Failed(error)
 

@@ -105,7 +105,7 @@ class TaskCreator:
         given = {name for name, _ in own}
         client = (pair for pair in self._proxy.about_client(request.scope["headers"]) if pair[0] not in given)
         headers = (host, *own, *client)
-        raw_path = (request.address.root + path).encode("ascii")
+        raw_path = (request.split_path.root + path).encode("ascii")
         return self._request(request, asked, headers, raw_path, query.encode("ascii"))
 
     def _external(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:

@@ -69,7 +69,7 @@ class TaskEndpoints:
         method = request.scope["method"]
         request.body_unread = method == "POST"
         _hide_path(request.scope)
-        request.route = route = find_task_route(method, request.address.rest.removeprefix("/v1"))
+        request.route = route = find_task_route(method, request.split_path.rest.removeprefix("/v1"))
         return self._endpoints[route.operation]
 
     def error_response(self, request: Request, error: QueueError) -> tuple[int, bytes, Headers]:

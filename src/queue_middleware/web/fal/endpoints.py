@@ -53,9 +53,9 @@ class FalEndpoints:
 
     def match(self, request: Request) -> Endpoint:
         """Find the endpoint of a request. Raises `UnknownRoute`, `MethodNotAllowed`."""
-        address = request.address
-        find = find_host_route if address.at_host else find_route
-        request.route = route = find(request.scope["method"], address.rest)
+        path = request.split_path
+        find = find_host_route if path.at_host else find_route
+        request.route = route = find(request.scope["method"], path.rest)
         if self._app is not None and route.app:
             _check_app(self._app, route.app)
         request.body_unread = route.operation is Operation.SUBMIT
@@ -157,7 +157,7 @@ class FalEndpoints:
     def _links(self, request: Request) -> Links:
         """The URLs for this client, in the form that it used."""
         scope, app, public = request.scope, request.route.app, self._settings.public_url
-        if request.address.at_host:
+        if request.split_path.at_host:
             # The host is the one that the client used; only the scheme is better known from `public_url`.
             scheme = scope.get("scheme", "http") if public is None else public.partition(":")[0]
             return Links(origin(scheme, host_of(scope), scope.get("root_path", "")) + app, response_end="")

@@ -35,7 +35,7 @@ class SubmitOptions(Struct, frozen=True):
     store_io: bool = True
     callback_timeout: float | None = None
     """Seconds to wait for a callback, if the job waits for one."""
-    events: tuple[WebhookKind, ...] = ()
+    webhook_kinds: tuple[WebhookKind, ...] = ()
 
 
 def read_options(headers: Mapping[bytes, bytes], parameters: Mapping[str, str], max_attempts: int) -> SubmitOptions:
@@ -54,7 +54,7 @@ def read_options(headers: Mapping[bytes, bytes], parameters: Mapping[str, str], 
         max_queue_length=_length(parameters.get("fal_max_queue_length")),
         callback_timeout=_callback_timeout(parameters.get("fal_callback_timeout")),
         store_io=_text(headers, b"x-fal-store-io").lower() not in ("0", "false", "no"),
-        events=_events(parameters),
+        webhook_kinds=_webhook_kinds(parameters),
     )
 
 
@@ -102,7 +102,7 @@ def _length(text: str | None) -> int | None:
     return int(text)
 
 
-def _events(parameters: Mapping[str, str]) -> tuple[WebhookKind, ...]:
+def _webhook_kinds(parameters: Mapping[str, str]) -> tuple[WebhookKind, ...]:
     """`fal_webhook_events=started,progress,completed`: an extension. The completion is always sent."""
     text = parameters.get("fal_webhook_events")
     if text is None:

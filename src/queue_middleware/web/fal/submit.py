@@ -12,7 +12,7 @@ from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.placeholders import TOKEN, has_placeholder
+from queue_middleware.tasks.placeholders import MARKER, has_placeholder
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
 from queue_middleware.web.urls import base_url, client_address, server_address
@@ -67,7 +67,7 @@ class Submitter:
         stored = StoredRequest(
             method=scope["method"],
             root_path=scope.get("root_path", ""),
-            raw_path=(request.address.root + request.route.target).encode("latin-1"),
+            raw_path=(request.split_path.root + request.route.target).encode("latin-1"),
             query=query,
             headers=headers.replayed,
             client=client,
@@ -85,11 +85,11 @@ class Submitter:
             start_timeout=options.start_timeout,
             webhook=options.webhook,
             max_queue_length=options.max_queue_length,
-            short_lived=not options.store_io,
-            events=options.events,
+            unstored_response=not options.store_io,
+            webhook_kinds=options.webhook_kinds,
             route=self._runtime.routes.of(request.route.target, stored.method, scope),
         )
-        wanted = TOKEN in body or TOKEN in headers.values or TOKEN in query or TOKEN in stored.raw_path
+        wanted = MARKER in body or MARKER in headers.values or MARKER in query or MARKER in stored.raw_path
         if wanted or options.callback_timeout is not None:
             return self._with_task(request, new, options)
         return new

@@ -16,7 +16,7 @@ from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.stores.sqlite.transaction import SQLiteTransaction
 from queue_middleware.webhooks.circuit import FAILURE_THRESHOLD, AttemptOutcome
-from queue_middleware.webhooks.models import Capacity, Delivery, HostHealth, Receiver, Settled
+from queue_middleware.webhooks.models import Capacity, DeliveryClaim, FlowRecord, ReceiverHealth, Settled
 from tests.support.clock import ManualClock
 from tests.support.factories import (
     claim_deliveries,
@@ -78,7 +78,7 @@ async def waiting(store: SQLiteStore) -> int:
     return claim.key
 
 
-async def fail(store: SQLiteStore, delivery: Delivery, outcome: AttemptOutcome = AttemptOutcome.FAILED) -> Settled:
+async def fail(store: SQLiteStore, delivery: DeliveryClaim, outcome: AttemptOutcome = AttemptOutcome.FAILED) -> Settled:
     return await store.webhooks.settle(delivery, make_delivery_attempt(500), delivered=False, retry_in=0.0, outcome=outcome)
 
 
@@ -89,8 +89,8 @@ async def fail_until_open(store: SQLiteStore, outcome: AttemptOutcome) -> None:
         await fail(store, delivery, outcome)
 
 
-async def health(store: SQLiteStore, host: str = "a.example") -> Receiver:
-    (found,) = [one for one in await store.webhooks.receivers(list(HostHealth)) if one.host == host]
+async def health(store: SQLiteStore, host: str = "a.example") -> FlowRecord:
+    (found,) = [one for one in await store.webhooks.receivers(list(ReceiverHealth)) if one.host == host]
     return found
 
 
@@ -101,7 +101,7 @@ async def test_failures_found_by_two_processes_are_added(store: SQLiteStore, aft
     settled = await fail(store, delivery)
     assert settled.flow_change is None  # the other process has reported it
     found = await health(store)
-    assert (found.health, found.failures, found.failing_since) == (HostHealth.FAILING, 4, 7)
+    assert (found.health, found.failures, found.failing_since) == (ReceiverHealth.FAILING, 4, 7)
 
 
 async def test_a_failure_after_those_of_another_process_opens_the_circuit(store: SQLiteStore, after: After) -> None:
@@ -110,7 +110,7 @@ async def test_a_failure_after_those_of_another_process_opens_the_circuit(store:
     count = FAILURE_THRESHOLD - 1
     after("health_of_flows", f"UPDATE receiver SET health = 'failing', failures = {count}, failing_since = 7, suspects = 'a b'")
     settled = await fail(store, delivery, AttemptOutcome.UNREACHED)
-    assert settled.host_change == (HostHealth.FAILING, HostHealth.OPEN)
+    assert settled.host_change == (ReceiverHealth.FAILING, ReceiverHealth.OPEN)
 
 
 async def test_only_health_that_another_process_has_changed_is_updated_again(store: SQLiteStore, after: After) -> None:

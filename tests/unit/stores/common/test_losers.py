@@ -46,7 +46,7 @@ async def begin(store: SQLiteStore) -> list[Claim]:
     """Start three jobs and release the second."""
     claims: list[Claim] = []
     for number in range(3):
-        new = make_job(webhook=f"https://r{number}.example/hook", events=(WebhookKind.PROGRESS,))
+        new = make_job(webhook=f"https://r{number}.example/hook", webhook_kinds=(WebhookKind.PROGRESS,))
         result = await store.submit(new, start=True)
         assert result.claim
         claims.append(result.claim)

@@ -103,7 +103,7 @@ async def test_the_time_of_a_step_is_limited(store: SQLiteStore, clock: ManualCl
 
 
 async def test_logs_and_event_deliveries_are_deleted_in_parts(store: SQLiteStore, clock: ManualClock) -> None:
-    claim = await begin(store, webhook="https://a.example/", events=(WebhookKind.PROGRESS,))
+    claim = await begin(store, webhook="https://a.example/", webhook_kinds=(WebhookKind.PROGRESS,))
     for number in range(20):
         line = LogLine(0, LogLevel.INFO, "x" * CHUNK_SIZE, {}, "run", number + 1)
         await store.log(claim, [line], Progress(number / 20, None))
@@ -165,7 +165,7 @@ async def test_a_result_that_is_deleted_in_part_cannot_be_redelivered(store: SQL
 
 
 async def test_an_unstored_response_is_deleted_in_steps(store: SQLiteStore, clock: ManualClock) -> None:
-    claim = await stream(store, 40, short_lived=True)
+    claim = await stream(store, 40, unstored_response=True)
     store._maintenance._pruning._retention = 10**9
     clock.advance(360)
     steps = 0

@@ -257,7 +257,7 @@ FROM (VALUES {rows}(?, ?)) AS chosen CROSS JOIN job ON job.id BETWEEN column1 AN
 SELECT data FROM response_chunk WHERE job_id = ? AND number = ?;
 
 -- name: release_deliveries
--- The attempt is not charged, because it was not sent.
+-- The attempt is not charged, because the queue itself has ended it.
 UPDATE delivery SET state = 'pending', attempt = attempt - 1, due_at = :due, owner = NULL, token = NULL, lease_until = NULL
 WHERE state = 'sending' AND owner = :owner AND (:tokens IS NULL OR token IN (SELECT value FROM json_each(:tokens)));
 

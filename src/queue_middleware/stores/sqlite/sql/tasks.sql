@@ -59,7 +59,7 @@ SELECT state, resolved_by FROM job JOIN task ON task.job_id = job.id WHERE job.i
 UPDATE job SET state = ?, finished_at = ?, status = ?, error_type = ?, error = ?, due_at = NULL
 WHERE id = ? AND state IN ('queued', 'delayed', 'awaiting') RETURNING webhook;
 
--- name: record_event
+-- name: record_status
 UPDATE task SET event = ? WHERE job_id = ? AND EXISTS (SELECT 1 FROM job WHERE id = job_id AND finished_at IS NULL);
 
 -- name: timed_out_tasks
@@ -92,7 +92,9 @@ WHERE job_id = :key AND token = :token;
 SELECT min(poll_at) FROM task WHERE poll_at IS NOT NULL AND token IS NULL;
 
 -- name: task_record
-SELECT * FROM task_record WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
+-- For a failed task the response is the message of the external service. Before the end the payload is the request, which is not read.
+SELECT task_record.*, head, body, chunks FROM task_record LEFT JOIN payload ON job_id = id AND finished_at IS NOT NULL
+WHERE id BETWEEN :first AND :first | 32767 AND id_random = :tail;
 
 -- name: task_page
 -- Tasks before the page are skipped in the index, without reading them.
@@ -113,10 +115,6 @@ WHERE task_status = :status ORDER BY listed.job_id DESC LIMIT :limit OFFSET :off
 -- name: count_tasks_of_status
 SELECT count(*) FROM (SELECT job_id FROM task WHERE client = :client) AS listed
     CROSS JOIN task_record ON task_record.id = listed.job_id WHERE task_status = :status;
-
--- name: task_response
--- For a failed task: the message of the external service.
-SELECT head, body, chunks FROM payload WHERE job_id = ?;
 
 -- name: far_waits
 SELECT job_id FROM task WHERE awaits_until > :latest AND (responded_at > :latest OR poll_at > awaits_until + 60000) LIMIT :limit;
