@@ -71,7 +71,7 @@ class Dispatcher:
         self._shortages = 0
         """Attempts in a row for which this process lacked a resource."""
         self._full = False
-        self._held_back: frozenset[str] = frozenset()
+        self._limited_hosts: frozenset[str] = frozenset()
         self._freed_hosts: set[str] = set()
         """Hosts of the slots that became free since the last claim began."""
         store.subscribe(Topic.DELIVERY, self._loop.wake)
@@ -112,8 +112,8 @@ class Dispatcher:
         assert room is not None  # noqa: S101 - only this method takes slots
         self._freed_hosts.clear()
         claimed = await self._outbox.claim(room)
-        self._full, self._held_back = claimed.full, claimed.limited_hosts
-        if (self._full and self._freed_hosts) or not self._held_back.isdisjoint(self._freed_hosts):
+        self._full, self._limited_hosts = claimed.full, claimed.limited_hosts
+        if (self._full and self._freed_hosts) or not self._limited_hosts.isdisjoint(self._freed_hosts):
             self._loop.wake()  # a slot became free during this claim
         for delivery in claimed.deliveries:
             self._start(delivery, claimed.results.get(delivery.key))
@@ -130,7 +130,7 @@ class Dispatcher:
         if not self._slots.give_back(delivery):
             return
         self._freed_hosts.add(delivery.host)
-        if self._full or delivery.host in self._held_back:
+        if self._full or delivery.host in self._limited_hosts:
             self._loop.wake()
 
     # --- one attempt
@@ -188,11 +188,11 @@ class Dispatcher:
             wait = exponential(self._shortages, longest=_MAX_BUSY_WAIT)
         else:
             wait = exponential(1, first=_MAX_BUSY_WAIT, longest=_MAX_BUSY_WAIT)
-        await self._loop.retry_on_outage(lambda: self._outbox.release([delivery.token], due_in=wait))
+        await self._loop.retry_until_stop(lambda: self._outbox.release([delivery.token], due_in=wait))
 
     async def _settle(self, delivery: DeliveryClaim, attempt: DeliveryAttempt, decision: AttemptDecision) -> None:
         """Record the attempt, retrying in a store outage: this process renews the lease, so no other one would record it."""
-        settled = await self._loop.retry_on_outage(
+        settled = await self._loop.retry_until_stop(
             lambda: self._outbox.settle(
                 delivery, attempt, delivered=decision.error is None, retry_in=decision.retry_in, outcome=decision.outcome
             )

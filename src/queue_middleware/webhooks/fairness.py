@@ -34,7 +34,7 @@ HOST_LIMITS: dict[ReceiverHealth, int] = {
 """Attempts to one host at once, in one process: twice those of one flow, so one that hangs leaves slots to the others."""
 
 
-class FlowBacklog(Struct, frozen=True):
+class DueFlow(Struct, frozen=True):
     """A flow with due deliveries."""
 
     flow: str
@@ -56,16 +56,16 @@ class Allocation(Struct, frozen=True):
     """Hosts with more due than one host may have at once."""
 
 
-def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
+def allocate(capacity: Capacity, flows: Iterable[DueFlow]) -> Allocation:
     """Give each flow as many as it and its host may have, in the order given, until the capacity is used up."""
     left, unproven = capacity.limit, capacity.unproven
     shares: dict[str, int] = {}
-    held_back: set[str] = set()
+    limited_hosts: set[str] = set()
     full = False
     at_host = Counter[str]()
     for flow, count in capacity.busy.items():
         at_host[host_of_flow(flow)] += count
-    for one in backlogs:
+    for one in flows:
         healthy = one.health is ReceiverHealth.HEALTHY
         allowed = min(
             FLOW_LIMITS[one.health] - capacity.busy.get(one.flow, 0), HOST_LIMITS[one.host_health] - at_host[one.host]
@@ -74,13 +74,13 @@ def allocate(capacity: Capacity, backlogs: Iterable[FlowBacklog]) -> Allocation:
         count = max(0, min(allowed, fits, one.due))
         full = full or fits < min(allowed, one.due)
         if allowed < one.due and ReceiverHealth.OPEN not in (one.health, one.host_health):
-            held_back.add(one.host)
+            limited_hosts.add(one.host)
         if count:
             shares[one.flow] = count
             at_host[one.host] += count
             left -= count
             unproven -= 0 if healthy else count
-    return Allocation(shares, full, frozenset(held_back))
+    return Allocation(shares, full, frozenset(limited_hosts))
 
 
 def host_of_flow(flow: str) -> str:

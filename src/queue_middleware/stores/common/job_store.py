@@ -25,7 +25,7 @@ from queue_middleware.jobs.models import (
     StoredResponse,
 )
 from queue_middleware.jobs.outcomes import LossReason
-from queue_middleware.jobs.store import OnStored, Topic
+from queue_middleware.jobs.store import OnResult, Topic
 from queue_middleware.settings import Settings
 
 from . import job_list, job_queries, jobs, logs, returns, submissions
@@ -114,15 +114,15 @@ class CommonJobStore(ABC):
         """Store one chunk of a response."""
         return self._writer.submit(jobs.append, (claim, number, data), len(data))
 
-    def complete(self, claim: Claim, response: StoredResponse, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def complete(self, claim: Claim, response: StoredResponse, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job with a response."""
         return self._writer.submit(
-            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_stored
+            jobs.finish, ended_attempt(claim, response), long_request_bytes(claim) + len(response.body), on_result
         )
 
-    def fail(self, claim: Claim, failure: Failure, on_stored: OnStored | None = None) -> Awaitable[bool]:
+    def fail(self, claim: Claim, failure: Failure, on_result: OnResult[bool] | None = None) -> Awaitable[bool]:
         """End a job without a response."""
-        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_stored)
+        return self._writer.submit(jobs.fail, ended_attempt(claim, failure), long_request_bytes(claim), on_result)
 
     async def retry(self, claim: Claim, delay: float, line: LogLine | None = None) -> AttemptEnd | None:
         """Delay a job for another attempt."""

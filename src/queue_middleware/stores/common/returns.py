@@ -198,7 +198,7 @@ def _end_if_decided(transaction: Transaction, job: _RunningJob) -> StoredRespons
 def _finish(transaction: Transaction, job: _RunningJob, failure: Failure) -> None:
     finish(transaction, [(job.key, job.token, job.webhook, failure, True)])
     if job.task:
-        transaction.backlog.end_task()
+        transaction.counters.end_task()
 
 
 def _requeue(
@@ -212,7 +212,7 @@ def _requeue(
         transaction.change("requeue_job", (0 if charged else 1, job.key))
     else:
         transaction.change("delay_job", (transaction.now + delay, job.key))
-    transaction.backlog.invalidate()
+    transaction.counters.invalidate()
     transaction.topics.add(Topic.WORK)
 
 

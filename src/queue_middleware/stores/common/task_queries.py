@@ -69,5 +69,5 @@ def _record(row: tuple[Any, ...]) -> TaskRecord:
         due_at=due_at,
         webhook=webhook,
         resolved_by=None if resolved_by is None else CompletionSource(resolved_by),
-        last_event=event,
+        last_status=event,
     )

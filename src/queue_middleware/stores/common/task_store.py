@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 from queue_middleware.jobs.models import AttemptEnd, Claim, Failure, RescuedJob, StoredResponse
+from queue_middleware.jobs.store import OnResult
 from queue_middleware.jobs.task_spec import Task
 from queue_middleware.tasks.models import (
     ClaimedPolls,
@@ -20,7 +21,6 @@ from queue_middleware.tasks.models import (
     TokenKind,
     Wait,
 )
-from queue_middleware.tasks.store import OnResult
 
 from . import polls, task_queries, tasks
 from .access import Read, Write
@@ -42,7 +42,12 @@ class CommonTaskStore:
         return self._write(tasks.register_callback, (claim, task))
 
     def complete_attempt(
-        self, claim: Claim, task: Task, outcome: StoredResponse | Failure, wait: Wait | None, on_result: OnResult | None = None
+        self,
+        claim: Claim,
+        task: Task,
+        outcome: StoredResponse | Failure,
+        wait: Wait | None,
+        on_result: OnResult[AttemptEnd | None] | None = None,
     ) -> Awaitable[AttemptEnd | None]:
         """End an attempt of a task."""
         size = len(outcome.body) if isinstance(outcome, StoredResponse) else 0
