@@ -156,11 +156,11 @@ def test_rows_of_every_count(count: int) -> None:
 
 
 def test_lists_are_bound_as_json_and_nothing_else_is() -> None:
-    assert bind("end_waiting", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
-    assert bind("glance", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
+    assert bind("end_not_running", ("failed", 1, "type", "error", [1, 2])) == ["failed", 1, "type", "error", "[1,2]"]
+    assert bind("snapshots", {"keys": [3], "positions": True}) == {"keys": "[3]", "positions": True}
     assert bind("release_deliveries", {"due": 1, "owner": "x", "tokens": None})["tokens"] is None
     given = {"until": 1}
-    assert bind("put_off_suspects", given) is given
+    assert bind("postpone_suspects", given) is given
 
 
 def test_every_list_of_a_block_is_recognized() -> None:
