@@ -25,7 +25,7 @@ from queue_middleware.jobs.store import Topic
 from .bounds import within_bounds
 from .codec import encode_lines
 from .jobs import end_of, finish, finish_with_early_result, policy_of
-from .leases import LostCriteria, lost_parameters
+from .lost_claims import LostCriteria, lost_parameters
 from .transaction import Transaction
 
 LOST_SENDER = "lost: the process that sent it died or hung, and whether it arrived is not known"

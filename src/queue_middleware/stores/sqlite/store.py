@@ -18,7 +18,7 @@ from queue_middleware.stores.common import returns
 from queue_middleware.stores.common.job_store import CommonJobStore
 from queue_middleware.stores.common.operations import ONE_BY_ONE
 from queue_middleware.stores.common.reader import Reader
-from queue_middleware.stores.common.routes import RouteIds
+from queue_middleware.stores.common.route_ids import RouteIds
 from queue_middleware.stores.common.task_store import CommonTaskStore
 from queue_middleware.stores.common.webhook_store import CommonWebhookStore
 from queue_middleware.stores.common.writer import Operation, P, R, Writer
@@ -29,7 +29,7 @@ from .clocks import Clocks
 from .connection import Connection
 from .file_watch import FileWatch
 from .files import Files, check_requirements, notes, warnings
-from .leases import LeaseConnection, release_all
+from .lease_connection import LeaseConnection, release_all
 from .location import database_path
 from .locks import make_owner
 from .maintenance import FileMaintenance

@@ -13,7 +13,7 @@ import pytest
 
 from queue_middleware.errors import DatabaseGone
 from queue_middleware.settings import Settings
-from queue_middleware.stores.sqlite import SQLiteStore, clocks, leases
+from queue_middleware.stores.sqlite import SQLiteStore, clocks, lease_connection
 from queue_middleware.stores.sqlite.locks import dead_owners, make_owner
 from tests.support.clock import ManualClock
 from tests.support.database_template import create_empty_database
@@ -179,5 +179,5 @@ async def test_the_heartbeat_creates_no_file(make: Any, tmp_path: Path) -> None:
     with pytest.raises(DatabaseGone):
         store.renew(())
     with pytest.raises(sqlite3.OperationalError):
-        leases.open_connection(store.path, create=False)
+        lease_connection.open_connection(store.path, create=False)
     assert not store.path.exists()

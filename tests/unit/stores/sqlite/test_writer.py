@@ -16,7 +16,7 @@ import pytest
 from queue_middleware.errors import DatabaseGone, DiskFull, QueueError, StoreBusy, StoreError, UnknownRequest
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.common import writer as module
-from queue_middleware.stores.common.routes import RouteIds
+from queue_middleware.stores.common.route_ids import RouteIds
 from queue_middleware.stores.common.writer import Writer
 from queue_middleware.stores.sqlite import locks as module_of_locks
 from queue_middleware.stores.sqlite.connection import Connection
