@@ -189,8 +189,8 @@ class ClaimLoop:
         """The tokens of running work. May be called from another thread."""
         return list(self._running.copy().values())
 
-    async def retry_on_outage(self, call: Callable[[], Awaitable[T]]) -> T | None:
-        """Call until the store accepts it. None where it keeps this no longer, or is still unreachable after `stop`."""
+    async def retry_until_stop(self, call: Callable[[], Awaitable[T]]) -> T | None:
+        """Call until it succeeds. None after an error later than `stop`, or if the store has deleted the request."""
         reporter = self._reporter()
         while True:
             try:

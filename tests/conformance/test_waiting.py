@@ -256,10 +256,10 @@ async def test_intermediate_events_are_shown_until_the_end(store: JobStore) -> N
     claim = await waiting(store)
     await store.tasks.record_status(claim.key, "starting")
     await store.tasks.record_status(claim.key, "processing")
-    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
+    assert (await store.tasks.record(claim.request_id)).last_status == "processing"
     await store.tasks.resolve(claim.key, CompletionSource.CALLBACK, make_result())
     await store.tasks.record_status(claim.key, "late")
-    assert (await store.tasks.record(claim.request_id)).last_event == "processing"
+    assert (await store.tasks.record(claim.request_id)).last_status == "processing"
 
 
 # --- time-outs
@@ -355,7 +355,7 @@ async def test_a_poll_is_due_on_time_with_all_that_it_needs(store: JobStore, clo
     assert await store.tasks.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", failures=4)
     assert not await store.tasks.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
-    assert (await store.tasks.record(claim.request_id)).last_event == "IN_PROGRESS"
+    assert (await store.tasks.record(claim.request_id)).last_status == "IN_PROGRESS"
     clock.advance(3)
     (poll,) = await claim_polls(store, 5)
     assert (poll.number, poll.failures) == (2, 4)

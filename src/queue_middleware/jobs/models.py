@@ -7,7 +7,6 @@ from enum import IntEnum, StrEnum
 
 import msgspec
 
-from .mount import Mount
 from .routes import OTHER
 from .struct import Struct
 from .task_spec import Backoff, Task
@@ -67,6 +66,15 @@ class ErrorType(StrEnum):
     """No callback, signal or poll ended the wait in time."""
     PROVIDER_FAILED = "provider_failed"
     """The external service reported a failure."""
+
+
+class Mount(Struct, frozen=True):
+    """What the mounts around the queue added to the scope of one request."""
+
+    app_root_path: str | None
+    path_params: dict[str, str | int | float]
+    uuids: tuple[str, ...] = ()
+    """Names of those `path_params` that are UUIDs, which are stored as texts."""
 
 
 class StoredRequest(Struct, frozen=True):

@@ -122,8 +122,8 @@ class JobExecutor:
 
     # --- called by the replay while the application sends
 
-    async def store_part(self, number: int, data: bytes) -> None:
-        """Store a part of a large response while it is being produced."""
+    async def store_chunk(self, number: int, data: bytes) -> None:
+        """Store a chunk of a large response while it is being produced."""
         if not await self._context.retry_on_outage(lambda: self._context.store.append(self.claim, number, data)):
             self.abort(AbortReason.LOST)
 

@@ -67,5 +67,5 @@ def _record(row: Sequence[Any]) -> TaskRecord:
         due_at=due_at,
         webhook=webhook,
         resolved_by=None if resolved_by is None else CompletionSource(resolved_by),
-        last_event=event,
+        last_status=event,
     )

@@ -10,14 +10,14 @@ from queue_middleware.background import run_in_thread
 from queue_middleware.jobs.models import RescuedJob
 from queue_middleware.settings import Settings
 from queue_middleware.stores.common import future_times, job_queries, jobs, requeueing
-from queue_middleware.stores.common.leases import LostCriteria
+from queue_middleware.stores.common.lost_claims import LostCriteria
 from queue_middleware.stores.common.pruning import Pruning
 
 from .clocks import Clocks
 from .disk import free_bytes
 from .disk_reserve import DiskReserve
 from .file_watch import FileWatch
-from .leases import LeaseConnection
+from .lease_connection import LeaseConnection
 from .locks import dead_owners
 
 _EXTRA_LOST_ATTEMPTS = 3

@@ -194,7 +194,7 @@ class Poller:
         delay = next_poll_delay(_BUSY_DELAY, poll.deadline / 1000 - self._clock(), 0, (), 0.0)
         if delay is None:
             return False
-        await self._loop.retry_on_outage(
+        await self._loop.retry_until_stop(
             lambda: self._tasks.settle_poll(poll, next_in=delay, status=None, failures=poll.failures)
         )
         return True
@@ -218,13 +218,13 @@ class Poller:
         return next_poll_delay(interval, poll.deadline / 1000 - now, failures, headers, now)
 
     async def _resolve(self, poll: PollClaim, result: ExternalResult, duration: float) -> None:
-        outcome = await self._loop.retry_on_outage(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
+        outcome = await self._loop.retry_until_stop(lambda: self._tasks.resolve(poll.key, CompletionSource.POLL, result))
         if outcome is ResolveOutcome.ENDED:
             self._emit(Finished.of(poll.request_id, 0, result.failure or result.response, duration))
 
     async def _schedule(self, poll: PollClaim, outcome: PollOutcome, delay: float | None, failures: int) -> None:
         status = outcome.status if isinstance(outcome, Running) else None
-        held = await self._loop.retry_on_outage(
+        held = await self._loop.retry_until_stop(
             lambda: self._tasks.settle_poll(poll, next_in=delay, status=status, failures=failures)
         )
         if held and isinstance(outcome, PollError):

@@ -8,12 +8,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES, read_headers
+from queue_middleware.asgi.mount import read_mount
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.background import ThreadLimiter
 from queue_middleware.errors import BadRequest, InvalidWebhook, NotAllowed
 from queue_middleware.jobs.ids import SEQUENCE_BITS, parse_request_id
 from queue_middleware.jobs.models import Headers, Job, JobState, NewJob, RetryPolicy, StoredRequest
-from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.routes import OTHER
 from queue_middleware.jobs.struct import Struct
 from queue_middleware.jobs.task_spec import Task, TaskSpec

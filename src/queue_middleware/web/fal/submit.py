@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from urllib.parse import unquote_plus
 
 from queue_middleware.asgi.headers import MAX_HEADER_BYTES, RequestHeaders, read_headers
+from queue_middleware.asgi.mount import read_mount
 from queue_middleware.asgi.proxy_headers import ProxyHeaders
 from queue_middleware.errors import BadRequest, HeadersTooLarge
 from queue_middleware.jobs.models import Headers, NewJob, StoredRequest
-from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
 from queue_middleware.tasks.placeholders import MARKER, has_placeholder

@@ -119,11 +119,11 @@ async def test_counters_equal_the_counted_rows(tmp_path: Path, seed: int) -> Non
             assert dict(rows) == {kind: clients.total() for kind, clients in found.items() if clients}
             assert dict(connection.execute("SELECT * FROM backlog_client")) == found["queued"] + found["delayed"]
             assert dict(connection.execute("SELECT * FROM unfinished_tasks")) == found["task"]
-            backlog = store._backlog
-            if backlog.version >= 0:  # otherwise it is counted again before it is used
-                assert backlog.queued.total() == found["queued"].total()
-                assert (backlog.delayed, backlog.scheduled) == (found["delayed"].total(), found["scheduled"].total())
-                assert backlog.tasks == found["task"].total()
-                assert all(found["task"][client] == count for client, count in backlog.task_clients.items())
-                assert all((found["queued"] + found["delayed"])[one] == count for one, count in backlog.clients.items())
+            counters = store._counters
+            if counters.version >= 0:  # otherwise it is counted again before it is used
+                assert counters.queued.total() == found["queued"].total()
+                assert (counters.delayed, counters.scheduled) == (found["delayed"].total(), found["scheduled"].total())
+                assert counters.tasks == found["task"].total()
+                assert all(found["task"][client] == count for client, count in counters.task_clients.items())
+                assert all((found["queued"] + found["delayed"])[one] == count for one, count in counters.clients.items())
     await store.close()

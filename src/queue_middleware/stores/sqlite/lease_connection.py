@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 
 from queue_middleware.jobs.leases import DatabaseUptime
-from queue_middleware.stores.common.leases import RENEWALS
+from queue_middleware.stores.common.lost_claims import RENEWALS
 from queue_middleware.stores.common.transaction import CommitFailed
 
 from .connection import in_transaction, open_connection
