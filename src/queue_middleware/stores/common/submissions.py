@@ -69,15 +69,13 @@ def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | Queue
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
-        if new.webhook_kinds or new.unstored_response or new.task is not None:
+        if (kinds := new.webhook_kinds) or new.unstored_response or new.task is not None:
             special.append((key, new))
         if new.task is not None:
             counters.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(
-                key, request_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route
-            )
+            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, kinds, new.task, new.route)
             results.append(Receipt(request_id, 0, claim))
         else:
             results.append(Receipt(request_id, _enqueue(transaction, new)))
