@@ -65,7 +65,7 @@ async def test_unstorable_text_in_a_polled_status(store: JobStore, clock: Manual
     await store.tasks.complete_attempt(claim, claim.task, make_response(), make_wait(poll_in=1.0))
     clock.advance(1)
     (poll,) = await claim_polls(store)
-    assert await store.tasks.settle_poll(poll, next_in=1.0, event=GIVEN)
+    assert await store.tasks.settle_poll(poll, next_in=1.0, status=GIVEN)
     assert (await store.tasks.record(claim.request_id)).last_status == STORED
 
 

@@ -351,7 +351,7 @@ async def test_a_poll_is_due_on_time_with_all_that_it_needs(store: JobStore, clo
     assert (poll.deadline, poll.host) == (waits_until, "https://provider.test:443")
     assert await claim_polls(store, 5) == []
     assert poll.failures == 0
-    assert await store.tasks.settle_poll(poll, next_in=3.0, event="IN_PROGRESS", failures=4)
+    assert await store.tasks.settle_poll(poll, next_in=3.0, status="IN_PROGRESS", failures=4)
     assert not await store.tasks.settle_poll(poll, next_in=3.0)
     assert await store.next_due(Topic.POLL) == 3.0
     assert (await store.tasks.record(claim.request_id)).last_status == "IN_PROGRESS"
