@@ -20,13 +20,13 @@ from queue_middleware.outbound.client import HTTPClient
 from queue_middleware.outbound.guard import Guard
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
-from queue_middleware.tasks.callback_tokens import CallbackTokens
 from queue_middleware.tasks.models import CompletionSource
 from queue_middleware.tasks.polling.config import LOCATION_POLLING
 from queue_middleware.tasks.polling.poller import Poller
 from queue_middleware.tasks.polling.providers import PROVIDERS
 from queue_middleware.tasks.polling.request import PollClient
 from queue_middleware.tasks.polling.schedule import first_poll_delay
+from queue_middleware.tasks.secret_ids import SecretIds
 from tests.support.clock import ManualClock
 from tests.support.database_template import create_empty_database
 from tests.support.doubles import EventQueue, FailingStore, FakeHosts, cancel_tasks, running
@@ -70,7 +70,7 @@ class Setup:
 
     def __init__(self, store: SQLiteStore, clock: ManualClock) -> None:
         self.store, self.clock, self.events = store, clock, EventQueue()
-        self.tokens = CallbackTokens([b"a secret of this service"])
+        self.tokens = SecretIds([b"a secret of this service"])
         self.client = loopback_client(5)
 
     @asynccontextmanager
