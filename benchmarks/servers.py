@@ -1,4 +1,4 @@
-"""uvicorn as a process of its own on a free loopback port."""
+"""Servers as processes of their own, on free loopback ports. Each is ended by its own process id, also after an exception."""
 
 from __future__ import annotations
 
@@ -9,37 +9,97 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+START_SECONDS = 30
+_STOP_SECONDS = 30
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running process and the port on which it listens."""
+
+    port: int
+    pid: int
 
 
 @contextmanager
-def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str) -> Iterator[int]:
-    """Serve `app` (module:name) with uvloop and httptools; yields the port."""
-    options = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error", *arguments)
-    with serving(lambda port: ("uvicorn", app, "--port", str(port), *options), environ) as port:
-        yield port
+def process(command: Sequence[str], environ: Mapping[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a command until the end of the block.
+
+    It has a session of its own, because a Ctrl-C of the terminal must reach this process only, which then ends the others in order.
+    """
+    running = subprocess.Popen(
+        command, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL, start_new_session=True, **options
+    )
+    try:
+        yield running
+    finally:
+        running.terminate()
+        try:
+            running.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            running.kill()
+            running.wait()
 
 
 @contextmanager
-def serving(module: Callable[[int], Sequence[str]], environ: Mapping[str, str] | None = None) -> Iterator[int]:
-    """Run a module of Python with arguments that are made from a free port; yields the port when it listens there."""
+def serving(
+    command: Callable[[int], Sequence[str]], environ: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[Server]:
+    """Run a command that is made from a free port; yields when it listens there."""
+    port = free_port()
+    with process(command(port), environ, **options) as running:
+        wait_until_it_listens(port, running)
+        yield Server(port, running.pid)
+
+
+@contextmanager
+def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str, **options: Any) -> Iterator[Server]:
+    """Serve `app` (module:name) with uvloop and httptools."""
+    common = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error", *arguments)
+    with serving(lambda port: python("-m", "uvicorn", app, "--port", str(port), *common), environ, **options) as server:
+        yield server
+
+
+@contextmanager
+def queue_server(
+    database: Path, app: str = "benchmarks.apps:queued", environ: Mapping[str, str] | None = None, concurrency: int = 256
+) -> Iterator[Server]:
+    """Serve a queue on a database of its own, with limits that no benchmark reaches."""
+    settings = {
+        "QUEUE_DATABASE": str(database),
+        "QUEUE_CONCURRENCY": str(concurrency),
+        "QUEUE_MAX_QUEUED": "1000000000",
+        "QUEUE_MAX_QUEUED_PER_CLIENT": "1000000000",
+        "QUEUE_MIN_FREE_DISK": "0",
+        "QUEUE_OUTBOUND_ALLOW": "127.0.0.1",
+        **(environ or {}),
+    }
+    with uvicorn(app, settings, "--factory") as server:
+        yield server
+
+
+def python(*arguments: str) -> list[str]:
+    """A command line of this interpreter."""
+    return [sys.executable, *arguments]
+
+
+def free_port() -> int:
+    """A port on which nothing listens now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    process = subprocess.Popen([sys.executable, "-m", *module(port)], env={**os.environ, **(environ or {})})
-    try:
-        wait_until_it_listens(port, process)
-        yield port
-    finally:
-        process.terminate()
-        process.wait(60)
+        return int(probe.getsockname()[1])
 
 
-def wait_until_it_listens(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Raises `RuntimeError` when it ends, or takes half a minute."""
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
+def wait_until_it_listens(port: int, running: subprocess.Popen[bytes]) -> None:
+    """Raises `RuntimeError` when the process ends, or takes too long."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline and running.poll() is None:
         with socket.socket() as client:
             if client.connect_ex(("127.0.0.1", port)) == 0:
                 return
-        time.sleep(0.05)
-    raise RuntimeError("the server did not start")
+        time.sleep(0.02)
+    raise RuntimeError(f"the server did not start: {running.args!r}")
