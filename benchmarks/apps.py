@@ -15,14 +15,21 @@ BODY = b'{"prompt": "' + b"x" * 1010 + b'"}'
 
 async def bare(scope: Any, receive: Any, send: Any) -> None:
     """Reads the body and responds with it."""
-    if scope["type"] != "http":
-        raise ValueError("http only")
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
     message = await receive()
     body = message["body"]
     while message.get("more_body"):
         message = await receive()
         body += message["body"]
-    await respond(send, body)
+    return await respond(send, body)
+
+
+async def lifespan(receive: Any, send: Any) -> None:
+    """Starts and ends without doing anything."""
+    for event in ("startup", "shutdown"):
+        await receive()
+        await send({"type": f"lifespan.{event}.complete"})
 
 
 async def respond(send: Any, body: bytes) -> None:
@@ -34,8 +41,9 @@ async def respond(send: Any, body: bytes) -> None:
 
 async def endless(scope: Any, receive: Any, send: Any) -> None:
     """Never responds, so that a queue of one slot keeps everything else waiting."""
-    if scope["type"] == "http":
-        await asyncio.Event().wait()
+    if scope["type"] == "lifespan":
+        return await lifespan(receive, send)
+    await asyncio.Event().wait()
 
 
 def gated() -> Callable[[Any, Any, Any], Any]:
@@ -46,15 +54,14 @@ def gated() -> Callable[[Any, Any, Any], Any]:
     gate = asyncio.Event()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            raise ValueError("http only")
+        if scope["type"] == "lifespan":
+            return await lifespan(receive, send)
         if scope["path"] == "/open":
             gate.set()
-            await respond(send, b"{}")
-            gate.clear()
-        else:
-            await gate.wait()
-            await respond(send, b"%d" % time.monotonic_ns())
+            gate.clear()  # what waits now is woken, and what comes later waits
+            return await respond(send, b"{}")
+        await gate.wait()
+        return await respond(send, b"%d" % time.monotonic_ns())
 
     return app
 

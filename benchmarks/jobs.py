@@ -20,11 +20,11 @@ _UNFINISHED = """SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running') OR EX
 """Both are answered by partial indexes, however many jobs have ended."""
 
 
-async def until_all_have_ended(database: Path) -> None:
+async def until_all_have_ended(database: Path, interval: float = _CHECK_INTERVAL) -> None:
     """Wait until no job is queued or runs. All submissions must have been acknowledged before."""
     with closing(sqlite3.connect(database)) as connection:
         while connection.execute(_UNFINISHED).fetchone()[0]:
-            await asyncio.sleep(_CHECK_INTERVAL)
+            await asyncio.sleep(interval)
 
 
 def completed(database: Path) -> int:

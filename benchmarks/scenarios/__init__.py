@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from benchmarks.scenario import Scenario
 
-from . import hot_path
+from . import deliveries, hot_path, low_load, pass_through, webhooks, workers
 
-SCENARIOS: tuple[Scenario, ...] = (hot_path.SCENARIO,)
+SCENARIOS: tuple[Scenario, ...] = (
+    hot_path.SCENARIO,
+    pass_through.SCENARIO,
+    webhooks.SCENARIO,
+    low_load.SCENARIO,
+    workers.SCENARIO,
+    deliveries.SCENARIO,
+)
