@@ -68,7 +68,7 @@ async def _round(ready: dict[str, Measure], missing: dict[str, str]) -> dict[str
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it did not end in time"
-    return f"{type(error).__name__}: {error}"
+    return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

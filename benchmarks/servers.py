@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,7 @@ from typing import Any
 
 START_SECONDS = 30
 _STOP_SECONDS = 30
+_SHOWN_OUTPUT = 2000
 
 
 @dataclass(frozen=True)
@@ -30,19 +32,31 @@ def process(command: Sequence[str], environ: Mapping[str, str] | None = None, **
     """Run a command until the end of the block.
 
     It has a session of its own, because a Ctrl-C of the terminal must reach this process only, which then ends the others in order.
+    Its output is shown only if it ends by itself.
     """
-    running = subprocess.Popen(
-        command, env={**os.environ, **(environ or {})}, stdin=subprocess.DEVNULL, start_new_session=True, **options
-    )
-    try:
-        yield running
-    finally:
-        running.terminate()
+    env = {**os.environ, **(environ or {})}
+    with tempfile.TemporaryFile() as output:
+        running = subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **options
+        )
         try:
-            running.wait(_STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            running.kill()
-            running.wait()
+            yield running
+        except Exception as error:
+            if running.poll() is not None:
+                output.seek(0)
+                error.add_note(f"{running.args!r} ended by itself: {output.read()[-_SHOWN_OUTPUT:].decode(errors='replace')}")
+            raise
+        finally:
+            _end(running)
+
+
+def _end(running: subprocess.Popen[bytes]) -> None:
+    running.terminate()
+    try:
+        running.wait(_STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        running.kill()
+        running.wait()
 
 
 @contextmanager

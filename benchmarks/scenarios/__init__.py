@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.scenario import Scenario
 
-from . import deliveries, hot_path, low_load, pass_through, webhooks, workers
+from . import deliveries, hot_path, low_load, memory, pass_through, queue_length, streams, webhooks, workers
 
 SCENARIOS: tuple[Scenario, ...] = (
     hot_path.SCENARIO,
@@ -12,5 +12,8 @@ SCENARIOS: tuple[Scenario, ...] = (
     webhooks.SCENARIO,
     low_load.SCENARIO,
     workers.SCENARIO,
+    queue_length.SCENARIO,
     deliveries.SCENARIO,
+    streams.SCENARIO,
+    memory.SCENARIO,
 )
