@@ -42,8 +42,9 @@ async def respond(send: Any, body: bytes) -> None:
 async def endless(scope: Any, receive: Any, send: Any) -> None:
     """Never responds, so that a queue of one slot keeps everything else waiting."""
     if scope["type"] == "lifespan":
-        return await lifespan(receive, send)
-    await asyncio.Event().wait()
+        await lifespan(receive, send)
+    else:
+        await asyncio.Event().wait()
 
 
 def gated() -> Callable[[Any, Any, Any], Any]:

@@ -16,7 +16,9 @@ from .servers import Server
 
 SUBMIT = "/fal/queue/submit/x"
 _CHECK_INTERVAL = 0.005
-_UNFINISHED = """SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running') OR EXISTS (SELECT 1 FROM job WHERE state = 'queued')"""
+_UNFINISHED = (
+    """SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running') OR EXISTS (SELECT 1 FROM job WHERE state = 'queued')"""
+)
 """Both are answered by partial indexes, however many jobs have ended."""
 
 

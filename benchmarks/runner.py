@@ -13,6 +13,8 @@ MEASUREMENT_SECONDS = 180
 """Longest time of one measurement; a variant that needs more is left out of the remaining rounds."""
 _HARD_LIMIT = 3
 """So many times its seconds end a scenario as it is."""
+_QUICK_SECONDS = 12
+"""Of each scenario in a quick run."""
 
 
 async def run(scenarios: Sequence[Scenario], conditions: Conditions, rounds: int) -> list[Outcome]:
@@ -25,15 +27,16 @@ async def run(scenarios: Sequence[Scenario], conditions: Conditions, rounds: int
             async with asyncio.timeout(scenario.seconds * _HARD_LIMIT):
                 await _run_one(scenario, conditions, rounds, outcome)
         except Exception as error:
-            outcome.missing[scenario.name] = _reason(error)
+            outcome.failed[scenario.name] = _reason(error)
             progress(f"    {_reason(error)}")
         outcomes.append(outcome)
     return outcomes
 
 
 async def _run_one(scenario: Scenario, conditions: Conditions, rounds: int, outcome: Outcome) -> None:
-    deadline = time.monotonic() + scenario.seconds
     async with scenario.open(conditions) as variants:
+        seconds = _QUICK_SECONDS if conditions.quick else scenario.seconds
+        deadline = time.monotonic() + seconds
         ready: dict[str, Measure] = {}
         for name, variant in variants.items():
             if isinstance(variant, Missing):
@@ -41,15 +44,16 @@ async def _run_one(scenario: Scenario, conditions: Conditions, rounds: int, outc
                 progress(f"    {name}: not measured, {variant.reason}")
             else:
                 ready[name] = variant
+        rounds *= scenario.split
         for number in range(1, rounds + 1):
             progress(f"  round {number} of {rounds}")
-            outcome.rounds.append(await _round(ready, outcome.missing))
+            outcome.rounds.append(await _round(ready, outcome.failed))
             if time.monotonic() > deadline and number < rounds:
-                progress(f"  after {scenario.seconds} s no further round begins")
+                progress(f"  after {seconds} s no further round begins")
                 return
 
 
-async def _round(ready: dict[str, Measure], missing: dict[str, str]) -> dict[str, Metrics]:
+async def _round(ready: dict[str, Measure], failed: dict[str, str]) -> dict[str, Metrics]:
     """Measure each variant once. One that fails is taken out."""
     measured = {}
     for name, measure in list(ready.items()):
@@ -57,9 +61,9 @@ async def _round(ready: dict[str, Measure], missing: dict[str, str]) -> dict[str
             async with asyncio.timeout(MEASUREMENT_SECONDS):
                 measured[name] = await measure()
         except Exception as error:
-            missing[name] = _reason(error)
+            failed[name] = _reason(error)
             del ready[name]
-            progress(f"    {name}: failed, {missing[name]}")
+            progress(f"    {name}: failed, {failed[name]}")
         else:
             progress(f"    {name:32} {_shown(measured[name])}")
     return measured
@@ -68,7 +72,7 @@ async def _round(ready: dict[str, Measure], missing: dict[str, str]) -> dict[str
 def _reason(error: Exception) -> str:
     if isinstance(error, TimeoutError):
         return "it did not end in time"
-    return "; ".join([f"{type(error).__name__}: {error}", *getattr(error, "__notes__", ())])
+    return f"{type(error).__name__}: {error}"
 
 
 def _shown(metrics: Mapping[str, float]) -> str:

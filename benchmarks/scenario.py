@@ -84,8 +84,10 @@ class Scenario:
     """After so many seconds no further round begins. Three times as many end the scenario as it is."""
     quick: bool = False
     """Whether `--quick` runs it."""
-    note: str = ""
-    """How it is measured: a paragraph of the report."""
+    note: tuple[str, ...] = ()
+    """How it is measured: sentences for the report."""
+    split: int = 1
+    """Each round is split into so many short ones, so that what else the machine does falls on all variants alike."""
 
 
 @dataclass
@@ -95,7 +97,9 @@ class Outcome:
     scenario: Scenario
     rounds: list[dict[str, Metrics]] = field(default_factory=list)
     missing: dict[str, str] = field(default_factory=dict)
-    """Variants without a complete set of rounds, and why."""
+    """Variants that cannot be measured here, and why."""
+    failed: dict[str, str] = field(default_factory=dict)
+    """Variants that failed, and how; or the scenario as a whole."""
 
     def variants(self) -> list[str]:
         """Those that were measured at least once."""
@@ -109,10 +113,9 @@ class Outcome:
 
 def medians(outcomes: Sequence[Outcome]) -> dict[str, float]:
     """The median of each figure that was measured, by its key."""
-    found = {}
-    for outcome in outcomes:
-        for figure in outcome.scenario.figures:
-            values = figure.values(outcome.rounds)
-            if values:
-                found[figure.key] = statistics.median(values)
-    return found
+    return {
+        figure.key: statistics.median(values)
+        for outcome in outcomes
+        for figure in outcome.scenario.figures
+        if (values := figure.values(outcome.rounds))
+    }

@@ -1,6 +1,6 @@
 """Queues of any length, written by SQL in one transaction: through the store, a million jobs would take half an hour.
 
-One job is submitted through the store, and its rows are copied. The triggers of the schema run, so the backlog is what it would be.
+One job is submitted through the store, and its rows are copied. The triggers of the schema keep the backlog.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ async def seed(database: Path, count: int) -> list[str]:
         connection.execute("PRAGMA synchronous = OFF")
         copy_jobs(connection, count - 1)
         connection.execute("PRAGMA journal_mode = WAL")
-        return [format_request_id(key, random) for key, random in connection.execute("SELECT id, id_random FROM job ORDER BY id")]
+        return [
+            format_request_id(key, random) for key, random in connection.execute("SELECT id, id_random FROM job ORDER BY id")
+        ]
 
 
 def copy_jobs(connection: sqlite3.Connection, count: int) -> None:

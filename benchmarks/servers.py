@@ -28,10 +28,12 @@ class Server:
 
 
 @contextmanager
-def process(command: Sequence[str], environ: Mapping[str, str] | None = None, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+def process(
+    command: Sequence[str], environ: Mapping[str, str] | None = None, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
     """Run a command until the end of the block.
 
-    It has a session of its own, because a Ctrl-C of the terminal must reach this process only, which then ends the others in order.
+    It has a session of its own: Ctrl-C in a terminal reaches this process only, which then ends the others in order.
     Its output is shown only if it ends by itself.
     """
     env = {**os.environ, **(environ or {})}
@@ -41,13 +43,13 @@ def process(command: Sequence[str], environ: Mapping[str, str] | None = None, **
         )
         try:
             yield running
-        except Exception as error:
-            if running.poll() is not None:
-                output.seek(0)
-                error.add_note(f"{running.args!r} ended by itself: {output.read()[-_SHOWN_OUTPUT:].decode(errors='replace')}")
-            raise
         finally:
-            _end(running)
+            if running.poll() is None:
+                _end(running)
+            else:
+                output.seek(0)
+                shown = output.read()[-_SHOWN_OUTPUT:].decode(errors="replace")
+                print(f"{running.args!r} ended by itself with status {running.returncode}:\n{shown}", file=sys.stderr)
 
 
 def _end(running: subprocess.Popen[bytes]) -> None:
@@ -73,8 +75,11 @@ def serving(
 @contextmanager
 def uvicorn(app: str, environ: Mapping[str, str] | None = None, *arguments: str, **options: Any) -> Iterator[Server]:
     """Serve `app` (module:name) with uvloop and httptools."""
-    common = ("--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error", *arguments)
-    with serving(lambda port: python("-m", "uvicorn", app, "--port", str(port), *common), environ, **options) as server:
+    common = (app, "--loop", "uvloop", "--http", "httptools", "--no-access-log", "--log-level", "error")
+    patient = ("--timeout-keep-alive", "3600")  # connections stay open while other variants are measured
+    with serving(
+        lambda port: python("-m", "uvicorn", *common, *patient, "--port", str(port), *arguments), environ, **options
+    ) as server:
         yield server
 
 

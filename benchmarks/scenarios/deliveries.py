@@ -161,9 +161,16 @@ SCENARIO = Scenario(
             "per second",
             ("one httpx.AsyncClient", "per second"),
         ),
+        Figure(
+            "deliveries.cpu",
+            "CPU for a delivery ÷ CPU for a POST of `httpx.AsyncClient`",
+            "deliveries",
+            "cpu",
+            ("one httpx.AsyncClient", "cpu"),
+        ),
     ),
     columns={"per second": "per second", "cpu": "CPU, µs"},
     seconds=120,
     quick=True,
-    note=f"Both send a 1 KiB result to one receiver, {AT_ONCE} at once.",
+    note=(f"Both send a 1 KiB result to one receiver, {AT_ONCE} at once.",),
 )

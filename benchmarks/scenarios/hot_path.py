@@ -123,9 +123,10 @@ SCENARIO = Scenario(
     seconds=400,
     quick=True,
     note=(
-        "64 connections send a 1 KiB POST, and the next one as soon as the response is there. "
-        'A job counts when its result is stored and fsynced; "submitted" counts submissions to a queue whose only slot is taken. '
-        "Headers vary by a trace id for each request, unless the variant says otherwise. "
-        "CPU is the user and system time of the server's process for each request or job."
+        "64 connections send a 1 KiB POST, and the next one as soon as the response is there.",
+        "A job counts when its result is stored and fsynced.",
+        '"Submitted" counts submissions to a queue whose only slot is taken.',
+        "Headers vary by a trace id for each request, unless the variant says otherwise.",
+        "CPU is the user and system time of the server's process for each request or job.",
     ),
 )

@@ -67,5 +67,5 @@ SCENARIO = Scenario(
         "result p99": "p99, ms",
     },
     seconds=60,
-    note="The next request is sent when the result of the one before is stored. Both figures include an fsync for each step.",
+    note=("The next request is sent when the result of the one before is stored.", "Both figures include the fsyncs."),
 )

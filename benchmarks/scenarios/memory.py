@@ -28,7 +28,7 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
 
 
 async def _measure(folder: Path, slots: int, count: int) -> Metrics:
-    """Kilobytes for each request, on a server of its own: memory that was freed once is not given back to the system."""
+    """Kilobytes for each request, on a server of its own: freed memory is used again, and its growth would not be seen."""
     database = folder / f"memory-{slots}.sqlite3"
     for file in folder.glob(f"{database.name}*"):
         file.unlink()
@@ -49,5 +49,5 @@ SCENARIO = Scenario(
     ),
     columns={"memory": "memory, kB"},
     seconds=120,
-    note="The growth of the server's resident memory, divided by the number of 1 KiB requests.",
+    note=("The growth of the server's resident memory, divided by the number of 1 KiB requests.",),
 )

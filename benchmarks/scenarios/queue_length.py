@@ -40,8 +40,8 @@ class _Queue:
             "status": await _median(self._status, count),
             "submit": await self._submit(count),
             "claim": await self._claim(count),
-            "two processes": await _median(self._two_processes, count // 4),
-            "housekeeping": await _median(self._housekeeping, count // 4),
+            "two processes": await _median(self._two_processes, max(5, count // 4)),
+            "housekeeping": await _median(self._housekeeping, max(5, count // 4)),
         }
 
     async def _status(self) -> None:
@@ -113,12 +113,12 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
     lengths = {SHORT: 100, MEDIUM: 10_000, LONG: conditions.count(1_000_000, 100_000)}
     if conditions.quick:
         del lengths[MEDIUM]
-    count = conditions.count(300, 100)
+    count = conditions.count(60, 20)
     variants: dict[str, Measure] = {}
     async with AsyncExitStack() as stack:
         for name, length in lengths.items():
             queue = await _start(stack, conditions.folder / f"{length}-waiting.sqlite3", length)
-            await queue.measure(count // 4)
+            await queue.measure(count)
             variants[name] = _measurement(queue, count)
         yield variants
 
@@ -156,9 +156,10 @@ SCENARIO = Scenario(
     },
     seconds=300,
     quick=True,
+    split=5,
     note=(
-        "The long queue has 10⁶ waiting requests (10⁵ with `--quick`), of 250 clients. "
-        "Status and submission are made over HTTP, one after the other; the rest is done in process on the same file. "
-        "Housekeeping is rescue, expiry, retention and the query for the next due work."
+        "The long queue has 10⁶ waiting requests (10⁵ with `--quick`), of 250 clients.",
+        "Status and submission are made over HTTP, one after the other; the rest is done in process on the same file.",
+        "Housekeeping is rescue, expiry, retention and the query for the next due work.",
     ),
 )

@@ -38,7 +38,7 @@ async def _one(folder: Path) -> Metrics:
 
 
 async def _many(folder: Path, listeners: int) -> Metrics:
-    """On a server of its own: memory that was freed once is not given back to the system, and would not be seen growing again."""
+    """On a server of its own, because freed memory is used again and its growth would not be seen."""
     with _server(folder / "many-listeners.sqlite3") as server:
         await _listen(server, listeners // 100)
         return await _listen(server, listeners)
@@ -94,11 +94,16 @@ SCENARIO = Scenario(
         Figure("streams.many", "the same, p99 of 1,000 listeners", "1,000 listeners", "event p99", unit="ms"),
         Figure("streams.memory", "memory of a listener", "1,000 listeners", "memory", unit="kB"),
     ),
-    columns={"event p50": "event p50, ms", "event p99": "event p99, ms (one listener: the longest of 20)", "memory": "memory of a listener, kB"},
+    columns={
+        "event p50": "event p50, ms",
+        "event p99": "event p99, ms (one listener: the longest of 20)",
+        "memory": "memory of a listener, kB",
+    },
     seconds=90,
     note=(
-        "All listeners follow the same request. "
-        "The handler responds with the time at which it returns, and the listener compares it with the time of its event: "
-        "between them are the commit of the result and the event itself."
+        "All listeners follow the same request.",
+        "The handler responds with the time at which it returns, and each listener compares it with the time of its event.",
+        "For one listener, p99 is the longest of 20 requests.",
+        "Between them are the commit of the result and the event itself.",
     ),
 )

@@ -44,5 +44,5 @@ SCENARIO = Scenario(
         "cpu": "CPU for a job, µs",
     },
     seconds=120,
-    note="Each worker is a server with a port of its own, and gets half of the 64 connections, so that both have the same load.",
+    note=("Each worker is a server with a port of its own and half of the 64 connections, so that both have the same load.",),
 )
