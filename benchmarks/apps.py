@@ -32,10 +32,10 @@ async def lifespan(receive: Any, send: Any) -> None:
         await send({"type": f"lifespan.{event}.complete"})
 
 
-async def respond(send: Any, body: bytes) -> None:
+async def respond(send: Any, body: bytes, status: int = 200) -> None:
     """Send a response of JSON."""
     headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 

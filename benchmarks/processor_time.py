@@ -45,6 +45,16 @@ def processor_time(pids: Iterable[int]) -> ProcessorTime:
     return ProcessorTime(main, others)
 
 
+def with_descendants(pids: Iterable[int]) -> list[int]:
+    """These processes, and those that they have started."""
+    found = []
+    for pid in pids:
+        found.append(pid)
+        children = [file.read_text().split() for file in Path(f"/proc/{pid}/task").glob("*/children")]
+        found += with_descendants(int(child) for group in children for child in group)
+    return found
+
+
 def resident_bytes(pid: int) -> int:
     """Memory of a process in RAM; zero where the system has no `/proc`."""
     try:

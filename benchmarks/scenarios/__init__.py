@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.scenario import Scenario
 
-from . import deliveries, hot_path, low_load, memory, pass_through, queue_length, streams, webhooks, workers
+from . import deliveries, hot_path, low_load, memory, pass_through, peers, queue_length, streams, webhooks, workers
 
 SCENARIOS: tuple[Scenario, ...] = (
     hot_path.SCENARIO,
@@ -16,4 +16,5 @@ SCENARIOS: tuple[Scenario, ...] = (
     deliveries.SCENARIO,
     streams.SCENARIO,
     memory.SCENARIO,
+    peers.SCENARIO,
 )
