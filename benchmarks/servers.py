@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -29,9 +30,9 @@ class Server:
 
 @contextmanager
 def process(
-    command: Sequence[str], environ: Mapping[str, str] | None = None, **options: Any
+    command: Sequence[str], environ: Mapping[str, str] | None = None, stop: signal.Signals = signal.SIGTERM, **options: Any
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a command until the end of the block.
+    """Run a command until the end of the block, which `stop` ends.
 
     It has a session of its own: Ctrl-C in a terminal reaches this process only, which then ends the others in order.
     Its output is shown only if it ends by itself.
@@ -45,15 +46,15 @@ def process(
             yield running
         finally:
             if running.poll() is None:
-                _end(running)
+                _end(running, stop)
             else:
                 output.seek(0)
                 shown = output.read()[-_SHOWN_OUTPUT:].decode(errors="replace")
                 print(f"{running.args!r} ended by itself with status {running.returncode}:\n{shown}", file=sys.stderr)
 
 
-def _end(running: subprocess.Popen[bytes]) -> None:
-    running.terminate()
+def _end(running: subprocess.Popen[bytes], stop: signal.Signals) -> None:
+    running.send_signal(stop)
     try:
         running.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:

@@ -22,6 +22,8 @@ class PeerSpec:
     packages: tuple[str, ...]
     worker: tuple[str, ...]
     """Arguments of Python for the worker's process."""
+    jobs: int
+    """Of one measurement: enough for some seconds."""
     note: str
 
     @property
@@ -40,39 +42,23 @@ class PeerSpec:
         return None
 
 
-def _own(name: str, module: str, store: str, packages: tuple[str, ...], note: str) -> PeerSpec:
+def _own(name: str, store: str, packages: tuple[str, ...], jobs: int, note: str) -> PeerSpec:
     """A peer whose worker is started by its module."""
-    return PeerSpec(name, module, store, packages, ("-m", f"{__name__}.{module}"), note)
+    module = name.lower()
+    return PeerSpec(name, module, store, packages, ("-m", f"{__name__}.{module}"), jobs, note)
 
+
+_HUEY = ("-m", "huey.bin.huey_consumer", f"{__name__}.huey.huey", "-w", "8", "-d", "0.002", "-m", "0.05", "-q")
+_CELERY = ("-m", "celery", "-q", "-A", f"{__name__}.celery", "worker", "-P", "threads", "-c", "8", "-l", "ERROR")
+_CELERY_ALONE = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+_DRAMATIQ = ("-m", "dramatiq", f"{__name__}.dramatiq", "--processes", "1", "--threads", "8")
 
 PEERS = (
-    _own("SAQ", "saq", "redis", ("saq", "redis"), "64 jobs at once"),
-    _own("arq", "arq", "redis", ("arq", "redis"), "64 jobs at once, poll_delay of 2 ms instead of 0.5 s"),
-    PeerSpec(
-        "huey",
-        "huey",
-        "file",
-        ("huey",),
-        ("-m", "huey.bin.huey_consumer", f"{__name__}.huey.huey", "-w", "8", "-d", "0.002", "-m", "0.05", "-q"),
-        "SQLite with fsync, 8 threads, polls every 2 to 50 ms",
-    ),
-    PeerSpec(
-        "celery",
-        "celery",
-        "redis",
-        ("celery", "redis"),
-        ("-m", "celery", "-q", "-A", f"{__name__}.celery", "worker", "-P", "threads", "-c", "8", "-l", "ERROR",
-         "--without-gossip", "--without-mingle", "--without-heartbeat"),
-        "8 threads, acknowledges late",
-    ),
-    PeerSpec(
-        "dramatiq",
-        "dramatiq",
-        "redis",
-        ("dramatiq", "redis"),
-        ("-m", "dramatiq", f"{__name__}.dramatiq", "--processes", "1", "--threads", "8"),
-        "8 threads",
-    ),
-    _own("procrastinate", "procrastinate", "postgres", ("procrastinate", "psycopg_pool"), "64 jobs at once; the job stores its result"),
-    _own("pgqueuer", "pgqueuer", "postgres", ("pgqueuer", "asyncpg"), "batches of 64; the job stores its result"),
-)  # fmt: skip
+    _own("SAQ", "redis", ("saq", "redis"), 2000, "64 jobs at once"),
+    _own("arq", "redis", ("arq", "redis"), 1000, "64 jobs at once, `poll_delay` of 2 ms instead of 0.5 s"),
+    PeerSpec("huey", "huey", "file", ("huey",), _HUEY, 2000, "SQLite with fsync, 8 threads, polls every 2 to 50 ms"),
+    PeerSpec("celery", "celery", "redis", ("celery", "redis"), _CELERY + _CELERY_ALONE, 1000, "8 threads, late acknowledgment"),
+    PeerSpec("dramatiq", "dramatiq", "redis", ("dramatiq", "redis"), _DRAMATIQ, 2000, "8 threads"),
+    _own("procrastinate", "postgres", ("procrastinate", "psycopg_pool"), 500, "64 jobs at once; the job stores its result"),
+    _own("pgqueuer", "postgres", ("pgqueuer", "asyncpg"), 1000, "batches of 64; the job stores its result"),
+)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -54,7 +55,7 @@ def _redis(folder: Path) -> Iterator[Store]:
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[Store]:
-    """PostgreSQL with its defaults, which fsync. It refuses to run as root, so root runs it as the user of Debian's package."""
+    """PostgreSQL with its defaults, which fsync; SIGINT ends it without waiting for its clients. It refuses to run as root, so root runs it as the user of Debian's package."""
     options: dict[str, str] = {}
     if os.geteuid() == 0:
         shutil.chown(folder, pwd.getpwnam(_POSTGRES_USER).pw_uid)
@@ -66,5 +67,7 @@ def _postgres(folder: Path) -> Iterator[Store]:
     command = (initdb, "-D", str(data), "-U", _POSTGRES_USER, "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C")
     subprocess.run(command, check=True, capture_output=True, **options)  # type: ignore[call-overload]
     settings = ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200")
-    with serving(lambda port: (program, "-D", str(data), "-p", str(port), *settings), None, **options) as server:
+    with serving(
+        lambda port: (program, "-D", str(data), "-p", str(port), *settings), None, stop=signal.SIGINT, **options
+    ) as server:
         yield Store(f"postgresql://{_POSTGRES_USER}@127.0.0.1:{server.port}/postgres", (server.pid,))

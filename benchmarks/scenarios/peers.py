@@ -28,7 +28,7 @@ _CHECK_INTERVAL = 0.01
 
 @asynccontextmanager
 async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
-    count, of_peers = conditions.count(10_000, 1_000), conditions.count(1_000, 200)
+    count = conditions.count(10_000, 1_000)
     database = conditions.folder / "beside-peers.sqlite3"
     variants: dict[str, Measure | Missing] = {}
     with ExitStack() as stack:
@@ -40,9 +40,9 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
         variants["bare"] = partial(run_requests, plain, requests, count)
         variants[OURS] = partial(run_jobs, [queue], database, submissions, count)
         for spec in PEERS:
-            reason = spec.missing()
-            variants[spec.name] = Missing(reason) if reason else partial(_by_its_api, spec, of_peers)
-            variants[_behind_http(spec)] = Missing(reason) if reason else partial(_by_http, spec, of_peers)
+            reason, jobs = spec.missing(), conditions.count(spec.jobs, 200)
+            variants[spec.name] = Missing(reason) if reason else partial(_by_its_api, spec, jobs)
+            variants[_behind_http(spec)] = Missing(reason) if reason else partial(_by_http, spec, jobs)
         yield variants
 
 
@@ -83,7 +83,7 @@ async def _by_its_api(spec: PeerSpec, count: int) -> Metrics:
             producer.kill()
             raise
     if producer.returncode:
-        raise RuntimeError(f"the producer failed: {errors.decode()[-500:]}")
+        raise RuntimeError(f"the producer failed: {errors.decode().strip().splitlines()[-1:]}")
     metrics: Metrics = json.loads(output)
     return metrics
 
