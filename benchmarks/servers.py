@@ -58,7 +58,7 @@ def _end(running: subprocess.Popen[bytes], stop: signal.Signals) -> None:
     try:
         running.wait(_STOP_SECONDS)
     except subprocess.TimeoutExpired:
-        running.kill()
+        os.killpg(running.pid, signal.SIGKILL)  # its session, and so its children too
         running.wait()
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from benchmarks.machine import find_program
 from benchmarks.servers import serving
@@ -55,8 +56,11 @@ def _redis(folder: Path) -> Iterator[Store]:
 
 @contextmanager
 def _postgres(folder: Path) -> Iterator[Store]:
-    """PostgreSQL with its defaults, which fsync; SIGINT ends it without waiting for its clients. It refuses to run as root, so root runs it as the user of Debian's package."""
-    options: dict[str, str] = {}
+    """PostgreSQL with its defaults, which fsync.
+
+    It refuses to run as root, so root runs it as the user of Debian's package. SIGINT ends it without waiting for its clients.
+    """
+    options: dict[str, Any] = {}
     if os.geteuid() == 0:
         shutil.chown(folder, pwd.getpwnam(_POSTGRES_USER).pw_uid)
         options = {"user": _POSTGRES_USER}
@@ -65,9 +69,8 @@ def _postgres(folder: Path) -> Iterator[Store]:
     assert initdb is not None
     assert program is not None
     command = (initdb, "-D", str(data), "-U", _POSTGRES_USER, "-A", "trust", "--no-sync", "--encoding=UTF8", "--locale=C")
-    subprocess.run(command, check=True, capture_output=True, **options)  # type: ignore[call-overload]
+    subprocess.run(command, check=True, capture_output=True, **options)
     settings = ("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories=", "-c", "max_connections=200")
-    with serving(
-        lambda port: (program, "-D", str(data), "-p", str(port), *settings), None, stop=signal.SIGINT, **options
-    ) as server:
+    options["stop"] = signal.SIGINT
+    with serving(lambda port: (program, "-D", str(data), "-p", str(port), *settings), None, **options) as server:
         yield Store(f"postgresql://{_POSTGRES_USER}@127.0.0.1:{server.port}/postgres", (server.pid,))
