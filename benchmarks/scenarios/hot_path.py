@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
-from pathlib import Path
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from functools import partial
 
 from benchmarks.apps import BODY
 from benchmarks.jobs import SUBMIT, run_jobs, run_requests
@@ -22,40 +22,49 @@ _WARM_UP = 2000
 
 @asynccontextmanager
 async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
-    count = conditions.count(20_000, 2_000)
+    count, database = conditions.count(20_000, 2_000), conditions.folder / "queue.sqlite3"
     submissions, requests = traced(SUBMIT, BODY, count), traced("/x", BODY, count)
     with ExitStack() as stack:
-        folder = conditions.folder
         plain = stack.enter_context(uvicorn("benchmarks.apps:bare", None, "--lifespan", "off"))
-        database, full = folder / "queue.sqlite3", folder / "full.sqlite3"
         queue = stack.enter_context(queue_server(database, concurrency=CONCURRENCY))
-        blocked = stack.enter_context(queue_server(full, "benchmarks.apps:blocked", concurrency=1))
         variants: dict[str, Measure | Missing] = {
-            "bare": lambda: run_requests(plain, requests, count),
-            "bare, identical headers": lambda: run_requests(plain, post("/x", BODY), count),
-            "other routes": lambda: run_requests(queue, requests, count),
-            "submitted": lambda: run_requests(blocked, submissions, count),
-            "stored": lambda: run_jobs([queue], database, submissions, count),
-            "stored, identical headers": lambda: run_jobs([queue], database, post(SUBMIT, BODY), count),
-            "before": Missing("it needs --before"),
-            "prototype": Missing("it needs --prototype"),
+            "bare": partial(run_requests, plain, requests, count),
+            "other routes": partial(run_requests, queue, requests, count),
+            "stored": partial(run_jobs, [queue], database, submissions, count),
         }
-        if conditions.before:
-            earlier = folder / "before.sqlite3"
-            path = {"PYTHONPATH": str(conditions.before / "src")}
-            server = stack.enter_context(queue_server(earlier, environ=path, concurrency=CONCURRENCY))
-            variants["before"] = lambda: run_jobs([server], earlier, submissions, count)
-        if conditions.prototype:
-            yardstick = stack.enter_context(_prototype(conditions.prototype, folder))
-            variants["prototype"] = lambda: _run_prototype(yardstick, submissions, count)
+        if not conditions.quick:
+            identical = post(SUBMIT, BODY)
+            variants["bare, identical headers"] = partial(run_requests, plain, post("/x", BODY), count)
+            variants["stored, identical headers"] = partial(run_jobs, [queue], database, identical, count)
+            variants["submitted"] = _submissions(stack, conditions, submissions)
+            variants["before"] = _version_before(stack, conditions, submissions)
+            variants["prototype"] = _prototype(stack, conditions, submissions)
         await hammer(plain.port, post("/x", BODY), _WARM_UP)
-        await hammer(queue.port, post("/x", BODY), _WARM_UP)
+        await run_jobs([queue], database, submissions, _WARM_UP)
         yield variants
 
 
-@contextmanager
-def _prototype(path: Path, folder: Path) -> Iterator[Server]:
-    """Serve the prototype. Its applications import a payload from a module that it does not contain."""
+def _submissions(stack: ExitStack, conditions: Conditions, requests: list[bytes]) -> Measure:
+    """Submissions to a queue whose only slot is taken."""
+    database = conditions.folder / "full.sqlite3"
+    server = stack.enter_context(queue_server(database, "benchmarks.apps:blocked", concurrency=1))
+    return partial(run_requests, server, requests, len(requests))
+
+
+def _version_before(stack: ExitStack, conditions: Conditions, requests: list[bytes]) -> Measure | Missing:
+    """The same jobs by another checkout."""
+    if conditions.before is None:
+        return Missing("it needs --before")
+    database, path = conditions.folder / "before.sqlite3", {"PYTHONPATH": str(conditions.before / "src")}
+    server = stack.enter_context(queue_server(database, environ=path, concurrency=CONCURRENCY))
+    return partial(run_jobs, [server], database, requests, len(requests))
+
+
+def _prototype(stack: ExitStack, conditions: Conditions, requests: list[bytes]) -> Measure | Missing:
+    """The same jobs by a prototype. Its applications import a payload from a module that it does not contain."""
+    if conditions.prototype is None:
+        return Missing("it needs --prototype")
+    folder, module = conditions.folder, conditions.prototype
     (folder / "common.py").write_text("PAYLOAD_BYTES = b'{}'\n")
     environ = {
         "PYTHONPATH": str(folder),
@@ -63,8 +72,9 @@ def _prototype(path: Path, folder: Path) -> Iterator[Server]:
         "QP_ID": "int",
         "QP_CONC": str(CONCURRENCY),
     }
-    with uvicorn(f"{path.stem}:app", environ, "--lifespan", "off", "--app-dir", str(path.parent)) as server:
-        yield server
+    arguments = ("--lifespan", "off", "--app-dir", str(module.parent))
+    server = stack.enter_context(uvicorn(f"{module.stem}:app", environ, *arguments))
+    return partial(_run_prototype, server, requests, len(requests))
 
 
 async def _run_prototype(server: Server, requests: list[bytes], count: int) -> Metrics:

@@ -45,6 +45,13 @@ SCENARIO = Scenario(
             "difference",
             "µs",
         ),
+        Figure(
+            "pass-through.ratio",
+            "one call, behind the queue ÷ without",
+            "behind the queue",
+            "call",
+            ("application", "call"),
+        ),
     ),
     columns={"call": "CPU for one call, µs"},
     seconds=60,
