@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 from benchmarks.apps import BODY
@@ -34,15 +35,17 @@ class _Queue:
         self._connection = connection
         self._stores = stores
 
-    async def measure(self, count: int) -> Metrics:
+    async def measure(self, count: int, quick: bool) -> Metrics:
         """Microseconds of each operation, medians."""
-        return {
+        metrics = {
             "status": await _median(self._status, count),
             "submit": await self._submit(count),
             "claim": await self._claim(count),
-            "two processes": await _median(self._two_processes, max(5, count // 4)),
-            "housekeeping": await _median(self._housekeeping, max(5, count // 4)),
         }
+        if not quick:
+            metrics["two processes"] = await _median(self._two_processes, count // 4)
+            metrics["housekeeping"] = await _median(self._housekeeping, count // 4)
+        return metrics
 
     async def _status(self) -> None:
         """Of a request anywhere in the queue; each fourth time of the last one."""
@@ -118,13 +121,9 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
     async with AsyncExitStack() as stack:
         for name, length in lengths.items():
             queue = await _start(stack, conditions.folder / f"{length}-waiting.sqlite3", length)
-            await queue.measure(count)
-            variants[name] = _measurement(queue, count)
+            await queue.measure(count, conditions.quick)
+            variants[name] = partial(queue.measure, count, conditions.quick)
         yield variants
-
-
-def _measurement(queue: _Queue, count: int) -> Measure:
-    return lambda: queue.measure(count)
 
 
 async def _start(stack: AsyncExitStack, database: Path, length: int) -> _Queue:
