@@ -67,10 +67,14 @@ def serving(
     command: Callable[[int], Sequence[str]], environ: Mapping[str, str] | None = None, **options: Any
 ) -> Iterator[Server]:
     """Run a command that is made from a free port; yields when it listens there."""
-    port = free_port()
-    with process(command(port), environ, **options) as running:
-        wait_until_it_listens(port, running)
-        yield Server(port, running.pid)
+    with socket.socket() as reserved:
+        # While this socket is bound, no other process is given its port. Servers can listen there, because they set the option too.
+        reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        reserved.bind(("127.0.0.1", 0))
+        port = int(reserved.getsockname()[1])
+        with process(command(port), environ, **options) as running:
+            wait_until_it_listens(port, running)
+            yield Server(port, running.pid)
 
 
 @contextmanager
@@ -105,13 +109,6 @@ def queue_server(
 def python(*arguments: str) -> list[str]:
     """A command line of this interpreter."""
     return [sys.executable, *arguments]
-
-
-def free_port() -> int:
-    """A port on which nothing listens now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def wait_until_it_listens(port: int, running: subprocess.Popen[bytes]) -> None:

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 from benchmarks.apps import BODY
 from benchmarks.connection import Connection
 from benchmarks.jobs import SUBMIT
+from benchmarks.processor_time import processor_time
 from benchmarks.scenario import Conditions, Figure, Measure, Metrics, Scenario, Variants
 from benchmarks.seeding import new_job, seed, store_of
-from benchmarks.servers import queue_server
-from queue_middleware.jobs.models import StoredResponse
+from benchmarks.servers import Server, queue_server
+from queue_middleware.jobs.models import Claim, StoredResponse
 from queue_middleware.jobs.store import Topic
 from queue_middleware.stores.sqlite import SQLiteStore
 
@@ -25,27 +27,33 @@ _STATUS = "/fal/queue/requests/{}/status"
 _CANCEL = "/fal/queue/requests/{}/cancel"
 _RESPONSE = StoredResponse(200, (), b"{}")
 
+T = TypeVar("T")
+
 
 class _Queue:
     """A queue of a certain length, used by a server, whose only slot is taken, and by two other processes."""
 
-    def __init__(self, ids: list[str], connection: Connection, stores: tuple[SQLiteStore, SQLiteStore]) -> None:
+    def __init__(self, ids: list[str], server: Server, connection: Connection, stores: tuple[SQLiteStore, SQLiteStore]) -> None:
         self._ids = ids
         self._gone = 1  # the server runs the first one
+        self._server = server
         self._connection = connection
         self._stores = stores
 
     async def measure(self, count: int, quick: bool) -> Metrics:
-        """Microseconds of each operation, medians."""
+        """Microseconds of each operation, and of CPU for it."""
         metrics = {
-            "status": await _median(self._status, count),
-            "submit": await self._submit(count),
-            "claim": await self._claim(count),
+            **await _cost("status", count, self._of_server, self._status),
+            **await _cost("submit", count, self._of_server, self._submit, self._cancel),
+            **await _cost("claim", count, time.process_time, self._claim, self._replace),
         }
         if not quick:
-            metrics["two processes"] = await _median(self._two_processes, count // 4)
-            metrics["housekeeping"] = await _median(self._housekeeping, count // 4)
+            metrics |= await _cost("two processes", count // 4, time.process_time, self._two_processes)
+            metrics |= await _cost("housekeeping", count // 4, time.process_time, self._housekeeping)
         return metrics
+
+    def _of_server(self) -> float:
+        return processor_time([self._server.pid]).total
 
     async def _status(self) -> None:
         """Of a request anywhere in the queue; each fourth time of the last one."""
@@ -54,28 +62,24 @@ class _Queue:
         status = await self._connection.request("GET", _STATUS.format(self._ids[place]))
         _expect(status["queue_position"], place - self._gone)
 
-    async def _submit(self, count: int) -> float:
-        """Of submissions, each cancelled afterwards: the queue keeps its length."""
-        seconds = []
-        for _ in range(count):
-            began = time.perf_counter()
-            submitted = await self._connection.request("POST", SUBMIT, BODY)
-            seconds.append(time.perf_counter() - began)
-            _expect(submitted["queue_position"], len(self._ids) - self._gone)
-            await self._connection.request("PUT", _CANCEL.format(submitted["request_id"]))
-        return statistics.median(seconds) * 1e6
+    async def _submit(self) -> str:
+        submitted = await self._connection.request("POST", SUBMIT, BODY)
+        _expect(submitted["queue_position"], len(self._ids) - self._gone)
+        return str(submitted["request_id"])
 
-    async def _claim(self, count: int) -> float:
-        """Of claims by another process, each completed and replaced: the queue keeps its length."""
-        store, seconds = self._stores[0], []
-        for _ in range(count):
-            began = time.perf_counter()
-            (claim,) = await store.claim(1)
-            seconds.append(time.perf_counter() - began)
-            await store.complete(claim, _RESPONSE)
-            self._gone += 1
-            await self._add(store)
-        return statistics.median(seconds) * 1e6
+    async def _cancel(self, request_id: str) -> None:
+        """The queue keeps its length."""
+        await self._connection.request("PUT", _CANCEL.format(request_id))
+
+    async def _claim(self) -> Claim:
+        (claim,) = await self._stores[0].claim(1)
+        return claim
+
+    async def _replace(self, claim: Claim) -> None:
+        """Complete a job and submit another one: the queue keeps its length."""
+        await self._stores[0].complete(claim, _RESPONSE)
+        self._gone += 1
+        await self._add(self._stores[0])
 
     async def _two_processes(self) -> None:
         """Submit, claim and complete in two processes in turn: what each has counted is out of date."""
@@ -97,13 +101,23 @@ class _Queue:
         self._ids.append((await store.submit(new_job())).request_id)
 
 
-async def _median(operation: Callable[[], Awaitable[None]], count: int) -> float:
-    seconds = []
+async def _cost(
+    name: str,
+    count: int,
+    processor: Callable[[], float],
+    operation: Callable[[], Awaitable[T]],
+    after: Callable[[T], Awaitable[None]] | None = None,
+) -> Metrics:
+    """Median of the time, and mean of the CPU, of an operation. What follows it is not measured."""
+    seconds, used = [], 0.0
     for _ in range(count):
-        began = time.perf_counter()
-        await operation()
+        before, began = processor(), time.perf_counter()
+        outcome = await operation()
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds) * 1e6
+        used += processor() - before
+        if after:
+            await after(outcome)
+    return {name: statistics.median(seconds) * 1e6, f"{name} cpu": used / count * 1e6}
 
 
 def _expect(position: int, expected: int) -> None:
@@ -134,24 +148,32 @@ async def _start(stack: AsyncExitStack, database: Path, length: int) -> _Queue:
     for store in stores:
         await store.open()
         stack.push_async_callback(store.close)
-    return _Queue(ids, connection, stores)
+    return _Queue(ids, server, connection, stores)
 
 
-def _growth(operation: str) -> Figure:
-    return Figure(f"queue-length.{operation}", f"{operation}, long queue ÷ short queue", LONG, operation, (SHORT, operation))
+def _growth(operation: str) -> tuple[Figure, Figure]:
+    """Of the time, and of the CPU, which depends less on what else the machine does."""
+    key, title, cpu = f"queue-length.{operation}", f"{operation}, long queue ÷ short queue", f"{operation} cpu"
+    return Figure(key, title, LONG, operation, (SHORT, operation)), Figure(
+        f"{key}-cpu", f"CPU of {title}", LONG, cpu, (SHORT, cpu)
+    )
 
 
 SCENARIO = Scenario(
     name="queue-length",
     title="status, submission and claim against the length of the queue",
     open=_open,
-    figures=(_growth("status"), _growth("submit"), _growth("claim"), _growth("housekeeping")),
+    figures=tuple(figure for operation in ("status", "submit", "claim", "housekeeping") for figure in _growth(operation)),
     columns={
         "status": "status, µs",
+        "status cpu": "CPU, µs",
         "submit": "submission, µs",
+        "submit cpu": "CPU, µs",
         "claim": "claim, µs",
+        "claim cpu": "CPU, µs",
         "two processes": "submit, claim and complete in two processes in turn, µs",
         "housekeeping": "housekeeping, µs",
+        "housekeeping cpu": "CPU, µs",
     },
     seconds=300,
     quick=True,
@@ -159,6 +181,7 @@ SCENARIO = Scenario(
     note=(
         "The long queue has 10⁶ waiting requests (10⁵ with `--quick`), of 250 clients.",
         "Status and submission are made over HTTP, one after the other; the rest is done in process on the same file.",
+        "CPU is that of the server for status and submission, and that of the calling process for the rest.",
         "Housekeeping is rescue, expiry, retention and the query for the next due work.",
     ),
 )
