@@ -15,6 +15,8 @@ _LABEL = 330
 _BAR = 420
 _ROW = 24
 _TITLE = 44
+_OWN = ("other routes", "submitted", "stored", "webhook", "queue_middleware")
+"""How the names of the variants with this queue begin."""
 _COLORS = {"queue": "#2f6fbd", "other": "#9aa5b1"}
 
 
@@ -39,22 +41,20 @@ class Panel:
 def panels(outcomes: Sequence[Outcome]) -> list[Panel]:
     """What the chart shows of a run: throughput relative to the bare application, and times against the length of the queue."""
     named = {outcome.scenario.name: outcome for outcome in outcomes}
-    shares = [
-        bar for name in ("hot-path", "webhooks", "peers") if name in named for bar in _shares(named[name], own=name != "peers")
-    ]
+    shares = [bar for name in ("hot-path", "webhooks", "peers") if name in named for bar in _shares(named[name])]
     shown = [Panel("Requests or jobs per second, relative to the bare application of the same run", _unique(shares))]
     if "queue-length" in named:
         shown.append(Panel("Time of an operation against the waiting requests, µs", list(_times(named["queue-length"]))))
     return [panel for panel in shown if panel.bars]
 
 
-def _shares(outcome: Outcome, own: bool) -> Iterator[Bar]:
+def _shares(outcome: Outcome) -> Iterator[Bar]:
     for variant in outcome.variants():
         values = Figure("", "", variant, "per second", ("bare", "per second")).values(outcome.rounds)
         if values:
             share = statistics.median(values)
-            color = "queue" if variant.startswith(("stored", "submitted", "webhook", "queue_middleware")) and own else "other"
-            yield Bar(variant, share, number(share), color)
+            own = variant.startswith(_OWN)
+            yield Bar(f"queue: {variant}" if own else variant, share, number(share), "queue" if own else "other")
 
 
 def _unique(bars: Sequence[Bar]) -> list[Bar]:

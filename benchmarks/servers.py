@@ -68,7 +68,7 @@ def serving(
 ) -> Iterator[Server]:
     """Run a command that is made from a free port; yields when it listens there."""
     with socket.socket() as reserved:
-        # While this socket is bound, no other process is given its port. Servers can listen there, because they set the option too.
+        # While this socket is bound, no other process is given its port. Servers set the same option, and can listen there.
         reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         reserved.bind(("127.0.0.1", 0))
         port = int(reserved.getsockname()[1])

@@ -73,7 +73,7 @@ def test_the_chart_is_xml_with_a_bar_for_each_row() -> None:
 def test_the_chart_shows_shares_and_times() -> None:
     lengths = Outcome(queue_length.SCENARIO, [{"short": {"status": 400.0}, "long": {"status": 410.0}}])
     shares, times = panels([outcome(), lengths])
-    assert [(bar.label, bar.value) for bar in shares.bars] == [("bare", 1.0), ("stored", 0.31)]
+    assert [(bar.label, bar.value) for bar in shares.bars] == [("bare", 1.0), ("queue: stored", 0.31)]
     assert [bar.label for bar in times.bars] == ["status, short", "status, long"]
 
 
