@@ -54,7 +54,8 @@ def _shares(outcome: Outcome) -> Iterator[Bar]:
         if values:
             share = statistics.median(values)
             own = variant.startswith(_OWN)
-            yield Bar(f"queue: {variant}" if own else variant, share, number(share), "queue" if own else "other")
+            label = f"queue: {variant}" if own and not variant.startswith("queue") else variant
+            yield Bar(label, share, number(share), "queue" if own else "other")
 
 
 def _unique(bars: Sequence[Bar]) -> list[Bar]:
