@@ -59,7 +59,7 @@ def _shares(outcome: Outcome) -> Iterator[Bar]:
 
 
 def _unique(bars: Sequence[Bar]) -> list[Bar]:
-    """Only the first of several with one label, longest first."""
+    """The bars, longest first; of several with one label only the first."""
     found: dict[str, Bar] = {}
     for bar in bars:
         found.setdefault(bar.label, bar)

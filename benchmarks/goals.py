@@ -84,7 +84,7 @@ class Floors:
         return cls(table["head_room"], table["at_least"], table["at_most"])
 
     def of(self, figures: Collection[str]) -> Floors:
-        """Only those of these figures."""
+        """The floors of these figures only."""
         at_least = {key: value for key, value in self.at_least.items() if key in figures}
         at_most = {key: value for key, value in self.at_most.items() if key in figures}
         return Floors(self.head_room, at_least, at_most)

@@ -19,7 +19,7 @@ _CHECK_INTERVAL = 0.005
 _UNFINISHED = (
     """SELECT EXISTS (SELECT 1 FROM job WHERE state = 'running') OR EXISTS (SELECT 1 FROM job WHERE state = 'queued')"""
 )
-"""Both are answered by partial indexes, however many jobs have ended."""
+"""Partial indexes answer it, however many jobs have ended."""
 
 
 async def until_all_have_ended(database: Path, interval: float = _CHECK_INTERVAL) -> None:

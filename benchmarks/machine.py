@@ -19,7 +19,7 @@ _FSYNCS = 200
 
 
 def describe(folder: Path) -> dict[str, str]:
-    """What the report says about the conditions. `folder` lies on the disk that is measured."""
+    """The conditions of a run, for the report. `folder` is on the disk whose fsync is measured."""
     return {
         "date": time.strftime("%Y-%m-%d"),
         "version": _commit(),
@@ -83,8 +83,8 @@ def _server(name: str) -> str:
     program = find_program(name)
     if program is None:
         return ""
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
-    numbers = [word.removeprefix("v=") for word in said if word.removeprefix("v=")[:1].isdigit()]
+    words = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout.split()
+    numbers = [word.removeprefix("v=") for word in words if word.removeprefix("v=")[:1].isdigit()]
     return f"{name} {numbers[0]}" if numbers else name
 
 

@@ -13,9 +13,9 @@ class ProcessorTime:
     """Seconds of CPU, user and system, since the processes began."""
 
     main: float = 0.0
-    """Of the main threads, which run the event loops."""
+    """CPU of the main threads, which run the event loops."""
     others: float = 0.0
-    """Of all other threads: of a queue nearly only the thread that writes to the database."""
+    """CPU of all other threads; in a queue, that is nearly only the thread that writes to the database."""
 
     @property
     def total(self) -> float:

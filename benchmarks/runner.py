@@ -14,7 +14,7 @@ MEASUREMENT_SECONDS = 180
 _HARD_LIMIT = 3
 """So many times its seconds end a scenario as it is."""
 _QUICK_SECONDS = 8
-"""Of each scenario in a quick run."""
+"""After so many seconds, no further round of a scenario begins in a quick run."""
 
 
 async def run(scenarios: Sequence[Scenario], conditions: Conditions, rounds: int) -> list[Outcome]:
@@ -87,5 +87,5 @@ def number(value: float) -> str:
 
 
 def progress(line: str) -> None:
-    """A line for the reader who waits. It goes to the standard error, so that the report alone can be redirected."""
+    """Print a line to the standard error, so that the report alone can be redirected."""
     print(line, file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ class Missing:
 
 
 Variants = Mapping[str, Measure | Missing]
-"""In the order in which each round measures them."""
+"""By name; each round measures them in this order."""
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ class PeerSpec:
     worker: tuple[str, ...]
     """Arguments of Python for the worker's process."""
     jobs: int
-    """Of one measurement: enough for some seconds."""
+    """How many jobs one measurement has: enough for some seconds."""
     note: str
 
     @property

@@ -26,7 +26,7 @@ class Store:
 
     url: str
     pids: tuple[int, ...]
-    """Of the server, if there is one."""
+    """The process of the server; none if the store is a file."""
 
 
 @contextmanager

@@ -136,7 +136,7 @@ SCENARIO = Scenario(
         "64 connections send a 1 KiB POST, and the next one as soon as the response is there.",
         "A job counts when its result is stored and fsynced.",
         '"Submitted" counts submissions to a queue whose only slot is taken.',
-        "Headers vary by a trace id for each request, unless the variant says otherwise.",
+        "Each request has a trace id of its own in its headers, except in the variants with identical headers.",
         "CPU is the user and system time of the server's process for each request or job.",
     ),
 )

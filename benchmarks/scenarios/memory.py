@@ -28,7 +28,7 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
 
 
 async def _measure(folder: Path, slots: int, count: int) -> Metrics:
-    """Kilobytes for each request, on a server of its own: freed memory is used again, and its growth would not be seen."""
+    """Kilobytes for each request, on a server of its own: memory that was freed is used again, and does not grow."""
     database = folder / f"memory-{slots}.sqlite3"
     for file in folder.glob(f"{database.name}*"):
         file.unlink()

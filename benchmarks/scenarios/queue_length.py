@@ -56,7 +56,7 @@ class _Queue:
         return processor_time([self._server.pid]).total
 
     async def _status(self) -> None:
-        """Of a request anywhere in the queue; each fourth time of the last one."""
+        """Ask for the status of a request anywhere in the queue; each fourth time it is the last one."""
         last = len(self._ids) - 1
         place = random.randrange(self._gone, last) if random.random() < 0.75 else last
         status = await self._connection.request("GET", _STATUS.format(self._ids[place]))
@@ -152,7 +152,7 @@ async def _start(stack: AsyncExitStack, database: Path, length: int) -> _Queue:
 
 
 def _growth(operation: str) -> tuple[Figure, Figure]:
-    """Of the time, and of the CPU, which depends less on what else the machine does."""
+    """Compare the time, and the CPU, which depends less on what else the machine does."""
     key, title, cpu = f"queue-length.{operation}", f"{operation}, long queue ÷ short queue", f"{operation} cpu"
     return Figure(key, title, LONG, operation, (SHORT, operation)), Figure(
         f"{key}-cpu", f"CPU of {title}", LONG, cpu, (SHORT, cpu)

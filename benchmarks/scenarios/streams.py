@@ -38,7 +38,7 @@ async def _one(folder: Path) -> Metrics:
 
 
 async def _many(folder: Path, listeners: int) -> Metrics:
-    """On a server of its own, because freed memory is used again and its growth would not be seen."""
+    """Starts a server of its own: memory that earlier streams have freed would be used again, and would not grow."""
     with _server(folder / "many-listeners.sqlite3") as server:
         await _listen(server, listeners // 100)
         return await _listen(server, listeners)

@@ -47,7 +47,7 @@ def test_every_peer_is_compared_in_both_ways() -> None:
 
 
 @pytest.mark.parametrize("peer", [fake_peer.FakePeer(), fake_peer.FakeBlockingPeer()], ids=lambda peer: type(peer).__name__)
-async def test_the_producer_submits_as_many_jobs_as_it_says(peer: Peer) -> None:
+async def test_the_producer_submits_as_many_jobs_as_asked(peer: Peer) -> None:
     measured = await produce.produce(peer, 100, [])
     assert await peer.stored() == 100 + AT_ONCE  # with the warm-up
     assert measured["per second"] > 0
