@@ -56,7 +56,8 @@ def _conditions(conditions: Mapping[str, str]) -> str:
 
 def _scenario(outcome: Outcome) -> Iterable[str]:
     scenario = outcome.scenario
-    yield f"`python -m benchmarks {scenario.name}`, medians of {len(outcome.rounds)} rounds."
+    rounds = f"medians of {len(outcome.rounds)} rounds" if len(outcome.rounds) != 1 else "one round"
+    yield f"`python -m benchmarks {scenario.name}`, {rounds}."
     if scenario.note:
         yield "\n".join(scenario.note)
     if outcome.rounds:

@@ -27,18 +27,21 @@ async def _open(conditions: Conditions) -> AsyncIterator[Variants]:
     with ExitStack() as stack:
         plain = stack.enter_context(uvicorn("benchmarks.apps:bare", None, "--lifespan", "off"))
         queue = stack.enter_context(queue_server(database, concurrency=CONCURRENCY))
-        variants: dict[str, Measure | Missing] = {
-            "bare": partial(run_requests, plain, requests, count),
-            "other routes": partial(run_requests, queue, requests, count),
-            "stored": partial(run_jobs, [queue], database, submissions, count),
-        }
+        bare = partial(run_requests, plain, requests, count)
+        stored = partial(run_jobs, [queue], database, submissions, count)
+        other_routes = partial(run_requests, queue, requests, count)
+        variants: dict[str, Measure | Missing] = {"bare": bare, "stored": stored, "other routes": other_routes}
         if not conditions.quick:
-            identical = post(SUBMIT, BODY)
-            variants["bare, identical headers"] = partial(run_requests, plain, post("/x", BODY), count)
-            variants["stored, identical headers"] = partial(run_jobs, [queue], database, identical, count)
-            variants["submitted"] = _submissions(stack, conditions, submissions)
-            variants["before"] = _version_before(stack, conditions, submissions)
-            variants["prototype"] = _prototype(stack, conditions, submissions)
+            variants = {
+                "bare": bare,
+                "stored": stored,
+                "before": _version_before(stack, conditions, submissions),
+                "prototype": _prototype(stack, conditions, submissions),
+                "other routes": other_routes,
+                "submitted": _submissions(stack, conditions, submissions),
+                "bare, identical headers": partial(run_requests, plain, post("/x", BODY), count),
+                "stored, identical headers": partial(run_jobs, [queue], database, post(SUBMIT, BODY), count),
+            }
         await hammer(plain.port, post("/x", BODY), _WARM_UP)
         await run_jobs([queue], database, submissions, _WARM_UP)
         yield variants
