@@ -17,6 +17,7 @@ import uvloop
 from .chart import panels, svg
 from .goals import FLOORS, Floors
 from .machine import describe
+from .processor_time import is_counted
 from .report import CHART, PAGE, floors_table, missed_goals, replace_between_marks, report
 from .runner import progress, run
 from .scenario import Conditions, Outcome, Scenario, medians
@@ -90,8 +91,10 @@ def _judge(
     """Compare with floors that were recorded for a quick run, and with the goals otherwise."""
     failed = [f"{outcome.scenario.name}: {name}: {why}" for outcome in outcomes for name, why in outcome.failed.items()]
     if options.quick:
-        floors = Floors.load().of({figure.key for scenario in chosen for figure in scenario.figures})
-        print("\n" + floors_table(floors, measured, {f.key: f.title for one in chosen for f in one.figures}))
+        figures = [figure for scenario in chosen for figure in scenario.figures]
+        required = {figure.key for figure in figures if is_counted() or not figure.metric.endswith("cpu")}
+        floors = Floors.load().of(required)
+        print("\n" + floors_table(floors, measured, {figure.key: figure.title for figure in figures}))
         failed += [f"{key}: {how}" for key, how in floors.regressions(measured).items()]
         if options.record:
             FLOORS.write_text(Floors.load().recorded(measured).toml())

@@ -32,6 +32,11 @@ class ProcessorTime:
         return {"cpu": self.total * micro, "cpu main thread": self.main * micro, "cpu other threads": self.others * micro}
 
 
+def is_counted() -> bool:
+    """Whether this system has the figures."""
+    return Path("/proc/self/stat").exists()
+
+
 def processor_time(pids: Iterable[int]) -> ProcessorTime:
     """CPU time of these processes so far; zero where the system has no `/proc`."""
     main = others = 0.0
