@@ -265,11 +265,11 @@ class Runtime:
 
     def new_task(self, spec: TaskSpec, *, listed: bool = False) -> Task:
         """The task to submit with a job that may wait for an external service."""
-        return self.services.callback_tokens.new_task(spec, listed=listed)
+        return self.services.secret_ids.new_task(spec, listed=listed)
 
-    def tokens_of(self, task: Task) -> tuple[str, str]:
+    def secret_ids_of(self, task: Task) -> tuple[str, str]:
         """The callback id and the signal token of a new task."""
-        return self.services.callback_tokens.of_task(task)
+        return self.services.secret_ids.of_task(task)
 
     async def task(self, request_id: str) -> TaskRecord:
         """A task with its job. Raises `UnknownRequest`."""

@@ -34,7 +34,7 @@ class CompletionSource(StrEnum):
     POLL = "poll"
 
 
-class TokenKind(StrEnum):
+class SecretIdKind(StrEnum):
     """Which of a task's two secret ids is meant."""
 
     CALLBACK = "callback"

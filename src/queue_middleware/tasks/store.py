@@ -22,10 +22,10 @@ from .models import (
     PollCapacity,
     PollClaim,
     ResolveOutcome,
+    SecretIdKind,
     TaskPage,
     TaskRecord,
     TaskStatus,
-    TokenKind,
     Wait,
 )
 
@@ -55,7 +55,7 @@ class TaskStore(Protocol):
 
     # --- for external services
 
-    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: SecretIdKind, digest: bytes) -> PendingJob:
         """The job whose secret id of this kind has this SHA-256. Raises `UnknownRequest`."""
 
     async def resolve(self, key: int, source: CompletionSource, result: ExternalResult) -> ResolveOutcome:

@@ -29,6 +29,7 @@ from queue_middleware.webhooks.models import receiver_host
 from . import task_rows
 from .bounds import within_bounds
 from .codec import clean, decode_request, decode_webhook_kinds
+from .responses import put_response
 from .transaction import Transaction
 from .webhook_events import add_started
 
@@ -144,7 +145,7 @@ def _store_outcomes(transaction: Transaction, batch: Sequence[EndedAttempt]) -> 
             transaction.change("delete_response_chunks", (key,))
             transaction.change("delete_request", (key,))
         else:
-            task_rows.put_response(transaction, key, outcome)
+            put_response(transaction, key, outcome)
         if has_chunks:
             transaction.change("delete_request_chunks", (key,))
     insert_deliveries(transaction, [(key, webhook) for key, _, webhook, _, _ in batch])

@@ -64,21 +64,21 @@ def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | Queue
             continue
         tail = make_random_part(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
-        request_id = format_request_id(key, tail)
+        public_id = format_request_id(key, tail)
         starts = start and not counters.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
-        if (kinds := new.webhook_kinds) or new.unstored_response or new.task is not None:
+        if new.webhook_kinds or new.unstored_response or new.task is not None:
             special.append((key, new))
         if new.task is not None:
             counters.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, kinds, new.task, new.route)
-            results.append(Receipt(request_id, 0, claim))
+            claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+            results.append(Receipt(public_id, 0, claim))
         else:
-            results.append(Receipt(request_id, _enqueue(transaction, new)))
+            results.append(Receipt(public_id, _enqueue(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_chunks", chunks)

@@ -15,10 +15,10 @@ from queue_middleware.tasks.models import (
     PollCapacity,
     PollClaim,
     ResolveOutcome,
+    SecretIdKind,
     TaskPage,
     TaskRecord,
     TaskStatus,
-    TokenKind,
     Wait,
 )
 
@@ -55,7 +55,7 @@ class CommonTaskStore:
 
     # --- for external services
 
-    async def find(self, kind: TokenKind, digest: bytes) -> PendingJob:
+    async def find(self, kind: SecretIdKind, digest: bytes) -> PendingJob:
         """Find the job of a secret id."""
         found: PendingJob = await self._read(lambda queries: task_queries.find(queries, kind, digest))
         return found

@@ -19,6 +19,7 @@ from . import task_rows
 from .bounds import within_bounds
 from .codec import clean, encode, encode_headers
 from .jobs import end_not_running, end_of, finish, finish_with_early_result, insert_deliveries, notify_next_suspect
+from .responses import put_response
 from .transaction import Transaction
 
 Completed = tuple[Claim, Task, StoredResponse | Failure, Wait | None]
@@ -134,7 +135,7 @@ def _resolve_job(transaction: Transaction, key: int, source: CompletionSource, r
     transaction.counters.invalidate()
     transaction.change("delete_request_chunks", (key,))
     task_rows.end_wait(transaction, key)
-    task_rows.put_response(transaction, key, response)
+    put_response(transaction, key, response)
     transaction.change("set_resolved_by", (source, key))
     insert_deliveries(transaction, [(key, row[0])])
 

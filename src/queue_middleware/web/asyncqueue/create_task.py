@@ -171,7 +171,7 @@ class TaskCreator:
         return matching_entry(host, self._settings.task_targets) or OTHER
 
     def _secrets_of(self, task: Task) -> dict[str, str]:
-        callback_id, token = self._runtime.tokens_of(task)
+        callback_id, token = self._runtime.secret_ids_of(task)
         secrets: dict[str, str] = {}
         if task.spec.callback:
             secrets |= {"callbackId": callback_id, "callbackUrl": callback_url(task.spec.base_url, callback_id)}
