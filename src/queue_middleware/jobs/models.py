@@ -155,7 +155,7 @@ class Claim(Struct, frozen=True):
     """As in `NewJob.route`."""
 
 
-class Receipt(Struct, frozen=True):
+class SubmitResult(Struct, frozen=True):
     """What the store returns for a submission."""
 
     request_id: str

@@ -26,9 +26,9 @@ from .models import (
     JobSnapshot,
     NewJob,
     Progress,
-    Receipt,
     RescuedJob,
     StoredResponse,
+    SubmitResult,
 )
 from .outcomes import LossReason
 
@@ -65,8 +65,8 @@ class JobStore(Protocol):
 
     def submit(
         self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
-        """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `Receipt.claim`.
+    ) -> Awaitable[SubmitResult]:
+        """Store a job. With `start`, and if no other job is queued, the same transaction claims it: `SubmitResult.claim`.
 
         `on_claim` is then called once in the event loop with the claim, or with None if there is none, even if the caller has
         stopped waiting: a claimed job has to be run.

@@ -212,19 +212,19 @@ class Runtime:
         submission = Submission(worker)
         try:
             if not worker.reserve(new):
-                receipt = await store.submit(new)
+                result = await store.submit(new)
             else:
                 try:
                     storing = store.submit(new, start=True, on_claim=submission.claimed)
                 except BaseException:
                     submission.claimed(None)
                     raise
-                receipt = await storing
+                result = await storing
         except BaseException:
             submission.close()
             raise
-        submission.receipt = receipt
-        self._emit(Submitted(receipt.request_id, new.route, new.request.raw_path.decode("latin-1")))
+        submission.result = result
+        self._emit(Submitted(result.request_id, new.route, new.request.raw_path.decode("latin-1")))
         return submission
 
     async def job(self, request_id: str) -> Job:

@@ -24,9 +24,9 @@ from queue_middleware.jobs.models import (
     JobSnapshot,
     NewJob,
     Progress,
-    Receipt,
     RescuedJob,
     StoredResponse,
+    SubmitResult,
 )
 from queue_middleware.jobs.outcomes import LossReason
 from queue_middleware.jobs.store import OnResult, Topic
@@ -76,7 +76,7 @@ class CommonJobStore(ABC):
 
     def submit(
         self, new: NewJob, *, start: bool = False, on_claim: Callable[[Claim | None], None] | None = None
-    ) -> Awaitable[Receipt]:
+    ) -> Awaitable[SubmitResult]:
         """Store a job. With `start` it is claimed at once if no other job is queued."""
         self._check_accepting()
         payload = (new, encode_request(new.request), start, self._limits)

@@ -11,7 +11,7 @@ import msgspec
 
 from queue_middleware.errors import QueueError, QueueFull, TooManyQueued
 from queue_middleware.jobs.ids import SEQUENCE_BITS, format_request_id, make_random_part
-from queue_middleware.jobs.models import Claim, JobState, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, JobState, NewJob, SubmitResult
 from queue_middleware.jobs.store import Topic
 from queue_middleware.settings import Settings
 
@@ -48,12 +48,12 @@ Submissions = Sequence[tuple[NewJob, bytes, bool, Limits]]
 """Job, encoded request without its body, whether the job may start at once, limits."""
 
 
-def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | QueueError]:
+def submit(transaction: Transaction, batch: Submissions) -> list[SubmitResult | QueueError]:
     """Store new jobs. A job that may start at once is claimed if no other job is queued."""
     promote(transaction)
     counters, key = transaction.counters, _next_key(transaction)
     random = os.urandom(18 * len(batch))
-    results: list[Receipt | QueueError] = []
+    results: list[SubmitResult | QueueError] = []
     jobs: list[tuple[Any, ...]] = []
     payloads: list[tuple[int, bytes, bytes, int]] = []
     chunks: list[tuple[int, int, bytes]] = []
@@ -64,21 +64,21 @@ def submit(transaction: Transaction, batch: Submissions) -> list[Receipt | Queue
             continue
         tail = make_random_part(random[18 * number : 18 * number + 10])
         token = int.from_bytes(random[18 * number + 10 : 18 * number + 18], "big") >> 1
-        request_id = format_request_id(key, tail)
+        public_id = format_request_id(key, tail)
         starts = start and not counters.queued.total() and new.due_at is None
         jobs.append(_job_row(transaction, key, tail, token if starts else None, new, limits.fails_on_crash))
         first, *rest = split_body(new.request.body)
         payloads.append((key, head, first, len(rest)))
-        if (kinds := new.webhook_kinds) or new.unstored_response or new.task is not None:
+        if new.webhook_kinds or new.unstored_response or new.task is not None:
             special.append((key, new))
         if new.task is not None:
             counters.begin_task(new.client)
         chunks.extend((key, n, data) for n, data in enumerate(rest))
         if starts:
-            claim = Claim(key, request_id, token, 1, new.retry, new.request, new.webhook, kinds, new.task, new.route)
-            results.append(Receipt(request_id, 0, claim))
+            claim = Claim(key, public_id, token, 1, new.retry, new.request, new.webhook, new.webhook_kinds, new.task, new.route)
+            results.append(SubmitResult(public_id, 0, claim))
         else:
-            results.append(Receipt(request_id, _enqueue(transaction, new)))
+            results.append(SubmitResult(public_id, _enqueue(transaction, new)))
         key += 1
     transaction.rows("insert_jobs", jobs)
     transaction.rows("insert_request_chunks", chunks)
@@ -114,9 +114,9 @@ def _insert_rare_rows(transaction: Transaction, stored: Sequence[tuple[int, NewJ
             insert_submitted_task(transaction, key, new)
 
 
-def _add_started(transaction: Transaction, results: Sequence[Receipt | QueueError]) -> None:
+def _add_started(transaction: Transaction, results: Sequence[SubmitResult | QueueError]) -> None:
     for result in results:
-        if isinstance(result, Receipt) and result.claim is not None:
+        if isinstance(result, SubmitResult) and result.claim is not None:
             add_started(transaction, result.claim)
 
 
@@ -172,14 +172,14 @@ def _task_refusal(transaction: Transaction, new: NewJob, limits: Limits, group: 
     return None
 
 
-_Group = tuple[Submissions, Sequence[Receipt | QueueError]]
+_Group = tuple[Submissions, Sequence[SubmitResult | QueueError]]
 """The submissions of a batch, and the results of those that were already checked."""
 
 
 def _count_accepted(group: _Group, client: str, is_counted: Callable[[NewJob, Claim | None], bool]) -> int:
     """How many submissions of a client this batch has accepted; their rows are not written yet."""
     return sum(
-        isinstance(result, Receipt) and entry[0].client == client and is_counted(entry[0], result.claim)
+        isinstance(result, SubmitResult) and entry[0].client == client and is_counted(entry[0], result.claim)
         for entry, result in zip(*group, strict=False)
     )
 

@@ -90,7 +90,7 @@ class TaskCreator:
         task = self._runtime.new_task(spec, listed=True)
         new = self._new_job(request, asked, stored, task)
         submission = await self._runtime.submit(new)
-        return submission, Created(_record(submission.receipt.request_id, new, spec), self._secrets_of(task))
+        return submission, Created(_record(submission.result.request_id, new, spec), self._secrets_of(task))
 
     def _internal(self, request: QueueRequest[Any], asked: TaskRequest) -> StoredRequest:
         """A call of the wrapped application, on behalf of the client that a proxy saw when the task was created."""

@@ -72,9 +72,9 @@ class FalEndpoints:
 
     async def _submit(self, request: Request) -> None:
         links = self._links(request)  # may be refused, and then nothing is stored
-        with await self._submitter.submit(request) as receipt:
-            request.request_id = receipt.request_id
-            await request.respond(200, responses.submitted_body(receipt.request_id, receipt.position, links))
+        with await self._submitter.submit(request) as submitted:
+            request.request_id = submitted.request_id
+            await request.respond(200, responses.submitted_body(submitted.request_id, submitted.position, links))
 
     async def _status(self, request: Request) -> None:
         job = await self._runtime.job(_request_id(request))

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from queue_middleware.errors import UnknownRequest
-from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, Receipt
+from queue_middleware.jobs.models import Claim, ErrorType, Failure, NewJob, SubmitResult
 from queue_middleware.settings import Settings
 from queue_middleware.stores.sqlite import SQLiteStore
 from queue_middleware.tasks.models import CompletionSource
@@ -66,7 +66,7 @@ class _Life:
             self.store.submit(self._new(), start=self.random.random() < 0.3) for _ in range(self.random.randrange(1, 8))
         ]
         for receipt in await asyncio.gather(*submissions, return_exceptions=True):
-            if isinstance(receipt, Receipt):
+            if isinstance(receipt, SubmitResult):
                 self.ids.append(((await self.store.job(receipt.request_id)).key, receipt.request_id))
                 self.claims += [receipt.claim] if receipt.claim else []
 
