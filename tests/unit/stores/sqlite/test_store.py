@@ -171,7 +171,7 @@ def test_every_list_of_a_block_is_recognized() -> None:
 def test_a_query_for_very_many_rows_is_several_statements() -> None:
     connection = sqlite3.connect(":memory:", isolation_level=None)
     migrate(connection)
-    rest = ("queued", 0, "client", 0, 1, *[None] * 7, False, 0, 0)
+    rest = ("queued", 0, "client", 0, 1, *[None] * 7, False, 0)
     execute_rows(connection, "insert_jobs", [(number << 15, b"%010d" % number, *rest) for number in range(300)])
     queries = SQLiteQueries(connection)
     found = queries.rows("job", [(number << 15, b"%010d" % number) for number in range(400)])
