@@ -177,3 +177,22 @@ async def test_there_are_at_most_so_many_stored_routes(store: JobStore, monkeypa
         await store.submit(make_job(route=f"/{number}"))
     listed = [one.route for one in (await store.page(JobFilter())).jobs]
     assert sorted(set(listed)) == ["/0", "/1", "/2", OTHER]
+
+
+@pytest.mark.parametrize(
+    "wanted", [JobFilter(), JobFilter(route="/work"), JobFilter(frozenset({JobState.QUEUED, JobState.FAILED}))]
+)
+async def test_only_jobs_on_finished_pages_count_as_examined(
+    store: JobStore, clock: ManualClock, wanted: JobFilter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that is full before the end of its slice has not examined the rest of the slice."""
+    count = await fill(store, clock)
+    expected = await everything(store, wanted)
+    monkeypatch.setattr(job_list, "MAX_EXAMINED", count + 1)
+    assert await everything(store, wanted, 1) == expected
+
+
+async def test_a_period_may_be_of_any_size(store: JobStore) -> None:
+    await store.submit(make_job())
+    assert len((await store.page(JobFilter(since=-(2**62), until=2**62))).jobs) == 1
+    assert not (await store.page(JobFilter(since=2**62))).jobs

@@ -29,25 +29,30 @@ class _Source(NamedTuple):
     parameters: dict[str, Any]
 
 
+class _Found(NamedTuple):
+    """What one page has read from one source."""
+
+    keys: list[int]
+    end: int
+    """The last key examined; -1 if the source is exhausted."""
+    examined: int
+
+
 def page(queries: Queries, wanted: JobFilter, after: ListPosition | None, limit: int) -> JobPage:
     """A page of the jobs that `wanted` selects, from one snapshot."""
     limit = max(1, min(limit, MAX_PAGE))
     examined = 0 if after is None else after.examined
-    rest = max(1, MAX_EXAMINED - examined)
-    conditions = _conditions(wanted, after) | {"limit": limit + 1}
-    keys: list[int] = []
-    end = -1
     with queries.snapshot():
         sources = _sources(queries, wanted)
-        for source in sources:
-            size = _SLICE if source.keys == "list_any" else max(1, _INDEXED_SLICE // len(sources))
-            found, source_end, count = _read(queries, source, conditions | {"slice": min(size, rest)})
-            keys += found
-            end = max(end, source_end)
-            examined += count
-        keys = sorted((key for key in keys if key >= end), reverse=True)
+        size = _SLICE if sources and sources[0].keys == "list_any" else max(1, _INDEXED_SLICE // max(1, len(sources)))
+        conditions = _conditions(wanted, after) | {"limit": limit + 1, "slice": min(size, max(1, MAX_EXAMINED - examined))}
+        found = [_read(queries, source, conditions) for source in sources]
+        end = max((one.end for one in found), default=-1)
+        keys = sorted((key for one in found for key in one.keys if key >= end), reverse=True)
         if len(keys) > limit:
             end = keys[limit - 1]
+        if end >= 0:
+            examined += sum(_examined(queries, *each, conditions, end) for each in zip(sources, found, strict=True))
         rows = queries.all("listed_jobs", (keys[:limit],))
     jobs = [ListedJob(job_of(*columns), method, template) for *columns, method, template in rows]
     return JobPage(jobs, None if end < 0 or examined >= MAX_EXAMINED else ListPosition(end, examined))
@@ -59,14 +64,19 @@ def routes(queries: Queries) -> list[str]:
 
 
 def _conditions(wanted: JobFilter, after: ListPosition | None) -> dict[str, Any]:
-    before = _LARGEST_KEY if wanted.until is None else wanted.until << SEQUENCE_BITS
+    before = _LARGEST_KEY if wanted.until is None else _first_key(wanted.until)
     return {
         "before": before if after is None else min(before, after.key),
-        "least": 0 if wanted.since is None else wanted.since << SEQUENCE_BITS,
+        "least": 0 if wanted.since is None else _first_key(wanted.since),
         "route": wanted.route,
         "client": wanted.client,
         "error_type": wanted.error_type,
     }
+
+
+def _first_key(milliseconds: int) -> int:
+    """The first key of a time, within the integers of a database."""
+    return max(0, min(milliseconds << SEQUENCE_BITS, _LARGEST_KEY))
 
 
 def _sources(queries: Queries, wanted: JobFilter) -> list[_Source]:
@@ -88,18 +98,33 @@ def _sources(queries: Queries, wanted: JobFilter) -> list[_Source]:
     return sources
 
 
-def _read(queries: Queries, source: _Source, conditions: dict[str, Any]) -> tuple[list[int], int, int]:
-    """Selected keys of a slice of the source; the last key examined, -1 if the source is exhausted; how many were examined."""
+def _read(queries: Queries, source: _Source, conditions: dict[str, Any]) -> _Found:
     parameters = conditions | source.parameters
     if not _is_selective(parameters):
         keys = [key for (key,) in queries.all(source.keys, parameters)]
-        return keys, -1, len(keys)
-    row = queries.one(source.slice, parameters)
-    end, count = row if row is not None else (None, 0)
+        return _Found(keys, -1, len(keys))
+    end, count = _slice(queries, source, parameters)
     if count < parameters["slice"]:
         end = -1
     parameters["least"] = max(end, parameters["least"])
-    return [key for (key,) in queries.all(source.keys, parameters)], end, count
+    return _Found([key for (key,) in queries.all(source.keys, parameters)], end, count)
+
+
+def _slice(queries: Queries, source: _Source, parameters: dict[str, Any]) -> tuple[int, int]:
+    """The last key and the number of jobs of the slice that a page examines."""
+    row = queries.one(source.slice, parameters)
+    return (-1, 0) if row is None or row[0] is None else (row[0], row[1])
+
+
+def _examined(queries: Queries, source: _Source, found: _Found, conditions: dict[str, Any], end: int) -> int:
+    """How many jobs of the source the page has examined for good: those below `end` are examined again by the next page."""
+    parameters = conditions | source.parameters
+    if not _is_selective(parameters):
+        return sum(key >= end for key in found.keys)
+    if found.end == end:
+        return found.examined
+    parameters["least"] = max(end, parameters["least"])
+    return _slice(queries, source, parameters)[1]
 
 
 def _is_selective(parameters: dict[str, Any]) -> bool:
