@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from litestar import Litestar, Request, post
 from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
-from starlette.routing import Route
+from starlette.routing import Mount, Route
 
 from queue_middleware import QueueMiddleware
 from queue_middleware.errors import SettingsError
-from queue_middleware.events import AttemptStarted, Event, Finished, ServiceError, Submitted
+from queue_middleware.events import ApplicationError, AttemptStarted, Event, Finished, ServiceError, Submitted
 from queue_middleware.jobs.job_list import JobFilter
 from tests.support.queue_client import Queue, connected
 
@@ -72,6 +73,70 @@ async def test_the_template_of_the_framework_is_learned_and_stored(database: Pat
     async with connected(again) as queue:
         await run_all(queue, "/items/3")
         assert (await listed(again))[-1] == "/items/{item}"
+
+
+async def test_the_prefix_of_an_included_router_is_part_of_the_template(database: Path) -> None:
+    inner, outer, fastapi = APIRouter(prefix="/own"), APIRouter(), FastAPI()
+
+    @inner.post("/items/{item}")
+    async def item(item: str) -> str:
+        return item
+
+    outer.include_router(inner, prefix="/deep")
+    fastapi.include_router(outer, prefix="/api/{tenant}")
+    app = QueueMiddleware(fastapi, database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        await run_all(queue, "/api/a/deep/own/items/1", "/api/b/deep/own/items/2")
+        assert await listed(app) == ["other", "/api/{tenant}/deep/own/items/{item}"]
+
+
+@pytest.mark.parametrize("place", ["/t-{tenant}", "/{item}", "/{tenant}.{region}/x", "/{rest:path}/in"])
+async def test_no_value_of_a_mount_becomes_a_route(database: Path, place: str) -> None:
+    async def item(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    route = Route("/items/{item}", item, methods=["POST"])
+    starlette = Starlette(routes=[Mount("/plain", PlainTextResponse("")), Mount(place, routes=[route])])
+    app = QueueMiddleware(starlette, database=database, min_free_disk=0)
+    values = {"tenant": "secret", "item": "secret", "region": "eu", "rest:path": "a/secret"}
+    prefix = re.sub(r"\{(.*?)\}", lambda match: values[match[1]], place)
+    async with connected(app) as queue:
+        await run_all(queue, f"{prefix}/items/1", f"{prefix}/items/2")
+        assert await listed(app) == ["other", f"{place}/items/{{item}}"]
+
+
+async def test_a_root_path_that_no_mount_declares_does_not_become_a_route(database: Path) -> None:
+    async def item(request: Any) -> PlainTextResponse:
+        return PlainTextResponse("")
+
+    starlette = Starlette(routes=[Route("/items/{item}", item, methods=["POST"])])
+
+    async def by_tenant(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "http":
+            scope["root_path"] = "/" + scope["path"].split("/")[1]
+        await starlette(scope, receive, send)
+
+    app = QueueMiddleware(by_tenant, database=database, min_free_disk=0)
+    async with connected(app) as queue:
+        await run_all(queue, "/secret/items/1", "/secret/items/2")
+        assert await listed(app) == ["other", "other"]
+
+
+async def test_a_strange_scope_does_not_change_the_outcome(database: Path) -> None:
+    class Strange:
+        @property
+        def path(self) -> str:
+            raise RuntimeError("no path")
+
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        scope["route"] = Strange()
+        raise LookupError("of the application")
+
+    recorder = Recorder()
+    app = QueueMiddleware(broken, database=database, min_free_disk=0, observers=[recorder])
+    async with connected(app) as queue:
+        assert (await queue.run("POST", "/a")).status_code == 500
+    assert [str(event.error) for event in recorder.events if isinstance(event, ApplicationError)] == ["of the application"]
 
 
 async def test_starlette_leaves_a_template(database: Path) -> None:

@@ -8,15 +8,15 @@ from fnmatch import translate
 from typing import Any
 from urllib.parse import unquote
 
+from .path_templates import MAX_LENGTH as MAX_LENGTH
+from .path_templates import compile_template, takes_slashes, template_of
+
 OTHER = "other"
 """The route of a job whose path no template matches."""
 MAX_ROUTES = 100
 """Different routes of one process. Metrics have a series for each, so submitters must not be able to create them."""
-MAX_LENGTH = 200
-"""Characters of a route."""
 
 _MAX_CACHED = 1024
-_PARAMETER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
 
 RouteOf = Callable[[Mapping[str, Any]], str | None]
 """The option `route_of`: from the ASGI scope of the queued call to its route; None for `OTHER`."""
@@ -38,9 +38,10 @@ class RouteTemplates:
     ) -> None:
         self._route_of = route_of
         self._on_error = on_error
-        self._patterns = [(re.compile(translate(pattern)), pattern) for pattern in patterns]
+        self._patterns = {pattern: re.compile(translate(pattern)) for pattern in patterns}
         self._is_learning = route_of is None and not patterns
-        self._learned: list[tuple[re.Pattern[str], str]] = []
+        self._learned: dict[str, re.Pattern[str]] = {}
+        """By template; those that match fewer paths are before others."""
         self._names = {OTHER}
         self._by_path: dict[str, str] = {}
 
@@ -64,7 +65,8 @@ class RouteTemplates:
 
     def _look_up(self, target: str) -> str:
         path = unquote(target)
-        found = next((name for pattern, name in self._patterns or self._learned if pattern.match(path)), None)
+        known = self._patterns or self._learned
+        found = next((name for name, pattern in known.items() if pattern.match(path)), None)
         route = self._by_path[target] = self._admit(found)
         if len(self._by_path) > _MAX_CACHED:
             self._by_path.clear()
@@ -74,7 +76,9 @@ class RouteTemplates:
         """The name as a route, or `OTHER` for an unusable one and for those after the first `MAX_ROUTES`."""
         if name in self._names:
             return name or OTHER
-        if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or len(self._names) > MAX_ROUTES:
+        if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or not name.isprintable():
+            return OTHER  # with a line break or a surrogate it could not be logged or stored
+        if len(self._names) > MAX_ROUTES:
             return OTHER
         self._names.add(name)
         return name
@@ -88,55 +92,23 @@ class RouteTemplates:
             return
         template = template_of(scope, root_path)
         if template is not None and template != route:
-            self._add(template, scope.get("path", ""), root_path)
-
-    def _add(self, template: str, path: str, root_path: str) -> None:
-        pattern = _compile(template)
-        if any(known == template for _, known in self._learned) or not pattern.match(path.removeprefix(root_path)):
-            return
-        if self._admit(template) is OTHER:
-            return
-        self._learned.append((pattern, template))
-        self._learned.sort(key=lambda learned: (learned[1].count("{"), -len(learned[1])))
-        self._by_path.clear()
+            self._add(template, scope.get("path", "").removeprefix(root_path))
 
     def remember(self, templates: Iterable[str]) -> None:
         """Learn the templates that earlier processes have stored."""
-        for template in templates:
-            if self._is_learning and template.startswith("/") and self._admit(template) is not OTHER:
-                self._learned.append((_compile(template), template))
-        self._learned.sort(key=lambda learned: (learned[1].count("{"), -len(learned[1])))
+        if self._is_learning:
+            for template in templates:
+                if template.startswith("/"):
+                    self._add(template)
 
-
-def template_of(scope: Mapping[str, Any], root_path: str) -> str | None:
-    """The path template that a framework left in the scope of a call; None without one.
-
-    Starlette and FastAPI leave it in `route`, Litestar in `path_template`. The template is relative to the application, also
-    if a mount has handled the call.
-    """
-    template = getattr(scope.get("route"), "path", None) or scope.get("path_template")
-    if not isinstance(template, str):
-        return None
-    mounted = str(scope.get("root_path", ""))
-    if mounted != root_path and mounted.startswith(root_path):
-        template = _without_values(mounted.removeprefix(root_path), scope.get("path_params")) + template
-    return template if template.startswith("/") and len(template) <= MAX_LENGTH else None
-
-
-def _without_values(prefix: str, parameters: object) -> str:
-    """The path of a mount with its parameters in place of their values, which the submitter has chosen."""
-    if not isinstance(parameters, Mapping):
-        return prefix
-    names = {str(value): f"{{{name}}}" for name, value in parameters.items()}
-    return "/".join(names.get(segment, segment) if segment else "" for segment in prefix.split("/"))
-
-
-def _compile(template: str) -> re.Pattern[str]:
-    """A pattern for the decoded paths that the template stands for."""
-    parts: list[str] = []
-    end = 0
-    for match in _PARAMETER.finditer(template):
-        takes_slashes = "path" in (match[1], match[2])
-        parts += [re.escape(template[end : match.start()]), ".*" if takes_slashes else "[^/]+"]
-        end = match.end()
-    return re.compile("".join((*parts, re.escape(template[end:]))) + r"\Z", re.DOTALL)
+    def _add(self, template: str, path: str | None = None) -> None:
+        """Learn a template, unless it does not fit the path of its call."""
+        if template in self._learned or takes_slashes(template) > 1:  # matching several takes cubic time
+            return
+        pattern = compile_template(template)
+        if (path is not None and not pattern.match(path)) or self._admit(template) is OTHER:
+            return
+        learned = [*self._learned.items(), (template, pattern)]
+        learned.sort(key=lambda one: (takes_slashes(one[0]), one[0].count("{"), -len(one[0])))
+        self._learned = dict(learned)
+        self._by_path.clear()

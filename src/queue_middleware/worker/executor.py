@@ -81,20 +81,21 @@ class JobExecutor:
         claim, context = self.claim, self._context
         try:
             context.emit(AttemptStarted(claim.request_id, claim.attempt, claim.route))
-            error = None
+            scope = error = None
             if self.abort_reason is None:
                 activate(ActiveJob(claim.request_id, claim.attempt, context.store, self._weak_self))
                 scope = build_scope(claim.request, claim.request_id, claim.attempt, context.state)
                 app = context.app if self._session is None else self._session.begin(self._replay)
                 self._call = call = CancellableCall(invoke(app, scope, self._replay))
                 error = await call
-                context.routes.learn(scope, claim.request.root_path, claim.route)
                 if error is not None:
                     self._check_error(error)
             if self.abort_reason is not None:
                 self.settle_aborted()
             elif not self._replay.is_complete:
                 self._settle(self._replay.failure_of_unfinished_call(error))
+            if scope is not None:
+                context.routes.learn(scope, claim.request.root_path, claim.route)  # last: the scope is the application's by now
         except Exception as unforeseen:
             context.emit(ServiceError("attempt", unforeseen, 0))
             self._settle(Failure(ErrorType.RUNNER_SERVER_ERROR, "the queue failed to settle this request"))

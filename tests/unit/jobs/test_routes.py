@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from queue_middleware.jobs.routes import MAX_LENGTH, MAX_ROUTES, OTHER, RouteTemplates, template_of
+from queue_middleware.jobs.routes import MAX_LENGTH, MAX_ROUTES, OTHER, RouteTemplates
 
 
 def after_call(path: str, template: str, **entries: Any) -> dict[str, Any]:
@@ -27,7 +27,7 @@ def test_route_of_comes_first() -> None:
     assert seen == [{"type": "http", "method": "PUT", "path": "/a/café", "raw_path": b"/a/caf%C3%A9"}]
 
 
-@pytest.mark.parametrize("returned", [None, "", "x" * (MAX_LENGTH + 1), 7])
+@pytest.mark.parametrize("returned", [None, "", "x" * (MAX_LENGTH + 1), 7, [], "two\nlines", "\ud800"])
 def test_an_unusable_name_is_other(returned: Any) -> None:
     assert RouteTemplates((), lambda scope: returned).of("/a", "POST", {}) == OTHER
 
@@ -111,18 +111,27 @@ def test_the_number_of_learned_routes_and_of_cached_paths_is_bounded() -> None:
     assert len(routes._by_path) < 2000
 
 
-@pytest.mark.parametrize(
-    ("scope", "root_path", "template"),
-    [
-        (after_call("/items/1", "/items/{id}"), "", "/items/{id}"),
-        ({"path_template": "/items/{id:int}"}, "", "/items/{id:int}"),
-        (after_call("/api/sub/items/1", "/items/{id}", root_path="/api/sub"), "/api", "/sub/items/{id}"),
-        (after_call("/acme/items/1", "/items/{id}", root_path="/acme", path_params={"tenant": "acme", "id": 1}), "",
-         "/{tenant}/items/{id}"),
-        ({}, "", None),
-        (after_call("/a", "no slash"), "", None),
-        (after_call("/a", "/" + "x" * MAX_LENGTH), "", None),
-    ],
-)  # fmt: skip
-def test_the_template_is_read_from_the_scope(scope: Any, root_path: str, template: str | None) -> None:
-    assert template_of(scope, root_path) == template
+def test_a_restart_learns_what_other_processes_have_stored_meanwhile() -> None:
+    routes = RouteTemplates()
+    assert routes.of("/items/5", "POST", {}) == OTHER
+    for _ in range(3):
+        routes.remember(["/items/{id}"])
+    assert routes.of("/items/5", "POST", {}) == "/items/{id}"
+    assert len(routes._learned) == 1
+
+
+def test_a_parameter_that_takes_slashes_comes_last() -> None:
+    routes = RouteTemplates()
+    routes.remember(["/items/{rest:path}", "/items/{id}/{part}", "/items/{id}", "/items/{number:int}"])
+    assert [routes.of(path, "POST", {}) for path in ("/items/7", "/items/a", "/items/a/b", "/items/a/b/c")] == [
+        "/items/{number:int}",
+        "/items/{id}",
+        "/items/{id}/{part}",
+        "/items/{rest:path}",
+    ]
+
+
+def test_a_template_with_several_parameters_that_take_slashes_is_not_learned() -> None:
+    routes = RouteTemplates()
+    routes.learn(after_call("/a/b/c", "/{one:path}/b/{two:path}"), "", OTHER)
+    assert routes.of("/a/b/c", "POST", {}) == OTHER
