@@ -88,8 +88,7 @@ class JobExecutor:
                 app = context.app if self._session is None else self._session.begin(self._replay)
                 self._call = call = CancellableCall(invoke(app, scope, self._replay))
                 error = await call
-                if error is not None:
-                    self._check_error(error)
+                self._check_error(error)
             if self.abort_reason is not None:
                 self.settle_aborted()
             elif not self._replay.is_complete:
@@ -103,9 +102,9 @@ class JobExecutor:
             self._has_returned = True
             self._vacate_if_over()
 
-    def _check_error(self, error: BaseException) -> None:
+    def _check_error(self, error: BaseException | None) -> None:
         """Emit what the application raised. Raises it again if it ends the process or the event loop."""
-        if isinstance(error, ResponseTooLarge | NoResponse):
+        if error is None or isinstance(error, ResponseTooLarge | NoResponse):
             return
         if ends_process(error):
             self._charge_as_crash()
