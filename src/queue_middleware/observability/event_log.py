@@ -125,7 +125,7 @@ def _delivery_failed(event: DeliveryFailed) -> str:
 
 
 def _rescued(event: Rescued) -> str:
-    consequence = "it is run again soon" if event.state is JobState.DELAYED else f"now {event.state}"
+    consequence = "the request runs again soon" if event.state is JobState.DELAYED else f"now {event.state}"
     return f"{event.request_id}: the process that ran it was lost; {consequence}"
 
 
@@ -142,9 +142,14 @@ def _stopping(event: Stopping) -> str:
     ]
     hurry = "; press Ctrl-C again to stop at once" if event.can_hurry else ""
     return (
-        f"queue stopping: waiting at most {event.timeout:g} s for {' and '.join(work)}; what has not ended by then goes on "
-        f"after the restart{hurry}"
+        f"queue stopping: waiting at most {event.timeout:g} s for {' and '.join(work)}; what has not ended by then is "
+        f"repeated after the restart{hurry}"
     )
+
+
+def _stopped(event: Stopped) -> str:
+    handed_back = event.handed_back
+    return f"queue stopped, {handed_back} running request{'' if handed_back == 1 else 's'} handed back"
 
 
 def _of_submitter(event: CircuitOpened | CircuitClosed) -> str:
@@ -166,7 +171,7 @@ _ROUTINE: _Format = (logging.DEBUG, _routine)
 _FORMATS: Mapping[type, _Format] = {
     Started: (logging.INFO, _started),
     Stopping: (logging.WARNING, _stopping),
-    Stopped: (logging.INFO, lambda e: f"queue stopped, {e.handed_back} running requests handed back"),
+    Stopped: (logging.INFO, _stopped),
     AttemptFailed: (
         logging.WARNING,
         lambda e: f"{e.request_id}: attempt {e.attempt} failed ({e.error}), retried in {e.retry_in:.1f} s",
@@ -192,7 +197,7 @@ _FORMATS: Mapping[type, _Format] = {
         lambda e: f"webhooks{_of_submitter(e)} to {e.host} keep failing; they wait, and one is tried in {e.probe_in:.0f} s",
     ),
     CircuitClosed: (logging.INFO, lambda e: f"webhooks{_of_submitter(e)} to {e.host} are accepted again"),
-    Redelivered: (logging.INFO, lambda e: f"{e.count} webhooks are redelivered"),
+    Redelivered: (logging.INFO, lambda e: f"{e.count} webhook{' is' if e.count == 1 else 's are'} redelivered"),
     KeysChanged: (logging.INFO, lambda e: f"signing keys reloaded, {e.kid} signs"),
     # With the name in front: where logging is not configured, Python prints warnings without the name of their logger.
     OperatorWarning: (logging.WARNING, lambda e: f"queue_middleware: {e.message}"),

@@ -114,6 +114,6 @@ def test_a_rescued_job_is_logged_as_queued_again(caplog: pytest.LogCaptureFixtur
     for state in (JobState.DELAYED, JobState.FAILED):
         journal.on_event(Rescued("one", state))
     assert caplog.messages == [
-        "one: the process that ran it was lost; it is run again soon",
+        "one: the process that ran it was lost; the request runs again soon",
         "one: the process that ran it was lost; now failed",
     ]
