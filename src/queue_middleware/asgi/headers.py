@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 from queue_middleware.jobs.models import Headers
@@ -32,11 +33,12 @@ _NOT_KEPT = _HOP_BY_HOP | _FOR_RUNNER | {b"date", b"server"}
 MAX_HEADER_BYTES = 32 * 1024
 """Bytes of all headers of a submission, and of those that a task sets for its call."""
 
-_REPLAYED, _FAL, _CONNECTION = 1, 2, 4
-"""How a request header is treated, as bits."""
+_REPLAYED, _DROPPED, _REPLAYED_FAL, _DROPPED_FAL, _CONNECTION = range(5)
+"""How a request header is treated."""
 
 _MAX_CACHED_NAME = 64
 """Bytes. The treatment of shorter names is cached; some servers accept names of megabytes."""
+_MAX_CACHED_NAMES = 512
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
 _BAD_VALUE = re.compile(rb"[\x00\r\n]")
@@ -45,10 +47,12 @@ _BAD_VALUE = re.compile(rb"[\x00\r\n]")
 class RequestHeaders(Struct, frozen=True):
     """The headers of a submission, parsed once."""
 
+    private = frozenset({"text"})
+
     replayed: Headers
     """The headers that the application sees."""
-    values: bytes
-    """All values of the replayed headers in one text, for searching."""
+    text: bytes
+    """All names and values, one after the other, for searching. What is not in it is in no header."""
     fal_headers: Mapping[bytes, bytes]
     """`x-fal-*` headers, which address the queue. If one is repeated, the last value counts."""
     size: int
@@ -58,30 +62,30 @@ class RequestHeaders(Struct, frozen=True):
 def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = is_set_by_proxies) -> RequestHeaders:
     """Parse the headers of a submission, names in lower case. `Connection` cannot remove those that `is_set_by_proxies`."""
     kept: list[tuple[bytes, bytes]] = []
-    values: list[bytes] = []
     fal_headers: dict[bytes, bytes] = {}
-    size = 4 * len(headers)
     connection = False
     for pair in headers:
-        name, value = pair
-        size += len(name) + len(value)
-        treatment = _treatment(name) if len(name) < _MAX_CACHED_NAME else _treatment.__wrapped__(name)
-        if treatment & _REPLAYED:
+        treatment = _treatments.get(pair[0])
+        if treatment is None:
+            treatment = _treat(pair[0])
+        if treatment == _REPLAYED:
             kept.append(pair)
-            values.append(value)
-        if treatment & _FAL:
-            fal_headers[name] = value
-        elif treatment & _CONNECTION:
+        elif treatment == _REPLAYED_FAL:
+            kept.append(pair)
+            fal_headers[pair[0]] = pair[1]
+        elif treatment == _DROPPED_FAL:
+            fal_headers[pair[0]] = pair[1]
+        elif treatment == _CONNECTION:
             connection = True
     if connection:
         named = _named_by_connection(headers)
         # Otherwise a client could remove headers that the proxy sets, by naming them in `Connection`.
         kept = [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
-    # One search over all values, because it nearly always finds nothing.
-    text = b" ".join(values)
+    # One search over everything, because it nearly always finds nothing.
+    text = b"".join(chain.from_iterable(headers))
     if _BAD_VALUE.search(text):
         kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
-    return RequestHeaders(tuple(kept), text, fal_headers, size)
+    return RequestHeaders(tuple(kept), text, fal_headers, len(text) + 4 * len(headers))
 
 
 def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
@@ -117,11 +121,25 @@ def declared_length(headers: Headers) -> int | None:
     return None
 
 
-@lru_cache(maxsize=512)
-def _treatment(name: bytes) -> int:
+_treatments: dict[bytes, int] = {}
+"""The treatment of the names that were seen, none of them longer than `_MAX_CACHED_NAME`."""
+
+
+def _treat(name: bytes) -> int:
     """How a request header is treated. Names with `_` are not replayed: servers and gateways mistake it for `-`."""
-    replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
-    return _REPLAYED * replayed | _FAL * name.startswith(b"x-fal-") | _CONNECTION * (name == b"connection")
+    if name == b"connection":
+        treatment = _CONNECTION
+    else:
+        is_replayed = name not in _NOT_REPLAYED and b"_" not in name and _TOKEN.fullmatch(name) is not None
+        if name.startswith(b"x-fal-"):
+            treatment = _REPLAYED_FAL if is_replayed else _DROPPED_FAL
+        else:
+            treatment = _REPLAYED if is_replayed else _DROPPED
+    if len(name) < _MAX_CACHED_NAME:
+        if len(_treatments) >= _MAX_CACHED_NAMES:
+            _treatments.clear()
+        _treatments[name] = treatment
+    return treatment
 
 
 @lru_cache(maxsize=512)

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
 from queue_middleware.jobs.models import Headers
@@ -97,15 +97,19 @@ class QueueRequest(Generic[RouteT]):
         if self.started:
             # Raised into the server, which closes the connection.
             raise RuntimeError("the response cannot be completed: its body could not be read")
-        await self.start_json(status, len(body), extra)
+        self.started = True
+        await self.send({"type": "http.response.start", "status": status, "headers": self._json_headers(len(body), extra)})
         await self.send({"type": "http.response.body", "body": body})
 
     async def start_json(self, status: int, length: int, extra: Headers = ()) -> None:
         """Begin a JSON response of `length` bytes, which follow through `send`."""
+        await self.start(status, self._json_headers(length, extra))
+
+    def _json_headers(self, length: int, extra: Headers) -> list[tuple[bytes, bytes]]:
         headers = [_JSON, (b"content-length", b"%d" % length), *extra]
         if self.request_id:
             headers.append((b"x-fal-request-id", self.request_id.encode()))
-        await self.start(status, headers)
+        return headers
 
 
 class Endpoint(NamedTuple):
@@ -154,7 +158,13 @@ class BodyReader:
         if self._loop is not task.get_loop():
             self._schedule_check(task.get_loop())
         try:
-            return await self._chunks(request)
+            message = await request.receive()
+            body = message.get("body", b"")
+            if message["type"] == "http.disconnect" or message.get("more_body", False) or type(body) is not bytes:
+                return await self._join(request, message)
+            self._count(request, len(body))
+            request.body_unread = False
+            return body
         except asyncio.CancelledError:
             # A cancellation from elsewhere takes precedence over that of `_interrupt`, as in `asyncio.timeout`.
             if request.interruption is None or task.uncancel() > request.cancelling:
@@ -163,10 +173,10 @@ class BodyReader:
         finally:
             del self._reading[request]
 
-    async def _chunks(self, request: QueueRequest[Any]) -> bytes:
+    async def _join(self, request: QueueRequest[Any], message: Message) -> bytes:
+        """The body that begins with `message`, if it is not the only one."""
         chunks: list[bytes | bytearray] = []
         while True:
-            message = await request.receive()
             if message["type"] == "http.disconnect":
                 raise ClientDisconnected
             chunk = message.get("body", b"")
@@ -176,15 +186,20 @@ class BodyReader:
                 chunks[-1] += chunk
             else:
                 chunks.append(chunk)
-            request.size += len(chunk)
-            self._held += len(chunk)
-            if request.size > self._max_size:
-                raise TooLarge(f"the body is larger than {self._max_size} bytes")
-            while self._held > self._budget:
-                self._make_room(request)
+            self._count(request, len(chunk))
             if not message.get("more_body", False):
                 request.body_unread = False
                 return bytes(chunks[0]) if len(chunks) == 1 else b"".join(chunks)
+            message = await request.receive()
+
+    def _count(self, request: QueueRequest[Any], size: int) -> None:
+        """Count bytes that have arrived, and make room for them."""
+        request.size += size
+        self._held += size
+        if request.size > self._max_size:
+            raise TooLarge(f"the body is larger than {self._max_size} bytes")
+        while self._held > self._budget:
+            self._make_room(request)
 
     def done(self, request: QueueRequest[Any]) -> None:
         """Return the memory of the request's body to the budget. Repeatable."""

@@ -89,7 +89,7 @@ class Submitter:
             webhook_kinds=options.webhook_kinds,
             route=self._runtime.routes.of(request.route.target, stored.method, scope),
         )
-        wanted = MARKER in body or MARKER in headers.values or MARKER in query or MARKER in stored.raw_path
+        wanted = MARKER in body or MARKER in headers.text or MARKER in query or MARKER in stored.raw_path
         if wanted or options.callback_timeout is not None:
             return self._with_task(request, new, options)
         return new
