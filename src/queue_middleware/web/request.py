@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from starlette.types import Message, Receive, Scope, Send
 
+from queue_middleware.asgi.headers import RequestHeaders
 from queue_middleware.errors import BodyTooSlow, QueueError, TooLarge, Unavailable
 from queue_middleware.jobs.models import Headers
 
@@ -41,13 +42,15 @@ class QueueRequest(Generic[RouteT]):
     """State of one request while it is served."""
 
     __slots__ = (
-        "body_unread", "cancelling", "identity", "interruption", "measured", "receive", "request_id", "route", "scope",
-        "send", "size", "split_path", "stalled", "started",
+        "body_unread", "cancelling", "headers", "identity", "interruption", "measured", "receive", "request_id", "route",
+        "scope", "send", "size", "split_path", "stalled", "started",
     )  # fmt: skip
 
     split_path: SplitPath
     route: RouteT
     """Set by the endpoints that match the request."""
+    headers: RequestHeaders
+    """Set by the router for an endpoint that changes something."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope = scope
@@ -75,11 +78,6 @@ class QueueRequest(Generic[RouteT]):
     def client(self) -> str:
         """The client that limits count this request for, as in `NewJob.client`."""
         return client_of(self.identity, self.scope)
-
-    @property
-    def headers(self) -> Headers:
-        """Header names in lower case, as ASGI has them."""
-        return tuple(self.scope["headers"])
 
     async def start(self, status: int, headers: list[tuple[bytes, bytes]]) -> None:
         """Begin a response whose body follows through `send`."""
@@ -144,19 +142,20 @@ class BodyReader:
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the next check is scheduled; None while nothing is read."""
 
-    async def read(self, request: QueueRequest[Any], headers: Headers) -> bytes:
-        """Return the whole body.
+    async def read(self, request: QueueRequest[Any], lengths: Iterable[bytes]) -> bytes:
+        """Return the whole body. `lengths`: the values of `Content-Length`.
 
         Raises `TooLarge` as soon as that is known, `BodyTooSlow`, `Unavailable`, and `ClientDisconnected`.
         """
-        for name, value in headers:
-            if name == b"content-length" and value.isdigit() and (len(value) > 15 or int(value) > self._max_size):
+        for value in lengths:
+            if value.isdigit() and (len(value) > 15 or int(value) > self._max_size):
                 raise TooLarge(f"the body has {value[:15].decode()} bytes or more; the maximum is {self._max_size}")
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         assert task is not None  # noqa: S101 - servers call applications in tasks
         self._reading[request] = task
-        if self._loop is not task.get_loop():
-            self._schedule_check(task.get_loop())
+        if self._loop is not loop:
+            self._schedule_check(loop)
         try:
             message = await request.receive()
             body = message.get("body", b"")
