@@ -44,7 +44,7 @@ _MAX_CACHED_NAME = 64
 _MAX_CACHED_NAMES = 512
 
 _TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
-_BAD_VALUE = re.compile(rb"[\x00\r\n]")
+_CR, _LF, _NUL = b"\r\n\0"
 
 
 class RequestHeaders(Struct, frozen=True):
@@ -92,8 +92,8 @@ def read_headers(headers: Headers, is_set_by_proxies: Callable[[bytes], bool] = 
         kept = _without_named(kept, headers, is_set_by_proxies)
     # One search over everything, because it nearly always finds nothing.
     text = b"".join(chain.from_iterable(headers))
-    if _BAD_VALUE.search(text):
-        kept = [pair for pair in kept if not _BAD_VALUE.search(pair[1])]
+    if _is_bad(text):
+        kept = [pair for pair in kept if not _is_bad(pair[1])]
     return RequestHeaders(tuple(kept), text, fal_headers, len(text) + 4 * len(headers), lengths, is_from_browser)
 
 
@@ -114,7 +114,7 @@ def kept_headers(headers: Iterable[tuple[Any, Any]]) -> Headers:
             kept.append((name, value))
         elif name == b"connection":
             connection.append(value)
-    if _BAD_VALUE.search(b" ".join(values)):
+    if _is_bad(b"".join(values)):
         raise ValueError("a response header holds a line break or a null byte")
     if connection:
         named = _names(connection)
@@ -171,6 +171,11 @@ def _without_named(
     """Remove what `Connection` names, except headers that a proxy sets, which a client could remove otherwise."""
     named = _names([value for name, value in headers if name == b"connection"])
     return [pair for pair in kept if pair[0] not in named or is_set_by_proxies(pair[0])]
+
+
+def _is_bad(value: bytes) -> bool:
+    """Whether it contains what no header value may contain. Searching for one byte is the fastest search there is."""
+    return _LF in value or _CR in value or _NUL in value
 
 
 def _names(connection: Iterable[bytes]) -> frozenset[bytes]:

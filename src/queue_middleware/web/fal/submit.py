@@ -11,7 +11,7 @@ from queue_middleware.jobs.models import NewJob, StoredRequest
 from queue_middleware.jobs.mount import read_mount
 from queue_middleware.jobs.task_spec import TaskSpec
 from queue_middleware.runtime.runtime import Runtime
-from queue_middleware.tasks.placeholders import MARKER, has_placeholder
+from queue_middleware.tasks.placeholders import has_placeholder, may_have_placeholder
 from queue_middleware.web.auth import client_of
 from queue_middleware.web.path_rules import PathRules, check_length, check_query
 from queue_middleware.web.request import BodyReader, QueueRequest
@@ -127,8 +127,7 @@ class Submitter:
             options.webhook_kinds,
             self._runtime.routes.of(request.route.target, method, scope),
         )
-        is_marked = MARKER in body or MARKER in headers.text or MARKER in query or MARKER in raw_path
-        if is_marked or options.callback_timeout is not None:
+        if options.callback_timeout is not None or may_have_placeholder(body, headers.text, query, raw_path):
             return self._with_task(request, new, options)
         return new
 
