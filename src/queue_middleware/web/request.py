@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -141,6 +142,8 @@ class BodyReader:
         self._reading: dict[QueueRequest[Any], asyncio.Task[Any]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         """The event loop in which the next check is scheduled; None while nothing is read."""
+        self._thread = 0
+        """The thread of that loop."""
 
     async def read(self, request: QueueRequest[Any], lengths: Iterable[bytes]) -> bytes:
         """Return the whole body. `lengths`: the values of `Content-Length`.
@@ -150,12 +153,9 @@ class BodyReader:
         for value in lengths:
             if value.isdigit() and (len(value) > 15 or int(value) > self._max_size):
                 raise TooLarge(f"the body has {value[:15].decode()} bytes or more; the maximum is {self._max_size}")
-        loop = asyncio.get_running_loop()
-        task = asyncio.current_task(loop)
-        assert task is not None  # noqa: S101 - servers call applications in tasks
-        self._reading[request] = task
-        if self._loop is not loop:
-            self._schedule_check(loop)
+        # With the loop that is known: to look for the running loop, Python 3.11 asks the system for the id of the process.
+        task = asyncio.current_task(self._loop) if self._thread == threading.get_ident() else None
+        self._reading[request] = task or self._begin_checks()
         try:
             message = await request.receive()
             body = message.get("body", b"")
@@ -166,7 +166,7 @@ class BodyReader:
             return body
         except asyncio.CancelledError:
             # A cancellation from elsewhere takes precedence over that of `_interrupt`, as in `asyncio.timeout`.
-            if request.interruption is None or task.uncancel() > request.cancelling:
+            if request.interruption is None or self._reading[request].uncancel() > request.cancelling:
                 raise
             raise request.interruption from None
         finally:
@@ -207,8 +207,16 @@ class BodyReader:
 
     # --- checks of the bodies that are being read
 
+    def _begin_checks(self) -> asyncio.Task[Any]:
+        """Schedule checks in the running event loop, which has none. Returns the current task."""
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
+        assert task is not None  # noqa: S101 - servers call applications in tasks
+        self._schedule_check(loop)
+        return task
+
     def _schedule_check(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+        self._loop, self._thread = loop, threading.get_ident()
         loop.call_later(self._interval, self._check, loop)
 
     def _check(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -224,7 +232,7 @@ class BodyReader:
         if self._reading:
             self._schedule_check(loop)
         else:
-            self._loop = None
+            self._loop, self._thread = None, 0
 
     def _make_room(self, request: QueueRequest[Any]) -> None:
         """End another body so that this one can go on. Raises `Unavailable` if this one has to give way."""
